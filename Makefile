@@ -1,0 +1,44 @@
+# What a newcomer types. Each target does its own set-up; the Python packages go into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+
+.PHONY: build debug demo test lint bench clean help
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+build: $(VENV)/built   ## the native modules, in place, in .venv
+
+$(VENV)/installed: pyproject.toml scripts/system-packages
+	scripts/system-packages build
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q --upgrade pip
+	$(RUN) -m pip install -q numpy 'cython>=3.1,<4' 'setuptools>=77' wheel
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed setup.py $(NATIVE)
+	$(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan]'
+	@touch $@
+
+debug: $(VENV)/installed ## the native modules with bounds checks on everywhere
+	STREAMCORE_DEBUG=1 $(RUN) setup.py -q build_ext --inplace --force
+
+demo: build      ## the main job on the shipped capture
+	$(VENV)/bin/streamcore demo
+
+test: build      ## the whole suite
+	scripts/system-packages test
+	$(RUN) -m pytest
+
+lint: build      ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy src
+
+bench: build     ## a benchmark for every stage
+	$(RUN) -m pytest bench --benchmark-only --benchmark-columns=min,median,ops
+
+clean:           ## back to a clean clone
+	rm -rf $(VENV) build dist src/*.egg-info
+	find src -name '*.so' -delete
