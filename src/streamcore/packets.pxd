@@ -1,0 +1,173 @@
+# What travels, seen from C: the columns of one chunk, and the two classes that carry them.
+# Every pointer below points into one chunk of an arena; a chunk outlives every PacketBatch that refers to it.
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    # How a packet's record stands in the chunk, one value per row of the column `record`. Odd values: the other byte order.
+    RECORD_PCAP = 0          # 16 bytes of header, then the packet
+    RECORD_PCAP_SWAPPED = 1
+    RECORD_EPB = 2           # pcapng enhanced packet block: 28 bytes, the packet, padding, options, 4 bytes of length
+    RECORD_EPB_SWAPPED = 3
+    RECORD_SPB = 4           # pcapng simple packet block: 12 bytes, the packet, padding, 4 bytes of length; no timestamp
+    RECORD_SPB_SWAPPED = 5
+    RECORD_OPB = 6           # pcapng obsolete packet block: laid out as an EPB, its interface number has 16 bits
+    RECORD_OPB_SWAPPED = 7
+    RECORD_KUZNETZOV = 8     # pcap with Alexey Kuznetzov's 24-byte record header
+    RECORD_KUZNETZOV_SWAPPED = 9
+    RECORD_BARE = 10         # the packet alone, no header in front of it
+    RECORD_KINDS = 11
+
+cdef enum:
+    # Groups of parse columns: what is filled is in PacketBatch.groups, what is wanted is asked for by group.
+    GROUP_FLOW = 1           # flow_hash
+    GROUP_HEADERS = 2        # ip_version, protocol, flags, l3_offset, l4_offset, payload_offset, ports, fragment_offset
+    GROUP_ADDRESSES = 4      # source_address, target_address
+    GROUP_VLAN = 8           # vlan_count, vlan
+    GROUP_INNER = 16         # depth and the inner_ columns
+    GROUP_ALL = 31
+
+cdef enum:
+    # Bits of the column `flags`.
+    FLAG_TRUNCATED = 1       # a header goes on beyond captured_length
+    FLAG_MALFORMED = 2       # a header contradicts itself; what was parsed before it is kept
+    FLAG_FRAGMENT = 4        # an IP fragment: offset > 0 or more to come
+    FLAG_MORE_FRAGMENTS = 8
+    FLAG_ORPHAN = 16         # a later fragment whose first fragment was not seen
+    FLAG_PORTS = 32          # source_port and target_port hold ports
+    FLAG_DEPTH = 64          # parsing stopped at the layer limit
+    FLAG_LINK_UNKNOWN = 128  # the link type is not one that parse/ knows
+
+cdef enum:
+    NO_OFFSET = 0xFFFF       # in an offset column: there is no such header
+    VLAN_KEPT = 4            # VLAN ids kept per packet; vlan_count says how many there were
+
+cdef struct Columns:
+    uint8_t *data             # data_bytes_max bytes of the first stream, as read
+    uint32_t *offset          # of the packet's first byte in data
+    uint32_t *captured_length # bytes captured
+    uint32_t *wire_length     # bytes on the wire
+    int64_t *timestamp_ns     # since 1970-01-01, 0 where the record has none
+    uint16_t *interface       # index into the stream's interfaces
+    uint8_t *record           # RECORD_*
+    uint32_t *rows            # row numbers in the order of the segments (PacketBatch.row_count of them)
+    uint32_t *flow_hash       # symmetric, seeded; equal for both directions and for a fragment and its first one
+    uint8_t *ip_version       # 4, 6, or 0: no IP header
+    uint8_t *protocol         # outermost IP's upper-layer protocol
+    uint16_t *flags           # FLAG_*
+    uint16_t *l3_offset       # of the outermost IP header, from the packet's first byte; NO_OFFSET
+    uint16_t *l4_offset       # of the header after the outermost IP header and its extensions; NO_OFFSET
+    uint16_t *payload_offset  # of the bytes after that header; NO_OFFSET
+    uint16_t *source_port
+    uint16_t *target_port
+    uint16_t *fragment_offset # in units of 8 bytes
+    uint8_t *source_address   # 16 bytes a row; IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2)
+    uint8_t *target_address
+    uint8_t *vlan_count
+    uint16_t *vlan            # VLAN_KEPT ids a row, outermost first
+    uint8_t *depth            # stacked IP headers
+    uint8_t *inner_ip_version # the innermost IP header, where depth > 1
+    uint8_t *inner_protocol
+    uint16_t *inner_flags
+    uint16_t *inner_l3_offset
+    uint16_t *inner_source_port
+    uint16_t *inner_target_port
+    uint8_t *inner_source_address
+    uint8_t *inner_target_address
+
+# The first page of an arena: what the workers must know of the stream and of the output.
+cdef struct Control:
+    uint64_t committed_bytes  # of the output file: whole records up to here
+    uint64_t reserved[7]
+    uint16_t link_type[65536] # of each interface
+
+cdef class Arena:
+    cdef readonly int fd                    # memfd, or -1: private memory
+    cdef readonly Py_ssize_t chunk_count
+    cdef readonly Py_ssize_t data_bytes_max # per chunk
+    cdef readonly Py_ssize_t rows_max       # per chunk
+    cdef readonly Py_ssize_t stride         # bytes from one chunk to the next
+    cdef readonly Py_ssize_t size           # bytes of the whole mapping
+    cdef readonly bint writable
+    cdef uint8_t *base
+    cdef Control *control
+    cdef object free                        # indices of the chunks that nobody holds
+    cdef object wake                        # condition that guards `free`
+    cdef bint closed
+    cdef void columns(self, Py_ssize_t index, Columns *columns) noexcept nogil
+
+cdef class Chunk:
+    cdef readonly Arena arena
+    cdef readonly Py_ssize_t index
+    cdef bint owned                         # goes back to the arena when the last reference is gone
+    cdef Columns columns
+    cdef cnp.ndarray array(self, int kind, void *pointer, Py_ssize_t count, Py_ssize_t width)
+
+cdef class PacketBatch:
+    cdef readonly Chunk chunk
+    cdef readonly Py_ssize_t count          # packets in the chunk
+    cdef readonly uint64_t first_number     # the first packet's number in the first stream, from 0
+    cdef readonly Py_ssize_t span_start     # data[span_start:span_stop] are this batch's records
+    cdef readonly Py_ssize_t span_stop
+    cdef readonly list interfaces           # of the whole stream so far: Interface
+    cdef public uint32_t groups             # GROUP_* that are filled
+    cdef public Py_ssize_t row_count        # rows in use; all packets in order while `arranged` is false
+    cdef public bint arranged               # true: columns.rows[0:row_count] says which rows, in which order
+    cdef public object parser               # called as parser(batch, groups) when a column of another group is read
+    cdef Columns columns
+    cdef cnp.ndarray column(self, uint32_t group, int kind, void *pointer, Py_ssize_t width)
+
+cdef class Segment:
+    cdef readonly uint64_t number           # in the order of cutting, from 0
+    cdef readonly PacketBatch batch
+    cdef readonly Py_ssize_t start          # its rows are columns.rows[start:stop], or start..stop where not arranged
+    cdef readonly Py_ssize_t stop
+    cdef readonly uint32_t lane             # segments of one lane go to one worker, in order
+    cdef readonly uint64_t byte_count       # captured bytes
+
+cdef class Outgoing:
+    cdef readonly PacketBatch batch
+    cdef readonly Py_ssize_t start          # unchanged: the rows, as in Segment
+    cdef readonly Py_ssize_t stop
+    cdef readonly bint unchanged            # the packets as they came; the arrays below are NULL
+    cdef readonly Py_ssize_t count          # packets in the arrays below, in the order they leave in
+    cdef uint32_t *row                      # each one's row in the batch: its timestamp, interface and record kind
+    cdef uint8_t **packet                   # its first byte; NULL: dropped
+    cdef uint32_t *captured_length
+    cdef uint32_t *wire_length
+    cdef uint8_t *whole                     # 1: its record, header and trailer, stands around it unchanged in length
+    cdef public dict comments               # row -> list[bytes]: comments added to that packet, UTF-8
+    cdef public object hold                 # whatever must live while the pointers are used
+
+
+cdef inline uint32_t record_head(uint8_t kind) noexcept nogil:
+    """Bytes of record header in front of a packet."""
+    if kind <= RECORD_PCAP_SWAPPED:
+        return 16
+    if kind == RECORD_SPB or kind == RECORD_SPB_SWAPPED:
+        return 12
+    if kind <= RECORD_OPB_SWAPPED:
+        return 28
+    if kind <= RECORD_KUZNETZOV_SWAPPED:
+        return 24
+    return 0
+
+
+cdef inline uint32_t swap32(uint32_t value) noexcept nogil:
+    return (value >> 24) | ((value >> 8) & 0xFF00) | ((value << 8) & 0xFF0000) | (value << 24)
+
+
+cdef inline uint32_t record_start(const Columns *columns, Py_ssize_t row) noexcept nogil:
+    return columns.offset[row] - record_head(columns.record[row])
+
+
+cdef inline uint32_t record_size(const Columns *columns, Py_ssize_t row) noexcept nogil:
+    """Bytes of a whole record, header to trailer. The reader has checked that they lie inside the chunk."""
+    cdef uint8_t kind = columns.record[row]
+    cdef uint32_t total
+    if kind <= RECORD_PCAP_SWAPPED:
+        return 16 + columns.captured_length[row]
+    if kind <= RECORD_OPB_SWAPPED:
+        total = (<uint32_t *> (columns.data + record_start(columns, row) + 4))[0]
+        return swap32(total) if kind & 1 else total
+    return record_head(kind) + columns.captured_length[row]

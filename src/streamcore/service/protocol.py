@@ -1,0 +1,101 @@
+"""What a service is, and the segment as a service sees it: numpy columns, and the few things it may do to packets.
+
+Here stand the declared effects and what each allows. How a segment reaches a worker and how results travel back is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Effect = Literal["observe", "rewrite", "resize", "filter"]
+
+# What each effect allows a service to change: packet bytes, lengths, the number of packets.
+ALLOWED: dict[Effect, frozenset[str]] = {
+    "observe": frozenset(),
+    "rewrite": frozenset({"bytes"}),
+    "resize": frozenset({"bytes", "lengths"}),
+    "filter": frozenset({"drops"}),
+}
+
+
+class SegmentView(Protocol):
+    """A segment in the hands of a service. Arrays have one row per packet of the segment, in the order of the first stream.
+
+    `data`, `offset`, `captured_length`, `wire_length` show the packets as the services before this one left them; `column(name)`
+    gathers any column of PacketBatch for the segment's rows. Nothing may be written except the array that `writable()` returns.
+    """
+
+    number: int  # the segment's number
+    data: NDArray[np.uint8]  # packet bytes; packet i is data[offset[i] : offset[i] + captured_length[i]]
+    offset: NDArray[np.uint32]
+    captured_length: NDArray[np.uint32]
+    wire_length: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        """Packets."""
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A header column of PacketBatch, e.g. "l4_offset": for this segment's packets."""
+
+    def link_type(self) -> NDArray[np.uint16]:
+        """uint16[n]: each packet's link type (LINKTYPE_ value)."""
+
+    def writable(self) -> NDArray[np.uint8]:
+        """A writable copy of the packets' bytes, which `data` and `offset` show from now on. Needs "rewrite" or "resize"."""
+
+    def truncate(self, captured_length: NDArray[np.uint32]) -> None:
+        """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize"."""
+
+    def replace(self, data: NDArray[np.uint8], offset: NDArray[np.uint32], captured_length: NDArray[np.uint32],
+                wire_length: NDArray[np.uint32]) -> None:
+        """Put other bytes of any length in the packets' place. Needs "resize"."""
+
+    def drop(self, mask: NDArray[np.bool_], reason: str) -> None:
+        """Drop the packets where mask is true, and count them under reason. Needs "filter"."""
+
+    def comment(self, row: int, text: str) -> None:
+        """Add a comment to packet `row`, written where the output is pcapng. Any effect may."""
+
+    def keys(self, keys: NDArray[np.uint64]) -> None:
+        """uint64[n, 2]: hand keys to the service's `settle`, which runs in the order of the first stream. Needs "filter"."""
+
+    def report(self, report: Any) -> None:
+        """Hand figures (anything msgpack can carry) to the service's `merge`, which runs once per segment."""
+
+
+class Service:
+    """Base of every service. A subclass sets the class attributes and defines `process`.
+
+    One object is made in every worker, `__init__` gets the options of the command line or the pipeline file as keyword
+    arguments (strings or TOML values) and raises ValueError with one line that says what is wrong. `start` runs in the worker only.
+    """
+
+    name: ClassVar[str] = ""
+    effect: ClassVar[Effect] = "observe"
+    deterministic: ClassVar[bool] = True  # the same segment gives the same result, whoever processes it
+    groups: ClassVar[tuple[str, ...]] = ()  # header columns it reads: "headers", "addresses", "vlan", "inner", "flow"
+    settles: ClassVar[bool] = False  # it hands out keys, and `settle` decides what is dropped
+    reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> words
+
+    def start(self) -> None:
+        """Make ready in the worker: open files, compile patterns, fill tables. Runs once before the first segment."""
+
+    def process(self, segment: SegmentView) -> None:
+        """Do the work on one segment. Raise to have the segment tried again elsewhere."""
+        raise NotImplementedError
+
+    def settle(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
+        """Runs beside the aggregator, in the second stream's order: keys uint64[n, 2] -> mask of packets to drop, and the reason."""
+        raise NotImplementedError
+
+    def merge(self, report: Any) -> None:
+        """Runs beside the aggregator, once per segment that reported: fold a worker's report into the total."""
+        raise NotImplementedError
+
+    def summary(self) -> dict[str, Any]:
+        """What the run reports of this service at its end, for --json and for people. Empty: nothing."""
+        return {}
