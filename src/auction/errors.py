@@ -1,0 +1,178 @@
+"""Every error that a caller of the market can meet.
+
+Here lives the tree of typed errors, and nothing else. A command that raises one of them has changed nothing.
+"""
+
+from __future__ import annotations
+
+
+class AuctionError(Exception):
+    """The root: whoever embeds the market can catch this one alone. `code` is stable and goes into JSON."""
+
+    code = "error"
+
+
+class BadAmount(AuctionError):
+    """An amount that is not an integer number of minor units within bounds: a float, NaN, negative or overflowing."""
+
+    code = "bad_amount"
+
+
+class BadCurrency(AuctionError):
+    """An amount in a currency other than the one that the market or the auction is held in."""
+
+    code = "bad_currency"
+
+
+class BadValue(AuctionError):
+    """A field with a value that the market cannot take, such as an empty window or a minimum above a maximum."""
+
+    code = "bad_value"
+
+
+class BadNumber(BadValue):
+    """A telephone number that is not a valid E.164 number."""
+
+    code = "bad_number"
+
+
+class Unknown(AuctionError):
+    """The party, block, auction, agreement or other thing that was named does not exist."""
+
+    code = "unknown"
+
+
+class Exists(AuctionError):
+    """The name is taken, or the thing was done before (a second rating, a second bid under one number)."""
+
+    code = "exists"
+
+
+class NotAllowed(AuctionError):
+    """The caller is not the party that may do this, or may not do it for itself."""
+
+    code = "not_allowed"
+
+
+class BadToken(NotAllowed):
+    """The token is not one that the market has handed out, or is no longer valid."""
+
+    code = "bad_token"
+
+
+class BadSignature(NotAllowed):
+    """A signature that does not verify, is malleable, or was made by another key."""
+
+    code = "bad_signature"
+
+
+class Expired(NotAllowed):
+    """A signed statement whose expiry has passed, or a standing offer or deadline that is over."""
+
+    code = "expired"
+
+
+class Replayed(NotAllowed):
+    """A signed statement whose nonce has been used before."""
+
+    code = "replayed"
+
+
+class Sealed(NotAllowed):
+    """A sealed bid was asked for before the close by someone who did not place it."""
+
+    code = "sealed"
+
+
+class LinkedParties(NotAllowed):
+    """A bid by a party that is linked to the other side, or to a party that has bid already."""
+
+    code = "linked_parties"
+
+
+class WrongState(AuctionError):
+    """The step does not lead on from the state that the auction or the agreement is in."""
+
+    code = "wrong_state"
+
+
+class TooLate(WrongState):
+    """A bid or a reveal that the moderator's sequence puts after the close."""
+
+    code = "too_late"
+
+
+class NoCapacity(AuctionError):
+    """The provider would have promised more than its capacity at some instant, or a share more than its block."""
+
+    code = "no_capacity"
+
+
+class NoAward(AuctionError):
+    """No bid or offer fulfils the terms, within the reserve and before the deadline."""
+
+    code = "no_award"
+
+
+class TooDeep(AuctionError):
+    """A chain of subcontracts that is longer than the market allows."""
+
+    code = "too_deep"
+
+
+class Cycle(AuctionError):
+    """A subcontract that leads back to a provider that is in the chain already."""
+
+    code = "cycle"
+
+
+class InsufficientFunds(AuctionError):
+    """A balance, a bond or a card that does not cover the amount."""
+
+    code = "insufficient_funds"
+
+
+class Declined(AuctionError):
+    """The payment processor declined; `reason` is its own word for why."""
+
+    code = "declined"
+
+    def __init__(self, message: str, reason: str = "declined") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PaymentUnknown(AuctionError):
+    """The processor gave no answer; the same request under the same key will find out what became of it."""
+
+    code = "payment_unknown"
+
+
+class PrepaymentRequired(AuctionError):
+    """The predicted probability of payment is below the threshold: only a prepaid balance is taken."""
+
+    code = "prepayment_required"
+
+
+class KeyReused(AuctionError):
+    """An idempotency key that came before with another body."""
+
+    code = "key_reused"
+
+
+class Conflict(AuctionError):
+    """Another moderator wrote to this journal between the decision and the commit, again and again."""
+
+    code = "conflict"
+
+
+class JournalBroken(AuctionError):
+    """The hash chain of the journal does not verify, or the stored state is not the fold of the journal."""
+
+    code = "journal_broken"
+
+
+class StoreFailed(AuctionError):
+    """The database refused or was gone; the command may be sent again under the same key."""
+
+    code = "store_failed"
