@@ -14,7 +14,10 @@ except ImportError as error:  # a build without isolation and without the build 
 DEBUG = os.environ.get("STREAMCORE_DEBUG", "0") == "1"
 
 MODULES = [
+    "streamcore.aggregate._aggregator",
+    "streamcore.disperse._results",
     "streamcore.packets",
+    "streamcore.segment._segmenter",
 ]
 
 DIRECTIVES = {

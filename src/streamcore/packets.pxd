@@ -113,6 +113,8 @@ cdef class PacketBatch:
     cdef public uint32_t groups             # GROUP_* that are filled
     cdef public Py_ssize_t row_count        # rows in use; all packets in order while `arranged` is false
     cdef public bint arranged               # true: columns.rows[0:row_count] says which rows, in which order
+    cdef public uint32_t segment_count      # segments it was cut into
+    cdef public bint interleaved            # the rows of its segments interleave: only together they are in order
     cdef public object parser               # called as parser(batch, groups) when a column of another group is read
     cdef Columns columns
     cdef cnp.ndarray column(self, uint32_t group, int kind, void *pointer, Py_ssize_t width)
@@ -125,11 +127,30 @@ cdef class Segment:
     cdef readonly uint32_t lane             # segments of one lane go to one worker, in order
     cdef readonly uint64_t byte_count       # captured bytes
 
+cdef class Result:
+    cdef readonly Segment segment
+    cdef readonly bint dead                 # no worker could process it; nothing below is set
+    cdef readonly bint unchanged            # nothing below is set but keep, keys and the Python fields
+    cdef uint8_t *packed                    # changed packets: whole records in row order, or packets where lengths are set
+    cdef uint64_t packed_bytes
+    cdef uint32_t *offset                   # of packet i in packed (or in the chunk where packed is NULL); NULL: lengths kept
+    cdef uint32_t *captured_length
+    cdef uint32_t *wire_length
+    cdef uint8_t *keep                      # 0: dropped; NULL: all kept
+    cdef uint64_t *keys                     # two per packet, for Service.settle; NULL: none
+    cdef public dict comments               # packet of the segment -> list[bytes]
+    cdef public list reports                # (index of the service, report)
+    cdef public dict drops                  # reason -> (packets, bytes)
+    cdef public str reason                  # why it is dead
+    cdef public object hold                 # whatever must live while the pointers are used
+
+
 cdef class Outgoing:
     cdef readonly PacketBatch batch
     cdef readonly Py_ssize_t start          # unchanged: the rows, as in Segment
     cdef readonly Py_ssize_t stop
     cdef readonly bint unchanged            # the packets as they came; the arrays below are NULL
+    cdef readonly bint arranged             # unchanged: the rows are batch.rows[start:stop]; otherwise start..stop themselves
     cdef readonly Py_ssize_t count          # packets in the arrays below, in the order they leave in
     cdef uint32_t *row                      # each one's row in the batch: its timestamp, interface and record kind
     cdef uint8_t **packet                   # its first byte; NULL: dropped

@@ -91,12 +91,12 @@ cdef class Arena:
     """A mapping of equal chunks. Shared (a memfd, for worker processes) or private (for a reader in one process).
 
     Parameters: chunk_count; data_bytes_max of packet data and rows_max packets per chunk; shared: back it by a memfd;
-    fd: attach to an arena that another process made with the same capacities, read-only.
+    fd: attach to an arena that another process made with the same capacities; writable: not read-only.
     Pages are only touched when used, so columns that nobody asks for cost nothing.
     """
 
     def __init__(self, Py_ssize_t chunk_count, Py_ssize_t data_bytes_max, Py_ssize_t rows_max, *, bint shared=False,
-                 int fd=-1):
+                 int fd=-1, bint writable=False):
         cdef Columns unused
         cdef void *base
         if chunk_count < 1 or data_bytes_max < 1 or rows_max < 1 or data_bytes_max >= 1 << 31 or rows_max >= 1 << 31:
@@ -107,12 +107,12 @@ cdef class Arena:
         self.rows_max = rows_max
         self.stride = (layout(NULL, data_bytes_max, rows_max, &unused) + PAGE - 1) // PAGE * PAGE
         self.size = CONTROL_BYTES + self.stride * chunk_count
-        self.writable = fd < 0
+        self.writable = fd < 0 or writable
         if fd >= 0:
             self.fd = os.dup(fd)
             if os.fstat(self.fd).st_size < self.size:
                 raise ValueError("the arena is smaller than its capacities say")
-            base = mmap(NULL, self.size, PROT_READ, MAP_SHARED, self.fd, 0)
+            base = mmap(NULL, self.size, PROT_READ | PROT_WRITE if writable else PROT_READ, MAP_SHARED, self.fd, 0)
         elif shared:
             self.fd = os.memfd_create("streamcore-arena", os.MFD_CLOEXEC)
             os.ftruncate(self.fd, self.size)
@@ -123,7 +123,7 @@ cdef class Arena:
             raise MemoryError(f"cannot map an arena of {self.size} bytes")
         self.base = <uint8_t *> base
         self.control = <Control *> base
-        self.free = collections.deque(range(chunk_count) if self.writable else ())
+        self.free = collections.deque(range(chunk_count) if fd < 0 else ())
         self.wake = threading.Condition()
 
     def __dealloc__(self):
@@ -142,7 +142,7 @@ cdef class Arena:
                 return None
             if self.closed:
                 raise ArenaClosed
-            return Chunk(self, self.free.popleft(), True)
+            return Chunk(self, self.free.pop(), True)  # the last one freed: most likely still in the cache
 
     def chunk(self, Py_ssize_t index):
         """The chunk at index, without owning it: for a process that attached to the arena."""
@@ -439,15 +439,31 @@ cdef class Segment:
         return self.batch.rows[self.start:self.stop]
 
 
+cdef class Result:
+    """What became of one segment: unchanged, changed or dropped packets, or dead. Its pointers are checked by whoever fills it."""
+
+    def __init__(self, Segment segment not None, *, bint dead=False, str reason=""):
+        self.segment = segment
+        self.dead = dead
+        self.unchanged = True
+        self.comments = {}
+        self.reports = []
+        self.drops = {}
+        self.reason = reason
+
+
 cdef class Outgoing:
     """Packets on their way into the second stream: rows of one batch, as they came or as services left them.
 
-    Outgoing(batch, start, stop) stands for unchanged rows. Outgoing(batch, 0, 0, count=n) has room for n changed packets, which
+    Outgoing(batch, start, stop) stands for unchanged rows, arranged as the batch is or, with arranged=False, the rows start..stop
+    themselves. Outgoing(batch, 0, 0, count=n) has room for n changed packets, which
     native code fills; every packet starts out as dropped.
     """
 
-    def __init__(self, PacketBatch batch not None, Py_ssize_t start, Py_ssize_t stop, *, Py_ssize_t count=-1):
+    def __init__(self, PacketBatch batch not None, Py_ssize_t start, Py_ssize_t stop, *, bint arranged=True,
+                 Py_ssize_t count=-1):
         self.batch = batch
+        self.arranged = arranged and batch.arranged
         self.start = start
         self.stop = stop
         self.unchanged = count < 0

@@ -1,0 +1,1 @@
+"""Results in any order -> the second stream, in the order asked for."""

@@ -1,0 +1,210 @@
+"""The aggregator: results come in any order, Outgoings leave in the order asked for. It holds no more than the dispatcher lets out.
+
+Order `total`: the first stream's. `flow`: each lane's own (with segments that are cut without lanes, the same as total). `none`: as
+results come. Whether a result may be trusted is decided before it gets here.
+"""
+
+import collections
+
+import numpy as np
+
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from streamcore.packets cimport Columns, Outgoing, PacketBatch, Result, Segment, record_head, record_size
+
+cnp.import_array()
+
+ORDERS = ("total", "flow", "none")
+
+
+cdef class Unit:
+    """What must be complete before it can leave: one segment, or all segments of a batch whose rows interleave."""
+
+    cdef PacketBatch batch
+    cdef object line    # deque of Units that leave in order; None: as soon as it is complete
+    cdef uint32_t left  # segments without a result
+    cdef list results
+
+
+cdef class Aggregator:
+    """Restores an order.
+
+    settle: called as settle(keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to drop, reason), in the second stream's
+    order, for packets that came with keys. dropped: called as dropped(reason, packets, bytes) for what settle dropped.
+    """
+
+    cdef readonly str order
+    cdef object settle
+    cdef object dropped
+    cdef dict units  # segment number -> Unit
+    cdef dict lines  # lane -> deque of Units; one line for everything under `total`
+
+    def __init__(self, str order, settle=None, dropped=None):
+        if order not in ORDERS:
+            raise ValueError(f"no order {order!r}: use one of {', '.join(ORDERS)}")
+        self.order = order
+        self.settle = settle
+        self.dropped = dropped
+        self.units = {}
+        self.lines = {}
+
+    def __len__(self):
+        """Segments that are expected and have not left."""
+        return len(self.units)
+
+    def expect(self, PacketBatch batch not None, list segments not None):
+        """Announce a batch's segments, in number order, before any is submitted. One thread may expect while another accepts."""
+        cdef Unit unit = None
+        cdef Segment segment
+        cdef bint together = self.order == "total" and batch.interleaved
+        for segment in segments:
+            if unit is None or not together:
+                unit = Unit()
+                unit.batch = batch
+                unit.left = batch.segment_count if together else 1
+                unit.results = []
+                if self.order != "none":
+                    unit.line = self.lines.setdefault(segment.lane if self.order == "flow" else 0, collections.deque())
+                    unit.line.append(unit)
+            self.units[segment.number] = unit
+
+    def accept(self, Result result not None):
+        """Take the result of an expected segment; return the Outgoings that can leave now, in order. Raises KeyError if not expected."""
+        cdef Unit unit = self.units.pop(result.segment.number)
+        cdef list ready = []
+        unit.results.append(result)
+        unit.left -= 1
+        if unit.line is None:
+            ready.append(self.release(unit))
+            return ready
+        line = unit.line
+        while line and (<Unit> line[0]).left == 0:
+            ready.append(self.release(line.popleft()))
+        return ready
+
+    cdef Outgoing release(self, Unit unit):
+        """The Outgoing of a complete unit."""
+        cdef Result result
+        cdef Segment segment
+        cdef Outgoing out
+        cdef bint together = len(unit.results) > 1
+        cdef bint plain = True
+        for result in unit.results:
+            if result.dead or not result.unchanged or result.keep != NULL or result.keys != NULL:
+                plain = False
+        if together:
+            plain = plain and unit.batch.row_count == unit.batch.count
+        result = unit.results[0]
+        segment = result.segment
+        if plain and together:
+            out = Outgoing(unit.batch, 0, unit.batch.count, arranged=False)
+        elif plain:
+            out = Outgoing(unit.batch, segment.start, segment.stop)
+        else:
+            out = Outgoing(unit.batch, 0, 0, count=unit.batch.count if together else len(segment))
+        for result in unit.results:
+            if not plain and not result.dead:
+                with nogil:
+                    fill(out, result, together)
+            if result.comments:
+                self.place_comments(out, result)
+        if not plain and self.settle is not None:
+            self.settle_keys(out, unit.results, together)
+        out.hold = unit.results
+        return out
+
+    cdef int place_comments(self, Outgoing out, Result result) except -1:
+        cdef Segment segment = result.segment
+        for packet, comments in result.comments.items():
+            at = segment.start + <Py_ssize_t> packet
+            row = segment.batch.columns.rows[<Py_ssize_t> at] if segment.batch.arranged else at
+            out.comments.setdefault(row, []).extend(comments)
+        return 0
+
+    cdef int settle_keys(self, Outgoing out, list results, bint together) except -1:
+        """Let the service decide what is dropped, over all packets of out in order."""
+        cdef Py_ssize_t i, count = 0, dropped = 0
+        cdef uint64_t dropped_bytes = 0
+        cdef Result result
+        cdef cnp.ndarray keys = np.zeros((out.count, 2), np.uint64)
+        cdef cnp.ndarray times = np.zeros(out.count, np.int64)
+        cdef cnp.ndarray index = np.zeros(out.count, np.int64)
+        cdef uint64_t *key = <uint64_t *> cnp.PyArray_DATA(keys)
+        cdef int64_t *time = <int64_t *> cnp.PyArray_DATA(times)
+        cdef int64_t *place = <int64_t *> cnp.PyArray_DATA(index)
+        cdef uint8_t *mark
+        for result in results:
+            if result.keys == NULL:
+                if not result.dead:
+                    return 0
+                continue
+            with nogil:
+                scatter_keys(result, together, key)
+        for i in range(out.count):  # close the gaps that dropped packets left
+            if out.packet[i] == NULL:
+                continue
+            key[2 * count] = key[2 * i]
+            key[2 * count + 1] = key[2 * i + 1]
+            time[count] = out.batch.columns.timestamp_ns[out.row[i]]
+            place[count] = i
+            count += 1
+        mask, reason = self.settle(keys[:count], times[:count])
+        mask = np.ascontiguousarray(mask, np.uint8)
+        if mask.shape != (count,):
+            raise ValueError(f"settle gave a mask of shape {mask.shape} for {count} packets")
+        mark = <uint8_t *> cnp.PyArray_DATA(<cnp.ndarray> mask)
+        for i in range(count):
+            if mark[i]:
+                dropped += 1
+                dropped_bytes += out.captured_length[place[i]]
+                out.packet[place[i]] = NULL
+        if dropped and self.dropped is not None:
+            self.dropped(reason, dropped, dropped_bytes)
+        return 0
+
+
+cdef void fill(Outgoing out, Result result, bint by_row) noexcept nogil:
+    """Point out at a result's packets: at index row when several segments share out, else at their place in the segment.
+
+    The packed records were checked to fit when the result was accepted. Some 3 ns a packet (bench_aggregate.py).
+    """
+    cdef Py_ssize_t start = result.segment.start
+    cdef const Columns *columns = &result.segment.batch.columns
+    cdef bint arranged = result.segment.batch.arranged
+    cdef Py_ssize_t i, to
+    cdef uint32_t row
+    cdef uint64_t at = 0
+    cdef uint8_t *base = result.packed if result.packed != NULL else columns.data
+    for i in range(result.segment.stop - start):
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        to = row if by_row else i
+        out.row[to] = row
+        out.captured_length[to] = columns.captured_length[row]
+        out.wire_length[to] = columns.wire_length[row]
+        out.packet[to] = columns.data + columns.offset[row]
+        out.whole[to] = 1
+        if result.offset != NULL:
+            out.packet[to] = base + result.offset[i]
+            out.captured_length[to] = result.captured_length[i]
+            out.wire_length[to] = result.wire_length[i]
+            out.whole[to] = 0
+        elif result.packed != NULL:
+            out.packet[to] = result.packed + at + record_head(columns.record[row])
+            at += record_size(columns, row)
+        if result.keep != NULL and result.keep[i] == 0:
+            out.packet[to] = NULL
+
+
+cdef void scatter_keys(Result result, bint by_row, uint64_t *keys) noexcept nogil:
+    cdef Py_ssize_t start = result.segment.start
+    cdef bint arranged = result.segment.batch.arranged
+    cdef Py_ssize_t i, to
+    for i in range(result.segment.stop - start):
+        to = start + i
+        if arranged:
+            to = result.segment.batch.columns.rows[to]
+        if not by_row:
+            to = i
+        keys[2 * to] = result.keys[2 * i]
+        keys[2 * to + 1] = result.keys[2 * i + 1]

@@ -1,0 +1,176 @@
+"""Reading a result: the bytes that a worker left in its region, checked against the segment and the declared effect.
+
+Nothing of a result is believed before it is checked here, once, in native code. The layout of a region:
+[packed bytes][padding to 8][keys u64 x 2n][offset u32 x n][captured_length u32 x n][wire_length u32 x n][keep u8 x n],
+each part only where its flag is set, n packets in the order of the segment.
+"""
+
+cimport numpy as cnp
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from streamcore.packets cimport Columns, Result, Segment, record_head, record_size, record_start
+
+import numpy as np
+
+cnp.import_array()
+
+# Flags of a result, as they travel in the envelope.
+PACKED = 1   # the packets' bytes were rewritten: whole records packed in row order, or packets at `offset` where LENGTHS is set
+LENGTHS = 2  # offset, captured_length and wire_length follow
+KEEP = 4     # keep follows: 0 for a dropped packet
+KEYS = 8     # two u64 for each packet follow
+cdef uint32_t CAPTURED_MAX = 262144  # the longest packet that libpcap takes (its MAXIMUM_SNAPLEN)
+
+# What a service's effects allow a result to carry.
+FLAGS_OF_CHANGE = {"bytes": PACKED, "lengths": PACKED | LENGTHS, "drops": KEEP | KEYS}
+
+
+class ResultError(Exception):
+    """A result that its segment, or the service's declared effect, does not allow."""
+
+
+def region_bytes(Py_ssize_t count, Py_ssize_t packed, int flags):
+    """Bytes that a result takes in its region."""
+    cdef Py_ssize_t size = (packed + 7) // 8 * 8 if flags & PACKED else 0
+    if flags & KEYS:
+        size += 16 * count
+    if flags & LENGTHS:
+        size += 12 * count
+    if flags & KEEP:
+        size += count
+    return size
+
+
+def write_result(cnp.uint8_t[::1] region, Py_ssize_t packed, keys, offset, captured_length, wire_length, keep):
+    """Lay the arrays of a result (None where it has none) behind the `packed` bytes that are in the region already.
+
+    Returns flags. Raises ResultError where the region is too small.
+    """
+    cdef int flags = 0
+    if packed:
+        flags |= PACKED
+    if captured_length is not None:
+        flags |= LENGTHS
+    if keep is not None:
+        flags |= KEEP
+    if keys is not None:
+        flags |= KEYS
+    parts = [(keys, np.uint64), (offset if flags & LENGTHS else None, np.uint32), (captured_length, np.uint32),
+             (wire_length if flags & LENGTHS else None, np.uint32), (keep, np.uint8)]
+    cdef Py_ssize_t at = (packed + 7) // 8 * 8
+    target = np.asarray(region)
+    for array, kind in parts:
+        if array is None:
+            continue
+        raw = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8)
+        if at + raw.size > target.size:
+            raise ResultError(f"a result of {at + raw.size} bytes in a region of {target.size}")
+        target[at : at + raw.size] = raw
+        at += raw.size
+    return flags
+
+
+def read_result(Segment segment not None, const uint8_t[::1] region, Py_ssize_t packed, int flags, int allowed, hold):
+    """The Result that a region holds. hold: kept alive as long as the Result. Raises ResultError; about 4 ns a rewritten packet."""
+    cdef Result result = Result(segment)
+    cdef Py_ssize_t count = segment.stop - segment.start
+    cdef Py_ssize_t at = 0
+    cdef int wrong = 0
+    cdef uint64_t dropped = 0
+    cdef uint8_t *base
+    if flags & ~allowed:
+        raise ResultError("the service changed what it did not declare")
+    if flags == 0:
+        return result
+    if packed < 0 or region_bytes(count, packed, flags) > region.shape[0]:
+        raise ResultError("the result is larger than its region")
+    base = <uint8_t *> &region[0] if region.shape[0] else NULL
+    result.hold = hold
+    if flags & PACKED:
+        result.packed = base
+        result.packed_bytes = packed
+        result.unchanged = False
+        at = (packed + 7) // 8 * 8
+    if flags & KEYS:
+        result.keys = <uint64_t *> (base + at)
+        at += 16 * count
+    if flags & LENGTHS:
+        result.unchanged = False
+        result.offset = <uint32_t *> (base + at)
+        result.captured_length = result.offset + count
+        result.wire_length = result.captured_length + count
+        at += 12 * count
+    if flags & KEEP:
+        result.keep = base + at
+    with nogil:
+        if result.offset != NULL:
+            wrong = check_lengths(result, count)
+        elif result.packed != NULL:
+            wrong = check_records(result, count)
+        if result.keep != NULL and not wrong:
+            wrong = check_keep(result, count, &dropped)
+    if wrong:
+        raise ResultError(WRONG[wrong])
+    return result
+
+
+WRONG = {
+    1: "the service changed lengths or the number of packets without declaring it",
+    2: "the service changed record headers: timestamps, lengths or options",
+    3: "a packet of the result lies outside its region, or is longer than a packet may be",
+    4: "the mask of kept packets holds something else than 0 and 1",
+}
+
+
+cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
+    """Whole records, packed in row order: sizes add up, and all but the packets' bytes is as it was."""
+    cdef Py_ssize_t start = result.segment.start
+    cdef const Columns *columns = &result.segment.batch.columns
+    cdef bint arranged = result.segment.batch.arranged
+    cdef Py_ssize_t i
+    cdef uint32_t row, head, size, tail
+    cdef uint64_t at = 0
+    cdef const uint8_t *before
+    for i in range(count):
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        size = record_size(columns, row)
+        if at + size > result.packed_bytes:
+            return 1
+        head = record_head(columns.record[row])
+        before = columns.data + record_start(columns, row)
+        if memcmp(before, result.packed + at, head) != 0:
+            return 2
+        tail = head + columns.captured_length[row]
+        if tail < size and memcmp(before + tail, result.packed + at + tail, size - tail) != 0:
+            return 2
+        at += size
+    return 0 if at == result.packed_bytes else 1
+
+
+cdef int check_lengths(Result result, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t start = result.segment.start
+    cdef const Columns *columns = &result.segment.batch.columns
+    cdef bint arranged = result.segment.batch.arranged
+    cdef Py_ssize_t i
+    cdef uint32_t row
+    for i in range(count):
+        if result.captured_length[i] > CAPTURED_MAX:
+            return 3
+        if result.packed != NULL:
+            if <uint64_t> result.offset[i] + result.captured_length[i] > result.packed_bytes:
+                return 3
+            continue
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        if result.offset[i] != columns.offset[row] or result.captured_length[i] > columns.captured_length[row]:
+            return 3
+    return 0
+
+
+cdef int check_keep(Result result, Py_ssize_t count, uint64_t *dropped) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(count):
+        if result.keep[i] > 1:
+            return 4
+        dropped[0] += 1 - result.keep[i]
+    return 0
