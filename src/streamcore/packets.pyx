@@ -261,6 +261,16 @@ cdef class PacketBatch:
                                 self.columns.captured_length[row], 0)
 
     @property
+    def byte_count(self):
+        """Captured bytes of all packets."""
+        cdef uint64_t total = 0
+        cdef Py_ssize_t row
+        with nogil:
+            for row in range(self.count):
+                total += self.columns.captured_length[row]
+        return total
+
+    @property
     def data(self):
         """uint8[…]: the chunk's bytes, which `offset` points into."""
         return self.chunk.data

@@ -1,0 +1,61 @@
+"""What a run did: the counters, the workers, the services' summaries, and the exit status that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamcore.counters import Counters
+
+DELIVERED, LOSS, INTERRUPTED = 0, 3, 130
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerShare:
+    """One slot's part of the work."""
+
+    slot: int
+    segments: int
+    packets: int
+    bytes: int
+    busy_s: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """The account of a finished run."""
+
+    counters: Counters
+    seconds: float
+    shares: tuple[WorkerShare, ...]
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> summary
+    damage: str = ""  # where and why the input ends early
+    interrupted: bool = False
+    dead_letter: str = ""  # the capture with the segments that no worker could process
+    output: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """0 all delivered, 3 finished with loss that the counters name, 130 interrupted."""
+        if self.interrupted:
+            return INTERRUPTED
+        return LOSS if self.damage or self.counters.lost else DELIVERED
+
+    def json(self) -> dict[str, Any]:
+        """The object that `--json` prints; its schema is docs/accounting.md."""
+        told = self.counters.as_json()
+        told["seconds"] = round(self.seconds, 6)
+        told["workers"]["shares"] = [
+            {"slot": s.slot, "segments": s.segments, "packets": s.packets, "bytes": s.bytes,
+             "busy_seconds": round(s.busy_s, 6), "failed": s.failed}
+            for s in self.shares
+        ]  # fmt: skip
+        if self.services:
+            told["services"] = self.services
+        if self.damage:
+            told["damage"] = self.damage
+        if self.dead_letter:
+            told["dead_letter"] = self.dead_letter
+        told["exit_status"] = self.exit_status
+        return told

@@ -1,0 +1,93 @@
+"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. No sockets are read here.
+
+A peer works on its leases in the order in which it got them, so only the first one's clock runs: a lease has `lease_ms` from the moment
+when it became the first.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from streamcore.packets import Arena, Chunk, Segment
+
+LEASES_MAX = 32  # per peer, whatever the segments' sizes
+REGIONS_SPARE = 4  # for results that wait for their turn in the second stream
+
+
+@dataclass(slots=True)
+class Lease:
+    """One attempt of one peer at one segment."""
+
+    segment: Segment
+    attempt: int
+    region: Chunk | None  # None: the service changes nothing, or the segment left the machine
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one slot's workers did, over all incarnations."""
+
+    segments: int = 0
+    packets: int = 0
+    bytes: int = 0
+    busy_ns: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Peer:
+    """One incarnation of a worker in a slot."""
+
+    slot: int
+    credit_bytes: int  # captured bytes that may be out with it at once
+    tally: Tally
+    incarnation: int = field(default_factory=lambda: secrets.randbits(64))
+    process: subprocess.Popen[bytes] | None = None  # None: it runs elsewhere
+    pidfd: int = -1
+    regions: Arena | None = None
+    push: zmq.Socket[bytes] | None = None  # None until it has said hello
+    key: str = ""  # of a worker elsewhere: its CURVE public key
+    blocked: bool = False  # its socket took no more
+    leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
+    bytes_out: int = 0
+    clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
+    results: int = 0  # of this incarnation
+    on_close: list[Callable[[], Any]] = field(default_factory=list)
+
+    @property
+    def ready(self) -> bool:
+        return self.push is not None
+
+    def has_credit(self, byte_count: int) -> bool:
+        """A peer without leases takes any segment; otherwise the bytes out with it are bounded."""
+        return not self.leases or (len(self.leases) < LEASES_MAX and self.bytes_out + byte_count <= self.credit_bytes)
+
+    def lend(self, lease: Lease, now_s: float) -> None:
+        if not self.leases:
+            self.clock_from_s = now_s
+        self.leases[lease.segment.number] = lease
+        self.bytes_out += lease.segment.byte_count
+
+    def settle(self, number: int, attempt: int, now_s: float) -> Lease | None:
+        """The lease that a result answers, which ends with it; None where there is no such lease."""
+        lease = self.leases.get(number)
+        if lease is None or lease.attempt != attempt:
+            return None
+        del self.leases[number]
+        self.bytes_out -= lease.segment.byte_count
+        self.clock_from_s = now_s
+        self.results += 1
+        return lease
+
+    def deadline_s(self, lease_s: float, start_s: float) -> float:
+        """When this peer counts as hung: a lease_s after its first lease became the first, start_s after its start."""
+        if not self.ready:
+            return self.clock_from_s + start_s
+        return self.clock_from_s + lease_s if self.leases else float("inf")

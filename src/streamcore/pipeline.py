@@ -1,0 +1,203 @@
+"""The pipeline: names the stages in order and runs them. Two threads and the workers:
+
+    feeding thread   source -> parse -> filter -> segment -> submit
+    calling thread   results -> aggregate -> sink
+
+Memory is bounded by the arena's chunks and by the gate on segments in flight between the two.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+
+from streamcore.accounting import Accounting, WorkerShare
+from streamcore.aggregate._aggregator import Aggregator
+from streamcore.config import Config
+from streamcore.counters import Counters
+from streamcore.disperse.dispatcher import Dispatcher, Terms
+from streamcore.errors import StreamcoreError
+from streamcore.packets import COLUMN_GROUPS, Arena, ArenaClosed, Interface, Outgoing, PacketBatch, Result
+from streamcore.parse.filter import Filter
+from streamcore.parse.parser import Parser
+from streamcore.segment._segmenter import Segmenter
+from streamcore.service.chain import Chain
+from streamcore.sink import Sink, open_sink
+from streamcore.source.capture import CaptureSource
+
+
+class Gate:
+    """Bounds the segments between the two threads. `leave` also runs when a consumer gives up: then `close` frees the feeder."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def enter(self, count: int) -> bool:
+        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside < self._limit or self._closed)
+            self._inside += count
+            return not self._closed
+
+    def leave(self, count: int) -> None:
+        with self._changed:
+            self._inside -= count
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Pipeline:
+    """One run from a first stream to a second: `Pipeline(config).run()` returns its Accounting.
+
+    Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError when no worker is left. What was
+    delivered before an error is whole in the output. `drain` and `stop` may be called from any thread or a signal handler.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.counters = Counters()
+        self._chain = Chain(config.services)
+        self._filter = Filter(config.filter) if config.filter else None
+        self._drain = threading.Event()
+        self._stop = threading.Event()
+        self._source: CaptureSource | None = None
+        self._feeding_error: BaseException | None = None
+        self._dead_letters: Sink | None = None
+        self._dead_letter_path = ""
+
+    def drain(self) -> None:
+        """Read no further, finish what was read; the run then ends as interrupted."""
+        self._drain.set()
+
+    def stop(self) -> None:
+        """End at once: what is under way is lost, what was written stays whole."""
+        self._drain.set()
+        self._stop.set()
+
+    def progress(self) -> tuple[int, int | None]:
+        """Bytes of the input file that were consumed, and its size where known."""
+        return self._source.progress() if self._source is not None else (0, None)
+
+    def run(self) -> Accounting:
+        """Run to the end of the first stream."""
+        config = self.config
+        begin_s = time.monotonic()
+        with ExitStack() as stack:
+            arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
+            dispatcher = Dispatcher(self._terms(), arena, self.counters)
+            stack.callback(dispatcher.close)
+            dispatcher.start()  # first: the workers get ready while the capture is opened
+            source = self._source = CaptureSource(
+                config.read, arena, parser=Parser(stateless=True), chunk_wait_s=config.chunk_wait_s
+            )
+            stack.callback(source.close)
+            sink = open_sink(config.write, source, on_commit=arena.set_committed_bytes)
+            stack.callback(sink.abandon)
+            gate = Gate(config.outstanding_segments_max)
+            aggregator = Aggregator(config.order, self._chain.settle, self._dropped)
+            feeder = threading.Thread(
+                target=self._feed, args=(source, dispatcher, aggregator, gate), name="streamcore-feed", daemon=True
+            )
+            stack.callback(feeder.join)
+            stack.callback(gate.close)
+            stack.callback(arena.close)
+            feeder.start()
+            for result in dispatcher.results():
+                self._absorb(result)
+                for outgoing in aggregator.accept(result):
+                    self._write(sink, outgoing)
+                    gate.leave(len(outgoing.hold))
+                del result  # a chunk is free when nobody holds it
+                if self._stop.is_set():
+                    break
+            if self._feeding_error is not None and not isinstance(self._feeding_error, StreamcoreError):
+                raise self._feeding_error
+            sink.close()
+            if self._dead_letters is not None:
+                self._dead_letters.close()
+            if self._feeding_error is not None:
+                raise self._feeding_error
+            return self._account(dispatcher, source, time.monotonic() - begin_s)
+
+    def _terms(self) -> Terms:
+        config = self.config
+        return Terms(
+            workers=config.workers,
+            services=self._chain.specifications,
+            changes=self._chain.changes,
+            lease_ms=config.lease_ms,
+            attempts_max=config.attempts_max,
+            credit=config.credit,
+            segment_bytes=config.segment_bytes,
+            restarts_max=config.restarts_max,
+            seal_path=None if config.write in (None, "-") else config.write,
+        )
+
+    # The feeding thread.
+
+    def _feed(self, source: CaptureSource, dispatcher: Dispatcher, aggregator: Aggregator, gate: Gate) -> None:
+        try:
+            self._feed_all(source, dispatcher, aggregator, gate)
+        except ArenaClosed:
+            pass  # the other thread gave up
+        except BaseException as error:  # handed to the thread that called run
+            self._feeding_error = error
+        finally:
+            dispatcher.finish()
+
+    def _feed_all(self, source: CaptureSource, dispatcher: Dispatcher, aggregator: Aggregator, gate: Gate) -> None:
+        config, counters = self.config, self.counters
+        parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
+        segmenter = Segmenter(
+            config.policy, lanes=max(1, config.workers), packets_max=config.segment_packets,
+            bytes_max=config.segment_bytes, time_ms=config.segment_ms,
+        )  # fmt: skip
+        groups = self._chain.groups | (COLUMN_GROUPS["flow"] if segmenter.lanes > 1 else 0)
+        for batch in source:
+            counters.count("source.read", batch.count, batch.byte_count)
+            self._select(batch)
+            if groups:
+                parser(batch, groups)
+            segments = segmenter.cut(batch)
+            if segments:
+                if not gate.enter(len(segments)):
+                    return
+                aggregator.expect(batch, segments)
+                dispatcher.submit(segments)
+            del batch, segments  # or this thread would hold a chunk while it waits for one
+            if self._drain.is_set():
+                return
+
+    def _select(self, batch: PacketBatch) -> None:
+        if self._filter is not None:
+            packets, byte_count = self._filter(batch)
+            self.counters.count("filter.not_matched", packets, byte_count)
+
+    # The calling thread.
+
+    def _absorb(self, result: Result) -> None:
+        """Count what services dropped, fold their reports in, keep dead segments."""
+        for reason, (packets, byte_count) in result.drops.items():
+            self.counters.count(f"service.{reason}", packets, byte_count)
+        if result.reports:
+            self._chain.merge(result.reports)
+        if result.dead:
+            self._keep_dead(result)
+
+    def _keep_dead(self, result: Result) -> None:
+        ...
+
+    def _write(self, sink: Sink, outgoing: Outgoing) -> None:
+        packets, byte_count = sink.write(outgoing)
+        self.counters.count("sink.written", packets, byte_count)
+
+    def _dropped(self, reason: str, packets: int, byte_count: int) -> None:
+        self.counters.count(f"service.{reason}", packets, byte_count)
