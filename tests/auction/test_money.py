@@ -1,0 +1,79 @@
+"""Amounts: what is refused, and splits against a twin that hands out one unit at a time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auction.errors import BadAmount, BadCurrency, BadValue
+from auction.money import AMOUNT_MAX, Money, check_amount, scale_ceiling, scale_floor, split_proportionally
+
+AMOUNTS = st.integers(0, AMOUNT_MAX)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, float("nan"), float("inf"), True, False, -1, AMOUNT_MAX + 1, "1", None])
+def test_amounts_that_are_refused(value: object) -> None:
+    with pytest.raises(BadAmount):
+        check_amount(value)
+    with pytest.raises(BadAmount):
+        Money(value, "EUR")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["eur", "EURO", "", "ÄÖÜ", "EU1", None, 978])
+def test_currencies_that_are_refused(value: object) -> None:
+    with pytest.raises(BadCurrency):
+        Money(1, value)  # type: ignore[arg-type]
+
+
+def test_money_of_two_currencies_never_mixes() -> None:
+    euro, dollar = Money(5, "EUR"), Money(3, "USD")
+    for mix in (lambda: euro + dollar, lambda: euro - dollar, lambda: euro < dollar):
+        with pytest.raises(BadCurrency):
+            mix()
+
+
+def test_money_stays_within_bounds() -> None:
+    assert Money(5, "EUR") + Money(3, "EUR") == Money(8, "EUR")
+    assert Money(3, "EUR") < Money(5, "EUR")
+    with pytest.raises(BadAmount):
+        Money(AMOUNT_MAX, "EUR") + Money(1, "EUR")
+    with pytest.raises(BadAmount):
+        Money(3, "EUR") - Money(5, "EUR")
+
+
+def split_by_hand(total: int, weights: list[int]) -> list[int]:
+    """Slow twin: floors in fractions, then one unit at a time to the largest missing part, the earliest first."""
+    exact = [Fraction(total) * weight / sum(weights) for weight in weights]
+    parts = [int(share) for share in exact]
+    while sum(parts) < total:
+        missing = [share - part for share, part in zip(exact, parts, strict=True)]
+        parts[missing.index(max(missing))] += 1
+    return parts
+
+
+@given(AMOUNTS, st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any))
+def test_split_is_exact_fair_and_as_by_hand(total: int, weights: list[int]) -> None:
+    parts = split_proportionally(total, weights)
+    assert sum(parts) == total
+    assert parts == split_by_hand(total, weights)
+    for part, weight in zip(parts, weights, strict=True):
+        assert abs(part - Fraction(total) * weight / sum(weights)) < 1
+
+
+def test_split_refuses_what_it_cannot_split() -> None:
+    assert split_proportionally(0, [0, 0]) == [0, 0]
+    for total, weights in ((1, [0, 0]), (1, []), (1, [1, -1]), (1, [True]), (1, [0.5])):
+        with pytest.raises(BadValue):
+            split_proportionally(total, weights)  # type: ignore[arg-type]
+
+
+@given(AMOUNTS, st.integers(0, 1000), st.integers(1, 1000))
+def test_scaling_rounds_to_the_stated_side(amount: int, numerator: int, denominator: int) -> None:
+    exact = Fraction(amount) * numerator / denominator
+    if exact > AMOUNT_MAX - 1:
+        return
+    assert 0 <= exact - scale_floor(amount, numerator, denominator) < 1
+    assert 0 <= scale_ceiling(amount, numerator, denominator) - exact < 1
