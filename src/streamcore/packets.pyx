@@ -9,6 +9,8 @@ import os
 import threading
 from typing import NamedTuple
 
+import numpy as np
+
 cimport numpy as cnp
 from libc.stdlib cimport calloc, free
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -260,6 +262,15 @@ cdef class PacketBatch:
         return self.chunk.array(cnp.NPY_UINT8, self.columns.data + self.columns.offset[row],
                                 self.columns.captured_length[row], 0)
 
+    def arrange(self, rows):
+        """Use only `rows` (uint32[…], each once), in their order."""
+        cdef cnp.ndarray chosen = np.ascontiguousarray(rows, np.uint32)
+        if chosen.shape[0] > self.count or (chosen.shape[0] and np.max(chosen) >= self.count):
+            raise ValueError(f"{chosen.shape[0]} rows for a batch of {self.count} packets")
+        self.chunk.array(cnp.NPY_UINT32, self.columns.rows, chosen.shape[0], 0)[:] = chosen
+        self.row_count = chosen.shape[0]
+        self.arranged = True
+
     @property
     def byte_count(self):
         """Captured bytes of all packets."""
@@ -488,6 +499,16 @@ cdef class Outgoing:
         self.whole = <uint8_t *> calloc(count + 1, 1)
         if not (self.row and self.packet and self.captured_length and self.wire_length and self.whole):
             raise MemoryError(f"no room for {count} outgoing packets")
+
+    def packets(self):
+        """list[(number in the first stream, bytes)] of the packets that leave, in order. Slow: for looking at a few."""
+        cdef Py_ssize_t i
+        cdef uint64_t first = self.batch.first_number
+        if self.unchanged:
+            rows = self.batch.rows[self.start:self.stop].tolist() if self.arranged else range(self.start, self.stop)
+            return [(first + row, self.batch.packet(row).tobytes()) for row in rows]
+        return [(first + self.row[i], (<char *> self.packet[i])[:self.captured_length[i]])
+                for i in range(self.count) if self.packet[i] != NULL]
 
     def __dealloc__(self):
         free(self.row)
