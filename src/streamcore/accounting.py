@@ -33,6 +33,7 @@ class Accounting:
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
     dead_letter: str = ""  # the capture with the segments that no worker could process
+    dead_reasons: dict[str, int] = field(default_factory=dict)  # why -> segments
     output: str = ""
 
     @property
@@ -56,6 +57,6 @@ class Accounting:
         if self.damage:
             told["damage"] = self.damage
         if self.dead_letter:
-            told["dead_letter"] = self.dead_letter
+            told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
         told["exit_status"] = self.exit_status
         return told

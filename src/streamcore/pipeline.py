@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from streamcore.accounting import Accounting, WorkerShare
@@ -17,14 +18,15 @@ from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher, Terms
-from streamcore.errors import StreamcoreError
-from streamcore.packets import COLUMN_GROUPS, Arena, ArenaClosed, Interface, Outgoing, PacketBatch, Result
+from streamcore.packets import COLUMN_GROUPS, Arena, ArenaClosed, Outgoing, PacketBatch, Result
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.service.chain import Chain
 from streamcore.sink import Sink, open_sink
 from streamcore.source.capture import CaptureSource
+
+FEEDER_PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
 
 
 class Gate:
@@ -71,7 +73,7 @@ class Pipeline:
         self._source: CaptureSource | None = None
         self._feeding_error: BaseException | None = None
         self._dead_letters: Sink | None = None
-        self._dead_letter_path = ""
+        self._dead_reasons: dict[str, int] = {}
 
     def drain(self) -> None:
         """Read no further, finish what was read; the run then ends as interrupted."""
@@ -95,36 +97,26 @@ class Pipeline:
             dispatcher = Dispatcher(self._terms(), arena, self.counters)
             stack.callback(dispatcher.close)
             dispatcher.start()  # first: the workers get ready while the capture is opened
-            source = self._source = CaptureSource(
-                config.read, arena, parser=Parser(stateless=True), chunk_wait_s=config.chunk_wait_s
-            )
+            source = self._source = CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)
             stack.callback(source.close)
-            sink = open_sink(config.write, source, on_commit=arena.set_committed_bytes)
+            sink = self._open_sink(config.write, arena.set_committed_bytes)
             stack.callback(sink.abandon)
-            gate = Gate(config.outstanding_segments_max)
             aggregator = Aggregator(config.order, self._chain.settle, self._dropped)
+            gate = Gate(config.outstanding_segments_max)
             feeder = threading.Thread(
                 target=self._feed, args=(source, dispatcher, aggregator, gate), name="streamcore-feed", daemon=True
             )
-            stack.callback(feeder.join)
+            stack.callback(feeder.join, FEEDER_PATIENCE_S)
+            stack.callback(source.stop)
             stack.callback(gate.close)
             stack.callback(arena.close)
             feeder.start()
-            for result in dispatcher.results():
-                self._absorb(result)
-                for outgoing in aggregator.accept(result):
-                    self._write(sink, outgoing)
-                    gate.leave(len(outgoing.hold))
-                del result  # a chunk is free when nobody holds it
-                if self._stop.is_set():
-                    break
-            if self._feeding_error is not None and not isinstance(self._feeding_error, StreamcoreError):
+            self._deliver(dispatcher, aggregator, sink, gate)
+            if self._feeding_error is not None:
                 raise self._feeding_error
             sink.close()
             if self._dead_letters is not None:
                 self._dead_letters.close()
-            if self._feeding_error is not None:
-                raise self._feeding_error
             return self._account(dispatcher, source, time.monotonic() - begin_s)
 
     def _terms(self) -> Terms:
@@ -183,21 +175,58 @@ class Pipeline:
 
     # The calling thread.
 
-    def _absorb(self, result: Result) -> None:
-        """Count what services dropped, fold their reports in, keep dead segments."""
+    def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink, gate: Gate) -> None:
+        """Results -> the second stream, until all is delivered or `stop`."""
+        for result in dispatcher.results():
+            for outgoing in aggregator.accept(self._absorb(result)):
+                packets, byte_count = sink.write(outgoing)
+                self.counters.count("sink.written", packets, byte_count)
+                gate.leave(len(outgoing.hold))
+                del outgoing
+            del result  # a chunk is free when nobody holds it
+            if self._stop.is_set():
+                return
+
+    def _absorb(self, result: Result) -> Result:
+        """Count what services dropped, fold their reports in; keep a dead segment and put in its place what the stream's rule says."""
         for reason, (packets, byte_count) in result.drops.items():
             self.counters.count(f"service.{reason}", packets, byte_count)
         if result.reports:
             self._chain.merge(result.reports)
-        if result.dead:
-            self._keep_dead(result)
-
-    def _keep_dead(self, result: Result) -> None:
-        ...
-
-    def _write(self, sink: Sink, outgoing: Outgoing) -> None:
-        packets, byte_count = sink.write(outgoing)
-        self.counters.count("sink.written", packets, byte_count)
+        if not result.dead:
+            return result
+        segment = result.segment
+        if self._dead_letters is None:
+            self._dead_letters = self._open_sink(self.config.dead_letter_path, None)
+        self._dead_letters.write(Outgoing(segment.batch, segment.start, segment.stop))
+        self._dead_reasons[result.reason] = self._dead_reasons.get(result.reason, 0) + 1
+        if self.config.on_failure == "pass":
+            self.counters.count("disperse.passed_unprocessed", len(segment), segment.byte_count)
+            return Result(segment)
+        self.counters.count("disperse.dead_lettered", len(segment), segment.byte_count)
+        return result
 
     def _dropped(self, reason: str, packets: int, byte_count: int) -> None:
         self.counters.count(f"service.{reason}", packets, byte_count)
+
+    def _open_sink(self, path: str, on_commit: Callable[[int], None] | None) -> Sink:
+        assert self._source is not None
+        return open_sink(path, interfaces=self._source.interfaces, form=self._source.form, on_commit=on_commit)
+
+    def _account(self, dispatcher: Dispatcher, source: CaptureSource, seconds: float) -> Accounting:
+        shares = tuple(
+            WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)
+            for slot in dispatcher.slots
+            for t in [slot.tally]
+        )
+        return Accounting(
+            self.counters,
+            seconds,
+            shares,
+            services=self._chain.summaries(),
+            damage=str(source.damage or ""),
+            interrupted=self._drain.is_set(),
+            dead_letter=self.config.dead_letter_path if self._dead_letters is not None else "",
+            dead_reasons=self._dead_reasons,
+            output=self.config.write,
+        )
