@@ -2,6 +2,7 @@
 # Every pointer below points into one chunk of an arena; a chunk outlives every PacketBatch that refers to it.
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 cdef enum:
     # How a packet's record stands in the chunk, one value per row of the column `record`. Odd values: the other byte order.
@@ -192,3 +193,35 @@ cdef inline uint32_t record_size(const Columns *columns, Py_ssize_t row) noexcep
         total = (<uint32_t *> (columns.data + record_start(columns, row) + 4))[0]
         return swap32(total) if kind & 1 else total
     return record_head(kind) + columns.captured_length[row]
+
+
+cdef inline uint64_t records_size(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Bytes of the whole records of rows start..stop (of columns.rows where arranged)."""
+    cdef uint64_t total = 0
+    cdef Py_ssize_t at
+    for at in range(start, stop):
+        total += record_size(columns, columns.rows[at] if arranged else at)
+    return total
+
+
+cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop, uint8_t *target,
+                                  uint32_t *offset) noexcept nogil:
+    """Copy whole records to target, which has room for records_size; offset[i]: of packet i there. Returns the bytes copied.
+
+    Neighbours in the chunk are copied together.
+    """
+    cdef uint64_t used = 0
+    cdef uint32_t begin = 0, end = 0, first, size
+    cdef Py_ssize_t at, row
+    for at in range(start, stop):
+        row = columns.rows[at] if arranged else at
+        first = record_start(columns, row)
+        size = record_size(columns, row)
+        if first != end or at == start:
+            memcpy(target + used - (end - begin), columns.data + begin, end - begin)
+            begin = end = first
+        offset[at - start] = <uint32_t> (used + record_head(columns.record[row]))
+        used += size
+        end += size
+    memcpy(target + used - (end - begin), columns.data + begin, end - begin)
+    return used

@@ -516,3 +516,21 @@ cdef class Outgoing:
         free(self.captured_length)
         free(self.wire_length)
         free(self.whole)
+
+
+def gather_records(Segment segment not None):
+    """(records uint8[…], offset uint32[n]): a segment's whole records packed in row order, and where each packet is in them.
+
+    One copy; about 6 ns for a small packet, memory speed for large ones.
+    """
+    cdef Py_ssize_t count = segment.stop - segment.start
+    cdef uint64_t size
+    with nogil:
+        size = records_size(&segment.batch.columns, segment.batch.arranged, segment.start, segment.stop)
+    cdef cnp.ndarray records = np.empty(size, np.uint8)
+    cdef cnp.ndarray offset = np.empty(count, np.uint32)
+    cdef uint8_t *target = <uint8_t *> cnp.PyArray_DATA(records)
+    cdef uint32_t *at = <uint32_t *> cnp.PyArray_DATA(offset)
+    with nogil:
+        pack_records(&segment.batch.columns, segment.batch.arranged, segment.start, segment.stop, target, at)
+    return records, offset

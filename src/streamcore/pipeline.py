@@ -66,7 +66,7 @@ class Pipeline:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.counters = Counters()
-        self._chain = Chain(config.services)
+        self._chain = Chain(config.service)
         self._filter = Filter(config.filter) if config.filter else None
         self._drain = threading.Event()
         self._stop = threading.Event()
@@ -112,11 +112,11 @@ class Pipeline:
             stack.callback(arena.close)
             feeder.start()
             self._deliver(dispatcher, aggregator, sink, gate)
-            if self._feeding_error is not None:
-                raise self._feeding_error
             sink.close()
             if self._dead_letters is not None:
                 self._dead_letters.close()
+            if self._feeding_error is not None:  # after closing: what was read before it is delivered
+                raise self._feeding_error
             return self._account(dispatcher, source, time.monotonic() - begin_s)
 
     def _terms(self) -> Terms:

@@ -1,0 +1,123 @@
+"""Every packet accounted for: at every stage in = out + dropped(reason), by packets and by bytes.
+
+The names stand in one table, which gives the words for people. A stage counts under names of its own; a service's reasons for dropping
+are its own too, under `service.`. Nothing here decides what is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+SCHEMA = 1  # of as_json; grows when a field changes its meaning or goes
+
+
+class Name(NamedTuple):
+    """kind: "in" or "out" of the pipeline, "dropped" on purpose, "lost" (exit status 3), or "note" (not packets that left)."""
+
+    kind: str
+    words: str
+
+
+NAMES: dict[str, Name] = {
+    "source.read": Name("in", "read from the first stream"),
+    "filter.not_matched": Name("dropped", "did not match the expression"),
+    "disperse.dead_lettered": Name("lost", "no worker could process them: kept in the dead-letter capture"),
+    "disperse.passed_unprocessed": Name("note", "no worker could process them: passed on as they were"),
+    "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
+    "sink.written": Name("out", "written to the second stream"),
+}
+EVENTS: dict[str, str] = {
+    "segments.dispersed": "leases given out",
+    "segments.resent": "segments sent again after a fault",
+    "segments.discarded": "results that came too late",
+    "segments.dead_lettered": "segments that no worker could process",
+    "workers.started": "workers started",
+    "workers.lost": "workers that died or hung",
+    "disperse.bad_message": "messages that were not of our envelope",
+    "source.blocks_skipped": "pcapng blocks that hold no packet",
+    "parse.malformed": "packets with a header that contradicts itself",
+    "parse.truncated": "packets cut within a header",
+    "parse.orphan_fragments": "fragments whose first fragment was not seen",
+    "parse.link_unknown": "packets of a link type that is not parsed",
+}
+SERVICE = "service."
+
+
+class Counters:
+    """Thread-safe. `count` is for packets, `bump` for events."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._packets: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self._bytes: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self._events: dict[str, int] = dict.fromkeys(EVENTS, 0)
+
+    def count(self, name: str, packets: int, byte_count: int) -> None:
+        """Add packets and captured bytes under a name of NAMES, or under "service.REASON"."""
+        if name not in NAMES and not name.startswith(SERVICE):
+            raise KeyError(f"no counter {name!r}")
+        with self._lock:
+            self._packets[name] = self._packets.get(name, 0) + packets
+            self._bytes[name] = self._bytes.get(name, 0) + byte_count
+
+    def bump(self, name: str, count: int = 1) -> None:
+        """Add to an event of EVENTS."""
+        if name not in EVENTS:
+            raise KeyError(f"no counter {name!r}")
+        with self._lock:
+            self._events[name] += count
+
+    def packets(self, name: str) -> int:
+        return self._packets.get(name, 0)
+
+    def bytes(self, name: str) -> int:
+        return self._bytes.get(name, 0)
+
+    def events(self, name: str) -> int:
+        return self._events[name]
+
+    @property
+    def lost(self) -> bool:
+        """Whether anything was lost or left unprocessed, so that the run must say so in its exit status."""
+        lost = any(self._packets[name] for name, (kind, _) in NAMES.items() if kind == "lost")
+        return lost or bool(self._packets["disperse.passed_unprocessed"]) or bool(self._events["segments.dead_lettered"])
+
+    def dropped(self) -> dict[str, int]:
+        """Packets that did not reach the second stream, by name; zeros left out."""
+        return {n: c for n, c in self._packets.items() if c and self._kind(n) in ("dropped", "lost")}
+
+    def missing(self) -> int:
+        """Packets that no counter accounts for: read - dropped - written. 0 after every run."""
+        return self._packets["source.read"] - sum(self.dropped().values()) - self._packets["sink.written"]
+
+    def _kind(self, name: str) -> str:
+        return NAMES[name].kind if name in NAMES else "dropped"
+
+    def as_json(self) -> dict[str, Any]:
+        """The counters' part of the object that --json prints."""
+        dropped = self.dropped()
+        return {
+            "schema": SCHEMA,
+            "packets": {
+                "read": self._packets["source.read"],
+                "written": self._packets["sink.written"],
+                "dropped": dropped,
+            },
+            "bytes": {
+                "read": self._bytes["source.read"],
+                "written": self._bytes["sink.written"],
+                "dropped": {name: self._bytes[name] for name in dropped},
+            },
+            "segments": {
+                name.partition(".")[2]: count for name, count in self._events.items() if name.startswith("segments.")
+            },
+            "workers": {
+                name.partition(".")[2]: count for name, count in self._events.items() if name.startswith("workers.")
+            },
+            "notes": {
+                name: count
+                for name, count in {**self._events, **self._packets}.items()
+                if count and (name.startswith(("parse.", "source.blocks", "disperse.bad", "disperse.passed")))
+            },
+        }

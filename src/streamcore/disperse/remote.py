@@ -1,0 +1,139 @@
+"""Workers elsewhere: they join over TCP with a CURVE key that we know, and then hold leases like any other peer.
+
+The listening port is only for joining (ROUTER/DEALER); segments go out through one PUSH socket for each worker, on a port of its own that
+admits only that worker's key, and results come in through one PULL socket. ZAP domains are enforced: no socket here is without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+from streamcore.disperse.peer import Peer
+from streamcore.errors import UsageError
+
+DOMAIN = "streamcore"
+PROTOCOL = 1
+HEARTBEAT_MS = 2000
+SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
+JOIN_BYTES_MAX = 4096
+
+
+def keep_alive(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, SILENCE_MS)
+
+
+def load_key(path: str) -> tuple[bytes, bytes]:
+    """(public, secret) of a key file as `streamcore keys` writes it. Raises UsageError."""
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a CURVE key file ({error}): make one with 'streamcore keys NAME DIRECTORY'") from None
+    if secret is None:
+        raise UsageError(f"{path} has no secret key: give the file that ends in .key_secret")
+    return public, secret
+
+
+def load_public_keys(directory: str) -> frozenset[bytes]:
+    """The public keys (Z85) of every .key file in a directory. Raises UsageError where there is none."""
+    paths = sorted(Path(directory).glob("*.key"))
+    if not paths:
+        raise UsageError(f"{directory} has no .key file: put the workers' public keys there")
+    return frozenset(load_public_key(str(path)) for path in paths)
+
+
+def load_public_key(path: str) -> bytes:
+    try:
+        return zmq.auth.load_certificate(path)[0]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a CURVE key file ({error})") from None
+
+
+class Known:
+    """ZAP's question for one domain: is this key one of those?"""
+
+    def __init__(self, keys: frozenset[bytes]) -> None:
+        self.keys = keys
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        return key in self.keys
+
+
+class Listener:
+    """Binds the joining port and the results' port; `join` answers who asks, and makes the peer's PUSH socket."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, key: str, worker_keys: str, message_bytes_max: int) -> None:
+        self._context = context
+        self._public, self._secret = load_key(key)
+        known = Known(load_public_keys(worker_keys))
+        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(DOMAIN, known)
+        self._host = address.rpartition(":")[0]
+        self.door = self._secured(zmq.ROUTER, DOMAIN)
+        self.door.setsockopt(zmq.MAXMSGSIZE, JOIN_BYTES_MAX)
+        self.results = self._secured(zmq.PULL, DOMAIN)
+        self.results.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
+        try:
+            self.door.bind(address)
+            self.results_port = self.results.bind_to_random_port(self._host)
+        except zmq.ZMQError as error:
+            self.close()
+            raise UsageError(f"cannot listen on {address}: {error.strerror}") from None
+        self.address = self.door.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _secured(self, kind: int, domain: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
+        socket.setsockopt_string(zmq.ZAP_DOMAIN, domain)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.setsockopt(zmq.LINGER, 0)
+        keep_alive(socket)
+        return socket
+
+    def join(self, admit: Callable[[str], Peer | None], told: dict[str, Any]) -> Peer | None:
+        """Answer one that asks to join: admit(key) gives it a Peer, or None where there is no slot."""
+        frames = self.door.recv_multipart(copy=False)
+        key = str(frames[-1].get("User-Id"))
+        identity = bytes(frames[0].buffer)
+        try:
+            asked = json.loads(bytes(frames[-1].buffer))
+            protocol = asked["protocol"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        if protocol != PROTOCOL:
+            self._answer(identity, {"refused": f"this pipeline speaks protocol {PROTOCOL}, the worker {protocol}"})
+            return None
+        peer = admit(key)
+        if peer is None:
+            self._answer(identity, {"refused": "the pipeline has all the workers that it takes"})
+            return None
+        domain = f"{DOMAIN}-{peer.slot}"
+        self._authenticator.configure_curve_callback(domain, Known(frozenset({key.encode()})))
+        peer.push = self._secured(zmq.PUSH, domain)
+        peer.push.setsockopt(zmq.IMMEDIATE, 1)
+        port = peer.push.bind_to_random_port(self._host)
+        self._answer(identity, told | {
+            "slot": peer.slot, "incarnation": peer.incarnation, "work_port": port, "results_port": self.results_port,
+        })  # fmt: skip
+        return peer
+
+    def _answer(self, identity: bytes, told: dict[str, Any]) -> None:
+        try:
+            self.door.send_multipart([identity, json.dumps(told).encode()], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            pass  # who asked is gone
+
+    def close(self) -> None:
+        self._authenticator.stop()
+        self.door.close(linger=0)
+        self.results.close(linger=0)
