@@ -1,0 +1,144 @@
+"""The sealed formats for one block: first and second score, first and second price. Pure.
+
+Score = value of measured quality - price where providers bid, + price where recipients bid. The second-score rule is
+truthful for one-shot, private-cost, single-unit supply, and no more is said of it (after Vickrey 1961; Che 1993).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, latest_of_each, price_only
+from auction.bid import Announcement, Bid, Ratings, quality_value
+from auction.money import AMOUNT_MAX, PPM
+
+Row = tuple[int, int, Bid]  # score, quality value, bid
+
+
+def second_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """The best score wins at the price that brings it down to the runner-up's score, bounded by the reserve."""
+    return _award(announcement, bids, ratings, seed, second=True)
+
+
+def first_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """The best score wins at its own price: for a moderator whom the bidders do not trust with the runner-up's."""
+    return _award(announcement, bids, ratings, seed, second=False)
+
+
+def first_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """The best price wins at its own price. Raises BadValue where quality was to weigh."""
+    price_only(announcement)
+    return _award(announcement, bids, ratings, seed, second=False)
+
+
+def second_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """The best price wins at the runner-up's, or at the reserve. Raises BadValue where quality was to weigh."""
+    price_only(announcement)
+    return _award(announcement, bids, ratings, seed, second=True)
+
+
+def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes, second: bool) -> Award:
+    draw = Draw(announcement, seed)
+    considered, beyond = _score(announcement, latest_of_each(check_bids(announcement, bids)), ratings)
+    for_newcomers = bool(announcement.newcomer_share_ppm) and draw.among(PPM) < announcement.newcomer_share_ppm
+    aside: list[Row] = []
+    if for_newcomers and any(_is_newcomer(ratings, row[2]) for row in considered):
+        aside = [row for row in considered if not _is_newcomer(ratings, row[2])]
+        considered = [row for row in considered if _is_newcomer(ratings, row[2])]
+    tie_drawn = rank(considered, draw)
+    rank(beyond, draw)
+    rank(aside, draw)
+    standings: list[Standing] = []
+    winners: tuple[Winning, ...] = ()
+    newcomers_only = False
+    if considered:
+        best_score, best_value, best = considered[0]
+        newcomers_only = for_newcomers and _is_newcomer(ratings, best)
+        price = second_best_price(announcement, considered) if second else best.price
+        winners = (Winning(bid=best.bid, bidder=best.bidder, price=price),)
+        standings.append(Standing(best.bid, best.bidder, best.price, best_value, best_score, "won"))
+        standings += _losing(announcement, considered[1:], "lost", considered[0], draw)
+    for row in beyond:
+        newcomer = for_newcomers and _is_newcomer(ratings, row[2])
+        if newcomers_only and not newcomer:
+            score, value, bid = row
+            why = "and this auction was drawn for newcomers"
+            standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, "beyond_reserve", None, why))
+        else:
+            rival = considered[0] if considered and newcomers_only == newcomer else None
+            standings += _losing(announcement, [row], "beyond_reserve", rival, draw)
+    standings += [
+        Standing(bid.bid, bid.bidder, bid.price, value, score, "not_considered") for score, value, bid in aside
+    ]
+    return Award(
+        auction=announcement.auction,
+        format=announcement.format,
+        direction=announcement.direction,
+        currency=announcement.currency,
+        reserve=announcement.reserve,
+        seed=seed.hex(),
+        winners=winners,
+        standings=tuple(standings),
+        newcomers_only=newcomers_only,
+        tie_drawn=tie_drawn,
+    )
+
+
+def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) -> tuple[list[Row], list[Row]]:
+    """The bids within the reserve and those beyond it, scored."""
+    sign, weights = announcement.sign, announcement.quality
+    weighs = bool(weights.opinion or weights.evidence)
+    bound = sign * announcement.reserve
+    within: list[Row] = []
+    beyond: list[Row] = []
+    for bid in bids:
+        signed = sign * bid.price
+        value = quality_value(weights, ratings.get(bid.bidder)) if weighs else 0
+        (within if signed >= bound else beyond).append((value + signed, value, bid))
+    return within, beyond
+
+
+def rank(rows: list[Row], draw: Draw) -> bool:
+    """Sort the rows in place, best first, ties by the draw. True if the first place was a tie."""
+    rows.sort(key=_descending)
+    scores = [row[0] for row in rows]
+    if len(set(scores)) != len(scores):
+        rows.sort(key=lambda row: (-row[0], draw.of(row[2].bid)))
+    return len(rows) > 1 and scores[0] == scores[1]
+
+
+def _descending(row: Row) -> int:
+    return -row[0]
+
+
+def second_best_price(announcement: Announcement, ranked: list[Row]) -> int:
+    """The price at which the first row's score equals the second row's; the reserve bounds it, or is it if alone."""
+    sign = announcement.sign
+    signed = sign * announcement.reserve
+    if len(ranked) > 1:
+        signed = max(signed, ranked[1][0] - ranked[0][1])
+    return sign * signed
+
+
+def _losing(
+    announcement: Announcement, rows: list[Row], outcome: Outcome, rival: Row | None, draw: Draw
+) -> list[Standing]:
+    """Standings of bids that did not win against `rival`, with the price that would have."""
+    sign = announcement.sign
+    bound = sign * announcement.reserve
+    rival_draw = draw.of(rival[2].bid) if rival else b""
+    standings = []
+    for score, value, bid in rows:
+        signed = bound
+        if rival:
+            # With an equal score the draw decides; who would lose the draw must be better by one minor unit.
+            signed = max(bound, rival[0] - value + (rival_draw < draw.of(bid.bid)))
+        needed = sign * signed
+        reachable = needed if 0 <= needed <= AMOUNT_MAX else None
+        standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, outcome, reachable))
+    return standings
+
+
+def _is_newcomer(ratings: Ratings, bid: Bid) -> bool:
+    rating = ratings.get(bid.bidder)
+    return rating is None or rating.newcomer
