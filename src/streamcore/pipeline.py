@@ -8,6 +8,7 @@ Memory is bounded by the arena's chunks and by the gate on segments in flight be
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from streamcore.accounting import Accounting, WorkerShare
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
 from streamcore.counters import Counters
-from streamcore.disperse.dispatcher import Dispatcher, Terms
+from streamcore.disperse.dispatcher import Dispatcher
+from streamcore.disperse.roster import Terms
 from streamcore.packets import COLUMN_GROUPS, Arena, ArenaClosed, Outgoing, PacketBatch, Result
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
@@ -130,7 +132,10 @@ class Pipeline:
             credit=config.credit,
             segment_bytes=config.segment_bytes,
             restarts_max=config.restarts_max,
-            seal_path=None if config.write in (None, "-") else config.write,
+            seal_path=None if config.write == "-" else os.path.abspath(config.write),
+            listen=config.listen,
+            key=config.key,
+            worker_keys=config.worker_keys,
         )
 
     # The feeding thread.

@@ -1,7 +1,7 @@
-"""The worker process: takes segments, runs the services on them, leaves what they changed in its own arena, and says so.
+"""The worker process: takes segments, runs the services on them, and says what they changed.
 
-It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. It never outlives the process that started it:
-when its standard input ends, it cuts the output file at its last whole record and exits.
+It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here stands what every worker does and the worker on
+the dispatcher's own machine; remote_worker.py has the one that joins over the network.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -21,24 +22,32 @@ from streamcore.service.load import load
 from streamcore.service.protocol import Service
 
 REPLY_AFTER_S = 0.02  # results of one message are sent together, unless that takes longer
-RESULTS_BYTES_MAX = 1 << 20  # of the frames in one message
+EXTRA_BYTES_MAX = 1 << 19  # of the comments and reports on one segment
+
+Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame
 
 
 class Bench:
     """What a worker needs for every segment: the services, made once, and the parser that fills missing columns."""
 
     def __init__(self, specifications: list[Any]) -> None:
-        from streamcore.parse.parser import Parser
-
         self.services: list[Service] = [load(specification) for specification in specifications]
-        self.plain = all(service.name == "identity" for service in self.services)
-        self.parser = Parser(stateless=True)
+        self.idle = all(service.name == "identity" for service in self.services)
+        self._parser: Any = None
         for service in self.services:
             service.start()
 
-    def process(self, segment: Segment, region: Any) -> tuple[int, int, bytes | None]:
-        """Run the services over one segment. Returns (flags, packed bytes, extra frame or None); raises what a service raises."""
-        if self.plain:
+    def parse(self, batch: PacketBatch, groups: int) -> None:
+        """Fill columns that were not parsed before the segment was sent."""
+        if self._parser is None:
+            from streamcore.parse.parser import Parser
+
+            self._parser = Parser(stateless=True)
+        self._parser(batch, groups)
+
+    def process(self, segment: Segment, region: Any) -> Produced:
+        """Run the services over one segment; what they change goes into region. Raises what a service raises."""
+        if self.idle:
             return 0, 0, None
         import msgspec
 
@@ -56,12 +65,28 @@ class Bench:
         if not (left.comments or left.reports or left.drops):
             return flags, left.packed, None
         told = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
-        return flags, left.packed, msgspec.msgpack.encode(told)
+        extra = msgspec.msgpack.encode(told)
+        if len(extra) > EXTRA_BYTES_MAX:
+            raise ValueError(f"the comments and reports on one segment take {len(extra)} bytes, more than {EXTRA_BYTES_MAX}")
+        return flags, left.packed, extra
+
+
+def attempt(work: envelope.Work, digest: bytes, do: Callable[[], Produced]) -> tuple[envelope.Outcome, bytes | None]:
+    """Do the work on one segment; whatever it raises becomes a failed outcome."""
+    begin_ns = time.perf_counter_ns()
+    status, flags, packed, extra = envelope.DONE, 0, 0, None
+    try:
+        flags, packed, extra = do()
+    except Exception as error:
+        status, extra = envelope.FAILED, one_line(error).encode()
+    busy_ns = time.perf_counter_ns() - begin_ns
+    frames = envelope.EXTRA if extra is not None else 0
+    return envelope.Outcome(work.number, work.attempt, status, flags, packed, work.region, frames, 0, busy_ns, digest), extra
 
 
 def one_line(error: BaseException) -> str:
-    words = " ".join(str(error).split()) or "no reason given"
-    return f"{type(error).__name__}: {words}"[:500]
+    words = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {words}" if words else type(error).__name__)[:500]
 
 
 class LocalWorker:
@@ -83,21 +108,20 @@ class LocalWorker:
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
     def run(self, specifications: list[Any]) -> int:
+        """Work until told to stop. Returns the exit status."""
         try:
             bench = Bench(specifications)
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             self.push.send_multipart([self.head(envelope.REFUSE), reason.encode()])
-            self.close(linger_ms=2000)
+            self.context.destroy(linger=2000)
             return 1
         self.push.send(self.head(envelope.HELLO))
         while True:
             frame = self.pull.recv()
             header = envelope.unpack_header(frame)
-            if header.kind == envelope.STOP or header.incarnation != self.incarnation:
-                self.close(linger_ms=0)
-                return 0
-            self.work(bench, envelope.unpack_work(frame, header.count))
+            if header.incarnation == self.incarnation and header.kind == envelope.WORK:
+                self.work(bench, envelope.unpack_work(frame, header.count))
 
     def work(self, bench: Bench, works: list[envelope.Work]) -> None:
         """Process the segments of one message, and answer: all at once, or in parts when they take long."""
@@ -105,44 +129,24 @@ class LocalWorker:
         frames: list[bytes] = []
         since_s = time.monotonic()
         for place, work in enumerate(works):
-            outcome, extra = self.one(bench, work)
+            outcome, extra = attempt(work, envelope.NO_DIGEST, lambda work=work: self.produce(bench, work))  # type: ignore[misc]
             outcomes.append(outcome)
             if extra is not None:
                 frames.append(extra)
-            late = time.monotonic() - since_s > REPLY_AFTER_S or sum(map(len, frames)) > RESULTS_BYTES_MAX // 4
-            if late or place + 1 == len(works):
+            if place + 1 == len(works) or time.monotonic() - since_s > REPLY_AFTER_S or sum(map(len, frames)) > EXTRA_BYTES_MAX // 2:
                 self.push.send_multipart([self.head(envelope.RESULT, outcomes), *frames])
                 outcomes, frames, since_s = [], [], time.monotonic()
 
-    def one(self, bench: Bench, work: envelope.Work) -> tuple[envelope.Outcome, bytes | None]:
-        begin_ns = time.perf_counter_ns()
-        status, flags, packed, extra = envelope.DONE, 0, 0, None
-        try:
-            chunk = self.arena.chunk(work.chunk)
-            arranged = bool(work.flags & envelope.ARRANGED)
-            batch = PacketBatch(
-                chunk, work.packets, work.first_number, LinkTypes(self.arena), parser=bench.parser, groups=work.groups,
-                arranged=arranged, row_count=work.row_count,
-            )  # fmt: skip
-            segment = Segment(work.number, batch, work.start, work.stop)
-            region = self.regions.chunk(work.region).data if self.regions is not None else None
-            flags, packed, extra = bench.process(segment, region)
-            if extra is not None and len(extra) > RESULTS_BYTES_MAX // 2:
-                raise ValueError(f"the service's comments and reports take {len(extra)} bytes for one segment")
-        except Exception as error:
-            status, flags, packed, extra = envelope.FAILED, 0, 0, one_line(error).encode()
-        busy_ns = time.perf_counter_ns() - begin_ns
-        frames = envelope.EXTRA if extra is not None else 0
-        outcome = envelope.Outcome(
-            work.number, work.attempt, status, flags, packed, work.region, frames, 0, busy_ns, envelope.NO_DIGEST
-        )
-        return outcome, extra
+    def produce(self, bench: Bench, work: envelope.Work) -> Produced:
+        batch = PacketBatch(
+            self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=bench.parse, groups=work.groups,
+            arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,
+        )  # fmt: skip
+        region = self.regions.chunk(work.region).data if self.regions is not None else None
+        return bench.process(Segment(work.number, batch, work.start, work.stop), region)
 
     def head(self, kind: int, outcomes: list[envelope.Outcome] | None = None) -> bytes:
         return envelope.pack(kind, self.slot, self.incarnation, outcomes or ())
-
-    def close(self, linger_ms: int) -> None:
-        self.context.destroy(linger=linger_ms)
 
 
 def watch(seal_path: str | None, arena: Arena) -> None:
@@ -158,7 +162,7 @@ def watch(seal_path: str | None, arena: Arena) -> None:
 
 def main() -> None:
     line = bytearray()
-    while not line.endswith(b"\n"):  # byte by byte: what follows belongs to nobody
+    while not line.endswith(b"\n"):  # byte by byte: nothing may be left in a buffer
         byte = os.read(0, 1)
         if not byte:
             sys.exit(1)

@@ -1,4 +1,4 @@
-"""The dispatcher: owns the sockets, the workers and the leases. Segments go in from one thread, results come out in another.
+"""The dispatcher: segments go in from one thread, results come out in another. It keeps the queue and the leases.
 
 What it promises: every submitted segment comes back exactly once, as a checked Result or as dead; nothing is sent to a peer without
 credit; a peer that dies, hangs or lies loses its leases to another. Where a result belongs in the second stream is not its business.
@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import collections
 import os
-import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 import zmq
 
 from streamcore.counters import Counters
-from streamcore.disperse import envelope, local
+from streamcore.disperse import envelope, inline
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError, read_result
-from streamcore.disperse.peer import LEASES_MAX, REGIONS_SPARE, Lease, Peer, Tally
+from streamcore.disperse.peer import LEASES_MAX, Lease, Peer
+from streamcore.disperse.roster import Roster, Slot, Terms
 from streamcore.errors import WorkerError
 from streamcore.packets import Arena, Result, Segment
 
 START_S = 30.0  # a worker that has not said hello by then is taken for hung
+JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
 TICK_S = 1.0  # the loop looks around at least so often
-MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its packets do not travel
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a dispatcher is told: a part of the Config, and what the services declare."""
-
-    workers: int
-    services: list[dict[str, Any]]  # specifications, plain data, as the workers load them
-    changes: frozenset[str]  # what the services together may change: "bytes", "lengths", "drops"
-    lease_ms: int
-    attempts_max: int
-    credit: int  # segments of full size out with one worker
-    segment_bytes: int
-    restarts_max: int
-    seal_path: str | None  # the output file, which workers cut at its last whole record when we are killed
 
 
 @dataclass(slots=True)
 class Attempt:
-    """A segment that waits to be sent, and what became of it so far."""
+    """A segment that is not back yet, and what became of it so far."""
 
     segment: Segment
     attempt: int = 1
@@ -56,42 +42,35 @@ class Attempt:
     reason: str = ""
 
 
-@dataclass(slots=True)
-class Slot:
-    """A place for a worker, whoever fills it."""
-
-    number: int
-    tally: Tally = field(default_factory=Tally)
-    peer: Peer | None = None
-    fruitless: int = 0  # incarnations in a row that gave no result
-
-
 class Dispatcher:
-    """See the file's head. `submit` and `finish` are for the feeding thread, everything else for the one that takes results."""
+    """`submit` and `finish` are for the feeding thread, everything else for the one that takes results."""
 
     def __init__(self, terms: Terms, arena: Arena, counters: Counters) -> None:
-        self.terms = terms
+        self._terms = terms
         self._arena = arena
         self._counters = counters
         self._allowed = 0
         for change in terms.changes:
             self._allowed |= FLAGS_OF_CHANGE[change]
-        self._token = secrets.token_hex(12)
-        self._context = zmq.Context()
-        self._pull = self._context.socket(zmq.PULL)
-        self._pull.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
-        self._pull.bind(local.endpoint(self._token))
-        self._poller = zmq.Poller()
-        self._poller.register(self._pull, zmq.POLLIN)
+        self._roster = Roster(terms, arena, counters)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller.register(self._wake, zmq.POLLIN)
+        self._roster.poller.register(self._wake, zmq.POLLIN)
         self._inbox: collections.deque[Segment] = collections.deque()  # bounded by the pipeline's gate
-        self._again: list[Attempt] = []  # to be sent again, by number
-        self._waiting: dict[int, collections.deque[Attempt]] = {}  # by lane
-        self._attempts: dict[int, Attempt] = {}  # of every segment that is out, by number
+        self._again: list[Attempt] = []  # to be sent again
+        self._waiting: dict[int, collections.deque[Attempt]] = {}  # to be sent, by lane
+        self._attempts: dict[int, Attempt] = {}  # every segment that is not back, by number, oldest first
         self._finished = False
         self._refusal = ""
-        self.slots = [Slot(number) for number in range(terms.workers)]
+        self._alone_since_s = time.monotonic()
+
+    @property
+    def slots(self) -> list[Slot]:
+        return self._roster.slots
+
+    @property
+    def address(self) -> str:
+        """Where workers elsewhere may join; "" where they may not."""
+        return self._roster.listener.address if self._roster.listener is not None else ""
 
     # For the feeding thread.
 
@@ -109,48 +88,36 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the workers."""
-        for slot in self.slots:
-            self._fill(slot)
+        self._roster.start()
 
     def results(self) -> Iterator[Result]:
         """Every submitted segment's Result, as they come; ends when all that was submitted before `finish` is back.
 
         Raises WorkerError when no worker is left that could do the rest.
         """
+        roster = self._roster
         while True:
             self._take_inbox()
-            yield from self._bury()
             self._send()
             if self._finished and not self._inbox and not self._attempts:
                 return
-            if not any(slot.peer for slot in self.slots):
-                raise WorkerError(self._refusal or "no worker is left: all ended without a result")
-            events = dict(self._poller.poll(self._patience_ms()))
+            self._look_for_life()
+            events = dict(roster.poller.poll(self._patience_ms()))
             if self._wake in events:
                 os.eventfd_read(self._wake)
-            if self._pull in events:
-                yield from self._receive()
-            now_s = time.monotonic()
-            for slot in self.slots:
-                peer = slot.peer
-                if peer is None:
-                    continue
-                if peer.push is not None and peer.push in events:
-                    self._poller.unregister(peer.push)
-                    peer.blocked = False
-                if peer.pidfd in events:
-                    yield from self._receive()  # what it sent before it died
-                    self._lose(slot, "worker died")
-                elif now_s >= peer.deadline_s(self.terms.lease_ms / 1000, START_S) and not self._pull.poll(0):
-                    self._lose(slot, f"no result within {self.terms.lease_ms} ms")
+            if roster.results in events:
+                yield from self._receive(roster.results)
+            if roster.listener is not None:
+                if roster.listener.door in events:
+                    roster.admit()
+                if roster.listener.results in events:
+                    yield from self._receive(roster.listener.results)
+            yield from self._look_after_peers(events)
+            yield from self._bury()
 
     def close(self) -> None:
         """End all workers and sockets; nothing is left behind."""
-        for slot in self.slots:
-            if slot.peer is not None:
-                self._close(slot.peer)
-                slot.peer = None
-        self._context.destroy(linger=0)
+        self._roster.close()
         if self._wake >= 0:
             os.close(self._wake)
             self._wake = -1
@@ -167,17 +134,13 @@ class Dispatcher:
     def _send(self) -> None:
         """Give every waiting segment for which there is credit to a peer: those to be sent again first, oldest first."""
         if self._again:
-            left = []
-            for attempt in sorted(self._again, key=lambda a: a.segment.number):
-                peer = self._choose(attempt)
-                if peer is None or not self._lend(peer, [attempt]):
-                    left.append(attempt)
-            self._again = left
+            self._again = [
+                attempt
+                for attempt in sorted(self._again, key=lambda a: a.segment.number)
+                if (peer := self._choose(attempt)) is None or not self._lend(peer, [attempt])
+            ]
         for queue in self._waiting.values():
-            while queue:
-                peer = self._choose(queue[0])
-                if peer is None:
-                    break
+            while queue and (peer := self._choose(queue[0])) is not None:
                 batch = [queue.popleft()]
                 while queue and len(batch) < WORK_PER_MESSAGE_MAX and self._has_room(peer, batch, queue[0]):
                     batch.append(queue.popleft())
@@ -186,20 +149,19 @@ class Dispatcher:
                     break
 
     def _choose(self, attempt: Attempt) -> Peer | None:
-        """The peer for a segment: its lane's where that lives, another than the one that failed where there is one."""
+        """The peer for a segment: its lane's, or where that one failed another; None: nobody has credit now."""
         segment = attempt.segment
-        peers = [slot.peer for slot in self.slots if slot.peer is not None]
+        peers = self._roster.peers()
         if attempt.avoid >= 0:
-            others = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready]
-            peers = others or peers
-        elif segment.lane < len(self.slots) and (peer := self.slots[segment.lane].peer) is not None:
-            peers = [peer]
+            peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
+        elif segment.lane < 0xFFFFFFFF and peers:
+            peers = [peers[segment.lane % len(peers)]]
         able = [peer for peer in peers if peer.ready and not peer.blocked and self._can_take(peer, segment)]
         return min(able, key=lambda peer: peer.bytes_out, default=None)
 
     def _can_take(self, peer: Peer, segment: Segment) -> bool:
-        """Credit, and a region for what it changes. The last free region is kept for the oldest
-        segment, so that it always gets done: results that wait for it hold all others."""
+        """Credit, and a region for what it changes. The last free region is kept for the oldest segment, so that it always gets done:
+        the results that wait for it hold all the others."""
         if not peer.has_credit(segment.byte_count):
             return False
         if peer.regions is None:
@@ -217,22 +179,27 @@ class Dispatcher:
         """Send segments to a peer; False where its socket takes nothing now."""
         assert peer.push is not None
         leases, works = [], []
+        frames: list[bytes] = [b""]
         for attempt in batch:
-            segment = attempt.segment
+            segment, b = attempt.segment, attempt.segment.batch
             region = peer.regions.acquire(0) if peer.regions is not None else None
-            leases.append(Lease(segment, attempt.attempt, region, envelope.NO_DIGEST))
-            b = segment.batch
+            flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
+            if peer.elsewhere:
+                content = inline.pack_segment(segment, self._arena)
+                frames += content
+                flags, digest = envelope.INLINE, inline.digest(content)
+            leases.append(Lease(segment, attempt.attempt, region, digest))
             works.append(
                 envelope.Work(
                     segment.number, b.first_number, attempt.attempt, b.chunk.index, region.index if region is not None else 0,
-                    b.count, segment.start, segment.stop, b.row_count, b.groups, envelope.ARRANGED if b.arranged else 0,
+                    b.count, segment.start, segment.stop, b.row_count, b.groups, flags,
                 )
             )  # fmt: skip
+        frames[0] = envelope.pack(envelope.WORK, peer.slot, peer.incarnation, works)
         try:
-            peer.push.send(envelope.pack(envelope.WORK, peer.slot, peer.incarnation, works), zmq.NOBLOCK)
+            peer.push.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
-            peer.blocked = True
-            self._poller.register(peer.push, zmq.POLLOUT)
+            self._roster.block(peer)
             return False
         now_s = time.monotonic()
         for lease in leases:
@@ -242,81 +209,112 @@ class Dispatcher:
 
     # Receiving.
 
-    def _receive(self) -> Iterator[Result]:
+    def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[Result]:
         """Every message that is there."""
         while True:
             try:
-                frames = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             try:
-                header = envelope.unpack_header(frames[0].buffer)
-                peer = self._peer_of(header)
-                if peer is None:
-                    self._counters.bump("segments.discarded", header.count)
-                elif header.kind == envelope.HELLO:
-                    self._welcome(peer)
-                elif header.kind == envelope.REFUSE:
-                    self._refusal = bytes(frames[1].buffer).decode(errors="replace")
-                    self._lose(self.slots[peer.slot], self._refusal, restart=False)
-                elif header.kind == envelope.RESULT:
-                    yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.count), frames[1:])
-            except (envelope.EnvelopeError, msgspec.DecodeError, IndexError):
+                yield from self._understand(frames, str(frames[0].get("User-Id")) if socket is not self._roster.results else None)
+            except (envelope.EnvelopeError, msgspec.MsgspecError, IndexError):
                 self._counters.bump("disperse.bad_message")
 
-    def _peer_of(self, header: envelope.Header) -> Peer | None:
-        """Who sent this: the present incarnation of a slot, or nobody whom we still listen to."""
-        if header.slot >= len(self.slots):
-            return None
-        peer = self.slots[header.slot].peer
-        return peer if peer is not None and peer.incarnation == header.incarnation else None
+    def _understand(self, frames: list[zmq.Frame], key: str | None) -> Iterator[Result]:
+        header = envelope.unpack_header(frames[0].buffer)
+        peer = self._roster.of(header, key)
+        if peer is None:
+            self._counters.bump("segments.discarded", header.count)
+        elif header.kind == envelope.HELLO:
+            self._roster.welcome(peer)
+        elif header.kind == envelope.REFUSE:
+            self._refusal = bytes(frames[1].buffer).decode(errors="replace")
+            self._lose(self.slots[peer.slot], self._refusal, restart=False)
+        elif header.kind == envelope.RESULT:
+            yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.count), frames[1:])
 
     def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
-        remaining = iter(frames)
         for outcome in outcomes:
-            extra = next(remaining).buffer if outcome.frames & envelope.EXTRA else None
+            extra = frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None
+            content = frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None
             lease = peer.settle(outcome.number, outcome.attempt, time.monotonic())
             if lease is None:
                 self._counters.bump("segments.discarded")
                 continue
-            attempt = self._attempts[outcome.number]
             try:
                 if outcome.status != envelope.DONE:
                     raise ResultError(bytes(extra or b"the service failed").decode(errors="replace"))
-                result = self._read(lease, outcome, extra)
+                result = self._read(lease, outcome, extra, content)
             except ResultError as error:
                 peer.tally.failed += 1
-                self._failed(attempt, peer.slot, str(error))
+                self._failed(self._attempts[outcome.number], peer.slot, str(error))
                 continue
-            tally = peer.tally
-            tally.segments += 1
-            tally.packets += len(lease.segment)
-            tally.bytes += lease.segment.byte_count
-            tally.busy_ns += outcome.busy_ns
-            self.slots[peer.slot].fruitless = 0
+            peer.tally.add(lease.segment, outcome.busy_ns)
             del self._attempts[outcome.number]
             yield result
 
-    def _read(self, lease: Lease, outcome: envelope.Outcome, extra: memoryview | None) -> Result:
+    def _read(self, lease: Lease, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None) -> Result:
         """The checked Result of a lease. Raises ResultError."""
-        region = lease.region
-        if region is None:
-            if outcome.flags:
-                raise ResultError("the service changed what it did not declare")
-            result = Result(lease.segment)
-        else:
-            result = read_result(lease.segment, region.data, outcome.packed, outcome.flags, self._allowed, region)
+        if outcome.digest != lease.digest:
+            raise ResultError("the result is of another input")
+        region: Any = lease.region.data if lease.region is not None else np.frombuffer(bytes(content or b""), np.uint8)
+        result = read_result(lease.segment, region, outcome.packed, outcome.flags, self._allowed, lease.region or region)
         if extra is not None:
-            told = msgspec.msgpack.decode(extra)
-            result.comments = told["comments"]
-            result.reports = told["reports"]
-            result.drops = told["drops"]
+            told = msgspec.msgpack.decode(extra, type=Told)
+            if any(not 0 <= packet < len(lease.segment) for packet in told.comments):
+                raise ResultError("a comment on a packet that is not in the segment")
+            result.comments, result.reports, result.drops = told.comments, told.reports, told.drops
         return result
 
     # Faults.
 
+    def _look_for_life(self) -> None:
+        """Raise WorkerError when nobody is there to do the rest, and nobody can be expected."""
+        if self._roster.peers():
+            self._alone_since_s = time.monotonic()
+        elif self._roster.listener is None:
+            raise WorkerError(self._refusal or "no worker is left: all ended without a result")
+        elif time.monotonic() - self._alone_since_s > JOIN_S:
+            raise WorkerError(f"no worker has joined at {self.address} for {JOIN_S:.0f} s")
+
+    def _look_after_peers(self, events: dict[Any, int]) -> Iterator[Result]:
+        for slot in self.slots:
+            peer = slot.peer
+            if peer is None:
+                continue
+            if peer.blocked and peer.push in events:
+                self._roster.unblock(peer)
+            if peer.pidfd in events:
+                yield from self._receive(self._roster.results)  # what it sent before it died
+                self._lose(slot, "the worker died")
+            elif peer.monitor in events and self._roster.gone(peer):
+                self._lose(slot, "the worker's connection ended")
+            elif time.monotonic() >= self._deadline_s(peer) and not self._has_news():
+                self._lose(slot, f"no result within {self._terms.lease_ms} ms")
+
+    def _has_news(self) -> bool:
+        """Whether messages wait: we may have been too busy to read them, which is no peer's fault."""
+        listener = self._roster.listener
+        return bool(self._roster.results.poll(0)) or (listener is not None and bool(listener.results.poll(0)))
+
+    def _deadline_s(self, peer: Peer) -> float:
+        return peer.deadline_s(self._terms.lease_ms / 1000, START_S)
+
+    def _lose(self, slot: Slot, reason: str, restart: bool = True) -> None:
+        """A peer died or hangs: send its segments again. Only its first lease can have been the cause."""
+        peer = slot.peer
+        if peer is None:
+            return
+        self._roster.lose(slot, restart)
+        for place, number in enumerate(peer.leases):
+            if place == 0 and peer.ready:
+                self._failed(self._attempts[number], slot.number, reason)
+            else:
+                self._resend(self._attempts[number], slot.number)
+
     def _failed(self, attempt: Attempt, slot: int, reason: str) -> None:
-        """One attempt failed by its own fault."""
+        """One attempt failed by its own fault, as far as we can tell."""
         attempt.failures += 1
         attempt.reason = reason
         self._resend(attempt, slot)
@@ -325,69 +323,29 @@ class Dispatcher:
         attempt.attempt += 1
         attempt.avoid = slot
         self._again.append(attempt)
-        if attempt.failures < self.terms.attempts_max:
+        if attempt.failures < self._terms.attempts_max:
             self._counters.bump("segments.resent")
 
     def _bury(self) -> Iterator[Result]:
         """Dead results for the segments that have failed too often."""
-        dead = [attempt for attempt in self._again if attempt.failures >= self.terms.attempts_max]
+        dead = [attempt for attempt in self._again if attempt.failures >= self._terms.attempts_max]
         if not dead:
             return
-        self._again = [attempt for attempt in self._again if attempt.failures < self.terms.attempts_max]
+        self._again = [attempt for attempt in self._again if attempt.failures < self._terms.attempts_max]
         for attempt in dead:
             del self._attempts[attempt.segment.number]
             self._counters.bump("segments.dead_lettered")
             yield Result(attempt.segment, dead=True, reason=attempt.reason)
 
-    def _lose(self, slot: Slot, reason: str, restart: bool = True) -> None:
-        """A peer died or hangs: end it, send its segments again, fill its slot. Only its first lease can have been the cause."""
-        peer = slot.peer
-        assert peer is not None
-        slot.peer = None
-        slot.fruitless = 0 if peer.results else slot.fruitless + 1
-        self._close(peer)
-        self._counters.bump("workers.lost")
-        for place, (number, _lease) in enumerate(peer.leases.items()):
-            if place == 0 and peer.ready:
-                self._failed(self._attempts[number], slot.number, reason)
-            else:
-                self._resend(self._attempts[number], slot.number)
-        if restart and slot.fruitless <= self.terms.restarts_max:
-            self._fill(slot)
-
-    def _close(self, peer: Peer) -> None:
-        if peer.pidfd >= 0:
-            self._poller.unregister(peer.pidfd)
-        if peer.push is not None:
-            if peer.blocked:
-                self._poller.unregister(peer.push)
-            peer.push.close(linger=0)
-        local.stop(peer)
-
-    def _fill(self, slot: Slot) -> None:
-        terms = self.terms
-        peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
-        regions = 2 * terms.credit + REGIONS_SPARE if terms.changes else 0
-        setup = {"token": self._token, "services": terms.services, "seal_path": terms.seal_path}
-        local.start(peer, self._arena, regions, 2 * self._arena.data_bytes_max + 32 * self._arena.rows_max, setup)
-        slot.peer = peer
-        self._poller.register(peer.pidfd, zmq.POLLIN)
-        self._counters.bump("workers.started")
-
-    def _welcome(self, peer: Peer) -> None:
-        if peer.push is not None:
-            return
-        peer.push = self._context.socket(zmq.PUSH)
-        peer.push.setsockopt(zmq.IMMEDIATE, 1)
-        peer.push.setsockopt(zmq.SNDHWM, LEASES_MAX)
-        peer.push.connect(local.endpoint(self._token, peer.incarnation))
-        peer.clock_from_s = time.monotonic()
-
     def _patience_ms(self) -> float:
         """Until the next deadline, and no longer than a tick."""
-        now_s = time.monotonic()
-        wait_s = TICK_S
-        for slot in self.slots:
-            if slot.peer is not None:
-                wait_s = min(wait_s, slot.peer.deadline_s(self.terms.lease_ms / 1000, START_S) - now_s)
-        return max(0.0, wait_s * 1000)
+        until_s = min((self._deadline_s(peer) for peer in self._roster.peers()), default=float("inf"))
+        return max(0.0, min(TICK_S, until_s - time.monotonic()) * 1000)
+
+
+class Told(msgspec.Struct, forbid_unknown_fields=True):
+    """The extra frame of a result."""
+
+    comments: dict[int, list[bytes]] = {}
+    reports: list[tuple[int, Any]] = []
+    drops: dict[str, tuple[int, int]] = {}

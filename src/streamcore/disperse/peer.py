@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import zmq
 
@@ -40,6 +38,12 @@ class Tally:
     busy_ns: int = 0
     failed: int = 0
 
+    def add(self, segment: Segment, busy_ns: int) -> None:
+        self.segments += 1
+        self.packets += len(segment)
+        self.bytes += segment.byte_count
+        self.busy_ns += busy_ns
+
 
 @dataclass(slots=True)
 class Peer:
@@ -52,18 +56,17 @@ class Peer:
     process: subprocess.Popen[bytes] | None = None  # None: it runs elsewhere
     pidfd: int = -1
     regions: Arena | None = None
-    push: zmq.Socket[bytes] | None = None  # None until it has said hello
+    push: zmq.Socket[bytes] | None = None
+    ready: bool = False  # it has said hello
+    elsewhere: bool = False  # not on this machine: segments travel inline
     key: str = ""  # of a worker elsewhere: its CURVE public key
+    monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
+    dismissed: bool = False  # it was told to stop
     blocked: bool = False  # its socket took no more
     leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
     bytes_out: int = 0
     clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
     results: int = 0  # of this incarnation
-    on_close: list[Callable[[], Any]] = field(default_factory=list)
-
-    @property
-    def ready(self) -> bool:
-        return self.push is not None
 
     def has_credit(self, byte_count: int) -> bool:
         """A peer without leases takes any segment; otherwise the bytes out with it are bounded."""

@@ -1,0 +1,217 @@
+"""The roster: the slots, who fills them, and the sockets and processes that go with that. Which segment goes to whom is the dispatcher's.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from streamcore.counters import Counters
+from streamcore.disperse import envelope, local
+from streamcore.disperse.peer import LEASES_MAX, REGIONS_SPARE, Peer, Tally
+from streamcore.packets import Arena
+
+SLOTS_MAX = 256
+MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its packets do not travel
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What disperse/ is told: a part of the Config, and what the services declare."""
+
+    workers: int
+    services: list[Any]  # specifications, plain data, as the workers load them
+    changes: frozenset[str]  # what the services together may change: "bytes", "lengths", "drops"
+    lease_ms: int
+    attempts_max: int
+    restarts_max: int
+    credit: int  # segments of full size out with one worker
+    segment_bytes: int
+    seal_path: str | None  # the output file, which workers cut at its last whole record when we are killed
+    listen: str = ""
+    key: str = ""
+    worker_keys: str = ""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for a worker, whoever fills it. What is counted is counted over all who did."""
+
+    number: int
+    elsewhere: bool = False
+    tally: Tally = field(default_factory=Tally)
+    peer: Peer | None = None
+    fruitless: int = 0  # incarnations in a row that gave no result
+
+
+class Roster:
+    """See the file's head. One thread uses it, except `slots`, which anyone may read."""
+
+    def __init__(self, terms: Terms, arena: Arena, counters: Counters) -> None:
+        self._terms = terms
+        self._arena = arena
+        self._counters = counters
+        self._token = secrets.token_hex(12)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.poller = zmq.Poller()
+        self.results = self._context.socket(zmq.PULL)
+        self.results.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        self.results.bind(local.endpoint(self._token))
+        self.poller.register(self.results, zmq.POLLIN)
+        self.slots = [Slot(number) for number in range(terms.workers)]
+        self.listener: Any = None
+        if terms.listen:
+            try:
+                self._listen()
+            except BaseException:
+                self.close()
+                raise
+
+    def start(self) -> None:
+        for slot in self.slots:
+            self.fill(slot)
+
+    def peers(self) -> list[Peer]:
+        return [slot.peer for slot in self.slots if slot.peer is not None]
+
+    def of(self, header: envelope.Header, key: str | None) -> Peer | None:
+        """Who sent a message: the present incarnation of a slot, with its own key, or nobody whom we still listen to."""
+        if header.slot >= len(self.slots):
+            return None
+        peer = self.slots[header.slot].peer
+        if peer is None or peer.incarnation != header.incarnation or peer.key != (key or ""):
+            return None
+        return peer
+
+    def fill(self, slot: Slot) -> None:
+        """Start a worker on this machine."""
+        terms = self._terms
+        peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
+        regions = 2 * terms.credit + REGIONS_SPARE if terms.changes else 0
+        setup = {"token": self._token, "services": terms.services, "seal_path": terms.seal_path}
+        local.start(peer, self._arena, regions, region_bytes(self._arena), setup)
+        slot.peer = peer
+        self.poller.register(peer.pidfd, zmq.POLLIN)
+        self._counters.bump("workers.started")
+
+    def welcome(self, peer: Peer) -> None:
+        """It has said hello: open the way to it."""
+        peer.clock_from_s = time.monotonic()
+        if peer.push is None:
+            peer.push = self._context.socket(zmq.PUSH)
+            peer.push.setsockopt(zmq.IMMEDIATE, 1)
+            peer.push.setsockopt(zmq.SNDHWM, LEASES_MAX)
+            peer.push.connect(local.endpoint(self._token, peer.incarnation))
+        peer.ready = True
+
+    def lose(self, slot: Slot, restart: bool) -> Peer:
+        """Take a peer out, for certain, and fill its slot again where that makes sense. Its leases are the caller's to resend."""
+        peer = slot.peer
+        assert peer is not None
+        slot.peer = None
+        slot.fruitless = 0 if peer.results else slot.fruitless + 1
+        self._close(peer)
+        self._counters.bump("workers.lost")
+        if restart and not slot.elsewhere and slot.fruitless <= self._terms.restarts_max:
+            self.fill(slot)
+        return peer
+
+    def block(self, peer: Peer) -> None:
+        """Its socket took no more: look out for when it does."""
+        assert peer.push is not None
+        peer.blocked = True
+        self.poller.register(peer.push, zmq.POLLOUT)
+
+    def unblock(self, peer: Peer) -> None:
+        assert peer.push is not None
+        peer.blocked = False
+        self.poller.unregister(peer.push)
+
+    def close(self) -> None:
+        """End all workers and sockets; nothing is left behind."""
+        for slot in self.slots:
+            if slot.peer is not None:
+                if slot.elsewhere:
+                    self._dismiss(slot.peer)
+                self._close(slot.peer)
+                slot.peer = None
+        if self.listener is not None:
+            self.listener.close()
+        self.results.close(linger=0)
+        self._context.term()  # waits, a second at most, for workers elsewhere to hear that they may go
+
+    def _close(self, peer: Peer) -> None:
+        if peer.blocked:
+            self.unblock(peer)
+        if peer.monitor is not None:
+            self.poller.unregister(peer.monitor)
+            assert peer.push is not None
+            peer.push.disable_monitor()
+        if peer.push is not None:
+            peer.push.close(linger=1000 if peer.dismissed else 0)
+        if peer.pidfd >= 0:
+            self.poller.unregister(peer.pidfd)
+        local.stop(peer)
+
+    # Workers elsewhere.
+
+    def _listen(self) -> None:
+        from streamcore.disperse.remote import Listener  # only here: its authenticator costs start-up time
+
+        terms = self._terms
+        message_bytes_max = 2 * region_bytes(self._arena)
+        self.listener = Listener(self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max)
+        self.poller.register(self.listener.door, zmq.POLLIN)
+        self.poller.register(self.listener.results, zmq.POLLIN)
+
+    def admit(self) -> None:
+        """Somebody knocks."""
+        told = {
+            "services": self._terms.services,
+            "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
+            "region_bytes": region_bytes(self._arena),
+        }
+        peer = self.listener.join(self._place, told)
+        if peer is None:
+            return
+        peer.monitor = peer.push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.poller.register(peer.monitor, zmq.POLLIN)
+        self._counters.bump("workers.started")
+
+    def _place(self, key: str) -> Peer | None:
+        free = next((s for s in self.slots if s.elsewhere and s.peer is None), None)
+        if free is None:
+            if len(self.slots) >= SLOTS_MAX:
+                return None
+            free = Slot(len(self.slots), elsewhere=True)
+            self.slots.append(free)
+        terms = self._terms
+        free.peer = Peer(
+            free.number, terms.credit * terms.segment_bytes, free.tally, key=key, elsewhere=True, clock_from_s=time.monotonic()
+        )
+        return free.peer
+
+    def gone(self, peer: Peer) -> bool:
+        """Whether the monitor of a worker elsewhere says that its connection ended."""
+        while peer.monitor is not None and peer.monitor.poll(0):
+            if recv_monitor_message(peer.monitor)["event"] == zmq.EVENT_DISCONNECTED:
+                return True
+        return False
+
+    def _dismiss(self, peer: Peer) -> None:
+        assert peer.push is not None
+        try:
+            peer.push.send(envelope.pack(envelope.STOP, peer.slot, peer.incarnation), zmq.NOBLOCK)
+            peer.dismissed = True
+        except zmq.Again:
+            pass  # it is gone
+
+
+def region_bytes(arena: Arena) -> int:
+    """Room for what services change in one segment: its packets twice over, and the columns of a result."""
+    return 2 * arena.data_bytes_max + 32 * arena.rows_max
