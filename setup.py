@@ -17,6 +17,7 @@ MODULES = [
     "streamcore.aggregate._aggregator",
     "streamcore.disperse._results",
     "streamcore.packets",
+    "streamcore.service._gather",
     "streamcore.segment._segmenter",
 ]
 

@@ -25,11 +25,14 @@ class Chain:
     def __init__(self, specifications: Sequence[Any]) -> None:
         self.services: list[Service] = [load(specification) for specification in specifications]
         self.specifications: list[Any] = [
-            service.prepared(specification) for service, specification in zip(self.services, specifications, strict=True)
+            service.prepared(specification)
+            for service, specification in zip(self.services, specifications, strict=True)
         ]
         settling = [service for service in self.services if service.settles]
         if len(settling) > 1:
-            raise UsageError(f"only one service of a run can drop by keys: {' and '.join(s.name for s in settling)} both do")
+            raise UsageError(
+                f"only one service of a run can drop by keys: {' and '.join(s.name for s in settling)} both do"
+            )
         self.settle: Settle | None = settling[0].settle if settling else None
 
     @property

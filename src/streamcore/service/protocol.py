@@ -1,6 +1,7 @@
 """What a service is, and the segment as a service sees it: numpy columns, and the few things it may do to packets.
 
-Here stand the declared effects and what each allows. How a segment reaches a worker and how results travel back is not known here.
+Here stand the declared effects and what each allows. How a segment reaches a worker and how results travel back is
+not known here.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ ALLOWED: dict[Effect, frozenset[str]] = {
 
 
 class SegmentView(Protocol):
-    """A segment in the hands of a service. Arrays have one row per packet of the segment, in the order of the first stream.
+    """A segment in the hands of a service. Arrays have one row per packet of the segment, in the order of the first
+    stream.
 
-    `data`, `offset`, `captured_length`, `wire_length` show the packets as the services before this one left them; `column(name)`
-    gathers any column of PacketBatch for the segment's rows. Nothing may be written except the array that `writable()` returns.
+    `data`, `offset`, `captured_length`, `wire_length` show the packets as the services before this one left them;
+    `column(name)` gathers any column of PacketBatch for the segment's rows. Nothing may be written except the array
+    that `writable()` returns.
     """
 
     number: int  # the segment's number
@@ -45,13 +48,20 @@ class SegmentView(Protocol):
         """uint16[n]: each packet's link type (LINKTYPE_ value)."""
 
     def writable(self) -> NDArray[np.uint8]:
-        """A writable copy of the packets' bytes, which `data` and `offset` show from now on. Needs "rewrite" or "resize"."""
+        """A writable copy of the packets' bytes, which `data` and `offset` show from now on. Needs "rewrite" or
+        "resize".
+        """
 
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
         """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize"."""
 
-    def replace(self, data: NDArray[np.uint8], offset: NDArray[np.uint32], captured_length: NDArray[np.uint32],
-                wire_length: NDArray[np.uint32]) -> None:
+    def replace(
+        self,
+        data: NDArray[np.uint8],
+        offset: NDArray[np.uint32],
+        captured_length: NDArray[np.uint32],
+        wire_length: NDArray[np.uint32],
+    ) -> None:
         """Put other bytes of any length in the packets' place. Needs "resize"."""
 
     def drop(self, mask: NDArray[np.bool_], reason: str) -> None:
@@ -61,7 +71,9 @@ class SegmentView(Protocol):
         """Add a comment to packet `row`, written where the output is pcapng. Any effect may."""
 
     def keys(self, keys: NDArray[np.uint64]) -> None:
-        """uint64[n, 2]: hand keys to the service's `settle`, which runs in the order of the first stream. Needs "filter"."""
+        """uint64[n, 2]: hand keys to the service's `settle`, which runs in the order of the first stream. Needs
+        "filter".
+        """
 
     def report(self, report: Any) -> None:
         """Hand figures (anything msgpack can carry) to the service's `merge`, which runs once per segment."""
@@ -70,8 +82,9 @@ class SegmentView(Protocol):
 class Service:
     """Base of every service. A subclass sets the class attributes and defines `process`.
 
-    One object is made in every worker, `__init__` gets the options of the command line or the pipeline file as keyword
-    arguments (strings or TOML values) and raises ValueError with one line that says what is wrong. `start` runs in the worker only.
+    One object is made in every worker, `__init__` gets the options of the command line or the pipeline file as
+    keyword arguments (strings or TOML values) and raises ValueError with one line that says what is wrong. `start`
+    runs in the worker only.
     """
 
     name: ClassVar[str] = ""
@@ -81,6 +94,12 @@ class Service:
     settles: ClassVar[bool] = False  # it hands out keys, and `settle` decides what is dropped
     reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> words
 
+    def prepared(self, specification: Any) -> Any:
+        """The specification for the workers, plain data: a service that drew something at random (a key) puts it in
+        here.
+        """
+        return specification
+
     def start(self) -> None:
         """Make ready in the worker: open files, compile patterns, fill tables. Runs once before the first segment."""
 
@@ -89,7 +108,9 @@ class Service:
         raise NotImplementedError
 
     def settle(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
-        """Runs beside the aggregator, in the second stream's order: keys uint64[n, 2] -> mask of packets to drop, and the reason."""
+        """Runs beside the aggregator, in the second stream's order: keys uint64[n, 2] -> mask of packets to drop, and
+        the reason.
+        """
         raise NotImplementedError
 
     def merge(self, report: Any) -> None:

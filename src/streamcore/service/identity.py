@@ -1,0 +1,17 @@
+"""The service that leaves everything as it is: what remains is the pipeline itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from streamcore.service.protocol import Effect, SegmentView, Service
+
+
+class Identity(Service):
+    """Leave every packet as it is."""
+
+    name: ClassVar[str] = "identity"
+    effect: ClassVar[Effect] = "observe"
+
+    def process(self, segment: SegmentView) -> None:
+        """Nothing to do."""

@@ -1,0 +1,45 @@
+"""Cutting packets short, keeping the length that they had on the wire. No byte is copied: only lengths change."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcore.service.options import choice, integer
+from streamcore.service.protocol import Effect, SegmentView, Service
+
+ABSENT = 0xFFFF  # an offset column's value where there is no such header
+
+
+class Slice(Service):
+    """Keep the first BYTES bytes of each packet's payload (from=packet: of the packet); the wire length stays.
+
+    The payload begins behind the TCP, UDP, SCTP or ICMP header; in an IP packet of another protocol or in a later
+    fragment behind the IP headers; in a frame that is not IP at the packet's first byte.
+    """
+
+    name: ClassVar[str] = "slice"
+    effect: ClassVar[Effect] = "resize"
+    groups: ClassVar[tuple[str, ...]] = ("headers",)
+
+    def __init__(self, bytes: Any = 64, from_: Any = "payload") -> None:
+        self.byte_count = integer("bytes", bytes, 0, 0xFFFF_FFFF)
+        self.start_at = choice("from", from_, ("payload", "packet"))
+
+    def process(self, segment: SegmentView) -> None:
+        captured = segment.captured_length
+        kept: NDArray[Any] = np.uint64(self.byte_count)  # type: ignore[assignment]
+        if self.start_at == "payload":
+            kept = payload_start(segment).astype(np.uint64) + kept
+        cut = np.minimum(captured, kept).astype(np.uint32)
+        if (cut < captured).any():
+            segment.truncate(cut)
+
+
+def payload_start(segment: SegmentView) -> NDArray[np.uint16]:
+    """uint16[n]: where each packet's payload begins, as the class says."""
+    payload = segment.column("payload_offset")
+    behind = segment.column("l4_offset")
+    return np.where(payload != ABSENT, payload, np.where(behind != ABSENT, behind, 0)).astype(np.uint16)
