@@ -1,0 +1,83 @@
+"""The tables of the store and the steps that bring an older database up to them.
+
+Each step is one function that is run once, in its own place of the list; the table `auction_schema` tells how many have
+been. A step that has been released is never altered: what changes comes as another step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import sqlalchemy as sql
+
+
+class Tables(NamedTuple):
+    """The tables, in the host's schema if it named one."""
+
+    metadata: sql.MetaData
+    schema_steps: sql.Table
+    journal: sql.Table
+    record: sql.Table
+    posting: sql.Table
+
+
+def tables(schema: str | None = None) -> Tables:
+    """Descriptions only: nothing is created here."""
+    metadata = sql.MetaData(schema=schema)
+    return Tables(
+        metadata,
+        sql.Table("auction_schema", metadata, sql.Column("step", sql.Integer, primary_key=True)),
+        sql.Table(
+            "auction_journal",
+            metadata,
+            sql.Column("sequence", sql.BigInteger, primary_key=True, autoincrement=False),
+            sql.Column("at_ms", sql.BigInteger, nullable=False),
+            sql.Column("command", sql.Text, nullable=False),
+            sql.Column("key", sql.Text, nullable=False),
+            sql.Column("request", sql.LargeBinary, nullable=False),
+            sql.Column("body", sql.LargeBinary, nullable=False),
+            sql.Column("answer", sql.LargeBinary, nullable=False),
+            sql.Column("hash", sql.LargeBinary, nullable=False),
+        ),
+        sql.Table(
+            "auction_record",
+            metadata,
+            sql.Column("kind", sql.Text, primary_key=True),
+            sql.Column("id", sql.Text, primary_key=True),
+            sql.Column("sequence", sql.BigInteger, nullable=False),
+            sql.Column("body", sql.Text, nullable=False),
+        ),
+        sql.Table(
+            "auction_posting",
+            metadata,
+            sql.Column("sequence", sql.BigInteger, primary_key=True, autoincrement=False),
+            sql.Column("line", sql.Integer, primary_key=True, autoincrement=False),
+            sql.Column("account", sql.Text, nullable=False),
+            sql.Column("amount", sql.BigInteger, nullable=False),
+        ),
+    )
+
+
+def _first(connection: sql.Connection, wanted: Tables) -> None:
+    """The journal, the records that are its fold, and the postings of the ledger."""
+    wanted.metadata.create_all(connection, tables=[wanted.journal, wanted.record, wanted.posting])
+
+
+def _account_index(connection: sql.Connection, wanted: Tables) -> None:
+    """Balances are asked for by account."""
+    sql.Index("auction_posting_account", wanted.posting.c.account).create(connection)
+
+
+STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (_first, _account_index)
+
+
+def migrate(connection: sql.Connection, wanted: Tables, steps: int = len(STEPS)) -> int:
+    """Runs the steps that this database has not seen, up to `steps` in all; returns how many were run. The caller's
+    transaction makes it all or nothing, on databases whose data definition is transactional (both of ours are)."""
+    wanted.schema_steps.create(connection, checkfirst=True)
+    done = connection.execute(sql.select(sql.func.count()).select_from(wanted.schema_steps)).scalar_one()
+    for number in range(done, steps):
+        STEPS[number](connection, wanted)
+        connection.execute(wanted.schema_steps.insert().values(step=number + 1))
+    return max(steps - done, 0)

@@ -1,0 +1,244 @@
+"""The one writer: a command is decided on a draft, journalled and answered in one transaction.
+
+Here live idempotency, the commit (alone or in a group), loading, and the things that time brings about. What a command
+decides stands in the files beside this one, by subject.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+
+from auction.clock import Clock, SteadyTime, system_clock
+from auction.config import MarketConfig
+from auction.errors import Conflict, KeyReused, StoreFailed
+from auction.journal import FIRST_HASH, decode_body, encode_body, seal, verify_chain
+from auction.moderator.state import Draft, State, decode_changes
+from auction.party import Verifier
+from auction.payment import Processor
+from auction.store import MemoryStore, Store, Write
+
+Answer = TypeVar("Answer")
+_encode = msgspec.json.Encoder().encode
+_TRIES_MAX = 32
+
+
+class Core:
+    """What every command goes through. Safe to call from several threads: decisions are made one at a time, and the
+    thread that finds nobody committing commits for all who wait."""
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        clock: Clock | None = None,
+        config: MarketConfig | None = None,
+        processors: Mapping[str, Processor] | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.store: Store = store if store is not None else MemoryStore()
+        self.config = config or MarketConfig()
+        self.processors = dict(processors or {})
+        self._random_bytes = random_bytes
+        self._verifier = Verifier()
+        self._clock = clock or system_clock()
+        self._deciding = threading.RLock()
+        self._committing = threading.Lock()
+        self._waiting: list[_Waiting] = []
+        self._grouped = 0
+        self._stale = False
+        self._load()
+
+    @property
+    def state(self) -> State:
+        """The state as it stands: to be read, never written."""
+        return self._state
+
+    def _load(self) -> None:
+        """The state as the fold of the whole journal, whose chain is verified on the way."""
+        state = State()
+        self._answers: dict[str, tuple[bytes, bytes]] = {}
+        self._hash = FIRST_HASH
+        for entry in verify_chain(self.store.entries()):
+            changes, transfers = decode_changes(decode_body(entry.body))
+            state.apply(entry.sequence, entry.at_ms, changes, transfers)
+            if entry.key:
+                self._answers[entry.key] = (entry.request, entry.answer)
+            self._hash = entry.hash
+        self._state = state
+        self._time = SteadyTime(self._clock, state.at_ms)
+        self._stale = False
+
+    def _run(
+        self,
+        command: str,
+        key: str | None,
+        arguments: Any,
+        decide: Callable[[Draft], Answer],
+        answer_type: Any,
+    ) -> Answer:
+        """Decides, journals, commits and answers. The answer to a key that came before is the one that it got then."""
+        request = b""
+        if key:
+            request = hashlib.sha256(_encode((command, arguments))).digest()
+        tries = 0
+        while True:
+            with self._deciding:
+                if self._stale:
+                    self._load()
+                if key:
+                    known = self._answers.get(key)
+                    if known is not None:
+                        if known[0] != request:
+                            raise KeyReused(f"the key {key!r} came before with another command")
+                        answer: Answer = msgspec.json.decode(known[1], type=answer_type)
+                        waiting = None
+                    else:
+                        answer, waiting = self._decide(command, key, request, decide)
+                else:
+                    known = None
+                    answer, waiting = self._decide(command, "", b"", decide)
+            try:
+                if self._grouped:
+                    return answer
+                if waiting is not None:
+                    self._commit(waiting)
+                elif known is not None and not self._is_durable():
+                    continue  # the first attempt failed after all: decide again
+                return answer
+            except Conflict:
+                tries += 1
+                if tries >= _TRIES_MAX:
+                    raise
+
+    def _decide(
+        self, command: str, key: str, request: bytes, decide: Callable[[Draft], Answer]
+    ) -> tuple[Answer, _Waiting | None]:
+        now_ms = self._time.read()
+        if self._state.due and self._state.due[0][0] <= now_ms:
+            self._bring_about(now_ms)
+        draft = Draft(self._state, now_ms)
+        answer = decide(draft)
+        return answer, self._journal(command, key, request, draft, answer)
+
+    def _journal(self, command: str, key: str, request: bytes, draft: Draft, answer: Any) -> _Waiting | None:
+        """Folds the draft in and queues it for the commit. Commands that changed nothing are not journalled."""
+        if not draft.changes and not draft.transfers:
+            return self._waiting[-1] if self._waiting else None
+        changes = [(kind, name, record) for (kind, name), record in draft.changes.items()]
+        body = encode_body(changes, draft.transfers)
+        # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
+        stored_answer = _encode(answer) if key else b""
+        entry = seal(self._hash, draft.sequence, draft.at_ms, command, key, request, body, stored_answer)
+        records: list[tuple[str, str, int, str]] = []
+        postings: list[tuple[int, int, str, int]] = []
+        if self.store.keeps_records:
+            records = [(kind, name, draft.sequence, _encode(record).decode()) for kind, name, record in changes]
+            for line, (source, target, amount) in enumerate(draft.transfers):
+                postings.append((draft.sequence, 2 * line, source, -amount))
+                postings.append((draft.sequence, 2 * line + 1, target, amount))
+        self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
+        self._hash = entry.hash
+        if key:
+            self._answers[key] = (request, stored_answer)
+        waiting = _Waiting(Write(entry, records, postings))
+        self._waiting.append(waiting)
+        return waiting
+
+    def _commit(self, waiting: _Waiting) -> None:
+        """Returns once the write is durable: by this thread, or by another that took it along."""
+        with self._committing:
+            if not waiting.done:
+                self._commit_all()
+        if waiting.failure is not None:
+            raise waiting.failure
+
+    def _is_durable(self) -> bool:
+        """Commits what is waiting and waits for who is committing; whether all of it went well."""
+        with self._committing:
+            self._commit_all()
+        with self._deciding:
+            return not self._stale
+
+    def _commit_all(self) -> None:
+        with self._deciding:
+            taken, self._waiting = self._waiting, []
+        if not taken:
+            return
+        failure: Exception | None = None
+        try:
+            self.store.append([one.write for one in taken])
+        except (Conflict, StoreFailed) as reason:
+            failure = reason
+            with self._deciding:
+                # What is in memory is ahead of what is stored, and so is all that was decided on top of it.
+                self._stale = True
+                taken += self._waiting
+                self._waiting = []
+        for one in taken:
+            one.failure = failure
+            one.done = True
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """Commits all commands of the block in one transaction at its end: none is durable before that, and answers
+        must not be passed on before. For one thread at a time."""
+        with self._deciding:
+            self._grouped += 1
+        try:
+            yield
+        finally:
+            with self._deciding:
+                self._grouped -= 1
+                last = self._waiting[-1] if self._waiting else None
+            if last is not None and not self._grouped:
+                self._commit(last)
+
+    def tick(self) -> int:
+        """Lets come about what time has brought: closes, lapses, reveals. Every command does so before it is decided;
+        a quiet market calls this. Returns how many things came about."""
+        with self._deciding:
+            if self._stale:
+                self._load()
+            before = self._state.sequence
+            self._bring_about(self._time.read())
+            count = self._state.sequence - before
+            last = self._waiting[-1] if self._waiting else None
+        if last is not None and not self._grouped:
+            self._commit(last)
+        return count
+
+    def _bring_about(self, now_ms: int) -> None:
+        """Each thing that is due is an entry of its own, in the order of its time."""
+        due = self._state.due
+        while due and due[0][0] <= now_ms:
+            due_ms, kind, name = heapq.heappop(due)
+            draft = Draft(self._state, now_ms)
+            self._on_due(draft, kind, name, due_ms)
+            self._journal(f"due_{kind}", "", b"", draft, None)
+
+    def _on_due(self, draft: Draft, kind: str, name: str, due_ms: int) -> None:
+        raise NotImplementedError  # the moderator knows what is due
+
+    def now_ms(self) -> int:
+        """The moderator's own time."""
+        with self._deciding:
+            return self._time.read()
+
+
+class _Waiting:
+    """A write that is decided and not yet durable."""
+
+    __slots__ = ("done", "failure", "write")
+
+    def __init__(self, write: Write) -> None:
+        self.write = write
+        self.done = False
+        self.failure: Exception | None = None

@@ -1,0 +1,158 @@
+"""The records that the journal puts: what the market knows of each thing, one frozen struct per kind.
+
+The rules' own structs (announcements, bids, blocks, agreements) are used as they are; here is what the moderator adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from auction.agreement import Agreement
+from auction.bid import Announcement, Bid, ShownRating, StandingOffer
+from auction.block import Block
+from auction.party import Party
+
+
+class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An auction. `seed` breaks ties: fixed at the announcement, shown at the close. `state` is the lifecycle's.
+
+    `winners` are (bid, bidder, what it pays or is paid, quantity); `standing` are all bids with the best first."""
+
+    id: str
+    announcement: Announcement
+    announcer: str
+    announced_sequence: int
+    announced_ms: int
+    seed: str
+    state: str = "open"
+    closes_ms: int = 0
+    extensions: int = 0
+    due_ms: int = 0
+    closed_sequence: int = 0
+    winners: tuple[Winner, ...] = ()
+    runners_up: tuple[str, ...] = ()
+    excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not win)
+    block: Block | None = None  # what is asked for, when providers bid
+    prime: str = ""  # the agreement that a part of is subcontracted
+    blocks: tuple[str, ...] = ()
+
+
+class Winner(msgspec.Struct, frozen=True):
+    bid: str
+    bidder: str
+    price: int
+    quantity: int = 1
+
+
+class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A bid with the rating that counts for it: the one of the moment when the auction was announced."""
+
+    bid: Bid
+    rating: ShownRating | None = None
+    nonce: str = ""
+    nonce_expires_ms: int = 0
+    signature: bytes = b""
+    withdrawn: bool = False
+
+
+class Commitment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A sealed commitment, before its bid is revealed; `bond` is held until then."""
+
+    id: str
+    auction: str
+    bidder: str
+    commitment: str
+    sequence: int
+    bond: int = 0
+    revealed: str = ""
+    nonce: str = ""
+    nonce_expires_ms: int = 0
+
+
+class Measured(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A signed measurement of a delivery: the rule's own report as JSON, and what came of it in parts per million."""
+
+    id: str
+    agreement: str
+    provider: str
+    measured_by: str
+    report: dict[str, Any]
+    delivered_ppm: int
+    at_ms: int = 0
+    nonce: str = ""
+    nonce_expires_ms: int = 0
+    signature: bytes = b""
+
+
+class Rated(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One side's yes or no about the other, tied to one finished agreement; hidden until both are in or `reveal_ms`."""
+
+    id: str
+    agreement: str
+    service: str
+    rater: str
+    rated: str
+    side: str  # "service" (by the recipient) or "payment" (by the provider)
+    satisfied: bool
+    remark: str = ""
+    device: str = ""
+    evidence: tuple[str, ...] = ()
+    value: int = 0
+    reveal_ms: int = 0
+    rated_ms: int = 0
+    revealed: bool = False
+    nonce: str = ""
+    nonce_expires_ms: int = 0
+
+
+class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A request to a payment processor, journalled before it is sent, so that none is sent twice or forgotten."""
+
+    id: str  # also the idempotency key at the processor
+    agreement: str
+    step: str  # authorise, capture, void, refund
+    method: str
+    source: str
+    amount: int
+    currency: str
+    reference: str = ""
+    state: str = "pending"  # approved, declined
+    reason: str = ""
+    then: str = ""
+
+
+class BlockShares(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Who shares a block: the rule's shares by member, and what has been metered of each."""
+
+    block: str
+    rule: str  # recipients, numbers, devices
+    members: tuple[Any, ...] = ()
+    metered: dict[str, int] = {}
+
+
+class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A group that negotiates about a service; what it holds is the rule's own."""
+
+    id: str
+    agreement: str = ""
+    state: str = "open"
+    due_ms: int = 0
+    details: dict[str, Any] = {}
+
+
+RECORD_TYPES: Final[dict[str, Any]] = {
+    "party": Party,
+    "block": Block,
+    "auction": Auction,
+    "bid": PlacedBid,
+    "commitment": Commitment,
+    "agreement": Agreement,
+    "delivery": Measured,
+    "rating": Rated,
+    "offer": StandingOffer,
+    "payment": PaymentRequest,
+    "shares": BlockShares,
+    "group": Group,
+}

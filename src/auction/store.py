@@ -1,0 +1,172 @@
+"""Where the journal and its fold are kept: in memory, on SQLite or on PostgreSQL through SQLAlchemy Core.
+
+Here stand reading and writing of rows in one transaction, and no rule of the market. Only the moderator writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+
+from auction.errors import Conflict, StoreFailed
+from auction.journal import Entry
+from auction.migrations import Tables, migrate, tables
+
+
+class Write(NamedTuple):
+    """What one command adds: its entry, the records it put as (kind, id, sequence, JSON), and its postings as
+    (sequence, line, account, amount)."""
+
+    entry: Entry
+    records: list[tuple[str, str, int, str]]
+    postings: list[tuple[int, int, str, int]]
+
+
+class Store(Protocol):
+    """What the moderator needs of a store. `append` is all or nothing, and durable once it returns."""
+
+    keeps_records: bool
+
+    def entries(self, after: int = 0) -> Iterable[Entry]: ...
+
+    def append(self, writes: list[Write]) -> None: ...
+
+
+class MemoryStore:
+    """The journal in a list: for tests, simulations, and markets that may be forgotten."""
+
+    keeps_records = False
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def entries(self, after: int = 0) -> Iterable[Entry]:
+        return self._entries[after:]
+
+    def append(self, writes: list[Write]) -> None:
+        self._entries.extend(write.entry for write in writes)
+
+
+def open_engine(url: str) -> sql.Engine:
+    """An engine as the store wants it: SQLite in write-ahead mode, synced to the disk at every commit
+    (`synchronous=FULL`), one writer at a time. Other databases as SQLAlchemy opens them."""
+    engine = sql.create_engine(url)
+    if engine.dialect.name == "sqlite":
+
+        @sql.event.listens_for(engine, "connect")
+        def _connected(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver must not begin transactions of its own
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @sql.event.listens_for(engine, "begin")
+        def _begun(connection: sql.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+class SqlStore:
+    """The journal, its fold and the postings in SQL tables.
+
+    `engine` is a URL or the host's own engine; `schema` the host's schema for the tables (PostgreSQL). The tables are
+    created or brought up to date at once."""
+
+    keeps_records = True
+
+    def __init__(self, engine: sql.Engine | str, schema: str | None = None) -> None:
+        self._owns_engine = isinstance(engine, str)
+        self.engine = open_engine(engine) if isinstance(engine, str) else engine
+        self.tables: Tables = tables(schema)
+        with self.engine.begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
+            migrate(connection, self.tables)
+        self._statements = _Statements(self.engine.dialect, self.tables)
+
+    def close(self) -> None:
+        if self._owns_engine:
+            self.engine.dispose()
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        journal = self.tables.journal
+        query = sql.select(journal).where(journal.c.sequence > after).order_by(journal.c.sequence)
+        with self.engine.connect() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(query):
+                numbers = (int(row.sequence), int(row.at_ms))
+                blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
+                yield Entry(*numbers, row.command, row.key, *blobs)
+
+    def records(self) -> dict[tuple[str, str], str]:
+        """Every record as (kind, id) -> JSON."""
+        record = self.tables.record
+        with self.engine.connect() as connection:
+            return {
+                (row.kind, row.id): row.body
+                for row in connection.execute(sql.select(record.c.kind, record.c.id, record.c.body))
+            }
+
+    def balances(self) -> dict[str, int]:
+        """The sum of the postings of each account."""
+        posting = self.tables.posting
+        query = sql.select(posting.c.account, sql.func.sum(posting.c.amount)).group_by(posting.c.account)
+        with self.engine.connect() as connection:
+            return {account: int(amount) for account, amount in connection.execute(query)}
+
+    def append(self, writes: list[Write]) -> None:
+        """One transaction for all the writes. Raises Conflict where another moderator was there first, StoreFailed
+        where the database would not take them; in both cases nothing was written (or, if only the answer of the commit
+        was lost, all of it was: loading tells)."""
+        last: dict[tuple[str, str], tuple[str, str, int, str]] = {}
+        for write in writes:
+            for row in write.records:
+                last[row[0], row[1]] = row
+        statements = self._statements
+        try:
+            with self.engine.begin() as connection:
+                statements.insert_entries(connection, [write.entry for write in writes])
+                statements.put_records(connection, list(last.values()))
+                statements.insert_postings(connection, [row for write in writes for row in write.postings])
+        except sql.exc.IntegrityError as reason:
+            raise Conflict(f"another moderator wrote to this journal: {reason.orig}") from reason
+        except sql.exc.DBAPIError as reason:
+            raise StoreFailed(f"the database did not take the command: {reason.orig}") from reason
+
+
+class _Statements:
+    """The three statements of a commit, compiled once for the dialect and given to the driver with plain tuples:
+    SQLAlchemy's own handling of each row's parameters took as long as SQLite took to write it."""
+
+    def __init__(self, dialect: sql.Dialect, of: Tables) -> None:
+        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+        upsert = insert(of.record)
+        upsert = upsert.on_conflict_do_update(
+            index_elements=["kind", "id"],
+            set_={"sequence": upsert.excluded.sequence, "body": upsert.excluded.body},
+        )
+        self._entry = _positional(insert(of.journal), dialect, of.journal)
+        self._record = _positional(upsert, dialect, of.record)
+        self._posting = _positional(insert(of.posting), dialect, of.posting)
+
+    def insert_entries(self, connection: sql.Connection, rows: list[Entry]) -> None:
+        connection.exec_driver_sql(self._entry, [tuple(row) for row in rows])
+
+    def put_records(self, connection: sql.Connection, rows: list[tuple[str, str, int, str]]) -> None:
+        if rows:
+            connection.exec_driver_sql(self._record, rows)
+
+    def insert_postings(self, connection: sql.Connection, rows: list[tuple[int, int, str, int]]) -> None:
+        if rows:
+            connection.exec_driver_sql(self._posting, rows)
+
+
+def _positional(statement: Any, dialect: sql.Dialect, table: sql.Table) -> str:
+    """The statement's text with the driver's own positional marks, in the order of the table's columns."""
+    marks: dict[str, Any] = {column.name: sql.bindparam(column.name) for column in table.columns}
+    text = str(statement.values(marks).compile(dialect=dialect))
+    for column in table.columns:
+        text = text.replace(f"%({column.name})s", "%s").replace(f"%({column.name})s::", "%s::")
+    return text
