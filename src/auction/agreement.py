@@ -61,6 +61,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     until_ms: int
     price: int
     topped_up: int = 0
+    topped_up_by: str = ""
     delivered_ppm: int = 0
     failed: bool = False
 
@@ -81,8 +82,10 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str = "awarded"
     runners_up: tuple[Runner, ...] = ()
     legs: tuple[Leg, ...] = ()
-    bond: int = 0  # of the provider that serves now, held for the case that it fails
+    bond: int = 0  # of `bond_of`, who serves now, held for the case that it fails
+    bond_of: str = ""
     method: str = "prepaid"
+    source: str = ""
     held: int = 0
     charged: int = 0
     refunded: int = 0
@@ -91,7 +94,6 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
     prime: str = ""  # the agreement that this one is a subcontract of
     depth: int = 0
     finished_ms: int = 0
-    stake_weight: int = 0
     minimum_bps: int | None = None
     maximum_bps: int | None = None
 
@@ -105,7 +107,7 @@ def owed(leg: Leg) -> int:
     return leg.price * leg.delivered_ppm // 1_000_000
 
 
-def topped_up(leg: Leg) -> int:
+def topped_up_owed(leg: Leg) -> int:
     """What the bond of the failed provider adds for a leg, in the same proportion."""
     return leg.topped_up * leg.delivered_ppm // 1_000_000
 
@@ -138,10 +140,8 @@ def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: in
     difference = asked - paid
     if difference > agreement.bond:
         raise BadValue(f"the bond of {agreement.bond} does not cover the difference of {difference}")
-    ended = msgspec.structs.replace(
-        serving, until_ms=from_ms, price=serving.price - rest, failed=True
-    )
-    leg = Leg(runner.provider, from_ms, serving.until_ms, paid, difference)
+    ended = msgspec.structs.replace(serving, until_ms=from_ms, price=serving.price - rest, failed=True)
+    leg = Leg(runner.provider, from_ms, serving.until_ms, paid, difference, agreement.bond_of if difference else "")
     changed = msgspec.structs.replace(
         agreement,
         state=state,
@@ -149,5 +149,6 @@ def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: in
         runners_up=tuple(other for other in agreement.runners_up if other is not runner and other != runner),
         legs=(*agreement.legs[:-1], ended, leg),
         bond=bond,
+        bond_of=runner.provider if bond else "",
     )
     return Replacement(changed, difference, agreement.bond - difference)

@@ -164,10 +164,9 @@ class Timeline:
             del self._times[:keep_from], self._levels[:keep_from]
 
 
-def check_capacity(timeline: Timeline, capacity_bps: int, block: Block) -> None:
-    """Raises NoCapacity where the block on top of what is promised would exceed the capacity at some instant."""
-    peak = timeline.peak_bps(block.starts_ms, block.ends_ms)
-    if peak + block.committed_bps > capacity_bps:
+def check_capacity_left(capacity_bps: int, peak_bps: int, block: Block, provider: str) -> None:
+    """Raises NoCapacity where the block on top of the peak that is promised already would exceed the capacity."""
+    if peak_bps + block.committed_bps > capacity_bps:
         raise NoCapacity(
-            f"{block.provider} has {capacity_bps - peak} bit/s left in this window, {block.committed_bps} were asked"
+            f"{provider} has {capacity_bps - peak_bps} bit/s left in this window, {block.committed_bps} are asked for"
         )

@@ -43,6 +43,11 @@ def held_bond(agreement: str) -> str:
     return f"held_bond:{agreement}"
 
 
+def topped_up(agreement: str) -> str:
+    """What failed providers' bonds add to an agreement's price."""
+    return f"topped_up:{agreement}"
+
+
 def card(method: str) -> str:
     """The mirror of what a card processor has authorised and settled."""
     return f"{OUTSIDE}:{method}"

@@ -39,6 +39,11 @@ class Party(msgspec.Struct, frozen=True, omit_defaults=True):
     capacity_bps: int = 0
     registered_ms: int = 0
 
+    @property
+    def interests(self) -> tuple[str, ...]:
+        """Names and keys that linked parties have in common."""
+        return tuple(name for name in (self.id, self.controller, self.belongs_to, self.public_key) if name)
+
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a party adds to a statement: its nonce, until when it holds (ms since 1970) and 64 bytes of Ed25519."""
@@ -98,9 +103,7 @@ def _is_small_order(y: int) -> bool:
     return y == 1
 
 
-def canonical_bytes(
-    purpose: str, auction: str, party: str, nonce: str, expires_ms: int, body: dict[str, Any]
-) -> bytes:
+def canonical_bytes(purpose: str, auction: str, party: str, nonce: str, expires_ms: int, body: dict[str, Any]) -> bytes:
     """What a party signs: one JSON object with sorted keys and no spaces, of `auction`, `body`, `expires_ms`,
     `nonce`, `party`, `purpose` (`bid`, `rating`, `delivery`, ...) and the version of this form."""
     return msgspec.json.encode(
@@ -158,9 +161,4 @@ def token_matches(token: str, stored_hash: str) -> bool:
 
 def are_linked(one: Party, other: Party) -> bool:
     """Whether two parties are one in interest: the same, of one controller or key, or one part of the other."""
-    if one.id == other.id:
-        return True
-    if one.public_key and one.public_key == other.public_key:
-        return True
-    names = {name for name in (one.id, one.controller, one.belongs_to) if name}
-    return any(name in names for name in (other.id, other.controller, other.belongs_to) if name)
+    return not set(one.interests).isdisjoint(other.interests)

@@ -1,6 +1,6 @@
 """Paying: what a payment processor can be asked for, and the transfers that follow its answers.
 
-A processor is anything with the five steps of `Processor`; a card processor stands in `payment_stripe`. Prepaid balances
+A processor is anything with the steps of `Processor`; a card processor stands in `payment_stripe`. Prepaid balances
 need none: they are accounts of the ledger, held and captured in the command's own transaction. No I/O here.
 """
 

@@ -10,15 +10,22 @@ from typing import Any, Final
 import msgspec
 
 from auction.agreement import Agreement
+from auction.award import Award
 from auction.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.block import Block
 from auction.party import Party
 
 
-class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An auction. `seed` breaks ties: fixed at the announcement, shown at the close. `state` is the lifecycle's.
+class Nonce(msgspec.Struct, frozen=True):
+    """A nonce that a party has used, remembered until its statement expires."""
 
-    `winners` are (bid, bidder, what it pays or is paid, quantity); `standing` are all bids with the best first."""
+    party: str
+    nonce: str
+    expires_ms: int
+
+
+class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An auction. `seed` breaks ties: fixed at the announcement, shown after the close. `state` is the lifecycle's."""
 
     id: str
     announcement: Announcement
@@ -29,21 +36,14 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     state: str = "open"
     closes_ms: int = 0
     extensions: int = 0
-    due_ms: int = 0
+    due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
     closed_sequence: int = 0
-    winners: tuple[Winner, ...] = ()
-    runners_up: tuple[str, ...] = ()
-    excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not win)
-    block: Block | None = None  # what is asked for, when providers bid
-    prime: str = ""  # the agreement that a part of is subcontracted
-    blocks: tuple[str, ...] = ()
-
-
-class Winner(msgspec.Struct, frozen=True):
-    bid: str
-    bidder: str
-    price: int
-    quantity: int = 1
+    award: Award | None = None
+    excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not be considered)
+    block: Block | None = None  # what is asked for, where providers bid
+    prime: str = ""  # the agreement of which a part is subcontracted
+    method: str = "prepaid"
+    source: str = ""
 
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,14 +51,11 @@ class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True):
 
     bid: Bid
     rating: ShownRating | None = None
-    nonce: str = ""
-    nonce_expires_ms: int = 0
     signature: bytes = b""
-    withdrawn: bool = False
 
 
 class Commitment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A sealed commitment, before its bid is revealed; `bond` is held until then."""
+    """A sealed commitment. `bond` is held until its bid is revealed, and forfeited where it is not."""
 
     id: str
     auction: str
@@ -67,22 +64,19 @@ class Commitment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sequence: int
     bond: int = 0
     revealed: str = ""
-    nonce: str = ""
-    nonce_expires_ms: int = 0
+    forfeited: bool = False
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A signed measurement of a delivery: the rule's own report as JSON, and what came of it in parts per million."""
+    """A signed measurement of a delivery: the measurement as JSON, and what came of it in parts per million."""
 
     id: str
     agreement: str
     provider: str
     measured_by: str
-    report: dict[str, Any]
+    measurement: dict[str, Any]
     delivered_ppm: int
     at_ms: int = 0
-    nonce: str = ""
-    nonce_expires_ms: int = 0
     signature: bytes = b""
 
 
@@ -103,8 +97,6 @@ class Rated(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     reveal_ms: int = 0
     rated_ms: int = 0
     revealed: bool = False
-    nonce: str = ""
-    nonce_expires_ms: int = 0
 
 
 class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -144,6 +136,7 @@ class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 RECORD_TYPES: Final[dict[str, Any]] = {
     "party": Party,
+    "nonce": Nonce,
     "block": Block,
     "auction": Auction,
     "bid": PlacedBid,

@@ -24,6 +24,7 @@ from auction.moderator.records import (
     Commitment,
     Group,
     Measured,
+    Nonce,
     PaymentRequest,
     PlacedBid,
     Rated,
@@ -44,12 +45,14 @@ class State:
         self.ledger = Ledger()
         self.reputation = Reputation()
         self.bids_of: dict[str, list[str]] = {}
+        self.links_of: dict[str, dict[str, str]] = {}  # auction -> whose interests have bid -> the bidder
         self.agreements_of: dict[str, list[str]] = {}
         self.subcontracts_of: dict[str, list[str]] = {}
         self.deliveries_of: dict[str, list[str]] = {}
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
         self.timelines: dict[str, Timeline] = {}
-        self.nonces: dict[tuple[str, str], int] = {}
+        self.commitments_of: dict[str, list[str]] = {}
+        self.nonces: set[tuple[str, str]] = set()
         self.due: list[tuple[int, str, str]] = []
         self.owners: dict[str, str] = {}  # token hash -> party
         self.pending_payments: dict[str, PaymentRequest] = {}
@@ -92,13 +95,18 @@ class State:
 
     def _index_bid(self, old: PlacedBid | None, new: PlacedBid) -> None:
         if old is None:
-            self.bids_of.setdefault(new.bid.auction, []).append(new.bid.bid)
-            if new.nonce:
-                self.nonces[new.bid.bidder, new.nonce] = new.nonce_expires_ms
+            bid = new.bid
+            self.bids_of.setdefault(bid.auction, []).append(bid.bid)
+            links = self.links_of.setdefault(bid.auction, {})
+            for name in self.records["party"][bid.bidder].interests:
+                links[name] = bid.bidder
 
     def _index_commitment(self, old: Commitment | None, new: Commitment) -> None:
-        if old is None and new.nonce:
-            self.nonces[new.bidder, new.nonce] = new.nonce_expires_ms
+        if old is None:
+            self.commitments_of.setdefault(new.auction, []).append(new.id)
+
+    def _index_nonce(self, _old: Nonce | None, new: Nonce) -> None:
+        self.nonces.add((new.party, new.nonce))
 
     def _index_agreement(self, old: Agreement | None, new: Agreement) -> None:
         if old is None:
@@ -110,13 +118,9 @@ class State:
     def _index_delivery(self, old: Measured | None, new: Measured) -> None:
         if old is None:
             self.deliveries_of.setdefault(new.agreement, []).append(new.id)
-            if new.nonce:
-                self.nonces[new.measured_by, new.nonce] = new.nonce_expires_ms
 
     def _index_rating(self, old: Rated | None, new: Rated) -> None:
         if old is None:
-            if new.nonce:
-                self.nonces[new.rater, new.nonce] = new.nonce_expires_ms
             heapq.heappush(self.due, (new.reveal_ms, "rating", new.id))
         if new.revealed and (old is None or not old.revealed):
             self.reputation.rating_revealed(new, self.sequence, self.at_ms)
@@ -145,6 +149,7 @@ _INDEXES: Final[dict[str, Any]] = {
     "auction": State._index_auction,
     "bid": State._index_bid,
     "commitment": State._index_commitment,
+    "nonce": State._index_nonce,
     "agreement": State._index_agreement,
     "delivery": State._index_delivery,
     "rating": State._index_rating,
@@ -280,7 +285,9 @@ class Draft:
             for starts_ms, ends_ms, rate_bps in steps:
                 timeline.add(starts_ms, ends_ms, -rate_bps)
 
-    def use_nonce(self, party: str, nonce: str) -> None:
-        """Raises Replayed for a nonce that this party has used before."""
-        if (party, nonce) in self.state.nonces:
+    def use_nonce(self, party: str, nonce: str, expires_ms: int) -> None:
+        """Remembers the nonce. Raises Replayed where this party has used it before."""
+        name = f"{party}/{nonce}"
+        if (party, nonce) in self.state.nonces or ("nonce", name) in self.changes:
             raise Replayed(f"{party} has used this nonce before")
+        self.put("nonce", name, Nonce(party, nonce, expires_ms))

@@ -1,0 +1,6 @@
+"""The moderator: the only writer of the market."""
+
+from auction.moderator.facade import Moderator
+from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
+
+__all__ = ["AuctionTerms", "AuctionView", "BidEntry", "Held", "Moderator"]

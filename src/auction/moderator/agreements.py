@@ -1,0 +1,266 @@
+"""Agreements: agreeing, starting, measuring, replacing, finishing and charging."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from auction.agreement import (
+    Agreement,
+    Leg,
+    Runner,
+    next_state,
+    owed,
+    replace_provider,
+    topped_up_owed,
+)
+from auction.block import Block
+from auction.errors import BadValue, NoAward, NotAllowed, WrongState
+from auction.ledger import bond, funds, held, held_bond, topped_up
+from auction.moderator.auctions import AuctionCommands
+from auction.moderator.records import Measured
+from auction.moderator.state import Draft
+from auction.party import Signature
+from auction.payment import PREPAID
+from auction.signing import delivery_body
+
+
+class AgreementCommands(AuctionCommands):
+    def agree(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Authorises the recipient's payment: the price is held. Raises InsufficientFunds, PrepaymentRequired; with a
+        card, Declined or PaymentUnknown (see `payments`)."""
+        return self._run("agree", key, (agreement,), lambda draft: self._agree(draft, agreement), Agreement)
+
+    def start(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """The service begins."""
+        return self._run("start", key, (agreement,), lambda draft: self._start(draft, agreement), Agreement)
+
+    def deliver(
+        self,
+        agreement: str,
+        measured_by: str,
+        measurement: dict[str, Any],
+        signature: Signature | None = None,
+        *,
+        key: str | None = None,
+    ) -> Measured:
+        """Takes in what was measured of the delivery so far by the recipient, one of its devices, or the provider."""
+
+        def decide(draft: Draft) -> Measured:
+            return self._deliver(draft, agreement, measured_by, measurement, signature)
+
+        return self._run("deliver", key, (agreement, measured_by, measurement, signature), decide, Measured)
+
+    def replace(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """The serving provider has failed: the first armed runner-up who can takes over what is left of the window. Its
+        price above the agreed one comes from the failed provider's bond. Raises NoAward where none can."""
+        return self._run("replace", key, (agreement,), lambda draft: self._replace(draft, agreement), Agreement)
+
+    def finish(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """The service has ended; what was measured is final."""
+        return self._run("finish", key, (agreement,), lambda draft: self._finish(draft, agreement), Agreement)
+
+    def cancel(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Both give the agreement up before it starts: what is held goes back, nothing is charged."""
+        return self._run("cancel", key, (agreement,), lambda draft: self._cancel(draft, agreement), Agreement)
+
+    def charge(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Captures in proportion to delivery, and gives the rest back."""
+        return self._run("charge", key, (agreement,), lambda draft: self._charge(draft, agreement), Agreement)
+
+    def agreement(self, agreement: str) -> Agreement:
+        """The agreement as it stands. Raises Unknown."""
+        with self._deciding:
+            return Draft(self._state, 0).agreement(agreement)
+
+    # What follows decides on a draft.
+
+    def _agree(self, draft: Draft, name: str) -> Agreement:
+        agreement = draft.agreement(name)
+        state = next_state(agreement.state, "agree")
+        if agreement.method != PREPAID:
+            raise WrongState(f"{name} is paid by {agreement.method}: see `pay`")
+        self._check_payer(draft, agreement)
+        draft.transfer(funds(agreement.recipient), held(name), agreement.price)
+        return self._agreed(draft, agreement, state)
+
+    def _agreed(self, draft: Draft, agreement: Agreement, state: str) -> Agreement:
+        leg = Leg(agreement.provider, agreement.starts_ms, agreement.ends_ms, agreement.price)
+        agreed = msgspec.structs.replace(agreement, state=state, held=agreement.price, legs=(leg,))
+        draft.put("agreement", agreement.id, agreed)
+        return agreed
+
+    def _check_payer(self, draft: Draft, agreement: Agreement) -> None:
+        """A place for what ratings demand of a recipient."""
+
+    def _start(self, draft: Draft, name: str) -> Agreement:
+        agreement = draft.agreement(name)
+        state = next_state(agreement.state, "start")
+        if draft.at_ms >= agreement.ends_ms:
+            raise WrongState("the window of this agreement is over")
+        started = msgspec.structs.replace(agreement, state=state)
+        draft.put("agreement", name, started)
+        return started
+
+    def _deliver(
+        self, draft: Draft, name: str, measured_by: str, measurement: dict[str, Any], signature: Signature | None
+    ) -> Measured:
+        agreement = draft.agreement(name)
+        state = next_state(agreement.state, "deliver")
+        if not self._is_party_to(draft, agreement, measured_by):
+            raise NotAllowed(f"{measured_by} is no party to {name}")
+        signed = self._check_signature(draft, "delivery", name, measured_by, delivery_body(measurement), signature)
+        delivered_ppm = self._delivered_ppm(agreement, measurement)
+        measured = Measured(
+            id=draft.new_id("delivery"),
+            agreement=name,
+            provider=agreement.provider,
+            measured_by=measured_by,
+            measurement=measurement,
+            delivered_ppm=delivered_ppm,
+            at_ms=draft.at_ms,
+            signature=signed.signature if signed else b"",
+        )
+        draft.put("delivery", measured.id, measured)
+        leg = msgspec.structs.replace(agreement.legs[-1], delivered_ppm=delivered_ppm)
+        delivered = msgspec.structs.replace(agreement, state=state, legs=(*agreement.legs[:-1], leg))
+        draft.put("agreement", name, delivered)
+        return measured
+
+    def _delivered_ppm(self, agreement: Agreement, measurement: dict[str, Any]) -> int:
+        """How much of what was promised has been delivered, in parts per million."""
+        value = measurement.get("delivered_ppm")
+        if type(value) is not int or not 0 <= value <= 1_000_000:
+            raise BadValue("delivered_ppm is from 0 to 1,000,000")
+        return value
+
+    def _is_party_to(self, draft: Draft, agreement: Agreement, party: str) -> bool:
+        if party in (agreement.provider, agreement.recipient):
+            return True
+        return self._stands_for(draft, party) == agreement.recipient
+
+    @staticmethod
+    def _stands_for(draft: Draft, party: str) -> str:
+        """The recipient that a user, device or number is part of; otherwise the party itself."""
+        record = draft.party(party)
+        while record.belongs_to:
+            record = draft.party(record.belongs_to)
+        return record.id
+
+    def _replace(self, draft: Draft, name: str) -> Agreement:
+        agreement = draft.agreement(name)
+        next_state(agreement.state, "replace")
+        block = draft.block(agreement.block)
+        why = "no runner-up is armed"
+        for runner in agreement.runners_up:
+            reason = self._why_unable(draft, agreement, runner, block)
+            if reason:
+                why = f"{runner.provider}: {reason}"
+                continue
+            return self._take_over(draft, agreement, runner, block)
+        raise NoAward(f"nobody can take over {name}: {why}")
+
+    def _why_unable(self, draft: Draft, agreement: Agreement, runner: Runner, block: Block) -> str:
+        needed_bond = draft.auction(agreement.auction).announcement.bond
+        if draft.balance(bond(runner.provider)) < needed_bond:
+            return "its bond is gone"
+        rest = self._rest_of(draft, agreement, block)
+        if rest is None:
+            return "the window is over"
+        peak = draft.committed_peak(runner.provider, rest)
+        if peak + rest.committed_bps > draft.party(runner.provider).capacity_bps:
+            return "its capacity is taken"
+        if agreement.prime and self._is_in_chain(draft, agreement.prime, runner.provider):
+            return "it is in the chain already"
+        try:
+            replace_provider(agreement, runner, draft.at_ms, needed_bond)
+        except BadValue as reason:
+            return str(reason)
+        return ""
+
+    @staticmethod
+    def _is_in_chain(draft: Draft, prime: str, provider: str) -> bool:
+        while prime:
+            agreement = draft.agreement(prime)
+            if provider in (agreement.provider, agreement.recipient):
+                return True
+            prime = agreement.prime
+        return False
+
+    @staticmethod
+    def _rest_of(draft: Draft, agreement: Agreement, block: Block) -> Block | None:
+        starts_ms = max(draft.at_ms, block.starts_ms)
+        return msgspec.structs.replace(block, starts_ms=starts_ms) if starts_ms < block.ends_ms else None
+
+    def _take_over(self, draft: Draft, agreement: Agreement, runner: Runner, block: Block) -> Agreement:
+        name = agreement.id
+        needed_bond = draft.auction(agreement.auction).announcement.bond
+        decided = replace_provider(agreement, runner, draft.at_ms, needed_bond)
+        draft.transfer(held_bond(name), topped_up(name), decided.difference)
+        if agreement.bond_of:
+            draft.transfer(held_bond(name), bond(agreement.bond_of), decided.bond_left)
+        draft.transfer(bond(runner.provider), held_bond(name), needed_bond)
+        rest = self._rest_of(draft, agreement, block)
+        if rest is None:
+            raise WrongState("the window is over")
+        # The failed provider's promise ends here, and the new one's begins: in one block each.
+        number = len(decided.agreement.legs)
+        if rest.starts_ms > block.starts_ms:
+            draft.put("block", block.id, msgspec.structs.replace(block, ends_ms=rest.starts_ms))
+        else:
+            draft.put("block", block.id, msgspec.structs.replace(block, state="void"))
+        taken = msgspec.structs.replace(rest, id=f"{block.id}~{number}", provider=runner.provider, parent=block.id)
+        draft.put("block", taken.id, taken)
+        changed = msgspec.structs.replace(decided.agreement, block=taken.id)
+        draft.put("agreement", name, changed)
+        return changed
+
+    def _finish(self, draft: Draft, name: str) -> Agreement:
+        agreement = draft.agreement(name)
+        finished = msgspec.structs.replace(
+            agreement, state=next_state(agreement.state, "finish"), finished_ms=draft.at_ms
+        )
+        draft.put("agreement", name, finished)
+        return finished
+
+    def _cancel(self, draft: Draft, name: str) -> Agreement:
+        agreement = draft.agreement(name)
+        cancelled = msgspec.structs.replace(agreement, state=next_state(agreement.state, "cancel"), held=0)
+        if agreement.method != PREPAID:
+            raise WrongState(f"{name} is paid by {agreement.method}: see `void`")
+        self._return_bond(draft, agreement)
+        draft.transfer(held(name), funds(agreement.recipient), agreement.held)
+        block = draft.block(agreement.block)
+        draft.put("block", block.id, msgspec.structs.replace(block, state="void"))
+        draft.put("agreement", name, cancelled)
+        return cancelled
+
+    def _return_bond(self, draft: Draft, agreement: Agreement) -> None:
+        if agreement.bond_of:
+            draft.transfer(held_bond(agreement.id), bond(agreement.bond_of), draft.balance(held_bond(agreement.id)))
+
+    def _charge(self, draft: Draft, name: str) -> Agreement:
+        agreement = draft.agreement(name)
+        state = next_state(agreement.state, "charge")
+        if agreement.method != PREPAID:
+            raise WrongState(f"{name} is paid by {agreement.method}: see `capture`")
+        return self._settle(draft, agreement, state)
+
+    def _settle(self, draft: Draft, agreement: Agreement, state: str) -> Agreement:
+        """Pays each leg what is owed, tops up from the failed provider's bond, and gives back the rest of all."""
+        name = agreement.id
+        charged = 0
+        for leg in agreement.legs:
+            amount = owed(leg)
+            draft.transfer(held(name), funds(leg.provider), amount)
+            charged += amount
+            if leg.topped_up:
+                extra = topped_up_owed(leg)
+                draft.transfer(topped_up(name), funds(leg.provider), extra)
+                draft.transfer(topped_up(name), bond(leg.topped_up_by), leg.topped_up - extra)
+        draft.transfer(held(name), funds(agreement.recipient), agreement.held - charged)
+        self._return_bond(draft, agreement)
+        settled = msgspec.structs.replace(agreement, state=state, charged=charged, held=0)
+        draft.put("agreement", name, settled)
+        return settled

@@ -1,0 +1,289 @@
+"""Auctions: announcing, bidding, closing. The formats decide who wins; here is who may bid, and when it is too late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from auction.agreement import Agreement
+from auction.award import Award, explain
+from auction.bid import Announcement, Bid, Closing, ShownRating, commit_seed
+from auction.block import Block, check, check_capacity_left
+from auction.errors import (
+    InsufficientFunds,
+    LinkedParties,
+    NotAllowed,
+    Sealed,
+    TooLate,
+    WrongState,
+)
+from auction.ledger import bond
+from auction.moderator.awarding import Awarding
+from auction.moderator.records import Auction, PlacedBid
+from auction.moderator.state import Draft
+from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
+from auction.money import check_integer
+from auction.party import are_linked, check_id
+from auction.signing import bid_body
+
+OPEN_FORMATS: Final = frozenset({"open"})
+_BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}
+
+
+class AuctionCommands(Awarding):
+    def announce(
+        self,
+        announcer: str,
+        block: Block | str,
+        terms: AuctionTerms,
+        *,
+        auction: str = "",
+        prime: str = "",
+        key: str | None = None,
+    ) -> Announcement:
+        """Offers to bid. A `Block` is what a recipient asks for, and providers bid to provide it; the name of a block
+        is what its holder sells, and recipients bid for it. `prime` names the agreement a part of which this
+        subcontracts."""
+
+        def decide(draft: Draft) -> Announcement:
+            return self._announce(draft, announcer, block, terms, auction, prime).announcement
+
+        return self._run("announce", key, (announcer, block, terms, auction, prime), decide, Announcement)
+
+    def hold_auction(
+        self,
+        announcer: str,
+        block: Block | str,
+        terms: AuctionTerms,
+        entries: Sequence[BidEntry],
+        *,
+        auction: str = "",
+        key: str | None = None,
+    ) -> Held:
+        """A whole sealed auction as one command: announced, bid in the order given, closed, and agreed with the price
+        held. All or nothing: a bid that is refused, or a price that cannot be held, refuses the whole."""
+
+        def decide(draft: Draft) -> Held:
+            record = self._announce(draft, announcer, block, terms, auction, "")
+            for entry in entries:
+                self._place(draft, record, entry)
+            closed = self._close(draft, record)
+            if closed.award is None or closed.award.failed:
+                return Held(record.id, "failed", ())
+            made = [name for kind, name in draft.changes if kind == "agreement"]
+            for name in made:
+                self._agree(draft, name)
+            return Held(record.id, closed.state, tuple(made))
+
+        return self._run("hold_auction", key, (announcer, block, terms, entries, auction), decide, Held)
+
+    def bid(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
+        """Places a bid. Raises TooLate once the moderator's sequence has closed the auction; LinkedParties,
+        NoCapacity, InsufficientFunds (of the bond), BadSignature, Expired, Replayed, BadAmount."""
+        return self._run("bid", key, (auction, entry), lambda draft: self._bid(draft, auction, entry).bid, Bid)
+
+    def close(self, auction: str, *, key: str | None = None) -> Award:
+        """Closes an auction whose time has come. Raises WrongState before that; the award of one that is closed
+        already is the one it got."""
+
+        def decide(draft: Draft) -> Award:
+            record = draft.auction(auction)
+            if record.state == "open":
+                raise WrongState(f"auction {auction} is open until {record.closes_ms}, it is {draft.at_ms}")
+            if record.award is None:
+                raise WrongState(f"auction {auction} was withdrawn, or waits for bids to be revealed")
+            return record.award
+
+        return self._run("close", key, (auction,), decide, Award)
+
+    def auction(self, auction: str) -> AuctionView:
+        """What anyone may see of an auction at this moment, ratings included."""
+        with self._deciding:
+            draft = Draft(self._state, self._time.read())
+            record = draft.auction(auction)
+            placed = draft.placed_bids(auction)
+            shown = [one.rating for one in placed if one.rating is not None]
+            is_over = record.state not in ("open", "revealing")
+            return AuctionView(
+                auction=auction,
+                state=record.state,
+                announcement=record.announcement,
+                closes_ms=record.closes_ms,
+                bid_count=len(placed),
+                ratings=tuple({rating.party: rating for rating in shown}.values()),
+                seed=record.seed if is_over else "",
+                award=record.award,
+                agreements=tuple(self._state.agreements_of.get(auction, ())),
+            )
+
+    def bids(self, auction: str, reader: str) -> list[Bid]:
+        """The bids that the reader may see: all in an open format or after the close, else its own. Sealed where there
+        is none of its own among bids of others."""
+        with self._deciding:
+            draft = Draft(self._state, self._time.read())
+            record = draft.auction(auction)
+            bids = [placed.bid for placed in draft.placed_bids(auction)]
+        if record.announcement.format in OPEN_FORMATS or record.state not in ("open", "revealing"):
+            return bids
+        own = [bid for bid in bids if bid.bidder == reader]
+        if bids and not own:
+            raise Sealed(f"the bids of auction {auction} are sealed until its close")
+        return own
+
+    def explain(self, auction: str) -> str:
+        """Why the award of a closed auction is what it is, in words and numbers."""
+        view = self.auction(auction)
+        if view.award is None:
+            raise WrongState(f"auction {auction} has no award yet")
+        return explain(view.award)
+
+    # What follows decides on a draft.
+
+    def _agree(self, draft: Draft, name: str) -> Agreement:
+        raise NotImplementedError  # agreements are made in `agreements`
+
+    def _announce(
+        self, draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str
+    ) -> Auction:
+        self._check_organisation(draft, announcer)
+        auction = check_id(name) if name else draft.new_id("auction")
+        asked = self._asked_for(draft, announcer, block, auction)
+        seed = self._random_bytes(16)
+        closes_ms = draft.at_ms + check_integer(terms.open_for_ms, "time to bid", 1)
+        announcement = Announcement(
+            auction=auction,
+            block=asked.id,
+            service=asked.service,
+            currency=self.config.currency,
+            reserve=terms.reserve,
+            closing=Closing(
+                opens_ms=draft.at_ms,
+                closes_ms=closes_ms,
+                extend_within_ms=terms.extend_within_ms,
+                extend_by_ms=terms.extend_by_ms,
+                extend_times_max=terms.extend_times_max,
+                reveal_until_ms=closes_ms + terms.reveal_for_ms if terms.reveal_for_ms else None,
+            ),
+            seed_commitment=commit_seed(auction, seed),
+            direction="receive" if isinstance(block, str) else "provide",
+            format=terms.format,
+            quality=terms.quality,
+            quantity=terms.quantity,
+            items=terms.items,
+            increment=terms.increment,
+            ramp=terms.ramp,
+            bond=terms.bond,
+            newcomer_share_ppm=terms.newcomer_share_ppm,
+            region=asked.attributes.get("region", ""),
+            rate_bps=asked.committed_bps,
+            starts_ms=asked.starts_ms,
+            ends_ms=asked.ends_ms,
+        )
+        record = Auction(
+            id=auction,
+            announcement=announcement,
+            announcer=announcer,
+            announced_sequence=draft.sequence,
+            announced_ms=draft.at_ms,
+            seed=seed.hex(),
+            closes_ms=closes_ms,
+            due_ms=closes_ms,
+            block=None if isinstance(block, str) else asked,
+            prime=prime,
+            method=terms.method,
+            source=terms.source,
+        )
+        draft.add("auction", auction, record)
+        return record
+
+    def _asked_for(self, draft: Draft, announcer: str, block: Block | str, auction: str) -> Block:
+        """The block that is auctioned: as the recipient describes it, or the holder's own, which is then offered."""
+        if isinstance(block, Block):
+            return check(msgspec.structs.replace(block, id=block.id or f"block-of-{auction}", provider="", holder=""))
+        known = draft.block(block)
+        if announcer != (known.holder or known.provider):
+            raise NotAllowed(f"{announcer} does not hold the block {block}")
+        if known.state not in ("free", "sold"):
+            raise WrongState(f"the block {block} is {known.state}: at most one award for a block")
+        if draft.at_ms >= known.starts_ms:
+            raise WrongState("a block is sold before it starts")
+        draft.put("block", block, msgspec.structs.replace(known, state="offered"))
+        return known
+
+    def _bid(self, draft: Draft, auction: str, entry: BidEntry) -> PlacedBid:
+        record = draft.auction(auction)
+        announcement = record.announcement
+        if record.state != "open" or draft.at_ms >= record.closes_ms:
+            raise TooLate(f"auction {auction} was closed before this bid came")
+        if announcement.closing.reveal_until_ms is not None:
+            raise WrongState("in this auction bids are committed first (see `commit`), then revealed")
+        placed = self._place(draft, record, entry)
+        self._extend(draft, record)
+        return placed
+
+    def _place(self, draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
+        """What a bid has to fulfil, whether it is placed at once or revealed after its commitment."""
+        announcement = record.announcement
+        self._check_bidder(draft, record, entry.bidder)
+        name = draft.new_id("bid")
+        bid = Bid(
+            bid=name,
+            auction=record.id,
+            bidder=entry.bidder,
+            price=entry.price,
+            currency=announcement.currency,
+            sequence=draft.sequence * 100_000 + len(draft.changes),
+            placed_ms=draft.at_ms,
+            quantity=entry.quantity,
+            items=entry.items,
+            limit=entry.limit,
+            salt=entry.salt,
+        )
+        signature = self._check_signature(draft, "bid", record.id, entry.bidder, bid_body(bid), entry.signature)
+        rating = self._rating_at(draft, record, entry.bidder)
+        placed = PlacedBid(bid, rating, signature.signature if signature else b"")
+        draft.put("bid", name, placed)
+        return placed
+
+    def _check_bidder(self, draft: Draft, record: Auction, bidder: str) -> None:
+        announcement = record.announcement
+        party = draft.party(bidder)
+        if party.kind not in _BIDDERS[announcement.direction]:
+            raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
+        if are_linked(draft.party(record.announcer), party):
+            raise LinkedParties(f"{bidder} is linked to {record.announcer}, who announced the auction")
+        links = draft.state.links_of.get(record.id)
+        if links is not None:
+            for name in party.interests:
+                other = links.get(name, bidder)
+                if other != bidder:
+                    raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
+        if announcement.bond and draft.balance(bond(bidder)) < announcement.bond:
+            raise InsufficientFunds(f"a bid needs a free bond of {announcement.bond}")
+        if record.block is not None and announcement.quantity == 1:
+            check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, record.block), record.block, bidder)
+        self._check_allowed(draft, record, bidder)
+
+    def _check_allowed(self, draft: Draft, record: Auction, bidder: str) -> None:
+        """A place for what other parts of the market demand of a bidder (subcontracting)."""
+
+    def _rating_at(self, draft: Draft, record: Auction, bidder: str) -> ShownRating | None:
+        return draft.state.reputation.shown_at(
+            bidder, record.announcement.service, record.announced_sequence, record.announced_ms
+        )
+
+    def _extend(self, draft: Draft, record: Auction) -> None:
+        """The soft close: a bid near the end moves it."""
+        closing = record.announcement.closing
+        if not closing.extend_within_ms or record.extensions >= closing.extend_times_max:
+            return
+        if draft.at_ms < record.closes_ms - closing.extend_within_ms:
+            return
+        closes_ms = max(record.closes_ms, draft.at_ms + closing.extend_by_ms)
+        if closes_ms != record.closes_ms:
+            changed = msgspec.structs.replace(
+                record, closes_ms=closes_ms, due_ms=closes_ms, extensions=record.extensions + 1
+            )
+            draft.put("auction", record.id, changed)

@@ -1,0 +1,145 @@
+"""Closing an auction: who cannot win any more, the award by the format's rule, and the agreements that come of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.agreement import Agreement, Runner, next_state
+from auction.award import Award
+from auction.bid import Announcement, Bid
+from auction.block import Block
+from auction.formats import award as decide_award
+from auction.ledger import bond, held_bond
+from auction.moderator.parties import PartyCommands
+from auction.moderator.records import Auction
+from auction.moderator.state import Draft
+
+
+class Awarding(PartyCommands):
+    def _close(self, draft: Draft, record: Auction) -> Auction:
+        """Awards, and makes the agreements; or fails, and frees the block."""
+        placed = draft.placed_bids(record.id)
+        bids: list[Bid] = []
+        excluded: list[tuple[str, str]] = []
+        for one in placed:
+            why = self._why_excluded(draft, record, one.bid.bidder)
+            if why:
+                excluded.append((one.bid.bid, why))
+            else:
+                bids.append(one.bid)
+        ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
+        award = decide_award(record.announcement, bids, ratings, bytes.fromhex(record.seed))
+        state = next_state(record.state, "fail" if award.failed else "close")
+        closed = msgspec.structs.replace(
+            record, state=state, award=award, excluded=tuple(excluded), due_ms=0, closed_sequence=draft.sequence
+        )
+        draft.put("auction", record.id, closed)
+        if award.failed:
+            if record.block is None:
+                self._free_block(draft, record)
+        else:
+            self._make_agreements(draft, closed, award)
+        return closed
+
+    def _why_excluded(self, draft: Draft, record: Auction, bidder: str) -> str:
+        """What a bidder has lost since it bid: its capacity went elsewhere, or its bond."""
+        announcement = record.announcement
+        if announcement.bond and draft.balance(bond(bidder)) < announcement.bond:
+            return "bond"
+        if record.block is not None and announcement.quantity == 1:
+            peak = draft.committed_peak(bidder, record.block)
+            if peak + record.block.committed_bps > draft.party(bidder).capacity_bps:
+                return "capacity"
+        return ""
+
+    def _free_block(self, draft: Draft, record: Auction) -> None:
+        block = draft.block(record.announcement.block)
+        is_providers = block.holder in ("", block.provider)
+        draft.put("block", block.id, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
+
+    def _make_agreements(self, draft: Draft, record: Auction, award: Award) -> None:
+        announcement = record.announcement
+        is_providing = announcement.direction == "provide"
+        runners = tuple(
+            Runner(standing.bidder, standing.bid, standing.offered)
+            for standing in award.runners_up[: self.config.runners_up_max]
+        )
+        blocks = self._awarded_blocks(draft, record, award)
+        for winning, block in zip(award.winners, blocks, strict=True):
+            name = draft.new_id("agreement")
+            provider = winning.bidder if is_providing else record.announcer
+            recipient = record.announcer if is_providing else winning.bidder
+            draft.transfer(bond(winning.bidder), held_bond(name), announcement.bond)
+            agreement = Agreement(
+                id=name,
+                auction=record.id,
+                recipient=recipient,
+                provider=provider,
+                service=announcement.service,
+                block=block.id,
+                price=winning.price,
+                currency=announcement.currency,
+                starts_ms=block.starts_ms,
+                ends_ms=block.ends_ms,
+                runners_up=runners if is_providing else (),
+                bond=announcement.bond,
+                bond_of=winning.bidder if announcement.bond else "",
+                method=record.method,
+                source=record.source,
+                prime=record.prime,
+                depth=draft.agreement(record.prime).depth + 1 if record.prime else 0,
+                minimum_bps=block.minimum_bps,
+                maximum_bps=block.maximum_bps,
+            )
+            draft.put("agreement", name, agreement)
+
+    def _awarded_blocks(self, draft: Draft, record: Auction, award: Award) -> list[Block]:
+        """A block for each winner: the whole, or its part where units were sold."""
+        announcement = record.announcement
+        is_providing = record.block is not None
+        whole = record.block or draft.block(announcement.block)
+        blocks: list[Block] = []
+        for number, winning in enumerate(award.winners):
+            block = whole
+            if len(award.winners) > 1 or winning.quantity != announcement.quantity:
+                block = _units_of(whole, winning.quantity, announcement.quantity, f"{whole.id}.{number + 1}")
+            if winning.items:
+                block = msgspec.structs.replace(
+                    block, attributes={**block.attributes, "items": ",".join(winning.items)}
+                )
+            if is_providing:
+                block = msgspec.structs.replace(block, provider=winning.bidder, holder=record.announcer, state="sold")
+            else:
+                block = msgspec.structs.replace(block, holder=winning.bidder, state="sold")
+            blocks.append(block)
+        if not is_providing and blocks != [] and blocks[0].id != whole.id:
+            draft.put("block", whole.id, msgspec.structs.replace(whole, state="split"))
+            self._keep_rest(draft, whole, award, announcement)
+        for block in blocks:
+            draft.put("block", block.id, block)
+        return blocks
+
+    @staticmethod
+    def _keep_rest(draft: Draft, whole: Block, award: Award, announcement: Announcement) -> None:
+        """The units that nobody bought stay with the seller."""
+        left = announcement.quantity - sum(winning.quantity for winning in award.winners)
+        if left > 0:
+            rest = _units_of(whole, left, announcement.quantity, f"{whole.id}.0")
+            state = "free" if whole.holder in ("", whole.provider) else "sold"
+            draft.put("block", rest.id, msgspec.structs.replace(rest, state=state))
+
+
+def _units_of(whole: Block, units: int, of_units: int, name: str) -> Block:
+    """The part of a block that is some of its units: rates and volume in that proportion, rounded down."""
+
+    def part(amount: int | None) -> int | None:
+        return None if amount is None else max(amount * units // of_units, 1)
+
+    return msgspec.structs.replace(
+        whole,
+        id=name,
+        parent=whole.id,
+        minimum_bps=part(whole.minimum_bps),
+        maximum_bps=part(whole.maximum_bps),
+        volume_bytes=part(whole.volume_bytes),
+    )

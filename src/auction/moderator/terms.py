@@ -1,0 +1,67 @@
+"""What a caller says of an auction and of a bid, and what it is shown."""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.award import Award
+from auction.bid import Announcement, QualityWeights, Ramp, ShownRating
+from auction.party import Signature
+
+
+class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What an announcer decides about an auction; see `Announcement` for what each field means. Open for
+    `open_for_ms`; with `reveal_for_ms` bids are committed first and revealed after that. `method` and `source` say how
+    the winner is paid: `prepaid`, or a card processor's name with the card's token."""
+
+    reserve: int
+    open_for_ms: int
+    format: str = "second_score"
+    quality: QualityWeights = QualityWeights()
+    quantity: int = 1
+    items: tuple[str, ...] = ()
+    increment: int = 1
+    ramp: Ramp | None = None
+    bond: int = 0
+    newcomer_share_ppm: int = 0
+    extend_within_ms: int = 0
+    extend_by_ms: int = 0
+    extend_times_max: int = 0
+    reveal_for_ms: int = 0
+    method: str = "prepaid"
+    source: str = ""
+
+
+class BidEntry(msgspec.Struct, frozen=True):
+    """A bid as it comes in. See `Bid` for the fields."""
+
+    bidder: str
+    price: int
+    quantity: int = 1
+    items: tuple[str, ...] = ()
+    limit: int | None = None
+    salt: str = ""
+    signature: Signature | None = None
+
+
+class AuctionView(msgspec.Struct, frozen=True):
+    """What anyone may see of an auction. `seed` is empty and `award` None until it is closed; `ratings` are those of
+    who has bid, or of who sells, as they stood at the announcement."""
+
+    auction: str
+    state: str
+    announcement: Announcement
+    closes_ms: int
+    bid_count: int
+    ratings: tuple[ShownRating, ...]
+    seed: str = ""
+    award: Award | None = None
+    agreements: tuple[str, ...] = ()
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What came of an auction that was held in one command."""
+
+    auction: str
+    state: str
+    agreements: tuple[str, ...]
