@@ -17,6 +17,8 @@ MODULES = [
     "streamcore.aggregate._aggregator",
     "streamcore.disperse._results",
     "streamcore.packets",
+    "streamcore.parse._columns",
+    "streamcore.parse._headers",
     "streamcore.service._gather",
     "streamcore.segment._segmenter",
 ]
