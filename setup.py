@@ -21,6 +21,7 @@ MODULES = [
     "streamcore.parse._headers",
     "streamcore.service._gather",
     "streamcore.segment._segmenter",
+    "streamcore.source._records",
 ]
 
 DIRECTIVES = {

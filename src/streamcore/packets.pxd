@@ -115,6 +115,7 @@ cdef class PacketBatch:
     cdef public Py_ssize_t row_count        # rows in use; all packets in order while `arranged` is false
     cdef public bint arranged               # true: columns.rows[0:row_count] says which rows, in which order
     cdef public uint32_t segment_count      # segments it was cut into
+    cdef public bint contiguous             # consecutive rows' records touch, are of one kind and carry the stream's interface numbers
     cdef public bint interleaved            # the rows of its segments interleave: only together they are in order
     cdef public object parser               # called as parser(batch, groups) when a column of another group is read
     cdef Columns columns

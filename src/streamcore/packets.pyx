@@ -44,6 +44,16 @@ class Interface(NamedTuple):
     options: tuple[tuple[int, bytes], ...] = ()  # all options of the block, values as in the file, little-endian
 
 
+class CaptureForm(NamedTuple):
+    """How the first stream is written, which is how the second stream is written where nothing else is asked for."""
+
+    family: str  # "pcap" or "pcapng"
+    resolution: int = 6  # of pcap: decimal digits of a second, 6 or 9
+    swapped: bool = False  # big-endian; of pcapng: its first section
+    options: tuple[tuple[int, bytes], ...] = ()  # of pcapng's first section block, values little-endian
+    file: tuple[int, int] | None = None  # (device, inode) of a regular file: nobody may write into that one
+
+
 class ArenaClosed(Exception):
     """The arena was closed while somebody waited for a chunk."""
 

@@ -1,0 +1,1 @@
+"""The first stream -> PacketBatches: capture files and standard input."""

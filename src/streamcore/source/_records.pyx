@@ -1,0 +1,469 @@
+"""The record walker: bytes of a capture in a chunk -> base columns, in one native call with the GIL released.
+
+Packets are found here, and bytes read straight into chunks. Blocks that describe (sections, interfaces) are handed back to
+capture.py, which parses them in Python; nothing here opens a file or decompresses.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+from posix.unistd cimport read
+
+from streamcore.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_OPB, RECORD_PCAP, RECORD_SPB, Chunk, Columns,
+                                 swap32)
+
+cdef extern from "<poll.h>" nogil:
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout_ms)
+    short POLLIN
+
+cdef extern from *:
+    """
+    /* Ticks of 10^-(9+k) or 2^-k seconds to nanoseconds. The product of 64 and 30 bits needs more than 64. */
+    static int64_t scale_ticks(uint64_t ticks, uint64_t multiply, uint64_t divide, unsigned shift, int64_t offset_s)
+    {
+        __int128 ns = shift > 127 ? 0 : (__int128) (((unsigned __int128) ticks * multiply / divide) >> shift);
+        ns += (__int128) offset_s * 1000000000;
+        return ns > INT64_MAX ? INT64_MAX : ns < INT64_MIN ? INT64_MIN : (int64_t) ns;
+    }
+    """
+    int64_t scale_ticks(uint64_t ticks, uint64_t multiply, uint64_t divide, unsigned shift, int64_t offset_s) nogil
+
+# How a walk ended.
+cdef enum:
+    WALK_MORE = 0         # at `position` a record begins that goes on beyond the bytes at hand, or none begins
+    WALK_FULL = 1         # the chunk's rows are used up
+    WALK_BLOCK = 2        # a section or interface block, whole, stands at `position`
+    WALK_SKIP = 3         # a block without packets, too large for a chunk, begins at `position`: `value` bytes
+    WALK_DAMAGE_LENGTH = 4     # a packet of `value` captured bytes, more than `bound`
+    WALK_DAMAGE_BLOCK = 5      # a block of `value` bytes: too short, or no multiple of 4
+    WALK_DAMAGE_TRAILER = 6    # a block whose trailing length is `value`, not `bound`
+    WALK_DAMAGE_PACKET = 7     # a packet of `value` captured bytes in a block with room for `bound`
+    WALK_DAMAGE_INTERFACE = 8  # a packet of interface `value` in a section that has `bound`
+    WALK_DAMAGE_CHUNK = 9      # a record of `value` bytes, more than a chunk's `bound`
+
+MORE, FULL, BLOCK, SKIP = WALK_MORE, WALK_FULL, WALK_BLOCK, WALK_SKIP
+DAMAGE_LENGTH, DAMAGE_BLOCK, DAMAGE_TRAILER = WALK_DAMAGE_LENGTH, WALK_DAMAGE_BLOCK, WALK_DAMAGE_TRAILER
+DAMAGE_PACKET, DAMAGE_INTERFACE, DAMAGE_CHUNK = WALK_DAMAGE_PACKET, WALK_DAMAGE_INTERFACE, WALK_DAMAGE_CHUNK
+
+cdef enum:
+    BLOCK_SECTION = 0x0A0D0D0A  # the same in both byte orders
+    BLOCK_INTERFACE = 1
+    BLOCK_OPB = 2
+    BLOCK_SPB = 3
+    BLOCK_EPB = 6
+
+cdef struct Clock:
+    # One interface of the current section.
+    uint64_t multiply
+    uint64_t divide
+    uint64_t plain_max      # ticks up to which ticks * multiply is the answer
+    int64_t offset_s
+    unsigned shift
+    uint32_t snap_length
+    uint32_t captured_max
+
+
+cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, at, 4)  # records stand at any alignment
+    return value
+
+
+cdef inline uint32_t order32(const uint8_t *at, bint swapped) noexcept nogil:
+    cdef uint32_t value = load32(at)
+    return swap32(value) if swapped else value
+
+
+cdef uint64_t power_of_ten(unsigned exponent) noexcept:
+    cdef uint64_t power = 1
+    cdef unsigned i
+    for i in range(exponent):
+        power *= 10
+    return power
+
+
+cdef class Walker:
+    """Finds the records of one capture, chunk after chunk.
+
+    pcap: Walker() and `set_pcap`; pcapng: `set_section` at every section block, `add_interface` at every interface block. After
+    `begin(chunk)`, `walk(chunk, start, stop)` appends rows to the chunk's columns and says how it ended; `position` is where.
+    """
+
+    cdef readonly Py_ssize_t rows          # of the current chunk
+    cdef readonly Py_ssize_t position      # bytes of the chunk that were walked
+    cdef readonly uint64_t value           # what goes with the status
+    cdef readonly uint64_t bound
+    cdef readonly uint64_t blocks_skipped  # pcapng blocks that describe neither packets, interfaces nor sections
+    cdef readonly bint contiguous          # the current chunk's records touch, are of one kind and carry the stream's interface numbers
+    cdef bint pcapng
+    cdef bint swapped
+    cdef uint8_t pcap_kind
+    cdef uint32_t captured_max
+    cdef uint64_t fraction_ns              # pcap: nanoseconds in one unit of the second timestamp field
+    cdef Clock *clocks
+    cdef Py_ssize_t clock_count            # interfaces of the current section
+    cdef Py_ssize_t clock_room
+    cdef Py_ssize_t interface_base         # the stream's number of the section's first interface
+
+    def __dealloc__(self):
+        free(self.clocks)
+
+    def set_pcap(self, bint swapped, uint32_t fraction_ns, uint32_t captured_max, *, bint kuznetzov=False):
+        """What follows are pcap records."""
+        self.pcapng = False
+        self.pcap_kind = (RECORD_KUZNETZOV if kuznetzov else RECORD_PCAP) + swapped
+        self.swapped = swapped
+        self.fraction_ns = fraction_ns
+        self.captured_max = captured_max
+
+    def set_section(self, bint swapped, Py_ssize_t interface_base):
+        """What follows are the blocks of a pcapng section; its first interface is the stream's number interface_base."""
+        self.pcapng = True
+        self.swapped = swapped
+        self.interface_base = interface_base
+        self.clock_count = 0
+
+    def add_interface(self, uint8_t resolution, int64_t offset_s, uint32_t snap_length, uint32_t captured_max):
+        """The section's next interface. resolution: as if_tsresol; captured_max: bytes of a packet beyond which it is damage."""
+        cdef Clock *clock
+        cdef unsigned exponent = resolution & 0x7F
+        if self.clock_count == self.clock_room:
+            clock = <Clock *> realloc(self.clocks, (self.clock_room * 2 + 8) * sizeof(Clock))
+            if clock == NULL:
+                raise MemoryError("no room for another interface")
+            self.clocks = clock
+            self.clock_room = self.clock_room * 2 + 8
+        clock = &self.clocks[self.clock_count]
+        memset(clock, 0, sizeof(Clock))
+        clock.multiply = clock.divide = 1
+        clock.offset_s = offset_s
+        clock.snap_length = snap_length
+        clock.captured_max = captured_max
+        if resolution & 0x80:
+            clock.multiply = 1_000_000_000
+            clock.shift = exponent
+        elif exponent <= 9:
+            clock.multiply = power_of_ten(9 - exponent)
+            clock.plain_max = INT64_MAX // clock.multiply if offset_s == 0 else 0
+        elif exponent <= 28:
+            clock.divide = power_of_ten(exponent - 9)
+        else:
+            clock.shift = 128  # finer than any tick count reaches: no time passes
+        self.clock_count += 1
+
+    def count_skipped(self):
+        """One block more was skipped, by whoever read past it."""
+        self.blocks_skipped += 1
+
+    def begin(self, Chunk chunk not None):
+        """Start a chunk: its rows are empty."""
+        self.rows = 0
+        self.position = 0
+        self.contiguous = True
+
+    def walk(self, Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop):
+        """Append the records in data[start:stop] to the columns. Returns the status (MORE, FULL, BLOCK, SKIP, DAMAGE_…)."""
+        cdef int status
+        if not 0 <= start <= stop <= chunk.arena.data_bytes_max:
+            raise ValueError(f"walk of {start}:{stop} in a chunk of {chunk.arena.data_bytes_max} bytes")
+        with nogil:
+            if self.pcapng:
+                status = self.walk_pcapng(&chunk.columns, start, stop, chunk.arena.rows_max, chunk.arena.data_bytes_max)
+            elif self.pcap_kind == RECORD_PCAP:
+                status = self.walk_pcap(&chunk.columns, start, stop, chunk.arena.rows_max)
+            else:
+                status = self.walk_other_pcap(&chunk.columns, start, stop, chunk.arena.rows_max)
+        return status
+
+    # bench_source.py::test_walk: 3.5 to 5 ns a record in chunks of 4 MiB. The next record's place needs only the one before it, so
+    # what the loop waits for is that load; constant columns are set afterwards.
+    cdef int walk_pcap(self, Columns *c, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t rows_max) noexcept nogil:
+        cdef const uint8_t *data = c.data
+        cdef Py_ssize_t at = start, row = self.rows, first = self.rows
+        cdef uint64_t fraction_ns = self.fraction_ns
+        cdef uint32_t captured_max = self.captured_max
+        cdef uint32_t captured
+        cdef int status = WALK_MORE
+        # Invariant: at <= stop and row <= rows_max; a record is taken only when header and packet end at or before stop.
+        while stop - at >= 16:
+            if row == rows_max:
+                status = WALK_FULL
+                break
+            captured = load32(data + at + 8)
+            if captured > captured_max:
+                self.value = captured
+                self.bound = captured_max
+                status = WALK_DAMAGE_LENGTH
+                break
+            if stop - at - 16 < <Py_ssize_t> captured:
+                break
+            c.offset[row] = <uint32_t> (at + 16)
+            c.captured_length[row] = captured
+            c.wire_length[row] = load32(data + at + 12)
+            c.timestamp_ns[row] = <int64_t> (<uint64_t> load32(data + at) * 1_000_000_000u
+                                             + <uint64_t> load32(data + at + 4) * fraction_ns)
+            row += 1
+            at += 16 + <Py_ssize_t> captured
+        memset(c.interface + first, 0, (row - first) * sizeof(uint16_t))
+        memset(c.record + first, RECORD_PCAP, row - first)
+        self.rows = row
+        self.position = at
+        return status
+
+    cdef int walk_other_pcap(self, Columns *c, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t rows_max) noexcept nogil:
+        """The other byte order, and Kuznetzov's 24-byte record headers."""
+        cdef const uint8_t *data = c.data
+        cdef Py_ssize_t at = start, row = self.rows
+        cdef Py_ssize_t head = 24 if self.pcap_kind >= RECORD_KUZNETZOV else 16
+        cdef uint32_t captured
+        cdef bint swapped = self.swapped
+        cdef int status = WALK_MORE
+        while stop - at >= head:
+            if row == rows_max:
+                status = WALK_FULL
+                break
+            captured = order32(data + at + 8, swapped)
+            if captured > self.captured_max:
+                self.value = captured
+                self.bound = self.captured_max
+                status = WALK_DAMAGE_LENGTH
+                break
+            if stop - at - head < <Py_ssize_t> captured:
+                break
+            c.offset[row] = <uint32_t> (at + head)
+            c.captured_length[row] = captured
+            c.wire_length[row] = order32(data + at + 12, swapped)
+            c.timestamp_ns[row] = <int64_t> (<uint64_t> order32(data + at, swapped) * 1_000_000_000u
+                                             + <uint64_t> order32(data + at + 4, swapped) * self.fraction_ns)
+            c.interface[row] = 0
+            c.record[row] = self.pcap_kind
+            row += 1
+            at += head + <Py_ssize_t> captured
+        self.rows = row
+        self.position = at
+        return status
+
+    cdef int walk_pcapng(self, Columns *c, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t rows_max,
+                         Py_ssize_t block_max) noexcept nogil:
+        cdef const uint8_t *block
+        cdef Py_ssize_t at = start, touching = start if self.rows == 0 else -1
+        cdef uint32_t kind, size
+        cdef bint swapped = self.swapped
+        cdef int status = WALK_MORE
+        if self.interface_base > 0:
+            self.contiguous = False
+        if self.rows > 0:
+            self.contiguous = False  # the walk was interrupted by a block between packets
+        # Invariant: at <= stop; a block is looked into only when all `size` bytes of it end at or before stop.
+        while stop - at >= 8:
+            block = c.data + at
+            kind = order32(block, swapped)
+            if kind == BLOCK_SECTION:
+                if stop - at < 12:
+                    break
+                size = order32(block + 4, load32(block + 8) != 0x1A2B3C4D)  # its own byte order begins with it
+            else:
+                size = order32(block + 4, swapped)
+            if size < 12 or size & 3:
+                status = WALK_DAMAGE_BLOCK
+                self.value = size
+                break
+            if size > block_max:
+                self.value = size
+                self.bound = block_max
+                status = WALK_DAMAGE_CHUNK
+                if kind != BLOCK_SECTION and kind != BLOCK_INTERFACE and kind != BLOCK_OPB and kind != BLOCK_SPB \
+                        and kind != BLOCK_EPB:
+                    status = WALK_SKIP
+                break
+            if stop - at < <Py_ssize_t> size:
+                break
+            if kind == BLOCK_SECTION or kind == BLOCK_INTERFACE:
+                status = WALK_BLOCK
+                break
+            if order32(block + size - 4, swapped) != size:
+                self.value = order32(block + size - 4, swapped)
+                self.bound = size
+                status = WALK_DAMAGE_TRAILER
+                break
+            if kind != BLOCK_EPB and kind != BLOCK_SPB and kind != BLOCK_OPB:
+                self.blocks_skipped += 1
+                at += size
+                continue
+            if self.rows == rows_max:
+                status = WALK_FULL
+                break
+            if at != touching and self.rows > 0:
+                self.contiguous = False
+            status = self.take_simple(c, at, size) if kind == BLOCK_SPB else self.take_enhanced(c, at, size, kind)
+            if status != WALK_MORE:
+                break
+            if c.record[self.rows] != c.record[0]:
+                self.contiguous = False
+            self.rows += 1
+            at += size
+            touching = at
+        self.position = at
+        return status
+
+    cdef inline int take_enhanced(self, Columns *c, Py_ssize_t at, uint32_t size, uint32_t kind) noexcept nogil:
+        """Fill row self.rows from the enhanced or obsolete packet block of `size` bytes at `at`."""
+        cdef const uint8_t *block = c.data + at
+        cdef Py_ssize_t row = self.rows
+        cdef bint swapped = self.swapped
+        cdef uint32_t captured, interface
+        cdef uint64_t ticks
+        cdef Clock *clock
+        if size < 32:
+            self.value = size
+            return WALK_DAMAGE_BLOCK
+        interface = order32(block + 8, swapped)
+        if kind == BLOCK_OPB:
+            interface = interface & 0xFFFF if not swapped else interface >> 16  # a 16-bit number, then a 16-bit drop count
+        if interface >= <uint64_t> self.clock_count:
+            self.value = interface
+            self.bound = self.clock_count
+            return WALK_DAMAGE_INTERFACE
+        clock = &self.clocks[interface]
+        captured = order32(block + 20, swapped)
+        if captured > size - 32:
+            self.value = captured
+            self.bound = size - 32
+            return WALK_DAMAGE_PACKET
+        if captured > clock.captured_max:
+            self.value = captured
+            self.bound = clock.captured_max
+            return WALK_DAMAGE_LENGTH
+        ticks = (<uint64_t> order32(block + 12, swapped) << 32) | order32(block + 16, swapped)
+        c.offset[row] = <uint32_t> (at + 28)
+        c.captured_length[row] = captured
+        c.wire_length[row] = order32(block + 24, swapped)
+        if ticks <= clock.plain_max:
+            c.timestamp_ns[row] = <int64_t> (ticks * clock.multiply)
+        else:
+            c.timestamp_ns[row] = scale_ticks(ticks, clock.multiply, clock.divide, clock.shift, clock.offset_s)
+        c.interface[row] = <uint16_t> (self.interface_base + interface)
+        c.record[row] = <uint8_t> ((RECORD_EPB if kind == BLOCK_EPB else RECORD_OPB) + swapped)
+        return WALK_MORE
+
+    cdef int take_simple(self, Columns *c, Py_ssize_t at, uint32_t size) noexcept nogil:
+        """A simple packet block belongs to the section's first interface and is cut at that one's snap length."""
+        cdef const uint8_t *block = c.data + at
+        cdef Py_ssize_t row = self.rows
+        cdef uint32_t wire, captured
+        if size < 16:
+            self.value = size
+            return WALK_DAMAGE_BLOCK
+        if self.clock_count == 0:
+            self.value = 0
+            self.bound = 0
+            return WALK_DAMAGE_INTERFACE
+        wire = order32(block + 8, self.swapped)
+        captured = wire
+        if self.clocks[0].snap_length and captured > self.clocks[0].snap_length:
+            captured = self.clocks[0].snap_length
+        if captured > size - 16:
+            self.value = captured
+            self.bound = size - 16
+            return WALK_DAMAGE_PACKET
+        if captured > self.clocks[0].captured_max:
+            self.value = captured
+            self.bound = self.clocks[0].captured_max
+            return WALK_DAMAGE_LENGTH
+        c.offset[row] = <uint32_t> (at + 12)
+        c.captured_length[row] = captured
+        c.wire_length[row] = wire
+        c.timestamp_ns[row] = 0
+        c.interface[row] = <uint16_t> self.interface_base
+        c.record[row] = RECORD_SPB + self.swapped
+        return WALK_MORE
+
+
+cdef class Tail:
+    """The bytes of a chunk that its last whole record left over, kept until there is another chunk to put them in."""
+
+    cdef readonly Py_ssize_t size
+    cdef uint8_t *bytes
+    cdef Py_ssize_t room
+
+    def __dealloc__(self):
+        free(self.bytes)
+
+    def keep(self, Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop):
+        """Copy data[start:stop] of the chunk."""
+        if not 0 <= start <= stop <= chunk.arena.data_bytes_max:
+            raise ValueError(f"tail of {start}:{stop}")
+        if stop - start > self.room:
+            free(self.bytes)
+            self.room = 0
+            self.bytes = <uint8_t *> malloc(stop - start)
+            if self.bytes == NULL:
+                raise MemoryError("no room for the end of a chunk")
+            self.room = stop - start
+        memcpy(self.bytes, chunk.columns.data + start, stop - start)
+        self.size = stop - start
+
+    def put(self, Chunk chunk not None):
+        """Copy what was kept to the beginning of a chunk; returns how much."""
+        if self.size > chunk.arena.data_bytes_max:
+            raise ValueError(f"a tail of {self.size} bytes in a chunk of {chunk.arena.data_bytes_max}")
+        memcpy(chunk.columns.data, self.bytes, self.size)
+        return self.size
+
+
+def block_at(Chunk chunk not None, Py_ssize_t start, Py_ssize_t size):
+    """bytes: a copy of data[start:start+size]."""
+    if not 0 <= start <= start + size <= chunk.arena.data_bytes_max:
+        raise ValueError(f"block of {size} bytes at {start}")
+    return (<const char *> chunk.columns.data)[start:start + size]
+
+
+def read_into(Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop, int fd):
+    """Read from a regular file into data[start:stop] until it is full or the file ends. Returns the bytes read. Raises OSError."""
+    cdef Py_ssize_t at = start, got
+    if not 0 <= start <= stop <= chunk.arena.data_bytes_max:
+        raise ValueError(f"read into {start}:{stop}")
+    while at < stop:
+        with nogil:
+            got = read(fd, chunk.columns.data + at, stop - at)
+        if got == 0:
+            break
+        if got < 0:
+            if errno == EINTR:
+                PyErr_CheckSignals()
+                continue
+            raise OSError(errno, "cannot read")
+        at += got
+    return at - start
+
+
+def read_ready(Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop, int fd, int timeout_ms):
+    """One read from a pipe, terminal or socket into data[start:stop], once there is something to read.
+
+    Returns the bytes read, 0 at the end, -1 when timeout_ms passed without any. Raises OSError.
+    """
+    cdef Py_ssize_t got
+    cdef int ready
+    cdef pollfd wait
+    if not 0 <= start < stop <= chunk.arena.data_bytes_max:
+        raise ValueError(f"read into {start}:{stop}")
+    wait.fd = fd
+    wait.events = POLLIN
+    wait.revents = 0
+    with nogil:
+        ready = poll(&wait, 1, timeout_ms)
+        got = read(fd, chunk.columns.data + start, stop - start) if ready > 0 else -1
+    if got >= 0:
+        return got
+    if ready == 0:
+        return -1
+    if errno == EINTR or errno == EAGAIN:
+        PyErr_CheckSignals()
+        return -1
+    raise OSError(errno, "cannot read")
