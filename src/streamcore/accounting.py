@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamcore.counters import Counters
+from streamcore.counters import Counters, words_for
 
 DELIVERED, LOSS, INTERRUPTED = 0, 3, 130
 
@@ -60,3 +60,29 @@ class Accounting:
             told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
         told["exit_status"] = self.exit_status
         return told
+
+    def text(self, verbose: bool = False) -> str:
+        """The accounting in words, a few lines."""
+        counters = self.counters
+        lines = [
+            f"{counters.packets('source.read'):,} packets read, {counters.packets('sink.written'):,} written"
+            f" in {self.seconds:.3f} s" + (f" -> {self.output}" if self.output not in ("", "-") else "")
+        ]
+        for name, packets in counters.dropped().items():
+            lines.append(f"  {packets:,} dropped: {words_for(name)}")
+        if self.damage:
+            lines.append(f"  the input is damaged: {self.damage}")
+        if self.dead_letter:
+            for reason, segments in self.dead_reasons.items():
+                lines.append(f"  {segments} segments failed: {reason}")
+            lines.append(f"  their packets are in {self.dead_letter}")
+        lost, resent = counters.events("workers.lost"), counters.events("segments.resent")
+        if lost or resent:
+            lines.append(f"  {lost} workers lost, {resent} segments sent again")
+        if verbose:
+            lines += [f"  {name}: {count:,}" for name, count in counters.as_json()["notes"].items()]
+            for s in self.shares:
+                lines.append(f"  worker {s.slot}: {s.segments:,} segments, {s.packets:,} packets, busy {s.busy_s:.3f} s")
+        if self.interrupted:
+            lines.append("  interrupted")
+        return "\n".join(lines)

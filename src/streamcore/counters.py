@@ -44,6 +44,11 @@ EVENTS: dict[str, str] = {
 SERVICE = "service."
 
 
+def words_for(name: str) -> str:
+    """A counter's name in words; a service's reason is its own."""
+    return NAMES[name].words if name in NAMES else EVENTS.get(name, name.removeprefix(SERVICE).replace("_", " "))
+
+
 class Counters:
     """Thread-safe. `count` is for packets, `bump` for events."""
 

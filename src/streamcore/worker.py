@@ -59,9 +59,11 @@ class Bench:
             view.turn(service)
             service.process(view)
         left = view.result()
-        flags = write_result(
-            region, left.packed, left.keys, left.offset, left.captured_length, left.wire_length, left.keep
-        )
+        flags = 0
+        if region is not None:
+            flags = write_result(
+                region, left.packed, left.keys, left.offset, left.captured_length, left.wire_length, left.keep
+            )
         if not (left.comments or left.reports or left.drops):
             return flags, left.packed, None
         told = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
