@@ -1,0 +1,90 @@
+"""What this machine offers to streamcore: one line for each thing that a run may need, and what to do where it is missing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    what: str
+    state: str  # "ok", "missing" (an extra, or slower without) or "broken" (a run cannot work)
+    words: str
+
+
+def examine(as_json: bool) -> int:
+    """Print the findings. Returns 1 where something is broken."""
+    findings = [check() for check in CHECKS]
+    if as_json:
+        print(json.dumps({"findings": [finding._asdict() for finding in findings]}))
+    else:
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            print(f"{finding.state:<8}{finding.what:<{width}}  {finding.words}")
+    return int(any(finding.state == "broken" for finding in findings))
+
+
+def python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}, {sys.platform}")
+
+
+def native() -> Finding:
+    for name in ("streamcore.packets", "streamcore.source._records", "streamcore.parse._columns", "streamcore.sink._encode"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            return Finding("native modules", "broken", f"{error}: build them with 'make build' or 'pip install .'")
+    return Finding("native modules", "ok", "built")
+
+
+def shared_memory() -> Finding:
+    try:
+        os.close(os.memfd_create("streamcore-doctor"))
+    except (AttributeError, OSError) as error:
+        return Finding("shared memory", "broken", f"memfd_create: {error}; Linux 3.17 or later is needed")
+    return Finding("shared memory", "ok", "memfd")
+
+
+def zeromq() -> Finding:
+    import zmq
+
+    if not zmq.has("curve"):
+        return Finding("zeromq", "missing", f"{zmq.zmq_version()} without CURVE: no workers elsewhere")
+    return Finding("zeromq", "ok", f"{zmq.zmq_version()} with CURVE")
+
+
+def libpcap() -> Finding:
+    try:
+        from streamcore.parse.filter import Filter
+
+        Filter("tcp port 443")
+    except Exception as error:
+        return Finding("libpcap", "missing", f"no BPF expressions: {error}")
+    return Finding("libpcap", "ok", "compiles BPF expressions")
+
+
+def hyperscan() -> Finding:
+    try:
+        importlib.import_module("hyperscan")
+    except ImportError:
+        return Finding("hyperscan", "missing", "scan uses Python's re: pip install 'streamcore-auction[scan]' is faster")
+    return Finding("hyperscan", "ok", "scan uses it")
+
+
+def cores() -> Finding:
+    count = len(os.sched_getaffinity(0))
+    return Finding("cores", "ok" if count > 1 else "missing", f"{count}" + ("" if count > 1 else ": workers share it with the pipeline"))
+
+
+def capture_tools() -> Finding:
+    found = [name for name in ("tcpdump", "tshark") if shutil.which(name)]
+    return Finding("capture tools", "ok" if found else "missing", ", ".join(found) or "tcpdump helps to record captures")
+
+
+CHECKS: list[Callable[[], Finding]] = [python, native, shared_memory, zeromq, libpcap, hyperscan, cores, capture_tools]

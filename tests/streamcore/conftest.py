@@ -1,0 +1,107 @@
+"""What many tests need: captures made by dpkt (not by our own writer), the command as a process, and a look at what a run leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import dpkt
+import pytest
+
+COMMAND = [sys.executable, "-m", "streamcore"]
+
+
+def udp_frame(flow, number, size=20):
+    """An Ethernet frame of UDP over IPv4 with right checksums; `flow` chooses addresses and ports, `number` stands in the payload."""
+    udp = dpkt.udp.UDP(sport=1024 + flow % 50000, dport=5060, data=number.to_bytes(8, "big") + bytes(size))
+    udp.ulen = len(udp)
+    ip = dpkt.ip.IP(src=bytes([10, 0, flow >> 8 & 255, flow & 255]), dst=b"\xc0\x00\x02\x01", p=17, data=udp)
+    ip.len = len(ip)
+    return bytes(dpkt.ethernet.Ethernet(src=b"\2" * 6, dst=b"\4" * 6, type=0x0800, data=ip))
+
+
+def write_pcap(path, frames, start_s=1_700_000_000):
+    with open(path, "wb") as file:
+        writer = dpkt.pcap.Writer(file, nano=True)
+        for i, frame in enumerate(frames):
+            writer.writepkt(frame, start_s + i / 1000)
+    return path
+
+
+def read_pcap(path):
+    """[(time, bytes)] as dpkt reads them; fails where a record is torn."""
+    with open(path, "rb") as file:
+        return list(dpkt.pcap.UniversalReader(file))
+
+
+@dataclass
+class Run:
+    status: int
+    stderr: str
+    json: dict
+
+
+def children(pid):
+    """Process ids of the workers of a run."""
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def start_run(*arguments, **more):
+    more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True} | more
+    return subprocess.Popen([*COMMAND, "run", *map(str, arguments)], **more)
+
+
+def finish_run(process, timeout_s=60):
+    stdout, stderr = process.communicate(timeout=timeout_s)
+    lines = (stdout or "").strip().splitlines()
+    told = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    return Run(process.returncode, stderr, told)
+
+
+def run_command(*arguments, timeout_s=60):
+    """`streamcore run … --json`, to its end."""
+    return finish_run(start_run(*arguments, "--json"), timeout_s)
+
+
+def ours():
+    """What a run of ours can leave behind: processes, socket addresses, files in shared memory and in the temporary directory."""
+    left = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if b"streamcore.worker" in command and state != "Z":
+                left.add(f"process {entry.name}")
+    left |= {f"socket {line.split()[-1]}" for line in Path("/proc/net/unix").read_text().splitlines() if "@streamcore" in line}
+    for folder in ("/dev/shm", "/tmp"):
+        left |= {str(p) for p in Path(folder).glob("*streamcore*") if p.is_socket() or folder == "/dev/shm" and p.is_file()}
+    return left
+
+
+@pytest.fixture
+def nothing_left():
+    """Fails a test whose runs leave something behind."""
+    before = ours()
+    yield
+    deadline = time.monotonic() + 5
+    while (left := ours() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def kill(pid, number=signal.SIGKILL):
+    try:
+        os.kill(pid, number)
+        return True
+    except ProcessLookupError:
+        return False

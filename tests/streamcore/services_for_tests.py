@@ -1,0 +1,89 @@
+"""Services that misbehave in every way that a run must survive. Loaded by path, as a user's own would be."""
+
+import os
+import time
+
+import numpy as np
+
+from streamcore.service.protocol import Service
+
+
+class Marked(Service):
+    """Base: misbehaves on segments that hold a packet whose number (in the payload) is divisible by `every`."""
+
+    def __init__(self, every=0, pause_ms=0):
+        self.every, self.pause_ms = int(every), int(pause_ms)
+
+    def bad(self, segment):
+        time.sleep(self.pause_ms / 1000)
+        at = np.asarray(segment.offset, np.int64) + 42
+        numbers = [int.from_bytes(segment.data[i : i + 8].tobytes(), "big") for i in at]
+        return bool(self.every) and any(number % self.every == 0 for number in numbers)
+
+
+class Slow(Marked):
+    """Takes pause_ms for a segment, and turns the payload's last byte."""
+
+    effect = "rewrite"
+
+    def process(self, segment):
+        time.sleep(self.pause_ms / 1000)
+        data = segment.writable()
+        data[np.asarray(segment.offset, np.int64) + segment.captured_length - 1] ^= 0xFF
+
+
+class Raises(Marked):
+    def process(self, segment):
+        if self.bad(segment):
+            raise RuntimeError("this packet is not to my taste")
+
+
+class Hangs(Marked):
+    def process(self, segment):
+        if self.bad(segment):
+            time.sleep(3600)
+
+
+class Dies(Marked):
+    def process(self, segment):
+        if self.bad(segment):
+            os._exit(9)
+
+
+class TooMuch(Marked):
+    effect = "resize"
+
+    def process(self, segment):
+        if self.bad(segment):
+            size = np.full(len(segment), 200_000, np.uint32)
+            segment.replace(np.zeros(200_000, np.uint8), np.zeros(len(segment), np.uint32), size, size)
+
+
+class Undeclared(Marked):
+    effect = "observe"
+
+    def process(self, segment):
+        if self.bad(segment):
+            segment.writable()[0] = 1
+
+
+class Header(Marked):
+    """Declares rewrite, and changes a record header: the timestamp."""
+
+    effect = "rewrite"
+
+    def process(self, segment):
+        bad = self.bad(segment)
+        data = segment.writable()
+        if bad:
+            data[int(segment.offset[0]) - 16] ^= 1
+
+
+class NoStart(Marked):
+    def start(self):
+        raise RuntimeError("my licence has run out")
+
+
+class Prints(Service):
+    def process(self, segment):
+        print("a service that prints")
