@@ -21,6 +21,7 @@ MODULES = [
     "streamcore.parse._headers",
     "streamcore.service._gather",
     "streamcore.segment._segmenter",
+    "streamcore.sink._encode",
     "streamcore.source._records",
 ]
 

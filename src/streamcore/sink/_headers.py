@@ -1,0 +1,75 @@
+"""What stands in front of packets: pcap file headers, pcapng section and interface blocks, packet comments.
+
+Everything is written little-endian. Packets themselves are the business of _encode.pyx.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from streamcore.packets import CaptureForm, Interface
+
+APPLICATION = b"streamcore"
+SNAP_LENGTH = 262_144  # bytes; libpcap cuts packets at the header's limit, so none is said that could be too short
+OPTION_COMMENT, OPTION_USER_APPLICATION, OPTION_NAME, OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET = (
+    1,
+    4,
+    2,
+    9,
+    13,
+    14,
+)
+COMMENT_BYTES_MAX = 65_535
+
+
+def pcap_file_header(digits: int, link_type: int, snap_length: int, fcs_length: int) -> bytes:
+    """24 bytes. digits of a second: 6 or 9; fcs_length -1: not said."""
+    network = link_type
+    if fcs_length >= 0 and fcs_length % 2 == 0 and fcs_length // 2 < 16:
+        network |= 0x0400_0000 | (fcs_length // 2) << 28
+    magic = 0xA1B2C3D4 if digits == 6 else 0xA1B23C4D
+    return struct.pack("<IHHiIII", magic, 2, 4, 0, 0, snap_length or SNAP_LENGTH, network)
+
+
+def section_block(form: CaptureForm) -> bytes:
+    """A section header block with the options of the first stream's, or with our name."""
+    options = form.options or ((OPTION_USER_APPLICATION, APPLICATION),)
+    return _block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _options(options))
+
+
+def interface_block(interface: Interface) -> bytes:
+    """An interface description block with all options that the interface came with."""
+    options = interface.options or tuple(_described(interface))
+    body = struct.pack("<HHI", interface.link_type, 0, interface.snap_length)
+    return _block(1, body + _options(options))
+
+
+def comment_options(comments: Iterable[bytes]) -> bytes:
+    """Comments as options of a packet block, without the end of options."""
+    return b"".join(_option(OPTION_COMMENT, comment[:COMMENT_BYTES_MAX]) for comment in comments)
+
+
+def _described(interface: Interface) -> Iterable[tuple[int, bytes]]:
+    if interface.name:
+        yield OPTION_NAME, interface.name.encode()
+    if interface.resolution != 6:
+        yield OPTION_TSRESOL, bytes([interface.resolution])
+    if interface.fcs_length >= 0:
+        yield OPTION_FCSLEN, bytes([interface.fcs_length])
+    if interface.offset_s:
+        yield OPTION_TSOFFSET, interface.offset_s.to_bytes(8, "little", signed=True)
+
+
+def _options(options: Iterable[tuple[int, bytes]]) -> bytes:
+    encoded = b"".join(_option(code, value) for code, value in options)
+    return encoded + bytes(4) if encoded else b""
+
+
+def _option(code: int, value: bytes) -> bytes:
+    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    size = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + size + body + size

@@ -1,0 +1,24 @@
+"""What a worker does to the output file when the main process was killed: cut off a record that is not whole.
+
+Imports nothing but the standard library, so that it can run where nothing else is loaded.
+"""
+
+import os
+import stat
+
+
+def seal(path: str, committed_bytes: int) -> bool:
+    """Cut the regular file at path to committed_bytes, if it is longer. True: it was cut. Raises OSError.
+
+    committed_bytes 0 means that nothing was written yet, and that a file of that name is not ours: it is left alone.
+    """
+    if committed_bytes == 0:
+        return False
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(status.st_mode) or status.st_size <= committed_bytes:
+        return False
+    os.truncate(path, committed_bytes)
+    return True

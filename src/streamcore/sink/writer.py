@@ -1,0 +1,294 @@
+"""The sink: opens the output, writes what goes in front of packets, and keeps it whole whatever happens.
+
+Packets become bytes in _encode.pyx, headers in _headers.py. Every write ends with a whole record, and says where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from streamcore.errors import SinkError
+from streamcore.packets import CaptureForm, Interface, Outgoing
+from streamcore.sink import _headers
+from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
+
+PCAP_ENDINGS = (".pcap", ".cap", ".dmp")
+PCAPNG_ENDINGS = (".pcapng", ".ntar")
+COMPRESSIONS = (".gz", ".zst", ".lz4")
+STAGING_BYTES, DIRECT_BYTES = 1 << 20, 64 << 10
+MEMBER_BYTES = 4 << 20  # of packets in one compressed member
+LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill, while others come
+RECORD_PCAP, RECORD_EPB, RECORD_NONE = 0, 2, 255  # as in packets.pxd: what is copied as it stands
+
+
+class Shape(NamedTuple):
+    """What an output's name asks for."""
+
+    pcapng: bool
+    compression: str  # one of COMPRESSIONS, or ""
+
+
+def shape_of(path: str, form: CaptureForm) -> Shape:
+    """What to write into path: by its ending, or else as the first stream is written."""
+    name = os.path.basename(path).lower()
+    compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
+    name = name.removesuffix(compression)
+    if name.endswith(PCAPNG_ENDINGS):
+        return Shape(True, compression)
+    if name.endswith(PCAP_ENDINGS):
+        return Shape(False, compression)
+    return Shape(form.family == "pcapng", compression)
+
+
+def open_sink(
+    path: str | os.PathLike[str],
+    *,
+    interfaces: Sequence[Interface],
+    form: CaptureForm,
+    on_commit: Callable[[int], None] | None = None,
+) -> Sink:
+    """A Sink for path, "-" for standard output. The file is checked now, and opened and emptied with the first packet.
+
+    interfaces: the first stream's, which may grow; form: how that is written; on_commit: called with the bytes of the
+    file up to which every record is whole, whenever there are more. Raises SinkError if it can be seen now that path
+    cannot be written.
+    """
+    sink = Sink(os.fspath(path), interfaces, form, on_commit)
+    sink.check()
+    return sink
+
+
+class Sink:
+    """One capture file being written. Not for use by two threads at a time. See open_sink."""
+
+    def __init__(
+        self,
+        path: str,
+        interfaces: Sequence[Interface],
+        form: CaptureForm,
+        on_commit: Callable[[int], None] | None,
+    ) -> None:
+        self.path = path
+        self.name = "standard output" if path == "-" else path
+        self.shape = shape_of(path, form)
+        self._interfaces = interfaces
+        self._form = form
+        self._on_commit = on_commit
+        self._encoder: Encoder | None = None
+        self._descriptor = -1
+        self._base = 0  # where in the file our first byte is
+        self._regular = False
+        self._over = False
+        self._described = 0  # interfaces that have their block
+        self._accepted = bytearray(1 << 16)  # pcap: interfaces whose link type is the header's
+        self._link_type = -1  # pcap: the header's
+        self._drained_s = 0.0
+
+    @property
+    def committed_bytes(self) -> int:
+        """Of the file: up to here every record is whole. 0 until it is opened."""
+        return 0 if self._encoder is None else self._base + self._encoder.committed_bytes
+
+    def check(self) -> None:
+        """Raise SinkError if it can be seen, without touching it, that the output cannot be written."""
+        if self.path == "-":
+            if os.isatty(1):
+                raise SinkError("standard output is a terminal: redirect it, or name a file with -w")
+            self._check_status(os.fstat(1))
+            return
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            directory = os.path.dirname(self.path) or "."
+            if not os.path.isdir(directory):
+                raise SinkError(f"cannot write {self.name}: there is no directory {directory}") from None
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise SinkError(f"cannot write {self.name}: the directory {directory} is not writable") from None
+            return
+        except OSError as error:
+            raise SinkError(f"cannot write {self.name}: {_words(error)}") from None
+        self._check_status(status)
+        if not os.access(self.path, os.W_OK):
+            raise SinkError(f"cannot write {self.name}: permission denied")
+
+    def _check_status(self, status: os.stat_result) -> None:
+        if stat.S_ISDIR(status.st_mode):
+            raise SinkError(f"cannot write {self.name}: it is a directory, name a file")
+        if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) == self._form.file:
+            raise SinkError(f"cannot write {self.name}: it is the capture that is read, name another file")
+
+    def write(self, outgoing: Outgoing) -> tuple[int, int]:
+        """Write packets: (packets, captured bytes) that are in the file, or will be if compressed. Raises SinkError."""
+        if self._over:
+            raise SinkError(f"cannot write {self.name}: it was closed")
+        comments = {row: _headers.comment_options(texts) for row, texts in outgoing.comments.items()}
+        try:
+            if self._encoder is None and highest_interface(outgoing) < 0:
+                return 0, 0
+            encoder = self._encoder or self._open(outgoing)
+            if self.shape.pcapng:
+                self._describe(encoder, outgoing)
+            else:
+                self._check_link_types(outgoing)
+            flush = not self.shape.compression or time.monotonic() - self._drained_s > LINGER_S
+            committed_bytes = encoder.committed_bytes
+            counts = encoder.write(outgoing, comments, flush)
+            if encoder.committed_bytes != committed_bytes:
+                self._committed()
+            return counts
+        except SinkError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from None
+        except BaseException:
+            self.abandon()
+            raise
+
+    def flush(self) -> None:
+        """Write what was gathered, as after the last packet for a while. Raises SinkError."""
+        if self._encoder is None or self._over or not self._encoder.staged_bytes:
+            return
+        try:
+            self._encoder.flush()
+        except OSError as error:
+            raise self._failed(error) from None
+        except BaseException:
+            self.abandon()
+            raise
+        self._committed()
+
+    def close(self) -> None:
+        """Write the rest and close; a stream without packets gets its headers too. Raises SinkError."""
+        if self._over:
+            return
+        try:
+            encoder = self._encoder or self._open(None)
+            if self.shape.pcapng:
+                self._describe_up_to(encoder, len(self._interfaces))
+            self.flush()
+            self._over = True
+            if self._descriptor > 2:
+                os.close(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def abandon(self) -> None:
+        """Close after something went wrong: what was written stays, cut where its last whole record ends."""
+        if self._over:
+            return
+        self._over = True
+        if self._descriptor < 0:
+            return
+        try:
+            if self._regular:
+                os.ftruncate(self._descriptor, self.committed_bytes)
+        finally:
+            if self._descriptor > 2:
+                os.close(self._descriptor)
+
+    def _open(self, outgoing: Outgoing | None) -> Encoder:
+        """Open and empty the file, write its header."""
+        if self.path == "-":
+            self._descriptor = 1
+        else:
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        if self.path == "-" and self._regular:
+            self._base = os.lseek(1, 0, os.SEEK_END if _appends(1) else os.SEEK_CUR)
+        form, pcapng = self._form, self.shape.pcapng
+        source_digits = form.resolution if form.family == "pcap" else 9
+        same_family = (form.family == "pcapng") == pcapng
+        compressed = bool(self.shape.compression)
+        self._encoder = Encoder(
+            self._descriptor,
+            pcapng,
+            source_digits,
+            (RECORD_EPB if pcapng else RECORD_PCAP) if same_family else RECORD_NONE,
+            source_digits,
+            _compressor(self.shape.compression) if compressed else None,
+            MEMBER_BYTES if compressed else STAGING_BYTES,
+            MEMBER_BYTES if compressed else DIRECT_BYTES,
+        )
+        self._encoder.stage(_headers.section_block(form) if pcapng else self._pcap_header(outgoing, source_digits))
+        self._encoder.flush()
+        self._committed()
+        return self._encoder
+
+    def _pcap_header(self, outgoing: Outgoing | None, digits: int) -> bytes:
+        """The header for the link type of the first packet's interface."""
+        first = first_not_accepted(outgoing, self._accepted) if outgoing is not None else -1
+        interfaces = self._interfaces
+        interface = interfaces[max(first, 0)] if interfaces else Interface(1)
+        self._link_type = interface.link_type
+        snap_length = interface.snap_length if self._form.family == "pcap" else 0
+        return _headers.pcap_file_header(digits, interface.link_type, snap_length, interface.fcs_length)
+
+    def _check_link_types(self, outgoing: Outgoing) -> None:
+        while (interface := first_not_accepted(outgoing, self._accepted)) >= 0:
+            link_type = self._interfaces[interface].link_type
+            if link_type != self._link_type:
+                raise SinkError(
+                    f"cannot write {self.name}: packets of link types {self._link_type} and {link_type} cannot share "
+                    "one pcap file; write .pcapng instead"
+                )
+            self._accepted[interface] = 1
+
+    def _describe(self, encoder: Encoder, outgoing: Outgoing) -> None:
+        """Interface blocks up to the highest interface of these packets: they depend on nothing but the packets."""
+        if self._described < len(self._interfaces):
+            self._describe_up_to(encoder, highest_interface(outgoing) + 1)
+
+    def _describe_up_to(self, encoder: Encoder, count: int) -> None:
+        for number in range(self._described, count):
+            interface = self._interfaces[number]
+            encoder.stage(_headers.interface_block(interface))
+            encoder.set_tick(number, 10 ** max(0, 9 - interface.resolution))
+        self._described = max(self._described, count)
+
+    def _committed(self) -> None:
+        self._drained_s = time.monotonic()
+        if self._on_commit is not None:
+            self._on_commit(self.committed_bytes)
+
+    def _failed(self, error: OSError) -> SinkError:
+        """Cut the file where its last whole record ends, and close it."""
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            self.abandon()
+        if isinstance(error, BrokenPipeError):
+            return SinkError(f"cannot write {self.name}: its reader has closed it")
+        kept = "; what was written before is whole" if self._regular and self.committed_bytes else ""
+        return SinkError(f"cannot write {self.name}: {_words(error)}{kept}")
+
+
+def _compressor(compression: str) -> Callable[[memoryview], bytes]:
+    """bytes-like -> one complete gzip member, zstd frame or lz4 frame."""
+    if compression == ".gz":
+
+        def gzip_member(data: memoryview) -> bytes:
+            member = zlib.compressobj(6, zlib.DEFLATED, 31)
+            return member.compress(data) + member.flush()
+
+        return gzip_member
+    if compression == ".zst":
+        import zstandard
+
+        return zstandard.ZstdCompressor(level=3, write_checksum=True, write_content_size=True).compress  # type: ignore[no-any-return]
+    import lz4.frame
+
+    return lambda data: lz4.frame.compress(data, content_checksum=True)  # type: ignore[no-any-return]
+
+
+def _appends(descriptor: int) -> bool:
+    import fcntl
+
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
