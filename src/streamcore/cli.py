@@ -101,6 +101,7 @@ def add_worker(worker: argparse.ArgumentParser) -> None:
     worker.add_argument("--connect", metavar="tcp://HOST:PORT", required=True, help="where the pipeline listens")
     worker.add_argument("--key", metavar="FILE", required=True, help="this worker's key (.key_secret)")
     worker.add_argument("--server-key", metavar="FILE", required=True, help="the pipeline's public key (.key)")
+    worker.add_argument("--join-s", type=float, metavar="T", default=30.0, help="how long to wait to be let in (default: %(default)s)")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -223,7 +224,7 @@ def demo(told: argparse.Namespace) -> int:
 def worker(told: argparse.Namespace) -> int:
     from streamcore.remote_worker import RemoteWorker
 
-    done = RemoteWorker(told.connect, told.key, told.server_key).run()
+    done = RemoteWorker(told.connect, told.key, told.server_key, told.join_s).run()
     print(f"streamcore: done, {done} segments", file=sys.stderr)
     return 0
 
