@@ -19,8 +19,11 @@ MODULES = [
     "streamcore.packets",
     "streamcore.parse._columns",
     "streamcore.parse._headers",
-    "streamcore.service._gather",
     "streamcore.segment._segmenter",
+    "streamcore.service._address_table",
+    "streamcore.service._address_walk",
+    "streamcore.service._anonymise",
+    "streamcore.service._gather",
     "streamcore.sink._encode",
     "streamcore.source._records",
 ]
