@@ -131,6 +131,10 @@ class CaptureSource:
                 os.close(self._descriptor)
             self._descriptor = -1
 
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) > 0:  # left in the middle without close: the file at least is closed
+            os.close(self._descriptor)
+
     def __enter__(self) -> CaptureSource:
         return self
 
