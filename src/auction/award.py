@@ -6,7 +6,7 @@ Here live the result and its explanation. How it is decided stands in formats, h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -71,6 +71,34 @@ class Award(msgspec.Struct, frozen=True, kw_only=True):
     def runners_up(self) -> tuple[Standing, ...]:
         """The losing bids that are within the reserve, best first."""
         return tuple(standing for standing in self.standings if standing.outcome == "lost")
+
+
+def conclude(
+    announcement: Announcement,
+    seed: bytes,
+    winners: Sequence[Winning],
+    standings: Sequence[Standing],
+    *,
+    newcomers_only: bool = False,
+    tie_drawn: bool = False,
+    unit_price: int | None = None,
+    gap_ppm: int = 0,
+) -> Award:
+    """The award of an announced auction, with what the announcement says already."""
+    return Award(
+        auction=announcement.auction,
+        format=announcement.format,
+        direction=announcement.direction,
+        currency=announcement.currency,
+        reserve=announcement.reserve,
+        seed=seed.hex(),
+        winners=tuple(winners),
+        standings=tuple(standings),
+        newcomers_only=newcomers_only,
+        tie_drawn=tie_drawn,
+        unit_price=unit_price,
+        gap_ppm=gap_ppm,
+    )
 
 
 class Draw:

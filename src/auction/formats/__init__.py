@@ -12,7 +12,11 @@ from typing import Protocol
 from auction.award import Award
 from auction.bid import Announcement, Bid, Ratings
 from auction.errors import BadValue
+from auction.formats.dutch import dutch
+from auction.formats.open_bidding import open_bidding
 from auction.formats.scored import first_price, first_score, second_price, second_score
+from auction.formats.spot import spot
+from auction.formats.uniform_price import uniform_price
 
 
 class Format(Protocol):
@@ -27,6 +31,10 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "first_score": first_score,
         "first_price": first_price,
         "second_price": second_price,
+        "open": open_bidding,
+        "dutch": dutch,
+        "uniform_price": uniform_price,
+        "spot": spot,
     }
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, latest_of_each, price_only
+from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, latest_of_each, price_only
 from auction.bid import Announcement, Bid, Ratings, quality_value
 from auction.money import AMOUNT_MAX, PPM
 
@@ -70,18 +70,7 @@ def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, se
     standings += [
         Standing(bid.bid, bid.bidder, bid.price, value, score, "not_considered") for score, value, bid in aside
     ]
-    return Award(
-        auction=announcement.auction,
-        format=announcement.format,
-        direction=announcement.direction,
-        currency=announcement.currency,
-        reserve=announcement.reserve,
-        seed=seed.hex(),
-        winners=winners,
-        standings=tuple(standings),
-        newcomers_only=newcomers_only,
-        tie_drawn=tie_drawn,
-    )
+    return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
 
 
 def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) -> tuple[list[Row], list[Row]]:

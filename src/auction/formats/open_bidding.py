@@ -1,0 +1,137 @@
+"""Open bidding with proxies and a soft close: descending where providers bid, ascending where recipients do. Pure.
+
+Each bid has a limit, up to which the moderator bids for it by the increment, and no further than it must. The leader
+keeps the lead on an equal limit, so the moderator's sequence breaks ties here and the seed is not used. The leader's
+limit is never told, not even after the close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, price_only
+from auction.bid import Announcement, Bid, Ratings
+from auction.errors import AuctionError, BadValue, TooLate, WrongState
+from auction.money import AMOUNT_MAX
+
+
+class OpenState(msgspec.Struct, frozen=True, kw_only=True):
+    """The open bidding after some bids: who leads, the standing price, the leader's secret limit, when it closes."""
+
+    closes_ms: int
+    extensions: int = 0
+    leader: Bid | None = None
+    price: int = 0
+    limit: int = 0
+
+
+def begin(announcement: Announcement) -> OpenState:
+    """The bidding before the first bid."""
+    return OpenState(closes_ms=announcement.closing.closes_ms)
+
+
+def next_price(announcement: Announcement, state: OpenState) -> int | None:
+    """The least good price at which a new bid is taken: one increment past the standing price, or the reserve before
+    the first bid; None where no amount can better what stands."""
+    if state.leader is None:
+        return announcement.reserve
+    price = state.price + announcement.sign * announcement.increment
+    return price if 0 <= price <= AMOUNT_MAX else None
+
+
+def step(announcement: Announcement, state: OpenState, bid: Bid) -> OpenState:
+    """Take in one bid and return what stands then.
+
+    Raises TooLate at or after the close, WrongState before the opening, BadValue for a bid that is not good enough.
+    """
+    sign, closing = announcement.sign, announcement.closing
+    if bid.placed_ms >= state.closes_ms:
+        raise TooLate(f"bid {bid.bid} came at {bid.placed_ms} ms, the bidding closed at {state.closes_ms} ms")
+    if bid.placed_ms < closing.opens_ms:
+        raise WrongState(f"the bidding opens at {closing.opens_ms} ms")
+    offered, limit = _offered_and_limit(announcement, bid)
+    leader = state.leader
+    if leader is not None and leader.bidder == bid.bidder:
+        if limit <= sign * state.limit:
+            raise BadValue("the leader can only better its limit")
+        led = msgspec.structs.replace(state, leader=bid, limit=sign * limit)
+        return _extended(announcement, led, bid.placed_ms)
+    if leader is None:
+        led = msgspec.structs.replace(state, leader=bid, price=sign * offered, limit=sign * limit)
+        return _extended(announcement, led, bid.placed_ms)
+    standing, increment = sign * state.price, announcement.increment
+    if limit < standing + increment:
+        raise BadValue(f"bid {bid.bid} does not better the standing price {state.price} by {increment}")
+    leaders_limit = sign * state.limit
+    if limit > leaders_limit:
+        # Just enough to beat the old leader, or what the bidder offered of its own accord, within its limit.
+        price = min(limit, max(leaders_limit + increment, offered))
+        led = msgspec.structs.replace(state, leader=bid, price=sign * price, limit=sign * limit)
+    else:
+        price = min(leaders_limit, limit + increment)
+        led = msgspec.structs.replace(state, price=sign * price)
+    return _extended(announcement, led, bid.placed_ms)
+
+
+def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
+    """The bid's signed opening price, moved into the reserve if its limit allows, and its signed limit."""
+    sign = announcement.sign
+    offered = sign * bid.price
+    limit = offered if bid.limit is None else sign * bid.limit
+    if limit < offered:
+        raise BadValue(f"the limit of bid {bid.bid} is short of its own price")
+    bound = sign * announcement.reserve
+    if limit < bound:
+        raise BadValue(f"bid {bid.bid} is beyond the reserve of {announcement.reserve}")
+    return max(offered, bound), limit
+
+
+def _extended(announcement: Announcement, state: OpenState, placed_ms: int) -> OpenState:
+    """The soft close: a bid shortly before the close moves it, a stated number of times at most."""
+    closing = announcement.closing
+    if state.extensions >= closing.extend_times_max or placed_ms < state.closes_ms - closing.extend_within_ms:
+        return state
+    later = placed_ms + closing.extend_by_ms
+    if later <= state.closes_ms:
+        return state
+    return msgspec.structs.replace(state, closes_ms=later, extensions=state.extensions + 1)
+
+
+def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """Replay the whole bidding in the moderator's sequence: the last leader wins at the standing price.
+
+    Raises BadValue where quality was to weigh, or the seed is another.
+    """
+    price_only(announcement)
+    Draw(announcement, seed)
+    state = begin(announcement)
+    last: dict[str, Bid] = {}
+    refused: list[Standing] = []
+    for bid in check_bids(announcement, bids):
+        try:
+            state = step(announcement, state, bid)
+        except AuctionError as error:
+            signed = announcement.sign * bid.price
+            refused.append(Standing(bid.bid, bid.bidder, bid.price, 0, signed, "refused", None, str(error)))
+        else:
+            last[bid.bidder] = bid
+    if state.leader is None:
+        return conclude(announcement, seed, (), refused)
+    leader = state.leader
+    del last[leader.bidder]
+    standings = [_standing(announcement, leader, state.price, "")]
+    asked = next_price(announcement, state)
+    why = "no better price was possible" if asked is None else f"at the close {asked} was open to it"
+    why += ", and the leader's limit is not told"
+    losers = [_standing(announcement, bid, bid.price if bid.limit is None else bid.limit, why) for bid in last.values()]
+    losers.sort(key=lambda standing: -standing.score)
+    winning = Winning(bid=leader.bid, bidder=leader.bidder, price=state.price)
+    return conclude(announcement, seed, (winning,), standings + losers + refused)
+
+
+def _standing(announcement: Announcement, bid: Bid, reached: int, why: str) -> Standing:
+    """Where a bid stood at the close: a loser at its limit, which the bidding has passed; the leader at the price."""
+    outcome: Outcome = "lost" if why else "won"
+    return Standing(bid.bid, bid.bidder, reached, 0, announcement.sign * reached, outcome, None, why)

@@ -1,0 +1,98 @@
+"""The spot award: at once, from standing firm offers, before a deadline. Pure; takes no I/O and no lock.
+
+The offers are firm at their own price, so the best score wins and is paid what it offered for the units needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from auction.award import Award, Draw, Outcome, Standing, Winning, conclude
+from auction.bid import Announcement, Bid, Ratings, StandingOffer, quality_value
+from auction.errors import BadValue, TooLate
+from auction.formats.scored import first_score
+from auction.money import AMOUNT_MAX
+
+Row = tuple[int, int, int, StandingOffer]  # cost (price less quality value), quality value, price, offer
+
+
+def spot(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """The same rule for bids that were made for this very need: first score."""
+    return first_score(announcement, bids, ratings, seed)
+
+
+def spot_award(
+    announcement: Announcement, offers: Iterable[StandingOffer], ratings: Ratings, seed: bytes, now_ms: int
+) -> Award:
+    """Award `quantity` units of the announced service, rate, window and region from standing offers.
+
+    The reserve is for all units. Offers that are over, elsewhere, too small or in another currency are `refused` in the
+    award with the reason. `now_ms` is the moderator's time. Raises TooLate from the close (the deadline of the answer)
+    on, and BadValue where recipients were to bid.
+    """
+    if announcement.direction != "provide":
+        raise BadValue("standing offers are offers to provide")
+    if now_ms >= announcement.closing.closes_ms:
+        raise TooLate(f"the answer was due before {announcement.closing.closes_ms} ms, now it is {now_ms} ms")
+    draw = Draw(announcement, seed)
+    weights, quantity, reserve = announcement.quality, announcement.quantity, announcement.reserve
+    weighs = bool(weights.opinion or weights.evidence)
+    fit: list[Row] = []
+    beyond: list[Row] = []
+    unfit: list[Standing] = []
+    for offer in offers:
+        price = offer.unit_price * quantity
+        value = quality_value(weights, ratings.get(offer.provider)) if weighs else 0
+        why = _misfit(announcement, offer, now_ms)
+        if why:
+            unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
+        else:
+            (fit if price <= reserve else beyond).append((price - value, value, price, offer))
+    fit.sort(key=_cost)
+    if len({row[0] for row in fit}) != len(fit):
+        fit.sort(key=lambda row: (row[0], draw.of(row[3].offer)))
+    if not fit:
+        return conclude(announcement, seed, (), _losing(beyond, "beyond_reserve", None, reserve, draw) + unfit)
+    cost, value, price, offer = fit[0]
+    standings = [Standing(offer.offer, offer.provider, price, value, -cost, "won")]
+    standings += _losing(fit[1:], "lost", fit[0], reserve, draw)
+    standings += _losing(beyond, "beyond_reserve", fit[0], reserve, draw)
+    winning = Winning(bid=offer.offer, bidder=offer.provider, price=price, quantity=quantity)
+    tie_drawn = len(fit) > 1 and fit[1][0] == cost
+    return conclude(announcement, seed, (winning,), standings + unfit, tie_drawn=tie_drawn)
+
+
+def _cost(row: Row) -> int:
+    return row[0]
+
+
+def _losing(rows: list[Row], outcome: Outcome, best: Row | None, reserve: int, draw: Draw) -> list[Standing]:
+    """Standings of offers that did not win, with the price for all units that would have."""
+    best_draw = draw.of(best[3].offer) if best else b""
+    standings = []
+    for cost, value, price, offer in rows:
+        needed = reserve
+        if best:
+            needed = min(reserve, best[0] + value - (best_draw < draw.of(offer.offer)))
+        reachable = needed if needed >= 0 else None
+        standings.append(Standing(offer.offer, offer.provider, price, value, -cost, outcome, reachable))
+    return standings
+
+
+def _misfit(announcement: Announcement, offer: StandingOffer, now_ms: int) -> str:
+    """Why an offer cannot serve the need, or nothing."""
+    if offer.service != announcement.service:
+        return "it is for another service"
+    if offer.currency != announcement.currency:
+        return "it is in another currency"
+    if offer.valid_until_ms <= now_ms:
+        return "it is over"
+    if offer.quantity < announcement.quantity or offer.rate_bps_max < announcement.rate_bps:
+        return "it is too small"
+    if offer.available_from_ms > announcement.starts_ms or offer.available_until_ms < announcement.ends_ms:
+        return "it is for another time"
+    if offer.region and announcement.region and offer.region != announcement.region:
+        return "it is for another region"
+    if offer.unit_price * announcement.quantity > AMOUNT_MAX:
+        return "its price is out of bounds"
+    return ""

@@ -1,0 +1,68 @@
+"""The uniform price for many equal units: the best prices get the units, and one price holds for all of them. Pure.
+
+The price is that of the best unit that lost, or the reserve where none lost. That is truthful for bidders who want one
+unit each; who bids for several may gain by asking for fewer (Ausubel and Cramton 2002), and no more is said of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, latest_of_each, price_only
+from auction.bid import Announcement, Bid, Ratings
+from auction.formats.scored import Row, rank
+from auction.money import AMOUNT_MAX, check_amount
+
+
+def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
+    """Fill `quantity` units from the best price on; the last winner may get a part of what it bid for.
+
+    Bids and reserve are for one unit each. Raises BadAmount where the whole could exceed the bounds, BadValue
+    where quality was to weigh or the seed is another.
+    """
+    price_only(announcement)
+    draw = Draw(announcement, seed)
+    sign = announcement.sign
+    check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
+    rows: list[Row] = []
+    beyond: list[Row] = []
+    for bid in latest_of_each(check_bids(announcement, bids)):
+        check_amount(bid.price * bid.quantity, f"bid {bid.bid} for all its units")
+        signed = sign * bid.price
+        (rows if signed >= sign * announcement.reserve else beyond).append((signed, 0, bid))
+    rank(rows, draw)
+    rank(beyond, draw)
+    left = announcement.quantity
+    best_lost: int | None = None
+    filled: list[tuple[Row, int]] = []
+    for row in rows:
+        units = min(left, row[2].quantity)
+        left -= units
+        filled.append((row, units))
+        if best_lost is None and units < row[2].quantity:
+            best_lost = row[2].price
+    price = announcement.reserve if best_lost is None else best_lost
+    last_served = next((row for row, units in reversed(filled) if units), None) if left == 0 else None
+    winners: list[Winning] = []
+    standings: list[Standing] = []
+    for row, units in filled:
+        bid = row[2]
+        if units:
+            winners.append(Winning(bid=bid.bid, bidder=bid.bidder, price=price * units, quantity=units))
+            standings.append(Standing(bid.bid, bid.bidder, bid.price, 0, row[0], "won"))
+        else:
+            standings.append(_losing(announcement, row, "lost", last_served, draw))
+    standings += [_losing(announcement, row, "beyond_reserve", last_served, draw) for row in beyond]
+    tie_drawn = any(row[0] == last_served[0] and not units for row, units in filled) if last_served else False
+    return conclude(announcement, seed, winners, standings, unit_price=price if winners else None, tie_drawn=tie_drawn)
+
+
+def _losing(announcement: Announcement, row: Row, outcome: Outcome, last_served: Row | None, draw: Draw) -> Standing:
+    """A bid without a unit: it needed to come before who got the last unit, or the reserve if some are left."""
+    sign = announcement.sign
+    score, _, bid = row
+    signed = sign * announcement.reserve
+    if last_served is not None:
+        signed = max(signed, last_served[0] + (draw.of(last_served[2].bid) < draw.of(bid.bid)))
+    needed = sign * signed
+    return Standing(bid.bid, bid.bidder, bid.price, 0, score, outcome, needed if 0 <= needed <= AMOUNT_MAX else None)
