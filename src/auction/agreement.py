@@ -64,6 +64,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     topped_up_by: str = ""
     delivered_ppm: int = 0
     failed: bool = False
+    measured: bool = False
 
 
 class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,9 +91,11 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
     charged: int = 0
     refunded: int = 0
     charged_back: bool = False
+    sponsor: str = ""  # the group that pays in place of the recipient
     processor_reference: str = ""
     prime: str = ""  # the agreement that this one is a subcontract of
     depth: int = 0
+    recourse: int = 0  # what its bond made good to the prime provider
     finished_ms: int = 0
     minimum_bps: int | None = None
     maximum_bps: int | None = None

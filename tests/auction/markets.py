@@ -40,6 +40,9 @@ def market(
     moderator.deposit("rita", 1_000_000, "EUR")
     for number in range(providers):
         moderator.register(f"p{number}", "provider", capacity_bps=10_000)
+        moderator.deposit(f"p{number}", 100_000, "EUR")
+        moderator.post_bond(f"p{number}", 100_000, "EUR")
+    moderator.register("phone", "device", belongs_to="rita")
     return moderator, clock
 
 

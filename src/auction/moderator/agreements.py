@@ -17,7 +17,7 @@ from auction.agreement import (
 )
 from auction.block import Block
 from auction.errors import BadValue, NoAward, NotAllowed, WrongState
-from auction.ledger import bond, funds, held, held_bond, topped_up
+from auction.ledger import bond, card, funds, held, held_bond, topped_up
 from auction.moderator.auctions import AuctionCommands
 from auction.moderator.records import Measured
 from auction.moderator.state import Draft
@@ -92,13 +92,18 @@ class AgreementCommands(AuctionCommands):
         return agreed
 
     def _check_payer(self, draft: Draft, agreement: Agreement) -> None:
-        """A place for what ratings demand of a recipient."""
+        raise NotImplementedError  # ratings stand in `ratings`
+
+    def _open_exchange(self, draft: Draft, agreement: Agreement) -> None:
+        raise NotImplementedError  # ratings stand in `ratings`
 
     def _start(self, draft: Draft, name: str) -> Agreement:
         agreement = draft.agreement(name)
         state = next_state(agreement.state, "start")
         if draft.at_ms >= agreement.ends_ms:
             raise WrongState("the window of this agreement is over")
+        if f"{name}/void" in draft.state.pending_payments:
+            raise WrongState(f"{name} is being cancelled")
         started = msgspec.structs.replace(agreement, state=state)
         draft.put("agreement", name, started)
         return started
@@ -123,7 +128,7 @@ class AgreementCommands(AuctionCommands):
             signature=signed.signature if signed else b"",
         )
         draft.put("delivery", measured.id, measured)
-        leg = msgspec.structs.replace(agreement.legs[-1], delivered_ppm=delivered_ppm)
+        leg = msgspec.structs.replace(agreement.legs[-1], delivered_ppm=delivered_ppm, measured=True)
         delivered = msgspec.structs.replace(agreement, state=state, legs=(*agreement.legs[:-1], leg))
         draft.put("agreement", name, delivered)
         return measured
@@ -152,6 +157,8 @@ class AgreementCommands(AuctionCommands):
         agreement = draft.agreement(name)
         next_state(agreement.state, "replace")
         block = draft.block(agreement.block)
+        if block.state == "split":
+            raise NoAward(f"the block of {name} has been split and passed on: nobody can take it over whole")
         why = "no runner-up is armed"
         for runner in agreement.runners_up:
             reason = self._why_unable(draft, agreement, runner, block)
@@ -162,7 +169,7 @@ class AgreementCommands(AuctionCommands):
         raise NoAward(f"nobody can take over {name}: {why}")
 
     def _why_unable(self, draft: Draft, agreement: Agreement, runner: Runner, block: Block) -> str:
-        needed_bond = draft.auction(agreement.auction).announcement.bond
+        needed_bond = self._bond_needed(draft, draft.auction(agreement.auction), runner.provider)
         if draft.balance(bond(runner.provider)) < needed_bond:
             return "its bond is gone"
         rest = self._rest_of(draft, agreement, block)
@@ -171,7 +178,7 @@ class AgreementCommands(AuctionCommands):
         peak = draft.committed_peak(runner.provider, rest)
         if peak + rest.committed_bps > draft.party(runner.provider).capacity_bps:
             return "its capacity is taken"
-        if agreement.prime and self._is_in_chain(draft, agreement.prime, runner.provider):
+        if agreement.prime and not self._is_allowed_in_chain(draft, agreement.prime, runner.provider):
             return "it is in the chain already"
         try:
             replace_provider(agreement, runner, draft.at_ms, needed_bond)
@@ -179,14 +186,8 @@ class AgreementCommands(AuctionCommands):
             return str(reason)
         return ""
 
-    @staticmethod
-    def _is_in_chain(draft: Draft, prime: str, provider: str) -> bool:
-        while prime:
-            agreement = draft.agreement(prime)
-            if provider in (agreement.provider, agreement.recipient):
-                return True
-            prime = agreement.prime
-        return False
+    def _is_allowed_in_chain(self, draft: Draft, prime: str, bidder: str) -> bool:
+        raise NotImplementedError  # stands in `subcontracts`
 
     @staticmethod
     def _rest_of(draft: Draft, agreement: Agreement, block: Block) -> Block | None:
@@ -195,7 +196,7 @@ class AgreementCommands(AuctionCommands):
 
     def _take_over(self, draft: Draft, agreement: Agreement, runner: Runner, block: Block) -> Agreement:
         name = agreement.id
-        needed_bond = draft.auction(agreement.auction).announcement.bond
+        needed_bond = self._bond_needed(draft, draft.auction(agreement.auction), runner.provider)
         decided = replace_provider(agreement, runner, draft.at_ms, needed_bond)
         draft.transfer(held_bond(name), topped_up(name), decided.difference)
         if agreement.bond_of:
@@ -226,15 +227,41 @@ class AgreementCommands(AuctionCommands):
 
     def _cancel(self, draft: Draft, name: str) -> Agreement:
         agreement = draft.agreement(name)
-        cancelled = msgspec.structs.replace(agreement, state=next_state(agreement.state, "cancel"), held=0)
         if agreement.method != PREPAID:
-            raise WrongState(f"{name} is paid by {agreement.method}: see `void`")
+            raise WrongState(f"{name} is paid by {agreement.method}")
+        return self._give_up(draft, agreement)
+
+    def _give_up(self, draft: Draft, agreement: Agreement) -> Agreement:
+        cancelled = msgspec.structs.replace(agreement, state=next_state(agreement.state, "cancel"), held=0)
         self._return_bond(draft, agreement)
-        draft.transfer(held(name), funds(agreement.recipient), agreement.held)
-        block = draft.block(agreement.block)
-        draft.put("block", block.id, msgspec.structs.replace(block, state="void"))
-        draft.put("agreement", name, cancelled)
+        draft.transfer(held(agreement.id), self._payer_account(agreement), agreement.held)
+        self._void_block(draft, agreement)
+        draft.put("agreement", agreement.id, cancelled)
         return cancelled
+
+    def _lapse(self, draft: Draft, agreement: Agreement) -> Agreement:
+        """The payment was not authorised: the block is free again, and so is the bond."""
+        lapsed = msgspec.structs.replace(agreement, state=next_state(agreement.state, "lapse"))
+        if agreement.bond_of:
+            draft.transfer(held_bond(agreement.id), bond(agreement.bond_of), draft.balance(held_bond(agreement.id)))
+        self._void_block(draft, agreement)
+        draft.put("agreement", agreement.id, lapsed)
+        return lapsed
+
+    @staticmethod
+    def _void_block(draft: Draft, agreement: Agreement) -> None:
+        """A block that was made for this agreement is no more; one that was sold goes back to its seller."""
+        block = draft.block(agreement.block)
+        if draft.auction(agreement.auction).block is not None:
+            draft.put("block", block.id, msgspec.structs.replace(block, state="void"))
+            return
+        state = "free" if agreement.provider == block.provider else "sold"
+        draft.put("block", block.id, msgspec.structs.replace(block, holder=agreement.provider, state=state))
+
+    @staticmethod
+    def _payer_account(agreement: Agreement) -> str:
+        """Where what is not charged goes back to."""
+        return funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
 
     def _return_bond(self, draft: Draft, agreement: Agreement) -> None:
         if agreement.bond_of:
@@ -248,19 +275,21 @@ class AgreementCommands(AuctionCommands):
         return self._settle(draft, agreement, state)
 
     def _settle(self, draft: Draft, agreement: Agreement, state: str) -> Agreement:
-        """Pays each leg what is owed, tops up from the failed provider's bond, and gives back the rest of all."""
+        """Pays each leg what is owed, tops up from the failed provider's bond, and gives back the rest of all. Where
+        the payment was declined nothing is owed any more, and all goes back."""
         name = agreement.id
         charged = 0
         for leg in agreement.legs:
-            amount = owed(leg)
+            amount = owed(leg) if state == "charged" else 0
             draft.transfer(held(name), funds(leg.provider), amount)
             charged += amount
             if leg.topped_up:
-                extra = topped_up_owed(leg)
+                extra = topped_up_owed(leg) if state == "charged" else 0
                 draft.transfer(topped_up(name), funds(leg.provider), extra)
                 draft.transfer(topped_up(name), bond(leg.topped_up_by), leg.topped_up - extra)
-        draft.transfer(held(name), funds(agreement.recipient), agreement.held - charged)
+        draft.transfer(held(name), self._payer_account(agreement), agreement.held - charged)
         self._return_bond(draft, agreement)
         settled = msgspec.structs.replace(agreement, state=state, charged=charged, held=0)
         draft.put("agreement", name, settled)
+        self._open_exchange(draft, settled)
         return settled

@@ -29,9 +29,17 @@ class Awarding(PartyCommands):
                 bids.append(one.bid)
         ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
         award = decide_award(record.announcement, bids, ratings, bytes.fromhex(record.seed))
+        return self._conclude(draft, record, award, tuple(excluded))
+
+    def _award(self, draft: Draft, record: Auction, award: Award) -> list[str]:
+        """Takes an award that was decided elsewhere; returns the names of the agreements."""
+        self._conclude(draft, record, award, ())
+        return [name for kind, name in draft.changes if kind == "agreement"]
+
+    def _conclude(self, draft: Draft, record: Auction, award: Award, excluded: tuple[tuple[str, str], ...]) -> Auction:
         state = next_state(record.state, "fail" if award.failed else "close")
         closed = msgspec.structs.replace(
-            record, state=state, award=award, excluded=tuple(excluded), due_ms=0, closed_sequence=draft.sequence
+            record, state=state, award=award, excluded=excluded, due_ms=0, closed_sequence=draft.sequence
         )
         draft.put("auction", record.id, closed)
         if award.failed:
@@ -44,13 +52,17 @@ class Awarding(PartyCommands):
     def _why_excluded(self, draft: Draft, record: Auction, bidder: str) -> str:
         """What a bidder has lost since it bid: its capacity went elsewhere, or its bond."""
         announcement = record.announcement
-        if announcement.bond and draft.balance(bond(bidder)) < announcement.bond:
+        needed = self._bond_needed(draft, record, bidder)
+        if needed and draft.balance(bond(bidder)) < needed:
             return "bond"
         if record.block is not None and announcement.quantity == 1:
             peak = draft.committed_peak(bidder, record.block)
             if peak + record.block.committed_bps > draft.party(bidder).capacity_bps:
                 return "capacity"
         return ""
+
+    def _bond_needed(self, draft: Draft, record: Auction, bidder: str) -> int:
+        raise NotImplementedError  # newcomers' bonds stand in `ratings`
 
     def _free_block(self, draft: Draft, record: Auction) -> None:
         block = draft.block(record.announcement.block)
@@ -69,7 +81,8 @@ class Awarding(PartyCommands):
             name = draft.new_id("agreement")
             provider = winning.bidder if is_providing else record.announcer
             recipient = record.announcer if is_providing else winning.bidder
-            draft.transfer(bond(winning.bidder), held_bond(name), announcement.bond)
+            needed_bond = self._bond_needed(draft, record, winning.bidder)
+            draft.transfer(bond(winning.bidder), held_bond(name), needed_bond)
             agreement = Agreement(
                 id=name,
                 auction=record.id,
@@ -82,8 +95,8 @@ class Awarding(PartyCommands):
                 starts_ms=block.starts_ms,
                 ends_ms=block.ends_ms,
                 runners_up=runners if is_providing else (),
-                bond=announcement.bond,
-                bond_of=winning.bidder if announcement.bond else "",
+                bond=needed_bond,
+                bond_of=winning.bidder if needed_bond else "",
                 method=record.method,
                 source=record.source,
                 prime=record.prime,

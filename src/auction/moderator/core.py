@@ -63,7 +63,7 @@ class Core:
 
     def _load(self) -> None:
         """The state as the fold of the whole journal, whose chain is verified on the way."""
-        state = State()
+        state = State(self.config.rating)
         self._answers: dict[str, tuple[bytes, bytes]] = {}
         self._hash = FIRST_HASH
         for entry in verify_chain(self.store.entries()):
@@ -83,6 +83,7 @@ class Core:
         arguments: Any,
         decide: Callable[[Draft], Answer],
         answer_type: Any,
+        wait: bool = True,
     ) -> Answer:
         """Decides, journals, commits and answers. The answer to a key that came before is the one that it got then."""
         request = b""
@@ -106,7 +107,7 @@ class Core:
                     known = None
                     answer, waiting = self._decide(command, "", b"", decide)
             try:
-                if self._grouped:
+                if self._grouped or not wait:
                     return answer
                 if waiting is not None:
                     self._commit(waiting)
@@ -200,6 +201,11 @@ class Core:
                 last = self._waiting[-1] if self._waiting else None
             if last is not None and not self._grouped:
                 self._commit(last)
+
+    def flush(self) -> None:
+        """Makes durable what was answered without waiting."""
+        if not self._is_durable():
+            raise StoreFailed("what was answered without waiting could not be written, and is undone")
 
     def tick(self) -> int:
         """Lets come about what time has brought: closes, lapses, reveals. Every command does so before it is decided;

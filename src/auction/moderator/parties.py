@@ -55,11 +55,9 @@ class PartyCommands(Core):
         hashed = token_hash(token)
 
         def decide(draft: Draft) -> str:
-            name = check_id(party)
+            name = e164(party) if kind == "number" else check_id(party)
             if kind not in KINDS:
                 raise BadValue(f"a party is one of {', '.join(KINDS)}")
-            if kind == "number":
-                name = e164(party)
             _check_place(draft, kind, belongs_to)
             record = Party(
                 id=name,

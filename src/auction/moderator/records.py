@@ -13,7 +13,10 @@ from auction.agreement import Agreement
 from auction.award import Award
 from auction.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.block import Block
+from auction.formats.commit_reveal import Commitment
+from auction.formats.open_bidding import OpenState
 from auction.party import Party
+from auction.rating import Exchange
 
 
 class Nonce(msgspec.Struct, frozen=True):
@@ -54,14 +57,11 @@ class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True):
     signature: bytes = b""
 
 
-class Commitment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sealed commitment. `bond` is held until its bid is revealed, and forfeited where it is not."""
 
-    id: str
-    auction: str
-    bidder: str
-    commitment: str
-    sequence: int
+    id: str  # auction/bidder
+    commitment: Commitment
     bond: int = 0
     revealed: str = ""
     forfeited: bool = False
@@ -80,23 +80,14 @@ class Measured(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     signature: bytes = b""
 
 
-class Rated(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One side's yes or no about the other, tied to one finished agreement; hidden until both are in or `reveal_ms`."""
+class Revealed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """That the two opinions about an agreement have come into the open. `value` is what the deal weighs: what was
+    paid, less what has flowed back in circles."""
 
-    id: str
     agreement: str
     service: str
-    rater: str
-    rated: str
-    side: str  # "service" (by the recipient) or "payment" (by the provider)
-    satisfied: bool
-    remark: str = ""
-    device: str = ""
-    evidence: tuple[str, ...] = ()
-    value: int = 0
-    reveal_ms: int = 0
-    rated_ms: int = 0
-    revealed: bool = False
+    value: int
+    at_ms: int
 
 
 class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -140,10 +131,12 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "block": Block,
     "auction": Auction,
     "bid": PlacedBid,
-    "commitment": Commitment,
+    "commitment": Committed,
+    "bidding": OpenState,
     "agreement": Agreement,
     "delivery": Measured,
-    "rating": Rated,
+    "exchange": Exchange,
+    "revealed": Revealed,
     "offer": StandingOffer,
     "payment": PaymentRequest,
     "shares": BlockShares,

@@ -1,21 +1,116 @@
-"""Ratings as they are shown: kept up as the fold of revealed ratings and measured deliveries, and read as of any entry.
+"""What is known of each party: kept up as the fold of deals and revealed opinions, and read as of any entry.
 
-The arithmetic stands in `auction.rating`; here is what counts, and since when.
+The arithmetic stands in `auction.rating`; here is what counts, from when on, and what a deal weighs.
 """
 
 from __future__ import annotations
 
-from auction.agreement import Agreement
+from bisect import bisect_right
+
+import msgspec
+
+from auction.agreement import Agreement, Leg
 from auction.bid import ShownRating
-from auction.moderator.records import Rated
+from auction.circles import without_circles
+from auction.moderator.records import Revealed
+from auction.money import PPM
+from auction.rating import DAY_MS, EMPTY, Exchange, History, Kind, Opinion, RatingRules, Tally, record, show
+
+PAYMENTS = ""  # in place of a service: a recipient pays alike, whatever the service
 
 
 class Reputation:
-    def agreement_changed(self, old: Agreement | None, new: Agreement, sequence: int) -> None:
-        pass
+    """Histories by party and service, with all their versions, so that an auction sees them as they stood when it was
+    announced. Written by the fold alone."""
 
-    def rating_revealed(self, rated: Rated, sequence: int, at_ms: int) -> None:
-        pass
+    def __init__(self, rules: RatingRules) -> None:
+        self.rules = rules
+        self._versions: dict[tuple[str, str], tuple[list[int], list[History]]] = {}
+        self._pairs: dict[tuple[str, str, str, str], Tally] = {}
+        self._paid: dict[tuple[str, str], int] = {}
+        self._payees: set[str] = set()
+        self._shown: dict[tuple[str, str, int, int], ShownRating] = {}
 
-    def shown_at(self, party: str, service: str, sequence: int, at_ms: int) -> ShownRating | None:
-        return None
+    def count_deal(self, agreement: Agreement, sequence: int, at_ms: int) -> None:
+        """A deal is over: what was paid goes into the graph of payments, what was measured counts as evidence."""
+        for leg in agreement.legs:
+            amount = leg.price * leg.delivered_ppm // PPM
+            if amount and agreement.state == "charged":
+                pair = (agreement.recipient, leg.provider)
+                self._paid[pair] = self._paid.get(pair, 0) + amount
+                self._payees.add(leg.provider)
+        day = at_ms // DAY_MS
+        for leg in agreement.legs:
+            self._count_evidence(agreement, leg, day, sequence)
+
+    def _count_evidence(self, agreement: Agreement, leg: Leg, day: int, sequence: int) -> None:
+        if not leg.measured and not leg.failed:
+            return  # nobody measured: no evidence of anything
+        history = self.history(leg.provider, agreement.service)
+        pair = ("evidence", leg.provider, agreement.recipient, agreement.service)
+        value = self.deal_value(agreement.recipient, leg.provider, leg.price)
+        total, with_pair = record(
+            history.evidence, self._pairs.get(pair, EMPTY), leg.delivered_ppm, value, day, self.rules
+        )
+        self._pairs[pair] = with_pair
+        self._put(agreement.service, msgspec.structs.replace(history, evidence=total), sequence)
+
+    def count_opinions(self, exchange: Exchange, revealed: Revealed, sequence: int) -> None:
+        """Both sides' opinions come into the open at once; who said nothing adds to the other's silence."""
+        sides: tuple[tuple[Kind, Opinion | None, str, str, str], ...] = (
+            ("service", exchange.service, exchange.provider, exchange.recipient, revealed.service),
+            ("payment", exchange.payment, exchange.recipient, exchange.provider, PAYMENTS),
+        )
+        for kind, opinion, ratee, rater, service in sides:
+            history = self.history(ratee, service)
+            finished, silent = history.finished + 1, history.silent + (opinion is None)
+            opinions, remarks = history.opinions, history.remarks
+            if opinion is not None:
+                pair = (kind, ratee, rater, service)
+                day = revealed.at_ms // DAY_MS
+                yes_ppm = PPM if opinion.satisfied else 0
+                before = self._pairs.get(pair, EMPTY)
+                opinions, self._pairs[pair] = record(opinions, before, yes_ppm, revealed.value, day, self.rules)
+                if opinion.remark:
+                    remarks = (*remarks[-4:], opinion.remark)
+            changed = msgspec.structs.replace(
+                history, opinions=opinions, finished=finished, silent=silent, remarks=remarks
+            )
+            self._put(service, changed, sequence)
+
+    def deal_value(self, payer: str, payee: str, amount: int) -> int:
+        """What a deal weighs: its amount, less what flowed back to the payer in circles of payments."""
+        if payer not in self._payees:
+            return amount  # nobody ever paid the payer, so no circle leads through it
+        left = without_circles((one, other, paid) for (one, other), paid in self._paid.items())
+        return min(amount, left.get((payer, payee), 0))
+
+    def history(self, party: str, service: str) -> History:
+        """The latest version."""
+        versions = self._versions.get((party, service))
+        return versions[1][-1] if versions else History(party=party)
+
+    def shown_at(self, party: str, service: str, sequence: int, at_ms: int) -> ShownRating:
+        """The rating as it stood before the entry `sequence`. `service` may be PAYMENTS."""
+        history, version = History(party=party), 0
+        versions = self._versions.get((party, service))
+        if versions is not None:
+            version = bisect_right(versions[0], sequence)
+            if version:
+                history = versions[1][version - 1]
+        name = (party, service, version, at_ms // DAY_MS)
+        shown = self._shown.get(name)
+        if shown is None:
+            kind: Kind = "payment" if service == PAYMENTS else "service"
+            if len(self._shown) >= 100_000:
+                self._shown.clear()
+            shown = self._shown[name] = show(history, at_ms // DAY_MS, self.rules, kind)
+        return shown
+
+    def _put(self, service: str, history: History, sequence: int) -> None:
+        sequences, histories = self._versions.setdefault((history.party, service), ([], []))
+        if sequences and sequences[-1] == sequence:
+            histories[-1] = history
+        else:
+            sequences.append(sequence)
+            histories.append(history)

@@ -21,16 +21,17 @@ from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
     BlockShares,
-    Commitment,
+    Committed,
     Group,
     Measured,
     Nonce,
     PaymentRequest,
     PlacedBid,
-    Rated,
+    Revealed,
 )
 from auction.moderator.reputation import Reputation
 from auction.party import Party
+from auction.rating import Exchange, RatingRules
 
 _COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 
@@ -38,15 +39,17 @@ _COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 class State:
     """Everything that the journal says, as of `sequence`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: RatingRules) -> None:
         self.sequence = 0
         self.at_ms = 0
         self.records: dict[str, dict[str, Any]] = {kind: {} for kind in RECORD_TYPES}
         self.ledger = Ledger()
-        self.reputation = Reputation()
+        self.reputation = Reputation(rules)
+        self.payments_by_reference: dict[tuple[str, str], str] = {}
         self.bids_of: dict[str, list[str]] = {}
         self.links_of: dict[str, dict[str, str]] = {}  # auction -> whose interests have bid -> the bidder
         self.agreements_of: dict[str, list[str]] = {}
+        self.agreements_about: dict[str, list[str]] = {}  # block -> agreements made about it
         self.subcontracts_of: dict[str, list[str]] = {}
         self.deliveries_of: dict[str, list[str]] = {}
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
@@ -101,9 +104,9 @@ class State:
             for name in self.records["party"][bid.bidder].interests:
                 links[name] = bid.bidder
 
-    def _index_commitment(self, old: Commitment | None, new: Commitment) -> None:
+    def _index_commitment(self, old: Committed | None, new: Committed) -> None:
         if old is None:
-            self.commitments_of.setdefault(new.auction, []).append(new.id)
+            self.commitments_of.setdefault(new.commitment.auction, []).append(new.id)
 
     def _index_nonce(self, _old: Nonce | None, new: Nonce) -> None:
         self.nonces.add((new.party, new.nonce))
@@ -111,19 +114,26 @@ class State:
     def _index_agreement(self, old: Agreement | None, new: Agreement) -> None:
         if old is None:
             self.agreements_of.setdefault(new.auction, []).append(new.id)
+            self.agreements_about.setdefault(new.block, []).append(new.id)
             if new.prime:
                 self.subcontracts_of.setdefault(new.prime, []).append(new.id)
-        self.reputation.agreement_changed(old, new, self.sequence)
+        if new.processor_reference:
+            self.payments_by_reference[new.method, new.processor_reference] = new.id
+        if new.is_over and (old is None or not old.is_over):
+            self.reputation.count_deal(new, self.sequence, self.at_ms)
 
     def _index_delivery(self, old: Measured | None, new: Measured) -> None:
         if old is None:
             self.deliveries_of.setdefault(new.agreement, []).append(new.id)
 
-    def _index_rating(self, old: Rated | None, new: Rated) -> None:
+    def _index_exchange(self, old: Exchange | None, new: Exchange) -> None:
         if old is None:
-            heapq.heappush(self.due, (new.reveal_ms, "rating", new.id))
-        if new.revealed and (old is None or not old.revealed):
-            self.reputation.rating_revealed(new, self.sequence, self.at_ms)
+            reveal_ms = new.finished_ms + self.reputation.rules.hidden_ms
+            heapq.heappush(self.due, (reveal_ms, "exchange", new.agreement))
+
+    def _index_revealed(self, _old: Revealed | None, new: Revealed) -> None:
+        exchange = self.records["exchange"][new.agreement]
+        self.reputation.count_opinions(exchange, new, self.sequence)
 
     def _index_offer(self, _old: StandingOffer | None, new: StandingOffer) -> None:
         offers = self.offers_of.setdefault(new.service, {})
@@ -152,7 +162,8 @@ _INDEXES: Final[dict[str, Any]] = {
     "nonce": State._index_nonce,
     "agreement": State._index_agreement,
     "delivery": State._index_delivery,
-    "rating": State._index_rating,
+    "exchange": State._index_exchange,
+    "revealed": State._index_revealed,
     "offer": State._index_offer,
     "payment": State._index_payment,
     "group": State._index_group,

@@ -1,0 +1,84 @@
+"""Commit and reveal: bids that not even the moderator can read before the close, and the bond of who does not reveal.
+
+The rules stand in `formats.commit_reveal`; here the commitments are kept and the bonds moved.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.bid import Bid
+from auction.errors import Exists
+from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
+from auction.ledger import bond, funds, held_bond
+from auction.moderator.blocks import BlockCommands
+from auction.moderator.records import Auction, Committed
+from auction.moderator.state import Draft
+from auction.moderator.terms import BidEntry
+from auction.party import Signature
+from auction.signing import commitment_body
+
+
+class SealingCommands(BlockCommands):
+    def commit(
+        self,
+        auction: str,
+        bidder: str,
+        commitment: str,
+        signature: Signature | None = None,
+        *,
+        key: str | None = None,
+    ) -> Commitment:
+        """Binds the bidder to a bid by its hash (`auction.bid.commitment`), and holds the auction's bond until it is
+        revealed. Raises TooLate from the close on, Exists for a second one or a copied one."""
+
+        def decide(draft: Draft) -> Commitment:
+            record = draft.auction(auction)
+            new = Commitment(
+                auction=auction,
+                bidder=bidder,
+                commitment=commitment,
+                sequence=draft.sequence,
+                placed_ms=draft.at_ms,
+            )
+            names = draft.state.commitments_of.get(auction, ())
+            handed_in = [draft.get("commitment", name).commitment for name in names]
+            check_commitment(record.announcement, handed_in, new)
+            self._check_bidder(draft, record, bidder)
+            self._check_signature(draft, "commitment", auction, bidder, commitment_body(commitment), signature)
+            name = f"{auction}/{bidder}"
+            amount = self._bond_needed(draft, record, bidder)
+            draft.transfer(bond(bidder), held_bond(name), amount)
+            draft.add("commitment", name, Committed(id=name, commitment=new, bond=amount))
+            return new
+
+        return self._run("commit", key, (auction, bidder, commitment, signature), decide, Commitment)
+
+    def reveal(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
+        """Shows the bid that was committed, after the close and before the end of revealing; its bond is free again.
+        Raises BadSignature for a bid other than the committed one, TooLate when revealing is over."""
+
+        def decide(draft: Draft) -> Bid:
+            record = draft.auction(auction)
+            committed: Committed = draft.get("commitment", f"{auction}/{entry.bidder}")
+            if committed.revealed:
+                raise Exists(f"{entry.bidder} has revealed its bid already")
+            draft.transfer(held_bond(committed.id), bond(entry.bidder), committed.bond)
+            placed = self._place(draft, record, entry)
+            check_reveal(record.announcement, committed.commitment, placed.bid)
+            # A revealed bid stands where its commitment stood.
+            sequence = committed.commitment.sequence * 100_000
+            bid = msgspec.structs.replace(placed.bid, sequence=sequence)
+            draft.put("bid", bid.bid, msgspec.structs.replace(placed, bid=bid))
+            draft.put("commitment", committed.id, msgspec.structs.replace(committed, revealed=bid.bid))
+            return bid
+
+        return self._run("reveal", key, (auction, entry), decide, Bid)
+
+    def _forfeit_unrevealed(self, draft: Draft, record: Auction) -> None:
+        """The bond of who did not reveal goes to the announcer, who was kept from a better award."""
+        for name in draft.state.commitments_of.get(record.id, ()):
+            committed: Committed = draft.get("commitment", name)
+            if not committed.revealed and not committed.forfeited:
+                draft.transfer(held_bond(name), funds(record.announcer), committed.bond)
+                draft.put("commitment", name, msgspec.structs.replace(committed, forfeited=True))
