@@ -17,6 +17,7 @@ MODULES = [
     "streamcore.aggregate._aggregator",
     "streamcore.disperse._results",
     "streamcore.packets",
+    "streamcore.parse._bpf",
     "streamcore.parse._columns",
     "streamcore.parse._headers",
     "streamcore.segment._segmenter",

@@ -11,8 +11,8 @@ from streamcore.parse._columns import ColumnParser
 class Parser:
     """Parser(...)(batch, groups) fills the columns of `groups` (bits of COLUMN_GROUPS) for all packets.
 
-    seed: of the flow hash; None: at random. fragments_max: datagrams whose first fragment is remembered. stateless: remember none, for
-    batches that do not come in order; then the later fragments of a datagram count as orphans.
+    seed: of the flow hash; None: at random. fragments_max: datagrams whose first fragment is remembered. stateless:
+    remember none, for batches that do not come in order; then the later fragments of a datagram count as orphans.
     """
 
     def __init__(self, seed: int | None = None, fragments_max: int = 1 << 16, *, stateless: bool = False) -> None:

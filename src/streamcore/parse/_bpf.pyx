@@ -1,0 +1,354 @@
+"""The classic BPF machine: a validated program run over the packets of a batch, the GIL released.
+
+Semantics are those of libpcap's own interpreter (McCanne and Jacobson 1993; the instruction set in pcap-filter's bpf.h): a load outside the
+captured bytes rejects the packet, so does a division by zero; `len` is the length on the wire. A backward jump is allowed only as libpcap
+makes it for "protochain", and a packet may take STEPS_MAX instructions. Compiling expressions is not done here.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from streamcore.packets cimport Columns, PacketBatch
+
+cdef enum:
+    MEMORY = 16              # scratch words
+    INSTRUCTIONS_MAX = 65536
+    STEPS_MAX = 1 << 20      # a chain of headers is left by a load outside the packet long before
+
+# What an instruction does, decoded once. A fused one does two: a load from a fixed place, then a comparison with a constant.
+cdef enum:
+    RETURN_K, RETURN_A
+    LOAD_32, LOAD_16, LOAD_8, LOAD_32_X, LOAD_16_X, LOAD_8_X, LOAD_LENGTH, LOAD_K, LOAD_MEMORY
+    LOADX_K, LOADX_MEMORY, LOADX_LENGTH, LOADX_HEADER, STORE_A, STORE_X
+    JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_NOT_LESS, JUMP_BITS, JUMP_EQUAL_X, JUMP_GREATER_X, JUMP_NOT_LESS_X, JUMP_BITS_X
+    ADD, SUBTRACT, MULTIPLY, DIVIDE, MODULO, AND, OR, XOR, SHIFT_LEFT, SHIFT_RIGHT
+    ADD_X, SUBTRACT_X, MULTIPLY_X, DIVIDE_X, MODULO_X, AND_X, OR_X, XOR_X, SHIFT_LEFT_X, SHIFT_RIGHT_X
+    NEGATE, A_TO_X, X_TO_A
+    LOAD_32_EQUAL, LOAD_16_EQUAL, LOAD_8_EQUAL, LOAD_16_BITS
+
+# Codes of bpf.h -> operations; what is not here is refused.
+OPERATIONS = {
+    0x06: RETURN_K, 0x16: RETURN_A,
+    0x20: LOAD_32, 0x28: LOAD_16, 0x30: LOAD_8, 0x40: LOAD_32_X, 0x48: LOAD_16_X, 0x50: LOAD_8_X,
+    0x80: LOAD_LENGTH, 0x00: LOAD_K, 0x60: LOAD_MEMORY,
+    0x01: LOADX_K, 0x61: LOADX_MEMORY, 0x81: LOADX_LENGTH, 0xB1: LOADX_HEADER, 0x02: STORE_A, 0x03: STORE_X,
+    0x05: JUMP, 0x15: JUMP_EQUAL, 0x25: JUMP_GREATER, 0x35: JUMP_NOT_LESS, 0x45: JUMP_BITS,
+    0x1D: JUMP_EQUAL_X, 0x2D: JUMP_GREATER_X, 0x3D: JUMP_NOT_LESS_X, 0x4D: JUMP_BITS_X,
+    0x04: ADD, 0x14: SUBTRACT, 0x24: MULTIPLY, 0x34: DIVIDE, 0x44: OR, 0x54: AND, 0x64: SHIFT_LEFT, 0x74: SHIFT_RIGHT,
+    0x94: MODULO, 0xA4: XOR,
+    0x0C: ADD_X, 0x1C: SUBTRACT_X, 0x2C: MULTIPLY_X, 0x3C: DIVIDE_X, 0x4C: OR_X, 0x5C: AND_X, 0x6C: SHIFT_LEFT_X, 0x7C: SHIFT_RIGHT_X,
+    0x9C: MODULO_X, 0xAC: XOR_X, 0x84: NEGATE, 0x07: A_TO_X, 0x87: X_TO_A,
+}
+FUSED = {(LOAD_32, JUMP_EQUAL): LOAD_32_EQUAL, (LOAD_16, JUMP_EQUAL): LOAD_16_EQUAL, (LOAD_8, JUMP_EQUAL): LOAD_8_EQUAL,
+         (LOAD_16, JUMP_BITS): LOAD_16_BITS}
+JUMPS = (JUMP_EQUAL, JUMP_GREATER, JUMP_NOT_LESS, JUMP_BITS, JUMP_EQUAL_X, JUMP_GREATER_X, JUMP_NOT_LESS_X, JUMP_BITS_X)
+
+cdef struct Instruction:
+    uint32_t operation
+    uint32_t k
+    uint32_t compared        # fused: the constant to compare with
+    uint32_t when_true       # absolute targets; a plain jump uses when_true
+    uint32_t when_false
+
+
+class BadProgram(Exception):
+    """Not a program that may be run."""
+
+
+cdef class Program:
+    """Program([(code, jt, jf, k), …]): classic BPF, validated. Raises BadProgram.
+
+    Validated: every code is known, every jump lands on an instruction, scratch memory is addressed within bounds, no constant divisor is
+    0, and the last instruction returns; so no packet can lead out of the program.
+    """
+
+    cdef Instruction *instructions
+    cdef Py_ssize_t count
+
+    def __init__(self, list program):
+        cdef Py_ssize_t i
+        if not 1 <= len(program) <= INSTRUCTIONS_MAX:
+            raise BadProgram(f"{len(program)} instructions")
+        self.count = len(program)
+        self.instructions = <Instruction *> calloc(self.count, sizeof(Instruction))
+        if self.instructions == NULL:
+            raise MemoryError
+        for i, (code, when_true, when_false, k) in enumerate(program):
+            self.decode(i, code, when_true, when_false, k)
+        if self.instructions[self.count - 1].operation > RETURN_A:
+            raise BadProgram("the last instruction does not return")
+        self.fuse()
+
+    def __dealloc__(self):
+        free(self.instructions)
+
+    def __len__(self):
+        return self.count
+
+    cdef int decode(self, Py_ssize_t at, int code, uint32_t when_true, uint32_t when_false, uint32_t k) except -1:
+        cdef Instruction *into = self.instructions + at
+        cdef Py_ssize_t target
+        operation = OPERATIONS.get(code)
+        if operation is None:
+            raise BadProgram(f"instruction {at}: no such code 0x{code:x}")
+        into.operation = operation
+        into.k = k
+        if operation in (LOAD_MEMORY, LOADX_MEMORY, STORE_A, STORE_X) and k >= MEMORY:
+            raise BadProgram(f"instruction {at}: scratch word {k}")
+        if operation in (DIVIDE, MODULO) and k == 0:
+            raise BadProgram(f"instruction {at}: division by 0")
+        if operation == JUMP:
+            target = at + 1 + <int32_t> k  # signed, for protochain's loops
+            if not 0 <= target < self.count:
+                raise BadProgram(f"instruction {at}: jump to {target}")
+            into.when_true = <uint32_t> target
+        elif operation in JUMPS:
+            if at + 1 + max(when_true, when_false) >= self.count:
+                raise BadProgram(f"instruction {at}: jump out of the program")
+            into.when_true = <uint32_t> (at + 1 + when_true)
+            into.when_false = <uint32_t> (at + 1 + when_false)
+        return 0
+
+    cdef int fuse(self) except -1:
+        """Most instructions are a load followed by a comparison. The second one stays where it is, for jumps to it."""
+        cdef Py_ssize_t i
+        for i in range(self.count - 1):
+            fused = FUSED.get((self.instructions[i].operation, self.instructions[i + 1].operation))
+            if fused is not None:
+                self.instructions[i].operation = fused
+                self.instructions[i].compared = self.instructions[i + 1].k
+                self.instructions[i].when_true = self.instructions[i + 1].when_true
+                self.instructions[i].when_false = self.instructions[i + 1].when_false
+        return 0
+
+    def match(self, const uint8_t[::1] packet, uint32_t wire_length):
+        """int: what the program returns for one packet; 0: rejected. For looking at a few packets."""
+        cdef uint8_t nothing = 0
+        return run(self.instructions, &packet[0] if packet.shape[0] else &nothing, <uint32_t> packet.shape[0], wire_length)
+
+
+cdef inline uint16_t network16(const uint8_t *at) noexcept nogil:
+    return <uint16_t> ((at[0] << 8) | at[1])
+
+
+cdef inline uint32_t network32(const uint8_t *at) noexcept nogil:
+    return (<uint32_t> at[0] << 24) | (<uint32_t> at[1] << 16) | (<uint32_t> at[2] << 8) | at[3]
+
+
+cdef inline bint inside(uint64_t at, uint32_t size, uint32_t captured) noexcept nogil:
+    return at + size <= captured
+
+
+cdef uint32_t run(const Instruction *program, const uint8_t *packet, uint32_t captured, uint32_t wire_length) noexcept nogil:
+    """The machine. `program` was validated, so every `at` is an instruction of it; every load is checked against `captured`."""
+    cdef uint32_t[MEMORY] memory
+    cdef const Instruction *i
+    cdef uint32_t at = 0, a = 0, x = 0, operation, step
+    cdef uint64_t place
+    for step in range(MEMORY):
+        memory[step] = 0
+    for step in range(STEPS_MAX):
+        i = program + at
+        operation = i.operation
+        at += 1
+        if operation == LOAD_16_EQUAL:
+            if not inside(i.k, 2, captured):
+                return 0
+            a = network16(packet + i.k)
+            at = i.when_true if a == i.compared else i.when_false
+        elif operation == LOAD_8_EQUAL:
+            if not inside(i.k, 1, captured):
+                return 0
+            a = packet[i.k]
+            at = i.when_true if a == i.compared else i.when_false
+        elif operation == LOAD_32_EQUAL:
+            if not inside(i.k, 4, captured):
+                return 0
+            a = network32(packet + i.k)
+            at = i.when_true if a == i.compared else i.when_false
+        elif operation == LOAD_16_BITS:
+            if not inside(i.k, 2, captured):
+                return 0
+            a = network16(packet + i.k)
+            at = i.when_true if a & i.compared else i.when_false
+        elif operation == RETURN_K:
+            return i.k
+        elif operation == RETURN_A:
+            return a
+        elif operation == LOAD_32:
+            if not inside(i.k, 4, captured):
+                return 0
+            a = network32(packet + i.k)
+        elif operation == LOAD_16:
+            if not inside(i.k, 2, captured):
+                return 0
+            a = network16(packet + i.k)
+        elif operation == LOAD_8:
+            if not inside(i.k, 1, captured):
+                return 0
+            a = packet[i.k]
+        elif operation == LOAD_32_X:
+            place = <uint64_t> x + i.k
+            if not inside(place, 4, captured):
+                return 0
+            a = network32(packet + place)
+        elif operation == LOAD_16_X:
+            place = <uint64_t> x + i.k
+            if not inside(place, 2, captured):
+                return 0
+            a = network16(packet + place)
+        elif operation == LOAD_8_X:
+            place = <uint64_t> x + i.k
+            if not inside(place, 1, captured):
+                return 0
+            a = packet[place]
+        elif operation == LOADX_HEADER:
+            if not inside(i.k, 1, captured):
+                return 0
+            x = (packet[i.k] & 15) << 2
+        elif operation == LOAD_LENGTH:
+            a = wire_length
+        elif operation == LOAD_K:
+            a = i.k
+        elif operation == LOAD_MEMORY:
+            a = memory[i.k]
+        elif operation == LOADX_K:
+            x = i.k
+        elif operation == LOADX_MEMORY:
+            x = memory[i.k]
+        elif operation == LOADX_LENGTH:
+            x = wire_length
+        elif operation == STORE_A:
+            memory[i.k] = a
+        elif operation == STORE_X:
+            memory[i.k] = x
+        elif operation == JUMP:
+            at = i.when_true
+        elif operation == JUMP_EQUAL:
+            at = i.when_true if a == i.k else i.when_false
+        elif operation == JUMP_GREATER:
+            at = i.when_true if a > i.k else i.when_false
+        elif operation == JUMP_NOT_LESS:
+            at = i.when_true if a >= i.k else i.when_false
+        elif operation == JUMP_BITS:
+            at = i.when_true if a & i.k else i.when_false
+        elif operation == JUMP_EQUAL_X:
+            at = i.when_true if a == x else i.when_false
+        elif operation == JUMP_GREATER_X:
+            at = i.when_true if a > x else i.when_false
+        elif operation == JUMP_NOT_LESS_X:
+            at = i.when_true if a >= x else i.when_false
+        elif operation == JUMP_BITS_X:
+            at = i.when_true if a & x else i.when_false
+        elif operation == ADD:
+            a += i.k
+        elif operation == SUBTRACT:
+            a -= i.k
+        elif operation == MULTIPLY:
+            a *= i.k
+        elif operation == DIVIDE:
+            a = a // i.k
+        elif operation == MODULO:
+            a = a % i.k
+        elif operation == AND:
+            a &= i.k
+        elif operation == OR:
+            a |= i.k
+        elif operation == XOR:
+            a ^= i.k
+        elif operation == SHIFT_LEFT:
+            a = a << i.k if i.k < 32 else 0
+        elif operation == SHIFT_RIGHT:
+            a = a >> i.k if i.k < 32 else 0
+        elif operation == ADD_X:
+            a += x
+        elif operation == SUBTRACT_X:
+            a -= x
+        elif operation == MULTIPLY_X:
+            a *= x
+        elif operation == DIVIDE_X:
+            if x == 0:
+                return 0
+            a = a // x
+        elif operation == MODULO_X:
+            if x == 0:
+                return 0
+            a = a % x
+        elif operation == AND_X:
+            a &= x
+        elif operation == OR_X:
+            a |= x
+        elif operation == XOR_X:
+            a ^= x
+        elif operation == SHIFT_LEFT_X:
+            a = a << x if x < 32 else 0
+        elif operation == SHIFT_RIGHT_X:
+            a = a >> x if x < 32 else 0
+        elif operation == NEGATE:
+            a = 0 - a
+        elif operation == A_TO_X:
+            x = a
+        elif operation == X_TO_A:
+            a = x
+        else:
+            return 0  # not reached: decode knows no other
+    return 0
+
+
+def link_types_of(PacketBatch batch not None):
+    """dict[int, int]: the link types of the batch's rows in use, each with the first interface that has it."""
+    cdef const uint16_t *links = batch.chunk.arena.control.link_type
+    cdef Py_ssize_t i, row
+    cdef int last = -1
+    found = {}
+    for i in range(batch.row_count):
+        row = batch.columns.rows[i] if batch.arranged else i
+        if batch.columns.interface[row] != last:
+            last = batch.columns.interface[row]
+            found.setdefault(links[last], last)
+    return found
+
+
+def select(PacketBatch batch not None, dict programs):
+    """Keep the rows in use that `programs` (link type -> Program) accept; returns (packets, captured bytes) of the others.
+
+    `programs` has every link type that link_types_of names; Raises KeyError otherwise. A batch that loses no row stays as it is.
+    """
+    cdef const Instruction **by_link_type
+    cdef Program program
+    cdef Py_ssize_t kept
+    cdef uint64_t dropped_bytes = 0
+    for link_type in link_types_of(batch):
+        programs[link_type]
+    by_link_type = <const Instruction **> calloc(65536, sizeof(void *))
+    if by_link_type == NULL:
+        raise MemoryError
+    try:
+        for link_type, program in programs.items():
+            by_link_type[<uint16_t> link_type] = program.instructions
+        with nogil:
+            kept = keep_rows(batch, by_link_type, &dropped_bytes)
+    finally:
+        free(<void *> by_link_type)
+    dropped = batch.row_count - kept
+    if dropped:
+        batch.row_count = kept
+        batch.arranged = True
+    return dropped, dropped_bytes
+
+
+cdef Py_ssize_t keep_rows(PacketBatch batch, const Instruction **by_link_type, uint64_t *dropped_bytes) noexcept nogil:
+    """Write the accepted rows to columns.rows, in their order; each is written at or before where it was read."""
+    cdef Columns *c = &batch.columns
+    cdef const uint16_t *links = batch.chunk.arena.control.link_type
+    cdef bint arranged = batch.arranged
+    cdef Py_ssize_t i, kept = 0
+    cdef uint32_t row
+    for i in range(batch.row_count):
+        row = c.rows[i] if arranged else <uint32_t> i
+        if run(by_link_type[links[c.interface[row]]], c.data + c.offset[row], c.captured_length[row], c.wire_length[row]):
+            c.rows[kept] = row
+            kept += 1
+        else:
+            dropped_bytes[0] += c.captured_length[row]
+    return kept

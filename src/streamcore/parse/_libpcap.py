@@ -1,0 +1,96 @@
+"""BPF expressions -> classic BPF instructions, by libpcap.
+
+It is the one that cypcap bundles, otherwise the system's through ctypes. Nothing runs the instructions here; _bpf.pyx does. libpcap is only loaded when an expression is compiled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from collections.abc import Callable
+from functools import cache
+
+SNAP_LENGTH = 262_144
+NETMASK = 0  # as tcpdump -r: a capture file does not say what network it is from
+
+Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
+Compiler = Callable[[str, int], list[Instruction]]
+
+# LINKTYPE_ values that libpcap knows by another DLT_ number on Linux; all others are equal.
+DLT_OF_LINK_TYPE = {14: 12, 100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
+
+
+class CompileError(Exception):
+    """libpcap refuses the expression; the text is libpcap's."""
+
+
+class NoLibpcap(Exception):
+    """There is no libpcap on this machine."""
+
+
+def compile_expression(expression: str, link_type: int) -> list[Instruction]:
+    """The program for packets of `link_type` (a LINKTYPE_ value). Raises CompileError, NoLibpcap."""
+    return _compiler()(expression, DLT_OF_LINK_TYPE.get(link_type, link_type))
+
+
+@cache
+def _compiler() -> Compiler:
+    try:
+        import cypcap
+    except ImportError:
+        return _system_compiler()
+
+    def compile_bundled(expression: str, dlt: int) -> list[Instruction]:
+        handle = cypcap.open_dead(dlt, SNAP_LENGTH)
+        try:
+            return list(handle.compile(expression, True, NETMASK))
+        except cypcap.Error as error:
+            raise CompileError(_words(str(error.args[-1]))) from None
+        finally:
+            handle.close()
+
+    return compile_bundled
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.POINTER(_Instruction)))
+
+
+def _system_compiler() -> Compiler:
+    name = ctypes.util.find_library("pcap")
+    if name is None:
+        raise NoLibpcap("filters need libpcap: install the Python package cypcap, or the system's libpcap")
+    library = ctypes.CDLL(name)
+    library.pcap_open_dead.restype = ctypes.c_void_p
+    library.pcap_geterr.restype = ctypes.c_char_p
+    library.pcap_geterr.argtypes = library.pcap_close.argtypes = (ctypes.c_void_p,)
+    library.pcap_close.restype = library.pcap_freecode.restype = None
+    library.pcap_freecode.argtypes = (ctypes.POINTER(_Program),)
+    library.pcap_compile.argtypes = (
+        ctypes.c_void_p, ctypes.POINTER(_Program), ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32,
+    )  # fmt: skip
+
+    def compile_system(expression: str, dlt: int) -> list[Instruction]:
+        handle = library.pcap_open_dead(dlt, SNAP_LENGTH)
+        if not handle:
+            raise CompileError(f"libpcap has no link type {dlt}")
+        program = _Program()
+        try:
+            if library.pcap_compile(handle, ctypes.byref(program), expression.encode(), 1, NETMASK) < 0:
+                raise CompileError(_words(library.pcap_geterr(handle).decode(errors="replace")))
+            found = [(i.code, i.jt, i.jf, i.k) for i in program.instructions[: program.length]]
+            library.pcap_freecode(ctypes.byref(program))
+            return found
+        finally:
+            library.pcap_close(handle)
+
+    return compile_system
+
+
+def _words(message: str) -> str:
+    """libpcap's words in one line, without the prefix it puts before a syntax error."""
+    return " ".join(message.removeprefix("can't parse filter expression:").split())

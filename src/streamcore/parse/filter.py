@@ -1,0 +1,130 @@
+"""The filter: keeps the packets that match a BPF expression.
+
+libpcap compiles it (_libpcap.py), _bpf.pyx runs it over a whole batch.
+"""
+
+from __future__ import annotations
+
+import re
+
+from streamcore.errors import UsageError
+from streamcore.packets import PacketBatch
+from streamcore.parse import _libpcap
+from streamcore.parse._bpf import BadProgram, Program, link_types_of, select
+
+# An expression is good if it makes sense for one of these: Ethernet, raw IP, Linux cooked (both), 802.11 (with a radio
+# header and without), PPP, BSD loopback, SS7 (two forms), USB.
+PROBED_LINK_TYPES = (1, 101, 113, 276, 127, 105, 9, 0, 139, 143, 189)
+REJECTS_ALL = "expression rejects all packets"
+REJECT_ALL: list[_libpcap.Instruction] = [(0x06, 0, 0, 0)]
+
+# What may make a whole expression of its first words: tried one after another to find out where a bad one goes wrong.
+COMPLETIONS = (
+    "",
+    " tcp",
+    " 1",
+    " 10.0.0.1",
+    " host 10.0.0.1",
+    " 10",
+    " 1-2",
+    " 02:00:00:00:00:01",
+    " proto 6",
+    " 1 = 1",
+    " = 1",
+    "] = 1",
+    " 1] = 1",
+    " 0 = 1",
+    " mgt",
+    " 255.0.0.0",
+    " port 1",
+    "] + 1 = 1",
+    ":1] = 1",
+    "1 = 1",
+    " 1 ] = 1",
+    " beacon",
+)
+UNKNOWN_NAME = re.compile(r"unknown (?:\w+ )*'([^']+)'")
+TOKEN = re.compile(r"\s*(\\?[A-Za-z0-9_.:/-]+|<=|>=|==|!=|<<|>>|&&|\|\||\S)")
+
+
+class Filter:
+    """Filter(expression)(batch) keeps the rows that match: it arranges the batch, unless all match.
+
+    The expression is any that pcap-filter(7) describes. Raises UsageError, with a caret under where the expression goes
+    wrong; also later, for a batch with an interface of a link type that the expression makes no sense for.
+    """
+
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+        self._programs: dict[int, Program] = {}
+        self._check()
+
+    def __call__(self, batch: PacketBatch) -> tuple[int, int]:
+        """Returns (packets, captured bytes) that did not match."""
+        for link_type, interface in link_types_of(batch).items():
+            if link_type not in self._programs:
+                self._programs[link_type] = self._compiled(link_type, interface)
+        return select(batch, self._programs)
+
+    def _check(self) -> None:
+        """Whether the expression is good for any link type at all."""
+        if "\0" in self.expression or not self.expression.isascii():
+            raise UsageError(f"bad filter: an expression has ASCII characters only\n{self.expression!r}")
+        for link_type in PROBED_LINK_TYPES:
+            message = why_not(self.expression, link_type)
+            if message is None:
+                return
+            if link_type == PROBED_LINK_TYPES[0]:
+                first_message = message
+                if message == REJECTS_ALL or UNKNOWN_NAME.match(message):
+                    break  # no other link type would change that, and looking names up takes time
+        line = " ".join(self.expression.splitlines())
+        unknown = UNKNOWN_NAME.match(first_message)
+        at = line.find(unknown[1]) if unknown else where_wrong(line)
+        raise UsageError(f"bad filter: {first_message}\n{line}\n{' ' * at}^")
+
+    def _compiled(self, link_type: int, interface: int) -> Program:
+        try:
+            return Program(_libpcap.compile_expression(self.expression, link_type))
+        except _libpcap.CompileError as error:
+            if str(error) == REJECTS_ALL:
+                return Program(REJECT_ALL)
+            raise UsageError(
+                f"the filter does not fit interface {interface} (link type {link_type}): {error}\n{self.expression}"
+            ) from None
+        except BadProgram as error:
+            raise UsageError(
+                f"libpcap made a program that cannot be run of the filter: {error}\n{self.expression}"
+            ) from None
+
+
+def why_not(expression: str, link_type: int) -> str | None:
+    """libpcap's words against the expression; None: it is good."""
+    try:
+        _libpcap.compile_expression(expression, link_type)
+    except _libpcap.CompileError as error:
+        return str(error)
+    except _libpcap.NoLibpcap as error:
+        raise UsageError(str(error)) from None
+    return None
+
+
+def where_wrong(expression: str) -> int:
+    """The column of the first word that no expression can go on with; the end, if only something is missing.
+
+    libpcap does not say where, so beginnings of the expression are tried.
+    """
+    words = list(TOKEN.finditer(expression))
+    good = 0
+    for count in range(len(words), 0, -1):
+        if _can_go_on(expression[: words[count - 1].end()]):
+            good = count
+            break
+    return words[good].start(1) if good < len(words) else len(expression)
+
+
+def _can_go_on(prefix: str) -> bool:
+    closing = ")" * max(0, prefix.count("(") - prefix.count(")"))
+    ends = (closing, closing + " = 1", closing + "] = 1") if closing else ("",)
+    tried = (prefix + completion + end for completion in COMPLETIONS for end in ends)
+    return any(why_not(expression, PROBED_LINK_TYPES[0]) is None for expression in tried)
