@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: build debug demo test lint bench clean help
+.PHONY: build debug demo test lint bench peers clean help
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
@@ -38,6 +38,11 @@ lint: build      ## ruff and mypy
 
 bench: build     ## a benchmark for every stage
 	$(RUN) -m pytest bench --benchmark-only --benchmark-columns=min,median,ops
+
+peers: build     ## the programs and libraries that bench/peers.py measures us beside
+	scripts/system-packages peers
+	$(RUN) -m pip install -q -r bench/requirements.txt
+	@echo "now run: $(RUN) bench/peers.py"
 
 clean:           ## back to a clean clone
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,0 +1,255 @@
+"""Whole commands on the same capture, ours and others', in turn, start to exit: time, processor time, memory, ratios.
+
+    python bench/peers.py                                  # all captures of at least 1.5 GB, all peers
+    python bench/peers.py --captures small64 --packets 5000000 --peers cp,tcpdump,identity --rounds 5
+
+What the commands are stands in roster.py, how one is measured in measure.py, what the captures hold in captures.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import captures
+import measure
+from roster import Peer, peers, prototypes
+
+# Small frames: 25 million make 1.9 GB. The others about 1.5 GB. `start` is what starting and stopping takes.
+SECTIONS = {"small64": 25_000_000, "imix": 4_200_000, "tcp1514": 1_000_000, "start": 100}
+START_SHAPE = "imix"
+
+# What the project promises: (what is quoted, numerator, denominator), as a ratio of rates.
+QUOTED = (
+    ("identity, times tcpdump", "identity", "tcpdump"),
+    ("identity, times cp", "identity", "cp"),
+    ("anonymise, times traceanon", "anonymise", "traceanon"),
+    ("read in Python, times dpkt", "read", "dpkt"),
+    ("read in Python, times NFStream", "read", "nfstream"),
+    ("identity, times NFStream", "identity", "nfstream"),
+)
+
+
+@dataclass
+class Row:
+    """The runs of one peer on one capture. Seconds are of the whole capture: scaled where it read a prefix only."""
+
+    name: str
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, run: measure.Run, peer: Peer, packets: int) -> None:
+        told = {"loop_s": 0.0} | (json.loads(run.output) if run.output.startswith("{") else {})
+        scale = 1.0
+        if peer.prefix_packets and peer.prefix_packets < packets:
+            # What it takes to start is not scaled, only the loop over packets.
+            scale = (run.wall_s - told["loop_s"] + told["loop_s"] * packets / told["packets"]) / run.wall_s
+            self.note(f"scaled from the first {told['packets']:,} packets")
+        elif "flows" in told:
+            self.note(f"{told['flows']:,} flows")
+        self.wall_s.append(run.wall_s * scale)
+        self.cpu_s.append(run.cpu_s * scale)
+
+    def note(self, words: str) -> None:
+        if words not in self.notes:
+            self.notes.append(words)
+
+
+def ratio(numerator: Row, denominator: Row) -> float:
+    """How many times the time of `denominator` the `numerator` took: the median over rounds of the ratio in a round."""
+    return statistics.median(n / d for n, d in zip(numerator.wall_s, denominator.wall_s, strict=True))
+
+
+def same_packets(source: Path, target: Path) -> bool:
+    """Whether two pcap files agree behind their file headers (in which the snap length may differ)."""
+    if source.stat().st_size != target.stat().st_size:
+        return False
+    with open(source, "rb") as one, open(target, "rb") as other:
+        one.seek(24)
+        other.seek(24)
+        while piece := one.read(1 << 20):
+            if piece != other.read(1 << 20):
+                return False
+    return True
+
+
+def measured(section: str, source: Path, packets: int, chosen: list[Peer], flags: argparse.Namespace) -> list[Row]:
+    """Round 0 samples memory, checks what was written and drops the peers that fail; then come the timed rounds."""
+    rows = {peer.name: Row(peer.name) for peer in chosen}
+    running = list(chosen)
+    for number in range(flags.rounds + 1):
+        for peer in list(running):
+            target = source.with_name(f"out-{source.name}")
+            run = measure.run(peer.command(source, target), timeout_s=flags.timeout, sample_memory=number == 0)
+            wrote = target.exists() and target.stat().st_size > 0
+            if run.status != 0 or (peer.writes and not wrote):
+                reason = run.complaint or ("wrote nothing" if run.status == 0 else "no message")
+                print(f"{section}: {peer.name} left out: exit status {run.status}: {reason}", file=sys.stderr)
+                running.remove(peer)
+                del rows[peer.name]
+            elif number == 0:
+                rows[peer.name].peak_bytes = run.peak_bytes
+                if peer.copies and flags.format == "pcap" and not same_packets(source, target):
+                    rows[peer.name].note("OUTPUT DIFFERS FROM INPUT")
+            else:
+                rows[peer.name].add(run, peer, packets)
+            target.unlink(missing_ok=True)
+            progress(f"{section}: round {number} of {flags.rounds}: {peer.name} {run.wall_s:.2f} s")
+    return list(rows.values())
+
+
+def table(rows: list[Row], packets: int) -> str:
+    """The rows in words: medians, the spread of the wall time, and the ratio of times to the first row."""
+    first = rows[0]
+    lines = [
+        f"{'command':<16}{'wall s':>10}{'(min to max)':>18}{'Mpackets/s':>12}{'x ' + first.name:>10}"
+        f"{'cpu s':>10}{'peak MB':>9}  notes"
+    ]
+    for row in rows:
+        wall_s = statistics.median(row.wall_s)
+        spread = f"({min(row.wall_s):.3f} to {max(row.wall_s):.3f})"
+        memory = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}"
+        lines.append(
+            f"{row.name:<16}{wall_s:>10.3f}{spread:>18}{packets / wall_s / 1e6:>12.4f}{ratio(row, first):>10.2f}"
+            f"{statistics.median(row.cpu_s):>10.3f}{memory:>9}  {', '.join(row.notes)}"
+        )
+    return "\n".join(lines)
+
+
+def quoted(rows: list[Row]) -> dict[str, float]:
+    by_name = {row.name: row for row in rows}
+    return {
+        words: ratio(by_name[denominator], by_name[numerator])
+        for words, numerator, denominator in QUOTED
+        if numerator in by_name and denominator in by_name
+    }
+
+
+def machine() -> dict[str, object]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "processor": model or platform.machine(),
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def progress(words: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+
+
+def make_capture(section: str, packets: int, flags: argparse.Namespace) -> Path:
+    shape = START_SHAPE if section == "start" else section
+    path: Path = flags.directory / f"{section}-{packets}-{flags.resolution}.{flags.format}"
+    if not path.exists():
+        progress(f"making {path}")
+        unfinished = path.with_name(f"unfinished-{path.name}")
+        with open(unfinished, "wb", buffering=0) as output:
+            captures.write(output, captures.SHAPES[shape], packets, format=flags.format, resolution=flags.resolution)
+        unfinished.rename(path)
+    return path
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure whole commands beside each other on the same captures.")
+    parser.add_argument("--captures", default=",".join(SECTIONS), help="which, of %(default)s")
+    parser.add_argument("--packets", type=int, help="in every capture but `start` (default: at least 1.5 GB each)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one that samples memory")
+    parser.add_argument("--peers", help="names, the first is what ratios are to (default: all that are installed)")
+    parser.add_argument("--directory", type=Path, default=Path("/dev/shm/streamcore-bench"), help="on tmpfs")
+    parser.add_argument("--keep", action="store_true", help="leave the captures there for the next time")
+    parser.add_argument("--format", choices=["pcap", "pcapng"], default="pcap")
+    parser.add_argument(
+        "--resolution", choices=["us", "ns"], default="us", help="us is what every peer reads and writes"
+    )
+    parser.add_argument(
+        "--limits",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR|FILE.c",
+        help="C programs that take IN OUT: compiled and run beside the others",
+    )
+    parser.add_argument("--prefix-packets", type=int, default=20_000, help="what scapy reads; its time is scaled")
+    parser.add_argument("--dpkt-packets", type=int, default=1_000_000, help="what dpkt reads; its time is scaled")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one command")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, with every round")
+    flags = parser.parse_args(arguments)
+    if flags.rounds < 1:
+        parser.error("--rounds: a number from 1")
+    if unknown := set(flags.captures.split(",")) - set(SECTIONS):
+        parser.error(f"--captures: no capture called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    flags = parsed(arguments)
+    existed = flags.directory.exists()
+    flags.directory.mkdir(parents=True, exist_ok=True)
+    available, missing = peers(flags)
+    compiled, uncompiled = prototypes(flags.limits, flags.directory)
+    available += compiled
+    if flags.peers:
+        wanted = flags.peers.split(",")
+        by_name = {peer.name: peer for peer in available}
+        missing = {name: missing.get(name, "no peer of that name") for name in wanted if name not in by_name}
+        available = [by_name[name] for name in wanted if name in by_name] + compiled
+    for name, reason in (missing | uncompiled).items():
+        print(f"{name} left out: {reason}", file=sys.stderr)
+    report: dict[str, object] = {"machine": machine(), "sections": {}}
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), file=sys.stderr)
+    made: list[Path] = []
+    try:
+        for section in flags.captures.split(","):
+            packets = SECTIONS[section] if section == "start" or flags.packets is None else flags.packets
+            made.append(make_capture(section, packets, flags))
+            rows = measured(section, made[-1], packets, available, flags)
+            progress("")
+            if not rows:
+                continue
+            size = made[-1].stat().st_size
+            report["sections"][section] = {  # type: ignore[index]
+                "packets": packets,
+                "bytes": size,
+                "rows": [asdict(row) for row in rows],
+                "quoted": quoted(rows),
+            }
+            if not flags.json:
+                print(f"\n{section}: {packets:,} packets, {size:,} bytes, {flags.rounds} rounds in turn")
+                print(table(rows, packets))
+                if section != "start":
+                    print("\n".join(f"  {words}: {value:.2f}" for words, value in quoted(rows).items()), flush=True)
+            if not flags.keep:
+                made[-1].unlink()
+    finally:
+        clean_up(flags, existed, made, compiled)
+    if flags.json:
+        print(json.dumps(report))
+    return 0
+
+
+def clean_up(flags: argparse.Namespace, existed: bool, made: list[Path], compiled: list[Peer]) -> None:
+    """Removes what was made, and nothing else that may stand in the directory."""
+    for path in [*made, *flags.directory.glob("unfinished-*"), *flags.directory.glob("out-*")]:
+        if not (flags.keep and path in made):
+            path.unlink(missing_ok=True)
+    for peer in compiled:
+        Path(peer.command(Path(), Path())[0]).unlink(missing_ok=True)
+    if not existed and not flags.keep:
+        flags.directory.rmdir()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
