@@ -113,10 +113,18 @@ def measure(benchmark: Any, batch: PacketBatch, service: Service, segment_packet
     benchmark.extra_info["million_packets_per_second"] = round(batch.count / benchmark.stats.stats.median / 1e6, 1)
 
 
-@pytest.mark.parametrize("name", ["identity", "slice:16", "anonymise"])
+@pytest.mark.parametrize("name", ["identity", "slice:16", "anonymise", "dedup"])
 def test_service(benchmark: Any, batch: PacketBatch, name: str) -> None:
     measure(benchmark, batch, load(name))
 
 
 def test_baseline_copy(benchmark: Any, batch: PacketBatch) -> None:
     measure(benchmark, batch, Writable())
+
+
+def test_settle_of_dedup(benchmark: Any, batch: PacketBatch) -> None:
+    """What runs in the main process: the window."""
+    service = load("dedup:packets=65536")
+    keys = np.random.default_rng(SEED).integers(0, 1 << 61, (batch.count, 2), np.uint64)
+    benchmark(service.settle, keys, batch.timestamp_ns)
+    benchmark.extra_info["ns_per_packet"] = round(benchmark.stats.stats.median / batch.count * 1e9, 1)
