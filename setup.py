@@ -24,6 +24,7 @@ MODULES = [
     "streamcore.service._address_table",
     "streamcore.service._address_walk",
     "streamcore.service._anonymise",
+    "streamcore.service._count",
     "streamcore.service._dedup",
     "streamcore.service._gather",
     "streamcore.sink._encode",

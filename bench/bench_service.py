@@ -113,7 +113,7 @@ def measure(benchmark: Any, batch: PacketBatch, service: Service, segment_packet
     benchmark.extra_info["million_packets_per_second"] = round(batch.count / benchmark.stats.stats.median / 1e6, 1)
 
 
-@pytest.mark.parametrize("name", ["identity", "slice:16", "anonymise", "dedup"])
+@pytest.mark.parametrize("name", ["identity", "slice:16", "anonymise", "dedup", "count"])
 def test_service(benchmark: Any, batch: PacketBatch, name: str) -> None:
     measure(benchmark, batch, load(name))
 
@@ -128,3 +128,14 @@ def test_settle_of_dedup(benchmark: Any, batch: PacketBatch) -> None:
     keys = np.random.default_rng(SEED).integers(0, 1 << 61, (batch.count, 2), np.uint64)
     benchmark(service.settle, keys, batch.timestamp_ns)
     benchmark.extra_info["ns_per_packet"] = round(benchmark.stats.stats.median / batch.count * 1e9, 1)
+
+
+def test_merge_of_count(benchmark: Any, batch: PacketBatch) -> None:
+    """What runs in the main process: folding reports in."""
+    service = load("count")
+    view = View(Segment(0, batch, 0, SEGMENT_PACKETS), None, [service])
+    view.turn(service)
+    service.process(view)
+    report = view.result().reports[0][1]
+    benchmark(service.merge, report)
+    benchmark.extra_info["ns_per_packet"] = round(benchmark.stats.stats.median / SEGMENT_PACKETS * 1e9, 1)

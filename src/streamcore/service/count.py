@@ -1,0 +1,228 @@
+"""Packets and bytes by protocol, flow and time: grouped natively in the workers, one report a segment, merged in the
+main process.
+
+Bytes are those on the wire. Whatever is left out of a list is in its `other`, so that every list adds up to the
+total.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcore.service._count import FLOW, Flows, by_protocol, by_time
+from streamcore.service.options import integer
+from streamcore.service.protocol import Effect, SegmentView, Service
+
+REPORT_BYTES_MAX = 400_000  # of flows in one report: results travel in messages of bounded size
+REPORT_BINS_MAX = 4096
+NOT_IP = 256
+NAMES = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 58: "icmpv6",
+         89: "ospf", 103: "pim", 112: "vrrp", 132: "sctp", NOT_IP: "not_ip"}  # fmt: skip
+
+# A flow as it travels: of IPv4 and of IPv6. The prefix of an IPv4-mapped address goes without saying.
+NUMBERS = [("ends", "<u8"), ("packets", "<u4"), ("bytes", "<u8")]
+SHORT = np.dtype([("low", "<u4"), ("high", "<u4"), *NUMBERS])
+LONG = np.dtype([("low_high", "<u8"), ("low_low", "<u8"), ("high_high", "<u8"), ("high_low", "<u8"), *NUMBERS])
+MAPPED = np.uint64(0xFFFF_0000_0000)
+
+
+class Count(Service):
+    """Count packets and bytes by protocol, flow and time.
+
+    top: flows shown, the largest by bytes; bin-ms: length of a bin of time; flows: how many are kept at once, of
+    which the smaller half is folded into `other` when there are more; bins: how many are kept.
+    """
+
+    name: ClassVar[str] = "count"
+    effect: ClassVar[Effect] = "observe"
+    groups: ClassVar[tuple[str, ...]] = ("headers", "addresses")
+
+    def __init__(self, top: Any = 10, bin_ms: Any = 1000, flows: Any = 100_000, bins: Any = 10_000) -> None:
+        self._top = integer("top", top, 0, 1_000_000)
+        self._bin_ns = integer("bin-ms", bin_ms, 1, 1_000_000_000) * 1_000_000
+        self._flows_max = integer("flows", flows, 1, 10_000_000)
+        self._bins_max = integer("bins", bins, 1, 1_000_000)
+        self._scratch: Flows | None = None  # of a worker
+        self._flows: Flows | None = None  # from here on: of the main process
+        self._protocols = np.zeros((NOT_IP + 1, 2), np.uint64)
+        self._bins: dict[int, list[int]] = {}
+        self._other_flows = [0, 0]
+        self._other_bins = [0, 0]
+        self._folded = False
+
+    # In a worker.
+
+    def process(self, segment: SegmentView) -> None:
+        if not len(segment):
+            return
+        protocol, version = segment.column("protocol"), segment.column("ip_version")
+        protocols = by_protocol(protocol, version, segment.wire_length)
+        used = np.flatnonzero(protocols[:, 0])
+        if self._scratch is None or self._scratch.entries_max < len(segment):
+            self._scratch = Flows(len(segment))
+        self._scratch.clear()
+        self._scratch.add_packets(
+            segment.column("source_address"),
+            segment.column("target_address"),
+            segment.column("source_port"),
+            segment.column("target_port"),
+            protocol,
+            version,
+            segment.wire_length,
+        )
+        runs = by_time(segment.column("timestamp_ns"), segment.wire_length, self._bin_ns)
+        segment.report(
+            {
+                "protocols": np.column_stack([used.astype(np.uint64), protocols[used]]).tolist(),
+                "bins": _merged_runs(runs, REPORT_BINS_MAX),
+                "flows": _packed(self._scratch.rows()),
+            }
+        )
+
+    # In the main process.
+
+    def merge(self, report: Any) -> None:
+        for number, packets, byte_count in report["protocols"]:
+            self._protocols[number] += np.array([packets, byte_count], np.uint64)
+        self._merge_bins(report["bins"])
+        short, long, other = report["flows"]
+        rows = _unpacked(short, long)
+        _add(self._other_flows, *other)
+        self._folded |= other[0] > 0
+        room = 2 * self._flows_max
+        for start in range(0, len(rows), self._flows_max):
+            part = rows[start : start + self._flows_max]
+            self._flows = self._flows or Flows(room)
+            if self._flows.used + len(part) > room:
+                self._fold()
+            self._flows.add_rows(part)
+
+    def _merge_bins(self, runs: list[list[int]]) -> None:
+        for number, packets, byte_count in runs:
+            if number in self._bins:
+                _add(self._bins[number], packets, byte_count)
+            elif number is not None and len(self._bins) < self._bins_max:
+                self._bins[number] = [packets, byte_count]
+            else:
+                _add(self._other_bins, packets, byte_count)
+
+    def _fold(self) -> None:
+        """Keep the larger flows, as many as may be kept; the others go into `other`."""
+        assert self._flows is not None
+        rows = self._flows.rows().copy()
+        order = _by_size(rows)
+        rest = rows[order[self._flows_max :]]
+        _add(self._other_flows, int(rest["packets"].sum()), int(rest["bytes"].sum()))
+        self._folded |= len(rest) > 0
+        self._flows.clear()
+        self._flows.add_rows(rows[order[: self._flows_max]])
+
+    def summary(self) -> dict[str, Any]:
+        packets, byte_count = (int(total) for total in self._protocols.sum(axis=0))
+        return {
+            "packets": packets,
+            "bytes": byte_count,
+            "protocols": {
+                NAMES.get(int(n), f"protocol_{n}"): _pair(*self._protocols[n])
+                for n in np.flatnonzero(self._protocols[:, 0])
+            },
+            "flows": self._flow_summary(),
+            "time": {
+                "bin_ms": self._bin_ns // 1_000_000,
+                "bins": [
+                    {"start_ms": n * self._bin_ns // 1_000_000, **_pair(*self._bins[n])} for n in sorted(self._bins)
+                ],
+                "other": _pair(*self._other_bins),
+            },
+        }
+
+    def _flow_summary(self) -> dict[str, Any]:
+        rows = self._flows.rows() if self._flows is not None else np.empty(0, FLOW)
+        order = _by_size(rows)
+        rest = rows[order[self._top :]]
+        other = [self._other_flows[0] + int(rest["packets"].sum()), self._other_flows[1] + int(rest["bytes"].sum())]
+        return {
+            "count": len(rows),
+            "count_is_exact": not self._folded,  # false: more were met than are kept at once
+            "top": [_shown(row) for row in rows[order[: self._top]]],
+            "other": _pair(*other),
+        }
+
+
+def _packed(rows: NDArray[np.void]) -> tuple[bytes, bytes, tuple[int, int]]:
+    """(IPv4 flows, IPv6 flows, packets and bytes of those for which there was no room: the smallest)."""
+    is_short = (rows["ends"] & np.uint64(0xFF)) == 4
+    size = np.where(is_short, SHORT.itemsize, LONG.itemsize)
+    other = (0, 0)
+    if int(size.sum()) > REPORT_BYTES_MAX:
+        order = _by_size(rows)
+        kept = int(np.searchsorted(np.cumsum(size[order]), REPORT_BYTES_MAX, "right"))
+        rest = rows[order[kept:]]
+        other = int(rest["packets"].sum()), int(rest["bytes"].sum())
+        rows, is_short = rows[order[:kept]], is_short[order[:kept]]
+    short, long = np.empty(int(is_short.sum()), SHORT), np.empty(int((~is_short).sum()), LONG)
+    for name in ("ends", "packets", "bytes"):
+        short[name], long[name] = rows[name][is_short], rows[name][~is_short]
+    short["low"], short["high"] = rows["low_low"][is_short], rows["high_low"][is_short]  # the last 32 bits
+    for name in ("low_high", "low_low", "high_high", "high_low"):
+        long[name] = rows[name][~is_short]
+    return short.tobytes(), long.tobytes(), other
+
+
+def _unpacked(short_bytes: bytes, long_bytes: bytes) -> NDArray[np.void]:
+    """FLOW[n] from what _packed made. Raises ValueError for bytes that it cannot have made."""
+    short, long = np.frombuffer(short_bytes, SHORT), np.frombuffer(long_bytes, LONG)
+    rows = np.zeros(len(short) + len(long), FLOW)
+    first, last = rows[: len(short)], rows[len(short) :]
+    for name in ("ends", "packets", "bytes"):
+        first[name], last[name] = short[name], long[name]
+    first["low_low"], first["high_low"] = MAPPED | short["low"], MAPPED | short["high"]
+    for name in ("low_high", "low_low", "high_high", "high_low"):
+        last[name] = long[name]
+    return rows
+
+
+def _merged_runs(runs: NDArray[np.int64], bins_max: int) -> list[Any]:
+    """[bin, packets, bytes] for each bin; those beyond bins_max together, with None for the bin."""
+    bins, place = np.unique(runs[:, 0], return_inverse=True)
+    totals = np.zeros((len(bins), 2), np.int64)
+    np.add.at(totals, place, runs[:, 1:])
+    rows: list[Any] = np.column_stack([bins, totals])[:bins_max].tolist()
+    if len(bins) > bins_max:
+        rows.append([None, *totals[bins_max:].sum(axis=0).tolist()])
+    return rows
+
+
+def _by_size(rows: NDArray[np.void]) -> NDArray[np.intp]:
+    """Places of the rows, most bytes first; then by key, so that the order does not depend on how they came."""
+    keys = [rows[name] for name in ("ends", "high_low", "high_high", "low_low", "low_high")]
+    return np.lexsort([*keys, ~rows["packets"], ~rows["bytes"]])
+
+
+def _shown(row: np.void) -> dict[str, Any]:
+    ends = int(row["ends"])
+    version, protocol = ends & 0xFF, ends >> 8 & 0xFF
+    addresses = [int(row[f"{end}_high"]) << 64 | int(row[f"{end}_low"]) for end in ("low", "high")]
+    if version == 4:
+        texts = [str(ipaddress.IPv4Address(address & 0xFFFF_FFFF)) for address in addresses]
+    else:
+        texts = [str(ipaddress.IPv6Address(address)) for address in addresses]
+    return {
+        "addresses": texts,
+        "ports": [ends >> 48, ends >> 32 & 0xFFFF],
+        "protocol": NAMES.get(protocol, f"protocol_{protocol}"),
+        **_pair(row["packets"], row["bytes"]),
+    }
+
+
+def _add(total: list[int], packets: int, byte_count: int) -> None:
+    total[0] += packets
+    total[1] += byte_count
+
+
+def _pair(packets: Any, byte_count: Any) -> dict[str, int]:
+    return {"packets": int(packets), "bytes": int(byte_count)}
