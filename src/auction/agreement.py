@@ -138,7 +138,7 @@ def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: in
         raise WrongState("the window is over: there is nothing left to serve")
     rest = serving.price * left_ms // whole_ms
     window_ms = agreement.ends_ms - agreement.starts_ms
-    asked = -(-runner.price * left_ms // window_ms)
+    asked = runner.price * left_ms // window_ms
     paid = min(asked, rest)
     difference = asked - paid
     if difference > agreement.bond:

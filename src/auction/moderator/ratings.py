@@ -96,7 +96,9 @@ class RatingCommands(AgreementCommands):
         if name in draft.state.records["revealed"]:
             raise WrongState(f"the opinions about {name} are in the open already")
         signer = rater
-        if kind == "service" and device:
+        if kind == "service" and not device and draft.party(rater).kind == "provider":
+            device = rater  # a provider that has subcontracted speaks for itself
+        if kind == "service" and device and device != rater:
             if draft.party(device).kind != "device" or self._stands_for(draft, device) != rater:
                 raise NotAllowed(f"{device} is no device of {rater}")
             signer = device
