@@ -62,7 +62,7 @@ def test_a_part_is_subcontracted_delivered_and_paid_by_the_prime() -> None:
 
 
 def test_the_subcontractor_is_never_the_prime_itself() -> None:
-    moderator, clock, prime = chain_market()
+    moderator, _clock, prime = chain_market()
     auction = moderator.announce(
         "p0", part_of(moderator, prime), AuctionTerms(reserve=10, open_for_ms=1_000), prime=prime
     )
@@ -95,7 +95,7 @@ def test_depth_is_bounded() -> None:
 
 
 def test_only_who_provides_may_subcontract_and_within_the_window() -> None:
-    moderator, clock, prime = chain_market()
+    moderator, _clock, prime = chain_market()
     terms = AuctionTerms(reserve=10, open_for_ms=1_000)
     with pytest.raises(NotAllowed):
         moderator.announce("p3", part_of(moderator, prime), terms, prime=prime)
