@@ -64,7 +64,8 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     topped_up_by: str = ""
     delivered_ppm: int = 0
     failed: bool = False
-    measured: bool = False
+    measurement: str = ""  # the delivery that counts for it
+    measured_by_recipient: bool = False
 
 
 class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,6 +100,8 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
     finished_ms: int = 0
     minimum_bps: int | None = None
     maximum_bps: int | None = None
+    availability_ppm: int = 1_000_000
+    latency_ms_max: int | None = None
 
     @property
     def is_over(self) -> bool:

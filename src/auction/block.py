@@ -29,6 +29,8 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     minimum_bps: int | None = None
     maximum_bps: int | None = None
     volume_bytes: int | None = None
+    availability_ppm: int = 1_000_000
+    latency_ms_max: int | None = None
     attributes: dict[str, str] = {}
     shareable: bool = False
     holder: str = ""
@@ -57,6 +59,10 @@ def check(block: Block) -> Block:
         raise BadValue("the minimum data rate is above the maximum")
     if block.volume_bytes is not None and (type(block.volume_bytes) is not int or block.volume_bytes <= 0):
         raise BadValue("a volume is a positive number of bytes")
+    if type(block.availability_ppm) is not int or not 0 < block.availability_ppm <= 1_000_000:
+        raise BadValue("an availability is from 1 to 1,000,000 parts per million")
+    if block.latency_ms_max is not None and (type(block.latency_ms_max) is not int or block.latency_ms_max < 0):
+        raise BadValue("a latency is a number of milliseconds")
     if not block.service:
         raise BadValue("a block is of a named service")
     return block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from auction.delivery import DeliveryRules
 from auction.rating import RatingRules
 
 
@@ -14,4 +15,5 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True):
     signatures: bool = False  # whether bids, ratings and deliveries must be signed
     subcontract_depth_max: int = 4
     rating: RatingRules = RatingRules()
+    delivery: DeliveryRules = DeliveryRules()
     runners_up_max: int = 3

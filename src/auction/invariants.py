@@ -48,6 +48,15 @@ def holds_match_agreements(state: State) -> Iterator[str]:
             yield f"a top-up is left over from {one.id}"
 
 
+def pledges_are_held(state: State) -> Iterator[str]:
+    """What is held for a group is what its members bid and pledged while it is open, and nothing after it."""
+    for group in state.records["group"].values():
+        expected = sum(group.bids.values()) + sum(group.pledges.values()) if group.state == "open" else 0
+        held = state.ledger.balances.get(f"pledged:{group.id}", 0)
+        if held != expected:
+            yield f"{held} is held for {group.id} ({group.state}), not {expected}"
+
+
 def one_award_for_a_block(state: State) -> Iterator[str]:
     """A block is sold by one auction at a time: no two living agreements with the same provider about one block."""
     sold: dict[tuple[str, str], str] = {}
@@ -100,7 +109,12 @@ def charges_within_the_price(state: State) -> Iterator[str]:
 
 def _price_follows_award(state: State, one: Agreement) -> Iterator[str]:
     auction = state.records["auction"][one.auction]
-    if auction.award is None or one.price not in [winning.price for winning in auction.award.winners]:
+    if auction.award is None:
+        yield f"{one.id} comes of {auction.id}, which has no award"
+        return
+    bargained = one.id in {group.agreement for group in state.records["group"].values()}
+    prices = [winning.price for winning in auction.award.winners]
+    if one.price not in prices and not (bargained and one.price < max(prices)):
         yield f"{one.id} has another price than the award of {auction.id}"
     announcement = auction.announcement
     if announcement.direction == "provide" and announcement.format != "packages":
@@ -168,6 +182,7 @@ def chains_without_cycles(state: State) -> Iterator[str]:
 INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     debits_equal_credits,
     holds_match_agreements,
+    pledges_are_held,
     one_award_for_a_block,
     capacity_never_exceeded,
     charges_within_the_price,

@@ -48,6 +48,11 @@ def topped_up(agreement: str) -> str:
     return f"topped_up:{agreement}"
 
 
+def pledged(group: str) -> str:
+    """What the members of a group have bid and pledged, until it is settled."""
+    return f"pledged:{group}"
+
+
 def card(method: str) -> str:
     """The mirror of what a card processor has authorised and settled."""
     return f"{OUTSIDE}:{method}"

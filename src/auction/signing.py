@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auction.bid import Bid
+from auction.delivery import Delivery
 from auction.party import Signature, canonical_bytes, sign
 
 
@@ -47,8 +49,9 @@ def rating_body(satisfied: bool, remark: str, device: str) -> dict[str, Any]:
     return {"device": device, "remark": remark, "satisfied": satisfied}
 
 
-def delivery_body(measurement: dict[str, Any]) -> dict[str, Any]:
-    return {"measurement": measurement}
+def delivery_body(delivery: Delivery) -> dict[str, Any]:
+    """All samples and audits, as JSON holds them."""
+    return {"delivery": msgspec.to_builtins(delivery)}
 
 
 def sign_statement(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 
-from auction.errors import Conflict, StoreFailed
+from auction.errors import Conflict, JournalBroken, StoreFailed
 from auction.journal import Entry
 from auction.migrations import Tables, migrate, tables
 
@@ -97,7 +97,10 @@ class SqlStore:
         with self.engine.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 numbers = (int(row.sequence), int(row.at_ms))
-                blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
+                try:
+                    blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
+                except TypeError:
+                    raise JournalBroken(f"entry {row.sequence} holds what no moderator wrote") from None
                 yield Entry(*numbers, row.command, row.key, *blobs)
 
     def records(self) -> dict[tuple[str, str], str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from auction.block import Block
 from auction.clock import ManualClock
 from auction.config import MarketConfig
+from auction.delivery import Delivery, Sample
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.store import MemoryStore, Store
 
@@ -57,3 +58,11 @@ def awarded(
     clock.advance(10_000)
     moderator.tick()
     return moderator.auction(announcement.auction).agreements[0]
+
+
+def measured(moderator: Moderator, agreement: str, by: str, delivered_ppm: int) -> Delivery:
+    """A measurement by which the provider that serves now was there for this part of its time."""
+    leg = moderator.agreement(agreement).legs[-1]
+    ends_ms = leg.from_ms + (leg.until_ms - leg.from_ms) * delivered_ppm // 1_000_000
+    samples = (Sample(starts_ms=leg.from_ms, ends_ms=ends_ms, asked_bits=1, got_bits=1),) if delivered_ppm else ()
+    return Delivery(agreement=agreement, measured_by=by, samples=samples)

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 import pytest
-from markets import asked, awarded, market
+from markets import asked, awarded, market, measured
 
 from auction.agreement import LIFECYCLE, next_state
 from auction.clock import ManualClock
@@ -67,16 +67,16 @@ def test_a_failed_provider_is_replaced_and_its_bond_pays_the_difference() -> Non
     moderator, clock, name = delivering(prices=(600, 200, 400))
     assert moderator.agreement(name).price == 400
     clock.advance(80_000 - 10_000)  # the window is from second 60 to 120 after the announcement: 40 s are left
-    moderator.deliver(name, "rita", {"delivered_ppm": 1_000_000})
+    moderator.deliver(measured(moderator, name, "rita", 1_000_000))
     replaced = moderator.replace(name)
     assert (replaced.provider, replaced.state, replaced.price) == ("p2", "delivering", 400)
-    moderator.deliver(name, "rita", {"delivered_ppm": 1_000_000})
+    moderator.deliver(measured(moderator, name, "rita", 1_000_000))
     again = moderator.replace(name)  # p2 fails as well: p0 asks 600 for the whole window
     assert again.provider == "p0"
     rest, asked_for_rest = 400 * 2 // 3, 600 * 2 // 3
     assert again.legs[-1].price == rest
     assert again.legs[-1].topped_up == asked_for_rest - rest
-    moderator.deliver(name, "rita", {"delivered_ppm": 1_000_000})
+    moderator.deliver(measured(moderator, name, "rita", 1_000_000))
     moderator.finish(name)
     charged = moderator.charge(name)
     assert charged.charged <= 400  # no price rises
@@ -87,11 +87,14 @@ def test_a_failed_provider_is_replaced_and_its_bond_pays_the_difference() -> Non
 
 
 def test_a_replacement_is_decided_within_a_millisecond() -> None:
-    moderator, clock, name = delivering()
-    clock.advance(70_000)
-    started = time.perf_counter()
-    moderator.replace(name)
-    assert time.perf_counter() - started < 0.001
+    took_seconds = []
+    for _ in range(9):
+        moderator, clock, name = delivering()
+        clock.advance(70_000)
+        started = time.perf_counter()
+        moderator.replace(name)
+        took_seconds.append(time.perf_counter() - started)
+    assert sorted(took_seconds)[4] < 0.001  # the median, for other processes run here too
 
 
 def test_a_bond_that_does_not_cover_the_difference_lets_nobody_take_over() -> None:
@@ -121,8 +124,8 @@ def test_nobody_but_its_parties_measures_a_delivery() -> None:
     moderator.register("gadget", "device", belongs_to="stranger")
     for stranger in ("stranger", "gadget", "p0"):
         with pytest.raises(NotAllowed):
-            moderator.deliver(name, stranger, {"delivered_ppm": 1})
-    moderator.deliver(name, "phone", {"delivered_ppm": 1})
+            moderator.deliver(measured(moderator, name, stranger, 1_000_000))
+    moderator.deliver(measured(moderator, name, "phone", 1_000_000))
 
 
 def test_an_agreement_given_up_before_it_starts_costs_nothing() -> None:

@@ -6,7 +6,7 @@ import random
 
 import msgspec
 import pytest
-from markets import awarded, market
+from markets import awarded, market, measured
 
 from auction.block import Block, Timeline, check, split_in_rate, split_in_time
 from auction.errors import BadValue, InsufficientFunds, NoCapacity, NotAllowed, WrongState
@@ -127,7 +127,7 @@ def test_a_sold_block_is_resold_before_it_starts_and_its_agreement_goes_along() 
     moderator.resell_block(bought, "rita", "buyer", 300)
     assert (moderator.balance("rita"), moderator.balance("buyer")) == (1_000_000 - 250 + 300, 200)
     moderator.start(name)
-    moderator.deliver(name, "buyer", {"delivered_ppm": 0})
+    moderator.deliver(measured(moderator, name, "buyer", 0))
     moderator.finish(name)
     moderator.charge(name)
     assert moderator.balance("buyer") == 200 + 250  # what was not delivered goes back to who holds it now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from markets import asked, awarded, counted_bytes, market
+from markets import asked, awarded, counted_bytes, market, measured
 
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.store import Store
@@ -16,7 +16,7 @@ def test_a_whole_market_on_every_store(store: Store) -> None:
     moderator.agree(name)
     assert moderator.balance("rita") == 1_000_000 - 250
     moderator.start(name)
-    moderator.deliver(name, "rita", {"delivered_ppm": 500_000})
+    moderator.deliver(measured(moderator, name, "rita", 500_000))
     moderator.finish(name)
     charged = moderator.charge(name)
     assert charged.charged == 125

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from markets import awarded, counted_bytes, market
+from markets import awarded, counted_bytes, market, measured
 from stripe_server import StripeServer, notice
 
 from auction.clock import ManualClock
@@ -44,7 +44,7 @@ def card_market(server: StripeServer, source: str = "pm_card_visa") -> tuple[Mod
 
 def deliver(moderator: Moderator, name: str, delivered_ppm: int) -> None:
     moderator.start(name)
-    moderator.deliver(name, "rita", {"delivered_ppm": delivered_ppm})
+    moderator.deliver(measured(moderator, name, "rita", delivered_ppm))
     moderator.finish(name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from markets import awarded, market
+from markets import awarded, market, measured
 
 from auction.block import Block
 from auction.clock import ManualClock
@@ -41,7 +41,7 @@ def subcontract(moderator: Moderator, clock: ManualClock, prime: str, to: str, p
 
 
 def finish(moderator: Moderator, name: str, measured_by: str, delivered_ppm: int) -> None:
-    moderator.deliver(name, measured_by, {"delivered_ppm": delivered_ppm})
+    moderator.deliver(measured(moderator, name, measured_by, delivered_ppm))
     moderator.finish(name)
     moderator.charge(name)
 

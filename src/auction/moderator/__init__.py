@@ -1,6 +1,7 @@
 """The moderator: the only writer of the market."""
 
+from auction.moderator.aio import AsyncModerator
 from auction.moderator.facade import Moderator
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
 
-__all__ = ["AuctionTerms", "AuctionView", "BidEntry", "Held", "Moderator"]
+__all__ = ["AsyncModerator", "AuctionTerms", "AuctionView", "BidEntry", "Held", "Moderator"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from auction.agreement import (
@@ -16,6 +14,7 @@ from auction.agreement import (
     topped_up_owed,
 )
 from auction.block import Block
+from auction.delivery import Delivery, Promise, earned_ppm, evidence
 from auction.errors import BadValue, NoAward, NotAllowed, WrongState
 from auction.ledger import bond, card, funds, held, held_bond, topped_up
 from auction.moderator.auctions import AuctionCommands
@@ -36,21 +35,13 @@ class AgreementCommands(AuctionCommands):
         """The service begins."""
         return self._run("start", key, (agreement,), lambda draft: self._start(draft, agreement), Agreement)
 
-    def deliver(
-        self,
-        agreement: str,
-        measured_by: str,
-        measurement: dict[str, Any],
-        signature: Signature | None = None,
-        *,
-        key: str | None = None,
-    ) -> Measured:
-        """Takes in what was measured of the delivery so far by the recipient, one of its devices, or the provider."""
-
-        def decide(draft: Draft) -> Measured:
-            return self._deliver(draft, agreement, measured_by, measurement, signature)
-
-        return self._run("deliver", key, (agreement, measured_by, measurement, signature), decide, Measured)
+    def deliver(self, delivery: Delivery, signature: Signature | None = None, *, key: str | None = None) -> Measured:
+        """Takes in all that was measured of the delivery so far, by the recipient, one of its devices, or the provider.
+        What the recipient's side measured counts; what the provider did counts where the recipient measured nothing,
+        and is evidence in any case."""
+        return self._run(
+            "deliver", key, (delivery, signature), lambda draft: self._deliver(draft, delivery, signature), Measured
+        )
 
     def replace(self, agreement: str, *, key: str | None = None) -> Agreement:
         """The serving provider has failed: the first armed runner-up who can takes over what is left of the window. Its
@@ -108,37 +99,47 @@ class AgreementCommands(AuctionCommands):
         draft.put("agreement", name, started)
         return started
 
-    def _deliver(
-        self, draft: Draft, name: str, measured_by: str, measurement: dict[str, Any], signature: Signature | None
-    ) -> Measured:
+    def _deliver(self, draft: Draft, delivery: Delivery, signature: Signature | None) -> Measured:
+        name, measured_by = delivery.agreement, delivery.measured_by
         agreement = draft.agreement(name)
         state = next_state(agreement.state, "deliver")
         if not self._is_party_to(draft, agreement, measured_by):
             raise NotAllowed(f"{measured_by} is no party to {name}")
-        signed = self._check_signature(draft, "delivery", name, measured_by, delivery_body(measurement), signature)
-        delivered_ppm = self._delivered_ppm(agreement, measurement)
+        signed = self._check_signature(draft, "delivery", name, measured_by, delivery_body(delivery), signature)
+        leg = agreement.legs[-1]
         measured = Measured(
             id=draft.new_id("delivery"),
             agreement=name,
             provider=agreement.provider,
-            measured_by=measured_by,
-            measurement=measurement,
-            delivered_ppm=delivered_ppm,
+            by_recipient=measured_by != agreement.provider,
+            delivery=delivery,
+            evidence=evidence(_promise(agreement, leg), delivery, self.config.delivery),
             at_ms=draft.at_ms,
             signature=signed.signature if signed else b"",
         )
         draft.put("delivery", measured.id, measured)
-        leg = msgspec.structs.replace(agreement.legs[-1], delivered_ppm=delivered_ppm, measured=True)
+        if measured.by_recipient or not leg.measured_by_recipient:
+            leg = msgspec.structs.replace(
+                leg,
+                delivered_ppm=measured.evidence.earned_ppm,
+                measurement=measured.id,
+                measured_by_recipient=measured.by_recipient,
+            )
         delivered = msgspec.structs.replace(agreement, state=state, legs=(*agreement.legs[:-1], leg))
         draft.put("agreement", name, delivered)
         return measured
 
-    def _delivered_ppm(self, agreement: Agreement, measurement: dict[str, Any]) -> int:
-        """How much of what was promised has been delivered, in parts per million."""
-        value = measurement.get("delivered_ppm")
-        if type(value) is not int or not 0 <= value <= 1_000_000:
-            raise BadValue("delivered_ppm is from 0 to 1,000,000")
-        return value
+    def _cut_short(self, draft: Draft, agreement: Agreement, leg: Leg) -> Leg:
+        """A leg that ended before its window did has to deliver only what lies before its end."""
+        if not leg.measurement:
+            return leg
+        measured: Measured = draft.get("delivery", leg.measurement)
+        samples = tuple(sample for sample in measured.delivery.samples if sample.ends_ms <= leg.until_ms)
+        delivery = msgspec.structs.replace(measured.delivery, samples=samples)
+        if leg.until_ms <= leg.from_ms:
+            return msgspec.structs.replace(leg, delivered_ppm=0)
+        earned = earned_ppm(_promise(agreement, leg), delivery, self.config.delivery)
+        return msgspec.structs.replace(leg, delivered_ppm=earned)
 
     def _is_party_to(self, draft: Draft, agreement: Agreement, party: str) -> bool:
         if party in (agreement.provider, agreement.recipient):
@@ -213,7 +214,9 @@ class AgreementCommands(AuctionCommands):
             draft.put("block", block.id, msgspec.structs.replace(block, state="void"))
         taken = msgspec.structs.replace(rest, id=f"{block.id}~{number}", provider=runner.provider, parent=block.id)
         draft.put("block", taken.id, taken)
-        changed = msgspec.structs.replace(decided.agreement, block=taken.id)
+        legs = decided.agreement.legs
+        legs = (*legs[:-2], self._cut_short(draft, agreement, legs[-2]), legs[-1])
+        changed = msgspec.structs.replace(decided.agreement, block=taken.id, legs=legs)
         draft.put("agreement", name, changed)
         return changed
 
@@ -293,3 +296,15 @@ class AgreementCommands(AuctionCommands):
         draft.put("agreement", name, settled)
         self._open_exchange(draft, settled)
         return settled
+
+
+def _promise(agreement: Agreement, leg: Leg) -> Promise:
+    """What the leg's provider is held to."""
+    return Promise(
+        starts_ms=leg.from_ms,
+        ends_ms=leg.until_ms,
+        rate_min_bps=agreement.minimum_bps,
+        rate_max_bps=agreement.maximum_bps,
+        availability_ppm=agreement.availability_ppm,
+        latency_ms_max=agreement.latency_ms_max,
+    )

@@ -103,6 +103,8 @@ class Awarding(PartyCommands):
                 depth=draft.agreement(record.prime).depth + 1 if record.prime else 0,
                 minimum_bps=block.minimum_bps,
                 maximum_bps=block.maximum_bps,
+                availability_ppm=block.availability_ppm,
+                latency_ms_max=block.latency_ms_max,
             )
             draft.put("agreement", name, agreement)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.moderator.payments import PaymentCommands
+from auction.moderator.groups import GroupCommands
 from auction.moderator.state import Draft
 
 
-class Moderator(PaymentCommands):
+class Moderator(GroupCommands):
     """Conducts auctions, keeps agreements, charges and ratings; the only writer of its market.
 
     `store` is where the market is kept (in memory without one); `clock` returns ms since 1970; `random_bytes` makes
@@ -20,6 +20,8 @@ class Moderator(PaymentCommands):
             self._auction_is_due(draft, name, due_ms)
         elif kind == "exchange":
             self._reveal_when_due(draft, name)
+        elif kind == "group":
+            self._group_is_due(draft, name, due_ms)
 
     def _auction_is_due(self, draft: Draft, name: str, due_ms: int) -> None:
         record = draft.auction(name)

@@ -95,6 +95,8 @@ class RatingCommands(AgreementCommands):
         kind: Kind = "service" if rater == agreement.recipient else "payment"
         if name in draft.state.records["revealed"]:
             raise WrongState(f"the opinions about {name} are in the open already")
+        if kind == "payment" and agreement.sponsor:
+            raise NotAllowed(f"{agreement.recipient} was sponsored and owed nothing: there is nothing to rate")
         signer = rater
         if kind == "service" and not device and draft.party(rater).kind == "provider":
             device = rater  # a provider that has subcontracted speaks for itself

@@ -13,10 +13,14 @@ from auction.agreement import Agreement
 from auction.award import Award
 from auction.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.block import Block
+from auction.delivery import Delivery, Evidence
 from auction.formats.commit_reveal import Commitment
 from auction.formats.open_bidding import OpenState
+from auction.negotiation import Negotiation
 from auction.party import Party
 from auction.rating import Exchange
+from auction.sharing import Meter, Share
+from auction.sponsorship import GroupOutcome
 
 
 class Nonce(msgspec.Struct, frozen=True):
@@ -68,14 +72,14 @@ class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A signed measurement of a delivery: the measurement as JSON, and what came of it in parts per million."""
+    """What one side measured of a delivery, and what that comes to beside the promise."""
 
     id: str
     agreement: str
     provider: str
-    measured_by: str
-    measurement: dict[str, Any]
-    delivered_ppm: int
+    by_recipient: bool
+    delivery: Delivery
+    evidence: Evidence
     at_ms: int = 0
     signature: bytes = b""
 
@@ -107,22 +111,30 @@ class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
 
 class BlockShares(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Who shares a block: the rule's shares by member, and what has been metered of each."""
+    """Who shares a block, and what has been metered of each. By rule `recipients`, `numbers` (in channels of
+    `channel_bps`) or `devices` (first between `users`)."""
 
     block: str
-    rule: str  # recipients, numbers, devices
-    members: tuple[Any, ...] = ()
-    metered: dict[str, int] = {}
+    rule: str
+    channel_bps: int = 0
+    users: tuple[Share, ...] = ()
+    shares: tuple[Share, ...] = ()
+    meters: dict[str, Meter] = {}
 
 
 class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A group that negotiates about a service; what it holds is the rule's own."""
+    """A group that shares the price of an agreement that its organiser was awarded. `pledges` are held while it is
+    open; `due_ms` is when all goes back if it has not come to anything."""
 
     id: str
-    agreement: str = ""
-    state: str = "open"
-    due_ms: int = 0
-    details: dict[str, Any] = {}
+    organiser: str
+    agreement: str
+    due_ms: int
+    state: str = "open"  # settled, failed
+    bids: dict[str, int] = {}
+    pledges: dict[str, int] = {}
+    negotiation: Negotiation | None = None
+    outcome: GroupOutcome | None = None
 
 
 RECORD_TYPES: Final[dict[str, Any]] = {

@@ -44,7 +44,7 @@ class Reputation:
             self._count_evidence(agreement, leg, day, sequence)
 
     def _count_evidence(self, agreement: Agreement, leg: Leg, day: int, sequence: int) -> None:
-        if not leg.measured and not leg.failed:
+        if not leg.measurement and not leg.failed:
             return  # nobody measured: no evidence of anything
         history = self.history(leg.provider, agreement.service)
         pair = ("evidence", leg.provider, agreement.recipient, agreement.service)
