@@ -98,6 +98,7 @@ cdef class Arena:
     cdef void columns(self, Py_ssize_t index, Columns *columns) noexcept nogil
 
 cdef class Chunk:
+    cdef object __weakref__
     cdef readonly Arena arena
     cdef readonly Py_ssize_t index
     cdef bint owned                         # goes back to the arena when the last reference is gone

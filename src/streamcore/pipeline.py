@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from streamcore.accounting import Accounting, WorkerShare
 from streamcore.aggregate._aggregator import Aggregator
@@ -21,7 +22,6 @@ from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.roster import Terms
 from streamcore.packets import COLUMN_GROUPS, Arena, ArenaClosed, Outgoing, PacketBatch, Result
-from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.service.chain import Chain
@@ -69,7 +69,11 @@ class Pipeline:
         self.config = config
         self.counters = Counters()
         self._chain = Chain(config.service)
-        self._filter = Filter(config.filter) if config.filter else None
+        self._filter: Any = None
+        if config.filter:
+            from streamcore.parse.filter import Filter  # only here: libpcap costs start-up time
+
+            self._filter = Filter(config.filter)
         self._drain = threading.Event()
         self._stop = threading.Event()
         self._source: CaptureSource | None = None

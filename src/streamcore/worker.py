@@ -144,7 +144,9 @@ class LocalWorker:
             self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=bench.parse, groups=work.groups,
             arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,
         )  # fmt: skip
-        region = self.regions.chunk(work.region).data if self.regions is not None else None
+        region = None
+        if self.regions is not None:
+            region = self.regions.chunk(work.region).data[work.region_start : work.region_start + work.region_bytes]
         return bench.process(Segment(work.number, batch, work.start, work.stop), region)
 
     def head(self, kind: int, outcomes: list[envelope.Outcome] | None = None) -> bytes:

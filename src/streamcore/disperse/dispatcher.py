@@ -20,7 +20,7 @@ import zmq
 from streamcore.counters import Counters
 from streamcore.disperse import envelope, inline
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError, read_result
-from streamcore.disperse.peer import LEASES_MAX, Lease, Peer
+from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster, Slot, Terms
 from streamcore.errors import WorkerError
 from streamcore.packets import Arena, Result, Segment
@@ -142,7 +142,10 @@ class Dispatcher:
         for queue in self._waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
                 batch = [queue.popleft()]
-                while queue and len(batch) < WORK_PER_MESSAGE_MAX and self._has_room(peer, batch, queue[0]):
+                byte_count = batch[0].segment.byte_count
+                while queue and len(batch) < WORK_PER_MESSAGE_MAX and peer.has_credit_for(
+                    len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count
+                ):
                     batch.append(queue.popleft())
                 if not self._lend(peer, batch):
                     queue.extendleft(reversed(batch))
@@ -156,24 +159,8 @@ class Dispatcher:
             peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
         elif segment.lane < 0xFFFFFFFF and peers:
             peers = [peers[segment.lane % len(peers)]]
-        able = [peer for peer in peers if peer.ready and not peer.blocked and self._can_take(peer, segment)]
+        able = [peer for peer in peers if peer.ready and not peer.blocked and peer.has_credit(segment.byte_count)]
         return min(able, key=lambda peer: peer.bytes_out, default=None)
-
-    def _can_take(self, peer: Peer, segment: Segment) -> bool:
-        """Credit, and a region for what it changes. The last free region is kept for the oldest segment, so that it always gets done:
-        the results that wait for it hold all the others."""
-        if not peer.has_credit(segment.byte_count):
-            return False
-        if peer.regions is None:
-            return True
-        free = peer.regions.free_count
-        return free > 1 or (free == 1 and segment.number == next(iter(self._attempts)))
-
-    def _has_room(self, peer: Peer, batch: list[Attempt], attempt: Attempt) -> bool:
-        out = peer.bytes_out + sum(a.segment.byte_count for a in batch) + attempt.segment.byte_count
-        if len(peer.leases) + len(batch) >= LEASES_MAX or out > peer.credit_bytes:
-            return False
-        return peer.regions is None or peer.regions.free_count > len(batch) + 1
 
     def _lend(self, peer: Peer, batch: list[Attempt]) -> bool:
         """Send segments to a peer; False where its socket takes nothing now."""
@@ -182,16 +169,19 @@ class Dispatcher:
         frames: list[bytes] = [b""]
         for attempt in batch:
             segment, b = attempt.segment, attempt.segment.batch
-            region = peer.regions.acquire(0) if peer.regions is not None else None
+            room = None
+            if peer.regions is not None and (room := peer.room_for(segment)) is None:
+                return False  # until results leave
             flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
             if peer.elsewhere:
                 content = inline.pack_segment(segment, self._arena)
                 frames += content
                 flags, digest = envelope.INLINE, inline.digest(content)
-            leases.append(Lease(segment, attempt.attempt, region, digest))
+            leases.append(Lease(segment, attempt.attempt, room, digest))
+            where = (room.region.index, room.start, room.size) if room is not None else (0, 0, 0)
             works.append(
                 envelope.Work(
-                    segment.number, b.first_number, attempt.attempt, b.chunk.index, region.index if region is not None else 0,
+                    segment.number, b.first_number, attempt.attempt, b.chunk.index, *where,
                     b.count, segment.start, segment.stop, b.row_count, b.groups, flags,
                 )
             )  # fmt: skip
@@ -258,8 +248,12 @@ class Dispatcher:
         """The checked Result of a lease. Raises ResultError."""
         if outcome.digest != lease.digest:
             raise ResultError("the result is of another input")
-        region: Any = lease.region.data if lease.region is not None else np.frombuffer(bytes(content or b""), np.uint8)
-        result = read_result(lease.segment, region, outcome.packed, outcome.flags, self._allowed, lease.region or region)
+        room = lease.room
+        if room is not None:
+            region, hold = room.region.data[room.start : room.start + room.size], room.region
+        else:
+            region = hold = np.frombuffer(bytes(content or b""), np.uint8)
+        result = read_result(lease.segment, region, outcome.packed, outcome.flags, self._allowed, hold)
         if extra is not None:
             told = msgspec.msgpack.decode(extra, type=Told)
             if any(not 0 <= packet < len(lease.segment) for packet in told.comments):

@@ -14,12 +14,12 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         attempt u32       1 for the first lease of the segment
         chunk u32         of the arena that holds the batch (not used inline)
         region u32        of the worker's own arena, for what it changes
+        region_start u32, region_bytes u32   the part of it that is this segment's
         packets u32       rows of the batch
         start u32, stop u32   the segment's rows: columns.rows[start:stop], or start..stop where not ARRANGED
         row_count u32     rows in use of the batch
         groups u32        parse columns that are filled
         flags u32         ARRANGED 1 · INLINE 2: two frames follow for this segment, its columns and its records (see _inline.pyx)
-        reserved u32      0
     kind RESULT what became of segments:
         number u64, attempt u32
         status u16        DONE 0 · FAILED 1: the extra frame is one line of UTF-8 that says why
@@ -48,7 +48,7 @@ EXTRA, INLINE_REGION = 1, 2  # frames of RESULT
 NO_DIGEST = bytes(16)
 
 _HEADER = struct.Struct("<IHHIIQ")
-_WORK = struct.Struct("<QQIIIIIIIIII")
+_WORK = struct.Struct("<QQIIIIIIIIIII")
 _RESULT = struct.Struct("<QIHHIIIIQ16s")
 
 
@@ -69,13 +69,14 @@ class Work(NamedTuple):
     attempt: int
     chunk: int
     region: int
+    region_start: int
+    region_bytes: int
     packets: int
     start: int
     stop: int
     row_count: int
     groups: int
     flags: int
-    reserved: int = 0
 
 
 class Outcome(NamedTuple):

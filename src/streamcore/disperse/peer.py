@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+import weakref
 from dataclasses import dataclass, field
 
 import zmq
@@ -15,7 +16,23 @@ import zmq
 from streamcore.packets import Arena, Chunk, Segment
 
 LEASES_MAX = 32  # per peer, whatever the segments' sizes
-REGIONS_SPARE = 4  # for results that wait for their turn in the second stream
+RESULT_BYTES_PER_PACKET = 256  # room in a region beyond twice the packets' bytes
+REMEMBERED_MAX = 64  # batches whose region is looked up before dead entries are swept
+
+
+def result_bytes_max(segment: Segment) -> int:
+    """Room that a segment's result may take: twice its bytes, and something for every packet. The sum over a batch fits one region."""
+    packets = len(segment)
+    return (2 * segment.byte_count + (RESULT_BYTES_PER_PACKET - 64) * packets + 63) // 64 * 64
+
+
+@dataclass(slots=True)
+class Room:
+    """A part of a region, lent with a lease. The region is free again when no lease and no result holds it."""
+
+    region: Chunk
+    start: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -24,7 +41,7 @@ class Lease:
 
     segment: Segment
     attempt: int
-    region: Chunk | None  # None: the service changes nothing, or the segment left the machine
+    room: Room | None  # None: the service changes nothing, or the segment left the machine
     digest: bytes
 
 
@@ -63,14 +80,37 @@ class Peer:
     monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
     dismissed: bool = False  # it was told to stop
     blocked: bool = False  # its socket took no more
+    rooms: dict[int, tuple[weakref.ref[Chunk], int]] = field(default_factory=dict)  # batch -> its region, bytes lent of it
     leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
     bytes_out: int = 0
     clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
     results: int = 0  # of this incarnation
 
     def has_credit(self, byte_count: int) -> bool:
-        """A peer without leases takes any segment; otherwise the bytes out with it are bounded."""
-        return not self.leases or (len(self.leases) < LEASES_MAX and self.bytes_out + byte_count <= self.credit_bytes)
+        """A peer without leases takes any segment; otherwise the segments and bytes out with it are bounded."""
+        return not self.leases or self.has_credit_for(1, byte_count)
+
+    def has_credit_for(self, segments: int, byte_count: int) -> bool:
+        return len(self.leases) + segments <= LEASES_MAX and self.bytes_out + byte_count <= self.credit_bytes
+
+    def room_for(self, segment: Segment) -> Room | None:
+        """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None: there is none now.
+
+        Batches in flight are fewer than regions, so a batch never waits for itself.
+        """
+        assert self.regions is not None
+        size = result_bytes_max(segment)
+        batch = segment.batch.first_number
+        reference, used = self.rooms.get(batch, (None, 0))
+        region = reference() if reference is not None else None
+        if region is None or used + size > self.regions.data_bytes_max:
+            region, used = self.regions.acquire(0), 0
+            if region is None:
+                return None
+        if len(self.rooms) >= REMEMBERED_MAX:
+            self.rooms = {key: value for key, value in self.rooms.items() if value[0]() is not None}
+        self.rooms[batch] = (weakref.ref(region), used + size)
+        return Room(region, used, size)
 
     def lend(self, lease: Lease, now_s: float) -> None:
         if not self.leases:

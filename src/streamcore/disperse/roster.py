@@ -13,7 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamcore.counters import Counters
 from streamcore.disperse import envelope, local
-from streamcore.disperse.peer import LEASES_MAX, REGIONS_SPARE, Peer, Tally
+from streamcore.disperse.peer import LEASES_MAX, RESULT_BYTES_PER_PACKET, Peer, Tally
 from streamcore.packets import Arena
 
 SLOTS_MAX = 256
@@ -92,7 +92,7 @@ class Roster:
         """Start a worker on this machine."""
         terms = self._terms
         peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
-        regions = 2 * terms.credit + REGIONS_SPARE if terms.changes else 0
+        regions = 2 * self._arena.chunk_count + 2 if terms.changes else 0  # a batch takes one, with attempts that failed another
         setup = {"token": self._token, "services": terms.services, "seal_path": terms.seal_path}
         local.start(peer, self._arena, regions, region_bytes(self._arena), setup)
         slot.peer = peer
@@ -213,5 +213,5 @@ class Roster:
 
 
 def region_bytes(arena: Arena) -> int:
-    """Room for what services change in one segment: its packets twice over, and the columns of a result."""
-    return 2 * arena.data_bytes_max + 32 * arena.rows_max
+    """Room for what services change in all segments of one batch."""
+    return 2 * arena.data_bytes_max + RESULT_BYTES_PER_PACKET * arena.rows_max
