@@ -1,6 +1,7 @@
 """BPF expressions -> classic BPF instructions, by libpcap.
 
-It is the one that cypcap bundles, otherwise the system's through ctypes. Nothing runs the instructions here; _bpf.pyx does. libpcap is only loaded when an expression is compiled.
+It is the one that cypcap bundles, otherwise the system's through ctypes.
+Nothing runs the instructions here; _bpf.pyx does. libpcap is loaded when the first expression is compiled.
 """
 
 from __future__ import annotations

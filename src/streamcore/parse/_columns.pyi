@@ -1,0 +1,9 @@
+from streamcore.packets import PacketBatch
+
+class ColumnParser:
+    malformed: int
+    truncated: int
+    orphans: int
+    link_unknown: int
+    def __init__(self, seed: int, fragments_max: int = 0) -> None: ...
+    def parse(self, batch: PacketBatch, groups: int) -> None: ...
