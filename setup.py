@@ -19,6 +19,7 @@ MODULES = [
     "streamcore.packets",
     "streamcore.parse._bpf",
     "streamcore.parse._columns",
+    "streamcore.parse._fragments",
     "streamcore.parse._headers",
     "streamcore.segment._segmenter",
     "streamcore.service._address_table",

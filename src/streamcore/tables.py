@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,30 @@ from streamcore.source.capture import CaptureSource
 
 CHUNK_BYTES = 8 << 20
 CHUNK_ROWS = 65_536
-PACKET_COLUMNS = (
-    "cap n ts len caplen crc32 lt vlan ipver src dst proto sport dport frag ipoff depth isrc idst iproto isport idport"
-).split()
+PACKET_COLUMNS = [
+    "cap",
+    "n",
+    "ts",
+    "len",
+    "caplen",
+    "crc32",
+    "lt",
+    "vlan",
+    "ipver",
+    "src",
+    "dst",
+    "proto",
+    "sport",
+    "dport",
+    "frag",
+    "ipoff",
+    "depth",
+    "isrc",
+    "idst",
+    "iproto",
+    "isport",
+    "idport",
+]
 RECORDS_WITHOUT_TIME = (4, 5)  # pcapng simple packet blocks
 DELIVERED, LOSS = 0, 3  # exit statuses
 HEADER_GROUPS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
@@ -62,7 +83,26 @@ def _packet_rows(batch: PacketBatch, label: str) -> Iterator[str]:
         batch.depth.tolist(), _inner_texts(batch), strict=True,
     )  # fmt: skip
     fragment = FLAGS["fragment"]
-    for n, time, wire, size, crc, link, vlan, version, source, target, protocol, sport, dport, flags, place, l3, depth, inner in columns:
+    for (
+        n,
+        time,
+        wire,
+        size,
+        crc,
+        link,
+        vlan,
+        version,
+        source,
+        target,
+        protocol,
+        sport,
+        dport,
+        flags,
+        place,
+        l3,
+        depth,
+        inner,
+    ) in columns:
         head = f"{label}\t{n}\t{time}\t{wire}\t{size}\t{crc:08x}\t{link}\t{vlan}\t"
         if not version:
             yield f"{head}\t\t\t\t\t\t\t\t0\t\t\t\t\t\n"
@@ -121,7 +161,10 @@ def _inner_texts(batch: PacketBatch) -> list[str]:
     texts = ["\t\t\t\t"] * len(batch)
     ports = FLAGS["ports"]
     for row in np.flatnonzero(batch.depth > 1).tolist():
-        source, target = _address(batch.inner_source_address[row].tobytes()), _address(batch.inner_target_address[row].tobytes())
+        source, target = (
+            _address(batch.inner_source_address[row].tobytes()),
+            _address(batch.inner_target_address[row].tobytes()),
+        )
         has = batch.inner_flags[row] & ports
         port_text = f"{batch.inner_source_port[row]}\t{batch.inner_target_port[row]}" if has else "\t"
         texts[row] = f"{source}\t{target}\t{batch.inner_protocol[row]}\t{port_text}"

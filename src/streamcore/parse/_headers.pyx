@@ -23,7 +23,6 @@ from streamcore.packets cimport (
 cdef enum:
     LAYERS_MAX = 16      # link, VLAN, IP and extension headers together would be no limit: IP headers stacked
     EXTENSIONS_MAX = 16  # IPv6 extension headers of one IP header
-    TAGS_MAX = 16        # VLAN tags
     ETHER_IPV4 = 0x0800
     ETHER_IPV6 = 0x86DD
     NOTHING = -1         # no IP header there
@@ -82,10 +81,14 @@ cdef int link_layer(const uint8_t *packet, uint32_t size, uint16_t link_type, He
         if size < 16:
             headers.outer.flags |= FLAG_TRUNCATED
             return NOTHING
+        if be16(packet + 2) == 824:  # netlink: the field is a netlink family
+            return NOTHING
         return ether_type_layer(packet, size, 16, be16(packet + 14), headers)
     if link_type == 276:  # Linux cooked, version 2
         if size < 20:
             headers.outer.flags |= FLAG_TRUNCATED
+            return NOTHING
+        if be16(packet + 8) == 824:
             return NOTHING
         return ether_type_layer(packet, size, 20, be16(packet), headers)
     if link_type == 0 or link_type == 108:  # BSD loopback: an address family in the capturing host's order, or in network order
@@ -95,36 +98,91 @@ cdef int link_layer(const uint8_t *packet, uint32_t size, uint16_t link_type, He
         family = be32(packet)
         if family > 0xFFFF:
             family = packet[0] | (packet[1] << 8)
-        if family == 2 or family == 10 or family == 24 or family == 28 or family == 30:
+        if family == 2 or family == 10 or family == 23 or family == 24 or family == 28 or family == 30:
             headers.ether_type = ETHER_IPV4 if family == 2 else ETHER_IPV6
             return 4
-        return NOTHING
+        return ether_type_layer(packet, size, 4, <uint16_t> family, headers) if family > 1500 else NOTHING
     headers.outer.flags |= FLAG_LINK_UNKNOWN
     headers.known = False
     return NOTHING
 
 
 cdef int ether_type_layer(const uint8_t *packet, uint32_t size, uint32_t at, uint16_t kind, Headers *headers) noexcept nogil:
-    """Follow VLAN tags and LLC/SNAP from an EtherType; at: the byte after it."""
-    while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind == 0x9200 or kind == 0x9300:
-        if at + 4 > size:
-            headers.outer.flags |= FLAG_TRUNCATED
-            return NOTHING
-        if headers.vlan_count == TAGS_MAX:
+    """Follow what may stand between an EtherType and IP; at: the byte after it. Every turn moves `at` forward.
+
+    Any number of VLAN tags; the tags of port extenders (IEEE 802.1BR, VN-Tag) and Cisco metadata; Ethernet in Ethernet (IEEE 802.1ah, FabricPath); LLC and
+    SNAP (IEEE 802.2, RFC 1042); MPLS (RFC 3032) and its Ethernet pseudowire (RFC 4448); PPPoE (RFC 2516).
+    """
+    cdef uint32_t length, type_at
+    cdef int encapsulations = 0
+    while True:
+        headers.ether_type = kind
+        if kind == ETHER_IPV4 or kind == ETHER_IPV6:
+            return <int> at
+        if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
+            if at + 4 > size:
+                return cut(headers)
+            if headers.vlan_count < VLAN_KEPT:
+                headers.vlan[headers.vlan_count] = be16(packet + at) & 0x0FFF
+            if headers.vlan_count < 255:
+                headers.vlan_count += 1
+            kind = be16(packet + at + 2)
+            at += 4
+            continue
+        if encapsulations == LAYERS_MAX:
             headers.outer.flags |= FLAG_DEPTH
             return NOTHING
-        if headers.vlan_count < VLAN_KEPT:
-            headers.vlan[headers.vlan_count] = be16(packet + at) & 0x0FFF
-        headers.vlan_count += 1
-        kind = be16(packet + at + 2)
-        at += 4
-    if kind <= 1500 and at + 8 <= size and packet[at] == 0xAA and packet[at + 1] == 0xAA and packet[at + 2] == 3:
-        if be16(packet + at + 3) == 0 and packet[at + 5] == 0:  # SNAP with an EtherType
+        encapsulations += 1
+        if kind <= 1500:
+            if at + 3 <= size and packet[at] == 0x06 and packet[at + 1] == 0x06 and packet[at + 2] == 3:
+                return <int> at + 3
+            if at + 8 > size or packet[at] != 0xAA or packet[at + 1] != 0xAA or packet[at + 2] != 3 or be16(packet + at + 3) != 0 or (
+                    packet[at + 5] != 0 and packet[at + 5] != 0xF8):
+                return NOTHING
+            length = 8
+            type_at = at + 6
+        elif kind == 0x8926:    # VN-Tag
+            length = 6
+            type_at = at + 4
+        elif kind == 0x893F or kind == 0x8909:  # E-Tag; Cisco metadata
+            length = 8
+            type_at = at + 6
+        elif kind == 0x88E7:    # I-Tag, then a whole Ethernet header
+            length = 18
+            type_at = at + 16
+        elif kind == 0x8903:    # FabricPath: tree and time to live, then a whole Ethernet header
+            length = 16
+            type_at = at + 14
+        elif kind == 0x8864:    # PPPoE: version and type, code, session, length; the PPP protocol
+            if at + 8 > size:
+                return cut(headers)
             kind = be16(packet + at + 6)
-            at += 8
-    headers.ether_type = kind
-    if kind == ETHER_IPV4 or kind == ETHER_IPV6:
-        return <int> at
+            return <int> at + 8 if kind == 0x0021 or kind == 0x0057 else NOTHING
+        elif kind == 0x8847 or kind == 0x8848:
+            while True:
+                if at + 4 > size:
+                    return cut(headers)
+                at += 4
+                if packet[at - 2] & 1:
+                    break
+            if at >= size:
+                return NOTHING
+            if packet[at] >> 4 == 4 or packet[at] >> 4 == 6:
+                return <int> at
+            if packet[at] >> 4 != 0:
+                return NOTHING
+            length = 18         # a pseudowire's control word, then a whole Ethernet header
+            type_at = at + 16
+        else:
+            return NOTHING
+        if at + length > size:
+            return cut(headers)
+        kind = be16(packet + type_at)
+        at += length
+
+
+cdef inline int cut(Headers *headers) noexcept nogil:
+    headers.outer.flags |= FLAG_TRUNCATED
     return NOTHING
 
 

@@ -1,0 +1,140 @@
+"""The flow key of any packet, and the fragments (RFC 791, RFC 8200 4.5), which follow the flow of their first one.
+
+Later fragments have no ports, so the first one's protocol and ports are kept for as long as reassembly may take. Bounded: buckets of
+WAYS entries; a full bucket forgets its oldest entry. A table that sees no fragment touches no memory.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from streamcore.packets cimport FLAG_FRAGMENT, FLAG_ORPHAN, VLAN_KEPT
+from streamcore.parse._headers cimport Headers, Layer
+from streamcore.parse._key cimport KEY_LINK_ONLY, KEY_NO_IP, FlowKey, fill_seed, fold, load16, load32, load64, set_endpoints
+
+cdef enum:
+    WAYS = 8
+    ETHERNET = 1
+
+cdef int64_t AGE_NS_MAX = 60_000_000_000  # RFC 8200 4.5: reassembly is given up after 60 seconds
+
+
+cdef class Fragments:
+    """Fragments(entries_max, seed): entries_max, 0 or rounded up to a power of two of at least 16; each takes 72 bytes once used."""
+
+    def __init__(self, Py_ssize_t entries_max, uint64_t seed):
+        cdef uint64_t buckets = 2
+        if not 0 <= entries_max <= 1 << 26:
+            raise ValueError(f"a fragment table of {entries_max} entries: 0 to {1 << 26}")
+        fill_seed(&self.seed, seed)
+        if entries_max == 0:
+            return
+        while buckets * WAYS < <uint64_t> entries_max:
+            buckets *= 2
+        self.bucket_mask = buckets - 1
+        self.entries = <FragmentEntry *> calloc(buckets * WAYS, sizeof(FragmentEntry))
+        if self.entries == NULL:
+            raise MemoryError(f"no room for {entries_max} fragments")
+
+    def __dealloc__(self):
+        free(self.entries)
+
+    cdef void key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Headers *headers, FlowKey *key) noexcept nogil:
+        """The key of the outermost IP header's flow; without IP, of the EtherType and the MAC addresses, or of the link type alone.
+
+        Sets FLAG_ORPHAN in the headers of a later fragment whose first one is not known; its key then has no ports.
+        """
+        cdef const Layer *layer = &headers.outer
+        cdef const FragmentEntry *first
+        cdef uint8_t protocol = layer.protocol
+        cdef uint16_t source_port = swap16(layer.source_port), target_port = swap16(layer.target_port)
+        memset(key, 0, sizeof(FlowKey))
+        key.vlan_count = headers.vlan_count
+        key.vlan = vlan_word(headers)
+        if layer.version == 0:
+            if link_type == ETHERNET and headers.ether_type:
+                key.version = KEY_NO_IP
+                set_endpoints(key, load32(packet + 6) | (<uint64_t> load16(packet + 10) << 32), 0, headers.ether_type,
+                              load32(packet) | (<uint64_t> load16(packet + 4) << 32), 0, headers.ether_type)
+            else:
+                key.version = KEY_LINK_ONLY
+                set_endpoints(key, link_type, headers.ether_type, 0, link_type, headers.ether_type, 0)
+            return
+        if layer.flags & FLAG_FRAGMENT:
+            first = self.resolve(headers, time_ns)
+            if first != NULL:
+                protocol, source_port, target_port = first.protocol, first.source_port, first.target_port
+            elif layer.fragment_offset:
+                headers.outer.flags |= FLAG_ORPHAN
+        key.version = layer.version
+        key.protocol = protocol
+        if layer.version == 4:
+            set_endpoints(key, load32(layer.source), 0, source_port, load32(layer.target), 0, target_port)
+        else:
+            set_endpoints(key, load64(layer.source), load64(layer.source + 8), source_port,
+                          load64(layer.target), load64(layer.target + 8), target_port)
+
+    cdef const FragmentEntry *resolve(self, const Headers *headers, int64_t time_ns) noexcept nogil:
+        """What is known of a fragment's first one, which is remembered if this is it. NULL: it was not seen, or too long ago."""
+        cdef FragmentEntry wanted
+        cdef FragmentEntry *entry
+        cdef FragmentEntry *place
+        cdef const Layer *layer = &headers.outer
+        cdef int i
+        if self.entries == NULL:
+            return NULL
+        memset(&wanted, 0, sizeof(FragmentEntry))
+        memcpy(wanted.source, layer.source, 4 if layer.version == 4 else 16)
+        memcpy(wanted.target, layer.target, 4 if layer.version == 4 else 16)
+        wanted.vlan = vlan_word(headers)
+        wanted.identification = layer.identification
+        wanted.version = layer.version
+        wanted.key_protocol = layer.protocol if layer.version == 4 else 0
+        entry = place = self.bucket(&wanted)
+        for i in range(WAYS):
+            if same(entry + i, &wanted):
+                place = entry + i
+                break
+            if place.version and (entry[i].version == 0 or entry[i].time_ns < place.time_ns):
+                place = entry + i
+        if layer.fragment_offset:
+            return place if same(place, &wanted) and distance(time_ns, place.time_ns) <= AGE_NS_MAX else NULL
+        self.evicted += place.version != 0 and not same(place, &wanted)
+        wanted.protocol = layer.protocol
+        wanted.source_port = swap16(layer.source_port)
+        wanted.target_port = swap16(layer.target_port)
+        wanted.time_ns = time_ns
+        place[0] = wanted
+        return place
+
+    cdef FragmentEntry *bucket(self, const FragmentEntry *wanted) noexcept nogil:
+        """The first of the WAYS entries where a datagram's first fragment may stand."""
+        cdef const uint64_t *s = self.seed.secret
+        cdef uint64_t source = fold(wanted.source[0] ^ s[0], wanted.source[1] ^ s[1])
+        cdef uint64_t target = fold(wanted.target[0] ^ s[2], wanted.target[1] ^ s[3])
+        cdef uint64_t rest = fold(wanted.vlan ^ s[4], (<uint64_t> wanted.identification << 16 | wanted.key_protocol) ^ s[5])
+        return self.entries + (fold(fold(source ^ s[6], target ^ s[7]) ^ s[4], rest ^ s[5]) & self.bucket_mask) * WAYS
+
+
+cdef inline bint same(const FragmentEntry *one, const FragmentEntry *other) noexcept nogil:
+    return (one.version == other.version and one.identification == other.identification and one.key_protocol == other.key_protocol
+            and one.vlan == other.vlan and one.source[0] == other.source[0] and one.source[1] == other.source[1]
+            and one.target[0] == other.target[0] and one.target[1] == other.target[1])
+
+
+cdef inline uint64_t distance(int64_t one, int64_t other) noexcept nogil:
+    return <uint64_t> one - <uint64_t> other if one > other else <uint64_t> other - <uint64_t> one
+
+
+cdef inline uint64_t vlan_word(const Headers *headers) noexcept nogil:
+    cdef uint64_t word = 0
+    cdef int i
+    for i in range(VLAN_KEPT):
+        if i < headers.vlan_count:
+            word |= <uint64_t> headers.vlan[i] << (16 * i)
+    return word
+
+
+cdef inline uint16_t swap16(uint16_t value) noexcept nogil:
+    """Keys hold ports as a packet does, which is how the fast path loads them."""
+    return <uint16_t> ((value << 8) | (value >> 8))

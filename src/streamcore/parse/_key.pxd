@@ -1,0 +1,169 @@
+# What makes a flow: the key, its seeded hash, and the fast path that reads the key of an ordinary packet. All of it is inline, because the
+# loops of _parser.pyx and _flows.pyx spend their time here. Packets that are not ordinary go through _headers.pyx and _fragments.pyx.
+#
+# A flow is both directions of (address, port) x 2, protocol, and the VLAN ids. Nearly all packets are IPv4 with at most one VLAN tag; their
+# whole key fits two words ("narrow"), and two keys are equal exactly if both words are. Every other key is "wide": a FlowKey.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    static inline uint16_t sc_load16(const uint8_t *at) { uint16_t value; memcpy(&value, at, 2); return value; }
+    static inline uint32_t sc_load32(const uint8_t *at) { uint32_t value; memcpy(&value, at, 4); return value; }
+    static inline uint64_t sc_load64(const uint8_t *at) { uint64_t value; memcpy(&value, at, 8); return value; }
+
+    /* The 128-bit product of two words, folded to 64 bits. With secret operands mixed in, nobody who does not know them can
+       choose inputs that collide; it costs one multiplication. */
+    static inline uint64_t sc_fold(uint64_t left, uint64_t right)
+    {
+        unsigned __int128 product = (unsigned __int128) left * right;
+        return (uint64_t) product ^ (uint64_t) (product >> 64);
+    }
+
+    #define sc_prefetch(address) __builtin_prefetch(address)
+    #define sc_prefetch_write(address) __builtin_prefetch(address, 1)
+    #define sc_likely(condition) __builtin_expect(!!(condition), 1)
+    """
+    uint16_t load16 "sc_load16" (const uint8_t *at) noexcept nogil   # as the machine orders bytes: for keys
+    uint32_t load32 "sc_load32" (const uint8_t *at) noexcept nogil
+    uint64_t load64 "sc_load64" (const uint8_t *at) noexcept nogil
+    uint64_t fold "sc_fold" (uint64_t left, uint64_t right) noexcept nogil
+    void prefetch "sc_prefetch" (const void *address) noexcept nogil
+    void prefetch_write "sc_prefetch_write" (const void *address) noexcept nogil
+    bint likely "sc_likely" (bint condition) noexcept nogil
+
+cdef enum:
+    SECRETS = 8
+    KEY_NO_IP = 0            # FlowKey.version: EtherType and MAC addresses
+    KEY_LINK_ONLY = 1        # one flow per link type
+
+cdef struct Seed:
+    uint64_t secret[SECRETS]
+
+cdef struct FlowKey:
+    uint64_t low[2]          # the address of the lower endpoint, as the machine orders bytes; IPv4: low[0] alone
+    uint64_t high[2]
+    uint64_t vlan            # the first four ids, outermost lowest
+    uint16_t low_port        # in network byte order, as loaded
+    uint16_t high_port
+    uint8_t protocol
+    uint8_t version          # 4, 6, KEY_*
+    uint8_t vlan_count       # tags there were, at most 255
+    uint8_t swapped          # the packet's source is the higher endpoint; not part of the identity
+
+
+cdef inline void fill_seed(Seed *seed, uint64_t value) noexcept nogil:
+    """The secrets that follow from a seed (SplitMix64's sequence): any number gives good ones."""
+    cdef int i
+    for i in range(SECRETS):
+        value += <uint64_t> 0x9E3779B97F4A7C15
+        seed.secret[i] = fold(value ^ <uint64_t> 0xBF58476D1CE4E5B9, value ^ <uint64_t> 0x94D049BB133111EB) | 1
+
+
+cdef inline uint16_t network16(const uint8_t *at) noexcept nogil:
+    return <uint16_t> ((at[0] << 8) | at[1])
+
+
+cdef inline uint32_t network32(const uint8_t *at) noexcept nogil:
+    return (<uint32_t> at[0] << 24) | (<uint32_t> at[1] << 16) | (<uint32_t> at[2] << 8) | at[3]
+
+
+cdef inline uint64_t narrow_hash(const Seed *seed, uint64_t first, uint64_t second) noexcept nogil:
+    cdef uint64_t mixed = fold(first ^ seed.secret[0], second ^ seed.secret[1])
+    return fold(mixed ^ seed.secret[2], seed.secret[3])
+
+
+cdef inline uint64_t wide_hash(const Seed *seed, const FlowKey *key) noexcept nogil:
+    cdef const uint64_t *s = seed.secret
+    cdef uint64_t ports = <uint64_t> key.low_port | (<uint64_t> key.high_port << 16)
+    cdef uint64_t rest = ports | (<uint64_t> key.protocol << 32) | (<uint64_t> key.version << 40) | (<uint64_t> key.vlan_count << 48)
+    cdef uint64_t low = fold(key.low[0] ^ s[0], key.low[1] ^ s[1])
+    cdef uint64_t high = fold(key.high[0] ^ s[2], key.high[1] ^ s[3])
+    cdef uint64_t other = fold(rest ^ s[4], key.vlan ^ s[5])
+    return fold(fold(low ^ s[6], high ^ s[7]) ^ s[5], other ^ s[4])
+
+
+cdef inline bint is_narrow(const FlowKey *key) noexcept nogil:
+    return key.version == 4 and key.vlan_count <= 1
+
+
+cdef inline void narrow_words(const FlowKey *key, uint64_t *first, uint64_t *second) noexcept nogil:
+    """The two words of a key for which is_narrow: address and port of each endpoint; version and protocol; VLAN id with a mark."""
+    cdef uint64_t tag = (0x1000 | (key.vlan & 0xFFF)) if key.vlan_count else 0
+    first[0] = (key.low[0] << 16) | key.low_port | (<uint64_t> key.protocol << 48) | (<uint64_t> 4 << 56)
+    second[0] = (key.high[0] << 16) | key.high_port | (tag << 48)
+
+
+cdef inline uint64_t key_hash(const Seed *seed, const FlowKey *key) noexcept nogil:
+    cdef uint64_t first, second
+    if is_narrow(key):
+        narrow_words(key, &first, &second)
+        return narrow_hash(seed, first, second)
+    return wide_hash(seed, key)
+
+
+cdef inline void set_endpoints(FlowKey *key, uint64_t source0, uint64_t source1, uint16_t source_port,
+                               uint64_t target0, uint64_t target1, uint16_t target_port) noexcept nogil:
+    """Canonical order: the same key for both directions."""
+    cdef bint swap
+    if source0 != target0:
+        swap = source0 > target0
+    elif source1 != target1:
+        swap = source1 > target1
+    else:
+        swap = source_port > target_port
+    key.swapped = swap
+    if swap:
+        key.low[0], key.low[1], key.low_port = target0, target1, target_port
+        key.high[0], key.high[1], key.high_port = source0, source1, source_port
+    else:
+        key.low[0], key.low[1], key.low_port = source0, source1, source_port
+        key.high[0], key.high[1], key.high_port = target0, target1, target_port
+
+
+cdef inline bint ordinary4(const uint8_t *packet, uint32_t captured, uint64_t *first, uint64_t *second,
+                           bint *swapped) noexcept nogil:
+    """The narrow key of Ethernet[, one VLAN tag], IPv4 without options, no fragment, TCP or UDP with its ports. False: not such a packet.
+
+    Reads no byte at or beyond `captured`.
+    """
+    cdef uint64_t source, target, tag = 0
+    cdef const uint8_t *ip = packet + 14
+    if captured < 38:
+        return False
+    if packet[12] == 0x81 and packet[13] == 0x00 and captured >= 42 and packet[16] == 0x08 and packet[17] == 0x00:
+        tag = 0x1000 | (network16(packet + 14) & 0xFFF)
+        ip = packet + 18
+    elif not (packet[12] == 0x08 and packet[13] == 0x00):
+        return False
+    if ip[0] != 0x45 or (load16(ip + 6) & 0xFF3F) != 0 or (ip[9] != 6 and ip[9] != 17) or network16(ip + 2) < 24:
+        return False  # 0x3FFF, the offset and More Fragments, as a little-endian machine loads it
+    source = (<uint64_t> load32(ip + 12) << 16) | load16(ip + 20)
+    target = (<uint64_t> load32(ip + 16) << 16) | load16(ip + 22)
+    swapped[0] = source > target
+    first[0] = (target if source > target else source) | (<uint64_t> ip[9] << 48) | (<uint64_t> 4 << 56)
+    second[0] = (source if source > target else target) | (tag << 48)
+    return True
+
+
+cdef inline bint ordinary6(const uint8_t *packet, uint32_t captured, FlowKey *key) noexcept nogil:
+    """The key of Ethernet[, one VLAN tag], IPv6 without extension headers, TCP or UDP with its ports. False: not such a packet."""
+    cdef const uint8_t *ip = packet + 14
+    if captured < 58:
+        return False
+    key.vlan = 0
+    key.vlan_count = 0
+    if packet[12] == 0x81 and packet[13] == 0x00 and captured >= 62 and packet[16] == 0x86 and packet[17] == 0xDD:
+        key.vlan = network16(packet + 14) & 0xFFF
+        key.vlan_count = 1
+        ip = packet + 18
+    elif not (packet[12] == 0x86 and packet[13] == 0xDD):
+        return False
+    if (ip[0] >> 4) != 6 or (ip[6] != 6 and ip[6] != 17) or network16(ip + 4) < 4:
+        return False
+    key.protocol = ip[6]
+    key.version = 6
+    set_endpoints(key, load64(ip + 8), load64(ip + 16), load16(ip + 40), load64(ip + 24), load64(ip + 32), load16(ip + 42))
+    return True
