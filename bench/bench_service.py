@@ -113,7 +113,12 @@ def measure(benchmark: Any, batch: PacketBatch, service: Service, segment_packet
     benchmark.extra_info["million_packets_per_second"] = round(batch.count / benchmark.stats.stats.median / 1e6, 1)
 
 
-@pytest.mark.parametrize("name", ["identity", "slice:16", "anonymise", "dedup", "count"])
+WORDS = "scan:text=needle-in-the-payload,in=packet,engine="
+
+
+@pytest.mark.parametrize(
+    "name", ["identity", "slice:16", "anonymise", "dedup", "count", WORDS + "hyperscan", WORDS + "re"]
+)
 def test_service(benchmark: Any, batch: PacketBatch, name: str) -> None:
     measure(benchmark, batch, load(name))
 
