@@ -83,6 +83,9 @@ class NoStart(Marked):
     def start(self):
         raise RuntimeError("my licence has run out")
 
+    def process(self, segment):
+        pass
+
 
 class Prints(Service):
     def process(self, segment):

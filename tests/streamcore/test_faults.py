@@ -20,6 +20,17 @@ def capture(tmp_path_factory):
     return write_pcap(tmp_path_factory.mktemp("faults") / "in.pcap", frames)
 
 
+def wait_for_growth(path, timeout_s=1.0):
+    """Until a file has grown, or for timeout_s."""
+
+    def size():
+        return path.stat().st_size if path.exists() else 0
+
+    before, deadline = size(), time.monotonic() + timeout_s
+    while size() == before and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
 def flags(capture, output, service, *more):
     return ["-r", capture, "-w", output, "--service", f"{SERVICES}:{service}", *more]
 
@@ -32,7 +43,8 @@ def test_kill_9_of_workers_fifty_times_changes_nothing(capture, tmp_path, policy
     process = start_run(*flags(capture, tmp_path / "out.pcap", "Slow:pause_ms=8", *more, "--json"))
     chance, killed = random.Random(policy), 0
     while killed < 50 and process.poll() is None:
-        time.sleep(chance.uniform(0.0, 0.12))
+        wait_for_growth(tmp_path / "out.pcap")  # or on a busy machine they would all die before they begin
+        time.sleep(chance.uniform(0.0, 0.1))
         workers = children(process.pid)
         if workers and kill(chance.choice(workers)):
             killed += 1

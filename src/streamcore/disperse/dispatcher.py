@@ -30,6 +30,10 @@ JOIN_S = 60.0  # how long a run without workers of its own waits for one from el
 TICK_S = 1.0  # the loop looks around at least so often
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
 
+# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its segment (unless the
+# system killed it for its memory), so only twelve such deaths weigh as much as three failures of the segment's own.
+FAULT, KILLED = 4, 1
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -37,7 +41,7 @@ class Attempt:
 
     segment: Segment
     attempt: int = 1
-    failures: int = 0
+    failures: int = 0  # weighed: FAULT or KILLED each
     avoid: int = -1  # the slot that failed last
     reason: str = ""
 
@@ -280,6 +284,7 @@ class Dispatcher:
             if peer.blocked and peer.push in events:
                 self._roster.unblock(peer)
             if peer.pidfd in events:
+                peer.died = True
                 yield from self._receive(self._roster.results)  # what it sent before it died
                 self._lose(slot, "the worker died")
             elif peer.monitor in events and self._roster.gone(peer):
@@ -301,15 +306,16 @@ class Dispatcher:
         if peer is None:
             return
         self._roster.lose(slot, restart)
+        weight = KILLED if peer.was_killed else FAULT
         for place, number in enumerate(peer.leases):
             if place == 0 and peer.ready:
-                self._failed(self._attempts[number], slot.number, reason)
+                self._failed(self._attempts[number], slot.number, reason, weight)
             else:
                 self._resend(self._attempts[number], slot.number)
 
-    def _failed(self, attempt: Attempt, slot: int, reason: str) -> None:
+    def _failed(self, attempt: Attempt, slot: int, reason: str, weight: int = FAULT) -> None:
         """One attempt failed by its own fault, as far as we can tell."""
-        attempt.failures += 1
+        attempt.failures += weight
         attempt.reason = reason
         self._resend(attempt, slot)
 
@@ -317,15 +323,18 @@ class Dispatcher:
         attempt.attempt += 1
         attempt.avoid = slot
         self._again.append(attempt)
-        if attempt.failures < self._terms.attempts_max:
+        if not self._is_dead(attempt):
             self._counters.bump("segments.resent")
+
+    def _is_dead(self, attempt: Attempt) -> bool:
+        return attempt.failures >= self._terms.attempts_max * FAULT
 
     def _bury(self) -> Iterator[Result]:
         """Dead results for the segments that have failed too often."""
-        dead = [attempt for attempt in self._again if attempt.failures >= self._terms.attempts_max]
+        dead = [attempt for attempt in self._again if self._is_dead(attempt)]
         if not dead:
             return
-        self._again = [attempt for attempt in self._again if attempt.failures < self._terms.attempts_max]
+        self._again = [attempt for attempt in self._again if not self._is_dead(attempt)]
         for attempt in dead:
             del self._attempts[attempt.segment.number]
             self._counters.bump("segments.dead_lettered")

@@ -7,6 +7,7 @@ when it became the first.
 from __future__ import annotations
 
 import secrets
+import signal
 import subprocess
 import weakref
 from dataclasses import dataclass, field
@@ -79,12 +80,18 @@ class Peer:
     key: str = ""  # of a worker elsewhere: its CURVE public key
     monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
     dismissed: bool = False  # it was told to stop
+    died: bool = False  # its process ended by itself, or by somebody's hand that was not ours
     blocked: bool = False  # its socket took no more
     rooms: dict[int, tuple[weakref.ref[Chunk], int]] = field(default_factory=dict)  # batch -> its region, bytes lent of it
     leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
     bytes_out: int = 0
     clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
     results: int = 0  # of this incarnation
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether somebody else killed its process. Known once it is reaped."""
+        return self.died and self.process is not None and self.process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
 
     def has_credit(self, byte_count: int) -> bool:
         """A peer without leases takes any segment; otherwise the segments and bytes out with it are bounded."""
