@@ -167,6 +167,7 @@ _RULES = {
     "uniform_price": "units go to the best prices, all at the price of the best unit that lost, or at the reserve",
     "spot": "the standing offer with the best score wins at its own price",
     "packages": "the most valuable choice of packages wins; each is priced by what it changes for the others",
+    "packages_large": "the most valuable choice of packages that was found wins at its own prices",
 }
 
 

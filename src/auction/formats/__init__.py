@@ -14,6 +14,8 @@ from auction.bid import Announcement, Bid, Ratings
 from auction.errors import BadValue
 from auction.formats.dutch import dutch
 from auction.formats.open_bidding import open_bidding
+from auction.formats.packages import packages
+from auction.formats.packages_large import packages_large
 from auction.formats.scored import first_price, first_score, second_price, second_score
 from auction.formats.spot import spot
 from auction.formats.uniform_price import uniform_price
@@ -35,6 +37,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "dutch": dutch,
         "uniform_price": uniform_price,
         "spot": spot,
+        "packages": packages,
+        "packages_large": packages_large,
     }
 )
 
