@@ -1,6 +1,7 @@
 """Workers that die, hang or lie, and a run that is killed: the output is what it would have been, or what was delivered is whole."""
 
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -20,14 +21,12 @@ def capture(tmp_path_factory):
     return write_pcap(tmp_path_factory.mktemp("faults") / "in.pcap", frames)
 
 
-def wait_for_growth(path, timeout_s=1.0):
-    """Until a file has grown, or for timeout_s."""
-
-    def size():
-        return path.stat().st_size if path.exists() else 0
-
-    before, deadline = size(), time.monotonic() + timeout_s
-    while size() == before and time.monotonic() < deadline:
+def wait_for_a_worker(timeout_s=5.0):
+    """Until a worker listens for segments, or on a busy machine they would all die before they begin."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if re.search(r"@streamcore-[0-9a-f]{24}-[0-9a-f]{16}", Path("/proc/net/unix").read_text()):
+            return
         time.sleep(0.002)
 
 
@@ -43,7 +42,7 @@ def test_kill_9_of_workers_fifty_times_changes_nothing(capture, tmp_path, policy
     process = start_run(*flags(capture, tmp_path / "out.pcap", "Slow:pause_ms=8", *more, "--json"))
     chance, killed = random.Random(policy), 0
     while killed < 50 and process.poll() is None:
-        wait_for_growth(tmp_path / "out.pcap")  # or on a busy machine they would all die before they begin
+        wait_for_a_worker()
         time.sleep(chance.uniform(0.0, 0.1))
         workers = children(process.pid)
         if workers and kill(chance.choice(workers)):

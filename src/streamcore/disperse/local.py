@@ -5,6 +5,7 @@ A worker's standard input is its lifeline: its set-up comes through it, and when
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -48,8 +49,9 @@ def start(peer: Peer, arena: Arena, region_count: int, region_bytes: int, setup:
     finally:
         os.close(arena_fd)
     assert peer.process.stdin is not None
-    peer.process.stdin.write(json.dumps(setup).encode() + b"\n")
-    peer.process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # killed before it could read: its pidfd tells
+        peer.process.stdin.write(json.dumps(setup).encode() + b"\n")
+        peer.process.stdin.flush()
     peer.pidfd = os.pidfd_open(peer.process.pid)
 
 
@@ -60,7 +62,8 @@ def stop(peer: Peer) -> None:
         return
     process.kill()
     if process.stdin is not None:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     process.wait()
     if peer.pidfd >= 0:
         os.close(peer.pidfd)

@@ -56,7 +56,7 @@ def start_worker(address, keys, name="worker", server="pipeline", join_s=20):
 
 def test_two_workers_elsewhere_do_all_the_work(capture, tmp_path, address, keys):
     run_command("-r", capture, "-w", tmp_path / "whole.pcap", "--service", f"{SERVICES}:Slow")
-    pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, "--service", f"{SERVICES}:Slow:pause_ms=5",
+    pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, "--service", f"{SERVICES}:Slow:pause_ms=60",
                               "--segment-packets", "50")  # fmt: skip
     workers = [start_worker(address, keys), start_worker(address, keys, "other")]
     run = finish_run(pipeline)
