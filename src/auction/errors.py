@@ -176,3 +176,9 @@ class StoreFailed(AuctionError):
     """The database refused or was gone; the command may be sent again under the same key."""
 
     code = "store_failed"
+
+
+class TranscriptWrong(AuctionError):
+    """A transcript or an award that does not follow from the bids, the ratings, the seed and the announced rule."""
+
+    code = "transcript_wrong"
