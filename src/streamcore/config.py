@@ -15,6 +15,7 @@ Policy = Literal["run", "flow", "time"]
 Order = Literal["total", "flow", "none"]
 Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` and the options
 
+LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
 
 
@@ -56,6 +57,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise UsageError("listen needs key and worker_keys: make keys with 'streamcore keys NAME DIRECTORY'")
         if not self.workers and not self.listen:
             raise UsageError("workers is 0 and listen is not set: nobody could do the work")
+
+    @property
+    def lanes(self) -> int:
+        """Into how many lanes policy flow sorts: one for each worker, more where workers elsewhere may join at any time."""
+        return max(1, self.workers) + (LANES_ELSEWHERE if self.listen else 0)
 
     @property
     def dead_letter_path(self) -> str:

@@ -158,7 +158,7 @@ class Pipeline:
         config, counters = self.config, self.counters
         parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
         segmenter = Segmenter(
-            config.policy, lanes=max(1, config.workers), packets_max=config.segment_packets,
+            config.policy, lanes=config.lanes, packets_max=config.segment_packets,
             bytes_max=config.segment_bytes, time_ms=config.segment_ms,
         )  # fmt: skip
         groups = self._chain.groups | (COLUMN_GROUPS["flow"] if segmenter.lanes > 1 else 0)
