@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from streamcore.errors import SourceError
@@ -43,11 +43,9 @@ class Reader:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> None:
-        self._parser = Parser(seed=hash_seed)
-        self._parsing = threading.Lock()
         self._strict = strict
         self._told = False
-        self._source = CaptureSource(path, ChunkSupply(), parser=self._parse)
+        self._source = CaptureSource(path, ChunkSupply(), parser=_one_at_a_time(Parser(seed=hash_seed)))
 
     @property
     def interfaces(self) -> list[Interface]:
@@ -91,10 +89,6 @@ class Reader:
             raise SourceError(line) from None
         warnings.warn(line, DamageWarning, stacklevel=3)
 
-    def _parse(self, batch: PacketBatch, groups: int) -> None:
-        with self._parsing:
-            self._parser(batch, groups)
-
     def __enter__(self) -> Reader:
         return self
 
@@ -102,6 +96,17 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _one_at_a_time(parser: Parser) -> Callable[[PacketBatch, int], None]:
+    """A parser for batches that may be in the hands of several threads."""
+    parsing = threading.Lock()
+
+    def parse(batch: PacketBatch, groups: int) -> None:
+        with parsing:
+            parser(batch, groups)
+
+    return parse
 
 
 class ChunkSupply:

@@ -10,6 +10,7 @@ DAMAGE_TRAILER: int
 DAMAGE_PACKET: int
 DAMAGE_INTERFACE: int
 DAMAGE_CHUNK: int
+DAMAGE_SECTION: int
 
 class Walker:
     @property

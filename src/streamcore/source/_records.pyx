@@ -46,13 +46,16 @@ cdef enum:
     WALK_DAMAGE_PACKET = 7     # a packet of `value` captured bytes in a block with room for `bound`
     WALK_DAMAGE_INTERFACE = 8  # a packet of interface `value` in a section that has `bound`
     WALK_DAMAGE_CHUNK = 9      # a record of `value` bytes, more than a chunk's `bound`
+    WALK_DAMAGE_SECTION = 10   # a section block with neither byte order's magic
 
 MORE, FULL, BLOCK, SKIP = WALK_MORE, WALK_FULL, WALK_BLOCK, WALK_SKIP
 DAMAGE_LENGTH, DAMAGE_BLOCK, DAMAGE_TRAILER = WALK_DAMAGE_LENGTH, WALK_DAMAGE_BLOCK, WALK_DAMAGE_TRAILER
 DAMAGE_PACKET, DAMAGE_INTERFACE, DAMAGE_CHUNK = WALK_DAMAGE_PACKET, WALK_DAMAGE_INTERFACE, WALK_DAMAGE_CHUNK
+DAMAGE_SECTION = WALK_DAMAGE_SECTION
 
 cdef enum:
     BLOCK_SECTION = 0x0A0D0D0A  # the same in both byte orders
+    BYTE_ORDER = 0x1A2B3C4D     # what a section of our own byte order says
     BLOCK_INTERFACE = 1
     BLOCK_OPB = 2
     BLOCK_SPB = 3
@@ -62,7 +65,7 @@ cdef struct Clock:
     # One interface of the current section.
     uint64_t multiply
     uint64_t divide
-    uint64_t plain_max      # ticks up to which ticks * multiply is the answer
+    uint64_t plain_below    # ticks below which ticks * multiply is the answer
     int64_t offset_s
     unsigned shift
     uint32_t snap_length
@@ -150,7 +153,7 @@ cdef class Walker:
             clock.shift = exponent
         elif exponent <= 9:
             clock.multiply = power_of_ten(9 - exponent)
-            clock.plain_max = INT64_MAX // clock.multiply if offset_s == 0 else 0
+            clock.plain_below = <uint64_t> INT64_MAX // clock.multiply + 1 if offset_s == 0 else 0
         elif exponent <= 28:
             clock.divide = power_of_ten(exponent - 9)
         else:
@@ -267,7 +270,10 @@ cdef class Walker:
             if kind == BLOCK_SECTION:
                 if stop - at < 12:
                     break
-                size = order32(block + 4, load32(block + 8) != 0x1A2B3C4D)  # its own byte order begins with it
+                if load32(block + 8) != BYTE_ORDER and swap32(load32(block + 8)) != BYTE_ORDER:
+                    status = WALK_DAMAGE_SECTION
+                    break
+                size = order32(block + 4, load32(block + 8) != BYTE_ORDER)  # its own byte order begins with it
             else:
                 size = order32(block + 4, swapped)
             if size < 12 or size & 3:
@@ -344,7 +350,7 @@ cdef class Walker:
         c.offset[row] = <uint32_t> (at + 28)
         c.captured_length[row] = captured
         c.wire_length[row] = order32(block + 24, swapped)
-        if ticks <= clock.plain_max:
+        if ticks < clock.plain_below:
             c.timestamp_ns[row] = <int64_t> (ticks * clock.multiply)
         else:
             c.timestamp_ns[row] = scale_ticks(ticks, clock.multiply, clock.divide, clock.shift, clock.offset_s)

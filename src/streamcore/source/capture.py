@@ -40,6 +40,7 @@ DAMAGE = {
     _records.DAMAGE_PACKET: "there is a packet of {value} captured bytes in a block with room for {bound}",
     _records.DAMAGE_INTERFACE: "there is a packet of interface {value}, and {bound} interfaces were described",
     _records.DAMAGE_CHUNK: "there is a block of {value} bytes, more than a chunk of {bound} holds",
+    _records.DAMAGE_SECTION: "there is a section header block without a byte order",
 }
 
 
@@ -92,14 +93,14 @@ class CaptureSource:
         self._walker = Walker()
         self._tail = Tail()
         self._lock = threading.Lock()
-        self._closing = False
+        self._closing = threading.Event()
         self._ended = False  # nothing more comes from the stream
         self._packets = 0
         self._swapped = False  # the current section's byte order
         self._fill_bytes = arena.data_bytes_max
         self._descriptor = _open(path, self.name)
         try:
-            self._raw = RawInput(self._descriptor, lambda: self._closing)
+            self._raw = RawInput(self._descriptor, self._closing.is_set)
             self._stream: Stream = open_stream(self._raw, self.name)
             form, self._offset = self._begin()
             self.form = form._replace(file=self._raw.identity)
@@ -121,7 +122,7 @@ class CaptureSource:
 
     def stop(self) -> None:
         """End the iteration soon, also one that waits for a pipe or for a chunk. Returns at once."""
-        self._closing = True
+        self._closing.set()
 
     def close(self) -> None:
         """End the iteration and close the file. Batches that were delivered stay valid."""
@@ -146,7 +147,7 @@ class CaptureSource:
 
     def __next__(self) -> PacketBatch:
         with self._lock:
-            if self._closing or self.damage or (self._ended and self._tail.size == 0):
+            if self._closing.is_set() or self.damage or (self._ended and self._tail.size == 0):
                 raise StopIteration
             try:
                 batch = self._next_batch()
@@ -194,7 +195,7 @@ class CaptureSource:
                 got, self._ended = self._stream.fill(chunk, stop, limit, self._wait_s)
                 stop += got
             status, start = self._walk(chunk, start, stop)
-            if walker.rows or self.damage or self._closing:
+            if walker.rows or self.damage or self._closing.is_set():
                 break
             if status == _records.SKIP:
                 self._skip_block(chunk, start, stop, walker.value)
@@ -207,7 +208,7 @@ class CaptureSource:
                 break
             limit = self._arena.data_bytes_max
         self._finish(chunk, start, stop, status)
-        if walker.rows == 0 or self._closing:
+        if walker.rows == 0 or self._closing.is_set():
             return None
         batch = PacketBatch(
             chunk, walker.rows, self._packets, self.interfaces, span_start=0, span_stop=start, parser=self._parser
@@ -221,7 +222,7 @@ class CaptureSource:
         if self._ended and status == _records.MORE and not self.damage:
             if self._stream.damage:
                 self.damage = Damage(self._offset + stop, self._stream.damage)
-            elif start < stop and not self._closing:
+            elif start < stop and not self._closing.is_set():
                 self._damaged(start, f"the capture ends within a record, {stop - start} bytes into it")
         if self.damage:
             self._tail.keep(chunk, stop, stop)
@@ -229,12 +230,14 @@ class CaptureSource:
         self._tail.keep(chunk, start, stop)
         self._offset += start
         if status == _records.FULL:
-            self._fill_bytes = max(FILL_BYTES_MIN, start)  # read no more than will be used, the rest is copied
+            self._fill_bytes = min(
+                max(FILL_BYTES_MIN, start), self._arena.data_bytes_max
+            )  # read no more than will be used, the rest is copied
         elif self._fill_bytes < self._arena.data_bytes_max:
             self._fill_bytes = min(self._fill_bytes + self._fill_bytes // 8, self._arena.data_bytes_max)
 
     def _acquire(self) -> Chunk | None:
-        while not self._closing:
+        while not self._closing.is_set():
             chunk = self._arena.acquire(ACQUIRE_WAIT_S)
             if chunk is not None:
                 return chunk
