@@ -230,9 +230,8 @@ class CaptureSource:
         self._tail.keep(chunk, start, stop)
         self._offset += start
         if status == _records.FULL:
-            self._fill_bytes = min(
-                max(FILL_BYTES_MIN, start), self._arena.data_bytes_max
-            )  # read no more than will be used, the rest is copied
+            # Read no more than will be used, for the rest is copied.
+            self._fill_bytes = min(max(FILL_BYTES_MIN, start), self._arena.data_bytes_max)
         elif self._fill_bytes < self._arena.data_bytes_max:
             self._fill_bytes = min(self._fill_bytes + self._fill_bytes // 8, self._arena.data_bytes_max)
 

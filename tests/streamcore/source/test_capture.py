@@ -226,7 +226,7 @@ def test_damage_ends_the_capture_where_it_is(path, family, what):
 
 
 def test_a_byte_changed_anywhere_is_never_an_error_beyond_damage(path):
-    """Every byte of two small captures, set to three values: what is read ends with damage at most, nothing else is raised."""
+    """Every byte of two small captures, set to three values: damage at most, nothing else is raised."""
     made = [
         ("<", [Interface(), (6, Packet(1, b"one", 3)), "custom", (3, Packet(0, b"two", 3)), (2, Packet(3, b"333", 3))]),
         (">", [Interface(101), (6, Packet(4, b"four", 4, 0, ((1, b"note"),)))]),

@@ -67,6 +67,13 @@ def read(path, **more):
         return data_of(source), source.damage
 
 
+def read_or_refuse(path):
+    """As read; None where the file ends before anything can be decompressed."""
+    with contextlib.suppress(SourceError):
+        return read(path)
+    return None
+
+
 @contextlib.contextmanager
 def standard_input(descriptor):
     """`descriptor` as file descriptor 0."""
@@ -110,12 +117,10 @@ def test_compression_that_is_cut_gives_what_came_before(kind, tmp_path):
     sizes = []
     for cut in range(200, len(data), len(data) // 30):
         path.write_bytes(data[:cut])
-        try:
-            got, damage = read(path)
-        except SourceError as error:  # not even the first block is there
-            assert "ends before its end" in str(error)
+        if not (delivered := read_or_refuse(path)):  # not even the first block is there
             assert cut < len(data) * 3 // 4
             continue
+        got, damage = delivered
         assert got == [p.data for p in PACKETS[: len(got)]]
         # A cut between members is no damage to them, and then the capture's own record is cut.
         assert damage is not None

@@ -1,0 +1,292 @@
+"""The sink beside readers that use `struct` alone and beside dpkt: what went in comes out, in whichever format."""
+
+import gzip
+import io
+
+import dpkt
+import lz4.frame
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streamcore.aggregate._aggregator import Aggregator
+from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_result, write_result
+from streamcore.packets import Arena, CaptureForm, Outgoing
+from streamcore.packets import Interface as StreamInterface
+from streamcore.segment._segmenter import Segmenter
+
+from streamcore.errors import SinkError
+from streamcore.sink import open_sink
+from streamcore.source.capture import CaptureSource
+from tests.streamcore import twin
+from tests.streamcore.source.test_capture import encode, sections
+from tests.streamcore.twin import Interface, Packet, Read
+
+EVERYTHING = PACKED | LENGTHS | KEEP | KEYS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sink")
+
+
+def copy(
+    source_path, target_path, outgoings=lambda batch: [Outgoing(batch, 0, len(batch))], chunk_bytes=1 << 16, **more
+):
+    """Source to sink, through Outgoings that a test makes of each batch: (packets, bytes) as the sink counted them."""
+    counts = np.zeros(2, int)
+    with CaptureSource(source_path, Arena(2, chunk_bytes, 1 << 10)) as source:
+        sink = open_sink(target_path, interfaces=source.interfaces, form=source.form, **more)
+        for batch in source:
+            for outgoing in outgoings(batch):
+                counts += sink.write(outgoing)
+            del batch, outgoing
+        sink.close()
+    return tuple(counts.tolist())
+
+
+def inner(path):
+    """A file's bytes, decompressed by other libraries than our reader uses."""
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix == ".zst":
+        return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True).read()
+    if path.suffix == ".lz4":
+        return lz4.frame.open(io.BytesIO(data)).read()
+    return data
+
+
+PCAPS = st.tuples(
+    st.lists(
+        st.builds(Packet, st.integers(0, (2**32 - 1) * 10**6), st.binary(max_size=100), st.integers(0, 2**32 - 1)),
+        max_size=30,
+    ),
+    st.sampled_from("<>"), st.sampled_from([6, 9, "kuznetzov"]), st.integers(0, 65535),
+    st.sampled_from(["", ".gz", ".zst", ".lz4"]),
+)  # fmt: skip
+
+
+@given(PCAPS)
+def test_pcap_to_pcap(folder, made):
+    packets, order, kind, link_type, compression = made
+    source, target = folder / "in", folder / f"out.pcap{compression}"
+    source.write_bytes(twin.pcap_bytes(packets, order, kind, link_type))
+    assert copy(source, target) == (len(packets), sum(len(p.data) for p in packets))
+    digits = 9 if kind == 9 else 6
+    expected = [Read(twin.nanoseconds(p.ticks, digits), p.wire_length, p.data, link_type) for p in packets]
+    assert twin.read_pcap(inner(target)) == (expected, digits)
+    if order == "<" and kind != "kuznetzov":
+        assert inner(target) == source.read_bytes()
+
+
+@given(PCAPS)
+def test_pcap_to_pcapng(folder, made):
+    packets, order, kind, link_type, compression = made
+    source, target = folder / "in", folder / f"out.pcapng{compression}"
+    source.write_bytes(twin.pcap_bytes(packets, order, kind, link_type))
+    copy(source, target)
+    digits = 9 if kind == 9 else 6
+    got, _, interfaces = twin.read_pcapng(inner(target))
+    assert got == [Read(twin.nanoseconds(p.ticks, digits), p.wire_length, p.data, link_type) for p in packets]
+    assert interfaces == [Interface(link_type, digits, 65535)]
+    with (folder / "plain").open("w+b") as file:
+        file.write(inner(target))
+        file.seek(0)
+        theirs = [(round(t * 10**digits), data) for t, data in dpkt.pcapng.Reader(file)] if packets else []
+    if all(p.ticks < 2**50 for p in packets):  # dpkt has times as floats
+        assert theirs == [(p.ticks, p.data) for p in packets]
+
+
+@settings(max_examples=150, deadline=None)
+@given(sections(), st.sampled_from([1 << 13, 1 << 16]))
+def test_pcapng_to_pcapng(folder, made, chunk_bytes):
+    """Several sections of both byte orders become one; what enhanced blocks say stays, to the last tick and option."""
+    source, target = folder / "in", folder / "out.pcapng"
+    data, expected, _ = encode(made)
+    source.write_bytes(data)
+    copy(source, target, chunk_bytes=chunk_bytes)
+    got, options, interfaces = twin.read_pcapng(target.read_bytes())
+    assert got == list(expected_times(made, expected))
+    assert interfaces == [item for _, items in made for item in items if isinstance(item, Interface)]
+    drawn = [item for _, items in made for item in items if not isinstance(item, Interface | str)]
+    assert options == [p.options if kind != 3 else () for kind, p in drawn]
+
+
+def expected_times(made, expected):
+    """Simple blocks have no time: as enhanced blocks they say tick 0, which an interface's offset moves."""
+    at = 0
+    for _, items in made:
+        interfaces = [item for item in items if isinstance(item, Interface)]
+        for item in items:
+            if isinstance(item, Interface | str):
+                continue
+            kind, _ = item
+            read = expected[at]
+            at += 1
+            yield read._replace(timestamp_ns=twin.nanoseconds(0, 6, interfaces[0].offset_s)) if kind == 3 else read
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**62), st.binary(max_size=100)), max_size=30), st.sampled_from("<>"))
+def test_pcapng_to_pcap_keeps_nanoseconds(folder, drawn, order):
+    source, target = folder / "in", folder / "out.pcap"
+    items = [Interface(1, 9), *[(6, Packet(ticks, data, len(data))) for ticks, data in drawn]]
+    source.write_bytes(encode([(order, items)])[0])
+    copy(source, target)
+    limit = (2**32 - 1) * 10**9
+    got, digits = twin.read_pcap(target.read_bytes())
+    assert digits == 9
+    assert [(r.timestamp_ns, r.data) for r in got] == [
+        (ticks if ticks < limit + 10**9 else limit, data) for ticks, data in drawn
+    ]
+
+
+def test_identical_pcapng_is_copied_byte_for_byte(folder):
+    made = [
+        (
+            "<",
+            [Interface(1, 9, 0, 0, "eth0"), *[(6, Packet(i, bytes(i % 50), 60, 0, ((1, b"x"),))) for i in range(9000)]],
+        )
+    ]
+    source, target = folder / "in", folder / "out.pcapng"
+    source.write_bytes(encode(made)[0])
+    copy(source, target)
+    assert target.read_bytes() == source.read_bytes()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.sampled_from(["pcap", "pcapng"]), st.sampled_from("<>"))
+def test_rows_in_any_order(folder, drawn, ending, order):
+    """Arranged rows: some of them, shuffled."""
+    packets = [Packet(i, bytes([i]) * i, i) for i in range(len(drawn))]
+    source, target = folder / "in", folder / f"out.{ending}"
+    source.write_bytes(twin.pcap_bytes(packets, order))
+    rows = [i for i, kept in enumerate(drawn) if kept]
+    rows = rows[len(rows) // 2 :] + rows[: len(rows) // 2]
+
+    def arranged(batch):
+        from streamcore.packets import PacketBatch
+
+        again = PacketBatch(
+            batch.chunk, len(batch), 0, batch.interfaces, span_stop=batch.span_stop, arranged=True, row_count=len(rows)
+        )
+        again.rows[:] = rows
+        half = len(rows) // 2
+        return [Outgoing(again, 0, half), Outgoing(again, half, len(rows))]
+
+    copy(source, target, arranged)
+    got = twin.read_pcap(target.read_bytes())[0] if ending == "pcap" else twin.read_pcapng(target.read_bytes())[0]
+    assert [(r.timestamp_ns, r.data) for r in got] == [(i * 1000, packets[i].data) for i in rows]
+
+
+def capture_of(family, order, packets):
+    if family == "pcap":
+        return twin.pcap_bytes(packets, order)
+    return encode([(order, [Interface(), *[(6, packet) for packet in packets]])])[0]
+
+
+def changed(batch, edit):
+    """The Outgoings of a batch whose packets a service replaced: edit(bytes) -> bytes, None drops."""
+    segmenter = Segmenter("run", lanes=1, packets_max=7)
+    aggregator = Aggregator("total")
+    segments = segmenter.cut(batch)
+    aggregator.expect(batch, segments)
+    for segment in segments:
+        after = [edit(batch.packet(row).tobytes()) for row in range(segment.start, segment.stop)]
+        keep = np.array([a is not None for a in after], np.uint8)
+        after = [a or b"" for a in after]
+        packed = b"".join(after)
+        region = np.zeros(1 << 20, np.uint8)
+        region[: len(packed)] = np.frombuffer(packed, np.uint8)
+        lengths = np.array([len(a) for a in after], np.uint32)
+        wires = batch.wire_length[segment.start : segment.stop]
+        flags = write_result(region, len(packed), None, np.cumsum(lengths) - lengths, lengths, wires, keep)
+        yield from aggregator.accept(read_result(segment, region, len(packed), flags, EVERYTHING, region))
+
+
+@pytest.mark.parametrize("ending", ["pcap", "pcapng"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("family", ["pcap", "pcapng"])
+def test_changed_packets(folder, family, order, ending):
+    packets = [Packet(i * 7, bytes([i]) * i, 200, 0, ((1, b"kept"), (2, b"\1\0\0\0"))) for i in range(1, 100)]
+    data = capture_of(family, order, packets)
+    source, target = folder / "in", folder / f"out.{ending}"
+    source.write_bytes(data)
+
+    def edit(packet):
+        if packet[0] % 5 == 0:
+            return None
+        return packet * 2 if packet[0] % 2 else packet[: len(packet) // 2]
+
+    counts = copy(source, target, lambda batch: changed(batch, edit))
+    expected = [Read(p.ticks * 1000, 200, edit(p.data), 1) for p in packets if edit(p.data) is not None]
+    assert counts == (len(expected), sum(len(r.data) for r in expected))
+    if ending == "pcap":
+        assert twin.read_pcap(target.read_bytes())[0] == expected
+    else:
+        got, options, _ = twin.read_pcapng(target.read_bytes())
+        assert got == expected
+        kept = packets[0].options if family == "pcapng" else ()
+        assert options == [kept] * len(expected)
+
+
+@pytest.mark.parametrize("family", ["pcap", "pcapng"])
+def test_comments_are_added_behind_those_that_are_there(folder, family):
+    packets = [Packet(i, b"abc"[: i % 4], 3, 0, ((1, b"mine"),) if i == 3 else ()) for i in range(6)]
+    data = capture_of(family, "<", packets)
+    source, target = folder / "in", folder / "out.pcapng"
+    source.write_bytes(data)
+
+    def commented(batch):
+        outgoing = Outgoing(batch, 0, len(batch))
+        outgoing.comments = {1: [b"first", "zweite – ü".encode()], 3: [b"x" * 70_000]}
+        return [outgoing]
+
+    copy(source, target, commented)
+    got, options, _ = twin.read_pcapng(target.read_bytes())
+    assert [r.data for r in got] == [p.data for p in packets]
+    mine = ((1, b"mine"),) if family == "pcapng" else ()
+    assert options == [(), ((1, b"first"), (1, "zweite – ü".encode())), (), (*mine, (1, b"x" * 65_535)), (), ()]
+
+
+def test_interfaces_stand_before_their_first_packet_and_all_are_there(folder):
+    made = [("<", [Interface(1), (6, Packet(1, b"a", 1)), Interface(101), Interface(113), (6, Packet(2, b"b", 1, 1))])]
+    source, target = folder / "in", folder / "out.pcapng"
+    source.write_bytes(encode(made)[0])
+    copy(source, target)
+    got, _, interfaces = twin.read_pcapng(target.read_bytes())
+    assert [r.link_type for r in got] == [1, 101]
+    assert [i.link_type for i in interfaces] == [1, 101, 113]
+
+
+def test_two_link_types_do_not_fit_one_pcap(folder):
+    made = [("<", [Interface(101), Interface(1), (6, Packet(1, b"a", 1, 1)), (6, Packet(2, b"b", 1, 0))])]
+    source, target = folder / "in", folder / "out.pcap"
+    source.write_bytes(encode(made)[0])
+    one_by_one = lambda batch: [Outgoing(batch, i, i + 1) for i in range(len(batch))]  # noqa: E731
+    with pytest.raises(SinkError, match=r"link types 1 and 101 cannot share one pcap file; write \.pcapng instead"):
+        copy(source, target, one_by_one)
+    assert [r.link_type for r in twin.read_pcap(target.read_bytes())[0]] == [1]  # what was delivered before stays
+
+
+def test_frame_check_sequences_stay_said(folder):
+    source, out = folder / "in", folder / "out.pcap"
+    source.write_bytes(twin.pcap_bytes([Packet(1, b"abcd", 4)], link_type=0x2400_0001))
+    copy(source, folder / "between.pcapng")
+    copy(folder / "between.pcapng", out)
+    assert int.from_bytes(out.read_bytes()[20:24], "little") == 0x2400_0001
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "pcapng"),
+    [("x.pcap", "pcapng", False), ("x.CAP", "pcapng", False), ("x.dmp.gz", "pcapng", False), ("x.pcapng", "pcap", True),
+     ("x.ntar.zst", "pcap", True), ("x", "pcap", False), ("x.out.lz4", "pcapng", True)],
+)  # fmt: skip
+def test_the_name_says_the_format(folder, name, family, pcapng):
+    target = folder / name
+    sink = open_sink(target, interfaces=[StreamInterface(1)], form=CaptureForm(family))
+    assert not target.exists()  # it is opened with the first packet, or at the end
+    sink.close()
+    data = inner(target) if target.suffix in (".gz", ".zst", ".lz4") else target.read_bytes()
+    assert (data[:4] == b"\x0a\x0d\x0d\x0a") == pcapng
+    target.unlink()
