@@ -31,9 +31,11 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("sink")
 
 
-def copy(
-    source_path, target_path, outgoings=lambda batch: [Outgoing(batch, 0, len(batch))], chunk_bytes=1 << 16, **more
-):
+def all_of(batch):
+    return [Outgoing(batch, 0, len(batch))]
+
+
+def copy(source_path, target_path, outgoings=all_of, chunk_bytes=1 << 16, **more):
     """Source to sink, through Outgoings that a test makes of each batch: (packets, bytes) as the sink counted them."""
     counts = np.zeros(2, int)
     with CaptureSource(source_path, Arena(2, chunk_bytes, 1 << 10)) as source:
