@@ -47,21 +47,23 @@ def run(command: Sequence[str | Path], *, timeout_s: float = 900.0, sample_memor
         alarm.daemon = True
         alarm.start()
         sampler = Sampler(process.pid) if sample_memory else None
-        # os.wait4 and not process.wait: it alone tells what the descendants took.
-        _, wait_status, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - started
+        try:
+            # os.wait4 and not process.wait: it alone tells what the descendants took.
+            _, wait_status, usage = os.wait4(process.pid, 0)
+            wall_s = time.perf_counter() - started
+        except BaseException:  # interrupted: the command must not go on alone
+            _kill_group(process.pid)
+            process.wait()
+            raise
+        finally:
+            alarm.cancel()
+            peak_bytes = sampler.finish() if sampler else None
         process.returncode = os.waitstatus_to_exitcode(wait_status)
-        alarm.cancel()
-        peak_bytes = sampler.finish() if sampler else None
-        complaints = _text(errors).strip().splitlines() or [""]
-        return Run(
-            wall_s,
-            usage.ru_utime + usage.ru_stime,
-            process.returncode,
-            _text(output),
-            complaints[-1],
-            peak_bytes,
-        )
+        cpu_s = usage.ru_utime + usage.ru_stime
+        complaints = _text(errors).strip().splitlines()
+        if process.returncode == -signal.SIGKILL and wall_s >= timeout_s:
+            complaints.append(f"not finished after {timeout_s:g} s")
+        return Run(wall_s, cpu_s, process.returncode, _text(output), complaints[-1] if complaints else "", peak_bytes)
 
 
 class Sampler:

@@ -12,8 +12,10 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -81,13 +83,15 @@ def same_packets(source: Path, target: Path) -> bool:
     return True
 
 
-def measured(section: str, source: Path, packets: int, chosen: list[Peer], flags: argparse.Namespace) -> list[Row]:
+def measured(
+    section: str, source: Path, packets: int, chosen: list[Peer], flags: argparse.Namespace, scratch: Path
+) -> list[Row]:
     """Round 0 samples memory, checks what was written and drops the peers that fail; then come the timed rounds."""
     rows = {peer.name: Row(peer.name) for peer in chosen}
     running = list(chosen)
     for number in range(flags.rounds + 1):
         for peer in list(running):
-            target = source.with_name(f"out-{source.name}")
+            target = scratch / f"out-{source.name}"
             run = measure.run(peer.command(source, target), timeout_s=flags.timeout, sample_memory=number == 0)
             wrote = target.exists() and target.stat().st_size > 0
             if run.status != 0 or (peer.writes and not wrote):
@@ -124,10 +128,17 @@ def table(rows: list[Row], packets: int) -> str:
     return "\n".join(lines)
 
 
-def quoted(rows: list[Row]) -> dict[str, float]:
+def quoted(rows: list[Row]) -> dict[str, dict[str, float]]:
+    """What the project quotes, as ratios of rates: the median over rounds, and best run against best run.
+
+    The second is the steadier one where others use the machine: a short command may miss them, a long one cannot.
+    """
     by_name = {row.name: row for row in rows}
     return {
-        words: ratio(by_name[denominator], by_name[numerator])
+        words: {
+            "median": ratio(by_name[denominator], by_name[numerator]),
+            "best": min(by_name[denominator].wall_s) / min(by_name[numerator].wall_s),
+        }
         for words, numerator, denominator in QUOTED
         if numerator in by_name and denominator in by_name
     }
@@ -150,16 +161,17 @@ def progress(words: str) -> None:
         print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
 
 
-def make_capture(section: str, packets: int, flags: argparse.Namespace) -> Path:
-    shape = START_SHAPE if section == "start" else section
+def make_capture(section: str, packets: int, flags: argparse.Namespace, scratch: Path) -> tuple[Path, bool]:
+    """(its path, whether an earlier run had left it there)."""
+    shape = captures.SHAPES[START_SHAPE if section == "start" else section]
     path: Path = flags.directory / f"{section}-{packets}-{flags.resolution}.{flags.format}"
-    if not path.exists():
-        progress(f"making {path}")
-        unfinished = path.with_name(f"unfinished-{path.name}")
-        with open(unfinished, "wb", buffering=0) as output:
-            captures.write(output, captures.SHAPES[shape], packets, format=flags.format, resolution=flags.resolution)
-        unfinished.rename(path)
-    return path
+    if path.exists():
+        return path, True
+    progress(f"making {path}")
+    with open(scratch / path.name, "wb", buffering=0) as output:
+        captures.write(output, shape, packets, format=flags.format, resolution=flags.resolution)
+    (scratch / path.name).rename(path)
+    return path, False
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -196,60 +208,63 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     flags = parsed(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made is removed then, too
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), file=sys.stderr)
     existed = flags.directory.exists()
     flags.directory.mkdir(parents=True, exist_ok=True)
-    available, missing = peers(flags)
-    compiled, uncompiled = prototypes(flags.limits, flags.directory)
-    available += compiled
-    if flags.peers:
-        wanted = flags.peers.split(",")
-        by_name = {peer.name: peer for peer in available}
-        missing = {name: missing.get(name, "no peer of that name") for name in wanted if name not in by_name}
-        available = [by_name[name] for name in wanted if name in by_name] + compiled
-    for name, reason in (missing | uncompiled).items():
-        print(f"{name} left out: {reason}", file=sys.stderr)
-    report: dict[str, object] = {"machine": machine(), "sections": {}}
-    print(", ".join(f"{name} {value}" for name, value in machine().items()), file=sys.stderr)
-    made: list[Path] = []
     try:
-        for section in flags.captures.split(","):
-            packets = SECTIONS[section] if section == "start" or flags.packets is None else flags.packets
-            made.append(make_capture(section, packets, flags))
-            rows = measured(section, made[-1], packets, available, flags)
-            progress("")
-            if not rows:
-                continue
-            size = made[-1].stat().st_size
-            report["sections"][section] = {  # type: ignore[index]
-                "packets": packets,
-                "bytes": size,
-                "rows": [asdict(row) for row in rows],
-                "quoted": quoted(rows),
-            }
-            if not flags.json:
-                print(f"\n{section}: {packets:,} packets, {size:,} bytes, {flags.rounds} rounds in turn")
-                print(table(rows, packets))
-                if section != "start":
-                    print("\n".join(f"  {words}: {value:.2f}" for words, value in quoted(rows).items()), flush=True)
-            if not flags.keep:
-                made[-1].unlink()
+        with tempfile.TemporaryDirectory(prefix="run-", dir=flags.directory) as scratch:
+            sections = compare(flags, Path(scratch))
     finally:
-        clean_up(flags, existed, made, compiled)
+        if not existed and not flags.keep:
+            flags.directory.rmdir()
     if flags.json:
-        print(json.dumps(report))
+        print(json.dumps({"machine": machine(), "sections": sections}))
     return 0
 
 
-def clean_up(flags: argparse.Namespace, existed: bool, made: list[Path], compiled: list[Peer]) -> None:
-    """Removes what was made, and nothing else that may stand in the directory."""
-    for path in [*made, *flags.directory.glob("unfinished-*"), *flags.directory.glob("out-*")]:
-        if not (flags.keep and path in made):
-            path.unlink(missing_ok=True)
-    for peer in compiled:
-        Path(peer.command(Path(), Path())[0]).unlink(missing_ok=True)
-    if not existed and not flags.keep:
-        flags.directory.rmdir()
+def compare(flags: argparse.Namespace, scratch: Path) -> dict[str, object]:
+    """Measures section after section and prints each when it is done. Nothing but captures stands outside `scratch`."""
+    sections: dict[str, object] = {}
+    chosen = choose(flags, scratch)
+    for section in flags.captures.split(","):
+        packets = SECTIONS[section] if section == "start" or flags.packets is None else flags.packets
+        source, was_there = make_capture(section, packets, flags, scratch)
+        try:
+            rows = measured(section, source, packets, chosen, flags, scratch)
+            size = source.stat().st_size
+        finally:
+            if not flags.keep and not was_there:
+                source.unlink()
+        progress("")
+        if not rows:
+            continue
+        figures = {"packets": packets, "bytes": size, "rows": [asdict(row) for row in rows], "quoted": quoted(rows)}
+        sections[section] = figures
+        if not flags.json:
+            print(f"\n{section}: {packets:,} packets, {size:,} bytes, {flags.rounds} rounds in turn")
+            print(table(rows, packets), flush=True)
+            for words, of in quoted(rows).items() if section != "start" else ():
+                print(f"  {words}: {of['median']:.2f} (best against best: {of['best']:.2f})", flush=True)
+    return sections
+
+
+def choose(flags: argparse.Namespace, scratch: Path) -> list[Peer]:
+    """The peers asked for that can run here; names the others on standard error."""
+    available, missing = peers(flags)
+    compiled, uncompiled = prototypes(flags.limits, scratch)
+    if flags.peers:
+        by_name = {peer.name: peer for peer in available}
+        wanted = flags.peers.split(",")
+        missing = {name: missing.get(name, "no peer of that name") for name in wanted if name not in by_name}
+        available = [by_name[name] for name in wanted if name in by_name]
+    for name, reason in (missing | uncompiled).items():
+        print(f"{name} left out: {reason}", file=sys.stderr)
+    return available + compiled
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

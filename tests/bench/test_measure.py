@@ -1,5 +1,6 @@
 """What measure.py tells of commands whose time and memory are known, and how peers.py compares."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -79,7 +80,8 @@ def test_failure_and_timeout_are_told() -> None:
     failed = measure.run(python("import sys; print('out'); print('one\\ntwo', file=sys.stderr); sys.exit(3)"))
     assert (failed.status, failed.output, failed.complaint) == (3, "out\n", "two")
     started = time.monotonic()
-    assert measure.run(["sleep", "60"], timeout_s=0.2).status == -9
+    stopped = measure.run(["sleep", "60"], timeout_s=0.2)
+    assert (stopped.status, stopped.complaint) == (-9, "not finished after 0.2 s")
     assert time.monotonic() - started < 5
 
 
@@ -153,6 +155,47 @@ def test_the_command_compares_what_is_there_and_leaves_nothing(tmp_path: Path) -
         assert [row["name"] for row in section["rows"]] == ["cp", "dpkt"]
         assert all(len(row["wall_s"]) == 2 and min(row["wall_s"]) > 0 for row in section["rows"])
     assert not directory.exists()
+
+
+def command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().decode(errors="replace"))
+    return found
+
+
+def test_a_stopped_comparison_leaves_neither_files_nor_processes(tmp_path: Path) -> None:
+    source = tmp_path / "sleeps.c"
+    source.write_text("int sleep(); int main() { sleep(97); }")
+    directory = tmp_path / "made"
+    flags = ["--captures", "start", "--peers", "none", "--limits", source, "--directory", directory]
+    process = subprocess.Popen([sys.executable, BENCH / "peers.py", *flags], stderr=subprocess.PIPE)
+
+    def running() -> bool:
+        return any(command.startswith(str(directory)) for command in command_lines())
+
+    try:
+        until = time.monotonic() + 30
+        while not running():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert not running()
+    assert not directory.exists()
+
+
+def test_what_stood_in_the_directory_stays(tmp_path: Path) -> None:
+    command = [sys.executable, BENCH / "peers.py", "--directory", tmp_path, "--rounds", "1", "--captures", "start"]
+    (tmp_path / "out-mine").write_text("mine")
+    subprocess.run([*command, "--peers", "cp", "--keep"], check=True, capture_output=True, timeout=60)
+    names = {"out-mine", "start-100-us.pcap"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    subprocess.run([*command, "--peers", "cp"], check=True, capture_output=True, timeout=60)
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_wrong_usage_is_one_line() -> None:
