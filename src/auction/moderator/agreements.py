@@ -170,7 +170,7 @@ class AgreementCommands(AuctionCommands):
         raise NoAward(f"nobody can take over {name}: {why}")
 
     def _why_unable(self, draft: Draft, agreement: Agreement, runner: Runner, block: Block) -> str:
-        needed_bond = self._bond_needed(draft, draft.auction(agreement.auction), runner.provider)
+        needed_bond = self._bond_of_runner(draft, agreement, runner)
         if draft.balance(bond(runner.provider)) < needed_bond:
             return "its bond is gone"
         rest = self._rest_of(draft, agreement, block)
@@ -190,6 +190,10 @@ class AgreementCommands(AuctionCommands):
     def _is_allowed_in_chain(self, draft: Draft, prime: str, bidder: str) -> bool:
         raise NotImplementedError  # stands in `subcontracts`
 
+    def _bond_of_runner(self, draft: Draft, agreement: Agreement, runner: Runner) -> int:
+        record = draft.auction(agreement.auction)
+        return self._bond_needed(record, self._rating_at(draft, record, runner.provider))
+
     @staticmethod
     def _rest_of(draft: Draft, agreement: Agreement, block: Block) -> Block | None:
         starts_ms = max(draft.at_ms, block.starts_ms)
@@ -197,7 +201,7 @@ class AgreementCommands(AuctionCommands):
 
     def _take_over(self, draft: Draft, agreement: Agreement, runner: Runner, block: Block) -> Agreement:
         name = agreement.id
-        needed_bond = self._bond_needed(draft, draft.auction(agreement.auction), runner.provider)
+        needed_bond = self._bond_of_runner(draft, agreement, runner)
         decided = replace_provider(agreement, runner, draft.at_ms, needed_bond)
         draft.transfer(held_bond(name), topped_up(name), decided.difference)
         if agreement.bond_of:

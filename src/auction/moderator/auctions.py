@@ -23,14 +23,15 @@ from auction.errors import (
 from auction.formats.dutch import ramp_price
 from auction.formats.open_bidding import OpenState, begin, step
 from auction.ledger import bond
-from auction.moderator.awarding import Awarding
+from auction.moderator.awarding import SEQUENCES_OF_AN_ENTRY, Awarding
 from auction.moderator.records import Auction, PlacedBid
 from auction.moderator.state import Draft
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
 from auction.money import check_integer
-from auction.party import are_linked, check_id
+from auction.party import check_id
 from auction.signing import bid_body
 
+_NO_LINKS: Final[dict[str, str]] = {}
 _BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}
 
 
@@ -255,56 +256,67 @@ class AuctionCommands(Awarding):
 
     def _place(self, draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
         """What a bid has to fulfil, whether it is placed at once or revealed after its commitment."""
-        announcement = record.announcement
-        self._check_bidder(draft, record, entry.bidder)
+        bidder = entry.bidder
+        rating = self._check_bidder(draft, record, bidder)
         name = draft.new_id("bid")
         bid = Bid(
             bid=name,
             auction=record.id,
-            bidder=entry.bidder,
+            bidder=bidder,
             price=entry.price,
-            currency=announcement.currency,
-            sequence=draft.sequence * 100_000 + len(draft.changes),
+            currency=record.announcement.currency,
+            sequence=draft.sequence * SEQUENCES_OF_AN_ENTRY + len(draft.changes),
             placed_ms=draft.at_ms,
             quantity=entry.quantity,
             items=entry.items,
             limit=entry.limit,
             salt=entry.salt,
         )
-        signature = self._check_signature(draft, "bid", record.id, entry.bidder, bid_body(bid), entry.signature)
-        rating = self._rating_at(draft, record, entry.bidder)
-        placed = PlacedBid(bid, rating, signature.signature if signature else b"")
+        signature = b""
+        if entry.signature is not None or self.config.signatures:
+            signed = self._check_signature(draft, "bid", record.id, bidder, bid_body(bid), entry.signature)
+            signature = signed.signature if signed else b""
+        placed = PlacedBid(bid, rating, signature)
         draft.put("bid", name, placed)
         return placed
 
-    def _check_bidder(self, draft: Draft, record: Auction, bidder: str) -> None:
+    def _check_bidder(self, draft: Draft, record: Auction, bidder: str) -> ShownRating:
+        """Whether this party may bid; returns the rating that counts for it."""
         announcement = record.announcement
         party = draft.party(bidder)
         if party.kind not in _BIDDERS[announcement.direction]:
             raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
-        if are_linked(draft.party(record.announcer), party):
-            raise LinkedParties(f"{bidder} is linked to {record.announcer}, who announced the auction")
-        links = draft.state.links_of.get(record.id)
-        if links is not None:
-            for name in party.interests:
-                other = links.get(name, bidder)
-                if other != bidder:
-                    raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
-        needed_bond = self._bond_needed(draft, record, bidder)
+        self._check_links(draft, record, bidder)
+        rating = self._rating_at(draft, record, bidder)
+        needed_bond = self._bond_needed(record, rating)
         if needed_bond and draft.balance(bond(bidder)) < needed_bond:
             raise InsufficientFunds(f"a bid needs a free bond of {needed_bond}")
         if record.block is not None and announcement.quantity == 1:
             check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, record.block), record.block, bidder)
-        self._check_allowed(draft, record, bidder)
+        if record.prime:
+            self._check_allowed(draft, record, bidder)
+        return rating
+
+    @staticmethod
+    def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
+        """Nobody bids in its own auction, or against itself under two names."""
+        state, auction = draft.state, record.id
+        interests = state.interests[bidder]
+        if not interests.isdisjoint(state.interests[record.announcer]):
+            raise LinkedParties(f"{bidder} is linked to {record.announcer}, who announced the auction")
+        before = state.links_of.get(auction, _NO_LINKS)
+        now = draft.links
+        for name in interests:
+            other = before.get(name) or now.get((auction, name))
+            if other is not None and other != bidder:
+                raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
+            now[auction, name] = bidder
 
     def _check_prime(self, draft: Draft, announcer: str, block: Block | str, prime: str) -> None:
         raise NotImplementedError  # stands in `subcontracts`
 
     def _check_allowed(self, draft: Draft, record: Auction, bidder: str) -> None:
         raise NotImplementedError  # stands in `subcontracts`
-
-    def _rating_at(self, draft: Draft, record: Auction, bidder: str) -> ShownRating:
-        raise NotImplementedError  # stands in `ratings`
 
     def _extend(self, draft: Draft, record: Auction) -> None:
         """The soft close: a bid near the end moves it."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from auction.agreement import Agreement, Runner, next_state
 from auction.award import Award
-from auction.bid import Announcement, Bid
+from auction.bid import Announcement, Bid, ShownRating
 from auction.block import Block
 from auction.formats import award as decide_award
 from auction.ledger import bond, held_bond
 from auction.moderator.parties import PartyCommands
-from auction.moderator.records import Auction
+from auction.moderator.records import Auction, PlacedBid
 from auction.moderator.state import Draft
+
+SEQUENCES_OF_AN_ENTRY: Final = 100_000  # a bid's sequence is its entry's times this, plus its place in the entry
 
 
 class Awarding(PartyCommands):
@@ -21,8 +25,12 @@ class Awarding(PartyCommands):
         placed = draft.placed_bids(record.id)
         bids: list[Bid] = []
         excluded: list[tuple[str, str]] = []
+        this_entry = draft.sequence * SEQUENCES_OF_AN_ENTRY
         for one in placed:
-            why = self._why_excluded(draft, record, one.bid.bidder)
+            if one.bid.sequence >= this_entry:  # placed by this very command, and checked a moment ago
+                bids.append(one.bid)
+                continue
+            why = self._why_excluded(draft, record, one)
             if why:
                 excluded.append((one.bid.bid, why))
             else:
@@ -49,19 +57,22 @@ class Awarding(PartyCommands):
             self._make_agreements(draft, closed, award)
         return closed
 
-    def _why_excluded(self, draft: Draft, record: Auction, bidder: str) -> str:
+    def _why_excluded(self, draft: Draft, record: Auction, placed: PlacedBid) -> str:
         """What a bidder has lost since it bid: its capacity went elsewhere, or its bond."""
-        announcement = record.announcement
-        needed = self._bond_needed(draft, record, bidder)
+        bidder = placed.bid.bidder
+        needed = self._bond_needed(record, placed.rating)
         if needed and draft.balance(bond(bidder)) < needed:
             return "bond"
-        if record.block is not None and announcement.quantity == 1:
+        if record.block is not None and record.announcement.quantity == 1:
             peak = draft.committed_peak(bidder, record.block)
             if peak + record.block.committed_bps > draft.party(bidder).capacity_bps:
                 return "capacity"
         return ""
 
-    def _bond_needed(self, draft: Draft, record: Auction, bidder: str) -> int:
+    def _rating_at(self, draft: Draft, record: Auction, bidder: str) -> ShownRating:
+        raise NotImplementedError  # stands in `ratings`
+
+    def _bond_needed(self, record: Auction, rating: ShownRating | None) -> int:
         raise NotImplementedError  # newcomers' bonds stand in `ratings`
 
     def _free_block(self, draft: Draft, record: Auction) -> None:
@@ -81,7 +92,7 @@ class Awarding(PartyCommands):
             name = draft.new_id("agreement")
             provider = winning.bidder if is_providing else record.announcer
             recipient = record.announcer if is_providing else winning.bidder
-            needed_bond = self._bond_needed(draft, record, winning.bidder)
+            needed_bond = self._bond_needed(record, self._rating_at(draft, record, winning.bidder))
             draft.transfer(bond(winning.bidder), held_bond(name), needed_bond)
             agreement = Agreement(
                 id=name,

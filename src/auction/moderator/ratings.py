@@ -159,12 +159,12 @@ class RatingCommands(AgreementCommands):
         service = record.announcement.service if record.announcement.direction == "provide" else PAYMENTS
         return draft.state.reputation.shown_at(bidder, service, record.announced_sequence, record.announced_ms)
 
-    def _bond_needed(self, draft: Draft, record: Auction, bidder: str) -> int:
+    def _bond_needed(self, record: Auction, rating: ShownRating | None) -> int:
         """What the auction asks for, and what a newcomer owes at least, so that a new name is no escape."""
         asked = record.announcement.bond
-        if record.announcement.direction == "receive":
+        if rating is None or record.announcement.direction == "receive":
             return asked
-        return max(asked, bond_due(self._rating_at(draft, record, bidder), self.config.rating))
+        return max(asked, bond_due(rating, self.config.rating))
 
     def _newcomer_bond(self, draft: Draft, provider: str, service: str) -> int:
         shown = draft.state.reputation.shown_at(provider, service, draft.sequence, draft.at_ms)

@@ -11,6 +11,7 @@ from auction.bid import Bid
 from auction.errors import Exists
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.ledger import bond, funds, held_bond
+from auction.moderator.awarding import SEQUENCES_OF_AN_ENTRY
 from auction.moderator.blocks import BlockCommands
 from auction.moderator.records import Auction, Committed
 from auction.moderator.state import Draft
@@ -44,10 +45,10 @@ class SealingCommands(BlockCommands):
             names = draft.state.commitments_of.get(auction, ())
             handed_in = [draft.get("commitment", name).commitment for name in names]
             check_commitment(record.announcement, handed_in, new)
-            self._check_bidder(draft, record, bidder)
+            rating = self._check_bidder(draft, record, bidder)
             self._check_signature(draft, "commitment", auction, bidder, commitment_body(commitment), signature)
             name = f"{auction}/{bidder}"
-            amount = self._bond_needed(draft, record, bidder)
+            amount = self._bond_needed(record, rating)
             draft.transfer(bond(bidder), held_bond(name), amount)
             draft.add("commitment", name, Committed(id=name, commitment=new, bond=amount))
             return new
@@ -67,7 +68,7 @@ class SealingCommands(BlockCommands):
             placed = self._place(draft, record, entry)
             check_reveal(record.announcement, committed.commitment, placed.bid)
             # A revealed bid stands where its commitment stood.
-            sequence = committed.commitment.sequence * 100_000
+            sequence = committed.commitment.sequence * SEQUENCES_OF_AN_ENTRY
             bid = msgspec.structs.replace(placed.bid, sequence=sequence)
             draft.put("bid", bid.bid, msgspec.structs.replace(placed, bid=bid))
             draft.put("commitment", committed.id, msgspec.structs.replace(committed, revealed=bid.bid))

@@ -57,6 +57,7 @@ class State:
         self.commitments_of: dict[str, list[str]] = {}
         self.nonces: set[tuple[str, str]] = set()
         self.due: list[tuple[int, str, str]] = []
+        self.interests: dict[str, frozenset[str]] = {}  # of each party: names and keys that linked parties share
         self.owners: dict[str, str] = {}  # token hash -> party
         self.pending_payments: dict[str, PaymentRequest] = {}
 
@@ -85,6 +86,7 @@ class State:
             self.owners.pop(_old.token_hash, None)
         if new.token_hash:
             self.owners[new.token_hash] = new.id
+        self.interests[new.id] = frozenset(new.interests)
 
     def _index_block(self, old: Block | None, new: Block) -> None:
         if old is not None and old.provider and old.state in _COMMITTING_STATES:
@@ -101,7 +103,7 @@ class State:
             bid = new.bid
             self.bids_of.setdefault(bid.auction, []).append(bid.bid)
             links = self.links_of.setdefault(bid.auction, {})
-            for name in self.records["party"][bid.bidder].interests:
+            for name in self.interests[bid.bidder]:
                 links[name] = bid.bidder
 
     def _index_commitment(self, old: Committed | None, new: Committed) -> None:
@@ -181,7 +183,7 @@ class Draft:
     """One command while it is decided: reads see what the command has put so far, and nothing outside changes until
     the whole command is committed. A command that raises leaves no trace."""
 
-    __slots__ = ("_named", "at_ms", "changes", "sequence", "state", "transfers")
+    __slots__ = ("_blocks_changed", "_named", "at_ms", "changes", "links", "sequence", "state", "transfers")
 
     def __init__(self, state: State, at_ms: int) -> None:
         self.state = state
@@ -190,6 +192,8 @@ class Draft:
         self.changes: dict[tuple[str, str], Any] = {}
         self.transfers: list[Transfer] = []
         self._named = 0
+        self._blocks_changed = False
+        self.links: dict[tuple[str, str], str] = {}  # (auction, interest) -> who has bid in this very command
 
     def new_id(self, kind: str) -> str:
         """A name that no other record has: the kind, the entry's number and a count within it."""
@@ -198,12 +202,14 @@ class Draft:
 
     def put(self, kind: str, name: str, record: Any) -> None:
         self.changes[kind, name] = record
+        if kind == "block":
+            self._blocks_changed = True
 
     def add(self, kind: str, name: str, record: Any) -> None:
         """Puts a record that must be new; Exists otherwise."""
         if (kind, name) in self.changes or name in self.state.records[kind]:
             raise Exists(f"there is a {kind} {name!r} already")
-        self.changes[kind, name] = record
+        self.put(kind, name, record)
 
     def find(self, kind: str, name: str) -> Any | None:
         record = self.changes.get((kind, name))
@@ -268,6 +274,8 @@ class Draft:
     def committed_peak(self, provider: str, block: Block) -> int:
         """The provider's highest promise within the block's window, with what this command has put so far."""
         timeline = self.state.timeline(provider)
+        if not self._blocks_changed:
+            return timeline.peak_bps(block.starts_ms, block.ends_ms)
         touched = [
             (old, new)
             for (kind, name), new in self.changes.items()
@@ -275,8 +283,6 @@ class Draft:
             for old in (self.state.records["block"].get(name),)
             if provider in (new.provider, old.provider if old else "")
         ]
-        if not touched:
-            return timeline.peak_bps(block.starts_ms, block.ends_ms)
         return self._peak_with(timeline, touched, provider, block)
 
     @staticmethod

@@ -53,8 +53,6 @@ class SubcontractCommands(SpotCommands):
             raise WrongState("a part is done within the window of the whole")
 
     def _check_allowed(self, draft: Draft, record: Auction, bidder: str) -> None:
-        if not record.prime:
-            return
         chain = self._chain(draft, record.prime)
         check_subcontractor(chain, bidder)
         if are_linked(draft.party(chain[0].provider), draft.party(bidder)):
