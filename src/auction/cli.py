@@ -1,0 +1,205 @@
+"""The command `auction`: every step of the market on a database, the demonstration, replay and verification.
+
+No rule stands here: the steps are the moderator's own methods, and their arguments and help are read from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from auction.billing import Invoice, as_html, as_text
+from auction.config import MarketConfig
+from auction.demo import Demonstration
+from auction.errors import AuctionError, JournalBroken
+from auction.invariants import differences, replay, verify
+from auction.moderator import Moderator
+from auction.store import SqlStore
+
+STEPS: Final = tuple(
+    """
+    register renew_token authenticate party deposit withdraw post_bond release_bond balance
+    publish_block split_block_in_time split_block_in_rate resell_block block
+    announce bid commit reveal close tick hold_auction auction bids explain
+    stand_offer withdraw_offer offers spot
+    agree start deliver replace finish cancel charge refund charge_back agreement chain subcontracts
+    rate opinions rating drafted_payment_rating payment_probability_ppm
+    share_block join_share leave_share rates meter share_costs
+    open_group offer_price accept_price reject_price join_group pledge settle_group group_of invoice
+    """.split()  # noqa: SIM905 - the steps as a market takes them, a subject a line
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 refused or broken (the reason on standard error, as JSON with --json), 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except AuctionError as reason:
+        if options.json:
+            print(msgspec.json.encode({"error": reason.code, "message": str(reason)}).decode())
+        else:
+            print(f"{reason.code}: {reason}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="auction", description="An auction of blocks of time, on a database.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    stored = argparse.ArgumentParser(add_help=False, parents=[common])
+    stored.add_argument("-d", "--database", default="sqlite:///auction.db", help="SQLAlchemy URL (%(default)s)")
+    stored.add_argument("--currency", default="EUR", help="of the market (%(default)s)")
+    _add(commands, "demo", "play a whole market in simulated time and explain it", [common], _demo)
+    _add(commands, "replay", "rebuild the state from the journal and compare it with what is stored", [stored], _replay)
+    _add(commands, "verify", "check the journal, the stored state and every invariant", [stored], _verify)
+    for step in STEPS:
+        method = getattr(Moderator, step)
+        summary = inspect.getdoc(method) or ""
+        sub = _add(commands, step.replace("_", "-"), summary.split(". ")[0], [stored], _step(step), summary)
+        for name, parameter in _parameters(method).items():
+            _add_argument(sub, name, parameter)
+        if step == "invoice":
+            sub.add_argument("--html", action="store_true", help="as a page")
+    return parser
+
+
+def _add(
+    commands: Any,
+    name: str,
+    summary: str,
+    parents: list[argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+    description: str = "",
+) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary.replace("%", "%%"), description=(description or summary).replace("%", "%%"), parents=parents
+    )
+    sub.set_defaults(run=run)
+    return sub
+
+
+def _parameters(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The method's parameters with their types resolved, without `self`."""
+    hints = typing.get_type_hints(method)
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    return {one.name: one.replace(annotation=hints[one.name]) for one in parameters}
+
+
+def _add_argument(sub: argparse.ArgumentParser, name: str, parameter: inspect.Parameter) -> None:
+    """Positional parameters become arguments; named ones, and those with a default, become options."""
+    convert = _converter(parameter.annotation)
+    shape = "JSON" if _is_json(parameter.annotation) else name.upper()
+    words = _help(parameter.annotation)
+    if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        sub.add_argument(name, type=convert, help=words)
+    else:
+        required = parameter.default is inspect.Parameter.empty
+        option = f"--{name.replace('_', '-')}"
+        default = None if required else parameter.default
+        sub.add_argument(option, dest=name, type=convert, required=required, default=default, metavar=shape, help=words)
+
+
+def _is_json(hint: Any) -> bool:
+    return not {str, int, bool} & set(_members(hint)) or typing.get_origin(hint) in (dict, tuple, list)
+
+
+def _help(hint: Any) -> str | None:
+    """The fields of a JSON argument."""
+    structs = [one for one in _members(hint) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    return "; ".join(f"JSON with {', '.join(one.__struct_fields__)}" for one in structs) or None
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _converter(hint: Any) -> Callable[[str], Any]:
+    """From a word of the command line to what the method takes: numbers, yes and no, names, else JSON."""
+    members = _members(hint)
+
+    def convert(word: str) -> Any:
+        try:
+            if bool in members:
+                return {"yes": True, "no": False}[word]
+            if int in members:
+                return int(word)
+            if str in members and not (len(members) > 1 and word.startswith("{")):
+                return word
+            return msgspec.json.decode(word, type=hint)
+        except (KeyError, ValueError, msgspec.MsgspecError) as reason:
+            raise argparse.ArgumentTypeError(f"{word!r} does not fit: {reason}") from None
+
+    return convert
+
+
+def _step(step: str) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        store = SqlStore(options.database)
+        try:
+            moderator = Moderator(store, config=MarketConfig(currency=options.currency))
+            method = getattr(moderator, step)
+            names = _parameters(getattr(Moderator, step))
+            answer = method(**{name: getattr(options, name) for name in names})
+        finally:
+            store.close()
+        print(_shown(answer, options))
+        return 0
+
+    return run
+
+
+def _shown(answer: Any, options: argparse.Namespace) -> str:
+    if options.json:
+        return msgspec.json.encode(answer).decode()
+    if isinstance(answer, Invoice):
+        return as_html(answer) if options.html else as_text(answer)
+    if isinstance(answer, str):
+        return answer
+    return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    told: list[str] = []
+    result = Demonstration(told.append if options.json else print).play()
+    if options.json:
+        print(msgspec.json.encode({"told": told, **result}).decode())
+    return 1 if result["violations"] else 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    store = SqlStore(options.database)
+    try:
+        state = replay(store.entries())
+        found = differences(state, store)
+        sequence = state.sequence
+    except JournalBroken as reason:
+        found, sequence = [str(reason)], 0
+    finally:
+        store.close()
+    return _found(options, found, {"entries": sequence})
+
+
+def _verify(options: argparse.Namespace) -> int:
+    store = SqlStore(options.database)
+    try:
+        found = verify(store)
+    finally:
+        store.close()
+    return _found(options, found, {})
+
+
+def _found(options: argparse.Namespace, found: list[str], more: dict[str, Any]) -> int:
+    if options.json:
+        print(msgspec.json.encode({"found": found, **more}).decode())
+    else:
+        print("\n".join(found) if found else "nothing is wrong")
+    return 1 if found else 0
