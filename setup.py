@@ -8,7 +8,9 @@ try:
     import numpy
     from Cython.Build import cythonize
 except ImportError as error:  # a build without isolation and without the build requirements
-    raise SystemExit(f"{error.name} is missing: type 'pip install cython numpy', or build with 'pip install .'") from None
+    raise SystemExit(
+        f"{error.name} is missing: type 'pip install cython numpy', or build with 'pip install .'"
+    ) from None
 
 # One build switch turns bounds checks and assertions on everywhere: STREAMCORE_DEBUG=1, as `make debug` sets it.
 DEBUG = os.environ.get("STREAMCORE_DEBUG", "0") == "1"

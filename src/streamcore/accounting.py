@@ -82,7 +82,9 @@ class Accounting:
         if verbose:
             lines += [f"  {name}: {count:,}" for name, count in counters.as_json()["notes"].items()]
             for s in self.shares:
-                lines.append(f"  worker {s.slot}: {s.segments:,} segments, {s.packets:,} packets, busy {s.busy_s:.3f} s")
+                lines.append(
+                    f"  worker {s.slot}: {s.segments:,} segments, {s.packets:,} packets, busy {s.busy_s:.3f} s"
+                )
         if self.interrupted:
             lines.append("  interrupted")
         return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""The command: flags -> Config -> Pipeline. No logic of its own; words for people go to standard error, data and JSON to standard output.
+"""The command: flags -> Config -> Pipeline. No logic of its own; words for people go to standard error, data and JSON
+to standard output.
 
 Start-up time counts here: what a sub-command needs is imported by that sub-command.
 """
@@ -33,7 +34,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="streamcore", description="Packets in, segments out to workers, results aggregated into a second stream.")
+    parser = Parser(
+        prog="streamcore", description="Packets in, segments out to workers, results aggregated into a second stream."
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     add_run(commands.add_parser(
         "run", help="process a capture", epilog=RUN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,7 +51,9 @@ def make_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check what this machine offers")
     doctor.add_argument("--json", action="store_true", help="as one JSON object")
     demo = commands.add_parser("demo", help="run the main job on the shipped capture")
-    demo.add_argument("--output", metavar="DIRECTORY", default="demo-output", help="where the results go (default: %(default)s)")
+    demo.add_argument(
+        "--output", metavar="DIRECTORY", default="demo-output", help="where the results go (default: %(default)s)"
+    )
     add_worker(commands.add_parser("worker", help="work for a pipeline elsewhere"))
     keys = commands.add_parser("keys", help="make a CURVE key pair for a pipeline or a worker")
     keys.add_argument("name", metavar="NAME", help="the files are called NAME.key (public) and NAME.key_secret")
@@ -58,19 +63,32 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_run(run: argparse.ArgumentParser) -> None:
     """The flags of `run`. Each is a key of the pipeline file under the same name."""
-    run.add_argument("-r", "--read", metavar="FILE", help="a capture (pcap or pcapng, also gzip, zstd or lz4); -: standard input")
-    run.add_argument("-w", "--write", metavar="FILE", help="the output; its ending says pcap or pcapng, and .gz .zst .lz4; -: standard output")
+    run.add_argument(
+        "-r", "--read", metavar="FILE", help="a capture (pcap or pcapng, also gzip, zstd or lz4); -: standard input"
+    )
+    run.add_argument(
+        "-w",
+        "--write",
+        metavar="FILE",
+        help="the output; its ending says pcap or pcapng, and .gz .zst .lz4; -: standard output",
+    )
     run.add_argument("-i", "--interface", metavar="NAME", help=argparse.SUPPRESS)
     run.add_argument("-o", "--output-interface", metavar="NAME", help=argparse.SUPPRESS)
     run.add_argument("-c", "--config", metavar="FILE", help="a pipeline file (TOML); flags go over its keys")
     run.add_argument("-n", "--workers", type=int, metavar="N", help="worker processes (default: cores - 1)")
-    run.add_argument("--service", action="append", metavar="NAME[:KEY=VALUE,…]", help="what is done to the packets; may be repeated")
+    run.add_argument(
+        "--service", action="append", metavar="NAME[:KEY=VALUE,…]", help="what is done to the packets; may be repeated"
+    )
     run.add_argument("--policy", metavar="NAME", help="where segments are cut: run, flow or time (default: flow)")
     run.add_argument("--segment-packets", type=int, metavar="N", help="packets in a segment at the most")
     run.add_argument("--segment-bytes", type=int, metavar="B", help="captured bytes in a segment at the most")
-    run.add_argument("--segment-ms", type=int, metavar="T", help="milliseconds of capture time in a segment at the most")
+    run.add_argument(
+        "--segment-ms", type=int, metavar="T", help="milliseconds of capture time in a segment at the most"
+    )
     run.add_argument("--order", metavar="NAME", help="of the output: total, flow or none (default: total)")
-    run.add_argument("--on-failure", metavar="RULE", help="for what no worker can process: drop or pass (default: drop)")
+    run.add_argument(
+        "--on-failure", metavar="RULE", help="for what no worker can process: drop or pass (default: drop)"
+    )
     run.add_argument("--dead-letter", metavar="FILE", help="where such packets are kept (default: beside the output)")
     run.add_argument("--lease-ms", type=int, metavar="T", help="how long a worker may take for a segment")
     run.add_argument("--restarts-max", type=int, metavar="N", help="of one worker in a row without a result")
@@ -80,19 +98,27 @@ def add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--json", action="store_true", help="the accounting as one JSON object, last on standard output")
     run.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
     run.add_argument("-v", "--verbose", action="store_true", help="say more")
-    run.add_argument("expression", nargs="*", metavar="BPF EXPRESSION", help="as tcpdump takes it: which packets to process")
+    run.add_argument(
+        "expression", nargs="*", metavar="BPF EXPRESSION", help="as tcpdump takes it: which packets to process"
+    )
 
 
 def add_packets(packets: argparse.ArgumentParser) -> None:
     packets.add_argument("-r", "--read", metavar="FILE", required=True, help="a capture; -: standard input")
-    packets.add_argument("--tsv", metavar="OUT", required=True, help="tab-separated values, .gz compresses; -: standard output")
-    packets.add_argument("--label", default="", metavar="TEXT", help="the first column of every row (default: the capture's name)")
+    packets.add_argument(
+        "--tsv", metavar="OUT", required=True, help="tab-separated values, .gz compresses; -: standard output"
+    )
+    packets.add_argument(
+        "--label", default="", metavar="TEXT", help="the first column of every row (default: the capture's name)"
+    )
 
 
 def add_flows(flows: argparse.ArgumentParser) -> None:
     flows.add_argument("-r", "--read", metavar="FILE", required=True, help="a capture; -: standard input")
     form = flows.add_mutually_exclusive_group()
-    form.add_argument("--json", metavar="OUT", nargs="?", const="-", help="one JSON object per line (default, to standard output)")
+    form.add_argument(
+        "--json", metavar="OUT", nargs="?", const="-", help="one JSON object per line (default, to standard output)"
+    )
     form.add_argument("--csv", metavar="OUT", nargs="?", const="-", help="comma-separated values")
     form.add_argument("--parquet", metavar="OUT", help="a Parquet file (needs the extra 'parquet')")
 
@@ -101,7 +127,9 @@ def add_worker(worker: argparse.ArgumentParser) -> None:
     worker.add_argument("--connect", metavar="tcp://HOST:PORT", required=True, help="where the pipeline listens")
     worker.add_argument("--key", metavar="FILE", required=True, help="this worker's key (.key_secret)")
     worker.add_argument("--server-key", metavar="FILE", required=True, help="the pipeline's public key (.key)")
-    worker.add_argument("--join-s", type=float, metavar="T", default=30.0, help="how long to wait to be let in (default: %(default)s)")
+    worker.add_argument(
+        "--join-s", type=float, metavar="T", default=30.0, help="how long to wait to be let in (default: %(default)s)"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -140,7 +168,7 @@ def run(told: argparse.Namespace) -> int:
     from streamcore.config import make_config
 
     if told.interface or told.output_interface:
-        raise UsageError("live interfaces (-i, -o) are not in this version: capture to a file first, or pipe tcpdump -w - into -r -")
+        raise UsageError("live interfaces (-i, -o) are not in this version: pipe 'tcpdump -w -' into '-r -'")
     config = make_config(told.config, run_flags(told))
     if not config.read or not config.write:
         raise UsageError("say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap")

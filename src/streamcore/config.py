@@ -1,4 +1,6 @@
-"""The pipeline file and the flags -> one frozen Config. Every default and every bound stands here, under the name of its flag."""
+"""The pipeline file and the flags -> one frozen Config. Every default and every bound stands here, under the name of
+its flag.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def lanes(self) -> int:
-        """Into how many lanes policy flow sorts: one for each worker, more where workers elsewhere may join at any time."""
+        """Into how many lanes policy flow sorts: one for each worker, more where workers elsewhere may join at any
+        time.
+        """
         return max(1, self.workers) + (LANES_ELSEWHERE if self.listen else 0)
 
     @property
@@ -72,7 +76,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def make_config(path: str | None = None, flags: dict[str, Any] | None = None) -> Config:
-    """The Config of a pipeline file (TOML) with flags laid over it. Raises UsageError with one line that names the key."""
+    """The Config of a pipeline file (TOML) with flags laid over it. Raises UsageError with one line that names the
+    key.
+    """
     told: dict[str, Any] = {}
     if path is not None:
         try:

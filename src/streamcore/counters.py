@@ -1,6 +1,7 @@
 """Every packet accounted for: at every stage in = out + dropped(reason), by packets and by bytes.
 
-The names stand in one table, which gives the words for people. A stage counts under names of its own; a service's reasons for dropping
+The names stand in one table, which gives the words for people. A stage counts under names of its own; a service's
+reasons for dropping
 are its own too, under `service.`. Nothing here decides what is dropped.
 """
 
@@ -13,7 +14,9 @@ SCHEMA = 1  # of as_json; grows when a field changes its meaning or goes
 
 
 class Name(NamedTuple):
-    """kind: "in" or "out" of the pipeline, "dropped" on purpose, "lost" (exit status 3), or "note" (not packets that left)."""
+    """kind: "in" or "out" of the pipeline, "dropped" on purpose, "lost" (exit status 3), or "note" (not packets that
+    left).
+    """
 
     kind: str
     words: str
@@ -86,15 +89,24 @@ class Counters:
     def lost(self) -> bool:
         """Whether anything was lost or left unprocessed, so that the run must say so in its exit status."""
         lost = any(self._packets[name] for name, (kind, _) in NAMES.items() if kind == "lost")
-        return lost or bool(self._packets["disperse.passed_unprocessed"]) or bool(self._events["segments.dead_lettered"])
+        return (
+            lost or bool(self._packets["disperse.passed_unprocessed"]) or bool(self._events["segments.dead_lettered"])
+        )
 
     def dropped(self) -> dict[str, int]:
         """Packets that did not reach the second stream, by name; zeros left out."""
         return {n: c for n, c in self._packets.items() if c and self._kind(n) in ("dropped", "lost")}
 
-    def missing(self) -> int:
-        """Packets that no counter accounts for: read - dropped - written. 0 after every run."""
-        return self._packets["source.read"] - sum(self.dropped().values()) - self._packets["sink.written"]
+    def missing(self) -> tuple[int, int]:
+        """(packets, bytes) that no counter accounts for: read - dropped - written. Packets are 0 after every run;
+        bytes are not where a
+        service changed lengths.
+        """
+        gone = self.dropped()
+        return (
+            self._packets["source.read"] - sum(gone.values()) - self._packets["sink.written"],
+            self._bytes["source.read"] - sum(self._bytes[name] for name in gone) - self._bytes["sink.written"],
+        )
 
     def _kind(self, name: str) -> str:
         return NAMES[name].kind if name in NAMES else "dropped"

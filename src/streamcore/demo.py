@@ -1,4 +1,6 @@
-"""The demonstration: the main job on the capture that the package ships, told step by step. Nothing here is special to it."""
+"""The demonstration: the main job on the capture that the package ships, told step by step. Nothing here is special
+to it.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,11 @@ def show(directory: str) -> int:
     print(f"What goes in: {capture}")
     for line in describe(capture):
         print(f"  {line}")
-    print(f"\nWhat is done: flows are cut into segments and go to {WORKERS} workers over ZeroMQ; each anonymises the addresses and counts")
+    print(f"\nWhat is done: flows are cut into segments, which {WORKERS} workers take over ZeroMQ, anonymise and count")
     accounting = Pipeline(config).run()
     for share in accounting.shares:
-        print(f"  worker {share.slot}: {share.segments} segments, {share.packets:,} packets, {share.bytes:,} bytes, busy {share.busy_s * 1000:.1f} ms")
+        did = f"{share.segments} segments, {share.packets:,} packets, {share.bytes:,} bytes"
+        print(f"  worker {share.slot}: {did}, busy {share.busy_s * 1000:.1f} ms")
     print(f"\nWhat comes out: {output}")
     for line in describe(Path(output)):
         print(f"  {line}")

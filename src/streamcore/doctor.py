@@ -1,4 +1,6 @@
-"""What this machine offers to streamcore: one line for each thing that a run may need, and what to do where it is missing."""
+"""What this machine offers to streamcore: one line for each thing that a run may need, and what to do where it is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ def python() -> Finding:
 
 
 def native() -> Finding:
-    for name in ("streamcore.packets", "streamcore.source._records", "streamcore.parse._columns", "streamcore.sink._encode"):
+    for name in (
+        "streamcore.packets",
+        "streamcore.source._records",
+        "streamcore.parse._columns",
+        "streamcore.sink._encode",
+    ):
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -73,18 +80,26 @@ def hyperscan() -> Finding:
     try:
         importlib.import_module("hyperscan")
     except ImportError:
-        return Finding("hyperscan", "missing", "scan uses Python's re: pip install 'streamcore-auction[scan]' is faster")
+        return Finding(
+            "hyperscan", "missing", "scan uses Python's re: pip install 'streamcore-auction[scan]' is faster"
+        )
     return Finding("hyperscan", "ok", "scan uses it")
 
 
 def cores() -> Finding:
     count = len(os.sched_getaffinity(0))
-    return Finding("cores", "ok" if count > 1 else "missing", f"{count}" + ("" if count > 1 else ": workers share it with the pipeline"))
+    return Finding(
+        "cores",
+        "ok" if count > 1 else "missing",
+        f"{count}" + ("" if count > 1 else ": workers share it with the pipeline"),
+    )
 
 
 def capture_tools() -> Finding:
     found = [name for name in ("tcpdump", "tshark") if shutil.which(name)]
-    return Finding("capture tools", "ok" if found else "missing", ", ".join(found) or "tcpdump helps to record captures")
+    return Finding(
+        "capture tools", "ok" if found else "missing", ", ".join(found) or "tcpdump helps to record captures"
+    )
 
 
 CHECKS: list[Callable[[], Finding]] = [python, native, shared_memory, zeromq, libpcap, hyperscan, cores, capture_tools]

@@ -1,6 +1,6 @@
 """The pipeline: names the stages in order and runs them. Two threads and the workers:
 
-    feeding thread   source -> parse -> filter -> segment -> submit
+    feeding thread   source -> parse -> filter -> segment -> submit     (feeder.py)
     calling thread   results -> aggregate -> sink
 
 Memory is bounded by the arena's chunks and by the gate on segments in flight between the two.
@@ -21,48 +21,20 @@ from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.roster import Terms
-from streamcore.packets import COLUMN_GROUPS, Arena, ArenaClosed, Outgoing, PacketBatch, Result
-from streamcore.parse.parser import Parser
-from streamcore.segment._segmenter import Segmenter
+from streamcore.feeder import Feeder, Gate
+from streamcore.packets import Arena, Outgoing, Result
 from streamcore.service.chain import Chain
 from streamcore.sink import Sink, open_sink
 from streamcore.source.capture import CaptureSource
-
-FEEDER_PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
-
-
-class Gate:
-    """Bounds the segments between the two threads. `leave` also runs when a consumer gives up: then `close` frees the feeder."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def enter(self, count: int) -> bool:
-        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside < self._limit or self._closed)
-            self._inside += count
-            return not self._closed
-
-    def leave(self, count: int) -> None:
-        with self._changed:
-            self._inside -= count
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 class Pipeline:
     """One run from a first stream to a second: `Pipeline(config).run()` returns its Accounting.
 
-    Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError when no worker is left. What was
-    delivered before an error is whole in the output. `drain` and `stop` may be called from any thread or a signal handler.
+    Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError when no worker
+    is left. What was
+    delivered before an error is whole in the output. `drain` and `stop` may be called from any thread or a signal
+    handler.
     """
 
     def __init__(self, config: Config) -> None:
@@ -77,18 +49,23 @@ class Pipeline:
         self._drain = threading.Event()
         self._stop = threading.Event()
         self._source: CaptureSource | None = None
-        self._feeding_error: BaseException | None = None
+        self._feeder: Feeder | None = None
+        self._dispatcher: Dispatcher | None = None
         self._dead_letters: Sink | None = None
         self._dead_reasons: dict[str, int] = {}
 
     def drain(self) -> None:
         """Read no further, finish what was read; the run then ends as interrupted."""
         self._drain.set()
+        if self._feeder is not None:
+            self._feeder.drain()
 
     def stop(self) -> None:
         """End at once: what is under way is lost, what was written stays whole."""
-        self._drain.set()
         self._stop.set()
+        self.drain()
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
 
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the input file that were consumed, and its size where known."""
@@ -100,7 +77,7 @@ class Pipeline:
         begin_s = time.monotonic()
         with ExitStack() as stack:
             arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
-            dispatcher = Dispatcher(self._terms(), arena, self.counters)
+            dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters)
             stack.callback(dispatcher.close)
             dispatcher.start()  # first: the workers get ready while the capture is opened
             source = self._source = CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)
@@ -108,21 +85,23 @@ class Pipeline:
             sink = self._open_sink(config.write, arena.set_committed_bytes)
             stack.callback(sink.abandon)
             aggregator = Aggregator(config.order, self._chain.settle, self._dropped)
-            gate = Gate(config.outstanding_segments_max)
-            feeder = threading.Thread(
-                target=self._feed, args=(source, dispatcher, aggregator, gate), name="streamcore-feed", daemon=True
+            feeder = self._feeder = Feeder(
+                config, self.counters, source, self._filter, self._chain.groups, aggregator, dispatcher
             )
-            stack.callback(feeder.join, FEEDER_PATIENCE_S)
-            stack.callback(source.stop)
-            stack.callback(gate.close)
+            stack.callback(feeder.close)
             stack.callback(arena.close)
             feeder.start()
-            self._deliver(dispatcher, aggregator, sink, gate)
+            if self._drain.is_set():  # before there was a feeder to hear it
+                feeder.drain()
+            self._deliver(dispatcher, aggregator, sink, feeder.gate)
             sink.close()
             if self._dead_letters is not None:
                 self._dead_letters.close()
-            if self._feeding_error is not None:  # after closing: what was read before it is delivered
-                raise self._feeding_error
+            if feeder.error is not None:  # after closing: what was read before it is delivered
+                raise feeder.error
+            if self._stop.is_set():
+                feeder.close()
+                self.counters.count("pipeline.undelivered", *self.counters.missing())
             return self._account(dispatcher, source, time.monotonic() - begin_s)
 
     def _terms(self) -> Terms:
@@ -142,48 +121,6 @@ class Pipeline:
             worker_keys=config.worker_keys,
         )
 
-    # The feeding thread.
-
-    def _feed(self, source: CaptureSource, dispatcher: Dispatcher, aggregator: Aggregator, gate: Gate) -> None:
-        try:
-            self._feed_all(source, dispatcher, aggregator, gate)
-        except ArenaClosed:
-            pass  # the other thread gave up
-        except BaseException as error:  # handed to the thread that called run
-            self._feeding_error = error
-        finally:
-            dispatcher.finish()
-
-    def _feed_all(self, source: CaptureSource, dispatcher: Dispatcher, aggregator: Aggregator, gate: Gate) -> None:
-        config, counters = self.config, self.counters
-        parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
-        segmenter = Segmenter(
-            config.policy, lanes=config.lanes, packets_max=config.segment_packets,
-            bytes_max=config.segment_bytes, time_ms=config.segment_ms,
-        )  # fmt: skip
-        groups = self._chain.groups | (COLUMN_GROUPS["flow"] if segmenter.lanes > 1 else 0)
-        for batch in source:
-            counters.count("source.read", batch.count, batch.byte_count)
-            self._select(batch)
-            if groups:
-                parser(batch, groups)
-            segments = segmenter.cut(batch)
-            if segments:
-                if not gate.enter(len(segments)):
-                    return
-                aggregator.expect(batch, segments)
-                dispatcher.submit(segments)
-            del batch, segments  # or this thread would hold a chunk while it waits for one
-            if self._drain.is_set():
-                return
-
-    def _select(self, batch: PacketBatch) -> None:
-        if self._filter is not None:
-            packets, byte_count = self._filter(batch)
-            self.counters.count("filter.not_matched", packets, byte_count)
-
-    # The calling thread.
-
     def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink, gate: Gate) -> None:
         """Results -> the second stream, until all is delivered or `stop`."""
         for result in dispatcher.results():
@@ -193,11 +130,11 @@ class Pipeline:
                 gate.leave(len(outgoing.hold))
                 del outgoing
             del result  # a chunk is free when nobody holds it
-            if self._stop.is_set():
-                return
 
     def _absorb(self, result: Result) -> Result:
-        """Count what services dropped, fold their reports in; keep a dead segment and put in its place what the stream's rule says."""
+        """Count what services dropped, fold their reports in; keep a dead segment and put in its place what the
+        stream's rule says.
+        """
         for reason, (packets, byte_count) in result.drops.items():
             self.counters.count(f"service.{reason}", packets, byte_count)
         if result.reports:

@@ -24,7 +24,9 @@ JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that doe
 
 
 class RemoteWorker:
-    """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's .key file."""
+    """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
+    .key file.
+    """
 
     def __init__(self, connect: str, key: str, server_key: str, join_s: float = JOIN_S) -> None:
         self._keys = (*load_key(key), load_public_key(server_key))
@@ -59,7 +61,8 @@ class RemoteWorker:
         door.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
         if not door.poll(self._join_s * 1000):
             raise WorkerError(
-                f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, does it know this key, is its key right?"
+                f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, "
+                "does it know this key, is the pipeline's key right?"
             )
         told: dict[str, Any] = json.loads(door.recv())
         door.close(linger=0)

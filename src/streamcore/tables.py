@@ -1,6 +1,7 @@
 """Tables of a capture: one row per packet (tab-separated), one row per flow (JSON lines, CSV, Parquet).
 
-What is written stands here; packets are read by source/ and parsed by parse/. The commands `packets` and `flows` call this.
+What is written stands here; packets are read by source/ and parsed by parse/. The commands `packets` and `flows` call
+this.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def write_packets(path: str, out: str, label: str) -> int:
 
 
 def _packet_rows(batch: PacketBatch, label: str) -> Iterator[str]:
-    """The rows of one batch. Every column is made text as a whole where that is cheap; what is rare is made row by row."""
+    """The rows of one batch. Every column is made text as a whole where that is cheap; what is rare is made row by
+    row.
+    """
     more, ports = FLAGS["more_fragments"], FLAGS["ports"]
     offsets, lengths = batch.offset.tolist(), batch.captured_length.tolist()
     data = memoryview(batch.data)

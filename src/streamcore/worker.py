@@ -1,6 +1,7 @@
 """The worker process: takes segments, runs the services on them, and says what they changed.
 
-It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here stands what every worker does and the worker on
+It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here stands what every worker
+does and the worker on
 the dispatcher's own machine; remote_worker.py has the one that joins over the network.
 """
 
@@ -69,7 +70,9 @@ class Bench:
         told = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
         extra = msgspec.msgpack.encode(told)
         if len(extra) > EXTRA_BYTES_MAX:
-            raise ValueError(f"the comments and reports on one segment take {len(extra)} bytes, more than {EXTRA_BYTES_MAX}")
+            raise ValueError(
+                f"the comments and reports on one segment take {len(extra)} bytes, more than {EXTRA_BYTES_MAX}"
+            )
         return flags, left.packed, extra
 
 
@@ -83,7 +86,9 @@ def attempt(work: envelope.Work, digest: bytes, do: Callable[[], Produced]) -> t
         status, extra = envelope.FAILED, one_line(error).encode()
     busy_ns = time.perf_counter_ns() - begin_ns
     frames = envelope.EXTRA if extra is not None else 0
-    return envelope.Outcome(work.number, work.attempt, status, flags, packed, work.region, frames, 0, busy_ns, digest), extra
+    return envelope.Outcome(
+        work.number, work.attempt, status, flags, packed, work.region, frames, 0, busy_ns, digest
+    ), extra
 
 
 def one_line(error: BaseException) -> str:
@@ -92,7 +97,9 @@ def one_line(error: BaseException) -> str:
 
 
 class LocalWorker:
-    """A worker on the dispatcher's own machine: packets come by reference, changes go into the arena that it was given."""
+    """A worker on the dispatcher's own machine: packets come by reference, changes go into the arena that it was
+    given.
+    """
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.slot = int(setup["slot"])
@@ -135,7 +142,11 @@ class LocalWorker:
             outcomes.append(outcome)
             if extra is not None:
                 frames.append(extra)
-            if place + 1 == len(works) or time.monotonic() - since_s > REPLY_AFTER_S or sum(map(len, frames)) > EXTRA_BYTES_MAX // 2:
+            if (
+                place + 1 == len(works)
+                or time.monotonic() - since_s > REPLY_AFTER_S
+                or sum(map(len, frames)) > EXTRA_BYTES_MAX // 2
+            ):
                 self.push.send_multipart([self.head(envelope.RESULT, outcomes), *frames])
                 outcomes, frames, since_s = [], [], time.monotonic()
 

@@ -3,7 +3,6 @@
 import struct
 
 import numpy as np
-
 from streamcore.packets import COLUMN_GROUPS, Arena, Interface, PacketBatch
 
 

@@ -1,4 +1,6 @@
-"""What many tests need: captures made by dpkt (not by our own writer), the command as a process, and a look at what a run leaves behind."""
+"""What many tests need: captures made by dpkt (not by our own writer), the command as a process, and a look at what a
+run leaves behind.
+"""
 
 import json
 import os
@@ -16,7 +18,9 @@ COMMAND = [sys.executable, "-m", "streamcore"]
 
 
 def udp_frame(flow, number, size=20):
-    """An Ethernet frame of UDP over IPv4 with right checksums; `flow` chooses addresses and ports, `number` stands in the payload."""
+    """An Ethernet frame of UDP over IPv4 with right checksums; `flow` chooses addresses and ports, `number` stands in
+    the payload.
+    """
     udp = dpkt.udp.UDP(sport=1024 + flow % 50000, dport=5060, data=number.to_bytes(8, "big") + bytes(size))
     udp.ulen = len(udp)
     ip = dpkt.ip.IP(src=bytes([10, 0, flow >> 8 & 255, flow & 255]), dst=b"\xc0\x00\x02\x01", p=17, data=udp)
@@ -71,7 +75,9 @@ def run_command(*arguments, timeout_s=60):
 
 
 def ours():
-    """What a run of ours can leave behind: processes, socket addresses, files in shared memory and in the temporary directory."""
+    """What a run of ours can leave behind: processes, socket addresses, files in shared memory and in the temporary
+    directory.
+    """
     left = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -82,9 +88,15 @@ def ours():
                 continue
             if b"streamcore.worker" in command and state != "Z":
                 left.add(f"process {entry.name}")
-    left |= {f"socket {line.split()[-1]}" for line in Path("/proc/net/unix").read_text().splitlines() if "@streamcore" in line}
+    left |= {
+        f"socket {line.split()[-1]}"
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if "@streamcore" in line
+    }
     for folder in ("/dev/shm", "/tmp"):
-        left |= {str(p) for p in Path(folder).glob("*streamcore*") if p.is_socket() or folder == "/dev/shm" and p.is_file()}
+        left |= {
+            str(p) for p in Path(folder).glob("*streamcore*") if p.is_socket() or (folder == "/dev/shm" and p.is_file())
+        }
     return left
 
 

@@ -1,4 +1,6 @@
-"""Workers that die, hang or lie, and a run that is killed: the output is what it would have been, or what was delivered is whole."""
+"""Workers that die, hang or lie, and a run that is killed: the output is what it would have been, or what was
+delivered is whole.
+"""
 
 import random
 import re
@@ -8,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.streamcore.conftest import children, finish_run, kill, read_pcap, run_command, start_run, udp_frame, write_pcap
+from tests.streamcore.conftest import (
+    children,
+    finish_run,
+    kill,
+    read_pcap,
+    run_command,
+    start_run,
+    udp_frame,
+    write_pcap,
+)
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -100,7 +111,9 @@ def test_a_segment_that_nobody_can_process_goes_to_the_dead_letters(capture, tmp
 
 
 def test_no_worker_left_is_an_error_and_not_a_hang(capture, tmp_path):
-    run = run_command(*flags(capture, tmp_path / "out.pcap", "Dies:every=1", "-n", "2", "--restarts-max", "0"), timeout_s=20)
+    run = run_command(
+        *flags(capture, tmp_path / "out.pcap", "Dies:every=1", "-n", "2", "--restarts-max", "0"), timeout_s=20
+    )
     assert run.status == 1
     assert run.stderr.strip().splitlines() == ["streamcore: no worker is left: all ended without a result"]
 

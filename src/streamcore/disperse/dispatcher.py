@@ -1,7 +1,9 @@
 """The dispatcher: segments go in from one thread, results come out in another. It keeps the queue and the leases.
 
-What it promises: every submitted segment comes back exactly once, as a checked Result or as dead; nothing is sent to a peer without
-credit; a peer that dies, hangs or lies loses its leases to another. Where a result belongs in the second stream is not its business.
+What it promises: every submitted segment comes back exactly once, as a checked Result or as dead; nothing is sent to
+a peer without
+credit; a peer that dies, hangs or lies loses its leases to another. Where a result belongs in the second stream is
+not its business.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ JOIN_S = 60.0  # how long a run without workers of its own waits for one from el
 TICK_S = 1.0  # the loop looks around at least so often
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
 
-# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its segment (unless the
+# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
+# segment (unless the
 # system killed it for its memory), so only twelve such deaths weigh as much as three failures of the segment's own.
 FAULT, KILLED = 4, 1
 
@@ -64,6 +67,7 @@ class Dispatcher:
         self._waiting: dict[int, collections.deque[Attempt]] = {}  # to be sent, by lane
         self._attempts: dict[int, Attempt] = {}  # every segment that is not back, by number, oldest first
         self._finished = False
+        self._cancelled = False
         self._refusal = ""
         self._alone_since_s = time.monotonic()
 
@@ -88,6 +92,12 @@ class Dispatcher:
         self._finished = True
         os.eventfd_write(self._wake, 1)
 
+    def cancel(self) -> None:
+        """End `results` soon, whatever is out. From any thread, or a signal handler."""
+        self._cancelled = True
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
     # For the thread that takes results.
 
     def start(self) -> None:
@@ -103,7 +113,7 @@ class Dispatcher:
         while True:
             self._take_inbox()
             self._send()
-            if self._finished and not self._inbox and not self._attempts:
+            if self._cancelled or (self._finished and not self._inbox and not self._attempts):
                 return
             self._look_for_life()
             events = dict(roster.poller.poll(self._patience_ms()))
@@ -136,7 +146,7 @@ class Dispatcher:
             self._waiting.setdefault(segment.lane, collections.deque()).append(attempt)
 
     def _send(self) -> None:
-        """Give every waiting segment for which there is credit to a peer: those to be sent again first, oldest first."""
+        """Give every waiting segment for which there is credit to a peer: first those to be sent again, oldest first."""
         if self._again:
             self._again = [
                 attempt
@@ -147,8 +157,10 @@ class Dispatcher:
             while queue and (peer := self._choose(queue[0])) is not None:
                 batch = [queue.popleft()]
                 byte_count = batch[0].segment.byte_count
-                while queue and len(batch) < WORK_PER_MESSAGE_MAX and peer.has_credit_for(
-                    len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count
+                while (
+                    queue
+                    and len(batch) < WORK_PER_MESSAGE_MAX
+                    and peer.has_credit_for(len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count)
                 ):
                     batch.append(queue.popleft())
                 if not self._lend(peer, batch):
@@ -211,7 +223,9 @@ class Dispatcher:
             except zmq.Again:
                 return
             try:
-                yield from self._understand(frames, str(frames[0].get("User-Id")) if socket is not self._roster.results else None)
+                yield from self._understand(
+                    frames, str(frames[0].get("User-Id")) if socket is not self._roster.results else None
+                )
             except (envelope.EnvelopeError, msgspec.MsgspecError, IndexError):
                 self._counters.bump("disperse.bad_message")
 
@@ -248,7 +262,9 @@ class Dispatcher:
             del self._attempts[outcome.number]
             yield result
 
-    def _read(self, lease: Lease, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None) -> Result:
+    def _read(
+        self, lease: Lease, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None
+    ) -> Result:
         """The checked Result of a lease. Raises ResultError."""
         if outcome.digest != lease.digest:
             raise ResultError("the result is of another input")

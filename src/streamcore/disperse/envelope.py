@@ -1,6 +1,8 @@
-"""What travels between the dispatcher and a worker, field by field. All integers are little-endian; VERSION changes when a field does.
+"""What travels between the dispatcher and a worker, field by field. All integers are little-endian; VERSION changes
+when a field does.
 
-A message is a ZeroMQ multipart message. Its first frame is a header, followed by as many descriptors as the header's `count` says:
+A message is a ZeroMQ multipart message. Its first frame is a header, followed by as many descriptors as the header's
+`count` says:
 
     header      magic u32 "SCE1" · version u16 · kind u16 · slot u32 · count u32 · incarnation u64
     slot        the dispatcher's number for the worker; incarnation: a random number for this process in that slot
@@ -19,17 +21,20 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         start u32, stop u32   the segment's rows: columns.rows[start:stop], or start..stop where not ARRANGED
         row_count u32     rows in use of the batch
         groups u32        parse columns that are filled
-        flags u32         ARRANGED 1 · INLINE 2: two frames follow for this segment, its columns and its records (see _inline.pyx)
+        flags u32         ARRANGED 1 · INLINE 2: two frames follow for this segment, its columns and its records (see
+        _inline.pyx)
     kind RESULT what became of segments:
         number u64, attempt u32
         status u16        DONE 0 · FAILED 1: the extra frame is one line of UTF-8 that says why
         flags u16         what the region holds: PACKED 1 · LENGTHS 2 · KEEP 4 · KEYS 8 (see _results.pyx)
         packed u32        bytes of packets in the region
         region u32        as in the lease
-        frames u32        EXTRA 1: a frame of MessagePack follows (comments, reports, drops) · INLINE 2: then a frame with the region's bytes
+        frames u32        EXTRA 1: a frame of MessagePack follows (comments, reports, drops) · INLINE 2: then a frame
+        with the region's bytes
         reserved u32      0
         busy_ns u64       time the worker spent on it
-        digest 16 bytes   of the input's columns and records (BLAKE2b), all zero where the segment did not leave the machine
+        digest 16 bytes   of the input's columns and records (BLAKE2b), all zero where the segment did not leave the
+        machine
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Segments that leave the machine: their columns and whole records gathered into two frames, and a batch built from such frames.
+"""Segments that leave the machine: their columns and whole records gathered into two frames, and a batch built from
+such frames.
 
-Frame "columns", n packets: timestamp_ns i64 x n · offset u32 x n (of the packet in the other frame) · captured_length u32 x n ·
-wire_length u32 x n · link_type u16 x n · record u8 x n, little-endian. Frame "records": the packets' whole records, packed.
+Frame "columns", n packets: timestamp_ns i64 x n · offset u32 x n (of the packet in the other frame) · captured_length
+u32 x n ·
+wire_length u32 x n · link_type u16 x n · record u8 x n, little-endian. Frame "records": the packets' whole records,
+packed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Workers on this machine: a process each, started afresh (never forked), with the arenas inherited as descriptors.
 
-A worker's standard input is its lifeline: its set-up comes through it, and when it ends, the worker knows that we are gone.
+A worker's standard input is its lifeline: its set-up comes through it, and when it ends, the worker knows that we are
+gone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def start(peer: Peer, arena: Arena, region_count: int, region_bytes: int, setup:
         "arena": [arena_fd, arena.chunk_count, arena.data_bytes_max, arena.rows_max],
         "regions": [peer.regions.fd, region_count, region_bytes, 1] if peer.regions is not None else None,
     }
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # numpy's own threads only slow its start
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }  # numpy's own threads only slow its start
     try:
         peer.process = subprocess.Popen(
             [sys.executable, "-c", COMMAND],

@@ -1,6 +1,8 @@
-"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. No sockets are read here.
+"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. No sockets
+are read here.
 
-A peer works on its leases in the order in which it got them, so only the first one's clock runs: a lease has `lease_ms` from the moment
+A peer works on its leases in the order in which it got them, so only the first one's clock runs: a lease has
+`lease_ms` from the moment
 when it became the first.
 """
 
@@ -22,7 +24,9 @@ REMEMBERED_MAX = 64  # batches whose region is looked up before dead entries are
 
 
 def result_bytes_max(segment: Segment) -> int:
-    """Room that a segment's result may take: twice its bytes, and something for every packet. The sum over a batch fits one region."""
+    """Room that a segment's result may take: twice its bytes, and something for every packet. The sum over a batch
+    fits one region.
+    """
     packets = len(segment)
     return (2 * segment.byte_count + (RESULT_BYTES_PER_PACKET - 64) * packets + 63) // 64 * 64
 
@@ -82,7 +86,9 @@ class Peer:
     dismissed: bool = False  # it was told to stop
     died: bool = False  # its process ended by itself, or by somebody's hand that was not ours
     blocked: bool = False  # its socket took no more
-    rooms: dict[int, tuple[weakref.ref[Chunk], int]] = field(default_factory=dict)  # batch -> its region, bytes lent of it
+    rooms: dict[int, tuple[weakref.ref[Chunk], int]] = field(
+        default_factory=dict
+    )  # batch -> its region, bytes lent of it
     leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
     bytes_out: int = 0
     clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
@@ -101,7 +107,8 @@ class Peer:
         return len(self.leases) + segments <= LEASES_MAX and self.bytes_out + byte_count <= self.credit_bytes
 
     def room_for(self, segment: Segment) -> Room | None:
-        """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None: there is none now.
+        """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None:
+        there is none now.
 
         Batches in flight are fewer than regions, so a batch never waits for itself.
         """

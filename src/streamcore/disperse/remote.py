@@ -1,11 +1,14 @@
 """Workers elsewhere: they join over TCP with a CURVE key that we know, and then hold leases like any other peer.
 
-The listening port is only for joining (ROUTER/DEALER); segments go out through one PUSH socket for each worker, on a port of its own that
-admits only that worker's key, and results come in through one PULL socket. ZAP domains are enforced: no socket here is without one.
+The listening port is only for joining (ROUTER/DEALER); segments go out through one PUSH socket for each worker, on a
+port of its own that
+admits only that worker's key, and results come in through one PULL socket. ZAP domains are enforced: no socket here
+is without one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +39,9 @@ def load_key(path: str) -> tuple[bytes, bytes]:
     try:
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not a CURVE key file ({error}): make one with 'streamcore keys NAME DIRECTORY'") from None
+        raise UsageError(
+            f"{path} is not a CURVE key file ({error}): make one with 'streamcore keys NAME DIRECTORY'"
+        ) from None
     if secret is None:
         raise UsageError(f"{path} has no secret key: give the file that ends in .key_secret")
     return public, secret
@@ -70,7 +75,9 @@ class Known:
 class Listener:
     """Binds the joining port and the results' port; `join` answers who asks, and makes the peer's PUSH socket."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, key: str, worker_keys: str, message_bytes_max: int) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, key: str, worker_keys: str, message_bytes_max: int
+    ) -> None:
         self._context = context
         self._public, self._secret = load_key(key)
         known = Known(load_public_keys(worker_keys))
@@ -128,10 +135,8 @@ class Listener:
         return peer
 
     def _answer(self, identity: bytes, told: dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(zmq.ZMQError):  # who asked is gone
             self.door.send_multipart([identity, json.dumps(told).encode()], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            pass  # who asked is gone
 
     def close(self) -> None:
         self._authenticator.stop()

@@ -1,4 +1,5 @@
-"""The roster: the slots, who fills them, and the sockets and processes that go with that. Which segment goes to whom is the dispatcher's.
+"""The roster: the slots, who fills them, and the sockets and processes that go with that. Which segment goes to whom
+is the dispatcher's.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Roster:
         return [slot.peer for slot in self.slots if slot.peer is not None]
 
     def of(self, header: envelope.Header, key: str | None) -> Peer | None:
-        """Who sent a message: the present incarnation of a slot, with its own key, or nobody whom we still listen to."""
+        """Who sent a message: the present incarnation of a slot, with its own key; None: nobody we still listen to."""
         if header.slot >= len(self.slots):
             return None
         peer = self.slots[header.slot].peer
@@ -92,7 +93,9 @@ class Roster:
         """Start a worker on this machine."""
         terms = self._terms
         peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
-        regions = 2 * self._arena.chunk_count + 2 if terms.changes else 0  # a batch takes one, with attempts that failed another
+        regions = (
+            2 * self._arena.chunk_count + 2 if terms.changes else 0
+        )  # a batch takes one, with attempts that failed another
         setup = {"token": self._token, "services": terms.services, "seal_path": terms.seal_path}
         local.start(peer, self._arena, regions, region_bytes(self._arena), setup)
         slot.peer = peer
@@ -110,7 +113,9 @@ class Roster:
         peer.ready = True
 
     def lose(self, slot: Slot, restart: bool) -> Peer:
-        """Take a peer out, for certain, and fill its slot again where that makes sense. Its leases are the caller's to resend."""
+        """Take a peer out, for certain, and fill its slot again where that makes sense. Its leases are the caller's
+        to resend.
+        """
         peer = slot.peer
         assert peer is not None
         slot.peer = None
@@ -192,7 +197,12 @@ class Roster:
             self.slots.append(free)
         terms = self._terms
         free.peer = Peer(
-            free.number, terms.credit * terms.segment_bytes, free.tally, key=key, elsewhere=True, clock_from_s=time.monotonic()
+            free.number,
+            terms.credit * terms.segment_bytes,
+            free.tally,
+            key=key,
+            elsewhere=True,
+            clock_from_s=time.monotonic(),
         )
         return free.peer
 

@@ -1,6 +1,8 @@
-"""The services of one run, in order, as the main process sees them: what they need, what they may change, what they report.
+"""The services of one run, in order, as the main process sees them: what they need, what they may change, what they
+report.
 
-The workers make their own objects from the same specifications; only `settle`, `merge` and `summary` run on the ones here.
+The workers make their own objects from the same specifications; only `settle`, `merge` and `summary` run on the ones
+here.
 """
 
 from __future__ import annotations

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from streamcore.aggregate._aggregator import Aggregator
-from streamcore.disperse._results import FLAGS_OF_CHANGE, KEEP, KEYS, LENGTHS, PACKED, ResultError, read_result, write_result
+from streamcore.disperse._results import (
+    FLAGS_OF_CHANGE,
+    KEEP,
+    KEYS,
+    LENGTHS,
+    PACKED,
+    ResultError,
+    read_result,
+    write_result,
+)
 from streamcore.packets import Result
 from streamcore.segment._segmenter import Segmenter
+
 from tests.streamcore.batches import make_batch
 
 EVERYTHING = PACKED | LENGTHS | KEEP | KEYS
@@ -45,7 +54,9 @@ def made(segment, kind, rng):
     if kind == "cut":
         lengths = np.array([len(before[row]) // 2 for row in rows], np.uint32)
         after = {row: before[row][: len(before[row]) // 2] for row in rows}
-        flags = write_result(region, 0, None, batch.offset[segment.index], lengths, batch.wire_length[segment.index], None)
+        flags = write_result(
+            region, 0, None, batch.offset[segment.index], lengths, batch.wire_length[segment.index], None
+        )
         return read_result(segment, region, 0, flags, EVERYTHING, region), after
     after = {row: bytes(rng.integers(0, 256, rng.integers(0, 90), np.uint8)) for row in rows}
     packed = b"".join(after.values())
@@ -61,7 +72,8 @@ KINDS = ["same", "dead", "keep", "rewrite", "cut", "replace"]
 
 
 @given(
-    st.lists(st.lists(st.tuples(st.binary(max_size=50), st.integers(0, 2**32 - 1)), min_size=1, max_size=20), min_size=1, max_size=3),
+    st.lists(st.lists(st.tuples(st.binary(max_size=50), st.integers(0, 2**32 - 1)), min_size=1, max_size=20),
+    min_size=1, max_size=3),
     st.sampled_from(["total", "flow", "none"]), st.sampled_from(["run", "flow"]), st.integers(1, 4), st.integers(1, 8),
     st.integers(0, 2**32), st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
 )  # fmt: skip

@@ -56,8 +56,16 @@ def start_worker(address, keys, name="worker", server="pipeline", join_s=20):
 
 def test_two_workers_elsewhere_do_all_the_work(capture, tmp_path, address, keys):
     run_command("-r", capture, "-w", tmp_path / "whole.pcap", "--service", f"{SERVICES}:Slow")
-    pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, "--service", f"{SERVICES}:Slow:pause_ms=60",
-                              "--segment-packets", "50")  # fmt: skip
+    pipeline = start_pipeline(
+        capture,
+        tmp_path / "out.pcap",
+        address,
+        keys,
+        "--service",
+        f"{SERVICES}:Slow:pause_ms=60",
+        "--segment-packets",
+        "50",
+    )
     workers = [start_worker(address, keys), start_worker(address, keys, "other")]
     run = finish_run(pipeline)
     assert run.status == 0, run.stderr
@@ -72,8 +80,16 @@ def test_two_workers_elsewhere_do_all_the_work(capture, tmp_path, address, keys)
 
 def test_a_worker_elsewhere_that_dies_is_made_up_for(capture, tmp_path, address, keys):
     run_command("-r", capture, "-w", tmp_path / "whole.pcap", "--service", f"{SERVICES}:Slow")
-    pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, "--service", f"{SERVICES}:Slow:pause_ms=20",
-                              "--segment-packets", "50")  # fmt: skip
+    pipeline = start_pipeline(
+        capture,
+        tmp_path / "out.pcap",
+        address,
+        keys,
+        "--service",
+        f"{SERVICES}:Slow:pause_ms=20",
+        "--segment-packets",
+        "50",
+    )
     first = start_worker(address, keys)
     time.sleep(1.5)
     second = start_worker(address, keys, "other")

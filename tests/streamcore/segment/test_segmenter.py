@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from streamcore.segment._segmenter import ANY_LANE, Segmenter
+
 from tests.streamcore.batches import make_batch
 
 packets = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(-3_000_000, 20_000_000), st.integers(0, 2**32 - 1)), min_size=1, max_size=60
+    st.tuples(st.integers(0, 40), st.integers(-3_000_000, 20_000_000), st.integers(0, 2**32 - 1)),
+    min_size=1,
+    max_size=60,
 )
 
 
@@ -41,7 +43,8 @@ def twin(policy, rows, lanes, packets_max, bytes_max, time_ms, window):
 
 
 @given(
-    st.sampled_from(["run", "flow", "time"]), st.lists(packets, min_size=1, max_size=3), st.integers(1, 5), st.integers(1, 20),
+    st.sampled_from(["run", "flow", "time"]), st.lists(packets, min_size=1, max_size=3), st.integers(1, 5),
+    st.integers(1, 20),
     st.integers(1, 200), st.integers(0, 8), st.randoms(),
 )  # fmt: skip
 def test_cuts_as_the_twin_does(policy, batches, lanes, packets_max, bytes_max, time_ms, random):
@@ -89,5 +92,5 @@ def test_every_packet_is_in_one_segment_and_flows_do_not_split():
      {"policy": "run", "bytes_max": 0}, {"policy": "run", "time_ms": -1}],
 )  # fmt: skip
 def test_refuses_bounds_that_make_no_sense(arguments):
-    with pytest.raises(ValueError, match="polic|bound"):
+    with pytest.raises(ValueError, match=r"polic|bound"):
         Segmenter(arguments.pop("policy"), **arguments)

@@ -1,0 +1,128 @@
+"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that holds it back.
+
+What becomes of the segments is the other thread's, in pipeline.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from streamcore.aggregate._aggregator import Aggregator
+from streamcore.config import Config
+from streamcore.counters import Counters
+from streamcore.disperse.dispatcher import Dispatcher
+from streamcore.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch
+from streamcore.parse.parser import Parser
+from streamcore.segment._segmenter import Segmenter
+from streamcore.source.capture import CaptureSource
+
+PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
+
+
+class Gate:
+    """Bounds the segments between the two threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def enter(self, count: int) -> bool:
+        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside < self._limit or self._closed)
+            self._inside += count
+            return not self._closed
+
+    def leave(self, count: int) -> None:
+        with self._changed:
+            self._inside -= count
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the other side has given up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Feeder:
+    """Feeds one run until its source ends, `drain` or `close`. `error` is what ended it otherwise."""
+
+    def __init__(
+        self,
+        config: Config,
+        counters: Counters,
+        source: CaptureSource,
+        select: Callable[[PacketBatch], tuple[int, int]] | None,
+        groups: int,
+        aggregator: Aggregator,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self.gate = Gate(config.outstanding_segments_max)
+        self.error: BaseException | None = None
+        self._counters = counters
+        self._source = source
+        self._select = select
+        self._groups = groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
+        self._aggregator = aggregator
+        self._dispatcher = dispatcher
+        self._drain = False
+        self._parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
+        self._segmenter = Segmenter(
+            config.policy,
+            lanes=config.lanes,
+            packets_max=config.segment_packets,
+            bytes_max=config.segment_bytes,
+            time_ms=config.segment_ms,
+        )
+        self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Read no further; what was read goes its way."""
+        self._drain = True
+        self._source.stop()
+
+    def close(self) -> None:
+        """End now, also out of a wait. A read that never returns is left behind: the thread is a daemon."""
+        self.drain()
+        self.gate.close()
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _run(self) -> None:
+        try:
+            self._feed()
+        except ArenaClosed:
+            pass  # the other thread gave up
+        except BaseException as error:  # the thread that called Pipeline.run raises it
+            self.error = error
+        finally:
+            for name, count in self._parser.counts().items():
+                self._counters.bump(name, count)
+            self._counters.bump("source.blocks_skipped", self._source.blocks_skipped)
+            self._dispatcher.finish()
+
+    def _feed(self) -> None:
+        batch: Any
+        for batch in self._source:
+            self._counters.count("source.read", batch.count, batch.byte_count)
+            if self._select is not None:
+                self._counters.count("filter.not_matched", *self._select(batch))
+            if self._groups:
+                self._parser(batch, self._groups)
+            segments = self._segmenter.cut(batch)
+            if segments:
+                if not self.gate.enter(len(segments)):
+                    return
+                self._aggregator.expect(batch, segments)
+                self._dispatcher.submit(segments)
+            batch = segments = None  # or this thread would hold a chunk while it waits for one
+            if self._drain:
+                return
