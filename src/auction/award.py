@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,7 @@ Outcome = Literal["won", "lost", "beyond_reserve", "not_considered", "refused"]
 favour of newcomers; `refused` ones broke a rule of the format, which `Standing.why` names."""
 
 
-class Winning(msgspec.Struct, frozen=True, kw_only=True):
+class Winning(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one winner gets: `price` is the whole price for `quantity` units or for all of `items`."""
 
     bid: str
@@ -29,9 +30,12 @@ class Winning(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[str, ...] = ()
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """Where one bid stood. `score` is what was compared (higher is better); `needed` the price that would have won with
-    all other bids unchanged, in the bid's own terms, and None for winners and where no price would have."""
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """Where one bid stood. `score` is what was compared (higher is better).
+
+    `needed` is the worst price for the rivals, in the bid's own terms, that would have won for sure with all other bids
+    unchanged: one minor unit short of it would at most have come to a draw. None for winners, and where no price would.
+    """
 
     bid: str
     bidder: str
@@ -124,7 +128,7 @@ class Draw:
 def check_bids(announcement: Announcement, bids: Iterable[Bid]) -> list[Bid]:
     """Return the bids in the moderator's order. Raises BadValue for another auction's bid, BadCurrency, and Exists
     where a bid or a sequence number stands twice."""
-    ordered = sorted(bids, key=_sequence)
+    ordered = sorted(bids, key=attrgetter("sequence"))
     auction, currency = announcement.auction, announcement.currency
     names = set()
     previous = -1
@@ -140,10 +144,6 @@ def check_bids(announcement: Announcement, bids: Iterable[Bid]) -> list[Bid]:
     if len(names) != len(ordered):
         raise Exists("two bids have the same name")
     return ordered
-
-
-def _sequence(bid: Bid) -> int:
-    return bid.sequence
 
 
 def latest_of_each(ordered: Iterable[Bid]) -> list[Bid]:

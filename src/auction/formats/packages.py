@@ -79,8 +79,9 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
         raise BadValue(f"exact packages have at most {EXACT_ITEMS_MAX} items and {EXACT_BIDS_MAX} bids")
     steps, sign = len(announcement.items) + 1, announcement.sign
     size = 1 << len(announcement.items)
-    before = _best_values(groups, size)
-    after = _best_values(groups[::-1], size)[::-1]
+    holding = _sets_holding(groups, size)
+    before = _best_values(groups, size, holding)
+    after = _best_values(groups[::-1], size, holding)[::-1]
     best = int(before[-1][-1])
     chosen = _trace(groups, before)
     winners: list[Winning] = []
@@ -97,7 +98,9 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
                 winners.append(Winning(bid=bid.bid, bidder=bid.bidder, price=price, items=bid.items))
                 won.append(Standing(bid.bid, bid.bidder, bid.price, 0, package.surplus, "won"))
             else:
-                beside = _best_beside(others_before, others_after, size, package.mask)
+                # The best of the others on what this package leaves, over all ways to part it between them.
+                with_it = holding[package.mask]
+                beside = int(np.max(others_before[with_it ^ package.mask] + others_after[(size - 1) ^ with_it]))
                 surplus = max(0, (best - beside - len(bid.items)) // steps + 1)
                 price = sign * surplus + announcement.reserve * len(bid.items)
                 needed = price if 0 <= price <= AMOUNT_MAX else None
@@ -107,20 +110,26 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
     return conclude(announcement, seed, winners, won + lost)
 
 
-def _best_values(groups: list[list[PackageBid]], size: int) -> list[Values]:
+def _sets_holding(groups: list[list[PackageBid]], size: int) -> dict[int, Values]:
+    """For the mask of each package the sets of items that hold all of it."""
+    sets = np.arange(size, dtype=np.int64)
+    masks = {package.mask for group in groups for package in group}
+    return {mask: np.flatnonzero((sets & mask) == mask) for mask in masks}
+
+
+def _best_values(groups: list[list[PackageBid]], size: int, holding: dict[int, Values]) -> list[Values]:
     """Row g, column s: the best rank that the first g bidders reach on the items of set s, for all 2**items sets.
 
     One pass for each bid over the sets that contain its package: 12 items and 100 bids take some 5 ms
     (bench_auction_rules.py::test_packages_12_items_100_bids).
     """
-    sets = np.arange(size, dtype=np.int64)
     rows: list[Values] = [np.zeros(size, dtype=np.int64)]
     for group in groups:
         old = rows[-1]
         new = old.copy()
         for package in group:
-            holding = np.flatnonzero((sets & package.mask) == package.mask)
-            new[holding] = np.maximum(new[holding], old[holding ^ package.mask] + package.rank)
+            with_it = holding[package.mask]
+            new[with_it] = np.maximum(new[with_it], old[with_it ^ package.mask] + package.rank)
         rows.append(new)
     return rows
 
@@ -139,11 +148,3 @@ def _trace(groups: list[list[PackageBid]], rows: list[Values]) -> dict[str, Pack
                 held ^= package.mask
                 break
     return chosen
-
-
-def _best_beside(others_before: Values, others_after: Values, size: int, mask: int) -> int:
-    """The best rank of the other bidders on the items that a package leaves."""
-    sets = np.arange(size, dtype=np.int64)
-    rest = (size - 1) ^ mask
-    within = np.flatnonzero((sets & mask) == 0)
-    return int(np.max(others_before[within] + others_after[rest ^ within]))

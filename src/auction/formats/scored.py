@@ -6,7 +6,9 @@ truthful for one-shot, private-cost, single-unit supply, and no more is said of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from operator import itemgetter
 
 from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, latest_of_each, price_only
 from auction.bid import Announcement, Bid, Ratings, quality_value
@@ -57,7 +59,7 @@ def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, se
         price = second_best_price(announcement, considered) if second else best.price
         winners = (Winning(bid=best.bid, bidder=best.bidder, price=price),)
         standings.append(Standing(best.bid, best.bidder, best.price, best_value, best_score, "won"))
-        standings += _losing(announcement, considered[1:], "lost", considered[0], draw)
+        standings += _losing(announcement, considered[1:], "lost", considered[0])
     for row in beyond:
         newcomer = for_newcomers and _is_newcomer(ratings, row[2])
         if newcomers_only and not newcomer:
@@ -66,7 +68,7 @@ def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, se
             standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, "beyond_reserve", None, why))
         else:
             rival = considered[0] if considered and newcomers_only == newcomer else None
-            standings += _losing(announcement, [row], "beyond_reserve", rival, draw)
+            standings += _losing(announcement, [row], "beyond_reserve", rival)
     standings += [
         Standing(bid.bid, bid.bidder, bid.price, value, score, "not_considered") for score, value, bid in aside
     ]
@@ -80,24 +82,24 @@ def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) ->
     bound = sign * announcement.reserve
     within: list[Row] = []
     beyond: list[Row] = []
+    value = 0
     for bid in bids:
         signed = sign * bid.price
-        value = quality_value(weights, ratings.get(bid.bidder)) if weighs else 0
+        if weighs:
+            value = quality_value(weights, ratings.get(bid.bidder))
         (within if signed >= bound else beyond).append((value + signed, value, bid))
     return within, beyond
 
 
 def rank(rows: list[Row], draw: Draw) -> bool:
-    """Sort the rows in place, best first, ties by the draw. True if the first place was a tie."""
-    rows.sort(key=_descending)
+    """Sort the rows in place, best first, equal ones by the draw. True if the first place was a tie."""
     scores = [row[0] for row in rows]
-    if len(set(scores)) != len(scores):
-        rows.sort(key=lambda row: (-row[0], draw.of(row[2].bid)))
-    return len(rows) > 1 and scores[0] == scores[1]
-
-
-def _descending(row: Row) -> int:
-    return -row[0]
+    if len(set(scores)) == len(scores):
+        rows.sort(key=itemgetter(0), reverse=True)
+        return False
+    often = Counter(scores)
+    rows.sort(key=lambda row: (-row[0], draw.of(row[2].bid) if often[row[0]] > 1 else b""))
+    return often[rows[0][0]] > 1
 
 
 def second_best_price(announcement: Announcement, ranked: list[Row]) -> int:
@@ -109,19 +111,14 @@ def second_best_price(announcement: Announcement, ranked: list[Row]) -> int:
     return sign * signed
 
 
-def _losing(
-    announcement: Announcement, rows: list[Row], outcome: Outcome, rival: Row | None, draw: Draw
-) -> list[Standing]:
-    """Standings of bids that did not win against `rival`, with the price that would have."""
+def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival: Row | None) -> list[Standing]:
+    """Standings of bids that did not win against `rival`, with the price that would have for sure."""
     sign = announcement.sign
     bound = sign * announcement.reserve
-    rival_draw = draw.of(rival[2].bid) if rival else b""
     standings = []
     for score, value, bid in rows:
-        signed = bound
-        if rival:
-            # With an equal score the draw decides; who would lose the draw must be better by one minor unit.
-            signed = max(bound, rival[0] - value + (rival_draw < draw.of(bid.bid)))
+        # One minor unit above the rival's score: with an equal one the draw would decide.
+        signed = bound if rival is None else max(bound, rival[0] - value + 1)
         needed = sign * signed
         reachable = needed if 0 <= needed <= AMOUNT_MAX else None
         standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, outcome, reachable))

@@ -6,6 +6,7 @@ The offers are firm at their own price, so the best score wins and is paid what 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import itemgetter
 
 from auction.award import Award, Draw, Outcome, Standing, Winning, conclude
 from auction.bid import Announcement, Bid, Ratings, StandingOffer, quality_value
@@ -40,46 +41,46 @@ def spot_award(
     fit: list[Row] = []
     beyond: list[Row] = []
     unfit: list[Standing] = []
+    value = 0
     for offer in offers:
         price = offer.unit_price * quantity
-        value = quality_value(weights, ratings.get(offer.provider)) if weighs else 0
-        why = _misfit(announcement, offer, now_ms)
+        if weighs:
+            value = quality_value(weights, ratings.get(offer.provider))
+        why = _misfit(announcement, offer, price, now_ms)
         if why:
             unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
         else:
             (fit if price <= reserve else beyond).append((price - value, value, price, offer))
-    fit.sort(key=_cost)
-    if len({row[0] for row in fit}) != len(fit):
+    costs = [row[0] for row in fit]
+    if len(set(costs)) == len(costs):
+        fit.sort(key=itemgetter(0))
+    else:
         fit.sort(key=lambda row: (row[0], draw.of(row[3].offer)))
     if not fit:
-        return conclude(announcement, seed, (), _losing(beyond, "beyond_reserve", None, reserve, draw) + unfit)
+        return conclude(announcement, seed, (), _losing(beyond, "beyond_reserve", reserve) + unfit)
     cost, value, price, offer = fit[0]
     standings = [Standing(offer.offer, offer.provider, price, value, -cost, "won")]
-    standings += _losing(fit[1:], "lost", fit[0], reserve, draw)
-    standings += _losing(beyond, "beyond_reserve", fit[0], reserve, draw)
+    # One minor unit below the winner's cost: with an equal one the draw would decide.
+    standings += _losing(fit[1:], "lost", reserve, cost - 1)
+    standings += _losing(beyond, "beyond_reserve", reserve, cost - 1)
     winning = Winning(bid=offer.offer, bidder=offer.provider, price=price, quantity=quantity)
     tie_drawn = len(fit) > 1 and fit[1][0] == cost
     return conclude(announcement, seed, (winning,), standings + unfit, tie_drawn=tie_drawn)
 
 
-def _cost(row: Row) -> int:
-    return row[0]
-
-
-def _losing(rows: list[Row], outcome: Outcome, best: Row | None, reserve: int, draw: Draw) -> list[Standing]:
-    """Standings of offers that did not win, with the price for all units that would have."""
-    best_draw = draw.of(best[3].offer) if best else b""
+def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int = AMOUNT_MAX) -> list[Standing]:
+    """Standings of offers that did not win, with the price for all units that would have for sure."""
     standings = []
     for cost, value, price, offer in rows:
-        needed = reserve
-        if best:
-            needed = min(reserve, best[0] + value - (best_draw < draw.of(offer.offer)))
+        needed = winning_cost + value
+        if needed > reserve:
+            needed = reserve
         reachable = needed if needed >= 0 else None
         standings.append(Standing(offer.offer, offer.provider, price, value, -cost, outcome, reachable))
     return standings
 
 
-def _misfit(announcement: Announcement, offer: StandingOffer, now_ms: int) -> str:
+def _misfit(announcement: Announcement, offer: StandingOffer, price: int, now_ms: int) -> str:
     """Why an offer cannot serve the need, or nothing."""
     if offer.service != announcement.service:
         return "it is for another service"
@@ -93,6 +94,6 @@ def _misfit(announcement: Announcement, offer: StandingOffer, now_ms: int) -> st
         return "it is for another time"
     if offer.region and announcement.region and offer.region != announcement.region:
         return "it is for another region"
-    if offer.unit_price * announcement.quantity > AMOUNT_MAX:
+    if price > AMOUNT_MAX:
         return "its price is out of bounds"
     return ""
