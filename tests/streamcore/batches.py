@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+
 from streamcore.packets import COLUMN_GROUPS, Arena, Interface, PacketBatch
 
 

@@ -224,7 +224,7 @@ class CompressedStream:
         return head
 
     def fill(self, chunk: Chunk, start: int, stop: int, wait_s: float) -> tuple[int, bool]:
-        view = memoryview(chunk.data)
+        view = chunk.data.data
         at, deadline = start, 0.0
         while at < stop:
             left_s = None if at == start else max(0.0, deadline - time.monotonic())

@@ -57,8 +57,11 @@ class Damage(NamedTuple):
 class ChunkSupply(Protocol):
     """What the source needs of an Arena."""
 
-    data_bytes_max: int
-    rows_max: int
+    @property
+    def data_bytes_max(self) -> int: ...
+
+    @property
+    def rows_max(self) -> int: ...
 
     def acquire(self, timeout_s: float | None = None) -> Chunk | None: ...
 

@@ -15,9 +15,9 @@ from streamcore.disperse._results import (
     read_result,
     write_result,
 )
-from streamcore.packets import Result
 from streamcore.segment._segmenter import Segmenter
 
+from streamcore.packets import Result
 from tests.streamcore.batches import make_batch
 
 EVERYTHING = PACKED | LENGTHS | KEEP | KEYS

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from streamcore.packets import Arena, PacketBatch, Segment
 
+from streamcore.packets import Arena, PacketBatch, Segment
 from streamcore.service.protocol import Service
 from streamcore.service.view import View
 

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from streamcore.packets import Arena, CaptureForm, Interface, Outgoing
 
 from streamcore.errors import SinkError
+from streamcore.packets import Arena, CaptureForm, Interface, Outgoing
 from streamcore.sink import open_sink
 from streamcore.sink.seal import seal
 from streamcore.source.capture import CaptureSource

@@ -6,9 +6,9 @@ import dpkt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streamcore.packets import Arena
 
 from streamcore.errors import SourceError
+from streamcore.packets import Arena
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
 from tests.streamcore.twin import Interface, Packet, Read

@@ -6,9 +6,9 @@ import zlib
 from pathlib import Path
 
 import pytest
-from streamcore.packets import Arena
 
 from streamcore.errors import SourceError
+from streamcore.packets import Arena
 from streamcore.source.capture import CaptureSource
 
 CORPUS = Path(__file__).parents[4] / "shared" / "corpus" / "dev"

@@ -11,9 +11,9 @@ import zlib
 import lz4.frame
 import pytest
 import zstandard
-from streamcore.packets import Arena
 
 from streamcore.errors import SourceError
+from streamcore.packets import Arena
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
 from tests.streamcore.twin import Packet
