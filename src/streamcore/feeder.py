@@ -111,6 +111,7 @@ class Feeder:
 
     def _feed(self) -> None:
         batch: Any
+        segments: Any
         for batch in self._source:
             self._counters.count("source.read", batch.count, batch.byte_count)
             if self._select is not None:

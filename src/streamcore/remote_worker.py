@@ -59,7 +59,7 @@ class RemoteWorker:
     def _join(self) -> dict[str, Any]:
         door = self._secured(zmq.DEALER)
         door.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
-        if not door.poll(self._join_s * 1000):
+        if not door.poll(int(self._join_s * 1000)):
             raise WorkerError(
                 f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, "
                 "does it know this key, is the pipeline's key right?"
@@ -100,7 +100,7 @@ class RemoteWorker:
                 if header.kind != envelope.WORK or header.incarnation != incarnation:
                     continue
                 contents = iter(frames[1:])
-                for work in envelope.unpack_work(frames[0].buffer, header.count):
+                for work in envelope.unpack_work(frames[0].buffer, header.descriptors):
                     columns, records = next(contents).buffer, next(contents).buffer
                     self._one(bench, work, columns, records, arena, region, push, (slot, incarnation))
                     done += 1

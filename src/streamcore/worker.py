@@ -130,7 +130,7 @@ class LocalWorker:
             frame = self.pull.recv()
             header = envelope.unpack_header(frame)
             if header.incarnation == self.incarnation and header.kind == envelope.WORK:
-                self.work(bench, envelope.unpack_work(frame, header.count))
+                self.work(bench, envelope.unpack_work(frame, header.descriptors))
 
     def work(self, bench: Bench, works: list[envelope.Work]) -> None:
         """Process the segments of one message, and answer: all at once, or in parts when they take long."""

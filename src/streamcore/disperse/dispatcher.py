@@ -9,6 +9,7 @@ not its business.
 from __future__ import annotations
 
 import collections
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -146,12 +147,12 @@ class Dispatcher:
             self._waiting.setdefault(segment.lane, collections.deque()).append(attempt)
 
     def _send(self) -> None:
-        """Give every waiting segment for which there is credit to a peer: first those to be sent again, oldest first."""
+        """Give each waiting segment for which there is credit to a peer: first those to be sent again, oldest first."""
         if self._again:
             self._again = [
                 attempt
                 for attempt in sorted(self._again, key=lambda a: a.segment.number)
-                if (peer := self._choose(attempt)) is None or not self._lend(peer, [attempt])
+                if (peer := self._choose(attempt)) is None or self._lend(peer, [attempt]) == 0
             ]
         for queue in self._waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
@@ -163,8 +164,9 @@ class Dispatcher:
                     and peer.has_credit_for(len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count)
                 ):
                     batch.append(queue.popleft())
-                if not self._lend(peer, batch):
-                    queue.extendleft(reversed(batch))
+                lent = self._lend(peer, batch)
+                queue.extendleft(reversed(batch[lent:]))
+                if lent == 0:
                     break
 
     def _choose(self, attempt: Attempt) -> Peer | None:
@@ -178,40 +180,44 @@ class Dispatcher:
         able = [peer for peer in peers if peer.ready and not peer.blocked and peer.has_credit(segment.byte_count)]
         return min(able, key=lambda peer: peer.bytes_out, default=None)
 
-    def _lend(self, peer: Peer, batch: list[Attempt]) -> bool:
-        """Send segments to a peer; False where its socket takes nothing now."""
+    def _lend(self, peer: Peer, batch: list[Attempt]) -> int:
+        """Send the first so many segments of batch as there is room for; 0 where the peer's socket takes nothing now."""
         assert peer.push is not None
+        rooms_before = dict(peer.rooms)
         leases, works = [], []
         frames: list[bytes] = [b""]
         for attempt in batch:
             segment, b = attempt.segment, attempt.segment.batch
             room = None
             if peer.regions is not None and (room := peer.room_for(segment)) is None:
-                return False  # until results leave
+                break  # until results leave
             flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
             if peer.elsewhere:
                 content = inline.pack_segment(segment, self._arena)
                 frames += content
                 flags, digest = envelope.INLINE, inline.digest(content)
             leases.append(Lease(segment, attempt.attempt, room, digest))
-            where = (room.region.index, room.start, room.size) if room is not None else (0, 0, 0)
+            region, start, size = (room.region.index, room.start, room.size) if room is not None else (0, 0, 0)
             works.append(
                 envelope.Work(
-                    segment.number, b.first_number, attempt.attempt, b.chunk.index, *where,
+                    segment.number, b.first_number, attempt.attempt, b.chunk.index, region, start, size,
                     b.count, segment.start, segment.stop, b.row_count, b.groups, flags,
                 )
             )  # fmt: skip
+        if not works:
+            return 0
         frames[0] = envelope.pack(envelope.WORK, peer.slot, peer.incarnation, works)
         try:
             peer.push.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             self._roster.block(peer)
-            return False
+            peer.rooms = rooms_before
+            return 0
         now_s = time.monotonic()
         for lease in leases:
             peer.lend(lease, now_s)
         self._counters.bump("segments.dispersed", len(leases))
-        return True
+        return len(leases)
 
     # Receiving.
 
@@ -233,14 +239,14 @@ class Dispatcher:
         header = envelope.unpack_header(frames[0].buffer)
         peer = self._roster.of(header, key)
         if peer is None:
-            self._counters.bump("segments.discarded", header.count)
+            self._counters.bump("segments.discarded", header.descriptors)
         elif header.kind == envelope.HELLO:
             self._roster.welcome(peer)
         elif header.kind == envelope.REFUSE:
             self._refusal = bytes(frames[1].buffer).decode(errors="replace")
             self._lose(self.slots[peer.slot], self._refusal, restart=False)
         elif header.kind == envelope.RESULT:
-            yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.count), frames[1:])
+            yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.descriptors), frames[1:])
 
     def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
         for outcome in outcomes:
@@ -269,10 +275,10 @@ class Dispatcher:
         if outcome.digest != lease.digest:
             raise ResultError("the result is of another input")
         room = lease.room
+        region: Any = np.frombuffer(bytes(content or b""), np.uint8)  # a copy: aligned, whatever the message is
+        hold: Any = region
         if room is not None:
             region, hold = room.region.data[room.start : room.start + room.size], room.region
-        else:
-            region = hold = np.frombuffer(bytes(content or b""), np.uint8)
         result = read_result(lease.segment, region, outcome.packed, outcome.flags, self._allowed, hold)
         if extra is not None:
             told = msgspec.msgpack.decode(extra, type=Told)
@@ -356,10 +362,10 @@ class Dispatcher:
             self._counters.bump("segments.dead_lettered")
             yield Result(attempt.segment, dead=True, reason=attempt.reason)
 
-    def _patience_ms(self) -> float:
+    def _patience_ms(self) -> int:
         """Until the next deadline, and no longer than a tick."""
         until_s = min((self._deadline_s(peer) for peer in self._roster.peers()), default=float("inf"))
-        return max(0.0, min(TICK_S, until_s - time.monotonic()) * 1000)
+        return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
 
 
 class Told(msgspec.Struct, forbid_unknown_fields=True):

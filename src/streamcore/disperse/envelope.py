@@ -64,7 +64,7 @@ class EnvelopeError(ValueError):
 class Header(NamedTuple):
     kind: int
     slot: int
-    count: int
+    descriptors: int
     incarnation: int
 
 

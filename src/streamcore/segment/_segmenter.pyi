@@ -1,0 +1,13 @@
+from streamcore.packets import PacketBatch, Segment
+
+ANY_LANE: int
+LANES_MAX: int
+POLICIES: tuple[str, ...]
+
+class Segmenter:
+    policy: str
+    lanes: int
+    def __init__(
+        self, policy: str, *, lanes: int = 1, packets_max: int = 65536, bytes_max: int = ..., time_ms: int = 0
+    ) -> None: ...
+    def cut(self, batch: PacketBatch) -> list[Segment]: ...
