@@ -2,6 +2,7 @@
 delivered is whole.
 """
 
+import os
 import random
 import re
 import signal
@@ -32,12 +33,20 @@ def capture(tmp_path_factory):
     return write_pcap(tmp_path_factory.mktemp("faults") / "in.pcap", frames)
 
 
-def wait_for_a_worker(timeout_s=5.0):
+def listens(pid):
+    """Whether a worker process has bound the socket on which it takes segments."""
+    try:
+        held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    except OSError:
+        return False
+    bound = re.findall(r"(\d+) @streamcore-[0-9a-f]{24}-[0-9a-f]{16}", Path("/proc/net/unix").read_text())
+    return any(f"socket:[{inode}]" in held for inode in bound)
+
+
+def wait_for_a_worker(run, timeout_s=5.0):
     """Until a worker listens for segments, or on a busy machine they would all die before they begin."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if re.search(r"@streamcore-[0-9a-f]{24}-[0-9a-f]{16}", Path("/proc/net/unix").read_text()):
-            return
+    while time.monotonic() < deadline and not any(map(listens, children(run.pid))):
         time.sleep(0.002)
 
 
@@ -53,7 +62,7 @@ def test_kill_9_of_workers_fifty_times_changes_nothing(capture, tmp_path, policy
     process = start_run(*flags(capture, tmp_path / "out.pcap", "Slow:pause_ms=8", *more, "--json"))
     chance, killed = random.Random(policy), 0
     while killed < 50 and process.poll() is None:
-        wait_for_a_worker()
+        wait_for_a_worker(process)
         time.sleep(chance.uniform(0.0, 0.1))
         workers = children(process.pid)
         if workers and kill(chance.choice(workers)):
