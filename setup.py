@@ -21,6 +21,7 @@ MODULES = [
     "streamcore.packets",
     "streamcore.parse._bpf",
     "streamcore.parse._columns",
+    "streamcore.parse._flows",
     "streamcore.parse._fragments",
     "streamcore.parse._headers",
     "streamcore.segment._segmenter",

@@ -6,50 +6,40 @@ this.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import TextIO
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.errors import SinkError
+from streamcore.config import Config
+from streamcore.errors import SinkError, UsageError
 from streamcore.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
+from streamcore.parse._flows import ENDED, FlowTable
 from streamcore.parse.parser import Parser
 from streamcore.source.capture import CaptureSource
 
 CHUNK_BYTES = 8 << 20
 CHUNK_ROWS = 65_536
-PACKET_COLUMNS = [
-    "cap",
-    "n",
-    "ts",
-    "len",
-    "caplen",
-    "crc32",
-    "lt",
-    "vlan",
-    "ipver",
-    "src",
-    "dst",
-    "proto",
-    "sport",
-    "dport",
-    "frag",
-    "ipoff",
-    "depth",
-    "isrc",
-    "idst",
-    "iproto",
-    "isport",
-    "idport",
-]
+PACKET_COLUMNS = (
+    "cap", "n", "ts", "len", "caplen", "crc32", "lt", "vlan", "ipver", "src", "dst", "proto", "sport", "dport",
+    "frag", "ipoff", "depth", "isrc", "idst", "iproto", "isport", "idport",
+)  # fmt: skip
+FLOW_COLUMNS = (
+    "id", "ip_version", "source_address", "source_port", "target_address", "target_port", "protocol", "vlan",
+    "ether_type", "packets", "packets_back", "bytes", "bytes_back", "first_ns", "last_ns", "tcp_flags", "ended",
+)  # fmt: skip
+NO_INNER = "\t" * 4
+NO_IP = "\t" * 8 + "0\t" + NO_INNER + "\n"  # depth is 0
 RECORDS_WITHOUT_TIME = (4, 5)  # pcapng simple packet blocks
 DELIVERED, LOSS = 0, 3  # exit statuses
 HEADER_GROUPS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
@@ -71,48 +61,40 @@ def write_packets(path: str, out: str, label: str) -> int:
 
 
 def _packet_rows(batch: PacketBatch, label: str) -> Iterator[str]:
-    """The rows of one batch. Every column is made text as a whole where that is cheap; what is rare is made row by
-    row.
-    """
-    more, ports = FLAGS["more_fragments"], FLAGS["ports"]
-    offsets, lengths = batch.offset.tolist(), batch.captured_length.tolist()
-    data = memoryview(batch.data)
-    crcs = [zlib.crc32(data[at : at + size]) for at, size in zip(offsets, lengths, strict=True)]
+    """The rows of one batch."""
+    head = _record_texts(batch, " ".join(label.split()))
+    return map("\t".join, zip(head, _vlans(batch), _ip_texts(batch), strict=True))
+
+
+def _record_texts(batch: PacketBatch, label: str) -> Iterator[str]:
+    """cap, n, ts, len, caplen, crc32 and lt."""
+    data, lengths = memoryview(batch.data), batch.captured_length.tolist()
+    checks = (zlib.crc32(data[at : at + size]) for at, size in zip(batch.offset.tolist(), lengths, strict=True))
+    numbers = range(batch.first_number + 1, batch.first_number + 1 + len(batch))
     columns = zip(
-        range(batch.first_number + 1, batch.first_number + 1 + len(batch)), _times(batch), batch.wire_length.tolist(),
-        lengths, crcs, _link_types(batch), _vlans(batch), batch.ip_version.tolist(), _addresses(batch.source_address),
-        _addresses(batch.target_address), batch.protocol.tolist(), batch.source_port.tolist(),
-        batch.target_port.tolist(), batch.flags.tolist(), batch.fragment_offset.tolist(), batch.l3_offset.tolist(),
-        batch.depth.tolist(), _inner_texts(batch), strict=True,
+        numbers, _times(batch), batch.wire_length.tolist(), lengths, checks, _link_types(batch), strict=True
     )  # fmt: skip
-    fragment = FLAGS["fragment"]
-    for (
-        n,
-        time,
-        wire,
-        size,
-        crc,
-        link,
-        vlan,
-        version,
-        source,
-        target,
-        protocol,
-        sport,
-        dport,
-        flags,
-        place,
-        l3,
-        depth,
-        inner,
-    ) in columns:
-        head = f"{label}\t{n}\t{time}\t{wire}\t{size}\t{crc:08x}\t{link}\t{vlan}\t"
+    for n, time, wire, size, check, link in columns:
+        yield f"{label}\t{n}\t{time}\t{wire}\t{size}\t{check:08x}\t{link}"
+
+
+def _ip_texts(batch: PacketBatch) -> Iterator[str]:
+    """ipver to idport, and the end of the line."""
+    ports, fragment, more = FLAGS["ports"], FLAGS["fragment"], FLAGS["more_fragments"]
+    inner = _inner_texts(batch)
+    columns = zip(
+        batch.ip_version.tolist(), _addresses(batch.source_address), _addresses(batch.target_address),
+        batch.protocol.tolist(), batch.source_port.tolist(), batch.target_port.tolist(), batch.flags.tolist(),
+        batch.fragment_offset.tolist(), batch.l3_offset.tolist(), batch.depth.tolist(), strict=True,
+    )  # fmt: skip
+    for row, (version, source, target, protocol, sport, dport, flags, place, offset, depth) in enumerate(columns):
         if not version:
-            yield f"{head}\t\t\t\t\t\t\t\t0\t\t\t\t\t\n"
+            yield NO_IP
             continue
         port_text = f"{sport}\t{dport}" if flags & ports else "\t"
-        frag = (f"{place}+" if flags & more else str(place)) if flags & fragment else ""
-        yield f"{head}{version}\t{source}\t{target}\t{protocol}\t{port_text}\t{frag}\t{l3}\t{depth}\t{inner}\n"
+        part = (f"{place}+" if flags & more else str(place)) if flags & fragment else ""
+        outer = f"{version}\t{source}\t{target}\t{protocol}\t{port_text}\t{part}\t{offset}\t{depth}"
+        yield f"{outer}\t{inner.get(row, NO_INNER)}\n"
 
 
 def _times(batch: PacketBatch) -> list[str]:
@@ -159,19 +141,110 @@ def _address(raw: bytes) -> str:
     return inet_ntop(AF_INET6, raw)
 
 
-def _inner_texts(batch: PacketBatch) -> list[str]:
-    """isrc, idst, iproto, isport and idport of packets with more than one IP header, tab-separated."""
-    texts = ["\t\t\t\t"] * len(batch)
-    ports = FLAGS["ports"]
+def _inner_texts(batch: PacketBatch) -> dict[int, str]:
+    """Row -> isrc, idst, iproto, isport and idport of the packets with more than one IP header."""
+    texts = {}
     for row in np.flatnonzero(batch.depth > 1).tolist():
-        source, target = (
-            _address(batch.inner_source_address[row].tobytes()),
-            _address(batch.inner_target_address[row].tobytes()),
-        )
-        has = batch.inner_flags[row] & ports
-        port_text = f"{batch.inner_source_port[row]}\t{batch.inner_target_port[row]}" if has else "\t"
+        source = _address(batch.inner_source_address[row].tobytes())
+        target = _address(batch.inner_target_address[row].tobytes())
+        has_ports = batch.inner_flags[row] & FLAGS["ports"]
+        port_text = f"{batch.inner_source_port[row]}\t{batch.inner_target_port[row]}" if has_ports else "\t"
         texts[row] = f"{source}\t{target}\t{batch.inner_protocol[row]}\t{port_text}"
     return texts
+
+
+# Flows.
+
+
+def write_flows(path: str, out: str, form: str) -> int:
+    """One row per flow of the capture at `path`; flows that had to give way come first, then all others by their ids.
+
+    out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
+    status: 3 where the capture is damaged. Raises SourceError, SinkError, UsageError.
+    """
+    writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
+    if form not in writers:
+        raise UsageError(f"no such form of flows: {form!r}; there are {', '.join(writers)}")
+    config = Config()
+    flows = FlowTable(config.flows_max, config.hash_seed, fragments_max=config.fragments_max)
+    with _opened(path) as source, _written(out, binary=form == "parquet") as file:
+        writer = writers[form](file)
+        for batch in source:
+            flows.find(batch)
+            if len(ended := flows.ended()):
+                writer.write(_flow_columns(ended))
+        writer.write(_flow_columns(flows.export()))
+        writer.close()
+        return _status(source)
+
+
+def _flow_columns(table: NDArray[np.void]) -> dict[str, list[Any]]:
+    """Columns of values for people and programs: addresses as text, times in ns since 1970."""
+    columns: dict[str, list[Any]] = {
+        name: table[name].tolist() for name in FLOW_COLUMNS if name in (table.dtype.names or ())
+    }
+    for name in ("source_address", "target_address"):
+        columns[name] = [_flow_address(row[name].tobytes(), int(row["ip_version"])) for row in table]
+    columns["vlan"] = [",".join(map(str, row["vlan"][: row["vlan_count"]].tolist())) for row in table]
+    columns["ended"] = [ENDED[why] for why in table["ended"].tolist()]
+    return {name: columns[name] for name in FLOW_COLUMNS}
+
+
+def _flow_address(raw: bytes, version: int) -> str:
+    if version:
+        return _address(raw)
+    return raw[:6].hex(":") if any(raw) else ""
+
+
+class _FlowWriter(Protocol):
+    def write(self, columns: dict[str, list[Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _JsonLines:
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._file.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class _Csv:
+    def __init__(self, file: IO[str]) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(FLOW_COLUMNS)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.writerows(zip(*columns.values(), strict=True))
+
+    def close(self) -> None:
+        pass
+
+
+class _Parquet:
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise UsageError("Parquet needs pyarrow: type pip install 'streamcore-auction[parquet]'") from None
+        text, number, whole = pyarrow.string(), pyarrow.uint64(), pyarrow.int64()
+        kinds = {"source_address": text, "target_address": text, "vlan": text, "ended": text}
+        kinds |= {"first_ns": whole, "last_ns": whole}
+        self._schema = pyarrow.schema([(name, kinds.get(name, number)) for name in FLOW_COLUMNS])
+        self._table = pyarrow.Table
+        self._writer = parquet.ParquetWriter(file, self._schema)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.write_table(self._table.from_pydict(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 # Where it comes from and where it goes.
@@ -184,18 +257,21 @@ def _opened(path: str) -> Iterator[CaptureSource]:
 
 
 @contextmanager
-def _written(out: str) -> Iterator[TextIO]:
-    """A text file to write to. What goes wrong while it is written is a SinkError."""
+def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file to write to, opened before anything is read. What goes wrong while it is written is a SinkError."""
     name = "standard output" if out == "-" else out
     try:
         if out == "-":
-            yield sys.stdout
+            yield sys.stdout.buffer if binary else sys.stdout
             sys.stdout.flush()
+        elif binary:
+            with open(out, "wb") as raw:
+                yield raw
         elif out.endswith(".gz"):
-            with gzip.open(out, "wt", compresslevel=3, encoding="utf-8") as file:
-                yield file
+            with gzip.open(out, "wt", compresslevel=3, encoding="utf-8", newline="") as packed:
+                yield packed
         else:
-            with open(out, "w", encoding="utf-8") as file:
+            with open(out, "w", encoding="utf-8", newline="") as file:
                 yield file
     except OSError as error:
         raise SinkError(f"cannot write {name}: {os.strerror(error.errno) if error.errno else error}") from None

@@ -1,0 +1,488 @@
+"""The flow table: which flow each packet belongs to, and what each flow amounts to.
+
+A flow is what _key.pxd says: both directions of addresses, ports and protocol, and the VLAN ids; keys are compared whole, not by hash.
+Bounded: at most flows_max flows are kept. When one more comes, the one idle for the longest among its neighbours in the index gives way,
+and is handed out by `ended`.
+
+Packets are taken in blocks of BLOCK, in three passes, so that memory is fetched while others are worked on: key, hash and prefetch of the
+index entry; the record that the index proposes, and prefetch of that; comparing the whole key, and counting. Measured by
+bench/bench_parse.py.
+"""
+
+import secrets
+
+import numpy as np
+
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
+
+from streamcore.packets cimport FLAG_PORTS, Columns, Control, PacketBatch
+from streamcore.parse._fragments cimport Fragments
+from streamcore.parse._headers cimport Headers, parse_headers
+from streamcore.parse._key cimport (
+    KEY_LINK_ONLY,
+    FlowKey,
+    Seed,
+    fill_seed,
+    fold,
+    is_narrow,
+    narrow_hash,
+    narrow_words,
+    network16,
+    ordinary4,
+    ordinary6,
+    prefetch,
+    prefetch_write,
+    wide_hash,
+)
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <sys/mman.h>
+
+    /* Memory for a table that is read at random: on cache lines of its own, and on large pages where it is large. */
+    static void *sc_table(size_t size)
+    {
+        size_t const large = (size_t) 1 << 21;
+        void *table = NULL;
+        if (posix_memalign(&table, size >= large ? large : 64, size) != 0)
+            return NULL;
+    #ifdef MADV_HUGEPAGE
+        if (size >= large)
+            madvise(table, size / large * large, MADV_HUGEPAGE);
+    #endif
+        return table;
+    }
+    """
+    void *sc_table(size_t size) nogil
+
+cnp.import_array()
+
+cdef enum:
+    BLOCK = 64
+    NEIGHBOURS = 16          # index entries looked at for the one to give way
+    RECORDS_FIRST = 4096
+    PREFETCH_BYTES = 512
+    ETHERNET = 1
+    TCP = 6
+
+cdef enum:
+    # Why a flow is no longer in the table (FlowRow.ended).
+    ENDED_NOT = 0
+    ENDED_IDLE = 1           # its next packet came later than idle_ms: that one begins a new flow
+    ENDED_EVICTED = 2        # it gave way
+
+cdef uint64_t WIDE = <uint64_t> 1 << 63  # in Record.first of a key that does not fit two words; a narrow key's top byte is 4
+
+cdef struct Entry:
+    uint32_t tag             # the upper half of the hash; its lower half is where the entry would like to be
+    uint32_t record          # + 1; 0: free
+
+cdef struct Record:
+    # A cache line that every packet of the flow touches, and one that the first packet does.
+    uint64_t first           # narrow: the key. wide: WIDE and hashes of the key, which stands below
+    uint64_t second
+    uint64_t[2] packets      # from the key's lower endpoint to the higher one, and back
+    uint64_t[2] byte_counts
+    int64_t last_ns
+    uint32_t id
+    uint8_t tcp_flags
+    uint8_t from_high        # the first packet came from the higher endpoint
+    uint8_t ended
+    uint8_t unused
+    int64_t first_ns
+    FlowKey key              # 48 bytes
+    uint32_t hash            # the lower half
+    uint32_t unused_too
+
+cdef packed struct FlowRow:
+    uint32_t id
+    uint8_t ip_version
+    uint8_t protocol
+    uint8_t tcp_flags
+    uint8_t ended
+    uint8_t vlan_count
+    uint16_t[4] vlan
+    uint16_t ether_type
+    uint8_t[16] source_address
+    uint8_t[16] target_address
+    uint16_t source_port
+    uint16_t target_port
+    uint64_t packets
+    uint64_t packets_back
+    uint64_t bytes
+    uint64_t bytes_back
+    int64_t first_ns
+    int64_t last_ns
+
+FLOW_DTYPE = np.dtype([
+    ("id", "u4"), ("ip_version", "u1"), ("protocol", "u1"), ("tcp_flags", "u1"), ("ended", "u1"), ("vlan_count", "u1"), ("vlan", "u2", 4),
+    ("ether_type", "u2"), ("source_address", "u1", 16), ("target_address", "u1", 16), ("source_port", "u2"), ("target_port", "u2"),
+    ("packets", "u8"), ("packets_back", "u8"), ("bytes", "u8"), ("bytes_back", "u8"), ("first_ns", "i8"), ("last_ns", "i8"),
+])
+ENDED = {ENDED_NOT: "", ENDED_IDLE: "idle", ENDED_EVICTED: "evicted"}
+
+cdef enum:
+    NO_RECORD = 0xFFFFFFFF
+
+cdef struct Block:
+    # BLOCK packets between the passes.
+    uint64_t[BLOCK] first
+    uint64_t[BLOCK] second
+    uint64_t[BLOCK] hash
+    uint32_t[BLOCK] record   # proposed; NO_RECORD
+    uint8_t[BLOCK] swapped
+    uint8_t[BLOCK] tcp_flags
+    FlowKey[BLOCK] key       # of wide keys
+
+
+cdef class FlowTable:
+    """FlowTable(flows_max, seed, idle_ms): numbers flows from 0 and keeps their sums.
+
+    flows_max: flows kept at a time, 1 to 2**26; the table grows up to it, some 150 bytes a flow. seed: of its hash, None: at random.
+    idle_ms: of capture time after which a flow's next packet begins a new one; 0: never. fragments_max: as Parser's. One thread at a time.
+    """
+
+    cdef Seed seed
+    cdef Fragments fragments
+    cdef Entry *index
+    cdef Record *records
+    cdef uint32_t mask       # entries of the index - 1: at least twice the records there is room for
+    cdef readonly uint32_t count
+    cdef uint32_t room       # records
+    cdef uint32_t flows_max
+    cdef int64_t idle_ns
+    cdef uint32_t next_id
+    cdef Record *gone        # flows that `ended` has not handed out yet
+    cdef Py_ssize_t gone_count
+    cdef Py_ssize_t gone_room
+    cdef readonly uint64_t evicted
+    cdef bint failed         # no memory
+
+    def __init__(self, Py_ssize_t flows_max, seed=None, int64_t idle_ms=0, *, Py_ssize_t fragments_max=1 << 16):
+        if not 1 <= flows_max <= 1 << 26 or not 0 <= idle_ms <= 1 << 40:
+            raise ValueError(f"a flow table of {flows_max} flows, idle after {idle_ms} ms")
+        cdef uint64_t number = secrets.randbits(64) if seed is None else seed % (1 << 64)
+        fill_seed(&self.seed, number)
+        self.fragments = Fragments(fragments_max, number)
+        self.flows_max = <uint32_t> flows_max
+        self.idle_ns = idle_ms * 1_000_000
+        if self.grow() != 0:
+            raise MemoryError("no room for the flow table")
+
+    def __dealloc__(self):
+        free(self.index)
+        free(self.records)
+        free(self.gone)
+
+    def find(self, PacketBatch batch not None):
+        """uint32[count]: each packet's flow. Adds all packets of the batch to their flows."""
+        cdef cnp.ndarray ids = np.empty(batch.count, np.uint32)
+        cdef uint32_t *into = <uint32_t *> cnp.PyArray_DATA(ids)
+        cdef Block block
+        cdef Py_ssize_t start = 0, count
+        with nogil:
+            while start < batch.count:
+                count = min(<Py_ssize_t> BLOCK, batch.count - start)
+                self.find_block(&batch.columns, batch.chunk.arena.control, start, count, &block, into)
+                start += count
+        if self.failed:
+            raise MemoryError("no room for more flows")
+        return ids
+
+    def export(self):
+        """Structured array (FLOW_DTYPE): the flows in the table, in the order of their ids.
+
+        `source` is who sent the first packet; packets and bytes (on the wire) count its direction, _back the other. Without IP, the
+        addresses are MAC addresses in the first 6 bytes, or nothing.
+        """
+        return np.sort(self.rows(self.records, self.count), order="id")
+
+    def ended(self):
+        """Structured array (FLOW_DTYPE): the flows that left the table since the last call; `ended` says why (ENDED)."""
+        rows = self.rows(self.gone, self.gone_count)
+        self.gone_count = 0
+        return rows
+
+    cdef cnp.ndarray rows(self, const Record *records, Py_ssize_t count):
+        cdef cnp.ndarray table = np.zeros(count, FLOW_DTYPE)
+        assert FLOW_DTYPE.itemsize == sizeof(FlowRow)
+        cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
+        cdef Py_ssize_t i
+        for i in range(count):
+            write_row(records + i, into + i)
+        return table
+
+    cdef void find_block(self, Columns *c, const Control *control, Py_ssize_t start, Py_ssize_t count, Block *block,
+                         uint32_t *ids) noexcept nogil:
+        """Rows start..start+count; count <= BLOCK."""
+        cdef Py_ssize_t i
+        cdef Record *record
+        for i in range(count):
+            self.take_key(c, control, start + i, block, i)
+            prefetch(self.index + (block.hash[i] & self.mask))
+        for i in range(count):
+            block.record[i] = self.proposed(block.hash[i])
+            if block.record[i] != NO_RECORD:
+                prefetch_write(self.records + block.record[i])
+        for i in range(count):
+            # What was proposed may belong to another flow: by chance, or because a new flow has pushed it out since.
+            if block.record[i] == NO_RECORD or not self.holds(block.record[i], block, i):
+                block.record[i] = self.found_or_new(block, i, c.timestamp_ns[start + i])
+                if self.failed:
+                    return
+            record = self.records + block.record[i]
+            self.add(record, c.timestamp_ns[start + i], c.wire_length[start + i], block.swapped[i], block.tcp_flags[i])
+            ids[start + i] = record.id
+
+    cdef inline void take_key(self, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
+        cdef const uint8_t *p = c.data + c.offset[row]
+        cdef const uint8_t *ip
+        cdef uint32_t size = c.captured_length[row]
+        cdef uint16_t link_type = control.link_type[c.interface[row]]
+        cdef bint swapped
+        cdef Headers headers
+        prefetch(p + PREFETCH_BYTES)
+        block.tcp_flags[i] = 0
+        if link_type == ETHERNET:
+            if ordinary4(p, size, &block.first[i], &block.second[i], &swapped):
+                block.swapped[i] = swapped
+                block.hash[i] = narrow_hash(&self.seed, block.first[i], block.second[i])
+                ip = p + (18 if block.second[i] >> 48 else 14)
+                if ip[9] == TCP and network16(ip + 2) >= 34 and (ip - p) + 34 <= size:
+                    block.tcp_flags[i] = ip[33]
+                return
+            if ordinary6(p, size, &block.key[i]):
+                ip = p + (18 if block.key[i].vlan_count else 14)
+                if ip[6] == TCP and network16(ip + 4) >= 14 and (ip - p) + 54 <= size:
+                    block.tcp_flags[i] = ip[53]
+                self.take_wide(block, i)
+                return
+        parse_headers(p, size, link_type, &headers)
+        self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &block.key[i])
+        if headers.outer.flags & FLAG_PORTS and headers.outer.protocol == TCP and headers.outer.l4 + 14 <= size:
+            block.tcp_flags[i] = p[headers.outer.l4 + 13]
+        if is_narrow(&block.key[i]):
+            narrow_words(&block.key[i], &block.first[i], &block.second[i])
+            block.swapped[i] = block.key[i].swapped
+            block.hash[i] = narrow_hash(&self.seed, block.first[i], block.second[i])
+        else:
+            self.take_wide(block, i)
+
+    cdef inline void take_wide(self, Block *block, Py_ssize_t i) noexcept nogil:
+        cdef uint64_t value = wide_hash(&self.seed, &block.key[i])
+        block.first[i] = value | WIDE
+        block.second[i] = fold(value ^ self.seed.secret[6], self.seed.secret[7])
+        block.hash[i] = value
+        block.swapped[i] = block.key[i].swapped
+
+    cdef inline uint32_t proposed(self, uint64_t hash) noexcept nogil:
+        """The first record whose hash is this one, or NO_RECORD. The index is never full."""
+        cdef uint32_t at = <uint32_t> hash & self.mask, tag = <uint32_t> (hash >> 32)
+        while self.index[at].record:
+            if self.index[at].tag == tag:
+                return self.index[at].record - 1
+            at = (at + 1) & self.mask
+        return NO_RECORD
+
+    cdef inline bint holds(self, uint32_t record, const Block *block, Py_ssize_t i) noexcept nogil:
+        """Whether a record is that of packet i's flow."""
+        cdef const Record *r = self.records + record
+        return r.first == block.first[i] and r.second == block.second[i] and (
+            not r.first & WIDE or same(&r.key, &block.key[i]))
+
+    cdef uint32_t found_or_new(self, const Block *block, Py_ssize_t i, int64_t time_ns) noexcept nogil:
+        """The record of packet i's flow; a new flow gets one, which may push another flow out."""
+        cdef uint32_t at = <uint32_t> block.hash[i] & self.mask, tag = <uint32_t> (block.hash[i] >> 32), record
+        cdef Record *r
+        while self.index[at].record:
+            if self.index[at].tag == tag and self.holds(self.index[at].record - 1, block, i):
+                return self.index[at].record - 1
+            at = (at + 1) & self.mask
+        if self.count == self.room and self.room < self.flows_max and self.grow() != 0:
+            self.failed = True
+            return 0
+        if self.count < self.room:
+            record = self.count
+            self.count += 1
+        else:
+            record = self.evict(<uint32_t> block.hash[i])
+        at = <uint32_t> block.hash[i] & self.mask
+        while self.index[at].record:
+            at = (at + 1) & self.mask
+        self.index[at].tag = tag
+        self.index[at].record = record + 1
+        r = self.records + record
+        memset(r, 0, sizeof(Record))
+        r.first = block.first[i]
+        r.second = block.second[i]
+        r.hash = <uint32_t> block.hash[i]
+        if r.first & WIDE:
+            r.key = block.key[i]
+        else:
+            widen(r.first, r.second, &r.key)
+        self.begin(r, block.swapped[i], time_ns)
+        return record
+
+    cdef inline void begin(self, Record *record, uint8_t from_high, int64_t time_ns) noexcept nogil:
+        """A flow's sums from nothing."""
+        record.packets[0] = record.packets[1] = record.byte_counts[0] = record.byte_counts[1] = 0
+        record.first_ns = record.last_ns = time_ns
+        record.id = self.next_id
+        record.tcp_flags = 0
+        record.from_high = from_high
+        self.next_id += 1
+
+    cdef inline void add(self, Record *record, int64_t time_ns, uint32_t wire_length, uint8_t from_high, uint8_t tcp_flags) noexcept nogil:
+        """One packet more."""
+        if self.idle_ns and time_ns > record.last_ns and <uint64_t> time_ns - <uint64_t> record.last_ns > <uint64_t> self.idle_ns:
+            self.retire(record, ENDED_IDLE)
+            self.begin(record, from_high, time_ns)
+        record.packets[from_high] += 1
+        record.byte_counts[from_high] += wire_length
+        record.tcp_flags |= tcp_flags
+        if time_ns > record.last_ns:
+            record.last_ns = time_ns
+        elif time_ns < record.last_ns and time_ns < record.first_ns:
+            record.first_ns = time_ns
+
+    cdef uint32_t evict(self, uint32_t hash) noexcept nogil:
+        """Take the flow that was idle for the longest among the NEIGHBOURS after `hash` out of the table; returns its record."""
+        cdef uint32_t at = hash & self.mask, seen = 0, victim = 0
+        cdef int64_t oldest_ns = 0
+        cdef bint any = False
+        while seen < NEIGHBOURS or not any:
+            if self.index[at].record and (not any or self.records[self.index[at].record - 1].last_ns < oldest_ns):
+                victim = at
+                oldest_ns = self.records[self.index[at].record - 1].last_ns
+                any = True
+            at = (at + 1) & self.mask
+            seen += 1
+        cdef uint32_t record = self.index[victim].record - 1
+        self.retire(self.records + record, ENDED_EVICTED)
+        self.evicted += 1
+        self.remove(victim)
+        return record
+
+    cdef void remove(self, uint32_t hole) noexcept nogil:
+        """Free an index entry; entries behind it that were pushed past it move up (Knuth, volume 3, 6.4, algorithm R)."""
+        cdef uint32_t at = hole
+        while True:
+            at = (at + 1) & self.mask
+            if self.index[at].record == 0:
+                break
+            if ((at - self.records[self.index[at].record - 1].hash) & self.mask) >= ((at - hole) & self.mask):
+                self.index[hole] = self.index[at]
+                hole = at
+        self.index[hole].record = 0
+
+    cdef void retire(self, const Record *record, uint8_t why) noexcept nogil:
+        """Keep a flow that leaves the table for `ended`."""
+        cdef Py_ssize_t room = self.gone_room
+        cdef Record *grown
+        if self.gone_count == room:
+            room = room * 2 if room else 1024
+            grown = <Record *> realloc(self.gone, room * sizeof(Record))
+            if grown == NULL:
+                self.failed = True
+                return
+            self.gone = grown
+            self.gone_room = room
+        self.gone[self.gone_count] = record[0]
+        self.gone[self.gone_count].ended = why
+        self.gone_count += 1
+
+    cdef int grow(self) noexcept nogil:
+        """Twice the room for flows, up to flows_max, and an index to match. Returns -1 where there is no memory."""
+        cdef uint32_t room = min(self.flows_max, self.room * 2 if self.room else RECORDS_FIRST)
+        cdef uint32_t entries = 2
+        cdef uint32_t i, at
+        cdef Record *records = <Record *> sc_table(room * sizeof(Record))
+        cdef Entry *index
+        cdef Entry *old = self.index
+        if records == NULL:
+            return -1
+        if self.records != NULL:
+            memcpy(records, self.records, self.count * sizeof(Record))
+            free(self.records)
+        self.records = records
+        while entries < 2 * room:
+            entries *= 2
+        index = <Entry *> sc_table(entries * sizeof(Entry))
+        if index == NULL:
+            return -1
+        memset(index, 0, entries * sizeof(Entry))
+        if old != NULL:
+            for i in range(self.mask + 1):
+                if old[i].record:
+                    at = records[old[i].record - 1].hash & (entries - 1)
+                    while index[at].record:
+                        at = (at + 1) & (entries - 1)
+                    index[at] = old[i]
+        free(old)
+        self.index = index
+        self.mask = entries - 1
+        self.room = room
+        return 0
+
+
+cdef inline bint same(const FlowKey *one, const FlowKey *other) noexcept nogil:
+    return (one.low[0] == other.low[0] and one.low[1] == other.low[1] and one.high[0] == other.high[0] and one.high[1] == other.high[1]
+            and one.vlan == other.vlan and one.low_port == other.low_port and one.high_port == other.high_port
+            and one.protocol == other.protocol and one.version == other.version and one.vlan_count == other.vlan_count)
+
+
+cdef void widen(uint64_t first, uint64_t second, FlowKey *key) noexcept nogil:
+    """The FlowKey that narrow_words made two words of."""
+    cdef uint64_t tag = second >> 48
+    memset(key, 0, sizeof(FlowKey))
+    key.low[0] = <uint32_t> (first >> 16)
+    key.low_port = <uint16_t> first
+    key.high[0] = <uint32_t> (second >> 16)
+    key.high_port = <uint16_t> second
+    key.protocol = <uint8_t> (first >> 48)
+    key.version = 4
+    if tag:
+        key.vlan_count = 1
+        key.vlan = tag & 0xFFF
+
+
+cdef void write_row(const Record *record, FlowRow *row) noexcept nogil:
+    """A record as its flow's first packet saw it."""
+    cdef const FlowKey *key = &record.key
+    cdef const uint64_t *source = &key.high[0] if record.from_high else &key.low[0]
+    cdef const uint64_t *target = &key.low[0] if record.from_high else &key.high[0]
+    cdef uint8_t way = record.from_high
+    cdef int i
+    row.id = record.id
+    row.ip_version = key.version if key.version >= 4 else 0
+    row.protocol = key.protocol
+    row.tcp_flags = record.tcp_flags
+    row.ended = record.ended
+    row.vlan_count = key.vlan_count
+    for i in range(4):
+        row.vlan[i] = <uint16_t> (key.vlan >> (16 * i))
+    if key.version >= 4:
+        row.source_port = network16(<const uint8_t *> (&key.high_port if record.from_high else &key.low_port))
+        row.target_port = network16(<const uint8_t *> (&key.low_port if record.from_high else &key.high_port))
+    else:
+        row.ether_type = <uint16_t> key.low[1] if key.version == KEY_LINK_ONLY else key.low_port
+    if key.version == 4:
+        row.source_address[10] = row.source_address[11] = row.target_address[10] = row.target_address[11] = 0xFF
+        memcpy(&row.source_address[12], source, 4)
+        memcpy(&row.target_address[12], target, 4)
+    elif key.version == 6:
+        memcpy(&row.source_address[0], source, 16)
+        memcpy(&row.target_address[0], target, 16)
+    elif key.version != KEY_LINK_ONLY:
+        memcpy(&row.source_address[0], source, 6)
+        memcpy(&row.target_address[0], target, 6)
+    row.packets = record.packets[way]
+    row.packets_back = record.packets[1 - way]
+    row.bytes = record.byte_counts[way]
+    row.bytes_back = record.byte_counts[1 - way]
+    row.first_ns = record.first_ns
+    row.last_ns = record.last_ns
