@@ -44,7 +44,7 @@ cdef inline void clear(Layer *layer) noexcept nogil:
 cdef void parse_headers(const uint8_t *packet, uint32_t size, uint16_t link_type, Headers *headers) noexcept nogil:
     """Fill headers. Offsets beyond 65534 count as truncated: no header that we parse stands there."""
     cdef int at
-    cdef Layer *layer = &headers.outer
+    cdef Layer further
     clear(&headers.outer)
     clear(&headers.inner)
     headers.depth = headers.vlan_count = 0
@@ -57,13 +57,17 @@ cdef void parse_headers(const uint8_t *packet, uint32_t size, uint16_t link_type
         if headers.depth == LAYERS_MAX:
             headers.outer.flags |= FLAG_DEPTH
             return
-        if headers.depth:
-            layer = &headers.inner
-            clear(layer)
-        at = ip_layer(packet, size, <uint32_t> at, layer)
-        if layer.version == 0:
-            headers.outer.flags |= layer.flags
-            return
+        if headers.depth == 0:
+            at = ip_layer(packet, size, <uint32_t> at, &headers.outer)
+            if headers.outer.version == 0:
+                return
+        else:
+            clear(&further)
+            at = ip_layer(packet, size, <uint32_t> at, &further)
+            if further.version == 0:  # the innermost one found stays what it was
+                headers.outer.flags |= further.flags
+                return
+            headers.inner = further
         headers.depth += 1
 
 
