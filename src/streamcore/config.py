@@ -1,11 +1,12 @@
-"""The pipeline file and the flags -> one frozen Config. Every default and every bound stands here, under the name of
-its flag.
+"""The pipeline file and the flags -> one frozen Config: every default and every bound, under the name of its flag.
+
+What a filter or a service makes of its words is not known here.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,14 +20,21 @@ Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` a
 
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
+SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
+PATHS = ("read", "write", "dead_letter", "key", "worker_keys")
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What one run is told. Sizes in bytes, times in the unit of the name."""
+def workers_default() -> int:
+    """One core is left to the pipeline itself."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one run may be told, with defaults and bounds. Sizes in bytes, times in the unit of the name."""
 
     read: str = ""  # a capture file, or "-": standard input
     write: str = ""  # a capture file, or "-": standard output
-    workers: Annotated[int, Meta(ge=0, le=256)] = max(1, (os.cpu_count() or 2) - 1)
+    workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
     service: list[Service] = []
     policy: Policy = "flow"
     order: Order = "total"
@@ -47,14 +55,34 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     chunk_wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.1  # how long a slow pipe's packets wait for more of them
     flows_max: Annotated[int, Meta(ge=1 << 8, le=1 << 26)] = 1 << 20
     fragments_max: Annotated[int, Meta(ge=1 << 4, le=1 << 22)] = 1 << 16
-    hash_seed: int | None = None  # None: at random for every run
+    hash_seed: Annotated[int, Meta(ge=0)] | None = None  # None: at random for every run
     listen: str = ""  # tcp://HOST:PORT where workers elsewhere may join
     key: str = ""  # our CURVE key file (.key_secret); needed with listen
     worker_keys: str = ""  # a directory of the public keys of the workers that may join
+    json: bool = False  # the accounting as one JSON object, the last line of standard output
+    quiet: bool = False  # no words on standard error but errors and losses
+    verbose: bool = False
+    progress: bool = True  # on a terminal
+
+
+class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one run is told, checked. Raises UsageError with one line that names the key and says what is allowed."""
 
     def __post_init__(self) -> None:
+        set_field = msgspec.structs.force_setattr
+        for key in PATHS:
+            value = getattr(self, key)
+            if isinstance(value, os.PathLike):
+                set_field(self, key, os.fspath(value))
+        told = {key: getattr(self, key) for key in self.__struct_fields__}
+        try:
+            msgspec.convert(told, Keys)  # a constructor takes anything: the bounds are checked here, for everybody
+        except msgspec.ValidationError as error:
+            raise UsageError(explain(error, told)) from None
         if self.policy == "time" and not self.segment_ms:
-            msgspec.structs.force_setattr(self, "segment_ms", 1000)
+            set_field(self, "segment_ms", SEGMENT_MS_OF_TIME)
+        if self.listen and not self.listen.startswith("tcp://"):
+            raise UsageError(f"listen must be tcp://HOST:PORT, not {self.listen!r}")
         if self.listen and not (self.key and self.worker_keys):
             raise UsageError("listen needs key and worker_keys: make keys with 'streamcore keys NAME DIRECTORY'")
         if not self.workers and not self.listen:
@@ -75,21 +103,82 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return "streamcore" + DEAD_LETTER_ENDING if self.write in ("", "-") else self.write + DEAD_LETTER_ENDING
 
 
-def make_config(path: str | None = None, flags: dict[str, Any] | None = None) -> Config:
-    """The Config of a pipeline file (TOML) with flags laid over it. Raises UsageError with one line that names the
-    key.
+def make_config(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Config:
+    """The Config of a pipeline file (TOML) with flags laid over it; a flag that is None was not given.
+
+    Raises UsageError with one line that names the file, the key, and what is allowed.
     """
-    told: dict[str, Any] = {}
-    if path is not None:
-        try:
-            with open(path, "rb") as file:
-                told = tomllib.load(file)
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not TOML: {error}") from None
-    told |= {key: value for key, value in (flags or {}).items() if value is not None}
+    flagged = {key: value for key, value in (flags or {}).items() if value is not None}
+    if path is None:
+        return from_keys(flagged)
     try:
-        return msgspec.convert(told, Config)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path or 'the flags'}: {error}") from None
+        from_keys(told := read_file(path), partial=True)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return from_keys(told | flagged)
+
+
+def from_keys(told: dict[str, Any], partial: bool = False) -> Config:
+    """The Config of these keys. partial: more keys will be laid over them, so what is missing is not yet an error."""
+    for key in told:
+        if key not in Config.__struct_fields__:
+            raise UsageError(f"there is no key {key!r}{nearest(key)}: docs/pipeline-file.md lists them")
+    if partial and told.get("workers") == 0 and "listen" not in told:
+        told = told | {"workers": 1}
+    return Config(**told)
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The keys of a pipeline file, with _ where it has -. Raises UsageError without the file's name."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            told = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the pipeline file: {(error.strerror or str(error)).lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"this is not TOML: {error}") from None
+    keys: dict[str, Any] = {}
+    for name, value in told.items():
+        key = name.replace("-", "_")
+        if key in keys:
+            raise UsageError(f"{key} is given twice, with - and with _")
+        keys[key] = value
+    return keys
+
+
+def explain(error: msgspec.ValidationError, told: Mapping[str, Any]) -> str:
+    """The line for a value that is not allowed: its key, what is allowed, what was given."""
+    _, _, where = str(error).rpartition(" - at `$.")
+    key = where.rstrip("`").partition("[")[0].partition(".")[0]
+    if key not in told:
+        return str(error)
+    return f"{key} must be {allowed(key)}, not {told[key]!r}"
+
+
+def allowed(key: str) -> str:
+    """What a key takes, in words."""
+    from msgspec import inspect
+
+    info = inspect.type_info(Keys)
+    assert isinstance(info, inspect.StructType)
+    kind: Any = next(field.type for field in info.fields if field.name == key)
+    if isinstance(kind, inspect.UnionType):
+        kind = next(member for member in kind.types if not isinstance(member, inspect.NoneType))
+    if isinstance(kind, inspect.LiteralType):
+        *most, last = sorted(map(str, kind.values))
+        return f"{', '.join(map(str, most))} or {last}"
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        words = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+        return f"{words} of {kind.ge} or more" if kind.le is None else f"{words} from {kind.ge} to {kind.le}"
+    if isinstance(kind, inspect.BoolType):
+        return "true or false"
+    return "a text" if isinstance(kind, inspect.StrType) else "a list of names or tables"
+
+
+def nearest(key: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, Config.__struct_fields__, 1, 0.6)
+    return f" (did you mean {near[0]}?)" if near else ""

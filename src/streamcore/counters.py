@@ -1,8 +1,7 @@
-"""Every packet accounted for: at every stage in = out + dropped(reason), by packets and by bytes.
+"""Every packet accounted for: at every stage in = out + dropped(reason), by packets and by captured bytes.
 
-The names stand in one table, which gives the words for people. A stage counts under names of its own; a service's
-reasons for dropping
-are its own too, under `service.`. Nothing here decides what is dropped.
+The names stand in one table, which gives the words for people. A service's reasons for dropping are its own, under
+`service.`. Nothing here decides what is dropped.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ SCHEMA = 1  # of as_json; grows when a field changes its meaning or goes
 
 
 class Name(NamedTuple):
-    """kind: "in" or "out" of the pipeline, "dropped" on purpose, "lost" (exit status 3), or "note" (not packets that
-    left).
-    """
+    """kind: "stage" where packets pass, "dropped" on purpose, "lost" (exit status 3), or "note" (nothing left)."""
 
     kind: str
     words: str
 
 
 NAMES: dict[str, Name] = {
-    "source.read": Name("in", "read from the first stream"),
+    "source.read": Name("stage", "read from the first stream"),
     "filter.not_matched": Name("dropped", "did not match the expression"),
+    "segment.cut": Name("stage", "cut into segments"),
     "disperse.dead_lettered": Name("lost", "no worker could process them: kept in the dead-letter capture"),
     "disperse.passed_unprocessed": Name("note", "no worker could process them: passed on as they were"),
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
-    "sink.written": Name("out", "written to the second stream"),
+    "service.resized": Name("note", "bytes that services added, less those that they cut"),
+    "sink.written": Name("stage", "written to the second stream"),
 }
 EVENTS: dict[str, str] = {
     "segments.dispersed": "leases given out",
@@ -62,7 +61,10 @@ class Counters:
         self._events: dict[str, int] = dict.fromkeys(EVENTS, 0)
 
     def count(self, name: str, packets: int, byte_count: int) -> None:
-        """Add packets and captured bytes under a name of NAMES, or under "service.REASON"."""
+        """Add packets and captured bytes under a name of NAMES, or under "service.REASON".
+
+        Bytes are those that were read, except under sink.written; service.resized takes the difference.
+        """
         if name not in NAMES and not name.startswith(SERVICE):
             raise KeyError(f"no counter {name!r}")
         with self._lock:
@@ -95,25 +97,40 @@ class Counters:
 
     def dropped(self) -> dict[str, int]:
         """Packets that did not reach the second stream, by name; zeros left out."""
-        return {n: c for n, c in self._packets.items() if c and self._kind(n) in ("dropped", "lost")}
+        with self._lock:
+            return {name: count for name, count in self._packets.items() if count and self._leaves(name)}
 
     def missing(self) -> tuple[int, int]:
-        """(packets, bytes) that no counter accounts for: read - dropped - written. Packets are 0 after every run;
-        bytes are not where a
-        service changed lengths.
-        """
-        gone = self.dropped()
-        return (
-            self._packets["source.read"] - sum(gone.values()) - self._packets["sink.written"],
-            self._bytes["source.read"] - sum(self._bytes[name] for name in gone) - self._bytes["sink.written"],
-        )
+        """(packets, bytes) that were cut into segments and that no counter accounts for. (0, 0) after every run."""
+        after = [name for name in self._packets if self._leaves(name) and name != "filter.not_matched"]
+        packets = self._packets["segment.cut"] - self._packets["sink.written"] - sum(self._packets[n] for n in after)
+        byte_count = self._bytes["segment.cut"] - self._bytes["sink.written"] - sum(self._bytes[n] for n in after)
+        return packets, byte_count + self._bytes["service.resized"]
 
-    def _kind(self, name: str) -> str:
-        return NAMES[name].kind if name in NAMES else "dropped"
+    def balance(self) -> list[str]:
+        """What does not add up, a line each: empty after every run that came to its end."""
+        violations = []
+        for unit, counts, missing in (
+            ("packets", self._packets, self.missing()[0]),
+            ("bytes", self._bytes, self.missing()[1]),
+        ):
+            read, cut = counts["source.read"], counts["segment.cut"]
+            if read != cut + counts["filter.not_matched"]:
+                filtered = counts["filter.not_matched"]
+                violations.append(f"{read:,} {unit} read, but {filtered:,} not matched and {cut:,} cut into segments")
+            if missing:
+                violations.append(f"{cut:,} {unit} cut into segments, of which {missing:,} are not accounted for")
+        return violations
+
+    def _leaves(self, name: str) -> bool:
+        """Whether packets under this name go no further."""
+        return NAMES[name].kind in ("dropped", "lost") if name in NAMES else True
 
     def as_json(self) -> dict[str, Any]:
-        """The counters' part of the object that --json prints."""
+        """The counters' part of the object that --json prints; docs/accounting.md describes it."""
         dropped = self.dropped()
+        notes = {name: count for name, count in self._packets.items() if self._kind(name) == "note"}
+        notes |= {n: c for n, c in self._events.items() if not n.startswith(("segments.", "workers."))}
         return {
             "schema": SCHEMA,
             "packets": {
@@ -125,16 +142,15 @@ class Counters:
                 "read": self._bytes["source.read"],
                 "written": self._bytes["sink.written"],
                 "dropped": {name: self._bytes[name] for name in dropped},
+                "resized": self._bytes["service.resized"],
             },
-            "segments": {
-                name.partition(".")[2]: count for name, count in self._events.items() if name.startswith("segments.")
-            },
-            "workers": {
-                name.partition(".")[2]: count for name, count in self._events.items() if name.startswith("workers.")
-            },
-            "notes": {
-                name: count
-                for name, count in {**self._events, **self._packets}.items()
-                if count and (name.startswith(("parse.", "source.blocks", "disperse.bad", "disperse.passed")))
-            },
+            "segments": self._part("segments."),
+            "workers": self._part("workers."),
+            "notes": {name: count for name, count in notes.items() if count},
         }
+
+    def _kind(self, name: str) -> str:
+        return NAMES[name].kind if name in NAMES else "dropped"
+
+    def _part(self, prefix: str) -> dict[str, int]:
+        return {name.removeprefix(prefix): count for name, count in self._events.items() if name.startswith(prefix)}

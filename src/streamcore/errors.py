@@ -23,3 +23,7 @@ class SinkError(StreamcoreError):
 
 class WorkerError(StreamcoreError):
     """No worker is left that could do the rest."""
+
+
+class ServiceError(StreamcoreError):
+    """A service cannot do its work: not its options, which are a UsageError, but what it found when it ran."""
