@@ -35,6 +35,7 @@ cdef class Aggregator:
     """
 
     cdef readonly str order
+    cdef readonly int64_t resized_bytes  # captured bytes of the packets that left, less those that were read of them
     cdef object settle
     cdef object dropped
     cdef dict units  # segment number -> Unit
@@ -111,6 +112,9 @@ cdef class Aggregator:
                 self.place_comments(out, result)
         if not plain and self.settle is not None:
             self.settle_keys(out, unit.results, together)
+        if not plain:
+            with nogil:
+                self.resized_bytes += resized(out)
         out.hold = unit.results
         return out
 
@@ -157,7 +161,7 @@ cdef class Aggregator:
         for i in range(count):
             if mark[i]:
                 dropped += 1
-                dropped_bytes += out.captured_length[place[i]]
+                dropped_bytes += out.batch.columns.captured_length[out.row[place[i]]]  # as read
                 out.packet[place[i]] = NULL
         if dropped and self.dropped is not None:
             self.dropped(reason, dropped, dropped_bytes)
@@ -194,6 +198,16 @@ cdef void fill(Outgoing out, Result result, bint by_row) noexcept nogil:
             at += record_size(columns, row)
         if result.keep != NULL and result.keep[i] == 0:
             out.packet[to] = NULL
+
+
+cdef int64_t resized(Outgoing out) noexcept nogil:
+    """Captured bytes of the packets that leave, less those that were read of them."""
+    cdef Py_ssize_t i
+    cdef int64_t total = 0
+    for i in range(out.count):
+        if out.packet[i] != NULL:
+            total += <int64_t> out.captured_length[i] - <int64_t> out.batch.columns.captured_length[out.row[i]]
+    return total
 
 
 cdef void scatter_keys(Result result, bint by_row, uint64_t *keys) noexcept nogil:

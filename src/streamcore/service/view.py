@@ -186,7 +186,7 @@ class View:
             keep = self._result.keep = np.ones(self._count, np.uint8)
         fresh = wanted & (self._of(keep) == 1)
         packets, byte_count = self._result.drops.get(reason, (0, 0))
-        gone = int(self.captured_length[fresh].sum(dtype=np.uint64))
+        gone = int(self.column("captured_length")[fresh].sum(dtype=np.uint64))  # as they were read
         self._result.drops[reason] = (packets + int(np.count_nonzero(fresh)), byte_count + gone)
         keep[np.flatnonzero(wanted) if self._selected is None else self._selected[wanted]] = 0
 
