@@ -41,7 +41,7 @@ class Accounting:
         """0 all delivered, 3 finished with loss that the counters name, 130 interrupted."""
         if self.interrupted:
             return INTERRUPTED
-        return LOSS if self.damage or self.counters.lost else DELIVERED
+        return LOSS if self.damage or self.counters.lost or self.counters.balance() else DELIVERED
 
     def json(self) -> dict[str, Any]:
         """The object that `--json` prints; its schema is docs/accounting.md."""
@@ -58,6 +58,8 @@ class Accounting:
             told["damage"] = self.damage
         if self.dead_letter:
             told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
+        if unbalanced := self.counters.balance():
+            told["unbalanced"] = unbalanced
         told["exit_status"] = self.exit_status
         return told
 
@@ -85,6 +87,7 @@ class Accounting:
                 lines.append(
                     f"  worker {s.slot}: {s.segments:,} segments, {s.packets:,} packets, busy {s.busy_s:.3f} s"
                 )
+        lines += [f"  this does not add up, please report it: {line}" for line in counters.balance()]
         if self.interrupted:
             lines.append("  interrupted")
         return "\n".join(lines)

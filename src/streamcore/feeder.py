@@ -120,6 +120,8 @@ class Feeder:
                 self._parser(batch, self._groups)
             segments = self._segmenter.cut(batch)
             if segments:
+                byte_count = sum(each.byte_count for each in segments)
+                self._counters.count("segment.cut", sum(map(len, segments)), byte_count)
                 if not self.gate.enter(len(segments)):
                     return
                 self._aggregator.expect(batch, segments)

@@ -94,6 +94,7 @@ class Pipeline:
             if self._drain.is_set():  # before there was a feeder to hear it
                 feeder.drain()
             self._deliver(dispatcher, aggregator, sink, feeder.gate)
+            self.counters.count("service.resized", 0, aggregator.resized_bytes)
             sink.close()
             if self._dead_letters is not None:
                 self._dead_letters.close()
