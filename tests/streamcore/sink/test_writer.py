@@ -10,13 +10,13 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_result, write_result
-from streamcore.segment._segmenter import Segmenter
-
 from streamcore.errors import SinkError
 from streamcore.packets import Arena, CaptureForm, Outgoing
 from streamcore.packets import Interface as StreamInterface
+from streamcore.segment._segmenter import Segmenter
 from streamcore.sink import open_sink
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
