@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import dpkt
 import pytest
 
+MARK = f"STREAMCORE_TEST_RUN={uuid.uuid4().hex}"  # in the environment of every process that a test starts
 COMMAND = [sys.executable, "-m", "streamcore"]
 
 
@@ -58,7 +61,14 @@ def children(pid):
 
 
 def start_run(*arguments, **more):
-    more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True} | more
+    environment = os.environ | dict([MARK.split("=")])
+    more = {
+        "env": environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "stdin": subprocess.DEVNULL,
+        "text": True,
+    } | more
     return subprocess.Popen([*COMMAND, "run", *map(str, arguments)], **more)
 
 
@@ -75,28 +85,21 @@ def run_command(*arguments, timeout_s=60):
 
 
 def ours():
-    """What a run of ours can leave behind: processes, socket addresses, files in shared memory and in the temporary
-    directory.
+    """What runs of this test process can leave behind: processes with the sockets they hold, and files in shared memory.
+
+    Our workers' socket addresses are abstract: they are gone with the process that holds them.
     """
     left = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                command = (entry / "cmdline").read_bytes()
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z" and MARK.encode() in (entry / "environ").read_bytes():
+                    left.add(f"process {entry.name} {(entry / 'cmdline').read_bytes()!r}")
             except OSError:
                 continue
-            if b"streamcore.worker" in command and state != "Z":
-                left.add(f"process {entry.name}")
-    left |= {
-        f"socket {line.split()[-1]}"
-        for line in Path("/proc/net/unix").read_text().splitlines()
-        if "@streamcore" in line
-    }
-    for folder in ("/dev/shm", "/tmp"):
-        left |= {
-            str(p) for p in Path(folder).glob("*streamcore*") if p.is_socket() or (folder == "/dev/shm" and p.is_file())
-        }
+    for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        left |= {str(path) for path in folder.glob("*streamcore*") if path.is_socket() or folder.name == "shm"}
     return left
 
 
