@@ -48,6 +48,7 @@ cdef void parse_headers(const uint8_t *packet, uint32_t size, uint16_t link_type
     clear(&headers.outer)
     clear(&headers.inner)
     headers.depth = headers.vlan_count = 0
+    memset(headers.vlan, 0, sizeof(headers.vlan))
     headers.ether_type = 0
     headers.known = True
     if size >= NO_OFFSET:

@@ -1,0 +1,168 @@
+"""The parser beside its slow twin: by hand, cut everywhere, and mutated; every group of columns, alone and together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamcore.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS
+from streamcore.parse.parser import Parser
+from tests.streamcore.batches import make_batch
+from tests.streamcore.parse import twin
+from tests.streamcore.parse.packets_by_hand import ETHERNET, ethernet, ip4, ip6, samples, tcp, udp
+
+SAMPLES = samples()
+HEADERS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
+MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def parsed(cases, groups=ALL_GROUPS, parser=None):
+    """A batch of (link type, packet), parsed; interface i has the i-th link type met."""
+    links = list(dict.fromkeys(link for link, _ in cases))
+    batch = make_batch([packet for _, packet in cases])
+    for number, link in enumerate(links):
+        batch.chunk.arena.set_link_type(number, link)
+    batch.interface[:] = [links.index(link) for link, _ in cases]
+    (parser or Parser(seed=1, stateless=True))(batch, groups)
+    return batch
+
+
+def flag_bits(*names):
+    return sum(FLAGS[name] for name in names)
+
+
+def check(batch, row, found):
+    """Every column of one row beside what the twin found."""
+    outer = found.ips[0] if found.ips else None
+    flags = int(batch.flags[row])
+    told = {name: bool(flags & bit) for name, bit in FLAGS.items()}
+    assert batch.depth[row] == len(found.ips)
+    assert batch.vlan_count[row] == min(len(found.vlans), 255)
+    assert batch.vlan[row][: min(len(found.vlans), 4)].tolist() == found.vlans[:4]
+    assert told["link_unknown"] == (not found.known)
+    inner_flags = int(batch.inner_flags[row])
+    assert bool((flags | inner_flags) & FLAGS["truncated"]) == found.truncated
+    assert bool((flags | inner_flags) & FLAGS["malformed"]) == found.malformed
+    assert bool((flags | inner_flags) & FLAGS["depth"]) == found.deep
+    if outer is None:
+        assert not batch.ip_version[row]
+        assert not told["ports"]
+        assert batch.l3_offset[row] == batch.l4_offset[row] == batch.payload_offset[row] == twin.ABSENT
+        return
+    assert (batch.ip_version[row], batch.protocol[row]) == (outer.version, outer.protocol)
+    places = (batch.l3_offset[row], batch.l4_offset[row], batch.payload_offset[row])
+    assert places == (outer.l3, outer.l4, outer.payload)
+    assert told["ports"] == (outer.ports is not None)
+    assert (batch.source_port[row], batch.target_port[row]) == (outer.ports or (0, 0))
+    assert (told["fragment"], told["more_fragments"]) == (outer.is_fragment, outer.more)
+    assert batch.fragment_offset[row] == outer.fragment
+    for column, address in ((batch.source_address, outer.source), (batch.target_address, outer.target)):
+        assert column[row].tobytes() == (MAPPED + address if outer.version == 4 else address)
+    if len(found.ips) > 1:
+        inner = found.ips[-1]
+        assert (batch.inner_ip_version[row], batch.inner_protocol[row]) == (inner.version, inner.protocol)
+        assert batch.inner_l3_offset[row] == inner.l3
+        assert (batch.inner_source_port[row], batch.inner_target_port[row]) == (inner.ports or (0, 0))
+        for column, address in ((batch.inner_source_address, inner.source), (batch.inner_target_address, inner.target)):
+            assert column[row].tobytes() == (MAPPED + address if inner.version == 4 else address)
+    else:
+        assert not batch.inner_ip_version[row]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_as_the_twin_parses_it_cut_at_every_byte(name):
+    link, packet = SAMPLES[name]
+    cases = [(link, packet[:size]) for size in range(len(packet) + 1)]
+    batch = parsed(cases)
+    for row, (_, cut) in enumerate(cases):
+        check(batch, row, twin.parse(cut, link))
+
+
+@given(
+    st.sampled_from(sorted(SAMPLES)),
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=6),
+    st.integers(0, 1500),
+    st.binary(max_size=8),
+)
+@settings(max_examples=800, deadline=None)
+def test_mutated_packets_as_the_twin_parses_them(name, changes, size, tail):
+    link, packet = SAMPLES[name]
+    packet = bytearray(packet)
+    for at, value in changes:
+        if at < len(packet):
+            packet[at] = value
+    packet = bytes(packet[:size]) + tail
+    batch = parsed([(link, packet)])
+    check(batch, 0, twin.parse(packet, link))
+
+
+@given(st.sampled_from([0, 1, 12, 101, 108, 113, 228, 229, 276]), st.binary(max_size=200))
+@settings(max_examples=500, deadline=None)
+def test_any_bytes_as_the_twin_parses_them(link, packet):
+    check(parsed([(link, packet)]), 0, twin.parse(packet, link))
+
+
+@pytest.mark.parametrize("size", [65_533, 65_534, 65_535, 65_536, 70_000, 262_144])
+def test_headers_far_into_a_huge_packet(size):
+    chain = (size - 14 - 40) // 4
+    tags = ethernet(0x0800, ip4(6, tcp()), range(chain))
+    for packet in (tags, ethernet(0x0800, ip4(17, udp(), total=0) + bytes(size))):
+        check(parsed([(ETHERNET, packet)]), 0, twin.parse(packet, ETHERNET))
+
+
+def test_seventeen_ip_headers_are_too_many():
+    for count, deep in ((15, False), (16, True), (40, True)):
+        packet = ip4(6, tcp())
+        for _ in range(count):
+            packet = ip4(4, packet)
+        batch = parsed([(101, packet)])
+        assert bool((batch.flags[0] | batch.inner_flags[0]) & FLAGS["depth"]) == deep
+        assert batch.depth[0] == min(count + 1, 16)
+
+
+def test_each_group_alone_as_all_together():
+    cases = list(SAMPLES.values())
+    whole = parsed(cases)
+    columns = {
+        "headers": "ip_version protocol flags l3_offset l4_offset payload_offset source_port target_port"
+        " fragment_offset",
+        "addresses": "source_address target_address",
+        "vlan": "vlan_count vlan",
+        "inner": "depth inner_ip_version inner_protocol inner_flags inner_l3_offset inner_source_port inner_target_port"
+        " inner_source_address inner_target_address",
+        "flow": "flow_hash",
+    }
+    for group, names in columns.items():
+        alone = parsed(cases, COLUMN_GROUPS[group])
+        assert alone.groups == COLUMN_GROUPS[group]
+        for name in names.split():
+            assert np.array_equal(getattr(alone, name), getattr(whole, name)), (group, name)
+
+
+def test_defects_are_counted_once():
+    cases = [SAMPLES["bad header length"], (ETHERNET, SAMPLES["tcp"][1][:30]), SAMPLES["unknown"], SAMPLES["tcp"]]
+    parser = Parser(seed=1)
+    batch = parsed(cases, COLUMN_GROUPS["flow"], parser)
+    parser(batch, ALL_GROUPS)
+    assert parser.counts() == {
+        "parse.malformed": 1,
+        "parse.truncated": 1,
+        "parse.orphan_fragments": 0,
+        "parse.link_unknown": 1,
+    }
+
+
+def test_no_byte_beyond_the_capture_matters():
+    """The same packet before different bytes gives the same columns."""
+    for name, (link, packet) in SAMPLES.items():
+        for size in {0, 1, 13, 14, 17, 18, 33, 34, 37, 38, 41, 42, 53, 54, 57, 58, 61, 62, len(packet)}:
+            cut = packet[:size]
+            rows = [parsed([(link, cut), (link, bytes([fill]) * 64)]) for fill in (0, 0xFF)]
+            assert rows[0].flow_hash[0] == rows[1].flow_hash[0], name
+            for column in ("flags", "ip_version", "l4_offset", "source_port", "vlan_count", "depth", "inner_l3_offset"):
+                assert getattr(rows[0], column)[0] == getattr(rows[1], column)[0], (name, column)
+
+
+def test_ip6_is_an_ip6_of_its_own():
+    batch = parsed([(ETHERNET, ethernet(0x86DD, ip6(6, tcp(5, 6))))])
+    assert (batch.source_port[0], batch.target_port[0], batch.l4_offset[0]) == (5, 6, 54)
