@@ -114,7 +114,7 @@ def table(rows: list[Row], packets: int) -> str:
     """The rows in words: medians, the spread of the wall time, and the ratio of times to the first row."""
     first = rows[0]
     lines = [
-        f"{'command':<16}{'wall s':>10}{'(min to max)':>18}{'Mpackets/s':>12}{'x ' + first.name:>10}"
+        f"{'command':<16}{'wall s':>10}{'(min to max)':>22}{'Mpackets/s':>12}{'x ' + first.name:>14}"
         f"{'cpu s':>10}{'peak MB':>9}  notes"
     ]
     for row in rows:
@@ -122,7 +122,7 @@ def table(rows: list[Row], packets: int) -> str:
         spread = f"({min(row.wall_s):.3f} to {max(row.wall_s):.3f})"
         memory = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}"
         lines.append(
-            f"{row.name:<16}{wall_s:>10.3f}{spread:>18}{packets / wall_s / 1e6:>12.4f}{ratio(row, first):>10.2f}"
+            f"{row.name:<16}{wall_s:>10.3f}{spread:>22}{packets / wall_s / 1e6:>12.4f}{ratio(row, first):>14.2f}"
             f"{statistics.median(row.cpu_s):>10.3f}{memory:>9}  {', '.join(row.notes)}"
         )
     return "\n".join(lines)
