@@ -384,29 +384,42 @@ cdef uint64_t walk_ethernet(Walk *walk, uint8_t *p, int64_t n, int depth) noexce
 
 
 cdef uint64_t walk_type(Walk *walk, uint16_t kind, uint8_t *p, int64_t n, int depth) noexcept nogil:
-    """What follows an EtherType: tags and labels, then ARP or IP."""
-    cdef int layers
-    for layers in range(DEPTH_MAX):
+    """What follows an EtherType: tags, labels and frames in frames (the kinds that parse/ knows), then ARP or IP."""
+    cdef int64_t size, type_at
+    while True:
         if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind == 0x9200 or kind == 0x9300:
-            if n < 4:
+            size, type_at = 4, 2
+        elif kind == 0x8926:  # VN-Tag
+            size, type_at = 6, 4
+        elif kind == 0x893F or kind == 0x8909:  # E-Tag; Cisco metadata
+            size, type_at = 8, 6
+        elif kind == 0x88E7:  # IEEE 802.1ah: a tag, then a whole Ethernet header
+            size, type_at = 18, 16
+        elif kind == 0x8903:  # FabricPath, then a whole Ethernet header
+            size, type_at = 16, 14
+        elif kind == 0x8847 or kind == 0x8848:  # MPLS: the bottom label says that what follows is none
+            if n < 5:
                 return 0
-            kind = load16(p + 2)
             p, n = p + 4, n - 4
-        elif kind == 0x8847 or kind == 0x8848:  # MPLS: the bottom label says that the rest is no label; IP shows itself
-            if n < 4:
-                return 0
-            kind = 0x0800 if p[2] & 1 else kind
-            p, n = p + 4, n - 4
+            if not p[-2] & 1:
+                continue
+            if p[0] >> 4:
+                return walk_ip(walk, p, n, depth)
+            size, type_at = 18, 16  # a pseudowire's control word, then a whole Ethernet header
         elif kind == 0x8864:  # PPPoE: what PPP calls IPv4 and IPv6
             if n < 8 or (load16(p + 6) != 0x0021 and load16(p + 6) != 0x0057):
                 return 0
-            kind = 0x0800
-            p, n = p + 8, n - 8
-        elif kind <= 1500 and n >= 8 and load16(p) == 0xAAAA and p[2] == 3 and load16(p + 3) == 0 and p[5] == 0:
-            kind = load16(p + 6)  # IEEE 802.2 with SNAP
-            p, n = p + 8, n - 8
+            return walk_ip(walk, p + 8, n - 8, depth)
+        elif kind <= 1500 and n >= 3 and p[0] == 6 and p[1] == 6 and p[2] == 3:  # IEEE 802.2
+            return swapped(walk_ip(walk, p + 3, n - 3, depth))
+        elif kind <= 1500 and n >= 8 and load16(p) == 0xAAAA and p[2] == 3 and load16(p + 3) == 0:  # with SNAP
+            size, type_at = 8, 6
         else:
             break
+        if n < size:
+            return 0
+        kind = load16(p + type_at)
+        p, n = p + size, n - size
     if depth > DEPTH_MAX:
         return 0
     if kind == 0x0800 or kind == 0x86DD:
@@ -428,6 +441,10 @@ cdef uint64_t walk_packet(Walk *walk, uint8_t *p, int64_t n, uint16_t link_type)
         return walk_type(walk, load16(p + 14), p + 16, n - 16, 0) if n >= 16 else 0
     if link_type == 276:
         return walk_type(walk, load16(p), p + 20, n - 20, 0) if n >= 20 else 0
-    if link_type == 0 or link_type == 108:
-        return walk_ip(walk, p + 4, n - 4, 0) if n >= 4 else 0
+    if link_type == 0 or link_type == 108:  # an address family in either byte order, or an EtherType
+        if n < 4:
+            return 0
+        if load16(p) == 0 and load16(p + 2) > 1500:
+            return walk_type(walk, load16(p + 2), p + 4, n - 4, 0)
+        return walk_ip(walk, p + 4, n - 4, 0)
     return 0

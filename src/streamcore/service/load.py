@@ -152,7 +152,7 @@ def _signature(kind: type[Service]) -> dict[str, Any]:
 
 def _options(kind: type[Service]) -> dict[str, str]:
     return {
-        option.rstrip("_"): "" if parameter.default is parameter.empty else str(parameter.default)
+        option.rstrip("_").replace("_", "-"): "" if parameter.default is parameter.empty else str(parameter.default)
         for option, parameter in _signature(kind).items()
         if parameter.kind is not parameter.VAR_KEYWORD and not option.startswith("_")
     }
@@ -160,7 +160,7 @@ def _options(kind: type[Service]) -> dict[str, str]:
 
 def _name_the_first(name: str, kind: type[Service], options: dict[str, Any]) -> dict[str, Any]:
     """Give the value that stands without a key to the service's first option."""
-    accepted = list(_options(kind))
+    accepted = [option.replace("-", "_") for option in _options(kind)]
     if not accepted:
         raise UsageError(f"service {name} takes no options, not {options[POSITIONAL]!r}")
     if accepted[0] in options:

@@ -26,6 +26,7 @@ class Slice(Service):
 
     def __init__(self, bytes: Any = 64, from_: Any = "payload") -> None:
         self.byte_count = integer("bytes", bytes, 0, 0xFFFF_FFFF)
+        self._cut = {"packets_cut": 0, "bytes_cut": 0}
         self.start_at = choice("from", from_, ("payload", "packet"))
 
     def process(self, segment: SegmentView) -> None:
@@ -34,8 +35,18 @@ class Slice(Service):
         if self.start_at == "payload":
             kept = payload_start(segment).astype(np.uint64) + kept
         cut = np.minimum(captured, kept).astype(np.uint32)
-        if (cut < captured).any():
+        shorter = int(np.count_nonzero(cut < captured))
+        if shorter:
             segment.truncate(cut)
+            gone = int(captured.sum(dtype=np.uint64)) - int(cut.sum(dtype=np.uint64))
+            segment.report([shorter, gone])
+
+    def merge(self, report: Any) -> None:
+        self._cut["packets_cut"] += report[0]
+        self._cut["bytes_cut"] += report[1]
+
+    def summary(self) -> dict[str, Any]:
+        return dict(self._cut)
 
 
 def payload_start(segment: SegmentView) -> NDArray[np.uint16]:

@@ -22,10 +22,15 @@ def parser(batch, groups):
 @pytest.mark.parametrize("count", [0, 1, 64, 1000])
 def test_payload_is_cut(count):
     segment = make_segment(PACKETS, parser=parser, wire_length=[300] * 7)
-    view = run(segment, load(f"slice:{count}"))
+    service = load(f"slice:{count}")
+    view = run(segment, service)
+    for _, report in view.result().reports:
+        service.merge(report)
     begins = [0, 0, 54, 42, 54, 34, 54]
     assert packets_of(view) == [p[: begin + count] for p, begin in zip(PACKETS, begins, strict=True)]
     assert view.wire_length.tolist() == [300] * 7
+    left = sum(len(packet) for packet in packets_of(view))
+    assert service.summary()["bytes_cut"] == sum(len(packet) for packet in PACKETS) - left
     if count == 1000:
         assert view.result().captured_length is None
 

@@ -1,0 +1,41 @@
+"""The service of docs/services.md and examples/: it is the same text, it loads, and it does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packets_by_hand import make_segment, packets_of, run
+
+from streamcore.service.load import load
+
+ROOT = Path(__file__).parents[3]
+PORTS = [(53, 4000), (4000, 53), (80, 4000), (5353, 5353)]
+
+
+def parser(batch, groups):
+    batch.groups |= groups
+    batch.source_port[:], batch.target_port[:] = np.array(PORTS, np.uint16).T
+
+
+def kept_by(path: Path, options: str) -> list[bytes]:
+    service = load(f"{path}:DnsOnly{options}")
+    drain = load("slice:0")  # sees what the service before it left
+    segment = make_segment([bytes([i] * 50) for i in range(4)], parser=parser)
+    seen = []
+    drain.process = lambda view: seen.extend(packets_of(view))
+    result = run(segment, service, drain).result()
+    assert result.drops["not_dns"][0] == 4 - len(seen)
+    return [packet[0] for packet in seen]
+
+
+@pytest.mark.parametrize(("options", "expected"), [("", [0, 1]), (":port=5353", [3]), (":80", [2])])
+def test_the_example_and_the_text_of_the_manual(tmp_path, options, expected):
+    assert kept_by(ROOT / "examples" / "dns_only.py", options) == expected
+    text = (ROOT / "docs" / "services.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "manual.py").write_text(code)
+    assert kept_by(tmp_path / "manual.py", options) == expected
+    body = code.split("class ")[1].split()
+    assert body == (ROOT / "examples" / "dns_only.py").read_text().split("class ")[1].split()
