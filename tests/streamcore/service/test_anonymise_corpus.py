@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from packets_by_hand import packets_of, run
-from streamcore.packets import Segment
 from yacryptopan import CryptoPAn
 
 from streamcore.errors import SourceError
+from streamcore.packets import Segment
 from streamcore.reader import read
 from streamcore.service.anonymise import Anonymise
 
