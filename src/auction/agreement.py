@@ -119,11 +119,14 @@ def topped_up_owed(leg: Leg) -> int:
 
 
 class Replacement(msgspec.Struct, frozen=True):
-    """A replacement as decided: the agreement after it, and what the failed provider's bond pays and keeps."""
+    """A replacement as decided: the agreement after it, what the failed provider's bond pays and keeps, and what goes
+    back of an earlier top-up, to `top_up_of`, for the time that is not served by who was topped up."""
 
     agreement: Agreement
     difference: int
     bond_left: int
+    top_up_back: int = 0
+    top_up_of: str = ""
 
 
 def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: int) -> Replacement:
@@ -146,7 +149,14 @@ def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: in
     difference = asked - paid
     if difference > agreement.bond:
         raise BadValue(f"the bond of {agreement.bond} does not cover the difference of {difference}")
-    ended = msgspec.structs.replace(serving, until_ms=from_ms, price=serving.price - rest, failed=True)
+    top_up_back = serving.topped_up * left_ms // whole_ms
+    ended = msgspec.structs.replace(
+        serving,
+        until_ms=from_ms,
+        price=serving.price - rest,
+        topped_up=serving.topped_up - top_up_back,
+        failed=True,
+    )
     leg = Leg(runner.provider, from_ms, serving.until_ms, paid, difference, agreement.bond_of if difference else "")
     changed = msgspec.structs.replace(
         agreement,
@@ -157,4 +167,4 @@ def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: in
         bond=bond,
         bond_of=runner.provider if bond else "",
     )
-    return Replacement(changed, difference, agreement.bond - difference)
+    return Replacement(changed, difference, agreement.bond - difference, top_up_back, serving.topped_up_by)

@@ -123,6 +123,34 @@ def _price_follows_award(state: State, one: Agreement) -> Iterator[str]:
             yield f"{one.id} costs {one.price}, above the reserve of {limit}"
 
 
+def charges_follow_delivery(state: State) -> Iterator[str]:
+    """What was charged is the price in proportion to delivery, leg by leg, rounded down."""
+    for one in state.records["agreement"].values():
+        if one.state == "charged":
+            expected = sum(leg.price * leg.delivered_ppm // 1_000_000 for leg in one.legs)
+            if one.charged != expected:
+                yield f"{one.id} was charged {one.charged}, {expected} was delivered"
+
+
+def bonds_are_let_go(state: State) -> Iterator[str]:
+    """No bond is held for what is over; a subcontractor's is held until its prime is settled."""
+    balances = state.ledger.balances
+    agreements = state.records["agreement"]
+    over = ("charged", "declined", "cancelled", "lapsed")
+    for one in agreements.values():
+        held = balances.get(f"held_bond:{one.id}", 0)
+        is_over = one.state in over and (not one.prime or agreements[one.prime].state in over)
+        if held and is_over:
+            yield f"a bond of {held} is still held for {one.id} ({one.state})"
+        if not is_over and one.state not in over and held != one.bond:
+            yield f"a bond of {held} is held for {one.id}, not {one.bond}"
+    for committed in state.records["commitment"].values():
+        held = balances.get(f"held_bond:{committed.id}", 0)
+        is_open = state.records["auction"][committed.commitment.auction].state == "open"
+        if held != (committed.bond if is_open and not committed.revealed else 0):
+            yield f"a bond of {held} is held for the commitment {committed.id}"
+
+
 def no_bid_after_the_close(state: State) -> Iterator[str]:
     """Every bid of an auction came before its close, by the moderator's sequence and by its time."""
     for placed in state.records["bid"].values():
@@ -186,6 +214,8 @@ INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     one_award_for_a_block,
     capacity_never_exceeded,
     charges_within_the_price,
+    charges_follow_delivery,
+    bonds_are_let_go,
     no_bid_after_the_close,
     states_of_the_lifecycle,
     ratings_by_parties_alone,

@@ -158,8 +158,8 @@ class AgreementCommands(AuctionCommands):
         agreement = draft.agreement(name)
         next_state(agreement.state, "replace")
         block = draft.block(agreement.block)
-        if block.state == "split":
-            raise NoAward(f"the block of {name} has been split and passed on: nobody can take it over whole")
+        if block.state != "sold":
+            raise NoAward(f"the block of {name} is {block.state}: nobody can take it over whole")
         why = "no runner-up is armed"
         for runner in agreement.runners_up:
             reason = self._why_unable(draft, agreement, runner, block)
@@ -179,13 +179,16 @@ class AgreementCommands(AuctionCommands):
         peak = draft.committed_peak(runner.provider, rest)
         if peak + rest.committed_bps > draft.party(runner.provider).capacity_bps:
             return "its capacity is taken"
-        if agreement.prime and not self._is_allowed_in_chain(draft, agreement.prime, runner.provider):
+        if not self._may_take_over(draft, agreement, runner.provider):
             return "it is in the chain already"
         try:
             replace_provider(agreement, runner, draft.at_ms, needed_bond)
         except BadValue as reason:
             return str(reason)
         return ""
+
+    def _may_take_over(self, draft: Draft, agreement: Agreement, provider: str) -> bool:
+        raise NotImplementedError  # stands in `subcontracts`
 
     def _is_allowed_in_chain(self, draft: Draft, prime: str, bidder: str) -> bool:
         raise NotImplementedError  # stands in `subcontracts`
@@ -203,6 +206,8 @@ class AgreementCommands(AuctionCommands):
         name = agreement.id
         needed_bond = self._bond_of_runner(draft, agreement, runner)
         decided = replace_provider(agreement, runner, draft.at_ms, needed_bond)
+        if decided.top_up_back:
+            draft.transfer(topped_up(name), bond(decided.top_up_of), decided.top_up_back)
         draft.transfer(held_bond(name), topped_up(name), decided.difference)
         if agreement.bond_of:
             draft.transfer(held_bond(name), bond(agreement.bond_of), decided.bond_left)
@@ -239,12 +244,22 @@ class AgreementCommands(AuctionCommands):
         return self._give_up(draft, agreement)
 
     def _give_up(self, draft: Draft, agreement: Agreement) -> Agreement:
+        self._check_returnable(draft, agreement)
         cancelled = msgspec.structs.replace(agreement, state=next_state(agreement.state, "cancel"), held=0)
         self._return_bond(draft, agreement)
+        for leg in agreement.legs:
+            draft.transfer(topped_up(agreement.id), bond(leg.topped_up_by), leg.topped_up)
         draft.transfer(held(agreement.id), self._payer_account(agreement), agreement.held)
         self._void_block(draft, agreement)
         draft.put("agreement", agreement.id, cancelled)
         return cancelled
+
+    @staticmethod
+    def _check_returnable(draft: Draft, agreement: Agreement) -> None:
+        """Only who still holds the whole block can give it back."""
+        block = draft.block(agreement.block)
+        if block.state != "sold" or block.holder != agreement.recipient:
+            raise WrongState(f"the block of {agreement.id} has been passed on, and cannot be given back")
 
     def _lapse(self, draft: Draft, agreement: Agreement) -> Agreement:
         """The payment was not authorised: the block is free again, and so is the bond."""

@@ -215,10 +215,18 @@ class AuctionCommands(Awarding):
             raise NotAllowed(f"{announcer} does not hold the block {block}")
         if known.state not in ("free", "sold"):
             raise WrongState(f"the block {block} is {known.state}: at most one award for a block")
+        self._check_paid_for(draft, block)
         if draft.at_ms >= known.starts_ms:
             raise WrongState("a block is sold before it starts")
         draft.put("block", block, msgspec.structs.replace(known, state="offered"))
         return known
+
+    @staticmethod
+    def _check_paid_for(draft: Draft, block: str) -> None:
+        """Nobody passes on what it was awarded and has not agreed to pay."""
+        for name in draft.state.agreements_about.get(block, ()):
+            if draft.agreement(name).state == "awarded":
+                raise WrongState(f"the block {block} was awarded under {name}, which is not agreed yet")
 
     def _bid(self, draft: Draft, auction: str, entry: BidEntry) -> PlacedBid:
         record = draft.auction(auction)

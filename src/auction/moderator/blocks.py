@@ -64,6 +64,7 @@ class BlockCommands(RatingCommands):
         def decide(draft: Draft) -> tuple[Block, Block]:
             whole = draft.block(name)
             self._check_holder(whole, holder)
+            self._check_paid_for(draft, name)
             first, rest = split(whole, (f"{name}.1", f"{name}.2"), draft.at_ms)
             draft.put("block", name, msgspec.structs.replace(whole, state="split"))
             draft.add("block", first.id, first)
@@ -80,6 +81,7 @@ class BlockCommands(RatingCommands):
         def decide(draft: Draft) -> Block:
             sold = draft.block(block)
             self._check_holder(sold, seller)
+            self._check_paid_for(draft, block)
             self._check_organisation(draft, buyer)
             check_amount(price, "price")
             if buyer in (seller, sold.provider):

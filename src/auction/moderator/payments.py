@@ -61,6 +61,7 @@ class PaymentCommands(SubcontractCommands):
         def ask(draft: Draft) -> PaymentRequest:
             asked = draft.agreement(agreement)
             next_state(asked.state, "cancel")
+            self._check_returnable(draft, asked)
             return _request(asked, "void", 0)
 
         return self._pay(agreement, "void", ask, key)

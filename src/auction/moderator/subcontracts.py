@@ -8,7 +8,7 @@ from auction.agreement import Agreement
 from auction.block import Block
 from auction.errors import Cycle, NotAllowed, WrongState
 from auction.ledger import bond, funds, held_bond
-from auction.moderator.records import Auction
+from auction.moderator.records import Auction, PlacedBid
 from auction.moderator.spot import SpotCommands
 from auction.moderator.state import Draft
 from auction.party import are_linked
@@ -65,6 +65,24 @@ class SubcontractCommands(SpotCommands):
             return False
         return True
 
+    def _may_take_over(self, draft: Draft, agreement: Agreement, provider: str) -> bool:
+        """Whether the provider stands neither above this agreement nor below it."""
+        if agreement.prime and not self._is_allowed_in_chain(draft, agreement.prime, provider):
+            return False
+        return not self._stands_below(draft, agreement.id, provider)
+
+    def _stands_below(self, draft: Draft, name: str, provider: str) -> bool:
+        return any(
+            provider == one.provider or self._stands_below(draft, one.id, provider)
+            for one in self._subcontracts(draft, name)
+        )
+
+    def _why_excluded(self, draft: Draft, record: Auction, placed: PlacedBid) -> str:
+        """Who has come into the chain since it bid, as who took the prime over, cannot win any more."""
+        if record.prime and not self._is_allowed_in_chain(draft, record.prime, placed.bid.bidder):
+            return "chain"
+        return super()._why_excluded(draft, record, placed)
+
     def _settle(self, draft: Draft, agreement: Agreement, state: str) -> Agreement:
         """A chain is settled from the bottom: what subcontractors' bonds make good is known before the prime's bond is
         let go, and a subcontractor's bond is held until its prime is settled."""
@@ -86,6 +104,14 @@ class SubcontractCommands(SpotCommands):
                 raise WrongState(f"{one.id} under it is {one.state}: a chain is settled from the bottom")
 
     def _return_bond(self, draft: Draft, agreement: Agreement) -> None:
-        if agreement.prime and agreement.state != "agreed":
-            return  # it goes back, or makes good, when the prime is settled
+        """A subcontractor's bond goes back, or makes good, when the prime is settled; at once where that is over."""
+        if agreement.prime and agreement.state != "agreed" and draft.agreement(agreement.prime).state not in _OVER:
+            return
         super()._return_bond(draft, agreement)
+
+    def _give_up(self, draft: Draft, agreement: Agreement) -> Agreement:
+        cancelled = super()._give_up(draft, agreement)
+        for one in self._subcontracts(draft, agreement.id):
+            if one.state in _OVER:
+                super()._return_bond(draft, one)
+        return cancelled
