@@ -1,0 +1,14 @@
+"""`kill -9` in the middle of commands: nothing that was acknowledged is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from killing import kill_and_compare
+
+
+@pytest.mark.timeout(600)
+def test_two_hundred_kills_lose_no_acknowledged_command_on_sqlite(tmp_path: Path) -> None:
+    acknowledged = kill_and_compare(lambda kill: f"sqlite:///{tmp_path / f'market-{kill}.db'}", 200)
+    assert acknowledged > 400

@@ -1,0 +1,111 @@
+"""The store on a real PostgreSQL server that the tests start themselves."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sql
+from killing import kill_and_compare
+from markets import awarded, counted_bytes, market
+from postgres import running_server, server_programs
+
+from auction.errors import Unknown
+from auction.invariants import verify
+from auction.moderator import Moderator
+from auction.store import SqlStore
+
+PROGRAMS = server_programs()
+if PROGRAMS is None and not os.environ.get("CI"):  # in CI it must be there
+    pytest.skip("no PostgreSQL server is installed (Debian: postgresql)", allow_module_level=True)
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    assert PROGRAMS is not None, "no PostgreSQL server is installed (Debian: postgresql)"
+    with running_server(PROGRAMS) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh(server: str) -> Callable[..., str]:
+    """Makes an empty database of its own and returns its URL."""
+
+    def make(*_: object) -> str:
+        name = f"market_{next(numbers)}"
+        engine = sql.create_engine(server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        engine.dispose()
+        return server.replace("/postgres?", f"/{name}?")
+
+    return make
+
+
+def test_a_market_is_the_same_after_loading_and_verifies(fresh: Callable[..., str]) -> None:
+    store = SqlStore(fresh())
+    moderator, clock = market(store)
+    name = awarded(moderator, clock)
+    moderator.agree(name, key="agree")
+    with pytest.raises(Unknown):
+        moderator.deposit("nobody", 1, "EUR")
+    again = Moderator(store, clock=clock, random_bytes=counted_bytes())
+    assert again.state.records == moderator.state.records
+    assert again.agree(name, key="agree") == moderator.agreement(name)
+    assert verify(store) == []
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE auction_posting SET amount = amount + 1 WHERE account = 'outside'")
+    assert verify(store) != []
+    store.close()
+
+
+def test_the_host_hands_in_its_engine_and_schema(fresh: Callable[..., str]) -> None:
+    engine = sql.create_engine(fresh())
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA control_plane")
+    store = SqlStore(engine, schema="control_plane")
+    moderator, clock = market(store)
+    awarded(moderator, clock)
+    assert verify(store) == []
+    assert sql.inspect(engine).has_table("auction_journal", schema="control_plane")
+    assert not sql.inspect(engine).has_table("auction_journal")
+    engine.dispose()
+
+
+def test_eight_clients_share_commits(fresh: Callable[..., str]) -> None:
+    store = SqlStore(fresh())
+    moderator, _ = market(store)
+
+    def pay_in(client: int) -> None:
+        for number in range(50):
+            moderator.deposit("rita", 1, "EUR", key=f"{client}-{number}")
+
+    threads = [threading.Thread(target=pay_in, args=(client,)) for client in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert moderator.balance("rita") == 1_000_400
+    assert verify(store) == []
+    store.close()
+
+
+def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(fresh: Callable[..., str]) -> None:
+    url = fresh()
+    first, clock = market(SqlStore(url))
+    second = Moderator(SqlStore(url), clock=clock, random_bytes=counted_bytes())
+    for number in range(20):
+        (first if number % 2 else second).deposit("rita", 1, "EUR", key=f"d{number}")
+    store = SqlStore(url)
+    assert Moderator(store, clock=clock).balance("rita") == 1_000_020
+    assert verify(store) == []
+
+
+@pytest.mark.timeout(600)
+def test_thirty_kills_lose_no_acknowledged_command(fresh: Callable[..., str]) -> None:
+    assert kill_and_compare(fresh, 30) > 60
