@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml scripts/system-packages
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed setup.py $(NATIVE)
-	$(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan]'
+	$(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan,cards,postgres,packages]'
 	@touch $@
 
 debug: $(VENV)/installed ## the native modules with bounds checks on everywhere
