@@ -175,10 +175,14 @@ def run(told: argparse.Namespace) -> int:
     if told.json and config.write == "-":
         raise UsageError("--json and -w - both want standard output: write to a file")
 
+    from streamcore.disperse.local import launch
+
+    launched = [launch() for _ in range(config.workers)]  # they load beside us
+
     from streamcore.pipeline import Pipeline
     from streamcore.progress import following
 
-    pipeline = Pipeline(config)
+    pipeline = Pipeline(config, launched)
     interrupts = 0
 
     def interrupt(_signal: int, _frame: Any) -> None:

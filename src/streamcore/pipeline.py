@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,6 +20,7 @@ from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher
+from streamcore.disperse.local import Launched
 from streamcore.disperse.roster import Terms
 from streamcore.feeder import Feeder, Gate
 from streamcore.packets import Arena, Outgoing, Result
@@ -33,12 +34,14 @@ class Pipeline:
 
     Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError when no worker
     is left. What was
-    delivered before an error is whole in the output. `drain` and `stop` may be called from any thread or a signal
+    delivered before an error is whole in the output. launched: workers that disperse.local.launch() started
+    beforehand. `drain` and `stop` may be called from any thread or a signal
     handler.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, launched: Sequence[Launched] = ()) -> None:
         self.config = config
+        self._launched = launched
         self.counters = Counters()
         self._chain = Chain(config.service)
         self._filter: Any = None
@@ -77,7 +80,7 @@ class Pipeline:
         begin_s = time.monotonic()
         with ExitStack() as stack:
             arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
-            dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters)
+            dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched)
             stack.callback(dispatcher.close)
             dispatcher.start()  # first: the workers get ready while the capture is opened
             source = self._source = CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)

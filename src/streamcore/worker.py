@@ -7,7 +7,6 @@ the dispatcher's own machine; remote_worker.py has the one that joins over the n
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -101,15 +100,14 @@ class LocalWorker:
     given.
     """
 
-    def __init__(self, setup: dict[str, Any]) -> None:
+    def __init__(self, setup: dict[str, Any], descriptors: list[int]) -> None:
         self.slot = int(setup["slot"])
         self.incarnation = int(setup["incarnation"])
-        fd, *capacities = setup["arena"]
-        self.arena = Arena(*capacities, fd=fd)
+        capacities = setup["arenas"]
+        self.arena = Arena(*capacities[0], fd=descriptors[0])
         self.regions: Arena | None = None
-        if setup["regions"]:
-            fd, *capacities = setup["regions"]
-            self.regions = Arena(*capacities, fd=fd, writable=True)
+        if len(capacities) > 1:
+            self.regions = Arena(*capacities[1], fd=descriptors[1], writable=True)
         self.context = zmq.Context()
         self.push = self.context.socket(zmq.PUSH)
         self.push.connect(local.endpoint(setup["token"]))
@@ -176,13 +174,10 @@ def watch(seal_path: str | None, arena: Arena) -> None:
 
 
 def main() -> None:
-    line = bytearray()
-    while not line.endswith(b"\n"):  # byte by byte: nothing may be left in a buffer
-        byte = os.read(0, 1)
-        if not byte:
-            sys.exit(1)
-        line += byte
-    setup = json.loads(line)
-    worker = LocalWorker(setup)
+    try:
+        setup, descriptors = local.receive_setup()
+    except EOFError:
+        return
+    worker = LocalWorker(setup, descriptors)
     threading.Thread(target=watch, args=(setup["seal_path"], worker.arena), daemon=True).start()
     sys.exit(worker.run(setup["services"]))

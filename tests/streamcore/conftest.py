@@ -98,9 +98,10 @@ def ours():
                     left.add(f"process {entry.name} {(entry / 'cmdline').read_bytes()!r}")
             except OSError:
                 continue
-    for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())):
-        left |= {str(path) for path in folder.glob("*streamcore*") if path.is_socket() or folder.name == "shm"}
-    return left
+    shared = {
+        str(path) for path in Path("/dev/shm").glob("*streamcore*") if not path.name.startswith("streamcore-bench")
+    }
+    return left | shared | {str(path) for path in Path(tempfile.gettempdir()).glob("*streamcore*") if path.is_socket()}
 
 
 @pytest.fixture

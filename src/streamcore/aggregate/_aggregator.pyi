@@ -9,6 +9,7 @@ ORDERS: tuple[str, ...]
 
 class Aggregator:
     order: str
+    resized_bytes: int
     def __init__(
         self,
         order: str,

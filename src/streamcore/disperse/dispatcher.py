@@ -12,7 +12,7 @@ import collections
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import zmq
 
 from streamcore.counters import Counters
-from streamcore.disperse import envelope, inline
+from streamcore.disperse import envelope, inline, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError, read_result
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster, Slot, Terms
@@ -51,16 +51,19 @@ class Attempt:
 
 
 class Dispatcher:
-    """`submit` and `finish` are for the feeding thread, everything else for the one that takes results."""
+    """`submit` and `finish` are for the feeding thread, everything else for the one that takes results.
 
-    def __init__(self, terms: Terms, arena: Arena, counters: Counters) -> None:
+    launched: workers that were started beforehand; the dispatcher ends them too.
+    """
+
+    def __init__(self, terms: Terms, arena: Arena, counters: Counters, launched: Sequence[local.Launched] = ()) -> None:
         self._terms = terms
         self._arena = arena
         self._counters = counters
         self._allowed = 0
         for change in terms.changes:
             self._allowed |= FLAGS_OF_CHANGE[change]
-        self._roster = Roster(terms, arena, counters)
+        self._roster = Roster(terms, arena, counters, list(launched))
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._roster.poller.register(self._wake, zmq.POLLIN)
         self._inbox: collections.deque[Segment] = collections.deque()  # bounded by the pipeline's gate
@@ -181,7 +184,7 @@ class Dispatcher:
         return min(able, key=lambda peer: peer.bytes_out, default=None)
 
     def _lend(self, peer: Peer, batch: list[Attempt]) -> int:
-        """Send the first so many segments of batch as there is room for; 0 where the peer's socket takes nothing now."""
+        """Send as many segments of batch as there is room for: how many; 0 where its socket takes nothing now."""
         assert peer.push is not None
         rooms_before = dict(peer.rooms)
         leases, works = [], []

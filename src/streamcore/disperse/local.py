@@ -1,7 +1,8 @@
-"""Workers on this machine: a process each, started afresh (never forked), with the arenas inherited as descriptors.
+"""Workers on this machine: a process each, started afresh (never forked).
 
-A worker's standard input is its lifeline: its set-up comes through it, and when it ends, the worker knows that we are
-gone.
+A worker's standard input is a socket, and its lifeline: its set-up comes through it, with the arenas' descriptors, and
+when it ends, the worker knows that we are gone. Nothing heavy is imported here, so that workers can be launched before
+the rest of the program is loaded, and load beside it.
 """
 
 from __future__ import annotations
@@ -9,66 +10,85 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streamcore.disperse.peer import Peer
-from streamcore.packets import Arena
+if TYPE_CHECKING:
+    from streamcore.disperse.peer import Peer
+    from streamcore.packets import Arena
 
 COMMAND = "from streamcore.worker import main; main()"
+SETUP_BYTES_MAX = 1 << 20
+ARENAS_MAX = 2
+
+
+class Launched(NamedTuple):
+    """A worker process that waits for its set-up."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: socket.socket
+
+
+def launch() -> Launched:
+    """Start a worker process; `start` gives it work, closing the lifeline ends it."""
+    ours, theirs = socket.socketpair()
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads only slow numpy's start
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND],
+            stdin=theirs.fileno(),
+            stdout=2,  # what a service prints must not get into a capture on standard output
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
+    return Launched(process, ours)
+
+
+def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, setup: dict[str, Any]) -> None:
+    """Give a launched process its set-up, and the peer the process. regions: None where its services change nothing."""
+    peer.process, peer.lifeline = launched
+    peer.regions = regions
+    peer.pidfd = os.pidfd_open(peer.process.pid)
+    arenas = [arena] if regions is None else [arena, regions]
+    setup = setup | {
+        "slot": peer.slot,
+        "incarnation": peer.incarnation,
+        "arenas": [[each.chunk_count, each.data_bytes_max, each.rows_max] for each in arenas],
+    }
+    arena_fd = arena.readonly_fd()
+    try:
+        with contextlib.suppress(ConnectionError):  # killed before it could read: its pidfd tells
+            descriptors = [arena_fd] if regions is None else [arena_fd, regions.fd]
+            line = json.dumps(setup).encode() + b"\n"
+            socket.send_fds(peer.lifeline, [line[:1]], descriptors)
+            peer.lifeline.sendall(line[1:])
+    finally:
+        os.close(arena_fd)
+
+
+def receive_setup() -> tuple[dict[str, Any], list[int]]:
+    """In the worker: its set-up, and the descriptors of the arenas. Raises EOFError when the starter is gone."""
+    lifeline = socket.socket(fileno=os.dup(0))
+    with lifeline:
+        line, descriptors, _, _ = socket.recv_fds(lifeline, 1, ARENAS_MAX)
+        while not line.endswith(b"\n"):
+            piece = lifeline.recv(SETUP_BYTES_MAX)
+            if not piece or len(line) > SETUP_BYTES_MAX:
+                raise EOFError
+            line += piece
+    return json.loads(line), list(descriptors)
+
+
+def stop(process: subprocess.Popen[bytes], lifeline: socket.socket | None) -> None:
+    """End a process for certain, and reap it."""
+    process.kill()
+    if lifeline is not None:
+        lifeline.close()
+    process.wait()
 
 
 def endpoint(token: str, incarnation: int | None = None) -> str:
     """The abstract address (it leaves no file) of our result socket, or of a worker's work socket."""
     return f"ipc://@streamcore-{token}" + ("" if incarnation is None else f"-{incarnation:016x}")
-
-
-def start(peer: Peer, arena: Arena, region_count: int, region_bytes: int, setup: dict[str, Any]) -> None:
-    """Start the peer's process. region_count 0: its services change nothing, it gets no arena of its own."""
-    arena_fd = arena.readonly_fd()
-    descriptors = [arena_fd]
-    if region_count:
-        peer.regions = Arena(region_count, region_bytes, 1, shared=True)
-        descriptors.append(peer.regions.fd)
-    setup = setup | {
-        "slot": peer.slot,
-        "incarnation": peer.incarnation,
-        "arena": [arena_fd, arena.chunk_count, arena.data_bytes_max, arena.rows_max],
-        "regions": [peer.regions.fd, region_count, region_bytes, 1] if peer.regions is not None else None,
-    }
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }  # numpy's own threads only slow its start
-    try:
-        peer.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND],
-            stdin=subprocess.PIPE,
-            stdout=2,  # what a service prints must not get into a capture on standard output
-            pass_fds=descriptors,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )
-    finally:
-        os.close(arena_fd)
-    assert peer.process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # killed before it could read: its pidfd tells
-        peer.process.stdin.write(json.dumps(setup).encode() + b"\n")
-        peer.process.stdin.flush()
-    peer.pidfd = os.pidfd_open(peer.process.pid)
-
-
-def stop(peer: Peer) -> None:
-    """End the process for certain, and reap it."""
-    process = peer.process
-    if process is None:
-        return
-    process.kill()
-    if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-    process.wait()
-    if peer.pidfd >= 0:
-        os.close(peer.pidfd)
-        peer.pidfd = -1

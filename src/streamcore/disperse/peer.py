@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+import socket
 import subprocess
 import weakref
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Peer:
     tally: Tally
     incarnation: int = field(default_factory=lambda: secrets.randbits(64))
     process: subprocess.Popen[bytes] | None = None  # None: it runs elsewhere
+    lifeline: socket.socket | None = None
     pidfd: int = -1
     regions: Arena | None = None
     push: zmq.Socket[bytes] | None = None

@@ -4,13 +4,13 @@ is the dispatcher's.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from streamcore.counters import Counters
 from streamcore.disperse import envelope, local
@@ -53,8 +53,9 @@ class Slot:
 class Roster:
     """See the file's head. One thread uses it, except `slots`, which anyone may read."""
 
-    def __init__(self, terms: Terms, arena: Arena, counters: Counters) -> None:
+    def __init__(self, terms: Terms, arena: Arena, counters: Counters, launched: list[local.Launched]) -> None:
         self._terms = terms
+        self._launched = launched  # workers that were started beforehand
         self._arena = arena
         self._counters = counters
         self._token = secrets.token_hex(12)
@@ -93,11 +94,12 @@ class Roster:
         """Start a worker on this machine."""
         terms = self._terms
         peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
-        regions = (
-            2 * self._arena.chunk_count + 2 if terms.changes else 0
-        )  # a batch takes one, with attempts that failed another
+        regions = None
+        if terms.changes:  # a batch takes one region, with attempts that failed another
+            regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
         setup = {"token": self._token, "services": terms.services, "seal_path": terms.seal_path}
-        local.start(peer, self._arena, regions, region_bytes(self._arena), setup)
+        launched = self._launched.pop() if self._launched else local.launch()
+        local.start(peer, launched, self._arena, regions, setup)
         slot.peer = peer
         self.poller.register(peer.pidfd, zmq.POLLIN)
         self._counters.bump("workers.started")
@@ -145,6 +147,8 @@ class Roster:
                     self._dismiss(slot.peer)
                 self._close(slot.peer)
                 slot.peer = None
+        for process, lifeline in self._launched:
+            local.stop(process, lifeline)
         if self.listener is not None:
             self.listener.close()
         self.results.close(linger=0)
@@ -161,7 +165,10 @@ class Roster:
             peer.push.close(linger=1000 if peer.dismissed else 0)
         if peer.pidfd >= 0:
             self.poller.unregister(peer.pidfd)
-        local.stop(peer)
+            os.close(peer.pidfd)
+            peer.pidfd = -1
+        if peer.process is not None:
+            local.stop(peer.process, peer.lifeline)
 
     # Workers elsewhere.
 
@@ -208,6 +215,8 @@ class Roster:
 
     def gone(self, peer: Peer) -> bool:
         """Whether the monitor of a worker elsewhere says that its connection ended."""
+        from zmq.utils.monitor import recv_monitor_message  # only here: it loads asyncio
+
         while peer.monitor is not None and peer.monitor.poll(0):
             if recv_monitor_message(peer.monitor)["event"] == zmq.EVENT_DISCONNECTED:
                 return True
