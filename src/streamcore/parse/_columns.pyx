@@ -91,6 +91,8 @@ cdef class ColumnParser:
         """Every group asked for. Some 15 to 25 ns a packet (bench_parse.py)."""
         cdef Headers h
         cdef FlowKey key
+        cdef uint64_t first, second
+        cdef bint swapped
         cdef Py_ssize_t row
         cdef const uint8_t *p
         cdef uint32_t size
@@ -101,7 +103,9 @@ cdef class ColumnParser:
             link_type = control.link_type[c.interface[row]]
             prefetch(p + PREFETCH_BYTES)
             parse_headers(p, size, link_type, &h)
-            if groups & GROUP_FLOW or (groups & GROUP_HEADERS and h.outer.flags & FLAG_FRAGMENT):
+            if groups & GROUP_FLOW and link_type == ETHERNET and ordinary4(p, size, &first, &second, &swapped):
+                c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
+            elif groups & GROUP_FLOW or (groups & GROUP_HEADERS and h.outer.flags & FLAG_FRAGMENT):
                 self.fragments.key(p, link_type, c.timestamp_ns[row], &h, &key)  # says which fragments are orphans, too
                 if groups & GROUP_FLOW:
                     c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)

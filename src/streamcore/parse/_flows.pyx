@@ -82,8 +82,8 @@ cdef struct Entry:
     uint32_t record          # + 1; 0: free
 
 cdef struct Record:
-    # A cache line that every packet of the flow touches, and one that the first packet does.
-    uint64_t first           # narrow: the key. wide: WIDE and hashes of the key, which stands below
+    # One cache line, which every packet of the flow touches.
+    uint64_t first           # narrow: the key. wide: WIDE and hashes of the key, which stands in Origin
     uint64_t second
     uint64_t[2] packets      # from the key's lower endpoint to the higher one, and back
     uint64_t[2] byte_counts
@@ -93,10 +93,17 @@ cdef struct Record:
     uint8_t from_high        # the first packet came from the higher endpoint
     uint8_t ended
     uint8_t unused
+
+cdef struct Origin:
+    # Apart from Record, or it would be fetched with it: what the first packet leaves.
     int64_t first_ns
     FlowKey key              # 48 bytes
     uint32_t hash            # the lower half
-    uint32_t unused_too
+    uint32_t unused
+
+cdef struct Gone:
+    Record record
+    Origin origin
 
 cdef packed struct FlowRow:
     uint32_t id
@@ -150,13 +157,14 @@ cdef class FlowTable:
     cdef Fragments fragments
     cdef Entry *index
     cdef Record *records
+    cdef Origin *origins     # of each record
     cdef uint32_t mask       # entries of the index - 1: at least twice the records there is room for
     cdef readonly uint32_t count
     cdef uint32_t room       # records
     cdef uint32_t flows_max
     cdef int64_t idle_ns
     cdef uint32_t next_id
-    cdef Record *gone        # flows that `ended` has not handed out yet
+    cdef Gone *gone          # flows that `ended` has not handed out yet
     cdef Py_ssize_t gone_count
     cdef Py_ssize_t gone_room
     cdef readonly uint64_t evicted
@@ -176,6 +184,7 @@ cdef class FlowTable:
     def __dealloc__(self):
         free(self.index)
         free(self.records)
+        free(self.origins)
         free(self.gone)
 
     def find(self, PacketBatch batch not None):
@@ -199,28 +208,27 @@ cdef class FlowTable:
         `source` is who sent the first packet; packets and bytes (on the wire) count its direction, _back the other. Without IP, the
         addresses are MAC addresses in the first 6 bytes, or nothing.
         """
-        return np.sort(self.rows(self.records, self.count), order="id")
+        cdef cnp.ndarray table = empty_rows(self.count)
+        cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            write_row(self.records + i, self.origins + i, into + i)
+        return np.sort(table, order="id")
 
     def ended(self):
         """Structured array (FLOW_DTYPE): the flows that left the table since the last call; `ended` says why (ENDED)."""
-        rows = self.rows(self.gone, self.gone_count)
-        self.gone_count = 0
-        return rows
-
-    cdef cnp.ndarray rows(self, const Record *records, Py_ssize_t count):
-        cdef cnp.ndarray table = np.zeros(count, FLOW_DTYPE)
-        assert FLOW_DTYPE.itemsize == sizeof(FlowRow)
+        cdef cnp.ndarray table = empty_rows(self.gone_count)
         cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
         cdef Py_ssize_t i
-        for i in range(count):
-            write_row(records + i, into + i)
+        for i in range(self.gone_count):
+            write_row(&self.gone[i].record, &self.gone[i].origin, into + i)
+        self.gone_count = 0
         return table
 
     cdef void find_block(self, Columns *c, const Control *control, Py_ssize_t start, Py_ssize_t count, Block *block,
                          uint32_t *ids) noexcept nogil:
         """Rows start..start+count; count <= BLOCK."""
         cdef Py_ssize_t i
-        cdef Record *record
         for i in range(count):
             self.take_key(c, control, start + i, block, i)
             prefetch(self.index + (block.hash[i] & self.mask))
@@ -234,9 +242,8 @@ cdef class FlowTable:
                 block.record[i] = self.found_or_new(block, i, c.timestamp_ns[start + i])
                 if self.failed:
                     return
-            record = self.records + block.record[i]
-            self.add(record, c.timestamp_ns[start + i], c.wire_length[start + i], block.swapped[i], block.tcp_flags[i])
-            ids[start + i] = record.id
+            self.add(block.record[i], c.timestamp_ns[start + i], c.wire_length[start + i], block.swapped[i], block.tcp_flags[i])
+            ids[start + i] = self.records[block.record[i]].id
 
     cdef inline void take_key(self, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
         cdef const uint8_t *p = c.data + c.offset[row]
@@ -292,12 +299,13 @@ cdef class FlowTable:
         """Whether a record is that of packet i's flow."""
         cdef const Record *r = self.records + record
         return r.first == block.first[i] and r.second == block.second[i] and (
-            not r.first & WIDE or same(&r.key, &block.key[i]))
+            not r.first & WIDE or same(&self.origins[record].key, &block.key[i]))
 
     cdef uint32_t found_or_new(self, const Block *block, Py_ssize_t i, int64_t time_ns) noexcept nogil:
         """The record of packet i's flow; a new flow gets one, which may push another flow out."""
         cdef uint32_t at = <uint32_t> block.hash[i] & self.mask, tag = <uint32_t> (block.hash[i] >> 32), record
         cdef Record *r
+        cdef Origin *origin
         while self.index[at].record:
             if self.index[at].tag == tag and self.holds(self.index[at].record - 1, block, i):
                 return self.index[at].record - 1
@@ -316,38 +324,43 @@ cdef class FlowTable:
         self.index[at].tag = tag
         self.index[at].record = record + 1
         r = self.records + record
+        origin = self.origins + record
         memset(r, 0, sizeof(Record))
+        memset(origin, 0, sizeof(Origin))
         r.first = block.first[i]
         r.second = block.second[i]
-        r.hash = <uint32_t> block.hash[i]
+        origin.hash = <uint32_t> block.hash[i]
         if r.first & WIDE:
-            r.key = block.key[i]
+            origin.key = block.key[i]
         else:
-            widen(r.first, r.second, &r.key)
-        self.begin(r, block.swapped[i], time_ns)
+            widen(r.first, r.second, &origin.key)
+        self.begin(record, block.swapped[i], time_ns)
         return record
 
-    cdef inline void begin(self, Record *record, uint8_t from_high, int64_t time_ns) noexcept nogil:
+    cdef inline void begin(self, uint32_t number, uint8_t from_high, int64_t time_ns) noexcept nogil:
         """A flow's sums from nothing."""
+        cdef Record *record = self.records + number
         record.packets[0] = record.packets[1] = record.byte_counts[0] = record.byte_counts[1] = 0
-        record.first_ns = record.last_ns = time_ns
+        self.origins[number].first_ns = record.last_ns = time_ns
         record.id = self.next_id
         record.tcp_flags = 0
         record.from_high = from_high
         self.next_id += 1
 
-    cdef inline void add(self, Record *record, int64_t time_ns, uint32_t wire_length, uint8_t from_high, uint8_t tcp_flags) noexcept nogil:
+    cdef inline void add(self, uint32_t number, int64_t time_ns, uint32_t wire_length, uint8_t from_high,
+                         uint8_t tcp_flags) noexcept nogil:
         """One packet more."""
+        cdef Record *record = self.records + number
         if self.idle_ns and time_ns > record.last_ns and <uint64_t> time_ns - <uint64_t> record.last_ns > <uint64_t> self.idle_ns:
-            self.retire(record, ENDED_IDLE)
-            self.begin(record, from_high, time_ns)
+            self.retire(number, ENDED_IDLE)
+            self.begin(number, from_high, time_ns)
         record.packets[from_high] += 1
         record.byte_counts[from_high] += wire_length
         record.tcp_flags |= tcp_flags
         if time_ns > record.last_ns:
             record.last_ns = time_ns
-        elif time_ns < record.last_ns and time_ns < record.first_ns:
-            record.first_ns = time_ns
+        elif time_ns < record.last_ns and time_ns < self.origins[number].first_ns:
+            self.origins[number].first_ns = time_ns
 
     cdef uint32_t evict(self, uint32_t hash) noexcept nogil:
         """Take the flow that was idle for the longest among the NEIGHBOURS after `hash` out of the table; returns its record."""
@@ -362,7 +375,7 @@ cdef class FlowTable:
             at = (at + 1) & self.mask
             seen += 1
         cdef uint32_t record = self.index[victim].record - 1
-        self.retire(self.records + record, ENDED_EVICTED)
+        self.retire(record, ENDED_EVICTED)
         self.evicted += 1
         self.remove(victim)
         return record
@@ -374,25 +387,26 @@ cdef class FlowTable:
             at = (at + 1) & self.mask
             if self.index[at].record == 0:
                 break
-            if ((at - self.records[self.index[at].record - 1].hash) & self.mask) >= ((at - hole) & self.mask):
+            if ((at - self.origins[self.index[at].record - 1].hash) & self.mask) >= ((at - hole) & self.mask):
                 self.index[hole] = self.index[at]
                 hole = at
         self.index[hole].record = 0
 
-    cdef void retire(self, const Record *record, uint8_t why) noexcept nogil:
+    cdef void retire(self, uint32_t record, uint8_t why) noexcept nogil:
         """Keep a flow that leaves the table for `ended`."""
         cdef Py_ssize_t room = self.gone_room
-        cdef Record *grown
+        cdef Gone *grown
         if self.gone_count == room:
             room = room * 2 if room else 1024
-            grown = <Record *> realloc(self.gone, room * sizeof(Record))
+            grown = <Gone *> realloc(self.gone, room * sizeof(Gone))
             if grown == NULL:
                 self.failed = True
                 return
             self.gone = grown
             self.gone_room = room
-        self.gone[self.gone_count] = record[0]
-        self.gone[self.gone_count].ended = why
+        self.gone[self.gone_count].record = self.records[record]
+        self.gone[self.gone_count].record.ended = why
+        self.gone[self.gone_count].origin = self.origins[record]
         self.gone_count += 1
 
     cdef int grow(self) noexcept nogil:
@@ -401,24 +415,29 @@ cdef class FlowTable:
         cdef uint32_t entries = 2
         cdef uint32_t i, at
         cdef Record *records = <Record *> sc_table(room * sizeof(Record))
+        cdef Origin *origins = <Origin *> sc_table(room * sizeof(Origin))
         cdef Entry *index
         cdef Entry *old = self.index
-        if records == NULL:
-            return -1
-        if self.records != NULL:
-            memcpy(records, self.records, self.count * sizeof(Record))
-            free(self.records)
-        self.records = records
         while entries < 2 * room:
             entries *= 2
         index = <Entry *> sc_table(entries * sizeof(Entry))
-        if index == NULL:
+        if records == NULL or origins == NULL or index == NULL:
+            free(records)
+            free(origins)
+            free(index)
             return -1
         memset(index, 0, entries * sizeof(Entry))
         if old != NULL:
+            memcpy(records, self.records, self.count * sizeof(Record))
+            memcpy(origins, self.origins, self.count * sizeof(Origin))
+            free(self.records)
+            free(self.origins)
+        self.records = records
+        self.origins = origins
+        if old != NULL:
             for i in range(self.mask + 1):
                 if old[i].record:
-                    at = records[old[i].record - 1].hash & (entries - 1)
+                    at = origins[old[i].record - 1].hash & (entries - 1)
                     while index[at].record:
                         at = (at + 1) & (entries - 1)
                     index[at] = old[i]
@@ -450,9 +469,14 @@ cdef void widen(uint64_t first, uint64_t second, FlowKey *key) noexcept nogil:
         key.vlan = tag & 0xFFF
 
 
-cdef void write_row(const Record *record, FlowRow *row) noexcept nogil:
-    """A record as its flow's first packet saw it."""
-    cdef const FlowKey *key = &record.key
+cdef cnp.ndarray empty_rows(Py_ssize_t count):
+    assert FLOW_DTYPE.itemsize == sizeof(FlowRow)
+    return np.zeros(count, FLOW_DTYPE)
+
+
+cdef void write_row(const Record *record, const Origin *origin, FlowRow *row) noexcept nogil:
+    """A flow as its first packet saw it."""
+    cdef const FlowKey *key = &origin.key
     cdef const uint64_t *source = &key.high[0] if record.from_high else &key.low[0]
     cdef const uint64_t *target = &key.low[0] if record.from_high else &key.high[0]
     cdef uint8_t way = record.from_high
@@ -484,5 +508,5 @@ cdef void write_row(const Record *record, FlowRow *row) noexcept nogil:
     row.packets_back = record.packets[1 - way]
     row.bytes = record.byte_counts[way]
     row.bytes_back = record.byte_counts[1 - way]
-    row.first_ns = record.first_ns
+    row.first_ns = origin.first_ns
     row.last_ns = record.last_ns
