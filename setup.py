@@ -42,7 +42,6 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "cdivision": not DEBUG,
     "overflowcheck": False,
-    "nonecheck": DEBUG,
     "embedsignature": True,
     "freethreading_compatible": False,
 }

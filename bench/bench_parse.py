@@ -90,9 +90,12 @@ WORKS: dict[str, Callable[[], Work]] = {
 
 @pytest.mark.parametrize("name", WORKS)
 def test_stage(benchmark: Any, per_packet: Callable[[int], None], batches: list[PacketBatch], name: str) -> None:
-    work = WORKS[name]()
+    works = [WORKS[name]()]
 
     def every() -> None:
+        if len(batches) > 1:  # a flow table that saw the capture before would meet times that run backwards
+            works[0] = WORKS[name]()
+        work = works[0]
         for batch in batches:
             work(batch)
 

@@ -1,11 +1,15 @@
 """The parser beside its slow twin: by hand, cut everywhere, and mutated; every group of columns, alone and together."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS
+from streamcore.parse._flows import FlowTable
+from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
 from tests.streamcore.batches import make_batch
 from tests.streamcore.parse import twin
@@ -166,3 +170,29 @@ def test_no_byte_beyond_the_capture_matters():
 def test_ip6_is_an_ip6_of_its_own():
     batch = parsed([(ETHERNET, ethernet(0x86DD, ip6(6, tcp(5, 6))))])
     assert (batch.source_port[0], batch.target_port[0], batch.l4_offset[0]) == (5, 6, 54)
+
+
+def test_no_byte_beyond_the_capture_is_read():
+    """Packets that end where a page begins that may not be read: one byte too many and the process dies."""
+    page, library = 4096, ctypes.CDLL(None, use_errno=True)
+    batch = make_batch([bytes(8 * page)])
+    chunk = batch.chunk
+    edge = -(-chunk.data.ctypes.data // page) * page + 4 * page  # whole pages, well inside the chunk
+    at = edge - chunk.data.ctypes.data
+    parser, flows, chosen = Parser(seed=1), FlowTable(1000), Filter("tcp port 80 or ip6 protochain 17 or vlan")
+    assert library.mprotect(ctypes.c_void_p(edge), page, 0) == 0
+    try:
+        for link, packet in SAMPLES.values():
+            chunk.arena.set_link_type(0, link)
+            for size in range(min(len(packet), 400) + 1):
+                chunk.data[at - size : at] = np.frombuffer(packet[:size], np.uint8)
+                batch.offset[0], batch.captured_length[0] = at - size, size
+                for groups in (COLUMN_GROUPS["flow"], HEADERS):
+                    batch.groups = 0
+                    parser(batch, groups)
+                flows.find(batch)
+                if link == ETHERNET:
+                    batch.arranged, batch.row_count = False, 1
+                    chosen(batch)
+    finally:
+        assert library.mprotect(ctypes.c_void_p(edge), page, 3) == 0
