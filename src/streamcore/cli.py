@@ -7,6 +7,7 @@ Start-up time counts here: what a sub-command needs is imported by that sub-comm
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -15,153 +16,57 @@ from collections.abc import Callable
 from typing import Any
 
 from streamcore.errors import StreamcoreError, UsageError
+from streamcore.flags import make_parser
 
-RUN_EXAMPLES = """\
-examples:
-  streamcore run -r in.pcapng.zst -w out.pcapng -n 2 --service anonymise 'tcp port 443'
-  streamcore run -r in.pcap -w out.pcap --service dedup --service slice:96 --policy flow --order total
-  tcpdump -i eth0 -w - | streamcore run -r - -w - --service count | wireshark -k -i -
-
-exit status: 0 all delivered, 1 failed, 2 wrong usage, 3 finished with loss that the accounting names, 130 interrupted
-"""
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors are one line that says what to do."""
-
-    def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: {message} (try '{self.prog} --help')\n")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="streamcore", description="Packets in, segments out to workers, results aggregated into a second stream."
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    add_run(commands.add_parser(
-        "run", help="process a capture", epilog=RUN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Read packets, process them in workers, write what comes back.",
-    ))  # fmt: skip
-    add_packets(commands.add_parser("packets", help="one row per packet: its headers, lengths and checksum"))
-    add_flows(commands.add_parser("flows", help="one row per flow"))
-    services = commands.add_parser("services", help="list the services")
-    services.add_argument("--json", action="store_true", help="as one JSON object")
-    check = commands.add_parser("check", help="check a pipeline file without running it")
-    check.add_argument("-c", "--config", metavar="FILE", required=True, help="the pipeline file (TOML)")
-    doctor = commands.add_parser("doctor", help="check what this machine offers")
-    doctor.add_argument("--json", action="store_true", help="as one JSON object")
-    demo = commands.add_parser("demo", help="run the main job on the shipped capture")
-    demo.add_argument(
-        "--output", metavar="DIRECTORY", default="demo-output", help="where the results go (default: %(default)s)"
-    )
-    add_worker(commands.add_parser("worker", help="work for a pipeline elsewhere"))
-    keys = commands.add_parser("keys", help="make a CURVE key pair for a pipeline or a worker")
-    keys.add_argument("name", metavar="NAME", help="the files are called NAME.key (public) and NAME.key_secret")
-    keys.add_argument("directory", metavar="DIRECTORY", help="where they go")
-    return parser
-
-
-def add_run(run: argparse.ArgumentParser) -> None:
-    """The flags of `run`. Each is a key of the pipeline file under the same name."""
-    run.add_argument(
-        "-r", "--read", metavar="FILE", help="a capture (pcap or pcapng, also gzip, zstd or lz4); -: standard input"
-    )
-    run.add_argument(
-        "-w",
-        "--write",
-        metavar="FILE",
-        help="the output; its ending says pcap or pcapng, and .gz .zst .lz4; -: standard output",
-    )
-    run.add_argument("-i", "--interface", metavar="NAME", help=argparse.SUPPRESS)
-    run.add_argument("-o", "--output-interface", metavar="NAME", help=argparse.SUPPRESS)
-    run.add_argument("-c", "--config", metavar="FILE", help="a pipeline file (TOML); flags go over its keys")
-    run.add_argument("-n", "--workers", type=int, metavar="N", help="worker processes (default: cores - 1)")
-    run.add_argument(
-        "--service", action="append", metavar="NAME[:KEY=VALUE,…]", help="what is done to the packets; may be repeated"
-    )
-    run.add_argument("--policy", metavar="NAME", help="where segments are cut: run, flow or time (default: flow)")
-    run.add_argument("--segment-packets", type=int, metavar="N", help="packets in a segment at the most")
-    run.add_argument("--segment-bytes", type=int, metavar="B", help="captured bytes in a segment at the most")
-    run.add_argument(
-        "--segment-ms", type=int, metavar="T", help="milliseconds of capture time in a segment at the most"
-    )
-    run.add_argument("--order", metavar="NAME", help="of the output: total, flow or none (default: total)")
-    run.add_argument(
-        "--on-failure", metavar="RULE", help="for what no worker can process: drop or pass (default: drop)"
-    )
-    run.add_argument("--dead-letter", metavar="FILE", help="where such packets are kept (default: beside the output)")
-    run.add_argument("--lease-ms", type=int, metavar="T", help="how long a worker may take for a segment")
-    run.add_argument("--restarts-max", type=int, metavar="N", help="of one worker in a row without a result")
-    run.add_argument("--listen", metavar="tcp://HOST:PORT", help="let workers elsewhere join here")
-    run.add_argument("--key", metavar="FILE", help="our key (.key_secret), for --listen")
-    run.add_argument("--worker-keys", metavar="DIRECTORY", help="the public keys of the workers that may join")
-    run.add_argument("--json", action="store_true", help="the accounting as one JSON object, last on standard output")
-    run.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
-    run.add_argument("-v", "--verbose", action="store_true", help="say more")
-    run.add_argument(
-        "expression", nargs="*", metavar="BPF EXPRESSION", help="as tcpdump takes it: which packets to process"
-    )
-
-
-def add_packets(packets: argparse.ArgumentParser) -> None:
-    packets.add_argument("-r", "--read", metavar="FILE", required=True, help="a capture; -: standard input")
-    packets.add_argument(
-        "--tsv", metavar="OUT", required=True, help="tab-separated values, .gz compresses; -: standard output"
-    )
-    packets.add_argument(
-        "--label", default="", metavar="TEXT", help="the first column of every row (default: the capture's name)"
-    )
-
-
-def add_flows(flows: argparse.ArgumentParser) -> None:
-    flows.add_argument("-r", "--read", metavar="FILE", required=True, help="a capture; -: standard input")
-    form = flows.add_mutually_exclusive_group()
-    form.add_argument(
-        "--json", metavar="OUT", nargs="?", const="-", help="one JSON object per line (default, to standard output)"
-    )
-    form.add_argument("--csv", metavar="OUT", nargs="?", const="-", help="comma-separated values")
-    form.add_argument("--parquet", metavar="OUT", help="a Parquet file (needs the extra 'parquet')")
-
-
-def add_worker(worker: argparse.ArgumentParser) -> None:
-    worker.add_argument("--connect", metavar="tcp://HOST:PORT", required=True, help="where the pipeline listens")
-    worker.add_argument("--key", metavar="FILE", required=True, help="this worker's key (.key_secret)")
-    worker.add_argument("--server-key", metavar="FILE", required=True, help="the pipeline's public key (.key)")
-    worker.add_argument(
-        "--join-s", type=float, metavar="T", default=30.0, help="how long to wait to be let in (default: %(default)s)"
-    )
+LOSS, INTERRUPTED = 3, 130  # exit statuses
+NOT_KEYS = ("command", "version", "config", "interface", "output_interface", "expression")  # everything else is a key
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: runs a command, and exits with its status."""
-    told = make_parser().parse_args(arguments)
+    parser = make_parser()
+    told = parser.parse_args(arguments)
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": run, "packets": packets, "flows": flows, "services": services, "check": check, "doctor": doctor,
         "demo": demo, "worker": worker, "keys": keys,
     }  # fmt: skip
     try:
-        status = commands[told.command](told)
+        if told.version:
+            status = version()
+        elif told.command is None:
+            parser.error(f"say what to do: {', '.join(commands)}")
+        else:
+            status = commands[told.command](told)
         sys.stdout.flush()
     except StreamcoreError as error:
-        print(f"streamcore: {error}", file=sys.stderr)
+        say(f"streamcore: {error}")
         status = error.exit_status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads us any more; the interpreter must not try again
+    except OSError as error:  # only standard output is written here; files have errors of their own
+        close_output()
+        if not isinstance(error, BrokenPipeError):
+            say(f"streamcore: cannot write standard output: {(error.strerror or str(error)).lower()}")
         status = 1
     except KeyboardInterrupt:
-        status = 130
+        status = INTERRUPTED
     sys.exit(status)
 
 
-def run_flags(told: argparse.Namespace) -> dict[str, Any]:
-    """The flags of `run` as keys of the pipeline file."""
-    keys = [
-        "read", "write", "workers", "service", "policy", "segment_packets", "segment_bytes", "segment_ms", "order", "on_failure",
-        "dead_letter", "lease_ms", "restarts_max", "listen", "key", "worker_keys",
-    ]  # fmt: skip
-    flags = {key: getattr(told, key) for key in keys}
-    flags["filter"] = " ".join(told.expression) or None
-    return flags
+def say(words: str) -> None:
+    """A line for people, if anybody is there to read it."""
+    with contextlib.suppress(OSError):
+        print(words, file=sys.stderr, flush=True)
+
+
+def close_output() -> None:
+    """Nobody takes what we write any more: the interpreter must not try again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def version() -> int:
+    from importlib.metadata import version as version_of
+
+    print(f"streamcore {version_of('streamcore-auction')}")
+    return 0
 
 
 def run(told: argparse.Namespace) -> int:
@@ -169,10 +74,12 @@ def run(told: argparse.Namespace) -> int:
 
     if told.interface or told.output_interface:
         raise UsageError("live interfaces (-i, -o) are not in this version: pipe 'tcpdump -w -' into '-r -'")
-    config = make_config(told.config, run_flags(told))
+    flags = {key: value for key, value in vars(told).items() if key not in NOT_KEYS}
+    flags["filter"] = " ".join(told.expression) or None
+    config = make_config(told.config, flags)
     if not config.read or not config.write:
         raise UsageError("say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap")
-    if told.json and config.write == "-":
+    if config.json and config.write == "-":
         raise UsageError("--json and -w - both want standard output: write to a file")
 
     from streamcore.disperse.local import launch
@@ -192,12 +99,22 @@ def run(told: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    with following(pipeline, not told.quiet):
-        accounting = pipeline.run()
-    if told.json:
-        print(json.dumps(accounting.json()))
-    if not told.quiet or accounting.exit_status == 3:
-        print(accounting.text(told.verbose), file=sys.stderr)
+    try:
+        with following(pipeline, config.progress and not config.quiet):
+            accounting = pipeline.run()
+    except StreamcoreError as error:
+        if config.json:  # how far it came
+            so_far = {"error": str(error), "exit_status": error.exit_status}
+            print(json.dumps(pipeline.counters.as_json() | so_far), flush=True)
+        raise
+    except OSError as error:  # of the run's own means: files have errors of their own
+        raise StreamcoreError(
+            f"cannot run: {(error.strerror or str(error)).lower()} (see 'streamcore doctor')"
+        ) from error
+    if not config.quiet or accounting.exit_status == LOSS:
+        say(accounting.text(config.verbose))
+    if config.json:
+        print(json.dumps(accounting.json()), flush=True)
     return accounting.exit_status
 
 
@@ -257,7 +174,7 @@ def worker(told: argparse.Namespace) -> int:
     from streamcore.remote_worker import RemoteWorker
 
     done = RemoteWorker(told.connect, told.key, told.server_key, told.join_s).run()
-    print(f"streamcore: done, {done} segments", file=sys.stderr)
+    say(f"streamcore: done, {done} segments")
     return 0
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.disperse._results import (
     FLAGS_OF_CHANGE,
@@ -15,9 +16,8 @@ from streamcore.disperse._results import (
     read_result,
     write_result,
 )
-from streamcore.segment._segmenter import Segmenter
-
 from streamcore.packets import Result
+from streamcore.segment._segmenter import Segmenter
 from tests.streamcore.batches import make_batch
 
 EVERYTHING = PACKED | LENGTHS | KEEP | KEYS
