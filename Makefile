@@ -4,25 +4,30 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: build debug demo test lint bench peers clean help
+.PHONY: build debug demo test lint wheel bench peers clean help
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 build: $(VENV)/built   ## the native modules, in place, in .venv
 
+# Once, and again when pyproject.toml changes: the environment, and both packages in it as they lie in src/.
 $(VENV)/installed: pyproject.toml scripts/system-packages
 	scripts/system-packages build
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade pip
 	$(RUN) -m pip install -q numpy 'cython>=3.1,<4' 'setuptools>=77' wheel
-	@touch $@
-
-$(VENV)/built: $(VENV)/installed setup.py $(NATIVE)
 	$(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan,cards,postgres,packages]'
 	@touch $@
 
-debug: $(VENV)/installed ## the native modules with bounds checks on everywhere
+# Whenever a native source changed: only what depends on it is compiled.
+$(VENV)/built: $(VENV)/installed setup.py $(NATIVE)
+	@if [ -e $(VENV)/debug ]; then rm -rf build $(VENV)/debug; fi
+	$(RUN) setup.py -q build_ext --inplace
+	@touch $@
+
+debug: $(VENV)/installed ## the native modules with bounds checks on everywhere, until the next make build
 	STREAMCORE_DEBUG=1 $(RUN) setup.py -q build_ext --inplace --force
+	@touch $(VENV)/debug; rm -f $(VENV)/built
 
 demo: build      ## the main job on the shipped capture
 	$(VENV)/bin/streamcore demo
@@ -35,6 +40,9 @@ lint: build      ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy src
+
+wheel: build     ## build the wheel, install it outside the tree, run the demo of that copy
+	scripts/check-wheel $(RUN)
 
 bench: build     ## a benchmark for every stage
 	$(RUN) -m pytest bench --benchmark-only --benchmark-columns=min,median,ops
