@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from auction.bid import Bid
-from auction.errors import Exists
+from auction.errors import Exists, TooLate
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.ledger import bond, funds, held_bond
 from auction.moderator.awarding import SEQUENCES_OF_AN_ENTRY
@@ -62,6 +62,8 @@ class SealingCommands(BlockCommands):
         def decide(draft: Draft) -> Bid:
             record = draft.auction(auction)
             committed: Committed = draft.get("commitment", f"{auction}/{entry.bidder}")
+            if record.state != "open":
+                raise TooLate(f"auction {auction} is {record.state}: the time for revealing is over")
             if committed.revealed:
                 raise Exists(f"{entry.bidder} has revealed its bid already")
             draft.transfer(held_bond(committed.id), bond(entry.bidder), committed.bond)
