@@ -68,7 +68,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     measured_by_recipient: bool = False
 
 
-class Agreement(msgspec.Struct, frozen=True, omit_defaults=True):
+class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What recipient and provider are held to. `price` never rises; legs never add up to more than it."""
 
     id: str

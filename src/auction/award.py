@@ -47,7 +47,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     why: str = ""
 
 
-class Award(msgspec.Struct, frozen=True, kw_only=True):
+class Award(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The moderator's selection. Without winners the auction has failed. `standings` has every bid, best first.
 
     `unit_price` is set where one price holds for all units; `gap_ppm` is how far the value of the selection may be

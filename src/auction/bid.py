@@ -50,7 +50,7 @@ def commit_seed(auction: str, seed: bytes) -> str:
     return digest("auction.seed", auction.encode(), seed).hex()
 
 
-class QualityWeights(msgspec.Struct, frozen=True, kw_only=True):
+class QualityWeights(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What measured quality is worth, in minor units for a quality of 1: by opinion, and by evidence of deliveries."""
 
     opinion: int = 0
@@ -61,7 +61,7 @@ class QualityWeights(msgspec.Struct, frozen=True, kw_only=True):
         check_amount(self.evidence, "weight of evidence")
 
 
-class Closing(msgspec.Struct, frozen=True, kw_only=True):
+class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """When bidding ends. A soft close: a bid within the last `extend_within_ms` moves the close to `extend_by_ms`
     after it, at most `extend_times_max` times. With `reveal_until_ms` the bids are committed first and revealed after
     the close.
@@ -103,7 +103,7 @@ class Ramp(msgspec.Struct, frozen=True, kw_only=True):
         check_integer(self.step_ms, "milliseconds of a step", 1)
 
 
-class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The offer to bid. Everything that decides the award, save bids and ratings, is fixed here before bidding.
 
     `reserve` is the most that is paid (providers bid) or the least that is taken (recipients bid), for each unit in the
@@ -169,7 +169,7 @@ def check_items(items: object) -> None:
         raise BadValue("an item stands twice in one list")
 
 
-class Bid(msgspec.Struct, frozen=True, kw_only=True):
+class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A priced offer. `sequence` is the moderator's, given on arrival; it and not a clock says which came first.
 
     `price` is for everything bid on; for each unit in the uniform-price format. `limit` is the proxy's limit in the
@@ -206,7 +206,7 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True):
             raise BadValue(f"the salt must be an ASCII text of at most {NAME_LENGTH_MAX} characters")
 
 
-class StandingOffer(msgspec.Struct, frozen=True, kw_only=True):
+class StandingOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A firm offer that stands until `valid_until_ms`: `quantity` units at `unit_price` each, up to `rate_bps_max`, in
     the window from `available_from_ms` to `available_until_ms`. An empty region serves every region."""
 
@@ -239,7 +239,7 @@ class StandingOffer(msgspec.Struct, frozen=True, kw_only=True):
         check_integer(self.sequence, "sequence")
 
 
-class ShownRating(msgspec.Struct, frozen=True, kw_only=True):
+class ShownRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A party's rating as every later auction of the service shows it. Fractions are parts per million.
 
     `mean_ppm`, `lower_ppm` and `count` are of opinions (yes or no); the `evidence_` ones of measured deliveries;

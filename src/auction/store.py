@@ -64,7 +64,9 @@ def open_engine(url: str) -> sql.Engine:
 
         @sql.event.listens_for(engine, "begin")
         def _begun(connection: sql.Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            # Who only reads must not keep the writer from its lock.
+            writes = connection.get_execution_options().get("auction_writes")
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -81,13 +83,15 @@ class SqlStore:
         self._owns_engine = isinstance(engine, str)
         self.engine = open_engine(engine) if isinstance(engine, str) else engine
         self.tables: Tables = tables(schema)
-        with self.engine.begin() as connection:
+        with self._connect() as connection, connection.begin():
             if self.engine.dialect.name == "postgresql":
                 connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
             migrate(connection, self.tables)
         self._statements = _Statements(self.engine.dialect, self.tables)
+        self._writer: sql.Connection | None = None
 
     def close(self) -> None:
+        self._drop_writer()
         if self._owns_engine:
             self.engine.dispose()
 
@@ -128,15 +132,34 @@ class SqlStore:
             for row in write.records:
                 last[row[0], row[1]] = row
         statements = self._statements
+        # One connection is kept for writing: taking one from the pool and giving it back took as long as a commit.
+        connection = self._writer
+        if connection is None:
+            connection = self._writer = self._connect()
         try:
-            with self.engine.begin() as connection:
+            with connection.begin():
                 statements.insert_entries(connection, [write.entry for write in writes])
                 statements.put_records(connection, list(last.values()))
                 statements.insert_postings(connection, [row for write in writes for row in write.postings])
         except sql.exc.IntegrityError as reason:
+            self._drop_writer()
             raise Conflict(f"another moderator wrote to this journal: {reason.orig}") from reason
         except sql.exc.DBAPIError as reason:
+            self._drop_writer()
             raise StoreFailed(f"the database did not take the command: {reason.orig}") from reason
+
+    def _connect(self) -> sql.Connection:
+        try:
+            return self.engine.connect().execution_options(auction_writes=True)
+        except sql.exc.DBAPIError as reason:
+            raise StoreFailed(f"the database cannot be reached: {reason.orig}") from reason
+
+    def _drop_writer(self) -> None:
+        """After a failure nothing is known of the connection; the next write opens another."""
+        connection, self._writer = self._writer, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
 
 
 class _Statements:

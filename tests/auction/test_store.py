@@ -90,3 +90,12 @@ def test_synchronous_full_and_write_ahead_are_set(tmp_path: Path) -> None:
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_reading_does_not_keep_the_moderator_from_writing(tmp_path: Path) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'm.db'}")
+    moderator, _ = market(store)
+    reading = iter(store.entries())
+    next(reading)
+    assert moderator.deposit("rita", 1, "EUR") == 1_000_001
+    assert len(list(reading)) > 0

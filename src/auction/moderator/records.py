@@ -31,7 +31,7 @@ class Nonce(msgspec.Struct, frozen=True):
     expires_ms: int
 
 
-class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """An auction. `seed` breaks ties: fixed at the announcement, shown after the close. `state` is the lifecycle's."""
 
     id: str
@@ -53,7 +53,7 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     source: str = ""
 
 
-class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True):
+class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A bid with the rating that counts for it: the one of the moment when the auction was announced."""
 
     bid: Bid
