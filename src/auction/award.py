@@ -151,6 +151,12 @@ def latest_of_each(ordered: Iterable[Bid]) -> list[Bid]:
     return list({bid.bidder: bid for bid in ordered}.values())
 
 
+def no_set_aside(announcement: Announcement) -> None:
+    """Raises BadValue where a share was to be set aside for newcomers in a format that cannot."""
+    if announcement.newcomer_share_ppm:
+        raise BadValue(f"the format {announcement.format} sets nothing aside for newcomers; take a sealed one")
+
+
 def price_only(announcement: Announcement) -> None:
     """Raises BadValue where quality was to weigh in a format that compares prices alone."""
     if announcement.quality.opinion or announcement.quality.evidence:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from auction.store import MemoryStore, SqlStore, Store
+
+# No deadline: machines differ, and a slow example is no wrong one. `planted` only looks for a failure and shrinks
+# nothing: test_planted_bugs.py starts pytest with it.
+settings.register_profile("auction", deadline=None)
+settings.register_profile(
+    "planted", deadline=None, derandomize=True, database=None, max_examples=300, phases=(Phase.explicit, Phase.generate)
+)
+settings.load_profile(os.environ.get("AUCTION_TEST_PROFILE", "auction"))
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -36,7 +36,10 @@ RULES = RatingRules()
 Deal = tuple[str, int, int, int]  # counterparty, yes_ppm, value, days since the one before
 DEALS = st.lists(
     st.tuples(
-        st.sampled_from("abc"), st.sampled_from([0, 1_000_000, 400_000]), st.integers(0, 30_000), st.integers(0, 400)
+        st.sampled_from("abc"),
+        st.sampled_from([0, 1_000_000, 400_000]),
+        st.sampled_from([0, 3_333, 10_000, 30_000]),
+        st.sampled_from([0, 1, 7, 400]),  # mostly so near that a counterparty's limit is reached
     ),
     max_size=25,
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of, rate
 
 from auction.award import explain
-from auction.bid import QualityWeights, ShownRating, StandingOffer
+from auction.bid import QualityWeights, ShownRating, StandingOffer, commit_seed
 from auction.errors import BadValue, TooLate
 from auction.formats.scored import first_score
 from auction.formats.spot import spot, spot_award
@@ -119,6 +119,22 @@ def test_the_deadline_and_the_direction_hold() -> None:
         spot_award(msgspec.structs.replace(NEED, direction="receive"), [], {}, SEED, 0)
     with pytest.raises(BadValue, match="seed"):
         spot_award(NEED, [], {}, b"other", 0)
+
+
+def test_newcomers_get_their_share_of_spot_awards() -> None:
+    offers = [offer_of("old", 1), offer_of("new", 9)]
+    ratings = {"old": rate("old", 900_000), "new": rate("new", 0, newcomer=True)}
+    won = 0
+    for number in range(1000):
+        seed = b"%d" % number
+        need = msgspec.structs.replace(
+            NEED, newcomer_share_ppm=100_000, seed_commitment=commit_seed("a", seed), quality=QualityWeights()
+        )
+        award = spot_award(need, offers, ratings, seed, 500)
+        won += award.winners[0].bidder == "new"
+        assert award.newcomers_only == (award.winners[0].bidder == "new")
+        assert len(award.standings) == 2
+    assert 70 <= won <= 130
 
 
 def test_bids_for_a_spot_need_go_by_first_score() -> None:

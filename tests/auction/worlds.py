@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from auction.bid import Announcement, Bid, Closing, QualityWeights, ShownRating, commit_seed
-
-settings.register_profile("auction", deadline=None)  # machines differ, and a slow example is no wrong one
-settings.load_profile("auction")
 
 SEED = b"the seed of the tests"
 PARTIES = tuple("pqrstuvw")

@@ -53,3 +53,9 @@ def award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, see
     if rule is None:
         raise BadValue(f"there is no format {announcement.format}; there are {', '.join(FORMATS)}")
     return rule(announcement, bids, ratings, seed)
+
+
+def check_announcement(announcement: Announcement, seed: bytes) -> None:
+    """Refuse at the announcement what would fail at the close: raises BadValue for an unknown format, another seed, a
+    missing ramp or items, quality or newcomers in a format that knows none. `packages` also bounds its bids later."""
+    award(announcement, (), {}, seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from auction.award import Award, Draw, Standing, Winning, check_bids, conclude, price_only
+from auction.award import Award, Draw, Standing, Winning, check_bids, conclude, no_set_aside, price_only
 from auction.bid import Announcement, Bid, Ramp, Ratings
 from auction.errors import BadValue
 
@@ -39,6 +39,7 @@ def dutch(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, see
     Raises BadValue where quality was to weigh, the ramp is missing or wrong, or the seed is another.
     """
     price_only(announcement)
+    no_set_aside(announcement)
     Draw(announcement, seed)
     sign, ramp = announcement.sign, ramp_of(announcement)
     winners: list[Winning] = []

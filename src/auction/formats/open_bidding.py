@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, price_only
+from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
 from auction.bid import Announcement, Bid, Ratings
 from auction.errors import AuctionError, BadValue, TooLate, WrongState
 from auction.money import AMOUNT_MAX
@@ -105,6 +105,7 @@ def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratin
     Raises BadValue where quality was to weigh, or the seed is another.
     """
     price_only(announcement)
+    no_set_aside(announcement)
     Draw(announcement, seed)
     state = begin(announcement)
     last: dict[str, Bid] = {}

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, price_only
+from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
 from auction.bid import Announcement, Bid, Ratings
 from auction.errors import BadAmount, BadValue
 from auction.money import AMOUNT_MAX, check_amount
@@ -73,6 +73,7 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
     draw. Raises BadValue above 12 items or 200 bids: announce those as `packages_large`.
     """
     price_only(announcement)
+    no_set_aside(announcement)
     draw = Draw(announcement, seed)
     groups = read_packages(announcement, bids, draw)
     if len(announcement.items) > EXACT_ITEMS_MAX or sum(map(len, groups)) > EXACT_BIDS_MAX:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, conclude, price_only
+from auction.award import Award, Draw, Outcome, Standing, Winning, conclude, no_set_aside, price_only
 from auction.bid import Announcement, Bid, Ratings
 from auction.errors import BadAmount, BadValue
 from auction.formats.packages import PackageBid, read_packages
@@ -29,6 +29,7 @@ def packages_large(announcement: Announcement, bids: Iterable[Bid], ratings: Rat
     Raises BadValue without highspy or above 5,000 bids, BadAmount where the values exceed what a double holds exactly.
     """
     price_only(announcement)
+    no_set_aside(announcement)
     groups = read_packages(announcement, bids, Draw(announcement, seed))
     fit = [package for group in groups for package in group if package.surplus >= 0]
     if len(fit) > BIDS_MAX:

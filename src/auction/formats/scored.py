@@ -44,9 +44,9 @@ def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, se
     considered, beyond = _score(announcement, latest_of_each(check_bids(announcement, bids)), ratings)
     for_newcomers = bool(announcement.newcomer_share_ppm) and draw.among(PPM) < announcement.newcomer_share_ppm
     aside: list[Row] = []
-    if for_newcomers and any(_is_newcomer(ratings, row[2]) for row in considered):
-        aside = [row for row in considered if not _is_newcomer(ratings, row[2])]
-        considered = [row for row in considered if _is_newcomer(ratings, row[2])]
+    if for_newcomers and any(is_newcomer(ratings, row[2].bidder) for row in considered):
+        aside = [row for row in considered if not is_newcomer(ratings, row[2].bidder)]
+        considered = [row for row in considered if is_newcomer(ratings, row[2].bidder)]
     tie_drawn = rank(considered, draw)
     rank(beyond, draw)
     rank(aside, draw)
@@ -55,13 +55,13 @@ def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, se
     newcomers_only = False
     if considered:
         best_score, best_value, best = considered[0]
-        newcomers_only = for_newcomers and _is_newcomer(ratings, best)
+        newcomers_only = for_newcomers and is_newcomer(ratings, best.bidder)
         price = second_best_price(announcement, considered) if second else best.price
         winners = (Winning(bid=best.bid, bidder=best.bidder, price=price),)
         standings.append(Standing(best.bid, best.bidder, best.price, best_value, best_score, "won"))
         standings += _losing(announcement, considered[1:], "lost", considered[0])
     for row in beyond:
-        newcomer = for_newcomers and _is_newcomer(ratings, row[2])
+        newcomer = for_newcomers and is_newcomer(ratings, row[2].bidder)
         if newcomers_only and not newcomer:
             score, value, bid = row
             why = "and this auction was drawn for newcomers"
@@ -125,6 +125,7 @@ def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival
     return standings
 
 
-def _is_newcomer(ratings: Ratings, bid: Bid) -> bool:
-    rating = ratings.get(bid.bidder)
+def is_newcomer(ratings: Ratings, bidder: str) -> bool:
+    """Whether a bidder is new to the service: its rating says so, or there is none."""
+    rating = ratings.get(bidder)
     return rating is None or rating.newcomer

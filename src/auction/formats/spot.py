@@ -11,8 +11,8 @@ from operator import itemgetter
 from auction.award import Award, Draw, Outcome, Standing, Winning, conclude
 from auction.bid import Announcement, Bid, Ratings, StandingOffer, quality_value
 from auction.errors import BadValue, TooLate
-from auction.formats.scored import first_score
-from auction.money import AMOUNT_MAX
+from auction.formats.scored import first_score, is_newcomer
+from auction.money import AMOUNT_MAX, PPM
 
 Row = tuple[int, int, int, StandingOffer]  # cost (price less quality value), quality value, price, offer
 
@@ -51,6 +51,18 @@ def spot_award(
             unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
         else:
             (fit if price <= reserve else beyond).append((price - value, value, price, offer))
+    newcomers_only = False
+    aside: list[Standing] = []
+    if announcement.newcomer_share_ppm and draw.among(PPM) < announcement.newcomer_share_ppm:
+        new = [row for row in fit if is_newcomer(ratings, row[3].provider)]
+        if new:
+            newcomers_only = True
+            aside = [
+                Standing(offer.offer, offer.provider, price, value, -cost, "not_considered")
+                for cost, value, price, offer in fit
+                if not is_newcomer(ratings, offer.provider)
+            ]
+            fit = new
     costs = [row[0] for row in fit]
     if len(set(costs)) == len(costs):
         fit.sort(key=itemgetter(0))
@@ -65,7 +77,8 @@ def spot_award(
     standings += _losing(beyond, "beyond_reserve", reserve, cost - 1)
     winning = Winning(bid=offer.offer, bidder=offer.provider, price=price, quantity=quantity)
     tie_drawn = len(fit) > 1 and fit[1][0] == cost
-    return conclude(announcement, seed, (winning,), standings + unfit, tie_drawn=tie_drawn)
+    standings += aside + unfit
+    return conclude(announcement, seed, (winning,), standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
 
 
 def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int = AMOUNT_MAX) -> list[Standing]:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, latest_of_each, price_only
+from auction.award import (
+    Award,
+    Draw,
+    Outcome,
+    Standing,
+    Winning,
+    check_bids,
+    conclude,
+    latest_of_each,
+    no_set_aside,
+    price_only,
+)
 from auction.bid import Announcement, Bid, Ratings
 from auction.formats.scored import Row, rank
 from auction.money import AMOUNT_MAX, check_amount
@@ -21,6 +32,7 @@ def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Rati
     where quality was to weigh or the seed is another.
     """
     price_only(announcement)
+    no_set_aside(announcement)
     draw = Draw(announcement, seed)
     sign = announcement.sign
     check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
