@@ -1,8 +1,10 @@
 """A group in which some will pay and some won't: the Moulin mechanism, pledges for the unwilling, the outcome. Pure.
 
-Moulin with Shapley shares (Moulin and Shenker 2001) is budget balanced, and group-strategyproof where the cost is
-submodular, up to one minor unit of rounding for each member. It is not efficient: it may serve fewer than would be
-worth it. Bargaining over the price stands in negotiation.py.
+Moulin with Shapley shares (Moulin and Shenker 2001) is budget balanced, and in exact shares group-strategyproof where
+the cost is submodular. Payments are rounded to minor units, so one member alone can gain a unit by lying, and a
+group can use a member whose bid is within one unit of its share. It is not efficient: it may serve fewer than would be
+worth it.
+Bargaining over the price stands in negotiation.py.
 """
 
 from __future__ import annotations

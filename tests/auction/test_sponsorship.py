@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from fractions import Fraction
 
 import pytest
@@ -71,16 +72,24 @@ def test_moulin_is_budget_balanced_and_nobody_pays_above_its_bid(bids: dict[str,
 def test_lying_in_a_group_gains_nobody_without_hurting_another(
     truth: dict[str, int], cost: Cost, data: st.DataObject
 ) -> None:
-    """Group-strategyproof up to one minor unit of rounding for each."""
+    """Group-strategyproof in exact shares: no group can lie so that one gains and none of them loses."""
     group = data.draw(st.lists(st.sampled_from("abc"), unique=True, min_size=1))
     lies = truth | {member: data.draw(st.integers(0, 60)) for member in group}
-    honest, lied = moulin(truth, cost), moulin(lies, cost)
+    honest = shapley_shares(moulin(truth, cost).payments, cost)
+    lied = shapley_shares(moulin(lies, cost).payments, cost)
+    gains = [surplus_of(truth, lied, member) - surplus_of(truth, honest, member) for member in group]
+    assert not (all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains))
 
-    def surplus(payments: dict[str, int], member: str) -> int:
-        return truth[member] - payments[member] if member in payments else 0
 
-    gains = [surplus(lied.payments, member) - surplus(honest.payments, member) for member in group]
-    assert not (all(gain >= 0 for gain in gains) and any(gain > 1 for gain in gains))
+@given(st.fixed_dictionaries({name: st.integers(0, 40) for name in "abc"}), COSTS, st.integers(0, 60))
+def test_lying_alone_gains_less_than_two_minor_units(truth: dict[str, int], cost: Cost, lie: int) -> None:
+    """Rounded payments differ from the exact shares by less than one unit on either side."""
+    honest, lied = moulin(truth, cost).payments, moulin(truth | {"a": lie}, cost).payments
+    assert surplus_of(truth, lied, "a") - surplus_of(truth, honest, "a") < 2
+
+
+def surplus_of(truth: dict[str, int], payments: Mapping[str, int | Fraction], member: str) -> int | Fraction:
+    return truth[member] - payments[member] if member in payments else 0
 
 
 def test_moulin_is_not_efficient_and_we_say_so() -> None:
