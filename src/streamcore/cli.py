@@ -179,13 +179,7 @@ def worker(told: argparse.Namespace) -> int:
 
 
 def keys(told: argparse.Namespace) -> int:
-    import zmq.auth
+    from streamcore.disperse.remote import make_keys
 
-    try:
-        os.makedirs(told.directory, exist_ok=True)
-        public, secret = zmq.auth.create_certificates(told.directory, told.name)
-        os.chmod(secret, 0o600)
-    except OSError as error:
-        raise UsageError(f"{error.filename or told.directory}: {error.strerror}") from None
-    print(f"{public}\n{secret}")
+    print("\n".join(make_keys(told.name, told.directory)))
     return 0

@@ -59,8 +59,7 @@ def shared_memory() -> Finding:
 
 
 def zeromq() -> Finding:
-    import zmq
-
+    zmq = importlib.import_module("zmq")
     if not zmq.has("curve"):
         return Finding("zeromq", "missing", f"{zmq.zmq_version()} without CURVE: no workers elsewhere")
     return Finding("zeromq", "ok", f"{zmq.zmq_version()} with CURVE")

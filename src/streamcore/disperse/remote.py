@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ def keep_alive(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
     socket.setsockopt(zmq.HEARTBEAT_TTL, SILENCE_MS)
+
+
+def make_keys(name: str, directory: str) -> tuple[str, str]:
+    """(public, secret): the files of a new CURVE key pair; the secret one is for its owner alone. Raises UsageError."""
+    try:
+        os.makedirs(directory, exist_ok=True)
+        before = os.umask(0o077)  # the secret is never readable by others, not even for a moment
+        try:
+            public, secret = zmq.auth.create_certificates(directory, name)
+        finally:
+            os.umask(before)
+        os.chmod(public, 0o666 & ~before)
+    except OSError as error:
+        raise UsageError(f"cannot write keys to {directory}: {(error.strerror or str(error)).lower()}") from None
+    return public, secret
 
 
 def load_key(path: str) -> tuple[bytes, bytes]:
