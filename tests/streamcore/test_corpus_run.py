@@ -1,4 +1,6 @@
-"""Every capture of the corpus through the whole command: the same packets come out, under each policy; damaged ones up to the damage.
+"""Every capture of the corpus through the whole command: the same packets come out, under each policy.
+
+Damaged ones come out up to the damage.
 
 The oracle is the corpus's table of truth, made with tshark and an independent reader.
 """
