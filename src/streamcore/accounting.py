@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamcore.counters import Counters, words_for
+from streamcore.summaries import in_words
 
 DELIVERED, LOSS, INTERRUPTED = 0, 3, 130
 
@@ -81,6 +82,8 @@ class Accounting:
         lost, resent = counters.events("workers.lost"), counters.events("segments.resent")
         if lost or resent:
             lines.append(f"  {lost} workers lost, {resent} segments sent again")
+        for name, summary in self.services.items():
+            lines += in_words(name, summary)
         if verbose:
             lines += [f"  {name}: {count:,}" for name, count in counters.as_json()["notes"].items()]
             for s in self.shares:

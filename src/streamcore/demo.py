@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from streamcore.config import make_config
+from streamcore.errors import SinkError
 from streamcore.pipeline import Pipeline
 from streamcore.reader import read
 
@@ -29,7 +31,10 @@ def shipped_capture() -> Path:
 def show(directory: str) -> int:
     """Run the demonstration, write into `directory`, print what happened. Returns the exit status of the run."""
     capture = shipped_capture()
-    os.makedirs(directory, exist_ok=True)
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"cannot make the directory {directory}: {(error.strerror or str(error)).lower()}") from None
     output = os.path.join(directory, "office-anonymised.pcapng")
     key = secrets.token_hex(32)
     config = make_config(
@@ -49,7 +54,10 @@ def show(directory: str) -> int:
     print(f"\nWhat comes out: {output}")
     for line in describe(Path(output)):
         print(f"  {line}")
-    print("\n" + accounting.text())
+    print("\nThe account: " + accounting.text())
+    by_hand = ["streamcore", "run", "-r", str(capture), "-w", output, "-n", str(WORKERS), "--segment-packets"]
+    by_hand += [str(SEGMENT_PACKETS), "--service", f"anonymise:key={key}", "--service", "count"]
+    print("\nThe same by hand: " + shlex.join(by_hand))
     return accounting.exit_status
 
 

@@ -77,7 +77,7 @@ class Description(NamedTuple):
     name: str
     effect: str
     options: dict[str, str]  # option -> default as written, "" where it must be given
-    words: str  # the first line of its docstring; why it cannot be loaded, where it cannot
+    words: str  # the first paragraph of its docstring; why it cannot be loaded, where it cannot
     origin: str  # module:Class
 
 
@@ -92,7 +92,7 @@ def describe() -> list[Description]:
         except (UsageError, ImportError) as error:
             told.append(Description(name, "", {}, _one_line(error), target))
             continue
-        words = (kind.__doc__ or "").strip().partition("\n")[0]
+        words = " ".join((kind.__doc__ or "").strip().partition("\n\n")[0].split())
         told.append(Description(name, kind.effect, _options(kind), words, target))
     return told
 

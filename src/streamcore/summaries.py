@@ -1,0 +1,59 @@
+"""What services report at the end of a run, in lines for people. Which figures there are is the services' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+ROWS_MAX = 10  # of one list; --json has them all
+INDENT = "  "
+
+
+def in_words(name: str, summary: Mapping[str, Any]) -> list[str]:
+    """The lines for one service: single figures in the first, then one line for each row of what is a table."""
+    return list(_table(name, summary, INDENT))
+
+
+def _table(name: str, value: Mapping[str, Any], indent: str) -> Iterator[str]:
+    single = {key: each for key, each in value.items() if _is_single(each)}
+    yield f"{indent}{name}: {_figures(single)}".rstrip(": ")
+    for key, each in value.items():
+        if key in single:
+            continue
+        if isinstance(each, Mapping):
+            yield from _table(_plain(key), each, indent + INDENT)
+        else:
+            yield from _rows(_plain(key), each, indent + INDENT)
+
+
+def _rows(name: str, rows: list[Any], indent: str) -> Iterator[str]:
+    yield f"{indent}{name}:"
+    for row in rows[:ROWS_MAX]:
+        yield f"{indent}{INDENT}{_figures(row) if isinstance(row, Mapping) else _figure(row)}"
+    if len(rows) > ROWS_MAX:
+        yield f"{indent}{INDENT}and {len(rows) - ROWS_MAX:,} more (--json has them all)"
+
+
+def _is_single(value: Any) -> bool:
+    """Whether a value goes into its parent's line: a figure, or a short list of figures."""
+    if isinstance(value, list | tuple):
+        return all(not isinstance(each, Mapping | list | tuple) for each in value) and len(value) <= 2
+    return not isinstance(value, Mapping)
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_plain(key)} {_figure(value)}" for key, value in figures.items() if value is not None)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def _plain(key: object) -> str:
+    return str(key).replace("_", " ")
