@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
             say(f"streamcore: cannot write standard output: {(error.strerror or str(error)).lower()}")
         status = 1
     except KeyboardInterrupt:
+        say("streamcore: interrupted")
         status = INTERRUPTED
     sys.exit(status)
 
@@ -95,6 +96,8 @@ def run(told: argparse.Namespace) -> int:
     def interrupt(_signal: int, _frame: Any) -> None:
         nonlocal interrupts
         interrupts += 1
+        if interrupts > 2 or not pipeline.reading:  # or it would wait on for a pipe that nobody opens or fills
+            raise KeyboardInterrupt
         (pipeline.drain if interrupts == 1 else pipeline.stop)()
 
     signal.signal(signal.SIGINT, interrupt)
@@ -102,9 +105,10 @@ def run(told: argparse.Namespace) -> int:
     try:
         with following(pipeline, config.progress and not config.quiet):
             accounting = pipeline.run()
-    except StreamcoreError as error:
+    except (StreamcoreError, KeyboardInterrupt) as error:
         if config.json:  # how far it came
-            so_far = {"error": str(error), "exit_status": error.exit_status}
+            words = str(error) or "interrupted"
+            so_far = {"error": words, "exit_status": getattr(error, "exit_status", INTERRUPTED)}
             print(json.dumps(pipeline.counters.as_json() | so_far), flush=True)
         raise
     except OSError as error:  # of the run's own means: files have errors of their own

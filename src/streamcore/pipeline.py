@@ -70,6 +70,11 @@ class Pipeline:
         if self._dispatcher is not None:
             self._dispatcher.cancel()
 
+    @property
+    def reading(self) -> bool:
+        """Whether the first stream is open: until then nothing was read, and `drain` and `stop` are not heard."""
+        return self._feeder is not None
+
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the input file that were consumed, and its size where known."""
         return self._source.progress() if self._source is not None else (0, None)

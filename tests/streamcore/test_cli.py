@@ -273,3 +273,71 @@ def test_the_second_interrupt_stops_at_once(capture, tmp_path, number):
     told = json.loads(stdout)
     assert told["packets"]["dropped"]["pipeline.undelivered"] == 4_000 - told["packets"]["written"] > 0
     assert "read but not delivered before the run was stopped" in stderr
+
+
+def interrupted(process, times=1):
+    """Interrupt a run that stands still: (status, standard error)."""
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    _, stderr = process.communicate(timeout=10)
+    return process.returncode, stderr
+
+
+def start(*arguments, **more):
+    more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
+    process = subprocess.Popen([*COMMAND, "run", *map(str, arguments)], **more)
+    caught = re.compile(r"^SigCgt:\s*(\w+)", re.MULTILINE)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:  # until SIGTERM too is caught, which Python does not do by itself
+        mask = int(caught.search(Path(f"/proc/{process.pid}/status").read_text())[1], 16)
+        if mask >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.02)
+    time.sleep(0.5)
+    return process
+
+
+def test_interrupted_while_nothing_comes(tmp_path):
+    silent = start("-r", "-", "-w", tmp_path / "out.pcap", "--json", stdin=subprocess.PIPE)
+    silent.send_signal(signal.SIGINT)
+    stdout, stderr = silent.communicate(timeout=10)  # closes the pipe too late to matter
+    assert (silent.returncode, stderr) == (130, "streamcore: interrupted\n")
+    assert json.loads(stdout)["exit_status"] == 130
+    os.mkfifo(tmp_path / "in.fifo")
+    assert interrupted(start("-r", tmp_path / "in.fifo", "-w", tmp_path / "out.pcap"))[0] == 130
+    assert not (tmp_path / "out.pcap").exists()
+
+
+def test_interrupted_while_no_more_comes_it_delivers_what_came(tmp_path):
+    with open(write_pcap(tmp_path / "in.pcap", [udp_frame(i, i) for i in range(50)]), "rb") as file:
+        content = file.read()
+    process = start("-r", "-", "-w", tmp_path / "out.pcap", "--json", stdin=subprocess.PIPE, text=False)
+    process.stdin.write(content[:-3])
+    process.stdin.flush()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    began_s = time.monotonic()
+    assert process.wait(10) == 130
+    assert time.monotonic() - began_s < 5
+    told = json.loads(process.stdout.read())
+    process.stdin.close(), process.stdout.close(), process.stderr.close()
+    assert told["packets"] == {"read": 49, "written": 49, "dropped": {}}
+
+
+def test_interrupted_while_nobody_reads(tmp_path):
+    os.mkfifo(tmp_path / "out.fifo.pcap")
+    status, stderr = interrupted(start("-r", OFFICE, "-w", tmp_path / "out.fifo.pcap"), times=3)
+    assert status == 130
+    assert "Traceback" not in stderr
+
+
+def test_a_terminal_is_no_capture(tmp_path):
+    master, terminal = pty.openpty()
+    run = command("run", "-r", "-", "-w", tmp_path / "out.pcap", stdin=terminal)
+    assert (
+        one_line(run, 1) == "streamcore: standard input is a terminal: pipe a capture into it, or name a file with -r"
+    )
+    run = command("run", "-r", OFFICE, "-w", "-", stdout=terminal, capture_output=False, stderr=subprocess.PIPE)
+    assert one_line(run, 1) == "streamcore: standard output is a terminal: redirect it, or name a file with -w"
+    os.close(master), os.close(terminal)
