@@ -1,21 +1,33 @@
-"""Progress on a terminal: how far the input is read, the rate, the time left. Elsewhere, nothing."""
+"""Progress on a terminal: how far the input is read, the rate, the time left. Elsewhere, nothing.
+
+How far is told by the bytes of the file as it lies on the disk, so it is right for compressed captures too.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from streamcore.pipeline import Pipeline
+from streamcore.counters import Counters
 
 REFRESH_S = 0.25
 
 
+class Followed(Protocol):
+    """What is shown of a Pipeline."""
+
+    counters: Counters
+
+    def progress(self) -> tuple[int, int | None]:
+        """Bytes of the input that were consumed, and its size where known."""
+
+
 @contextmanager
-def following(pipeline: Pipeline, wanted: bool) -> Iterator[None]:
+def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
     """Show the pipeline's progress while the block runs, where standard error is a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield
@@ -25,19 +37,26 @@ def following(pipeline: Pipeline, wanted: bool) -> Iterator[None]:
 
     ended = threading.Event()
     columns = (
-        TextColumn("{task.percentage:>3.0f}%"), BarColumn(), TextColumn("{task.fields[packets]:,} packets"),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.fields[share]}"),
+        BarColumn(),
+        TextColumn("{task.fields[packets]:,} packets"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("", total=None, packets=0, rate="")
+        begin_s = time.monotonic()
+        task = shown.add_task("", total=None, packets=0, rate="", share="")
+
+        def show() -> None:
+            consumed, size = pipeline.progress()
+            packets = pipeline.counters.packets("source.read")
+            rate = f"{packets / max(time.monotonic() - begin_s, 1e-3) / 1e6:.2f} M/s" if packets else ""
+            share = f"{100 * consumed // size:3d}%" if size else ""
+            shown.update(task, completed=consumed, total=size, packets=packets, rate=rate, share=share)
 
         def follow() -> None:
             while not ended.wait(REFRESH_S):
-                consumed, size = pipeline.progress()
-                written = pipeline.counters.packets("source.read")
-                elapsed_s = shown.tasks[0].elapsed or 1.0
-                rate = f"{written / elapsed_s / 1e6:.2f} M/s" if written else ""
-                shown.update(task, completed=consumed, total=size, packets=written, rate=rate)
+                show()
 
         thread = threading.Thread(target=follow, name="streamcore-progress", daemon=True)
         thread.start()
@@ -46,3 +65,4 @@ def following(pipeline: Pipeline, wanted: bool) -> Iterator[None]:
         finally:
             ended.set()
             thread.join()
+            show()
