@@ -5,13 +5,18 @@ missing.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
+
+MEMORY_INFORMATION = "/proc/meminfo"
+MEMORY_BYTES_MAX = 300 << 20  # of all processes of a run with the default keys
 
 
 class Finding(NamedTuple):
@@ -58,6 +63,20 @@ def shared_memory() -> Finding:
     return Finding("shared memory", "ok", "memfd")
 
 
+def memory() -> Finding:
+    """Chunks are shared memory, which counts as memory, not as files."""
+    need_mib = MEMORY_BYTES_MAX >> 20
+    try:
+        told = dict(line.split(":") for line in Path(MEMORY_INFORMATION).read_text().splitlines())
+        free_mib = int(told["MemAvailable"].split()[0]) >> 10
+    except (OSError, KeyError, ValueError) as error:
+        return Finding("memory", "missing", f"cannot tell how much is free: {error}")
+    if free_mib < need_mib:
+        words = f"{free_mib} MiB are free, a run may take {need_mib}: lower chunks in a pipeline file"
+        return Finding("memory", "missing", words)
+    return Finding("memory", "ok", f"{free_mib:,} MiB are free, a run is meant to stay below {need_mib}")
+
+
 def zeromq() -> Finding:
     zmq = importlib.import_module("zmq")
     if not zmq.has("curve"):
@@ -85,6 +104,15 @@ def hyperscan() -> Finding:
     return Finding("hyperscan", "ok", "scan uses it")
 
 
+def extras() -> Finding:
+    wanted = {"parquet": "pyarrow", "postgres": "psycopg", "cards": "stripe", "packages": "highspy"}
+    missing = [extra for extra, module in wanted.items() if importlib.util.find_spec(module) is None]
+    if not missing:
+        return Finding("extras", "ok", ", ".join(wanted))
+    words = f"without {', '.join(missing)}: pip install 'streamcore-auction[{','.join(missing)}]' where they are wanted"
+    return Finding("extras", "missing", words)
+
+
 def cores() -> Finding:
     count = len(os.sched_getaffinity(0))
     return Finding(
@@ -101,4 +129,6 @@ def capture_tools() -> Finding:
     )
 
 
-CHECKS: list[Callable[[], Finding]] = [python, native, shared_memory, zeromq, libpcap, hyperscan, cores, capture_tools]
+CHECKS: list[Callable[[], Finding]] = [
+    python, native, shared_memory, memory, zeromq, libpcap, hyperscan, extras, cores, capture_tools,
+]  # fmt: skip
