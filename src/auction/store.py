@@ -136,17 +136,16 @@ class SqlStore:
         connection = self._writer
         if connection is None:
             connection = self._writer = self._connect()
+        driver: Any = self.engine.dialect.dbapi
         try:
             with connection.begin():
-                statements.insert_entries(connection, [write.entry for write in writes])
-                statements.put_records(connection, list(last.values()))
-                statements.insert_postings(connection, [row for write in writes for row in write.postings])
-        except sql.exc.IntegrityError as reason:
+                statements.write(connection.connection.cursor(), writes, list(last.values()))
+        except (sql.exc.IntegrityError, driver.IntegrityError) as reason:
             self._drop_writer()
-            raise Conflict(f"another moderator wrote to this journal: {reason.orig}") from reason
-        except sql.exc.DBAPIError as reason:
+            raise Conflict(f"another moderator wrote to this journal: {reason}") from reason
+        except (sql.exc.DBAPIError, driver.Error) as reason:
             self._drop_writer()
-            raise StoreFailed(f"the database did not take the command: {reason.orig}") from reason
+            raise StoreFailed(f"the database did not take the command: {reason}") from reason
 
     def _connect(self) -> sql.Connection:
         try:
@@ -164,7 +163,7 @@ class SqlStore:
 
 class _Statements:
     """The three statements of a commit, compiled once for the dialect and given to the driver with plain tuples:
-    SQLAlchemy's own handling of each row's parameters took as long as SQLite took to write it."""
+    SQLAlchemy's own handling of statements and parameters took longer than SQLite took to write the rows."""
 
     def __init__(self, dialect: sql.Dialect, of: Tables) -> None:
         insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
@@ -177,16 +176,15 @@ class _Statements:
         self._record = _positional(upsert, dialect, of.record)
         self._posting = _positional(insert(of.posting), dialect, of.posting)
 
-    def insert_entries(self, connection: sql.Connection, rows: list[Entry]) -> None:
-        connection.exec_driver_sql(self._entry, [tuple(row) for row in rows])
-
-    def put_records(self, connection: sql.Connection, rows: list[tuple[str, str, int, str]]) -> None:
-        if rows:
-            connection.exec_driver_sql(self._record, rows)
-
-    def insert_postings(self, connection: sql.Connection, rows: list[tuple[int, int, str, int]]) -> None:
-        if rows:
-            connection.exec_driver_sql(self._posting, rows)
+    def write(self, cursor: Any, writes: list[Write], records: list[tuple[str, str, int, str]]) -> None:
+        """Runs them on the driver's own cursor, within the transaction of its connection."""
+        cursor.executemany(self._entry, [write.entry for write in writes])
+        if records:
+            cursor.executemany(self._record, records)
+        postings = [row for write in writes for row in write.postings]
+        if postings:
+            cursor.executemany(self._posting, postings)
+        cursor.close()
 
 
 def _positional(statement: Any, dialect: sql.Dialect, table: sql.Table) -> str:
