@@ -166,10 +166,6 @@ class RatingCommands(AgreementCommands):
             return asked
         return max(asked, bond_due(rating, self.config.rating))
 
-    def _newcomer_bond(self, draft: Draft, provider: str, service: str) -> int:
-        shown = draft.state.reputation.shown_at(provider, service, draft.sequence, draft.at_ms)
-        return bond_due(shown, self.config.rating)
-
     def _check_payer(self, draft: Draft, agreement: Agreement) -> None:
         """Raises NotAllowed or PrepaymentRequired for a recipient that will probably not pay. A prepaid price is held
         before the service, so it is always taken."""

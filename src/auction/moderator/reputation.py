@@ -92,15 +92,12 @@ class Reputation:
 
     def shown_at(self, party: str, service: str, sequence: int, at_ms: int) -> ShownRating:
         """The rating as it stood before the entry `sequence`. `service` may be PAYMENTS."""
-        history, version = History(party=party), 0
         versions = self._versions.get((party, service))
-        if versions is not None:
-            version = bisect_right(versions[0], sequence)
-            if version:
-                history = versions[1][version - 1]
+        version = bisect_right(versions[0], sequence) if versions is not None else 0
         name = (party, service, version, at_ms // DAY_MS)
         shown = self._shown.get(name)
         if shown is None:
+            history = versions[1][version - 1] if versions is not None and version else History(party=party)
             kind: Kind = "payment" if service == PAYMENTS else "service"
             if len(self._shown) >= 100_000:
                 self._shown.clear()

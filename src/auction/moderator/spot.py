@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from auction.agreement import Agreement
-from auction.bid import StandingOffer
+from auction.bid import ShownRating, StandingOffer
 from auction.block import Block
 from auction.errors import Expired, NoAward, NotAllowed
 from auction.formats.spot import spot_award
 from auction.ledger import bond
+from auction.moderator.records import Auction
 from auction.moderator.sealing import SealingCommands
 from auction.moderator.state import Draft
 from auction.moderator.terms import AuctionTerms
-from auction.party import Signature, are_linked
+from auction.party import Party, Signature
 from auction.signing import offer_body
 
 
@@ -79,8 +78,7 @@ class SpotCommands(SealingCommands):
         def decide(draft: Draft) -> Agreement:
             record = self._announce(draft, recipient, block, terms, "", prime)
             announcement = record.announcement
-            offers = self._able(draft, recipient, record.block or block, prime)
-            ratings = {offer.provider: self._rating_at(draft, record, offer.provider) for offer in offers}
+            offers, ratings = self._able(draft, record, record.block or block, prime)
             award = spot_award(announcement, offers, ratings, bytes.fromhex(record.seed), draft.at_ms)
             if award.failed:
                 raise NoAward("no standing offer fulfils the terms within the reserve")
@@ -97,29 +95,36 @@ class SpotCommands(SealingCommands):
             offers = self._state.offers_of.get(service, {}).values()
             return [offer for offer in offers if offer.valid_until_ms > now_ms]
 
-    def _able(self, draft: Draft, recipient: str, block: Block, prime: str) -> list[StandingOffer]:
-        """The standing offers of who has the capacity, the bond a newcomer owes, and no link to the recipient."""
-        asking = draft.party(recipient)
-        parties: dict[str, Any] = draft.state.records["party"]
-        service = block.service
+    def _able(
+        self, draft: Draft, record: Auction, block: Block, prime: str
+    ) -> tuple[list[StandingOffer], dict[str, ShownRating]]:
+        """The standing offers of who has the capacity, the bond a newcomer owes, and no link to the recipient; with
+        their ratings. One pass, for it is what a spot award spends its time on."""
+        state, at_ms = draft.state, draft.at_ms
+        shown_at, sequence, service = state.reputation.shown_at, record.announced_sequence, block.service
+        own, interests, timelines = state.interests[record.announcer], state.interests, state.timelines
+        starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
+        parties: dict[str, Party] = state.records["party"]
+        ratings: dict[str, ShownRating] = {}
         able: dict[str, bool] = {}
         offers = []
-        for offer in draft.state.offers_of.get(service, {}).values():
+        for offer in state.offers_of.get(service, {}).values():
             provider = offer.provider
             known = able.get(provider)
             if known is None:
-                party = parties[provider]
-                peak = draft.state.timeline(provider).peak_bps(block.starts_ms, block.ends_ms)
-                needed = self._newcomer_bond(draft, provider, service)
+                timeline = timelines.get(provider)
+                peak_bps = timeline.peak_bps(starts_ms, ends_ms) if timeline is not None else 0
+                rating = ratings[provider] = shown_at(provider, service, sequence, at_ms)
+                needed = self._bond_needed(record, rating)
                 known = able[provider] = (
-                    peak + block.committed_bps <= party.capacity_bps
-                    and not are_linked(asking, party)
+                    peak_bps + rate_bps <= parties[provider].capacity_bps
+                    and own.isdisjoint(interests[provider])
                     and (not prime or self._is_allowed_in_chain(draft, prime, provider))
                     and (not needed or draft.balance(bond(provider)) >= needed)
                 )
             if known:
                 offers.append(offer)
-        return offers
+        return offers, ratings
 
     @staticmethod
     def _use_units(draft: Draft, name: str, quantity: int) -> None:
