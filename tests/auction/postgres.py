@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -55,8 +56,12 @@ def running_server(programs: Path) -> Iterator[str]:
             _wait_for(Path(home) / ".s.PGSQL.5432", server)
             yield f"postgresql+psycopg://tester@/postgres?host={home}"
         finally:
-            server.terminate()
-            server.wait(30)
+            server.send_signal(signal.SIGINT)  # "fast": it does not wait for clients that are still connected
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

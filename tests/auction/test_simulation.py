@@ -1,6 +1,6 @@
 """Seeded simulation of whole markets, and bugs planted one at a time that it has to find.
 
-AUCTION_SEEDS says how many seeds of 500 events are played (300 without it).
+AUCTION_SEEDS says how many seeds of 500 events are played (150 without it).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from auction.moderator.records import Auction, Committed
 from auction.moderator.state import Draft
 from auction.rating import Exchange
 
-SEEDS = int(os.environ.get("AUCTION_SEEDS", "300"))
+SEEDS = int(os.environ.get("AUCTION_SEEDS", "150"))
 TRIES = 60
 
 Patch = pytest.MonkeyPatch
