@@ -47,7 +47,7 @@ DIRECTIVES = {
 }
 
 # No -march: the wheels run on every x86-64 and aarch64. What a wider instruction set would gain is found at run time.
-COMPILE = ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG", "-fno-plt"]
+COMPILE = ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DNDEBUG", "-fno-plt"]
 COMPILE += ["-Wno-sign-compare", "-Wno-discarded-qualifiers"]  # of the C that Cython writes
 CORES = os.cpu_count() or 1
 MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("STREAMCORE_DEBUG", "1" if DEBUG else "0")]

@@ -85,7 +85,7 @@ def run_command(*arguments, timeout_s=60):
 
 
 def ours():
-    """What runs of this test process can leave: processes with the sockets they hold, and files in shared memory.
+    """What runs of this test process can leave: processes with their sockets, and files in shared memory.
 
     Our workers' socket addresses are abstract: they are gone with the process that holds them.
     """
