@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 ROWS_MAX = 10  # of one list; --json has them all
 INDENT = "  "
+START_MS = "start_ms"  # by convention, since the epoch; shown as a time
 
 
 def in_words(name: str, summary: Mapping[str, Any]) -> list[str]:
@@ -42,10 +44,12 @@ def _is_single(value: Any) -> bool:
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
-    return ", ".join(f"{_plain(key)} {_figure(value)}" for key, value in figures.items() if value is not None)
+    return ", ".join(f"{_plain(key)} {_figure(value, key)}" for key, value in figures.items() if value is not None)
 
 
-def _figure(value: Any) -> str:
+def _figure(value: Any, key: str = "") -> str:
+    if key == START_MS:
+        return datetime.fromtimestamp(value / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -56,4 +60,4 @@ def _figure(value: Any) -> str:
 
 
 def _plain(key: object) -> str:
-    return str(key).replace("_", " ")
+    return "start" if key == START_MS else str(key).replace("_", " ")

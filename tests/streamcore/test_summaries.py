@@ -27,6 +27,11 @@ def test_figures_tables_and_lists():
     assert len(lines) == 16
 
 
+def test_times_are_shown_as_times():
+    lines = in_words("count", {"bins": [{"start_ms": 1_700_000_000_500, "packets": 1}]})
+    assert lines[-1] == "      start 2023-11-14 22:13:20.500, packets 1"  # date -u -d @1700000000.5
+
+
 def test_they_stand_in_the_account():
     accounting = Accounting(Counters(), 1.0, (), services={"slice": {"packets_cut": 7}})
     assert accounting.text().splitlines()[1:] == ["  slice: packets cut 7"]
