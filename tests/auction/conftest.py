@@ -16,6 +16,7 @@ settings.register_profile("auction", deadline=None)
 settings.register_profile(
     "planted", deadline=None, derandomize=True, database=None, max_examples=300, phases=(Phase.explicit, Phase.generate)
 )
+settings.register_profile("thorough", deadline=None, max_examples=3000)  # AUCTION_TEST_PROFILE=thorough pytest …
 settings.load_profile(os.environ.get("AUCTION_TEST_PROFILE", "auction"))
 
 

@@ -5,20 +5,20 @@ Here lives the table of formats and the one way to call them. Each rule stands i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from auction.award import Award
+from auction.award import Award, no_set_aside, price_only
 from auction.bid import Announcement, Bid, Ratings
 from auction.errors import BadValue
-from auction.formats.dutch import dutch
+from auction.formats.dutch import dutch, ramp_of
 from auction.formats.open_bidding import open_bidding
-from auction.formats.packages import packages
+from auction.formats.packages import check_exact_items, check_package_items, packages
 from auction.formats.packages_large import packages_large
 from auction.formats.scored import first_price, first_score, second_price, second_score
 from auction.formats.spot import spot
-from auction.formats.uniform_price import uniform_price
+from auction.formats.uniform_price import check_units, uniform_price
 
 
 class Format(Protocol):
@@ -55,7 +55,26 @@ def award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, see
     return rule(announcement, bids, ratings, seed)
 
 
-def check_announcement(announcement: Announcement, seed: bytes) -> None:
-    """Refuse at the announcement what would fail at the close: raises BadValue for an unknown format, another seed, a
-    missing ramp or items, quality or newcomers in a format that knows none. `packages` also bounds its bids later."""
-    award(announcement, (), {}, seed)
+CHECKS: Mapping[str, tuple[Callable[[Announcement], object], ...]] = MappingProxyType(
+    {
+        "first_price": (price_only,),
+        "second_price": (price_only,),
+        "open": (price_only, no_set_aside),
+        "dutch": (price_only, no_set_aside, ramp_of),
+        "uniform_price": (price_only, no_set_aside, check_units),
+        "packages": (price_only, no_set_aside, check_package_items, check_exact_items),
+        "packages_large": (price_only, no_set_aside, check_package_items),
+    }
+)
+
+
+def check_announcement(announcement: Announcement) -> None:
+    """Refuse at the announcement what `award` would refuse at the close whatever the bids.
+
+    Raises BadValue for an unknown format, a missing ramp or missing items, quality or newcomers in a format that knows
+    none; BadAmount where prices for all units or items could leave the bounds.
+    """
+    if announcement.format not in FORMATS:
+        raise BadValue(f"there is no format {announcement.format}; there are {', '.join(FORMATS)}")
+    for check in CHECKS.get(announcement.format, ()):
+        check(announcement)

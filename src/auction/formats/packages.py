@@ -36,6 +36,19 @@ class PackageBid(msgspec.Struct, frozen=True):
     rank: int
 
 
+def check_package_items(announcement: Announcement) -> None:
+    """Raises BadValue where no items are announced, BadAmount where the reserve for all of them is out of bounds."""
+    if not announcement.items:
+        raise BadValue("packages are announced with their items")
+    check_amount(announcement.reserve * len(announcement.items), "the reserve for all items")
+
+
+def check_exact_items(announcement: Announcement) -> None:
+    """Raises BadValue for more items than the exact format takes."""
+    if len(announcement.items) > EXACT_ITEMS_MAX:
+        raise BadValue(f"exact packages have at most {EXACT_ITEMS_MAX} items; announce more as packages_large")
+
+
 def read_packages(announcement: Announcement, bids: Iterable[Bid], draw: Draw) -> list[list[PackageBid]]:
     """The bids by bidder, in the order of the draw. Those beyond the reserve have a negative rank, and are never
     chosen.
@@ -43,10 +56,8 @@ def read_packages(announcement: Announcement, bids: Iterable[Bid], draw: Draw) -
     The last bid of a bidder on the same items counts. Raises BadValue for items that are not announced, BadAmount where
     the values are too large to be added up.
     """
+    check_package_items(announcement)
     place_of = {item: place for place, item in enumerate(announcement.items)}
-    if not place_of:
-        raise BadValue("packages are announced with their items")
-    check_amount(announcement.reserve * len(place_of), "the reserve for all items")
     latest: dict[tuple[str, int], Bid] = {}
     for bid in check_bids(announcement, bids):
         if not bid.items or not all(item in place_of for item in bid.items):
@@ -75,9 +86,10 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
     price_only(announcement)
     no_set_aside(announcement)
     draw = Draw(announcement, seed)
+    check_exact_items(announcement)
     groups = read_packages(announcement, bids, draw)
-    if len(announcement.items) > EXACT_ITEMS_MAX or sum(map(len, groups)) > EXACT_BIDS_MAX:
-        raise BadValue(f"exact packages have at most {EXACT_ITEMS_MAX} items and {EXACT_BIDS_MAX} bids")
+    if sum(map(len, groups)) > EXACT_BIDS_MAX:
+        raise BadValue(f"exact packages have at most {EXACT_BIDS_MAX} bids")
     steps, sign = len(announcement.items) + 1, announcement.sign
     size = 1 << len(announcement.items)
     holding = _sets_holding(groups, size)

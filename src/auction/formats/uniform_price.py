@@ -25,6 +25,11 @@ from auction.formats.scored import Row, rank
 from auction.money import AMOUNT_MAX, check_amount
 
 
+def check_units(announcement: Announcement) -> None:
+    """Raises BadAmount where the reserve for all units is out of bounds."""
+    check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
+
+
 def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """Fill `quantity` units from the best price on; the last winner may get a part of what it bid for.
 
@@ -35,7 +40,7 @@ def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Rati
     no_set_aside(announcement)
     draw = Draw(announcement, seed)
     sign = announcement.sign
-    check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
+    check_units(announcement)
     rows: list[Row] = []
     beyond: list[Row] = []
     for bid in latest_of_each(check_bids(announcement, bids)):

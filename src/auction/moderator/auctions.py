@@ -20,6 +20,7 @@ from auction.errors import (
     TooLate,
     WrongState,
 )
+from auction.formats import check_announcement
 from auction.formats.dutch import ramp_price
 from auction.formats.open_bidding import OpenState, begin, step
 from auction.ledger import bond
@@ -189,6 +190,7 @@ class AuctionCommands(Awarding):
             starts_ms=asked.starts_ms,
             ends_ms=asked.ends_ms,
         )
+        check_announcement(announcement)
         record = Auction(
             id=auction,
             announcement=announcement,
