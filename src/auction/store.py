@@ -98,8 +98,8 @@ class SqlStore:
     def entries(self, after: int = 0) -> Iterator[Entry]:
         journal = self.tables.journal
         query = sql.select(journal).where(journal.c.sequence > after).order_by(journal.c.sequence)
-        with self.engine.connect() as connection:
-            for row in connection.execution_options(yield_per=1000).execute(query):
+        with self._connect(writes=False) as connection:
+            for row in self._rows(connection, query):
                 numbers = (int(row.sequence), int(row.at_ms))
                 try:
                     blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
@@ -147,9 +147,16 @@ class SqlStore:
             self._drop_writer()
             raise StoreFailed(f"the database did not take the command: {reason}") from reason
 
-    def _connect(self) -> sql.Connection:
+    @staticmethod
+    def _rows(connection: sql.Connection, query: Any) -> Iterator[Any]:
         try:
-            return self.engine.connect().execution_options(auction_writes=True)
+            yield from connection.execution_options(yield_per=1000).execute(query)
+        except sql.exc.DBAPIError as reason:
+            raise StoreFailed(f"the database could not be read: {reason.orig}") from reason
+
+    def _connect(self, writes: bool = True) -> sql.Connection:
+        try:
+            return self.engine.connect().execution_options(auction_writes=writes)
         except sql.exc.DBAPIError as reason:
             raise StoreFailed(f"the database cannot be reached: {reason.orig}") from reason
 

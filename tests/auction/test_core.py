@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from markets import asked, awarded, counted_bytes, market
 
+from auction.bid import StandingOffer
 from auction.clock import ManualClock, SteadyTime
 from auction.config import MarketConfig
 from auction.errors import AuctionError, KeyReused, Sealed, StoreFailed, TooLate, Unknown
@@ -93,10 +94,35 @@ def test_a_failed_commit_leaves_no_trace_and_one_whose_answer_was_lost_is_found(
         with pytest.raises(StoreFailed):
             moderator.deposit("rita", 7, "EUR", key=when)
         store.fail = ""
-        moderator.tick()
         assert moderator.balance("rita") == balance + 7 * times
         moderator.deposit("rita", 7, "EUR", key=when)
         assert moderator.balance("rita") == balance + 7
+
+
+def test_an_answer_that_did_not_wait_is_made_durable_or_undone_by_flush() -> None:
+    store = FailingStore()
+    moderator, clock = market(store)
+    offer = StandingOffer(
+        offer="o",
+        provider="p0",
+        service="anonymise",
+        unit_price=10,
+        currency="EUR",
+        quantity=9,
+        rate_bps_max=5_000,
+        valid_until_ms=clock.now_ms + 60_000,
+    )
+    moderator.stand_offer(offer)
+    terms = AuctionTerms(reserve=20, open_for_ms=10, format="spot")
+    moderator.spot("rita", asked(clock), terms, wait=False)
+    store.fail = "before"
+    with pytest.raises(StoreFailed):
+        moderator.flush()
+    store.fail = ""
+    assert moderator.balance("rita") == 1_000_000
+    moderator.spot("rita", asked(clock), terms, wait=False)
+    moderator.flush()
+    assert replay(store.entries()).records == moderator.state.records
 
 
 def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import heapq
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -111,7 +111,7 @@ class Core:
                     return answer
                 if waiting is not None:
                     self._commit(waiting)
-                elif known is not None and not self._is_durable():
+                elif known is not None and not self._is_durable(key):
                     continue  # the first attempt failed after all: decide again
                 return answer
             except Conflict:
@@ -167,18 +167,22 @@ class Core:
         if waiting.failure is not None:
             raise waiting.failure
 
-    def _is_durable(self) -> bool:
-        """Commits what is waiting and waits for who is committing; whether all of it went well."""
-        with self._committing:
-            self._commit_all()
+    def _is_durable(self, key: str | None) -> bool:
+        """Commits what is waiting and waits for who is committing; whether the key's command is still there after."""
+        self._commit_and_wait()
         with self._deciding:
-            return not self._stale
+            return not self._stale and key in self._answers
 
-    def _commit_all(self) -> None:
+    def _commit_and_wait(self) -> bool:
+        with self._committing:
+            return self._commit_all()
+
+    def _commit_all(self) -> bool:
+        """Writes what is waiting; whether that went well."""
         with self._deciding:
             taken, self._waiting = self._waiting, []
         if not taken:
-            return
+            return not self._stale
         failure: Exception | None = None
         try:
             self.store.append([one.write for one in taken])
@@ -189,9 +193,13 @@ class Core:
                 self._stale = True
                 taken += self._waiting
                 self._waiting = []
+                # Readers must not see what is undone; where the store is gone, the next command loads.
+                with suppress(StoreFailed):
+                    self._load()
         for one in taken:
             one.failure = failure
             one.done = True
+        return failure is None
 
     @contextmanager
     def group(self) -> Iterator[None]:
@@ -210,7 +218,7 @@ class Core:
 
     def flush(self) -> None:
         """Makes durable what was answered without waiting."""
-        if not self._is_durable():
+        if not self._commit_and_wait():
             raise StoreFailed("what was answered without waiting could not be written, and is undone")
 
     def tick(self) -> int:
