@@ -341,3 +341,12 @@ def test_a_terminal_is_no_capture(tmp_path):
     run = command("run", "-r", OFFICE, "-w", "-", stdout=terminal, capture_output=False, stderr=subprocess.PIPE)
     assert one_line(run, 1) == "streamcore: standard output is a terminal: redirect it, or name a file with -w"
     os.close(master), os.close(terminal)
+
+
+def test_a_service_that_prints_does_not_spoil_the_output():
+    service = f"{Path(__file__).with_name('services_for_tests.py')}:Prints"
+    plain = command("run", "-r", OFFICE, "-w", "-", "-q", text=False)
+    run = command("run", "-r", OFFICE, "-w", "-", "-q", "--service", service, text=False)
+    assert run.returncode == 0
+    assert run.stdout == plain.stdout
+    assert b"a service that prints" in run.stderr
