@@ -27,7 +27,7 @@ STEPS: Final = tuple(
     """
     register renew_token authenticate party deposit withdraw post_bond release_bond balance
     publish_block split_block_in_time split_block_in_rate resell_block block
-    announce bid commit reveal close tick hold_auction auction bids explain
+    announce bid commit reveal close tick hold_auction auction bids explain transcript
     stand_offer withdraw_offer offers spot
     agree start deliver replace finish cancel charge refund charge_back agreement chain subcontracts
     rate opinions rating drafted_payment_rating payment_probability_ppm

@@ -22,6 +22,7 @@ from auction.errors import (
     NoCapacity,
     NotAllowed,
     TooLate,
+    TranscriptWrong,
     WrongState,
 )
 from auction.formats import award as decide
@@ -30,6 +31,7 @@ from auction.ledger import bond
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
 from auction.store import SqlStore
+from auction.transcript import verify_own
 
 DAY_MS = 86_400_000
 
@@ -152,6 +154,22 @@ def test_any_bidder_can_compute_the_award_again_from_what_is_shown() -> None:
     assert commit_seed(auction, bytes.fromhex(view.seed)) == view.announcement.seed_commitment  # fixed before bidding
     ratings = {rating.party: rating for rating in view.ratings}
     assert decide(view.announcement, moderator.bids(auction, "p2"), ratings, bytes.fromhex(view.seed)) == view.award
+
+
+def test_the_transcript_lets_each_bidder_check_the_award() -> None:
+    moderator, clock, auction = opened(AuctionTerms(reserve=500, open_for_ms=10_000))
+    for number, price in enumerate((300, 250, 350)):
+        moderator.bid(auction, BidEntry(f"p{number}", price, salt=f"salt {number}"))
+    with pytest.raises(WrongState):
+        moderator.transcript(auction)
+    clock.advance(10_000)
+    moderator.tick()
+    transcript, award = moderator.transcript(auction), moderator.close(auction)
+    for bid in moderator.bids(auction, "p0"):
+        verify_own(transcript, award, bid)
+    dearer = msgspec.structs.replace(award.winners[0], price=award.winners[0].price + 1)
+    with pytest.raises(TranscriptWrong):
+        verify_own(transcript, msgspec.structs.replace(award, winners=(dearer,)), moderator.bids(auction, "p1")[0])
 
 
 def sealed_entry(auction: str, bidder: str, price: int) -> tuple[BidEntry, str]:

@@ -31,6 +31,7 @@ from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
 from auction.money import check_integer
 from auction.party import check_id
 from auction.signing import bid_body
+from auction.transcript import Transcript, write_transcript
 
 _NO_LINKS: Final[dict[str, str]] = {}
 _BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}
@@ -138,6 +139,19 @@ class AuctionCommands(Awarding):
         if bids and not own:
             raise Sealed(f"the bids of auction {auction} are sealed until its close")
         return own
+
+    def transcript(self, auction: str) -> Transcript:
+        """What lets any bidder check the award of a closed auction without trusting the moderator: see
+        `auction.transcript.verify_own`. Bids that could not be considered any more are not in it."""
+        with self._deciding:
+            draft = Draft(self._state, 0)
+            record = draft.auction(auction)
+            if record.award is None or record.announcement.format == "spot":
+                raise WrongState(f"auction {auction} has no award among bids")
+            excluded = {bid for bid, _ in record.excluded}
+            placed = [one for one in draft.placed_bids(auction) if one.bid.bid not in excluded]
+        ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
+        return write_transcript(record.announcement, [one.bid for one in placed], ratings, record.award)
 
     def explain(self, auction: str) -> str:
         """Why the award of a closed auction is what it is, in words and numbers."""
