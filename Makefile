@@ -37,8 +37,8 @@ test: build      ## the whole suite
 	$(RUN) -m pytest
 
 lint: build      ## ruff and mypy
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check --no-cache .
+	$(VENV)/bin/ruff format --no-cache --check .
 	$(VENV)/bin/mypy src
 
 wheel: build     ## build the wheel, install it outside the tree, run the demo of that copy

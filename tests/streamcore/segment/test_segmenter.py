@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streamcore.segment._segmenter import ANY_LANE, Segmenter
 
+from streamcore.segment._segmenter import ANY_LANE, Segmenter
 from tests.streamcore.batches import make_batch
 
 packets = st.lists(
