@@ -15,7 +15,7 @@ except ImportError as error:  # a build without isolation and without the build 
 # One build switch turns bounds checks and assertions on everywhere: STREAMCORE_DEBUG=1, as `make debug` sets it.
 DEBUG = os.environ.get("STREAMCORE_DEBUG", "0") == "1"
 
-# STREAMCORE_NATIVE=0: `make build` installs the package first, and compiles in a step of its own that keeps its objects.
+# STREAMCORE_NATIVE=0: `make build` installs the package first, and compiles in a step of its own, which keeps objects.
 NATIVE = os.environ.get("STREAMCORE_NATIVE", "1") == "1"
 
 MODULES = [

@@ -401,7 +401,7 @@ cdef uint64_t walk_type(Walk *walk, uint16_t kind, uint8_t *p, int64_t n, int de
             if n < 5:
                 return 0
             p, n = p + 4, n - 4
-            if not p[-2] & 1:
+            if not (p - 2)[0] & 1:
                 continue
             if p[0] >> 4:
                 return walk_ip(walk, p, n, depth)
