@@ -10,6 +10,7 @@ ratio says how far the awards are from being the cost, and not which package is 
 from __future__ import annotations
 
 import random
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,7 +102,8 @@ def test_sealed_award_auctionsi(benchmark: Any, peer: SimpleNamespace, mechanism
 
 
 def test_spot_award_among_100(benchmark: Any) -> None:
-    """The aim is 99 % under 0.2 ms; the quantile is in extra_info, over all rounds of one call each."""
+    """The aim is 99 % under 0.2 ms. Both quantiles are in extra_info, of single calls: by the clock, which also counts the
+    time that other processes had the processor, and by processor time."""
     announcement = announce(
         format="spot", quantity=5, rate_bps=10**6, quality=QualityWeights(opinion=30_000, evidence=30_000), region="eu"
     )
@@ -123,6 +125,12 @@ def test_spot_award_among_100(benchmark: Any) -> None:
         spot_award, args=(announcement, offers, ratings, SEED, 500), rounds=5000, iterations=1, warmup_rounds=200
     )
     assert len(result.winners) == 1
+    spent_ns = []
+    for _ in range(3000):
+        before_ns = time.thread_time_ns()
+        spot_award(announcement, offers, ratings, SEED, 500)
+        spent_ns.append(time.thread_time_ns() - before_ns)
+    benchmark.extra_info["p99_processor_us"] = sorted(spent_ns)[2970] / 1e3
     if benchmark.stats is not None:  # --benchmark-disable
         times = sorted(benchmark.stats.stats.data)
         benchmark.extra_info["p99_us"] = times[len(times) * 99 // 100] * 1e6
