@@ -102,8 +102,8 @@ def test_sealed_award_auctionsi(benchmark: Any, peer: SimpleNamespace, mechanism
 
 
 def test_spot_award_among_100(benchmark: Any) -> None:
-    """The aim is 99 % under 0.2 ms. Both quantiles are in extra_info, of single calls: by the clock, which also counts the
-    time that other processes had the processor, and by processor time."""
+    """The aim is 99 % under 0.2 ms. Both quantiles are in extra_info, of single calls: by the clock, which also counts
+    the time that other processes had the processor, and by processor time."""
     announcement = announce(
         format="spot", quantity=5, rate_bps=10**6, quality=QualityWeights(opinion=30_000, evidence=30_000), region="eu"
     )
