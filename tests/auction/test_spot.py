@@ -56,6 +56,7 @@ MISFITS: list[dict[str, Any]] = [
 OFFERS = st.lists(
     st.builds(offer_of, st.sampled_from(PARTIES), st.integers(0, 40), region=st.sampled_from(["", "eu", "us"])),
     unique_by=lambda offer: offer.offer,
+    max_size=8,
 )
 RATINGS = st.dictionaries(st.sampled_from(PARTIES), st.sampled_from([0, 500_000, 1_000_000])).map(
     lambda lower: {party: rate(party, ppm) for party, ppm in lower.items()}
@@ -83,9 +84,7 @@ def test_the_best_fitting_score_wins_at_its_own_price(
 
 
 @given(OFFERS, RATINGS)
-def test_needed_would_have_won_for_sure_and_one_more_at_most_by_the_draw(
-    offers: list[StandingOffer], ratings: dict[str, ShownRating]
-) -> None:
+def test_needed_would_have_won_for_sure(offers: list[StandingOffer], ratings: dict[str, ShownRating]) -> None:
     need = msgspec.structs.replace(NEED, quantity=1)
     award = spot_award(need, offers, ratings, SEED, 500)
     for standing in award.standings:
