@@ -85,6 +85,7 @@ def run(told: argparse.Namespace) -> int:
 
     from streamcore.disperse.local import launch
 
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that we have no use for only slow numpy's start
     launched = [launch() for _ in range(config.workers)]  # they load beside us
 
     from streamcore.pipeline import Pipeline
