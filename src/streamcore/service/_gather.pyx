@@ -2,10 +2,11 @@
 is checked here.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from streamcore.packets cimport Columns, Segment, record_size, record_start
+from streamcore.packets cimport Columns, Segment, records_size
+from streamcore.packets cimport pack_records as copy_records
 
 
 def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_t[::1] offset not None):
@@ -13,61 +14,22 @@ def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_
     take.
 
     offset: uint32[n], set to where each packet's first byte is in region. Returns -1 where the region is too small.
-    One memcpy where the records stand side by side in the chunk; the GIL is released. The reader has checked that
+    Records that stand side by side in the chunk are copied together; the GIL is released. The reader has checked that
     every record lies inside the chunk.
     """
     cdef Py_ssize_t count = segment.stop - segment.start
-    cdef Py_ssize_t used
+    cdef const Columns *columns = &segment.batch.columns
+    cdef bint arranged = segment.batch.arranged
+    cdef uint64_t size
     if offset.shape[0] != count:
         raise ValueError(f"{offset.shape[0]} offsets for {count} packets")
     if count == 0 or region.shape[0] == 0:
         return 0 if count == 0 else -1
     with nogil:
-        used = pack_adjacent(segment, &region[0], region.shape[0], &offset[0])
-        if used == 0:
-            used = pack_each(segment, &region[0], region.shape[0], &offset[0])
-    return used
-
-
-cdef inline uint32_t row_at(Segment segment, Py_ssize_t i) noexcept nogil:
-    return segment.batch.columns.rows[segment.start + i] if segment.batch.arranged else <uint32_t> (segment.start + i)
-
-
-cdef Py_ssize_t pack_adjacent(Segment segment, uint8_t *region, Py_ssize_t capacity, uint32_t *offset) noexcept nogil:
-    """The case of consecutive records with nothing between them. Returns 0 where it is not the case, -1 without room."""
-    cdef const Columns *c = &segment.batch.columns
-    cdef Py_ssize_t count = segment.stop - segment.start
-    cdef Py_ssize_t i
-    cdef uint32_t first = record_start(c, row_at(segment, 0))
-    cdef uint32_t row
-    cdef uint32_t at = first
-    for i in range(count):
-        row = row_at(segment, i)
-        if record_start(c, row) != at:
-            return 0
-        offset[i] = c.offset[row] - first
-        at += record_size(c, row)
-    if at - first > capacity:
-        return -1
-    memcpy(region, c.data + first, at - first)
-    return at - first
-
-
-cdef Py_ssize_t pack_each(Segment segment, uint8_t *region, Py_ssize_t capacity, uint32_t *offset) noexcept nogil:
-    cdef const Columns *c = &segment.batch.columns
-    cdef Py_ssize_t used = 0
-    cdef Py_ssize_t i
-    cdef uint32_t row, start, size
-    for i in range(segment.stop - segment.start):
-        row = row_at(segment, i)
-        start = record_start(c, row)
-        size = record_size(c, row)
-        if used + size > capacity:
-            return -1
-        memcpy(region + used, c.data + start, size)
-        offset[i] = <uint32_t> (used + c.offset[row] - start)
-        used += size
-    return used
+        size = records_size(columns, arranged, segment.start, segment.stop)
+        if size <= <uint64_t> region.shape[0]:
+            copy_records(columns, arranged, segment.start, segment.stop, &region[0], &offset[0])
+    return <Py_ssize_t> size if size <= <uint64_t> region.shape[0] else -1
 
 
 def pack_packets(const uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] length not None,
