@@ -245,7 +245,7 @@ def test_progress_shows_on_a_terminal_and_goes_away(capture, tmp_path):
 
 def test_interrupted_on_a_terminal_it_ends_tidily(capture, tmp_path):
     flags = ["run", "-r", capture, "-w", tmp_path / "out.pcap", "--service", SLOW, "--segment-packets", "50"]
-    status, shown = on_a_terminal(*flags, interrupt_at=rb"packets")
+    status, shown = on_a_terminal(*flags, interrupt_at=rb"4,000 packets")
     assert status == 130
     assert shown.rstrip().splitlines()[-1] == "  interrupted"
     assert "\x1b[?25h" in shown
