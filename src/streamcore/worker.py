@@ -21,7 +21,7 @@ from streamcore.packets import Arena, PacketBatch, Segment
 from streamcore.service.load import load
 from streamcore.service.protocol import Service
 
-REPLY_AFTER_S = 0.02  # results of one message are sent together, unless that takes longer
+REPLY_AFTER_S = 0.001  # results of one message are sent together, unless that takes longer
 EXTRA_BYTES_MAX = 1 << 19  # of the comments and reports on one segment
 
 Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame

@@ -269,6 +269,8 @@ class Dispatcher:
                 continue
             peer.tally.add(lease.segment, outcome.busy_ns)
             del self._attempts[outcome.number]
+            self._take_inbox()
+            self._send()  # now, so that the peer works while this result is written
             yield result
 
     def _read(
