@@ -16,6 +16,8 @@ from pathlib import Path
 import dpkt
 import pytest
 
+from tests.streamcore.namespaces import bump, pair, root_and_namespaces  # noqa: F401  fixtures for live tests
+
 MARK = f"STREAMCORE_TEST_RUN={uuid.uuid4().hex}"  # in the environment of every process that a test starts
 COMMAND = [sys.executable, "-m", "streamcore"]
 
