@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamcore.config import REST
 from streamcore.counters import Counters, words_for
 from streamcore.summaries import in_words
 
@@ -31,6 +32,8 @@ class Accounting:
     seconds: float
     shares: tuple[WorkerShare, ...]
     services: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> summary
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> its account, where there are several
+    unbalanced_streams: list[str] = field(default_factory=list)  # what does not add up in one of them, a line each
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
     dead_letter: str = ""  # the capture with the segments that no worker could process
@@ -38,11 +41,16 @@ class Accounting:
     output: str = ""
 
     @property
+    def unbalanced(self) -> list[str]:
+        """What does not add up, a line each."""
+        return self.counters.balance() + self.unbalanced_streams
+
+    @property
     def exit_status(self) -> int:
         """0 all delivered, 3 finished with loss that the counters name, 130 interrupted."""
         if self.interrupted:
             return INTERRUPTED
-        return LOSS if self.damage or self.counters.lost or self.counters.balance() else DELIVERED
+        return LOSS if self.damage or self.counters.lost or self.unbalanced else DELIVERED
 
     def json(self) -> dict[str, Any]:
         """The object that `--json` prints; its schema is docs/accounting.md."""
@@ -55,12 +63,14 @@ class Accounting:
         ]  # fmt: skip
         if self.services:
             told["services"] = self.services
+        if self.streams:
+            told["streams"] = self.streams
         if self.damage:
             told["damage"] = self.damage
         if self.dead_letter:
             told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
-        if unbalanced := self.counters.balance():
-            told["unbalanced"] = unbalanced
+        if self.unbalanced:
+            told["unbalanced"] = self.unbalanced
         told["exit_status"] = self.exit_status
         return told
 
@@ -84,13 +94,19 @@ class Accounting:
             lines.append(f"  {lost} workers lost, {resent} segments sent again")
         for name, summary in self.services.items():
             lines += in_words(name, summary)
+        for name, stream in self.streams.items():
+            packets = stream["packets"]
+            lines.append(f"  stream {name}: {packets['selected']:,} packets, {packets['written']:,} written")
+            if name != REST:  # its services stand above
+                for service, summary in stream.get("services", {}).items():
+                    lines += ["  " + line for line in in_words(service, summary)]
         if verbose:
             lines += [f"  {name}: {count:,}" for name, count in counters.as_json()["notes"].items()]
             for s in self.shares:
                 lines.append(
                     f"  worker {s.slot}: {s.segments:,} segments, {s.packets:,} packets, busy {s.busy_s:.3f} s"
                 )
-        lines += [f"  this does not add up, please report it: {line}" for line in counters.balance()]
+        lines += [f"  this does not add up, please report it: {line}" for line in self.unbalanced]
         if self.interrupted:
             lines.append("  interrupted")
         return "\n".join(lines)

@@ -151,15 +151,19 @@ def services(told: argparse.Namespace) -> int:
 
 def check(told: argparse.Namespace) -> int:
     from streamcore.config import make_config
+    from streamcore.counters import Counters
     from streamcore.parse.filter import Filter
-    from streamcore.service.chain import Chain
+    from streamcore.streams import Streams
 
     config = make_config(told.config)
-    chain = Chain(config.service)
+    streams = Streams(config, Counters())
     if config.filter:
         Filter(config.filter)
-    names = " -> ".join(service.name for service in chain.services) or "identity"
-    print(f"{told.config}: {names}, policy {config.policy}, order {config.order}, {config.workers} workers")
+    streams.classifier()
+    chains = [" -> ".join(service.name for service in stream.chain.services) or "identity" for stream in streams.all]
+    print(f"{told.config}: {chains[0]}, policy {config.policy}, order {config.order}, {config.workers} workers")
+    for stream, chain in zip(streams.all[1:], chains[1:], strict=True):
+        print(f"  stream {stream.name}: {chain}, {stream.select}")
     return 0
 
 

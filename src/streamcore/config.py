@@ -21,12 +21,24 @@ Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` a
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
 SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
+STREAMS_MAX = 255
+REST = "rest"  # the name of the packets that no stream selects
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 PATHS = ("read", "write", "dead_letter", "key", "worker_keys")
 
 
 def workers_default() -> int:
     """One core is left to the pipeline itself."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[stream]]` of a pipeline file: which packets, and what is done to them."""
+
+    name: Annotated[str, Meta(pattern=NAME)]
+    select: Annotated[str, Meta(min_length=1)]  # a BPF expression
+    service: list[Service] = []
+    on_failure: Literal["drop", "pass"] = "drop"
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,6 +48,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     write: str = ""  # a capture file, or "-": standard output
     workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
     service: list[Service] = []
+    stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it
     policy: Policy = "flow"
     order: Order = "total"
     filter: str = ""  # a BPF expression
@@ -76,9 +89,15 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 set_field(self, key, os.fspath(value))
         told = {key: getattr(self, key) for key in self.__struct_fields__}
         try:
-            msgspec.convert(told, Keys)  # a constructor takes anything: the bounds are checked here, for everybody
+            keys = msgspec.convert(
+                told, Keys
+            )  # a constructor takes anything: the bounds are checked here, for everybody
         except msgspec.ValidationError as error:
             raise UsageError(explain(error, told)) from None
+        set_field(self, "stream", keys.stream)
+        names = [stream.name for stream in self.streams]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"two streams are called {twice[0]!r} ({REST!r} is what no stream selects)")
         if self.policy == "time" and not self.segment_ms:
             set_field(self, "segment_ms", SEGMENT_MS_OF_TIME)
         if self.listen and not self.listen.startswith("tcp://"):
@@ -87,6 +106,12 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError("listen needs key and worker_keys: make keys with 'streamcore keys NAME DIRECTORY'")
         if not self.workers and not self.listen:
             raise UsageError("workers is 0 and listen is not set: nobody could do the work")
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams of the run: what no `[[stream]]` selects comes first."""
+        rest = Stream(name=REST, select="", service=self.service, on_failure=self.on_failure)
+        return (rest, *self.stream)
 
     @property
     def lanes(self) -> int:
@@ -139,6 +164,13 @@ def read_file(path: str) -> dict[str, Any]:
         raise UsageError(f"cannot read the pipeline file: {(error.strerror or str(error)).lower()}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"this is not TOML: {error}") from None
+    keys = with_underscores(told)
+    if isinstance(streams := keys.get("stream"), list):
+        keys["stream"] = [with_underscores(each) if isinstance(each, dict) else each for each in streams]
+    return keys
+
+
+def with_underscores(told: Mapping[str, Any]) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     for name, value in told.items():
         key = name.replace("-", "_")
@@ -152,9 +184,19 @@ def explain(error: msgspec.ValidationError, told: Mapping[str, Any]) -> str:
     """The line for a value that is not allowed: its key, what is allowed, what was given."""
     _, _, where = str(error).rpartition(" - at `$.")
     key = where.rstrip("`").partition("[")[0].partition(".")[0]
+    if key == "stream" and isinstance(told[key], list):
+        return in_a_stream(str(error).rpartition(" - at `$.")[0], where.rstrip("`"), told[key])
     if key not in told:
         return str(error)
     return f"{key} must be {allowed(key)}, not {told[key]!r}"
+
+
+def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
+    """The line for a value in a `[[stream]]` table, which is named if it has a name."""
+    place, _, key = where.removeprefix("stream[").partition("]")
+    stream = streams[int(place)] if place.isdecimal() and int(place) < len(streams) else None
+    name = stream.get("name", f"number {int(place) + 1}") if isinstance(stream, Mapping) else place or "stream"
+    return f"stream {name}: {key.lstrip('.') + ': ' if key.lstrip('.') else ''}{words[:1].lower()}{words[1:]}"
 
 
 def allowed(key: str) -> str:

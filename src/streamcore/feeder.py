@@ -17,6 +17,7 @@ from streamcore.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
+from streamcore.streams import Streams
 
 PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
 
@@ -58,7 +59,7 @@ class Feeder:
         counters: Counters,
         source: CaptureSource,
         select: Callable[[PacketBatch], tuple[int, int]] | None,
-        groups: int,
+        streams: Streams,
         aggregator: Aggregator,
         dispatcher: Dispatcher,
     ) -> None:
@@ -67,7 +68,9 @@ class Feeder:
         self._counters = counters
         self._source = source
         self._select = select
-        self._groups = groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
+        self._streams = streams
+        self._classify = streams.classifier()  # None: there is one stream
+        self._groups = streams.groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
         self._aggregator = aggregator
         self._dispatcher = dispatcher
         self._drain = False
@@ -78,6 +81,7 @@ class Feeder:
             packets_max=config.segment_packets,
             bytes_max=config.segment_bytes,
             time_ms=config.segment_ms,
+            streams=len(streams.all),
         )
         self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
 
@@ -118,10 +122,10 @@ class Feeder:
                 self._counters.count("filter.not_matched", *self._select(batch))
             if self._groups:
                 self._parser(batch, self._groups)
-            segments = self._segmenter.cut(batch)
+            stops = self._classify(batch) if self._classify is not None else None
+            segments = self._segmenter.cut(batch, stops)
             if segments:
-                byte_count = sum(each.byte_count for each in segments)
-                self._counters.count("segment.cut", sum(map(len, segments)), byte_count)
+                self._streams.cut(segments)
                 if not self.gate.enter(len(segments)):
                     return
                 self._aggregator.expect(batch, segments)

@@ -129,6 +129,7 @@ cdef class Segment:
     cdef readonly Py_ssize_t stop
     cdef readonly uint32_t lane             # segments of one lane go to one worker, in order
     cdef readonly uint64_t byte_count       # captured bytes
+    cdef readonly uint32_t stream           # whose packets these are: a place in the run's list of streams
 
 cdef class Result:
     cdef readonly Segment segment

@@ -167,8 +167,16 @@ class Segment:
     stop: int
     lane: int
     byte_count: int
+    stream: int
     def __init__(
-        self, number: int, batch: PacketBatch, start: int, stop: int, lane: int = 0, byte_count: int = 0
+        self,
+        number: int,
+        batch: PacketBatch,
+        start: int,
+        stop: int,
+        lane: int = 0,
+        byte_count: int = 0,
+        stream: int = 0,
     ) -> None: ...
     def __len__(self) -> int: ...
     @property

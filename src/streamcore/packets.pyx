@@ -446,7 +446,7 @@ cdef class Segment:
     """The unit of dispersal: some rows of one batch. While a Segment lives, its chunk is not reused."""
 
     def __init__(self, uint64_t number, PacketBatch batch not None, Py_ssize_t start, Py_ssize_t stop, uint32_t lane=0,
-                 uint64_t byte_count=0):
+                 uint64_t byte_count=0, uint32_t stream=0):
         if not 0 <= start <= stop <= batch.row_count:
             raise ValueError(f"segment of rows {start}:{stop} in a batch of {batch.row_count}")
         self.number = number
@@ -455,6 +455,7 @@ cdef class Segment:
         self.stop = stop
         self.lane = lane
         self.byte_count = byte_count
+        self.stream = stream
 
     def __len__(self):
         return self.stop - self.start

@@ -24,9 +24,9 @@ from streamcore.disperse.local import Launched
 from streamcore.disperse.roster import Terms
 from streamcore.feeder import Feeder, Gate
 from streamcore.packets import Arena, Outgoing, Result
-from streamcore.service.chain import Chain
 from streamcore.sink import Sink, open_sink
 from streamcore.source.capture import CaptureSource
+from streamcore.streams import Streams
 
 
 class Pipeline:
@@ -43,7 +43,7 @@ class Pipeline:
         self.config = config
         self._launched = launched
         self.counters = Counters()
-        self._chain = Chain(config.service)
+        self._streams = Streams(config, self.counters)
         self._filter: Any = None
         if config.filter:
             from streamcore.parse.filter import Filter  # only here: libpcap costs start-up time
@@ -92,10 +92,9 @@ class Pipeline:
             stack.callback(source.close)
             sink = self._open_sink(config.write, arena.set_committed_bytes)
             stack.callback(sink.abandon)
-            aggregator = Aggregator(config.order, self._chain.settle, self._dropped)
-            feeder = self._feeder = Feeder(
-                config, self.counters, source, self._filter, self._chain.groups, aggregator, dispatcher
-            )
+            streams = self._streams
+            aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
+            feeder = self._feeder = Feeder(config, self.counters, source, self._filter, streams, aggregator, dispatcher)
             stack.callback(feeder.close)
             stack.callback(arena.close)
             feeder.start()
@@ -111,14 +110,15 @@ class Pipeline:
             if self._stop.is_set():
                 feeder.close()
                 self.counters.count("pipeline.undelivered", *self.counters.missing())
-            return self._account(dispatcher, source, time.monotonic() - begin_s)
+            accounts = streams.account(aggregator.left, self._stop.is_set())
+            return self._account(dispatcher, source, accounts, time.monotonic() - begin_s)
 
     def _terms(self) -> Terms:
         config = self.config
         return Terms(
             workers=config.workers,
-            services=self._chain.specifications,
-            changes=self._chain.changes,
+            chains=[stream.chain.specifications for stream in self._streams.all],
+            changes=[stream.chain.changes for stream in self._streams.all],
             lease_ms=config.lease_ms,
             attempts_max=config.attempts_max,
             credit=config.credit,
@@ -144,10 +144,7 @@ class Pipeline:
         """Count what services dropped, fold their reports in; keep a dead segment and put in its place what the
         stream's rule says.
         """
-        for reason, (packets, byte_count) in result.drops.items():
-            self.counters.count(f"service.{reason}", packets, byte_count)
-        if result.reports:
-            self._chain.merge(result.reports)
+        self._streams.absorb(result)
         if not result.dead:
             return result
         segment = result.segment
@@ -155,20 +152,18 @@ class Pipeline:
             self._dead_letters = self._open_sink(self.config.dead_letter_path, None)
         self._dead_letters.write(Outgoing(segment.batch, segment.start, segment.stop))
         self._dead_reasons[result.reason] = self._dead_reasons.get(result.reason, 0) + 1
-        if self.config.on_failure == "pass":
-            self.counters.count("disperse.passed_unprocessed", len(segment), segment.byte_count)
-            return Result(segment)
-        self.counters.count("disperse.dead_lettered", len(segment), segment.byte_count)
-        return result
-
-    def _dropped(self, reason: str, packets: int, byte_count: int) -> None:
-        self.counters.count(f"service.{reason}", packets, byte_count)
+        passes = self._streams[segment.stream].on_failure == "pass"
+        name = "disperse.passed_unprocessed" if passes else "disperse.dead_lettered"
+        self._streams.count(segment.stream, name, len(segment), segment.byte_count)
+        return Result(segment) if passes else result
 
     def _open_sink(self, path: str, on_commit: Callable[[int], None] | None) -> Sink:
         assert self._source is not None
         return open_sink(path, interfaces=self._source.interfaces, form=self._source.form, on_commit=on_commit)
 
-    def _account(self, dispatcher: Dispatcher, source: CaptureSource, seconds: float) -> Accounting:
+    def _account(
+        self, dispatcher: Dispatcher, source: CaptureSource, streams: dict[str, Any], seconds: float
+    ) -> Accounting:
         shares = tuple(
             WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)
             for slot in dispatcher.slots
@@ -178,7 +173,9 @@ class Pipeline:
             self.counters,
             seconds,
             shares,
-            services=self._chain.summaries(),
+            services=self._streams[0].chain.summaries(),
+            streams=streams,
+            unbalanced_streams=self._streams.balance(),
             damage=str(source.damage or ""),
             interrupted=self._drain.is_set(),
             dead_letter=self.config.dead_letter_path if self._dead_letters is not None else "",

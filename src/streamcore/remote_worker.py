@@ -80,7 +80,7 @@ class RemoteWorker:
         push = self._secured(zmq.PUSH, told["results_port"])
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
-            bench = Bench(told["services"])
+            bench = Bench(told["chains"])
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             push.send_multipart([envelope.pack(envelope.REFUSE, slot, incarnation), reason.encode()])
@@ -113,7 +113,9 @@ class RemoteWorker:
              region: np.ndarray[Any, Any], push: zmq.Socket[bytes], place: tuple[int, int]) -> None:  # fmt: skip
         def produce() -> Produced:
             count = work.stop - work.start
-            segment = inline.unpack_segment(work.number, count, columns, records, arena.chunk(0), bench.parse)
+            segment = inline.unpack_segment(
+                work.number, count, columns, records, arena.chunk(0), bench.parse, work.stream
+            )
             return bench.process(segment, region)
 
         outcome, extra = attempt(work, inline.digest((columns, records)), produce)

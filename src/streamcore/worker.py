@@ -28,14 +28,17 @@ Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the regio
 
 
 class Bench:
-    """What a worker needs for every segment: the services, made once, and the parser that fills missing columns."""
+    """What a worker needs for every segment: each stream's services, made once, and the parser that fills missing
+    columns.
+    """
 
-    def __init__(self, specifications: list[Any]) -> None:
-        self.services: list[Service] = [load(specification) for specification in specifications]
-        self.idle = all(service.name == "identity" for service in self.services)
+    def __init__(self, chains: list[list[Any]]) -> None:
+        self.chains: list[list[Service]] = [[load(each) for each in chain] for chain in chains]
+        self.idle = [all(service.name == "identity" for service in chain) for chain in self.chains]
         self._parser: Any = None
-        for service in self.services:
-            service.start()
+        for chain in self.chains:
+            for service in chain:
+                service.start()
 
     def parse(self, batch: PacketBatch, groups: int) -> None:
         """Fill columns that were not parsed before the segment was sent."""
@@ -47,15 +50,16 @@ class Bench:
 
     def process(self, segment: Segment, region: Any) -> Produced:
         """Run the services over one segment; what they change goes into region. Raises what a service raises."""
-        if self.idle:
+        if self.idle[segment.stream]:
             return 0, 0, None
         import msgspec
 
         from streamcore.disperse._results import write_result
         from streamcore.service.view import View
 
-        view = View(segment, region, self.services)
-        for service in self.services:
+        services = self.chains[segment.stream]
+        view = View(segment, region, services)
+        for service in services:
             view.turn(service)
             service.process(view)
         left = view.result()
@@ -114,10 +118,10 @@ class LocalWorker:
         self.pull = self.context.socket(zmq.PULL)
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
-    def run(self, specifications: list[Any]) -> int:
+    def run(self, chains: list[list[Any]]) -> int:
         """Work until told to stop. Returns the exit status."""
         try:
-            bench = Bench(specifications)
+            bench = Bench(chains)
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             self.push.send_multipart([self.head(envelope.REFUSE), reason.encode()])
@@ -154,9 +158,9 @@ class LocalWorker:
             arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,
         )  # fmt: skip
         region = None
-        if self.regions is not None:
+        if self.regions is not None and work.region_bytes:
             region = self.regions.chunk(work.region).data[work.region_start : work.region_start + work.region_bytes]
-        return bench.process(Segment(work.number, batch, work.start, work.stop), region)
+        return bench.process(Segment(work.number, batch, work.start, work.stop, stream=work.stream), region)
 
     def head(self, kind: int, outcomes: list[envelope.Outcome] | None = None) -> bytes:
         return envelope.pack(kind, self.slot, self.incarnation, outcomes or ())
@@ -180,4 +184,4 @@ def main() -> None:
         return
     worker = LocalWorker(setup, descriptors)
     threading.Thread(target=watch, args=(setup["seal_path"], worker.arena), daemon=True).start()
-    sys.exit(worker.run(setup["services"]))
+    sys.exit(worker.run(setup["chains"]))

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamcore.config import Config, make_config
+from streamcore.config import Config, Stream, make_config
 from streamcore.errors import UsageError
 
 
@@ -91,10 +91,11 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         make_config(str(file))
 
 
-def test_every_key_stands_in_the_manual():
-    manual = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text()
+@pytest.mark.parametrize(("kind", "part"), [(Config, 0), (Stream, 1)])
+def test_every_key_stands_in_the_manual(kind, part):
+    manual = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text().split("\n## ")[part]
     rows = {line.split("|")[1].strip(" `"): line for line in manual.splitlines() if line.startswith("| `")}
-    fields = {field.name: field for field in msgspec.structs.fields(Config)}
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
     assert rows.keys() == fields.keys()
     for key, row in rows.items():
         default = fields[key].default

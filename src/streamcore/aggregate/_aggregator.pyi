@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,15 +6,17 @@ from numpy.typing import NDArray
 from streamcore.packets import Outgoing, PacketBatch, Result, Segment
 
 ORDERS: tuple[str, ...]
+Settle = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
 
 class Aggregator:
     order: str
     resized_bytes: int
+    left: list[list[int]]
     def __init__(
         self,
         order: str,
-        settle: Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]] | None = None,
-        dropped: Callable[[str, int, int], None] | None = None,
+        settles: Sequence[Settle | None] = (None,),
+        dropped: Callable[[int, str, int, int], None] | None = None,
     ) -> None: ...
     def __len__(self) -> int: ...
     def expect(self, batch: PacketBatch, segments: list[Segment]) -> None: ...

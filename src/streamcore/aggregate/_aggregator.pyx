@@ -1,7 +1,7 @@
 """The aggregator: results come in any order, Outgoings leave in the order asked for. It holds no more than the dispatcher lets out.
 
-Order `total`: the first stream's. `flow`: each lane's own (with segments that are cut without lanes, the same as total). `none`: as
-results come. Whether a result may be trusted is decided before it gets here.
+Order `total`: the first stream's. `flow`: each lane's own, of each stream (with segments that are cut without lanes, the first
+stream's order of each stream). `none`: as results come. Whether a result may be trusted is decided before it gets here.
 """
 
 import collections
@@ -30,22 +30,25 @@ cdef class Unit:
 cdef class Aggregator:
     """Restores an order.
 
-    settle: called as settle(keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to drop, reason), in the second stream's
-    order, for packets that came with keys. dropped: called as dropped(reason, packets, bytes) for what settle dropped.
+    settles: for each stream None, or what is called as settle(keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to drop,
+    reason), in the second stream's order, for packets that came with keys. dropped: called as dropped(stream, reason, packets, bytes)
+    for what settle dropped.
     """
 
     cdef readonly str order
     cdef readonly int64_t resized_bytes  # captured bytes of the packets that left, less those that were read of them
-    cdef object settle
+    cdef readonly list left  # for each stream, where there are several: [packets, captured bytes, resized bytes] that left
+    cdef list settles
     cdef object dropped
     cdef dict units  # segment number -> Unit
-    cdef dict lines  # lane -> deque of Units; one line for everything under `total`
+    cdef dict lines  # stream << 32 | lane -> deque of Units; one line for everything under `total`
 
-    def __init__(self, str order, settle=None, dropped=None):
+    def __init__(self, str order, settles=(None,), dropped=None):
         if order not in ORDERS:
             raise ValueError(f"no order {order!r}: use one of {', '.join(ORDERS)}")
         self.order = order
-        self.settle = settle
+        self.settles = list(settles)
+        self.left = [[0, 0, 0] for _ in self.settles] if len(self.settles) > 1 else []
         self.dropped = dropped
         self.units = {}
         self.lines = {}
@@ -66,7 +69,8 @@ cdef class Aggregator:
                 unit.left = batch.segment_count if together else 1
                 unit.results = []
                 if self.order != "none":
-                    unit.line = self.lines.setdefault(segment.lane if self.order == "flow" else 0, collections.deque())
+                    line = (<uint64_t> segment.stream << 32) | segment.lane if self.order == "flow" else 0
+                    unit.line = self.lines.setdefault(line, collections.deque())
                     unit.line.append(unit)
             self.units[segment.number] = unit
 
@@ -110,8 +114,13 @@ cdef class Aggregator:
                     fill(out, result, together)
             if result.comments:
                 self.place_comments(out, result)
-        if not plain and self.settle is not None:
-            self.settle_keys(out, unit.results, together)
+        if not plain:
+            for stream, settle in enumerate(self.settles):
+                if settle is not None:
+                    self.settle_keys(out, unit.results, together, <uint32_t> stream, settle)
+        if self.left:
+            for result in unit.results:
+                self.count_left(out, result, plain, together)
         if not plain:
             with nogil:
                 self.resized_bytes += resized(out)
@@ -126,8 +135,22 @@ cdef class Aggregator:
             out.comments.setdefault(row, []).extend(comments)
         return 0
 
-    cdef int settle_keys(self, Outgoing out, list results, bint together) except -1:
-        """Let the service decide what is dropped, over all packets of out in order."""
+    cdef int count_left(self, Outgoing out, Result result, bint plain, bint together) except -1:
+        """Count what leaves of one result under its stream."""
+        cdef uint64_t packets = result.segment.stop - result.segment.start
+        cdef uint64_t byte_count = result.segment.byte_count
+        cdef int64_t added = 0
+        cdef list left = self.left[result.segment.stream]
+        if not plain:
+            with nogil:
+                packets = count_kept(out, result, together, &byte_count, &added)
+        left[0] += packets
+        left[1] += byte_count
+        left[2] += added
+        return 0
+
+    cdef int settle_keys(self, Outgoing out, list results, bint together, uint32_t stream, settle) except -1:
+        """Let a stream's service decide what is dropped, over all packets of that stream in order."""
         cdef Py_ssize_t i, count = 0, dropped = 0
         cdef uint64_t dropped_bytes = 0
         cdef Result result
@@ -137,23 +160,24 @@ cdef class Aggregator:
         cdef uint64_t *key = <uint64_t *> cnp.PyArray_DATA(keys)
         cdef int64_t *time = <int64_t *> cnp.PyArray_DATA(times)
         cdef int64_t *place = <int64_t *> cnp.PyArray_DATA(index)
+        cdef cnp.ndarray keyed = np.zeros(out.count, np.uint8)
+        cdef uint8_t *has_key = <uint8_t *> cnp.PyArray_DATA(keyed)
         cdef uint8_t *mark
         for result in results:
-            if result.keys == NULL:
-                if not result.dead:
-                    return 0
-                continue
-            with nogil:
-                scatter_keys(result, together, key)
-        for i in range(out.count):  # close the gaps that dropped packets left
-            if out.packet[i] == NULL:
+            if result.keys != NULL and result.segment.stream == stream:
+                with nogil:
+                    scatter_keys(result, together, key, has_key)
+        for i in range(out.count):  # close the gaps that dropped packets, and those without a key, left
+            if out.packet[i] == NULL or not has_key[i]:
                 continue
             key[2 * count] = key[2 * i]
             key[2 * count + 1] = key[2 * i + 1]
             time[count] = out.batch.columns.timestamp_ns[out.row[i]]
             place[count] = i
             count += 1
-        mask, reason = self.settle(keys[:count], times[:count])
+        if count == 0:
+            return 0
+        mask, reason = settle(keys[:count], times[:count])
         mask = np.ascontiguousarray(mask, np.uint8)
         if mask.shape != (count,):
             raise ValueError(f"settle gave a mask of shape {mask.shape} for {count} packets")
@@ -164,7 +188,7 @@ cdef class Aggregator:
                 dropped_bytes += out.batch.columns.captured_length[out.row[place[i]]]  # as read
                 out.packet[place[i]] = NULL
         if dropped and self.dropped is not None:
-            self.dropped(reason, dropped, dropped_bytes)
+            self.dropped(stream, reason, dropped, dropped_bytes)
         return 0
 
 
@@ -210,7 +234,28 @@ cdef int64_t resized(Outgoing out) noexcept nogil:
     return total
 
 
-cdef void scatter_keys(Result result, bint by_row, uint64_t *keys) noexcept nogil:
+cdef uint64_t count_kept(Outgoing out, Result result, bint by_row, uint64_t *byte_count, int64_t *added) noexcept nogil:
+    """The packets of a result that leave in out, their captured bytes, and how many of those services added."""
+    cdef Py_ssize_t start = result.segment.start
+    cdef const Columns *columns = &result.segment.batch.columns
+    cdef bint arranged = result.segment.batch.arranged
+    cdef Py_ssize_t i, to
+    cdef uint64_t packets = 0
+    cdef uint32_t row
+    byte_count[0] = 0
+    if result.dead:
+        return 0
+    for i in range(result.segment.stop - start):
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        to = row if by_row else i
+        if out.packet[to] != NULL:
+            packets += 1
+            byte_count[0] += out.captured_length[to]
+            added[0] += <int64_t> out.captured_length[to] - <int64_t> columns.captured_length[row]
+    return packets
+
+
+cdef void scatter_keys(Result result, bint by_row, uint64_t *keys, uint8_t *has_key) noexcept nogil:
     cdef Py_ssize_t start = result.segment.start
     cdef bint arranged = result.segment.batch.arranged
     cdef Py_ssize_t i, to
@@ -220,5 +265,6 @@ cdef void scatter_keys(Result result, bint by_row, uint64_t *keys) noexcept nogi
             to = result.segment.batch.columns.rows[to]
         if not by_row:
             to = i
+        has_key[to] = 1
         keys[2 * to] = result.keys[2 * i]
         keys[2 * to + 1] = result.keys[2 * i + 1]

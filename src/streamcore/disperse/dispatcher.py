@@ -14,6 +14,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
@@ -60,9 +62,7 @@ class Dispatcher:
         self._terms = terms
         self._arena = arena
         self._counters = counters
-        self._allowed = 0
-        for change in terms.changes:
-            self._allowed |= FLAGS_OF_CHANGE[change]
+        self._allowed = [reduce(or_, (FLAGS_OF_CHANGE[c] for c in changes), 0) for changes in terms.changes]
         self._roster = Roster(terms, arena, counters, list(launched))
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._roster.poller.register(self._wake, zmq.POLLIN)
@@ -192,7 +192,8 @@ class Dispatcher:
         for attempt in batch:
             segment, b = attempt.segment, attempt.segment.batch
             room = None
-            if peer.regions is not None and (room := peer.room_for(segment)) is None:
+            changes = peer.regions is not None and self._allowed[segment.stream]
+            if changes and (room := peer.room_for(segment)) is None:
                 break  # until results leave
             flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
             if peer.elsewhere:
@@ -204,7 +205,7 @@ class Dispatcher:
             works.append(
                 envelope.Work(
                     segment.number, b.first_number, attempt.attempt, b.chunk.index, region, start, size,
-                    b.count, segment.start, segment.stop, b.row_count, b.groups, flags,
+                    b.count, segment.start, segment.stop, b.row_count, b.groups, flags, segment.stream,
                 )
             )  # fmt: skip
         if not works:
@@ -279,12 +280,12 @@ class Dispatcher:
         """The checked Result of a lease. Raises ResultError."""
         if outcome.digest != lease.digest:
             raise ResultError("the result is of another input")
-        room = lease.room
+        room, allowed = lease.room, self._allowed[lease.segment.stream]
         region: Any = np.frombuffer(bytes(content or b""), np.uint8)  # a copy: aligned, whatever the message is
         hold: Any = region
         if room is not None:
             region, hold = room.region.data[room.start : room.start + room.size], room.region
-        result = read_result(lease.segment, region, outcome.packed, outcome.flags, self._allowed, hold)
+        result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
         if extra is not None:
             told = msgspec.msgpack.decode(extra, type=Told)
             if any(not 0 <= packet < len(lease.segment) for packet in told.comments):

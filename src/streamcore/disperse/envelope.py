@@ -23,6 +23,7 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         groups u32        parse columns that are filled
         flags u32         ARRANGED 1 · INLINE 2: two frames follow for this segment, its columns and its records (see
         _inline.pyx)
+        stream u32        whose packets they are: which of the chains in the worker's set-up is run
     kind RESULT what became of segments:
         number u64, attempt u32
         status u16        DONE 0 · FAILED 1: the extra frame is one line of UTF-8 that says why
@@ -44,7 +45,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAGIC = 0x31454353
-VERSION = 1
+VERSION = 2
 
 HELLO, WORK, RESULT, STOP, REFUSE = range(1, 6)
 ARRANGED, INLINE = 1, 2  # flags of WORK
@@ -53,7 +54,7 @@ EXTRA, INLINE_REGION = 1, 2  # frames of RESULT
 NO_DIGEST = bytes(16)
 
 _HEADER = struct.Struct("<IHHIIQ")
-_WORK = struct.Struct("<QQIIIIIIIIIII")
+_WORK = struct.Struct("<QQIIIIIIIIIIII")
 _RESULT = struct.Struct("<QIHHIIIIQ16s")
 
 
@@ -82,6 +83,7 @@ class Work(NamedTuple):
     row_count: int
     groups: int
     flags: int
+    stream: int
 
 
 class Outcome(NamedTuple):

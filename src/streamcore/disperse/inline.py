@@ -42,7 +42,9 @@ def pack_segment(segment: Segment, arena: Arena) -> tuple[bytes, bytes]:
     return b"".join(column.tobytes() for column in columns), records.tobytes()
 
 
-def unpack_segment(number: int, count: int, columns: Buffer, records: Buffer, chunk: Chunk, parser: Any) -> Segment:
+def unpack_segment(
+    number: int, count: int, columns: Buffer, records: Buffer, chunk: Chunk, parser: Any, stream: int = 0
+) -> Segment:
     """The segment as the only one of a batch in `chunk`. Raises InlineError; trusts no length."""
     arena = chunk.arena
     if len(columns) != count * COLUMN_BYTES:
@@ -71,7 +73,7 @@ def unpack_segment(number: int, count: int, columns: Buffer, records: Buffer, ch
         arena.set_link_type(interface, link_type)
     batch.interface[:] = place
     batch.record[:] = take("u1", 1)
-    return Segment(number, batch, 0, count)
+    return Segment(number, batch, 0, count, stream=stream)
 
 
 def digest(frames: Sequence[Buffer]) -> bytes:

@@ -23,7 +23,7 @@ from streamcore.disperse.peer import Peer
 from streamcore.errors import UsageError
 
 DOMAIN = "streamcore"
-PROTOCOL = 1
+PROTOCOL = 2
 HEARTBEAT_MS = 2000
 SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
 JOIN_BYTES_MAX = 4096

@@ -26,8 +26,8 @@ class Terms:
     """What disperse/ is told: a part of the Config, and what the services declare."""
 
     workers: int
-    services: list[Any]  # specifications, plain data, as the workers load them
-    changes: frozenset[str]  # what the services together may change: "bytes", "lengths", "drops"
+    chains: list[list[Any]]  # each stream's services: specifications, plain data, as the workers load them
+    changes: list[frozenset[str]]  # what each chain may change: "bytes", "lengths", "drops"
     lease_ms: int
     attempts_max: int
     restarts_max: int
@@ -95,9 +95,9 @@ class Roster:
         terms = self._terms
         peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
         regions = None
-        if terms.changes:  # a batch takes one region, with attempts that failed another
+        if any(terms.changes):  # a batch takes one region, with attempts that failed another
             regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
-        setup = {"token": self._token, "services": terms.services, "seal_path": terms.seal_path}
+        setup = {"token": self._token, "chains": terms.chains, "seal_path": terms.seal_path}
         launched = self._launched.pop() if self._launched else local.launch()
         local.start(peer, launched, self._arena, regions, setup)
         slot.peer = peer
@@ -184,7 +184,7 @@ class Roster:
     def admit(self) -> None:
         """Somebody knocks."""
         told = {
-            "services": self._terms.services,
+            "chains": self._terms.chains,
             "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
             "region_bytes": region_bytes(self._arena),
         }

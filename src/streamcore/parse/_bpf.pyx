@@ -6,13 +6,14 @@ makes it for "protochain", and a packet may take STEPS_MAX instructions. Compili
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 
 from streamcore.packets cimport Columns, PacketBatch
 
 cdef enum:
     MEMORY = 16              # scratch words
     INSTRUCTIONS_MAX = 65536
+    STREAMS_MAX = 256
     STEPS_MAX = 1 << 20      # a chain of headers is left by a load outside the packet long before
 
 # What an instruction does, decoded once. A fused one does two: a load from a fixed place, then a comparison with a constant.
@@ -352,3 +353,80 @@ cdef Py_ssize_t keep_rows(PacketBatch batch, const Instruction **by_link_type, u
         else:
             dropped_bytes[0] += c.captured_length[row]
     return kept
+
+
+
+def classify(PacketBatch batch not None, list programs):
+    """Sort the rows in use by stream, keeping their order within each; returns where each stream's rows end, list[int].
+
+    programs: for each stream from 1 on its dict (link type -> Program), as in `select`. A packet belongs to the first that accepts
+    it, or else to stream 0. Rows that are all of one stream stay as they are. Raises KeyError as `select` does.
+    """
+    cdef Py_ssize_t stream, count = len(programs) + 1
+    cdef int failed
+    cdef const Instruction **by_link_type
+    cdef Py_ssize_t *stops
+    cdef Program program
+    if count > STREAMS_MAX:
+        raise ValueError(f"{count} streams")
+    for link_type in link_types_of(batch):
+        for each in programs:
+            each[link_type]
+    by_link_type = <const Instruction **> calloc((count - 1) * 65536 + 1, sizeof(void *))
+    stops = <Py_ssize_t *> calloc(count + 1, sizeof(Py_ssize_t))
+    try:
+        if by_link_type == NULL or stops == NULL:
+            raise MemoryError
+        for stream, each in enumerate(programs):
+            for link_type, program in each.items():
+                by_link_type[stream * 65536 + <uint16_t> link_type] = program.instructions
+        with nogil:
+            failed = sort_by_stream(batch, by_link_type, count, stops)
+        if failed:
+            raise MemoryError
+        ends = [stops[stream] for stream in range(count)]
+    finally:
+        free(<void *> by_link_type)
+        free(stops)
+    return ends
+
+
+cdef int sort_by_stream(PacketBatch batch, const Instruction **by_link_type, Py_ssize_t count, Py_ssize_t *stops) noexcept nogil:
+    """Stable counting sort: stops[i] is where stream i ends. Returns 1 without memory."""
+    cdef Columns *c = &batch.columns
+    cdef const uint16_t *links = batch.chunk.arena.control.link_type
+    cdef Py_ssize_t i, at, total = 0, rows = batch.row_count
+    cdef uint32_t row, stream, link
+    cdef uint8_t *stream_of = <uint8_t *> malloc(rows + 1)
+    cdef uint32_t *before = <uint32_t *> malloc((rows + 1) * sizeof(uint32_t))
+    if stream_of == NULL or before == NULL:
+        free(stream_of)
+        free(before)
+        return 1
+    for i in range(rows):
+        row = c.rows[i] if batch.arranged else <uint32_t> i
+        before[i] = row
+        link = links[c.interface[row]]
+        stream_of[i] = 0
+        for stream in range(1, <uint32_t> count):
+            if run(by_link_type[(stream - 1) * 65536 + link], c.data + c.offset[row], c.captured_length[row], c.wire_length[row]):
+                stream_of[i] = <uint8_t> stream
+                break
+        stops[stream_of[i]] += 1
+    for i in range(count):  # counts -> starts
+        if stops[i] == rows and rows:  # all of one stream
+            for at in range(count):
+                stops[at] = rows if at >= i else 0
+            free(stream_of)
+            free(before)
+            return 0
+        at = stops[i]
+        stops[i] = total
+        total += at
+    for i in range(rows):  # starts move to stops while the rows are placed
+        c.rows[stops[stream_of[i]]] = before[i]
+        stops[stream_of[i]] += 1
+    batch.arranged = rows > 0 or batch.arranged
+    free(stream_of)
+    free(before)
+    return 0

@@ -6,11 +6,12 @@ libpcap compiles it (_libpcap.py), _bpf.pyx runs it over a whole batch.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from streamcore.errors import UsageError
 from streamcore.packets import PacketBatch
 from streamcore.parse import _libpcap
-from streamcore.parse._bpf import BadProgram, Program, link_types_of, select
+from streamcore.parse._bpf import BadProgram, Program, classify, link_types_of, select
 
 # An expression is good if it makes sense for one of these: Ethernet, raw IP, Linux cooked (both), 802.11 (with a radio
 # header and without), PPP, BSD loopback, SS7 (two forms), USB.
@@ -61,10 +62,14 @@ class Filter:
 
     def __call__(self, batch: PacketBatch) -> tuple[int, int]:
         """Returns (packets, captured bytes) that did not match."""
-        for link_type, interface in link_types_of(batch).items():
+        return select(batch, self.programs(link_types_of(batch)))
+
+    def programs(self, link_types: dict[int, int]) -> dict[int, Program]:
+        """Link type -> program: for these link types, each with an interface that has it, and those seen before."""
+        for link_type, interface in link_types.items():
             if link_type not in self._programs:
                 self._programs[link_type] = self._compiled(link_type, interface)
-        return select(batch, self._programs)
+        return self._programs
 
     def _check(self) -> None:
         """Whether the expression is good for any link type at all."""
@@ -96,6 +101,20 @@ class Filter:
             raise UsageError(
                 f"libpcap made a program that cannot be run of the filter: {error}\n{self.expression}"
             ) from None
+
+
+class Classifier:
+    """Classifier(filters)(batch) sorts a batch's rows by stream, and returns where each stream's rows end.
+
+    A packet belongs to the first filter that matches, as stream 1, 2 and so on, or to stream 0 where none does.
+    """
+
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        self._filters = filters
+
+    def __call__(self, batch: PacketBatch) -> list[int]:
+        link_types = link_types_of(batch)
+        return classify(batch, [each.programs(link_types) for each in self._filters])
 
 
 def why_not(expression: str, link_type: int) -> str | None:

@@ -116,7 +116,7 @@ def test_settle_sees_all_packets_in_order_and_drops():
 
     batch = make_batch([bytes([i]) * 20 for i in range(12)], hashes=[i << 28 for i in range(12)])
     segments = Segmenter("flow", lanes=4).cut(batch)
-    aggregator = Aggregator("total", settle, lambda *told: counted.append(told))
+    aggregator = Aggregator("total", [settle], lambda *told: counted.append(told))
     aggregator.expect(batch, segments)
     left = []
     for segment in reversed(segments):
@@ -128,7 +128,7 @@ def test_settle_sees_all_packets_in_order_and_drops():
             left += outgoing.packets()
     assert seen == list(range(12))
     assert [n for n, _ in left] == [n for n in range(12) if n % 3]
-    assert counted == [("third", 4, 80)]
+    assert counted == [(0, "third", 4, 80)]
 
 
 def test_results_that_lie_are_refused():
