@@ -36,6 +36,7 @@ MODULES = [
     "streamcore.service._gather",
     "streamcore.sink._encode",
     "streamcore.source._records",
+    "streamcore.source._ring",
 ]
 
 DIRECTIVES = {

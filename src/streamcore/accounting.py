@@ -81,7 +81,7 @@ class Accounting:
             f"{counters.packets('source.read'):,} packets read, {counters.packets('sink.written'):,} written"
             f" in {self.seconds:.3f} s" + (f" -> {self.output}" if self.output not in ("", "-") else "")
         ]
-        for name, packets in counters.dropped().items():
+        for name, packets in (counters.unread() | counters.dropped()).items():
             lines.append(f"  {packets:,} dropped: {words_for(name)}")
         if self.damage:
             lines.append(f"  the input is damaged: {self.damage}")

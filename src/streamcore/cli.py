@@ -19,7 +19,7 @@ from streamcore.errors import StreamcoreError, UsageError
 from streamcore.flags import make_parser
 
 LOSS, INTERRUPTED = 3, 130  # exit statuses
-NOT_KEYS = ("command", "version", "config", "interface", "output_interface", "expression")  # everything else is a key
+NOT_KEYS = ("command", "version", "config", "expression")  # everything else is a key
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -73,13 +73,15 @@ def version() -> int:
 def run(told: argparse.Namespace) -> int:
     from streamcore.config import make_config
 
-    if told.interface or told.output_interface:
-        raise UsageError("live interfaces (-i, -o) are not in this version: pipe 'tcpdump -w -' into '-r -'")
     flags = {key: value for key, value in vars(told).items() if key not in NOT_KEYS}
     flags["filter"] = " ".join(told.expression) or None
     config = make_config(told.config, flags)
-    if not config.read or not config.write:
-        raise UsageError("say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap")
+    if config.output_interface:
+        raise UsageError("live output (-o) is not in this version: write a capture with -w")
+    if not (config.read or config.interface) or not config.write:
+        raise UsageError(
+            "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap, or -i eth0 -w OUT"
+        )
     if config.json and config.write == "-":
         raise UsageError("--json and -w - both want standard output: write to a file")
 

@@ -20,6 +20,7 @@ Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` a
 
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
+LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits where segment_ms is not told
 SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
 STREAMS_MAX = 255
 REST = "rest"  # the name of the packets that no stream selects
@@ -46,6 +47,15 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     read: str = ""  # a capture file, or "-": standard input
     write: str = ""  # a capture file, or "-": standard output
+    interface: str = ""  # a live interface instead of `read`; "any": all of them, cooked
+    output_interface: str = ""  # a live interface instead of `write`
+    both: bool = False  # between two interfaces: both directions
+    promiscuous: bool = True
+    snap_length: Annotated[int, Meta(ge=14, le=262_144)] = 262_144  # bytes of a live packet that are kept
+    buffer_kib: Annotated[int, Meta(ge=256, le=4 << 20)] = 32_768  # of each live interface's ring
+    rings: Annotated[int, Meta(ge=1, le=64)] = 1  # of each live interface; flows are spread over them
+    count: Annotated[int, Meta(ge=0, le=1 << 62)] = 0  # live: packets received, after which it ends; 0: no end
+    duration_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # live: 0: no end
     workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
     service: list[Service] = []
     stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it
@@ -100,6 +110,14 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError(f"two streams are called {twice[0]!r} ({REST!r} is what no stream selects)")
         if self.policy == "time" and not self.segment_ms:
             set_field(self, "segment_ms", SEGMENT_MS_OF_TIME)
+        if self.read and self.interface:
+            raise UsageError("read and interface are both set: the first stream is one of them")
+        if self.write and self.output_interface:
+            raise UsageError("write and output_interface are both set: the second stream is one of them")
+        if self.output_interface and self.interface in ("any", self.output_interface):
+            raise UsageError(f"packets of {self.interface} would be captured again on {self.output_interface}")
+        if self.both and not (self.interface and self.output_interface):
+            raise UsageError("both needs two interfaces: interface and output_interface")
         if self.listen and not self.listen.startswith("tcp://"):
             raise UsageError(f"listen must be tcp://HOST:PORT, not {self.listen!r}")
         if self.listen and not (self.key and self.worker_keys):
@@ -119,6 +137,18 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         time.
         """
         return max(1, self.workers) + (LANES_ELSEWHERE if self.listen else 0)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The live interfaces that are read; their places here are the numbers in the column `interface`."""
+        if not self.interface:
+            return ()
+        return (self.interface, self.output_interface) if self.both else (self.interface,)
+
+    @property
+    def latency_ms(self) -> int:
+        """How long a live packet may wait for others before its segment leaves."""
+        return self.segment_ms or (LIVE_MS_TO_INTERFACE if self.output_interface else LIVE_MS_TO_FILE)
 
     @property
     def dead_letter_path(self) -> str:

@@ -20,6 +20,9 @@ class Name(NamedTuple):
 
 
 NAMES: dict[str, Name] = {
+    "kernel.received": Name("stage", "received by the kernel for us"),
+    "kernel.dropped": Name("lost", "dropped by the kernel: we read too slowly, or the workers fell behind"),
+    "source.unread": Name("dropped", "left in the ring at the end"),
     "source.read": Name("stage", "read from the first stream"),
     "filter.not_matched": Name("dropped", "did not match the expression"),
     "segment.cut": Name("stage", "cut into segments"),
@@ -37,6 +40,9 @@ EVENTS: dict[str, str] = {
     "workers.started": "workers started",
     "workers.lost": "workers that died or hung",
     "disperse.bad_message": "messages that were not of our envelope",
+    "kernel.freezes": "times the kernel found the ring full",
+    "source.interface_down": "times an interface went down",
+    "source.checksum_missing": "packets whose checksum was left to the hardware",
     "source.blocks_skipped": "pcapng blocks that hold no packet",
     "parse.malformed": "packets with a header that contradicts itself",
     "parse.truncated": "packets cut within a header",
@@ -44,6 +50,7 @@ EVENTS: dict[str, str] = {
     "parse.link_unknown": "packets of a link type that is not parsed",
 }
 SERVICE = "service."
+BEFORE_READ = ("kernel.dropped", "source.unread")  # of a live source: received = these + source.read
 
 
 def words_for(name: str) -> str:
@@ -98,11 +105,21 @@ class Counters:
     def dropped(self) -> dict[str, int]:
         """Packets that did not reach the second stream, by name; zeros left out."""
         with self._lock:
-            return {name: count for name, count in self._packets.items() if count and self._leaves(name)}
+            return {
+                name: count
+                for name, count in self._packets.items()
+                if count and self._leaves(name) and name not in BEFORE_READ
+            }
+
+    def unread(self) -> dict[str, int]:
+        """Packets that the kernel received for a live source and that were not read, by name; zeros left out."""
+        with self._lock:
+            return {name: self._packets[name] for name in BEFORE_READ if self._packets[name]}
 
     def missing(self) -> tuple[int, int]:
         """(packets, bytes) that were cut into segments and that no counter accounts for. (0, 0) after every run."""
-        after = [name for name in self._packets if self._leaves(name) and name != "filter.not_matched"]
+        before = ("filter.not_matched", *BEFORE_READ)
+        after = [name for name in self._packets if self._leaves(name) and name not in before]
         packets = self._packets["segment.cut"] - self._packets["sink.written"] - sum(self._packets[n] for n in after)
         byte_count = self._bytes["segment.cut"] - self._bytes["sink.written"] - sum(self._bytes[n] for n in after)
         return packets, byte_count + self._bytes["service.resized"]
@@ -110,6 +127,9 @@ class Counters:
     def balance(self) -> list[str]:
         """What does not add up, a line each: empty after every run that came to its end."""
         violations = []
+        received, read = self._packets["kernel.received"], self._packets["source.read"]
+        if received and received != read + sum(self.unread().values()):
+            violations.append(f"the kernel received {received:,} packets, but {read:,} were read and {self.unread()}")
         for unit, counts, missing in (
             ("packets", self._packets, self.missing()[0]),
             ("bytes", self._bytes, self.missing()[1]),
@@ -131,7 +151,9 @@ class Counters:
         dropped = self.dropped()
         notes = {name: count for name, count in self._packets.items() if self._kind(name) == "note"}
         notes |= {n: c for n, c in self._events.items() if not n.startswith(("segments.", "workers."))}
-        return {
+        received = self._packets["kernel.received"]
+        live = {"live": {"received": received, "dropped": self.unread()}} if received else {}
+        return live | {
             "schema": SCHEMA,
             "packets": {
                 "read": self._packets["source.read"],

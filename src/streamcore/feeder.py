@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
@@ -16,8 +16,11 @@ from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
-from streamcore.source.capture import CaptureSource
 from streamcore.streams import Streams
+
+if TYPE_CHECKING:
+    from streamcore.source.capture import CaptureSource
+    from streamcore.source.live import LiveSource
 
 PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
 
@@ -57,7 +60,7 @@ class Feeder:
         self,
         config: Config,
         counters: Counters,
-        source: CaptureSource,
+        source: CaptureSource | LiveSource,
         select: Callable[[PacketBatch], tuple[int, int]] | None,
         streams: Streams,
         aggregator: Aggregator,
@@ -73,15 +76,14 @@ class Feeder:
         self._groups = streams.groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
         self._aggregator = aggregator
         self._dispatcher = dispatcher
-        self._drain = False
         self._parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
         self._segmenter = Segmenter(
             config.policy,
             lanes=config.lanes,
             packets_max=config.segment_packets,
             bytes_max=config.segment_bytes,
-            time_ms=config.segment_ms,
             streams=len(streams.all),
+            time_ms=config.segment_ms if config.read or config.policy == "time" else 0,  # live: the source keeps time
         )
         self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
 
@@ -90,7 +92,6 @@ class Feeder:
 
     def drain(self) -> None:
         """Read no further; what was read goes its way."""
-        self._drain = True
         self._source.stop()
 
     def close(self) -> None:
@@ -131,5 +132,3 @@ class Feeder:
                 self._aggregator.expect(batch, segments)
                 self._dispatcher.submit(segments)
             batch = segments = None  # or this thread would hold a chunk while it waits for one
-            if self._drain:
-                return

@@ -95,11 +95,30 @@ def add_run(run: argparse.ArgumentParser) -> None:
         help="a capture; its ending says pcap or pcapng, and .gz .zst .lz4; -: standard output",
     )
     files.add_argument("-c", "--config", metavar="FILE", help="a pipeline file (TOML); flags go over its keys")
-    files.add_argument("-i", "--interface", metavar="NAME", help=argparse.SUPPRESS)
+    files.add_argument("-i", "--interface", metavar="NAME", help="capture on it instead; any: on all, cooked")
     files.add_argument("-o", "--output-interface", metavar="NAME", help=argparse.SUPPRESS)
     files.add_argument(
         "expression", nargs="*", metavar="BPF EXPRESSION", help="which packets to process, as tcpdump takes it"
     )
+
+    live = run.add_argument_group("live interfaces")
+    live.add_argument(
+        "-p",
+        "--no-promiscuous",
+        dest="promiscuous",
+        action="store_const",
+        const=False,
+        help="only what is addressed to this machine",
+    )
+    live.add_argument(
+        "-s", "--snap-length", type=int, metavar="N", help="bytes of a packet that are kept (default: 262144)"
+    )
+    live.add_argument(
+        "-B", "--buffer-kib", type=int, metavar="N", help="KiB for packets that wait to be read (default: 32768)"
+    )
+    live.add_argument("--rings", type=int, metavar="N", help="spread the flows over so many (default: 1)")
+    live.add_argument("--count", type=int, metavar="N", help="end after so many packets")
+    live.add_argument("--duration-s", type=float, metavar="T", help="end after so many seconds")
 
     work = run.add_argument_group("what is done, by whom")
     work.add_argument(

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamcore.accounting import Accounting, WorkerShare
 from streamcore.aggregate._aggregator import Aggregator
@@ -27,6 +27,9 @@ from streamcore.packets import Arena, Outgoing, Result
 from streamcore.sink import Sink, open_sink
 from streamcore.source.capture import CaptureSource
 from streamcore.streams import Streams
+
+if TYPE_CHECKING:
+    from streamcore.source.live import LiveSource
 
 
 class Pipeline:
@@ -51,7 +54,7 @@ class Pipeline:
             self._filter = Filter(config.filter)
         self._drain = threading.Event()
         self._stop = threading.Event()
-        self._source: CaptureSource | None = None
+        self._source: CaptureSource | LiveSource | None = None
         self._feeder: Feeder | None = None
         self._dispatcher: Dispatcher | None = None
         self._dead_letters: Sink | None = None
@@ -88,7 +91,7 @@ class Pipeline:
             dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched)
             stack.callback(dispatcher.close)
             dispatcher.start()  # first: the workers get ready while the capture is opened
-            source = self._source = CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)
+            source = self._source = self._open_source(arena)
             stack.callback(source.close)
             sink = self._open_sink(config.write, arena.set_committed_bytes)
             stack.callback(sink.abandon)
@@ -109,6 +112,7 @@ class Pipeline:
                 raise feeder.error
             if self._stop.is_set():
                 feeder.close()
+                source.close()
                 self.counters.count("pipeline.undelivered", *self.counters.missing())
             accounts = streams.account(aggregator.left, self._stop.is_set())
             return self._account(dispatcher, source, accounts, time.monotonic() - begin_s)
@@ -157,12 +161,20 @@ class Pipeline:
         self._streams.count(segment.stream, name, len(segment), segment.byte_count)
         return Result(segment) if passes else result
 
+    def _open_source(self, arena: Arena) -> CaptureSource | LiveSource:
+        config = self.config
+        if not config.interface:
+            return CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)
+        from streamcore.source.live import LiveSource  # only here: sockets cost start-up time
+
+        return LiveSource(config, arena, self.counters, self._filter and self._filter.instructions)
+
     def _open_sink(self, path: str, on_commit: Callable[[int], None] | None) -> Sink:
         assert self._source is not None
         return open_sink(path, interfaces=self._source.interfaces, form=self._source.form, on_commit=on_commit)
 
     def _account(
-        self, dispatcher: Dispatcher, source: CaptureSource, streams: dict[str, Any], seconds: float
+        self, dispatcher: Dispatcher, source: CaptureSource | LiveSource, streams: dict[str, Any], seconds: float
     ) -> Accounting:
         shares = tuple(
             WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)

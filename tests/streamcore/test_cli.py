@@ -56,7 +56,7 @@ def test_help_and_config_load_nothing_heavy():
 def test_every_flag_of_run_is_a_key_under_the_same_name():
     (run,) = [a.choices["run"] for a in make_parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
     flags = {action.dest for action in run._actions}
-    not_keys = {"help", "config", "expression", "interface", "output_interface"}
+    not_keys = {"help", "config", "expression"}
     assert flags - not_keys <= set(Config.__struct_fields__)
     for action in run._actions:
         for flag in action.option_strings:
@@ -71,8 +71,8 @@ def test_every_flag_of_run_is_a_key_under_the_same_name():
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["run"], "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap"),
         (["run", "-r", "in.pcap"], "say what to read and where to write"),
-        (["run", "-r", "in.pcap", "-w", "out.pcap", "-i", "eth0"], "live interfaces (-i, -o) are not in this version"),
-        (["run", "-r", "in.pcap", "-o", "eth0"], "live interfaces (-i, -o) are not in this version"),
+        (["run", "-r", "in.pcap", "-w", "out.pcap", "-i", "eth0"], "read and interface are both set"),
+        (["run", "-r", "in.pcap", "-o", "eth0"], "live output (-o) is not in this version"),
         (["run", "-r", "in.pcap", "-w", "-", "--json"], "--json and -w - both want standard output"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "two"], "invalid int value: 'two'"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "0"], "nobody could do the work"),

@@ -71,6 +71,15 @@ class Filter:
                 self._programs[link_type] = self._compiled(link_type, interface)
         return self._programs
 
+    def instructions(self, link_type: int, whose: str) -> list[_libpcap.Instruction]:
+        """What the expression is compiled to, for packets of a link type. Raises UsageError where it does not fit."""
+        try:
+            return _libpcap.compile_expression(self.expression, link_type)
+        except _libpcap.CompileError as error:
+            if str(error) == REJECTS_ALL:
+                return REJECT_ALL
+            raise UsageError(f"the filter does not fit {whose}: {error}\n{self.expression}") from None
+
     def _check(self) -> None:
         """Whether the expression is good for any link type at all."""
         if "\0" in self.expression or not self.expression.isascii():
@@ -90,13 +99,7 @@ class Filter:
 
     def _compiled(self, link_type: int, interface: int) -> Program:
         try:
-            return Program(_libpcap.compile_expression(self.expression, link_type))
-        except _libpcap.CompileError as error:
-            if str(error) == REJECTS_ALL:
-                return Program(REJECT_ALL)
-            raise UsageError(
-                f"the filter does not fit interface {interface} (link type {link_type}): {error}\n{self.expression}"
-            ) from None
+            return Program(self.instructions(link_type, f"interface {interface} (link type {link_type})"))
         except BadProgram as error:
             raise UsageError(
                 f"libpcap made a program that cannot be run of the filter: {error}\n{self.expression}"

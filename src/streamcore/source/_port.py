@@ -1,0 +1,151 @@
+"""A port: one packet socket with its ring, opened so that no packet is seen twice and none that the filter excludes.
+
+Options and structures: packet(7), linux/if_packet.h. What is done with the packets is not known here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from streamcore.errors import SourceError
+from streamcore.source._ring import LINK_COOKED, Ring
+from streamcore.source._socket_filter import REJECT_ALL, Instruction, pack
+
+ANY = "any"
+ALL_PROTOCOLS = 3  # ETH_P_ALL
+SOL_PACKET = 263
+ADD_MEMBERSHIP, RX_RING, STATISTICS, VERSION, FANOUT, IGNORE_OUTGOING = 1, 5, 6, 10, 18, 23
+TPACKET_V3, PROMISCUOUS, FANOUT_HASH, FANOUT_UNIQUE = 2, 1, 0, 0x2000
+ATTACH_FILTER = 26
+GET_HARDWARE_ADDRESS = 0x8927  # SIOCGIFHWADDR
+
+LINK_ETHERNET, LINK_RAW = 1, 101
+LINKS = {1: LINK_ETHERNET, 772: LINK_ETHERNET, 519: LINK_RAW, 0xFFFE: LINK_RAW}  # ARPHRD_… -> LINKTYPE_…
+
+BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 20, 1 << 17  # the small ones hold a merged packet of 64 KiB
+SMALL_BELOW_MS = 10  # a block that is given to us after so short a time is mostly empty: more of them are needed
+FRAME_BYTES = 2048  # of no consequence with version 3, but checked
+BLOCKS_MIN = 4
+
+
+class Statistics(NamedTuple):
+    """What the kernel counted since it was last asked: packets that were for us, those of them without room, and how
+    often there was none.
+    """
+
+    received: int
+    dropped: int
+    freezes: int
+
+
+def link_type_of(name: str) -> int:
+    """The LINKTYPE_ value of an interface's packets as we give them. Raises SourceError: there is no such interface."""
+    if name == ANY:
+        return LINK_COOKED
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, GET_HARDWARE_ADDRESS, struct.pack("16s16x", name.encode()[:15]))
+        except OSError as error:
+            raise SourceError(f"cannot capture on {name}: {_words(error)}") from None
+    return LINKS.get(struct.unpack_from("H", answer, 16)[0], LINK_COOKED)
+
+
+class Port:
+    """One packet socket and its ring. It rejects every packet until `listen`.
+
+    name: the interface; number: in the column `interface`; retire_ms: how long a block waits to be filled.
+    Raises SourceError.
+    """
+
+    def __init__(
+        self, name: str, number: int, link_type: int, *, snap_length: int, buffer_bytes: int, retire_ms: int,
+        promiscuous: bool, outgoing: bool,
+    ) -> None:  # fmt: skip
+        cooked = link_type == LINK_COOKED
+        block_bytes = SMALL_BLOCK_BYTES if retire_ms < SMALL_BELOW_MS else BLOCK_BYTES
+        blocks = max(BLOCKS_MIN, buffer_bytes // block_bytes)
+        self.name = name
+        self.number = number
+        self.replaced = False  # there is another interface of this name, and a port for it
+        try:
+            # Protocol 0: it receives nothing before it is bound.
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
+        except PermissionError:
+            raise SourceError(
+                f"cannot capture on {name}: this needs CAP_NET_RAW; run it as root, or see 'streamcore doctor'"
+            ) from None
+        try:
+            option = self.socket.setsockopt
+            option(SOL_PACKET, VERSION, TPACKET_V3)
+            if not outgoing:
+                option(SOL_PACKET, IGNORE_OUTGOING, 1)
+            self.filter(REJECT_ALL)
+            frames = block_bytes // FRAME_BYTES * blocks
+            option(SOL_PACKET, RX_RING, struct.pack("7I", block_bytes, blocks, FRAME_BYTES, frames, retire_ms, 0, 0))
+            self.ring = Ring(self.socket.fileno(), block_bytes, blocks, number, cooked, snap_length)
+            self.index = 0 if name == ANY else socket.if_nametoindex(name)
+            if promiscuous and self.index:
+                option(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8x", self.index, PROMISCUOUS, 0))
+            self._bind()
+        except (OSError, MemoryError) as error:
+            self.close()
+            raise SourceError(f"cannot capture on {name}: {_words(error)}") from None
+
+    def filter(self, program: Sequence[Instruction]) -> None:
+        """Let in only what the program accepts. Raises OSError."""
+        packed = ctypes.create_string_buffer(pack(program))
+        self.socket.setsockopt(
+            socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(packed))
+        )
+
+    def _bind(self) -> None:
+        """Begin to receive; Python's own bind knows no index 0, which is any interface. Raises OSError."""
+        address = struct.pack("HHiHBB8x", socket.AF_PACKET, socket.htons(ALL_PROTOCOLS), self.index, 0, 0, 0)
+        if ctypes.CDLL(None, use_errno=True).bind(self.socket.fileno(), address, len(address)) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def statistics(self) -> Statistics:
+        return Statistics(*struct.unpack("3I", self.socket.getsockopt(SOL_PACKET, STATISTICS, 12)))
+
+    def went_down(self) -> bool:
+        """Whether the interface went down since this was last asked. Raises OSError for what else may be wrong."""
+        number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number not in (0, errno.ENETDOWN, errno.ENODEV):
+            raise OSError(number, os.strerror(number))
+        return number != 0
+
+    def is_replaced(self) -> bool:
+        """Whether there is another interface of this name now, which this socket does not hear."""
+        try:
+            return self.index != 0 and socket.if_nametoindex(self.name) != self.index
+        except OSError:
+            return False  # there is none
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def share(ports: Sequence[Port]) -> None:
+    """Spread the packets of one interface over several ports by flow, both directions to one. Raises SourceError."""
+    try:
+        group = struct.pack("I", (FANOUT_HASH | FANOUT_UNIQUE) << 16)
+        for port in ports:
+            port.socket.setsockopt(SOL_PACKET, FANOUT, group)
+            number = port.socket.getsockopt(SOL_PACKET, FANOUT) & 0xFFFF
+            group = struct.pack("I", FANOUT_HASH << 16 | number)
+    except OSError as error:
+        raise SourceError(f"cannot share the packets of {ports[0].name} between rings: {_words(error)}") from None
+
+
+def _words(error: OSError | MemoryError) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.ENODEV:
+        return "there is no such interface (see 'ip link')"
+    return os.strerror(number).lower() if number else str(error)

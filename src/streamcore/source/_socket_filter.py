@@ -1,0 +1,85 @@
+"""A BPF program for capture files -> one for a packet socket. What the kernel lets through is filtered again, so a
+program here may let too much through, never too little.
+
+The kernel's packets differ from a capture's in two ways: a VLAN tag may have been taken out, and with cooked sockets
+the link header is not in front of them. Instructions: linux/bpf_common.h, linux/filter.h (SKF_AD_…).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
+
+LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30  # from a fixed place of the packet: BPF_LD | BPF_ABS
+LOAD_AT_X = (0x40, 0x48, 0x50)  # BPF_LD | BPF_IND
+LOAD_HEADER_LENGTH = 0xB1  # BPF_LDX | BPF_MSH
+LOAD_LENGTH = (0x80, 0x81)  # of the packet
+JUMP_IF_EQUAL = 0x15
+RETURN_K, RETURN_A = 0x06, 0x16
+
+ANCILLARY = 0xFFFFF000  # SKF_AD_OFF: loads from here on are about the packet, not from it
+PROTOCOL, PACKET_TYPE, INTERFACE_INDEX, HARDWARE_TYPE, TAG_PRESENT = 0, 4, 8, 28, 48
+OUTGOING = 4  # PACKET_OUTGOING
+COOKED_HEAD = 20
+COOKED_FIELDS = {0: PROTOCOL, 4: INTERFACE_INDEX, 8: HARDWARE_TYPE, 10: PACKET_TYPE}  # offset in SLL2 -> where to ask
+
+REJECT_ALL: list[Instruction] = [(RETURN_K, 0, 0, 0)]
+
+
+class NotForCooked(Exception):
+    """The program asks for something that the kernel cannot tell of a packet without its link header."""
+
+
+def for_socket(
+    program: Sequence[Instruction] | None, snap_length: int, *, cooked: bool = False, loopback: int = 0
+) -> list[Instruction]:
+    """What to attach: tagged packets pass, others if the program (None: any) takes them, cut at snap_length bytes.
+
+    loopback: the index of an interface whose outgoing packets are rejected, because they come in again.
+    """
+    body = list(program) if program is not None else [(RETURN_K, 0, 0, snap_length)]
+    if cooked and program is not None:
+        try:
+            body = [_without_link_header(instruction) for instruction in body]
+        except NotForCooked:
+            body = [(RETURN_K, 0, 0, snap_length)]
+    body = [(code, jt, jf, snap_length if code == RETURN_K and k else k) for code, jt, jf, k in body]
+    head: list[Instruction] = []
+    if loopback:
+        head += [
+            (LOAD_WORD, 0, 0, ANCILLARY + PACKET_TYPE),
+            (JUMP_IF_EQUAL, 0, 3, OUTGOING),
+            (LOAD_WORD, 0, 0, ANCILLARY + INTERFACE_INDEX),
+            (JUMP_IF_EQUAL, 0, 1, loopback),
+            (RETURN_K, 0, 0, 0),
+        ]
+    if program is not None:
+        head += [
+            (LOAD_WORD, 0, 0, ANCILLARY + TAG_PRESENT),
+            (JUMP_IF_EQUAL, 1, 0, 0),
+            (RETURN_K, 0, 0, snap_length),
+        ]
+    return head + body
+
+
+def pack(program: Sequence[Instruction]) -> bytes:
+    """The instructions as struct sock_filter."""
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+
+
+def _without_link_header(instruction: Instruction) -> Instruction:
+    """An instruction about an SLL2 packet, for one that begins behind the SLL2 header."""
+    code, jt, jf, k = instruction
+    if code in (LOAD_WORD, LOAD_HALF, LOAD_BYTE) and k < COOKED_HEAD:
+        if k not in COOKED_FIELDS:
+            raise NotForCooked
+        return LOAD_WORD, jt, jf, ANCILLARY + COOKED_FIELDS[k]
+    if code in LOAD_LENGTH:
+        raise NotForCooked
+    if code in (LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_HEADER_LENGTH, *LOAD_AT_X):
+        if k < COOKED_HEAD:
+            raise NotForCooked
+        return code, jt, jf, k - COOKED_HEAD
+    return instruction

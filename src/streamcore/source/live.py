@@ -1,0 +1,256 @@
+"""The source: live interfaces, as PacketBatches. A batch leaves when its chunk is full or its first packet has waited
+long enough in real time.
+
+Sockets are in _port.py, packets are found in _ring.pyx. A live source cannot be held back: while there is no chunk the
+rings fill, and when they are full the kernel drops the newest packets, and counts them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from streamcore.config import Config
+from streamcore.counters import Counters
+from streamcore.errors import SourceError
+from streamcore.packets import CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.source._port import ANY, Port, link_type_of, share
+from streamcore.source._ring import LINK_COOKED
+from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
+from streamcore.source.capture import ChunkSupply, Damage
+
+LOOPBACK = "lo"  # what is sent there comes in again: it is taken once, as tcpdump does
+NANOSECONDS = 9  # digits of a second
+TICK_S = 0.5  # the loop looks around at least so often
+ACQUIRE_WAIT_S = 0.01
+RETIRE_MS_MAX = 50  # how long the kernel may gather packets in a block
+SETTLE_S = 0.02  # at the end, for packets that are on their way into the ring
+
+Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
+
+
+class LiveSource:
+    """The packets that arrive on config.interfaces; iterate over it for its PacketBatches.
+
+    Parameters: config; arena to take chunks from; counters, which get what the kernel counts; compile, which makes the
+    kernel's filter. Packets are read from the moment that it is made. They stand in the chunk as pcap records with
+    nanoseconds, VLAN tags in their places; those of `any` and of link types that we have no number for are cooked
+    (LINKTYPE_LINUX_SLL2). Raises SourceError.
+    It ends with `stop`, after config.count packets or config.duration_s; what was received before it ends is read.
+    One thread iterates; `stop`, `close` and `progress` may be called from any.
+    """
+
+    def __init__(self, config: Config, arena: ChunkSupply, counters: Counters, compile: Compile | None = None) -> None:
+        self.name = " and ".join(config.interfaces)
+        self.form = CaptureForm("pcap", NANOSECONDS)
+        self.interfaces: list[Interface] = []
+        self.damage: Damage | None = None
+        self.blocks_skipped = 0
+        self._config = config
+        self._arena = arena
+        self._counters = counters
+        self._compile = compile
+        latency_ms = config.latency_ms
+        self._retire_ms = max(1, min(latency_ms // 2, RETIRE_MS_MAX))
+        self._wait_s = (latency_ms - self._retire_ms) / 1000
+        self._packets = 0
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
+        self._ports: list[Port] = []
+        self._quiet_s = float("inf")  # from when on nothing more can come
+        self._over = False
+        self._tended_s = time.monotonic()
+        self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
+        try:
+            for number, name in enumerate(config.interfaces):
+                link_type = link_type_of(name)
+                arena.set_link_type(number, link_type)
+                self.interfaces.append(Interface(link_type, config.snap_length, NANOSECONDS, name=name))
+                self._open(number)
+        except BaseException:
+            self._over = True
+            self._close_all()
+            self.close()
+            raise
+
+    def progress(self) -> tuple[int, int | None]:
+        """(captured bytes and record headers so far, None: nobody knows how many there will be)."""
+        return self._bytes, None
+
+    def stop(self) -> None:
+        """Receive nothing more; the iteration ends when what was received is read. Returns at once."""
+        self._closing.set()
+        with contextlib.suppress(OSError):  # closed
+            os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """End the iteration and close the sockets. Batches that were delivered stay valid."""
+        self._closing.set()
+        with self._lock:
+            self._end()
+        wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
+
+    def __enter__(self) -> LiveSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[PacketBatch]:
+        return self
+
+    def __next__(self) -> PacketBatch:
+        with self._lock:
+            if self._over:
+                raise StopIteration
+            batch = None
+            try:
+                batch = self._next_batch()
+            except OSError as error:
+                raise SourceError(f"cannot read {self.name}: {error.strerror}") from None
+            finally:
+                if batch is None:
+                    self._end()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def _open(self, number: int) -> None:
+        """Open the ports of an interface: at first they hear nothing, then all the same. Raises SourceError."""
+        config, link_type, name = self._config, self.interfaces[number].link_type, self.interfaces[number].name
+        ports = []
+        for _ in range(config.rings):
+            port = Port(
+                name, number, link_type, snap_length=config.snap_length, buffer_bytes=config.buffer_kib << 10,
+                retire_ms=self._retire_ms, promiscuous=config.promiscuous,
+                outgoing=not config.output_interface and name != LOOPBACK,
+            )  # fmt: skip
+            ports.append(port)
+            self._ports.append(port)
+            self._poll.register(port.socket, select.POLLIN | select.POLLERR)
+        if len(ports) > 1:
+            share(ports)
+        program = for_socket(
+            self._compile(link_type, name) if self._compile is not None else None,
+            config.snap_length,
+            cooked=link_type == LINK_COOKED,
+            loopback=socket.if_nametoindex(LOOPBACK) if name == ANY else 0,
+        )
+        for port in ports:
+            port.filter(program)
+
+    def _next_batch(self) -> PacketBatch | None:
+        """Fill a chunk; None at the end."""
+        rows_max = self._rows_max()
+        if not rows_max:
+            return None
+        chunk = self._acquire()
+        rows = used = 0
+        full = False
+        due_s = float("inf")
+        while True:
+            for port in self._ports:
+                if not full:
+                    rows, used, full = port.ring.walk(chunk, rows, used, rows_max)
+            now_s = time.monotonic()
+            if rows and due_s == float("inf"):
+                due_s = now_s + self._wait_s
+            if full or now_s >= min(due_s, self._quiet_s):
+                break
+            if self._quiet_s == float("inf") and (self._closing.is_set() or now_s >= self._ends_s):
+                self._hush()
+            self._listen(min(due_s, self._ends_s, self._quiet_s) - now_s)
+            self._tend(now_s)
+        if not rows:
+            return None
+        batch = PacketBatch(chunk, rows, self._packets, self.interfaces, span_start=0, span_stop=used)
+        batch.contiguous = True
+        self._packets += rows
+        self._bytes += used
+        return batch
+
+    def _acquire(self) -> Chunk:
+        while True:
+            chunk = self._arena.acquire(ACQUIRE_WAIT_S)
+            if chunk is not None:
+                return chunk
+            self._tend(time.monotonic())
+
+    def _rows_max(self) -> int:
+        """Packets that may still be read into one chunk."""
+        left = self._config.count - self._packets if self._config.count else self._arena.rows_max
+        return min(left, self._arena.rows_max)
+
+    def _listen(self, seconds: float) -> None:
+        """Wait for packets, for the end, or for an interface to go down."""
+        for descriptor, event in self._poll.poll(max(0.0, min(seconds, TICK_S)) * 1000):
+            if descriptor == self._wake:
+                os.eventfd_read(descriptor)
+            elif event & select.POLLERR:
+                port = next(port for port in self._ports if port.socket.fileno() == descriptor)
+                first = next(each for each in self._ports if each.number == port.number)
+                if port.went_down() and port is first:
+                    self._counters.bump("source.interface_down")
+
+    def _tend(self, now_s: float) -> None:
+        """Now and then: what the kernel counted; and an interface that was removed and is there again is opened."""
+        if now_s - self._tended_s < TICK_S:
+            return
+        self._tended_s = now_s
+        self._count()
+        for port in [port for port in self._ports if port.replaced and not port.ring.ready_count]:
+            self._ports.remove(port)  # its last packets were given to us a tick ago
+            self._close_port(port)
+        for number in {port.number for port in self._ports if not port.replaced and port.is_replaced()}:
+            for port in self._ports:
+                port.replaced = port.replaced or port.number == number
+            with contextlib.suppress(SourceError):  # gone again
+                self._open(number)
+
+    def _hush(self) -> None:
+        """Let nothing more into the rings; what was on its way is there soon."""
+        for port in self._ports:
+            port.filter(REJECT_ALL)
+        self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + SETTLE_S
+
+    def _end(self) -> None:
+        """Count what was received and not read, and close."""
+        if self._over:
+            return
+        self._over = True
+        if self._quiet_s == float("inf"):
+            self._hush()
+        time.sleep(max(0.0, self._quiet_s - time.monotonic()))
+        for port in self._ports:
+            self._counters.count("source.unread", *port.ring.skip())
+        self._count()
+        self._close_all()
+
+    def _count(self) -> None:
+        """Count what the kernel counted since this was last done."""
+        for port in self._ports:
+            told = port.statistics()
+            self._counters.count("kernel.received", told.received, 0)
+            self._counters.count("kernel.dropped", told.dropped, 0)
+            self._counters.bump("kernel.freezes", told.freezes)
+
+    def _close_port(self, port: Port) -> None:
+        self._counters.bump("source.checksum_missing", port.ring.checksums_missing)
+        self._poll.unregister(port.socket)
+        port.close()
+
+    def _close_all(self) -> None:
+        for port in self._ports:
+            self._close_port(port)
+        self._ports = []

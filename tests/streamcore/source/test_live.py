@@ -1,0 +1,307 @@
+"""The live source on a veth pair: what arrives in batches is what a socket sent at the other end, and every packet that
+the kernel had for us is accounted for. The twins are the frames that were sent, and tcpdump beside us.
+"""
+
+import io
+import socket
+import struct
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import dpkt
+import pytest
+
+from streamcore.config import Config
+from streamcore.counters import Counters
+from streamcore.errors import SourceError
+from streamcore.packets import Arena
+from streamcore.parse.filter import Filter
+from streamcore.source.live import LiveSource
+from tests.streamcore.conftest import read_pcap, udp_frame
+
+SETTLED_S = 0.3  # until what was sent is in the ring, and its block is ours
+
+
+@contextmanager
+def capturing(namespace, interface="far", expression="", chunks=4, **keys):
+    """(source, counters) of a live source in a namespace."""
+    config = Config(interface=interface, **{"write": "-", "segment_ms": 4, "buffer_kib": 16384} | keys)
+    counters = Counters()
+    arena = Arena(chunks, 1 << 20, 8192)
+    with (
+        namespace.entered(),
+        LiveSource(config, arena, counters, Filter(expression).instructions if expression else None) as source,
+    ):
+        yield source, counters
+
+
+def sender_at(namespace, interface="near"):
+    with namespace.entered():
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sender.bind((interface, 0))
+        return sender
+
+
+def send_all(namespace, frames):
+    with sender_at(namespace) as sender:
+        for frame in frames:
+            sender.send(frame)
+
+
+def received(source):
+    """Everything that comes until the source ends: [(bytes, wire length, timestamp, interface)]."""
+    packets = []
+    for batch in source:
+        for row in range(batch.count):
+            packets.append(
+                (batch.packet(row).tobytes(), int(batch.wire_length[row]), int(batch.timestamp_ns[row]),
+                 int(batch.interface[row]))
+            )  # fmt: skip
+    return packets
+
+
+def stop_soon(source, seconds=SETTLED_S):
+    threading.Timer(seconds, source.stop).start()
+
+
+def frames_of(packets):
+    return [packet[0] for packet in packets]
+
+
+def balanced(counters, read):
+    counters.count("source.read", read, 0)
+    return counters.packets("kernel.received") == read + sum(counters.unread().values())
+
+
+def test_what_was_sent_arrives_with_its_time(pair):
+    left, right = pair
+    frames = [udp_frame(i, i, i % 1000) for i in range(3000)]
+    with capturing(right) as (source, counters):
+        begin_ns = time.time_ns()
+        send_all(left, frames)
+        end_ns = time.time_ns()
+        stop_soon(source)
+        packets = received(source)
+    assert frames_of(packets) == frames
+    times = [packet[2] for packet in packets]
+    assert begin_ns <= times[0]
+    assert times == sorted(times)
+    assert times[-1] <= end_ns
+    assert len({t % 1000 for t in times}) > 1  # nanoseconds, not microseconds
+    assert all(wire == len(frame) for frame, wire, _, _ in packets)
+    assert balanced(counters, 3000)
+    assert counters.packets("kernel.received") == 3000
+    assert not counters.lost
+
+
+def test_frames_of_every_length(pair):
+    left, right = pair
+    frames = [bytes(i & 0xFF for i in range(size)) for size in range(15, 1515)]
+    with capturing(right) as (source, counters):
+        send_all(left, frames)
+        stop_soon(source)
+        assert frames_of(received(source)) == frames
+    assert balanced(counters, len(frames))
+
+
+def tagged(frame, *tags):
+    """A frame with VLAN tags, outermost first: (TPID, TCI)."""
+    return frame[:12] + b"".join(struct.pack("!HH", *tag) for tag in tags) + frame[12:]
+
+
+def test_vlan_tags_stand_in_their_places(pair):
+    left, right = pair
+    plain = udp_frame(1, 1)
+    frames = [
+        tagged(plain, (0x8100, 0x2005)),
+        tagged(plain, (0x88A8, 0xEFFE), (0x8100, 7)),
+        plain,
+        tagged(plain, (0x8100, 0)),
+        tagged(plain, (0x8100, 4095), (0x8100, 4094), (0x8100, 1)),
+    ]
+    with capturing(right) as (source, _):
+        send_all(left, frames)
+        stop_soon(source)
+        packets = received(source)
+    assert frames_of(packets) == frames
+    assert [packet[1] for packet in packets] == [len(frame) for frame in frames]
+
+
+@pytest.mark.parametrize("expression", ["udp port 5060", "vlan 5", "vlan and udp", "len > 80", "host 10.0.0.7"])
+def test_the_kernels_filter_and_ours_take_what_the_expression_takes(pair, expression):
+    left, right = pair
+    frames = []
+    for i in range(20):
+        frame = udp_frame(i, i, 40 if i % 2 else 10)
+        frames += [frame, tagged(frame, (0x8100, i)), tagged(frame, (0x88A8, 3), (0x8100, 5))]
+    expected = matching(frames, expression)
+    assert 0 < len(expected) < len(frames)
+    with capturing(right, expression=expression) as (source, counters):
+        send_all(left, frames)
+        stop_soon(source)
+        ours = Filter(expression)
+        packets = []
+        for batch in source:
+            ours(batch)
+            rows = batch.rows if batch.rows is not None else range(batch.count)
+            packets += [batch.packet(row).tobytes() for row in rows]
+    assert packets == expected
+    untagged = [frame for frame in frames if frame[12:14] == b"\x08\x00"]
+    expected_untagged = [frame for frame in expected if frame[12:14] == b"\x08\x00"]
+    if "vlan" not in expression:  # the kernel itself has left out what it can judge
+        assert counters.packets("kernel.received") == len(frames) - len(untagged) + len(expected_untagged)
+
+
+def matching(frames, expression):
+    """The frames that tcpdump finds in a capture of them."""
+    capture = io.BytesIO()
+    writer = dpkt.pcap.Writer(capture, nano=True)
+    for number, frame in enumerate(frames):
+        writer.writepkt(frame, number)
+    told = subprocess.run(
+        ["tcpdump", "-r", "-", "-w", "-", expression], input=capture.getvalue(), capture_output=True, check=True
+    )
+    return [frame for _, frame in dpkt.pcap.UniversalReader(io.BytesIO(told.stdout))]
+
+
+def test_any_is_cooked_as_tcpdump_cooks(pair, tmp_path):
+    left, right = pair
+    dump = right.start(
+        "tcpdump", "-i", "any", "-s", "2000", "--immediate-mode", "-U", "-Z", "root", "--time-stamp-precision=nano",
+        "-w", tmp_path / "twin.pcap", stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert "listening" in dump.stderr.readline() + dump.stderr.readline()
+    frames = [udp_frame(i, i, i) for i in range(50)]
+    with capturing(right, "any") as (source, _):
+        send_all(left, frames)
+        right.run("ping", "-c", "1", "-I", "lo", "127.0.0.1")  # seen once, not when it is sent and when it comes in
+        stop_soon(source)
+        packets = received(source)
+    dump.terminate()
+    dump.wait(10)
+    dump.stderr.close()
+    twin = [frame for _, frame in read_pcap(tmp_path / "twin.pcap")]
+    assert len(twin) == 52
+    assert frames_of(packets) == twin
+    assert source.interfaces[0].link_type == 276
+
+
+def test_a_snap_length_keeps_the_beginning(pair):
+    left, right = pair
+    frame = udp_frame(1, 1, 500)
+    with capturing(right, snap_length=60) as (source, _):
+        send_all(left, [frame, tagged(frame, (0x8100, 9)), frame[:40]])
+        stop_soon(source)
+        packets = received(source)
+    assert [(packet[0], packet[1]) for packet in packets] == [
+        (frame[:60], len(frame)),
+        (tagged(frame, (0x8100, 9))[:60], len(frame) + 4),
+        (frame[:40], 40),
+    ]
+
+
+def test_rings_share_the_flows(pair):
+    left, right = pair
+    frames = [udp_frame(i % 40, i) for i in range(2000)]
+    with capturing(right, rings=3) as (source, counters):
+        send_all(left, frames)
+        stop_soon(source)
+        packets = frames_of(received(source))
+    assert sorted(packets) == sorted(frames)
+    assert balanced(counters, 2000)
+    for flow in range(40):  # each flow came through one ring, in order
+        number = [frame for frame in packets if frame[26:30] == bytes([10, 0, 0, flow])]
+        assert number == frames[flow::40]
+
+
+def test_count_and_duration_end_it(pair):
+    left, right = pair
+    with capturing(right, count=30) as (source, counters):
+        send_all(left, [udp_frame(i, i) for i in range(100)])
+        assert len(received(source)) == 30
+    assert balanced(counters, 30)
+    assert counters.packets("source.unread") == 70
+    begin_s = time.monotonic()
+    with capturing(right, duration_s=0.3) as (source, _):
+        assert received(source) == []
+    assert 0.3 <= time.monotonic() - begin_s < 1.5
+
+
+def test_what_the_ring_has_no_room_for_is_counted(pair):
+    left, right = pair
+    frames = [udp_frame(i, i, 1000) for i in range(4000)]  # 4 MB into a ring of 256 KiB that nobody reads
+    with capturing(right, buffer_kib=256) as (source, counters):
+        send_all(left, frames)
+        stop_soon(source, 0)
+        packets = frames_of(received(source))
+    assert packets == frames[: len(packets)]  # the newest were dropped
+    assert counters.packets("kernel.dropped") > 3000
+    assert counters.packets("kernel.received") == 4000
+    assert balanced(counters, len(packets))
+    assert counters.events("kernel.freezes") > 0
+    assert counters.lost
+
+
+def test_an_interface_that_goes_down_or_away_and_comes_back_is_heard_again(pair):
+    left, right = pair
+    first, second, third = (udp_frame(i, i) for i in range(3))
+
+    def trouble():
+        time.sleep(0.1)
+        send_all(left, [first])
+        right.set_link("far", "down")
+        right.set_link("far", "up")
+        send_all(left, [second])
+        time.sleep(0.1)
+        left.run("ip", "link", "delete", "near")
+        left.run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", right.pid)
+        right.set_link("far", "up")
+        left.set_link("near", "up")
+        time.sleep(1.2)
+        send_all(left, [third])
+        time.sleep(0.2)
+        source.stop()
+
+    with capturing(right) as (source, counters):
+        thread = threading.Thread(target=trouble)
+        thread.start()
+        packets = frames_of(received(source))
+        thread.join()
+    assert packets == [first, second, third]
+    assert counters.events("source.interface_down") == 2
+    assert balanced(counters, 3)
+
+
+def test_a_packet_that_waits_alone_leaves_in_time(pair):
+    left, right = pair
+    waits_ms = []
+    with capturing(right, segment_ms=1) as (source, _), sender_at(left) as sender:
+        for number in range(100):
+            sender.send(udp_frame(number, number))
+            batch = next(source)
+            waits_ms.append((time.time_ns() - int(batch.timestamp_ns[0])) / 1e6)
+            del batch
+    assert sorted(waits_ms)[50] < 3
+
+
+def test_what_we_send_ourselves(pair):
+    """Is captured as tcpdump does, once; but not between two interfaces, where it would come round."""
+    _, right = pair
+    frame = udp_frame(5, 5)
+    for keys, expected in (({}, [frame]), ({"output_interface": "lo", "write": ""}, [])):
+        with capturing(right, **keys) as (source, _):
+            with sender_at(right, "far") as sender:
+                sender.send(frame)
+            stop_soon(source)
+            assert frames_of(received(source)) == expected
+
+
+def test_errors_say_what_to_do(pair):
+    left, _ = pair
+    with (
+        pytest.raises(SourceError, match="cannot capture on nosuch: there is no such interface"),
+        capturing(left, "nosuch"),
+    ):
+        pass
