@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sqlite3
 import tempfile
 import threading
@@ -27,7 +26,7 @@ from auction import AuctionTerms, BidEntry, Block, ManualClock, MarketConfig, Me
 from auction.bid import Bid, StandingOffer
 from auction.rating import RatingRules
 from auction.signing import bid_body, sign_statement
-from auction.store import Store
+from auction.store import Store, Write
 
 Step = Callable[[], object]
 
@@ -122,30 +121,45 @@ def signed_step(market: Market) -> Step:
     return step
 
 
+class LastWrite(MemoryStore):
+    """Keeps what the last command would have written."""
+
+    keeps_records = True
+
+    def append(self, writes: list[Write]) -> None:
+        super().append(writes)
+        self.write = writes[-1]
+
+
 def bare_rows(folder: str, auctions_a_commit: int) -> Step:
-    """Bare sqlite3 with the same settings and rows: per auction a journal row, 13 records, and two postings."""
+    """Bare sqlite3 with the same settings and rows: those that one of our auctions writes, under other names."""
+    store = LastWrite()
+    Market(store, 10).auction()
+    entry, records, postings = store.write
     connection = sqlite3.connect(f"{folder}/bare-{auctions_a_commit}.db", isolation_level=None)
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
-    connection.execute("CREATE TABLE journal (sequence INTEGER PRIMARY KEY, key TEXT, body BLOB, hash BLOB)")
+    connection.execute(
+        "CREATE TABLE journal (sequence INTEGER PRIMARY KEY, at_ms INT, command TEXT, key TEXT, request BLOB,"
+        " body BLOB, answer BLOB, hash BLOB)"
+    )
     connection.execute("CREATE TABLE record (kind TEXT, id TEXT, sequence INT, body TEXT, PRIMARY KEY (kind, id))")
     connection.execute(
         "CREATE TABLE posting (sequence INT, line INT, account TEXT, amount INT, PRIMARY KEY (sequence, line))"
     )
+    connection.execute("CREATE INDEX posting_account ON posting (account)")
     numbers = itertools.count()
-    body = os.urandom(4_000)
-    records = [("auction", 2_200), ("block", 200), ("agreement", 500), *[("bid", 330)] * 10]
-    texts = [(kind, "x" * size) for kind, size in records]
 
     def step() -> None:
         connection.execute("BEGIN IMMEDIATE")
         for _ in range(auctions_a_commit):
             number = next(numbers)
-            connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (number, f"a{number}", body, body[:32]))
-            rows = [(kind, f"{kind}-{number}.{i}", number, text) for i, (kind, text) in enumerate(texts)]
+            row = (number, entry.at_ms, entry.command, f"a{number}", *entry[4:])
+            connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            rows = [(kind, f"{name}-{number}", number, body) for kind, name, _, body in records]
             connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", rows)
-            postings = [(number, 0, "funds:rita", -300), (number, 1, f"held:a{number}", 300)]
-            connection.executemany("INSERT INTO posting VALUES (?, ?, ?, ?)", postings)
+            lines = [(number, line, account, amount) for _, line, account, amount in postings]
+            connection.executemany("INSERT INTO posting VALUES (?, ?, ?, ?)", lines)
         connection.execute("COMMIT")
 
     return step

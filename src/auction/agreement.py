@@ -44,7 +44,7 @@ def next_state(state: str, step: str) -> str:
         raise WrongState(f"no {step!r} from {state or 'nothing'!r}") from None
 
 
-class Runner(msgspec.Struct, frozen=True):
+class Runner(msgspec.Struct, frozen=True, gc=False):
     """A runner-up who stays armed: it serves at its own price when the one before it fails."""
 
     provider: str
@@ -52,7 +52,7 @@ class Runner(msgspec.Struct, frozen=True):
     price: int
 
 
-class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
+class Leg(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The part of an agreement that one provider serves. `price` is what the recipient pays for it in full,
     `topped_up` what the failed provider's bond adds. `delivered_ppm` is its delivery in parts per million."""
 

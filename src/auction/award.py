@@ -74,7 +74,17 @@ class Award(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     @property
     def runners_up(self) -> tuple[Standing, ...]:
         """The losing bids that are within the reserve, best first."""
-        return tuple(standing for standing in self.standings if standing.outcome == "lost")
+        return self.first_runners_up(len(self.standings))
+
+    def first_runners_up(self, count: int) -> tuple[Standing, ...]:
+        """The best of them."""
+        best: list[Standing] = []
+        for standing in self.standings:
+            if len(best) >= count:
+                break
+            if standing.outcome == "lost":
+                best.append(standing)
+        return tuple(best)
 
 
 def conclude(

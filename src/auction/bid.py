@@ -7,6 +7,7 @@ here (see formats), nor who may bid (see the moderator).
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,6 +20,7 @@ Direction = Literal["provide", "receive"]
 """`provide`: providers bid to provide, a lower price is better. `receive`: recipients bid for a block, a higher is."""
 
 NAME_LENGTH_MAX = 200
+_LENGTH = struct.Struct(">Q").pack
 TIME_MS_MAX = 2**53  # exact in JSON readers that know only doubles
 ITEMS_MAX = 64
 QUANTITY_MAX = 2**40
@@ -38,11 +40,8 @@ def check_time(value: object, name: str) -> int:
 
 def digest(tag: str, *parts: bytes) -> bytes:
     """SHA-256 over a tag and parts, each with its length before it, so that no two lists of parts read the same."""
-    whole = hashlib.sha256()
-    for part in (tag.encode(), *parts):
-        whole.update(len(part).to_bytes(8, "big"))
-        whole.update(part)
-    return whole.digest()
+    read = [b"%b%b" % (_LENGTH(len(part)), part) for part in (tag.encode(), *parts)]
+    return hashlib.sha256(b"".join(read)).digest()
 
 
 def commit_seed(auction: str, seed: bytes) -> str:

@@ -17,7 +17,7 @@ RATE_BPS_MAX: Final = 2**53
 TIME_MS_MAX: Final = 2**53
 
 
-class Block(msgspec.Struct, frozen=True, omit_defaults=True):
+class Block(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A window of time of one service with a minimum and/or a maximum data rate. `holder` may use it or resell it
     before it starts: the provider itself until it is sold. `parent` is the block it was split from."""
 
@@ -134,9 +134,10 @@ class Timeline:
 
     Adding costs a binary search and one pass over the steps within the window."""
 
-    __slots__ = ("_levels", "_times")
+    __slots__ = ("_levels", "_times", "highest_bps")
 
     def __init__(self) -> None:
+        self.highest_bps = 0  # the highest level that there ever was
         self._times: list[int] = []
         self._levels: list[int] = []
 
@@ -153,8 +154,11 @@ class Timeline:
         """Raises the level within the window by the rate (lowers it where the rate is negative)."""
         first = self._step_at(starts_ms)
         after = self._step_at(ends_ms)
+        levels = self._levels
         for i in range(first, after):
-            self._levels[i] += rate_bps
+            levels[i] += rate_bps
+            if levels[i] > self.highest_bps:
+                self.highest_bps = levels[i]
 
     def _step_at(self, time_ms: int) -> int:
         i = bisect_left(self._times, time_ms)

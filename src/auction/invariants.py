@@ -153,7 +153,7 @@ def bonds_are_let_go(state: State) -> Iterator[str]:
 
 def no_bid_after_the_close(state: State) -> Iterator[str]:
     """Every bid of an auction came before its close, by the moderator's sequence and by its time."""
-    for placed in state.records["bid"].values():
+    for placed in state.placed_bids():
         auction = state.records["auction"][placed.bid.auction]
         if placed.bid.placed_ms >= auction.closes_ms and auction.announcement.closing.reveal_until_ms is None:
             yield f"{placed.bid.bid} came after the close of {auction.id}"

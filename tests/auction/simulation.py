@@ -346,7 +346,7 @@ def check_award(market: Moderator, name: str) -> None:
     if announcement.format not in SEALED:
         return
     excluded = {bid for bid, _ in record.excluded}
-    placed = [one for one in market.state.records["bid"].values() if one.bid.auction == name]
+    placed = [one for one in market.state.placed_bids() if one.bid.auction == name]
     latest: dict[str, Any] = {}
     for one in sorted(placed, key=lambda one: one.bid.sequence):
         if one.bid.bid not in excluded:

@@ -149,8 +149,8 @@ BUGS = [
     Bug(
         "an offer that is over is taken",
         "formats/spot.py",
-        "offer.valid_until_ms <= now_ms",
-        "offer.valid_until_ms < now_ms",
+        "offer.valid_until_ms > now_ms",
+        "offer.valid_until_ms >= now_ms",
         "test_spot.py::test_every_misfit_is_refused_with_its_reason",
     ),
     Bug(

@@ -9,39 +9,59 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from operator import itemgetter
+from typing import Any, Protocol
 
 from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, latest_of_each, price_only
 from auction.bid import Announcement, Bid, Ratings, quality_value
 from auction.money import AMOUNT_MAX, PPM
 
-Row = tuple[int, int, Bid]  # score, quality value, bid
+
+class Offered(Protocol):
+    """What these rules read of a bid."""
+
+    @property
+    def bid(self) -> str: ...
+    @property
+    def bidder(self) -> str: ...
+    @property
+    def price(self) -> int: ...
+
+
+SEALED_FOR_ONE = frozenset({"second_score", "first_score", "first_price", "second_price"})
+Row = tuple[int, int, Any]  # score, quality value, bid (Offered)
 
 
 def second_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best score wins at the price that brings it down to the runner-up's score, bounded by the reserve."""
-    return _award(announcement, bids, ratings, seed, second=True)
+    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
 
 
 def first_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best score wins at its own price: for a moderator whom the bidders do not trust with the runner-up's."""
-    return _award(announcement, bids, ratings, seed, second=False)
+    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
 
 
 def first_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best price wins at its own price. Raises BadValue where quality was to weigh."""
     price_only(announcement)
-    return _award(announcement, bids, ratings, seed, second=False)
+    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
 
 
 def second_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best price wins at the runner-up's, or at the reserve. Raises BadValue where quality was to weigh."""
     price_only(announcement)
-    return _award(announcement, bids, ratings, seed, second=True)
+    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
 
 
-def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes, second: bool) -> Award:
+def _arrived(announcement: Announcement, bids: Iterable[Bid]) -> list[Bid]:
+    return latest_of_each(check_bids(announcement, bids))
+
+
+def award_among(announcement: Announcement, bids: Iterable[Offered], ratings: Ratings, seed: bytes) -> Award:
+    """The award of any of these formats among bids that are this auction's, one of each bidder, in order."""
+    second = announcement.format in ("second_score", "second_price")
     draw = Draw(announcement, seed)
-    considered, beyond = _score(announcement, latest_of_each(check_bids(announcement, bids)), ratings)
+    considered, beyond = _score(announcement, bids, ratings)
     for_newcomers = bool(announcement.newcomer_share_ppm) and draw.among(PPM) < announcement.newcomer_share_ppm
     aside: list[Row] = []
     if for_newcomers and any(is_newcomer(ratings, row[2].bidder) for row in considered):
@@ -75,7 +95,7 @@ def _award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, se
     return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
 
 
-def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) -> tuple[list[Row], list[Row]]:
+def _score(announcement: Announcement, bids: Iterable[Offered], ratings: Ratings) -> tuple[list[Row], list[Row]]:
     """The bids within the reserve and those beyond it, scored."""
     sign, weights = announcement.sign, announcement.quality
     weighs = bool(weights.opinion or weights.evidence)

@@ -38,6 +38,8 @@ def spot_award(
     draw = Draw(announcement, seed)
     weights, quantity, reserve = announcement.quality, announcement.quantity, announcement.reserve
     weighs = bool(weights.opinion or weights.evidence)
+    service, currency, region = announcement.service, announcement.currency, announcement.region
+    rate_bps, starts_ms, ends_ms = announcement.rate_bps, announcement.starts_ms, announcement.ends_ms
     fit: list[Row] = []
     beyond: list[Row] = []
     unfit: list[Standing] = []
@@ -46,11 +48,21 @@ def spot_award(
         price = offer.unit_price * quantity
         if weighs:
             value = quality_value(weights, ratings.get(offer.provider))
-        why = _misfit(announcement, offer, price, now_ms)
-        if why:
-            unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
-        else:
+        if (
+            offer.service == service
+            and offer.currency == currency
+            and offer.valid_until_ms > now_ms
+            and offer.quantity >= quantity
+            and offer.rate_bps_max >= rate_bps
+            and offer.available_from_ms <= starts_ms
+            and offer.available_until_ms >= ends_ms
+            and (not offer.region or not region or offer.region == region)
+            and price <= AMOUNT_MAX
+        ):
             (fit if price <= reserve else beyond).append((price - value, value, price, offer))
+        else:
+            why = _misfit(announcement, offer, now_ms)
+            unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
     newcomers_only = False
     aside: list[Standing] = []
     if announcement.newcomer_share_ppm and draw.among(PPM) < announcement.newcomer_share_ppm:
@@ -93,8 +105,8 @@ def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int =
     return standings
 
 
-def _misfit(announcement: Announcement, offer: StandingOffer, price: int, now_ms: int) -> str:
-    """Why an offer cannot serve the need, or nothing."""
+def _misfit(announcement: Announcement, offer: StandingOffer, now_ms: int) -> str:
+    """Why an offer cannot serve the need."""
     if offer.service != announcement.service:
         return "it is for another service"
     if offer.currency != announcement.currency:
@@ -107,6 +119,4 @@ def _misfit(announcement: Announcement, offer: StandingOffer, price: int, now_ms
         return "it is for another time"
     if offer.region and announcement.region and offer.region != announcement.region:
         return "it is for another region"
-    if price > AMOUNT_MAX:
-        return "its price is out of bounds"
-    return ""
+    return "its price is out of bounds"

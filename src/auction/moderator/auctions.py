@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -24,17 +23,17 @@ from auction.formats import check_announcement
 from auction.formats.dutch import ramp_price
 from auction.formats.open_bidding import OpenState, begin, step
 from auction.ledger import bond
-from auction.moderator.awarding import SEQUENCES_OF_AN_ENTRY, Awarding
-from auction.moderator.records import Auction, PlacedBid
+from auction.moderator.awarding import Awarding
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
 from auction.moderator.state import Draft
-from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
+from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry
 from auction.money import check_integer
 from auction.party import check_id
 from auction.signing import bid_body
 from auction.transcript import Transcript, write_transcript
 
 _NO_LINKS: Final[dict[str, str]] = {}
-_BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}
+BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}
 
 
 class AuctionCommands(Awarding):
@@ -56,33 +55,6 @@ class AuctionCommands(Awarding):
             return self._announce(draft, announcer, block, terms, auction, prime).announcement
 
         return self._run("announce", key, (announcer, block, terms, auction, prime), decide, Announcement)
-
-    def hold_auction(
-        self,
-        announcer: str,
-        block: Block | str,
-        terms: AuctionTerms,
-        entries: Sequence[BidEntry],
-        *,
-        auction: str = "",
-        key: str | None = None,
-    ) -> Held:
-        """A whole sealed auction as one command: announced, bid in the order given, closed, and agreed with the price
-        held. All or nothing: a bid that is refused, or a price that cannot be held, refuses the whole."""
-
-        def decide(draft: Draft) -> Held:
-            record = self._announce(draft, announcer, block, terms, auction, "")
-            for entry in entries:
-                self._place(draft, record, entry)
-            closed = self._close(draft, record)
-            if closed.award is None or closed.award.failed:
-                return Held(record.id, "failed", ())
-            made = [name for kind, name in draft.changes if kind == "agreement"]
-            for name in made:
-                self._agree(draft, name)
-            return Held(record.id, closed.state, tuple(made))
-
-        return self._run("hold_auction", key, (announcer, block, terms, entries, auction), decide, Held)
 
     def bid(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
         """Places a bid. Raises TooLate once the moderator's sequence has closed the auction; LinkedParties,
@@ -108,7 +80,7 @@ class AuctionCommands(Awarding):
         with self._deciding:
             draft = Draft(self._state, self._time.read())
             record = draft.auction(auction)
-            placed = draft.placed_bids(auction)
+            placed = self._rated_bids(draft, record)
             shown = [one.rating for one in placed if one.rating is not None]
             is_over = record.state != "open"
             return AuctionView(
@@ -149,7 +121,7 @@ class AuctionCommands(Awarding):
             if record.award is None or record.announcement.format == "spot":
                 raise WrongState(f"auction {auction} has no award among bids")
             excluded = {bid for bid, _ in record.excluded}
-            placed = [one for one in draft.placed_bids(auction) if one.bid.bid not in excluded]
+            placed = [one for one in self._rated_bids(draft, record) if one.bid.bid not in excluded]
         ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
         return write_transcript(record.announcement, [one.bid for one in placed], ratings, record.award)
 
@@ -161,6 +133,14 @@ class AuctionCommands(Awarding):
         return explain(view.award)
 
     # What follows decides on a draft.
+
+    def _rated_bids(self, draft: Draft, record: Auction) -> list[PlacedBid]:
+        """The bids of an auction with the ratings that every bidder of it was shown."""
+        placed = draft.placed_bids(record.id)
+        return [
+            one if one.rating is not None else PlacedBid(one.bid, self._rating_at(draft, record, one.bid.bidder))
+            for one in placed
+        ]
 
     def _agree(self, draft: Draft, name: str) -> Agreement:
         raise NotImplementedError  # agreements are made in `agreements`
@@ -308,7 +288,7 @@ class AuctionCommands(Awarding):
         """Whether this party may bid; returns the rating that counts for it."""
         announcement = record.announcement
         party = draft.party(bidder)
-        if party.kind not in _BIDDERS[announcement.direction]:
+        if party.kind not in BIDDERS[announcement.direction]:
             raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
         self._check_links(draft, record, bidder)
         rating = self._rating_at(draft, record, bidder)

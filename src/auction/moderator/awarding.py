@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from auction.agreement import Agreement, Runner, next_state
@@ -13,10 +11,8 @@ from auction.block import Block
 from auction.formats import award as decide_award
 from auction.ledger import bond, held_bond
 from auction.moderator.parties import PartyCommands
-from auction.moderator.records import Auction, PlacedBid
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
 from auction.moderator.state import Draft
-
-SEQUENCES_OF_AN_ENTRY: Final = 100_000  # a bid's sequence is its entry's times this, plus its place in the entry
 
 
 class Awarding(PartyCommands):
@@ -85,7 +81,7 @@ class Awarding(PartyCommands):
         is_providing = announcement.direction == "provide"
         runners = tuple(
             Runner(standing.bidder, standing.bid, standing.offered)
-            for standing in award.runners_up[: self.config.runners_up_max]
+            for standing in award.first_runners_up(self.config.runners_up_max)
         )
         blocks = self._awarded_blocks(draft, record, award)
         for winning, block in zip(award.winners, blocks, strict=True):

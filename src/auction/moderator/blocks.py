@@ -9,13 +9,13 @@ import msgspec
 from auction.block import Block, check, check_capacity_left, resell, split_in_rate, split_in_time
 from auction.errors import BadValue, NotAllowed
 from auction.ledger import funds
-from auction.moderator.ratings import RatingCommands
+from auction.moderator.holding import HoldingCommands
 from auction.moderator.state import Draft
 from auction.money import check_amount
 from auction.party import check_id
 
 
-class BlockCommands(RatingCommands):
+class BlockCommands(HoldingCommands):
     def publish_block(self, block: Block, *, key: str | None = None) -> Block:
         """A provider sets a block of its capacity aside, to be sold in auctions. Raises NoCapacity where its blocks
         would add up to more than its capacity at some instant."""

@@ -134,23 +134,25 @@ class Core:
         if not draft.changes and not draft.transfers:
             return self._waiting[-1] if self._waiting else None
         changes = [(kind, name, record) for (kind, name), record in draft.changes.items()]
-        # Each record is encoded once, for the journal and for its own row.
-        encoded = [_encode(record) for _, _, record in changes]
-        body = encode_body(
-            [(kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(changes, encoded, strict=True)],
-            draft.transfers,
-        )
-        # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
-        stored_answer = _encode(answer) if key else b""
-        entry = seal(self._hash, draft.sequence, draft.at_ms, command, key, request, body, stored_answer)
         records: list[tuple[str, str, int, str]] = []
         postings: list[tuple[int, int, str, int]] = []
         if self.store.keeps_records:
+            # Each record is encoded once, for the journal and for its own row.
+            encoded = [_encode(record) for _, _, record in changes]
+            raw_changes = [
+                (kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(changes, encoded, strict=True)
+            ]
+            body = encode_body(raw_changes, draft.transfers)
             for (kind, name, _), raw in zip(changes, encoded, strict=True):
                 records.append((kind, name, draft.sequence, raw.decode()))
             for line, (source, target, amount) in enumerate(draft.transfers):
                 postings.append((draft.sequence, 2 * line, source, -amount))
                 postings.append((draft.sequence, 2 * line + 1, target, amount))
+        else:
+            body = encode_body(changes, draft.transfers)
+        # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
+        stored_answer = _encode(answer) if key else b""
+        entry = seal(self._hash, draft.sequence, draft.at_ms, command, key, request, body, stored_answer)
         self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
         self._hash = entry.hash
         if key:

@@ -16,11 +16,14 @@ from auction.block import Block
 from auction.delivery import Delivery, Evidence
 from auction.formats.commit_reveal import Commitment
 from auction.formats.open_bidding import OpenState
+from auction.moderator.terms import BidEntry
 from auction.negotiation import Negotiation
 from auction.party import Party
 from auction.rating import Exchange
 from auction.sharing import Meter, Share
 from auction.sponsorship import GroupOutcome
+
+SEQUENCES_OF_AN_ENTRY: Final = 100_000  # a bid's sequence is its entry's times this, plus its place in the entry
 
 
 class Nonce(msgspec.Struct, frozen=True):
@@ -59,6 +62,69 @@ class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     bid: Bid
     rating: ShownRating | None = None
     signature: bytes = b""
+
+
+class PlainBid(msgspec.Struct, frozen=True, gc=False):
+    """What the sealed rules read of a bid, where it says a price and nothing else."""
+
+    bid: str
+    bidder: str
+    price: int
+
+
+class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The bids of an auction that was held in one command, column by column, in the order of their places from 1 on.
+
+    `ratings` where they weighed; `entries` where a bid says more than its price."""
+
+    auction: str
+    sequence: int
+    placed_ms: int
+    currency: str
+    bidders: tuple[str, ...]
+    prices: tuple[int, ...]
+    ratings: tuple[ShownRating, ...] = ()
+    entries: tuple[BidEntry, ...] = ()
+
+    def names(self) -> list[str]:
+        """What the bids are called: the entry, and the place in it."""
+        prefix = f"bid-{self.sequence}."
+        return [f"{prefix}{place}" for place in range(1, len(self.bidders) + 1)]
+
+    def bids(self) -> list[Bid]:
+        """The bids one by one. Raises BadValue, BadAmount for what is no bid."""
+        entries = self.entries or [BidEntry(*one) for one in zip(self.bidders, self.prices, strict=True)]
+        first = self.sequence * SEQUENCES_OF_AN_ENTRY
+        return [
+            Bid(
+                bid=name,
+                auction=self.auction,
+                bidder=entry.bidder,
+                price=entry.price,
+                currency=self.currency,
+                sequence=first + place,
+                placed_ms=self.placed_ms,
+                quantity=entry.quantity,
+                items=entry.items,
+                limit=entry.limit,
+                salt=entry.salt,
+            )
+            for place, (name, entry) in enumerate(zip(self.names(), entries, strict=True), 1)
+        ]
+
+    def rating_of(self) -> dict[str, ShownRating]:
+        """The ratings that weighed, by bidder."""
+        return dict(zip(self.bidders, self.ratings, strict=False))
+
+    def placed(self) -> list[PlacedBid]:
+        """The bids as if they had come one by one; without a rating where none weighed."""
+        signatures = [entry.signature.signature if entry.signature else b"" for entry in self.entries]
+        signatures = signatures or [b""] * len(self.bidders)
+        ratings = self.rating_of()
+        return [
+            PlacedBid(bid, ratings.get(bid.bidder), signature)
+            for bid, signature in zip(self.bids(), signatures, strict=True)
+        ]
 
 
 class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -143,6 +209,7 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "block": Block,
     "auction": Auction,
     "bid": PlacedBid,
+    "sheet": BidSheet,
     "commitment": Committed,
     "bidding": OpenState,
     "agreement": Agreement,

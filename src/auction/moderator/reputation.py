@@ -16,6 +16,7 @@ from auction.moderator.records import Revealed
 from auction.money import PPM
 from auction.rating import DAY_MS, EMPTY, Exchange, History, Kind, Opinion, RatingRules, Tally, record, show
 
+SEQUENCE_MAX = 2**63 - 1
 PAYMENTS = ""  # in place of a service: a recipient pays alike, whatever the service
 
 
@@ -30,6 +31,8 @@ class Reputation:
         self._paid: dict[tuple[str, str], int] = {}
         self._payees: set[str] = set()
         self._shown: dict[tuple[str, str, int, int], ShownRating] = {}
+        self._latest: dict[str, dict[str, ShownRating]] = {}  # by service and party, of the day `_latest_day`
+        self._latest_day = 0
 
     def count_deal(self, agreement: Agreement, sequence: int, at_ms: int) -> None:
         """A deal is over: what was paid goes into the graph of payments, what was measured counts as evidence."""
@@ -104,7 +107,23 @@ class Reputation:
             shown = self._shown[name] = show(history, at_ms // DAY_MS, self.rules, kind)
         return shown
 
+    def latest(self, service: str, at_ms: int) -> dict[str, ShownRating]:
+        """The ratings of the service that were asked for since they last changed: to be read by `latest_of` alone."""
+        if self._latest_day != at_ms // DAY_MS:
+            self._latest.clear()
+            self._latest_day = at_ms // DAY_MS
+        return self._latest.setdefault(service, {})
+
+    def latest_of(self, known: dict[str, ShownRating], party: str, service: str, at_ms: int) -> ShownRating:
+        """The rating as it stands, from what `latest` gave or by the rule."""
+        shown = known.get(party)
+        if shown is None:
+            shown = known[party] = self.shown_at(party, service, SEQUENCE_MAX, at_ms)
+        return shown
+
     def _put(self, service: str, history: History, sequence: int) -> None:
+        if service in self._latest:
+            self._latest[service].pop(history.party, None)
         sequences, histories = self._versions.setdefault((history.party, service), ([], []))
         if sequences and sequences[-1] == sequence:
             histories[-1] = history

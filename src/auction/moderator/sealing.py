@@ -11,9 +11,8 @@ from auction.bid import Bid
 from auction.errors import Exists, TooLate
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.ledger import bond, funds, held_bond
-from auction.moderator.awarding import SEQUENCES_OF_AN_ENTRY
 from auction.moderator.blocks import BlockCommands
-from auction.moderator.records import Auction, Committed
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, Committed
 from auction.moderator.state import Draft
 from auction.moderator.terms import BidEntry
 from auction.party import Signature

@@ -101,7 +101,9 @@ class SpotCommands(SealingCommands):
         """The standing offers of who has the capacity, the bond a newcomer owes, and no link to the recipient; with
         their ratings. One pass, for it is what a spot award spends its time on."""
         state, at_ms = draft.state, draft.at_ms
-        shown_at, sequence, service = state.reputation.shown_at, record.announced_sequence, block.service
+        service, reputation = block.service, state.reputation
+        known_ratings = reputation.latest(service, at_ms)
+        owes_bond = record.announcement.bond or self.config.rating.newcomer_bond
         own, interests, timelines = state.interests[record.announcer], state.interests, state.timelines
         starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
         parties: dict[str, Party] = state.records["party"]
@@ -113,9 +115,16 @@ class SpotCommands(SealingCommands):
             known = able.get(provider)
             if known is None:
                 timeline = timelines.get(provider)
-                peak_bps = timeline.peak_bps(starts_ms, ends_ms) if timeline is not None else 0
-                rating = ratings[provider] = shown_at(provider, service, sequence, at_ms)
-                needed = self._bond_needed(record, rating)
+                peak_bps = 0
+                if timeline is not None:
+                    peak_bps = timeline.highest_bps
+                    if peak_bps + rate_bps > parties[provider].capacity_bps:
+                        peak_bps = timeline.peak_bps(starts_ms, ends_ms)
+                rating = known_ratings.get(provider)
+                if rating is None:
+                    rating = reputation.latest_of(known_ratings, provider, service, at_ms)
+                ratings[provider] = rating
+                needed = self._bond_needed(record, rating) if owes_bond else 0
                 known = able[provider] = (
                     peak_bps + rate_bps <= parties[provider].capacity_bps
                     and own.isdisjoint(interests[provider])

@@ -7,6 +7,7 @@ written: `core` commits drafts.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from auction.ledger import OUTSIDE, Ledger, Transfer
 from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
+    BidSheet,
     BlockShares,
     Committed,
     Group,
@@ -74,6 +76,12 @@ class State:
             of_kind[name] = record
         if transfers:
             self.ledger.apply(transfers)
+
+    def placed_bids(self) -> Iterator[PlacedBid]:
+        """The bids of all auctions."""
+        yield from self.records["bid"].values()
+        for sheet in self.records["sheet"].values():
+            yield from sheet.placed()
 
     def timeline(self, provider: str) -> Timeline:
         timeline = self.timelines.get(provider)
@@ -240,6 +248,9 @@ class Draft:
 
     def placed_bids(self, auction: str) -> list[PlacedBid]:
         """The bids of an auction in the moderator's sequence."""
+        sheet: BidSheet | None = self.find("sheet", auction)
+        if sheet is not None:
+            return sheet.placed()
         of_kind = self.state.records["bid"]
         placed = [of_kind[name] for name in self.state.bids_of.get(auction, ())]
         if self.changes:
