@@ -25,7 +25,7 @@ SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
 STREAMS_MAX = 255
 REST = "rest"  # the name of the packets that no stream selects
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-PATHS = ("read", "write", "dead_letter", "key", "worker_keys")
+PATHS = ("read", "write", "dead_letter", "key", "worker_keys", "spool_directory")
 
 
 def workers_default() -> int:
@@ -56,6 +56,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     rings: Annotated[int, Meta(ge=1, le=64)] = 1  # of each live interface; flows are spread over them
     count: Annotated[int, Meta(ge=0, le=1 << 62)] = 0  # live: packets received, after which it ends; 0: no end
     duration_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # live: 0: no end
+    overload: Literal["drop", "pass", "spool"] = "drop"  # live: what becomes of packets when workers fall behind
+    spool_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 44)] = 1 << 30
+    spool_directory: str = "/var/tmp"  # on disk, where /tmp may be memory
     workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
     service: list[Service] = []
     stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it

@@ -27,6 +27,8 @@ NAMES: dict[str, Name] = {
     "filter.not_matched": Name("dropped", "did not match the expression"),
     "segment.cut": Name("stage", "cut into segments"),
     "disperse.dead_lettered": Name("lost", "no worker could process them: kept in the dead-letter capture"),
+    "overload.spooled": Name("note", "kept in the spool until workers had time"),
+    "overload.passed_unprocessed": Name("note", "the workers had fallen behind: passed on as they were"),
     "disperse.passed_unprocessed": Name("note", "no worker could process them: passed on as they were"),
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
     "service.resized": Name("note", "bytes that services added, less those that they cut"),
@@ -98,9 +100,8 @@ class Counters:
     def lost(self) -> bool:
         """Whether anything was lost or left unprocessed, so that the run must say so in its exit status."""
         lost = any(self._packets[name] for name, (kind, _) in NAMES.items() if kind == "lost")
-        return (
-            lost or bool(self._packets["disperse.passed_unprocessed"]) or bool(self._events["segments.dead_lettered"])
-        )
+        passed = self._packets["disperse.passed_unprocessed"] + self._packets["overload.passed_unprocessed"]
+        return lost or bool(passed) or bool(self._events["segments.dead_lettered"])
 
     def dropped(self) -> dict[str, int]:
         """Packets that did not reach the second stream, by name; zeros left out."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamcore.source.capture import CaptureSource
     from streamcore.source.live import LiveSource
 
+GATE_WAIT_S = 0.01
 PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
 
 
@@ -34,12 +35,17 @@ class Gate:
         self._closed = False
         self._changed = threading.Condition()
 
-    def enter(self, count: int) -> bool:
-        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside < self._limit or self._closed)
-            self._inside += count
-            return not self._closed
+    def enter(self, count: int, waiting: Callable[[], None]) -> bool:
+        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed.
+
+        waiting: called now and then meanwhile.
+        """
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._inside < self._limit or self._closed, GATE_WAIT_S):
+                    self._inside += count
+                    return not self._closed
+            waiting()
 
     def leave(self, count: int) -> None:
         with self._changed:
@@ -127,7 +133,7 @@ class Feeder:
             segments = self._segmenter.cut(batch, stops)
             if segments:
                 self._streams.cut(segments)
-                if not self.gate.enter(len(segments)):
+                if not self.gate.enter(len(segments), self._source.pressed):
                     return
                 self._aggregator.expect(batch, segments)
                 self._dispatcher.submit(segments)

@@ -119,6 +119,13 @@ def add_run(run: argparse.ArgumentParser) -> None:
     live.add_argument("--rings", type=int, metavar="N", help="spread the flows over so many (default: 1)")
     live.add_argument("--count", type=int, metavar="N", help="end after so many packets")
     live.add_argument("--duration-s", type=float, metavar="T", help="end after so many seconds")
+    live.add_argument(
+        "--overload",
+        metavar="RULE",
+        help="when workers fall behind: drop the newest, pass them unprocessed, or spool them (default: drop)",
+    )
+    live.add_argument("--spool-bytes", type=int, metavar="N", help="of the spool (default: 1073741824)")
+    live.add_argument("--spool-directory", metavar="DIRECTORY", help="where the spool lies (default: /var/tmp)")
 
     work = run.add_argument_group("what is done, by whom")
     work.add_argument(

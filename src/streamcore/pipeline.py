@@ -21,6 +21,7 @@ from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.local import Launched
+from streamcore.disperse.peer import LEASES_MAX
 from streamcore.disperse.roster import Terms
 from streamcore.feeder import Feeder, Gate
 from streamcore.packets import Arena, Outgoing, Result
@@ -30,6 +31,8 @@ from streamcore.streams import Streams
 
 if TYPE_CHECKING:
     from streamcore.source.live import LiveSource
+
+LEASES_MAX_TO_PASS = 2  # what a worker has cannot be passed unprocessed, and what came later must wait for it
 
 
 class Pipeline:
@@ -91,7 +94,7 @@ class Pipeline:
             dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched)
             stack.callback(dispatcher.close)
             dispatcher.start()  # first: the workers get ready while the capture is opened
-            source = self._source = self._open_source(arena)
+            source = self._source = self._open_source(arena, dispatcher)
             stack.callback(source.close)
             sink = self._open_sink(config.write, arena.set_committed_bytes)
             stack.callback(sink.abandon)
@@ -132,6 +135,7 @@ class Pipeline:
             listen=config.listen,
             key=config.key,
             worker_keys=config.worker_keys,
+            leases_max=LEASES_MAX_TO_PASS if config.overload == "pass" else LEASES_MAX,
         )
 
     def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink, gate: Gate) -> None:
@@ -149,9 +153,11 @@ class Pipeline:
         stream's rule says.
         """
         self._streams.absorb(result)
+        segment = result.segment
+        if result.reason and not result.dead:
+            self._streams.count(segment.stream, "overload.passed_unprocessed", len(segment), segment.byte_count)
         if not result.dead:
             return result
-        segment = result.segment
         if self._dead_letters is None:
             self._dead_letters = self._open_sink(self.config.dead_letter_path, None)
         self._dead_letters.write(Outgoing(segment.batch, segment.start, segment.stop))
@@ -161,13 +167,14 @@ class Pipeline:
         self._streams.count(segment.stream, name, len(segment), segment.byte_count)
         return Result(segment) if passes else result
 
-    def _open_source(self, arena: Arena) -> CaptureSource | LiveSource:
+    def _open_source(self, arena: Arena, dispatcher: Dispatcher) -> CaptureSource | LiveSource:
         config = self.config
         if not config.interface:
             return CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)
         from streamcore.source.live import LiveSource  # only here: sockets cost start-up time
 
-        return LiveSource(config, arena, self.counters, self._filter and self._filter.instructions)
+        compile = self._filter and self._filter.instructions
+        return LiveSource(config, arena, self.counters, compile, dispatcher.relieve)
 
     def _open_sink(self, path: str, on_commit: Callable[[int], None] | None) -> Sink:
         assert self._source is not None

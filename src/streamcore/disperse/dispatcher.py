@@ -40,6 +40,8 @@ WORK_PER_MESSAGE_MAX = 16  # segments in one message
 # system killed it for its memory), so only twelve such deaths weigh as much as three failures of the segment's own.
 FAULT, KILLED = 4, 1
 
+OVERLOAD = "the workers had fallen behind"
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -72,6 +74,7 @@ class Dispatcher:
         self._attempts: dict[int, Attempt] = {}  # every segment that is not back, by number, oldest first
         self._finished = False
         self._cancelled = False
+        self._relieved = False
         self._refusal = ""
         self._alone_since_s = time.monotonic()
 
@@ -94,6 +97,11 @@ class Dispatcher:
     def finish(self) -> None:
         """Say that no more segments come."""
         self._finished = True
+        os.eventfd_write(self._wake, 1)
+
+    def relieve(self) -> None:
+        """Give what waits for a worker back as it is, its reason OVERLOAD. From any thread."""
+        self._relieved = True
         os.eventfd_write(self._wake, 1)
 
     def cancel(self) -> None:
@@ -132,6 +140,9 @@ class Dispatcher:
                     yield from self._receive(roster.listener.results)
             yield from self._look_after_peers(events)
             yield from self._bury()
+            if self._relieved:
+                self._relieved = False
+                yield from self._pass_waiting()
 
     def close(self) -> None:
         """End all workers and sockets; nothing is left behind."""
@@ -367,6 +378,15 @@ class Dispatcher:
             del self._attempts[attempt.segment.number]
             self._counters.bump("segments.dead_lettered")
             yield Result(attempt.segment, dead=True, reason=attempt.reason)
+
+    def _pass_waiting(self) -> Iterator[Result]:
+        """Results for the segments that no worker has, unprocessed."""
+        waiting = [attempt for queue in self._waiting.values() for attempt in queue]
+        for queue in self._waiting.values():
+            queue.clear()
+        for attempt in waiting:
+            del self._attempts[attempt.segment.number]
+            yield Result(attempt.segment, reason=OVERLOAD)
 
     def _patience_ms(self) -> int:
         """Until the next deadline, and no longer than a tick."""

@@ -75,6 +75,7 @@ class Peer:
     slot: int
     credit_bytes: int  # captured bytes that may be out with it at once
     tally: Tally
+    leases_max: int = LEASES_MAX
     incarnation: int = field(default_factory=lambda: secrets.randbits(64))
     process: subprocess.Popen[bytes] | None = None  # None: it runs elsewhere
     lifeline: socket.socket | None = None
@@ -106,7 +107,7 @@ class Peer:
         return not self.leases or self.has_credit_for(1, byte_count)
 
     def has_credit_for(self, segments: int, byte_count: int) -> bool:
-        return len(self.leases) + segments <= LEASES_MAX and self.bytes_out + byte_count <= self.credit_bytes
+        return len(self.leases) + segments <= self.leases_max and self.bytes_out + byte_count <= self.credit_bytes
 
     def room_for(self, segment: Segment) -> Room | None:
         """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None:

@@ -37,6 +37,7 @@ class Terms:
     listen: str = ""
     key: str = ""
     worker_keys: str = ""
+    leases_max: int = LEASES_MAX  # segments out with one worker, whatever their size
 
 
 @dataclass(slots=True)
@@ -93,7 +94,13 @@ class Roster:
     def fill(self, slot: Slot) -> None:
         """Start a worker on this machine."""
         terms = self._terms
-        peer = Peer(slot.number, terms.credit * terms.segment_bytes, slot.tally, clock_from_s=time.monotonic())
+        peer = Peer(
+            slot.number,
+            terms.credit * terms.segment_bytes,
+            slot.tally,
+            clock_from_s=time.monotonic(),
+            leases_max=terms.leases_max,
+        )
         regions = None
         if any(terms.changes):  # a batch takes one region, with attempts that failed another
             regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
@@ -210,6 +217,7 @@ class Roster:
             key=key,
             elsewhere=True,
             clock_from_s=time.monotonic(),
+            leases_max=terms.leases_max,
         )
         return free.peer
 

@@ -127,6 +127,9 @@ class CaptureSource:
         """End the iteration soon, also one that waits for a pipe or for a chunk. Returns at once."""
         self._closing.set()
 
+    def pressed(self) -> None:
+        """What was given cannot go on now: a capture waits."""
+
     def close(self) -> None:
         """End the iteration and close the file. Batches that were delivered stay valid."""
         self.stop()

@@ -2,7 +2,9 @@
 long enough in real time.
 
 Sockets are in _port.py, packets are found in _ring.pyx. A live source cannot be held back: while there is no chunk the
-rings fill, and when they are full the kernel drops the newest packets, and counts them.
+rings fill, and when they are full the kernel drops the newest packets, and counts them. Before that, when a ring is
+half full, config.overload decides: the packets that wait for workers pass unprocessed, or those in the ring go to a
+spool (_spool.py).
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from collections.abc import Callable, Iterator
 from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.errors import SourceError
-from streamcore.packets import CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
 from streamcore.source._port import ANY, Port, link_type_of, share
 from streamcore.source._ring import LINK_COOKED
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
+from streamcore.source._spool import Spool
 from streamcore.source.capture import ChunkSupply, Damage
 
 LOOPBACK = "lo"  # what is sent there comes in again: it is taken once, as tcpdump does
@@ -29,6 +32,7 @@ NANOSECONDS = 9  # digits of a second
 TICK_S = 0.5  # the loop looks around at least so often
 ACQUIRE_WAIT_S = 0.01
 RETIRE_MS_MAX = 50  # how long the kernel may gather packets in a block
+RECORD_HEAD = 16  # bytes in front of a packet
 SETTLE_S = 0.02  # at the end, for packets that are on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
@@ -38,14 +42,22 @@ class LiveSource:
     """The packets that arrive on config.interfaces; iterate over it for its PacketBatches.
 
     Parameters: config; arena to take chunks from; counters, which get what the kernel counts; compile, which makes the
-    kernel's filter. Packets are read from the moment that it is made. They stand in the chunk as pcap records with
-    nanoseconds, VLAN tags in their places; those of `any` and of link types that we have no number for are cooked
+    kernel's filter; relieve, called with overload "pass" to have waiting packets passed unprocessed.
+    Packets are read from the moment that it is made. They stand in the chunk as pcap records with nanoseconds, VLAN
+    tags in their places; those of `any` and of link types that we have no number for are cooked
     (LINKTYPE_LINUX_SLL2). Raises SourceError.
     It ends with `stop`, after config.count packets or config.duration_s; what was received before it ends is read.
-    One thread iterates; `stop`, `close` and `progress` may be called from any.
+    One thread iterates and calls `pressed`; `stop`, `close` and `progress` may be called from any.
     """
 
-    def __init__(self, config: Config, arena: ChunkSupply, counters: Counters, compile: Compile | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        arena: ChunkSupply,
+        counters: Counters,
+        compile: Compile | None = None,
+        relieve: Callable[[], None] | None = None,
+    ) -> None:
         self.name = " and ".join(config.interfaces)
         self.form = CaptureForm("pcap", NANOSECONDS)
         self.interfaces: list[Interface] = []
@@ -55,10 +67,13 @@ class LiveSource:
         self._arena = arena
         self._counters = counters
         self._compile = compile
+        self._relieve = relieve
+        self._spool: Spool | None = None
+        self._staging: Chunk | None = None  # between a ring and the spool
         latency_ms = config.latency_ms
         self._retire_ms = max(1, min(latency_ms // 2, RETIRE_MS_MAX))
         self._wait_s = (latency_ms - self._retire_ms) / 1000
-        self._packets = 0
+        self._taken = self._delivered = 0  # packets: from the rings, and in batches
         self._bytes = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -71,6 +86,9 @@ class LiveSource:
         self._tended_s = time.monotonic()
         self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
         try:
+            if config.overload == "spool":
+                self._spool = Spool(config.spool_directory, config.spool_bytes)
+                self._staging = Arena(1, arena.data_bytes_max, arena.rows_max).acquire()
             for number, name in enumerate(config.interfaces):
                 link_type = link_type_of(name)
                 arena.set_link_type(number, link_type)
@@ -150,19 +168,38 @@ class LiveSource:
         for port in ports:
             port.filter(program)
 
+    def pressed(self) -> None:
+        """What was given cannot go on now: if a ring is half full, do what config.overload says."""
+        if not any(2 * port.ring.ready_count > port.ring.block_count for port in self._ports):
+            return
+        if self._config.overload == "pass" and self._relieve is not None:
+            self._relieve()
+        elif self._spool is not None:
+            self._fill_spool(self._spool)
+
     def _next_batch(self) -> PacketBatch | None:
-        """Fill a chunk; None at the end."""
-        rows_max = self._rows_max()
-        if not rows_max:
-            return None
+        """The next chunk's packets; None at the end."""
+        if self._spool is not None:
+            self.pressed()  # the spool is also for when we are too slow ourselves
         chunk = self._acquire()
+        if self._spool:
+            batch = self._spool.take(chunk, self.interfaces, self._delivered)
+        else:
+            rows, used = self._fill(chunk)
+            if not rows:
+                return None
+            batch = PacketBatch(chunk, rows, self._delivered, self.interfaces, span_start=0, span_stop=used)
+        batch.contiguous = True
+        self._delivered += batch.count
+        self._bytes += batch.span_stop
+        return batch
+
+    def _fill(self, chunk: Chunk) -> tuple[int, int]:
+        """Fill a chunk until it is full, its time is up, or the end: (rows, bytes)."""
         rows = used = 0
-        full = False
         due_s = float("inf")
-        while True:
-            for port in self._ports:
-                if not full:
-                    rows, used, full = port.ring.walk(chunk, rows, used, rows_max)
+        while self._rows_max():
+            rows, used, full = self._walk(chunk, rows, used)
             now_s = time.monotonic()
             if rows and due_s == float("inf"):
                 due_s = now_s + self._wait_s
@@ -172,24 +209,41 @@ class LiveSource:
                 self._hush()
             self._listen(min(due_s, self._ends_s, self._quiet_s) - now_s)
             self._tend(now_s)
-        if not rows:
-            return None
-        batch = PacketBatch(chunk, rows, self._packets, self.interfaces, span_start=0, span_stop=used)
-        batch.contiguous = True
-        self._packets += rows
-        self._bytes += used
-        return batch
+        self._taken += rows
+        return rows, used
+
+    def _fill_spool(self, spool: Spool) -> None:
+        """Move what is in the rings into the spool, as far as it has room."""
+        staging = self._staging
+        assert staging is not None
+        full = True
+        while full and spool.has_room_for(staging):
+            rows, used, full = self._walk(staging, 0, 0)
+            if rows:
+                self._taken += spool.put(PacketBatch(staging, rows, 0, self.interfaces, span_stop=used))
+                self._counters.count("overload.spooled", rows, used - RECORD_HEAD * rows)
+            full = full and self._rows_max() > 0
+
+    def _walk(self, chunk: Chunk, rows: int, used: int) -> tuple[int, int, bool]:
+        """Add what is ready in the rings: (rows, bytes, whether the chunk is full)."""
+        rows_max = self._rows_max()
+        full = False
+        for port in self._ports:
+            if not full:
+                rows, used, full = port.ring.walk(chunk, rows, used, rows_max)
+        return rows, used, full
 
     def _acquire(self) -> Chunk:
         while True:
             chunk = self._arena.acquire(ACQUIRE_WAIT_S)
             if chunk is not None:
                 return chunk
+            self.pressed()
             self._tend(time.monotonic())
 
     def _rows_max(self) -> int:
-        """Packets that may still be read into one chunk."""
-        left = self._config.count - self._packets if self._config.count else self._arena.rows_max
+        """Packets that may still be taken into one chunk."""
+        left = self._config.count - self._taken if self._config.count else self._arena.rows_max
         return min(left, self._arena.rows_max)
 
     def _listen(self, seconds: float) -> None:
@@ -234,6 +288,8 @@ class LiveSource:
         time.sleep(max(0.0, self._quiet_s - time.monotonic()))
         for port in self._ports:
             self._counters.count("source.unread", *port.ring.skip())
+        if self._spool is not None:
+            self._counters.count("source.unread", *self._spool.close())
         self._count()
         self._close_all()
 
