@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml scripts/system-packages
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade pip
 	$(RUN) -m pip install -q numpy 'cython>=3.1,<4' 'setuptools>=77' wheel
-	STREAMCORE_NATIVE=0 $(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan,parquet,cards,postgres,packages]'
+	STREAMCORE_NATIVE=0 $(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan,parquet,cards,postgres,packages,serve]'
 	@touch $@
 
 # Whenever a native source changed: only what depends on it is compiled.

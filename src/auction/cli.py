@@ -11,14 +11,18 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from auction.billing import Invoice, as_html, as_text
-from auction.config import MarketConfig
+from auction.client import MarketClient
+from auction.config import MarketConfig, read_rules
 from auction.demo import Demonstration
-from auction.errors import AuctionError, JournalBroken
+from auction.desk import Desk, make_token
+from auction.errors import AuctionError, BadValue, JournalBroken, Unreachable
 from auction.invariants import differences, replay, verify
 from auction.moderator import Moderator
 from auction.store import SqlStore
@@ -56,15 +60,21 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON object on standard output")
     stored = argparse.ArgumentParser(add_help=False, parents=[common])
-    stored.add_argument("-d", "--database", default="sqlite:///auction.db", help="SQLAlchemy URL (%(default)s)")
+    stored.add_argument(
+        "-d", "--database", "--store", default="sqlite:///auction.db", help="SQLAlchemy URL (%(default)s)"
+    )
     stored.add_argument("--currency", default="EUR", help="of the market (%(default)s)")
     _add(commands, "demo", "play a whole market in simulated time and explain it", [common], _demo)
     _add(commands, "replay", "rebuild the state from the journal and compare it with what is stored", [stored], _replay)
     _add(commands, "verify", "check the journal, the stored state and every invariant", [stored], _verify)
+    _add_serve(_add(commands, "serve", "answer JSON over HTTP: the market as a process", [stored], _serve))
+    served = argparse.ArgumentParser(add_help=False, parents=[stored])
+    served.add_argument("-m", "--market", default="", metavar="URL", help="a served market, in place of a database")
+    served.add_argument("--token-file", type=_read_file, metavar="FILE", help="whose token is shown to it")
     for step in STEPS:
         method = getattr(Moderator, step)
         summary = inspect.getdoc(method) or ""
-        sub = _add(commands, step.replace("_", "-"), summary.split(". ")[0], [stored], _step(step), summary)
+        sub = _add(commands, step.replace("_", "-"), summary.split(". ")[0], [served], _step(step), summary)
         for name, parameter in _parameters(method).items():
             _add_argument(sub, name, parameter)
         if step == "invoice":
@@ -143,18 +153,66 @@ def _converter(hint: Any) -> Callable[[str], Any]:
 
 def _step(step: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
-        store = SqlStore(options.database)
-        try:
-            moderator = Moderator(store, config=MarketConfig(currency=options.currency))
-            method = getattr(moderator, step)
-            names = _parameters(getattr(Moderator, step))
-            answer = method(**{name: getattr(options, name) for name in names})
-        finally:
-            store.close()
+        named = {name: getattr(options, name) for name in _parameters(getattr(Moderator, step))}
+        if options.market:
+            with MarketClient(options.market, options.token_file or "") as client:
+                answer = getattr(client, step)(**named)
+        else:
+            with closing(SqlStore(options.database)) as store:
+                moderator = Moderator(store, config=MarketConfig(currency=options.currency))
+                answer = getattr(moderator, step)(**named)
         print(_shown(answer, options))
         return 0
 
     return run
+
+
+def _add_serve(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--listen", default="127.0.0.1:8620", metavar="HOST:PORT", help="%(default)s; port 0: any free one"
+    )
+    sub.add_argument(
+        "--operator-token-file", metavar="FILE", help="whose content opens what is the operator's; made if need be"
+    )
+    sub.add_argument("--open-registration", action="store_true", help="anyone may register as provider or recipient")
+    sub.add_argument("--rules", metavar="FILE", help="TOML with fields of MarketConfig: rating, delivery, signatures")
+    sub.add_argument("--tls-certificate", default="", metavar="FILE", help="PEM; answer over HTTPS")
+    sub.add_argument("--tls-key", default="", metavar="FILE", help="PEM, where it is not in the certificate's file")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from auction import serve
+    except ImportError as reason:
+        print(f"serving needs the extra `serve`: pip install 'streamcore-auction[serve]' ({reason})", file=sys.stderr)
+        return 1
+    host, _, port = options.listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise BadValue(f"listen at HOST:PORT, not {options.listen!r}")
+    config = read_rules(options.rules, options.currency) if options.rules else MarketConfig(currency=options.currency)
+    token = make_token(options.operator_token_file) if options.operator_token_file else ""
+    tls = serve.tls_context(options.tls_certificate, options.tls_key) if options.tls_certificate else None
+
+    def ready(url: str) -> None:
+        if options.json:
+            print(msgspec.json.encode({"listening": url}).decode(), flush=True)
+        else:
+            print(f"the market listens at {url}", file=sys.stderr, flush=True)
+
+    with closing(SqlStore(options.database)) as store:
+        desk = Desk(Moderator(store, config=config), token, options.open_registration)
+        try:
+            serve.serve(desk, host.strip("[]"), int(port), tls, ready)
+        except OSError as reason:
+            raise Unreachable(f"cannot listen at {options.listen}: {reason.strerror or reason}") from None
+    return 0
+
+
+def _read_file(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as reason:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: {reason}") from None
 
 
 def _shown(answer: Any, options: argparse.Namespace) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from auction.delivery import DeliveryRules
+from auction.errors import BadValue
 from auction.rating import RatingRules
 
 
-class MarketConfig(msgspec.Struct, frozen=True, kw_only=True):
+class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Amounts in minor units of `currency`, times in ms, shares in parts per million."""
 
     currency: str = "EUR"
@@ -17,3 +20,12 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True):
     rating: RatingRules = RatingRules()
     delivery: DeliveryRules = DeliveryRules()
     runners_up_max: int = 3
+
+
+def read_rules(path: str, currency: str) -> MarketConfig:
+    """The settings in a TOML file; `currency` where the file names none. Raises BadValue."""
+    try:
+        raw = msgspec.toml.decode(Path(path).read_bytes())
+        return msgspec.convert({"currency": currency, **raw}, MarketConfig)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as reason:
+        raise BadValue(f"{path} holds no rules of a market: {reason}") from None

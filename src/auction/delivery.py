@@ -84,7 +84,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
             before_ms = sample.ends_ms
 
 
-class DeliveryRules(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is deducted: an interval later than promised earns `late_earns_ppm` of its fraction; the share of audits
     that failed costs `audit_times` as much of the whole."""
 

@@ -182,3 +182,9 @@ class TranscriptWrong(AuctionError):
     """A transcript or an award that does not follow from the bids, the ratings, the seed and the announced rule."""
 
     code = "transcript_wrong"
+
+
+class Unreachable(AuctionError):
+    """A served market did not answer in time; a command may be sent again under the same key."""
+
+    code = "unreachable"

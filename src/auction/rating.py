@@ -28,7 +28,7 @@ the recipient satisfactorily paid."""
 Terms = Literal["postpaid", "prepaid", "refused"]
 
 
-class RatingRules(msgspec.Struct, frozen=True, kw_only=True):
+class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The stated rules of a market's ratings. Weights in millionths, fractions in parts per million.
 
     A newcomer (less than `newcomer_weight`) starts at the prior, and owes `newcomer_bond`; a deal of `value_full` minor

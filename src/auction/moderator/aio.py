@@ -9,11 +9,11 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from auction.errors import AuctionError, Conflict, StoreFailed
 from auction.moderator.facade import Moderator
 
+Answer = TypeVar("Answer")
 _GROUP_MAX = 256
 
 
@@ -44,14 +44,18 @@ class AsyncModerator:
             raise AttributeError(f"{name} is no command of the moderator")
 
         async def command(*arguments: Any, **named: Any) -> Any:
-            if self._thread is None:
-                raise RuntimeError("an AsyncModerator is used within `async with`")
-            loop = asyncio.get_running_loop()
-            answer: asyncio.Future[Any] = loop.create_future()
-            self._asked.put(_Asked(lambda: method(*arguments, **named), loop, answer))
-            return await answer
+            return await self.carry_out(lambda: method(*arguments, **named))
 
         return command
+
+    async def carry_out(self, call: Callable[[], Answer]) -> Answer:
+        """Runs what asks the moderator, in its turn and within its group; for what is more than one method."""
+        if self._thread is None:
+            raise RuntimeError("an AsyncModerator is used within `async with`")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._asked.put(_Asked(call, loop, answer))
+        return await answer
 
     def _serve(self) -> None:
         """Takes what is waiting, decides it in one group, commits once, then answers all."""
@@ -74,7 +78,7 @@ class AsyncModerator:
             with self.moderator.group():
                 for one in taken:
                     one.decide()
-        except (Conflict, StoreFailed) as reason:
+        except Exception as reason:
             for one in taken:
                 one.failure = reason  # none of them is durable, whatever was decided
         for one in taken:
@@ -96,7 +100,7 @@ class _Asked:
     def decide(self) -> None:
         try:
             self._result = self._call()
-        except (AuctionError, TypeError, ValueError, AttributeError) as reason:
+        except Exception as reason:  # whatever it is, it is the caller's: the moderator goes on for the others
             self.failure = reason
 
     def answer(self) -> None:
