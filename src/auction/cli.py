@@ -36,6 +36,7 @@ STEPS: Final = tuple(
     agree start deliver replace finish cancel charge refund charge_back agreement chain subcontracts
     rate opinions rating drafted_payment_rating payment_probability_ppm
     share_block join_share leave_share rates meter share_costs
+    publish_endpoint endpoint keep_warm assignments await_close
     open_group offer_price accept_price reject_price join_group pledge settle_group group_of invoice
     """.split()  # noqa: SIM905 - the steps as a market takes them, a subject a line
 )

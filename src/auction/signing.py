@@ -45,6 +45,10 @@ def offer_body(
     }
 
 
+def endpoint_body(address: str, curve_key: str) -> dict[str, Any]:
+    return {"address": address, "curve_key": curve_key}
+
+
 def rating_body(satisfied: bool, remark: str, device: str) -> dict[str, Any]:
     return {"device": device, "remark": remark, "satisfied": satisfied}
 
@@ -65,5 +69,5 @@ def sign_statement(
     expires_ms: int,
 ) -> Signature:
     """Signs one statement. `subject` is the auction for bids, the agreement for ratings and deliveries; `purpose` is
-    `bid`, `commitment`, `offer`, `rating` or `delivery`."""
+    `bid`, `commitment`, `offer`, `endpoint`, `rating` or `delivery`."""
     return sign(private_key, canonical_bytes(purpose, subject, party, nonce, expires_ms, body), nonce, expires_ms)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.moderator.bills import BillCommands
+from auction.moderator.endpoints import EndpointCommands
 from auction.moderator.state import Draft
 
 
-class Moderator(BillCommands):
+class Moderator(EndpointCommands):
     """Conducts auctions, keeps agreements, charges and ratings; the only writer of its market.
 
     `store` is where the market is kept (in memory without one); `clock` returns ms since 1970; `random_bytes` makes

@@ -14,6 +14,7 @@ from auction.award import Award
 from auction.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.block import Block
 from auction.delivery import Delivery, Evidence
+from auction.endpoint import Endpoint, Warm
 from auction.formats.commit_reveal import Commitment
 from auction.formats.open_bidding import OpenState
 from auction.moderator.terms import BidEntry
@@ -220,4 +221,6 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "payment": PaymentRequest,
     "shares": BlockShares,
     "group": Group,
+    "endpoint": Endpoint,
+    "warm": Warm,
 }
