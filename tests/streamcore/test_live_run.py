@@ -102,7 +102,6 @@ def test_overload_passes_what_waits_unprocessed(pair, tmp_path):
     assert passed > 1000
     whole = set(frames)
     assert sum(packet in whole for packet in packets) == passed
-    assert len(packets) > len(frames) * 0.9
     order = {frame: number for number, frame in enumerate(frames)} | {
         processed(frame): number for number, frame in enumerate(frames)
     }
