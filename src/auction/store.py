@@ -6,11 +6,10 @@ Here stand reading and writing of rows in one transaction, and no rule of the ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
 
 from auction.errors import Conflict, JournalBroken, StoreFailed
 from auction.journal import Entry
@@ -141,8 +140,11 @@ class SqlStore:
             cursor = self._writer.cursor()
             if self.engine.dialect.name == "sqlite":
                 cursor.execute("BEGIN IMMEDIATE")  # the driver begins the others'
-            self._statements.write(cursor, writes, list(last.values()))
-            self._writer.commit()
+            # Where the driver can, all of it goes to the database in one round trip.
+            pipeline = getattr(self._writer.driver_connection, "pipeline", nullcontext)
+            with pipeline():
+                self._statements.write(cursor, writes, list(last.values()))
+                self._writer.commit()
         except (sql.exc.IntegrityError, driver.IntegrityError) as reason:
             self._drop_writer()
             raise Conflict(f"another moderator wrote to this journal: {reason}") from reason
@@ -174,19 +176,21 @@ class SqlStore:
 
 
 class _Statements:
-    """The three statements of a commit, compiled once for the dialect and given to the driver with plain tuples:
+    """The three statements of a commit, made once for the dialect and given to the driver with plain rows:
     SQLAlchemy's own handling of statements and parameters took longer than SQLite took to write the rows."""
 
     def __init__(self, dialect: sql.Dialect, of: Tables) -> None:
-        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
-        upsert = insert(of.record)
-        upsert = upsert.on_conflict_do_update(
-            index_elements=["kind", "id"],
-            set_={"sequence": upsert.excluded.sequence, "body": upsert.excluded.body},
-        )
-        self._entry = _positional(insert(of.journal), dialect, of.journal)
-        self._record = _positional(upsert, dialect, of.record)
-        self._posting = _positional(insert(of.posting), dialect, of.posting)
+        mark = {"qmark": "?"}.get(dialect.paramstyle, "%s")
+
+        def insert(table: sql.Table) -> str:
+            columns = ", ".join(column.name for column in table.columns)
+            marks = ", ".join(mark for _ in table.columns)
+            return f"INSERT INTO {dialect.identifier_preparer.format_table(table)} ({columns}) VALUES ({marks})"
+
+        replaced = ", ".join(f"{column} = excluded.{column}" for column in ("sequence", "body"))
+        self._entry = insert(of.journal)
+        self._record = f"{insert(of.record)} ON CONFLICT (kind, id) DO UPDATE SET {replaced}"
+        self._posting = insert(of.posting)
 
     def write(self, cursor: Any, writes: list[Write], records: list[tuple[str, str, int, str]]) -> None:
         """Runs them on the driver's own cursor, within the transaction of its connection."""
@@ -197,12 +201,3 @@ class _Statements:
         if postings:
             cursor.executemany(self._posting, postings)
         cursor.close()
-
-
-def _positional(statement: Any, dialect: sql.Dialect, table: sql.Table) -> str:
-    """The statement's text with the driver's own positional marks, in the order of the table's columns."""
-    marks: dict[str, Any] = {column.name: sql.bindparam(column.name) for column in table.columns}
-    text = str(statement.values(marks).compile(dialect=dialect))
-    for column in table.columns:
-        text = text.replace(f"%({column.name})s", "%s").replace(f"%({column.name})s::", "%s::")
-    return text
