@@ -34,7 +34,7 @@ demo: build      ## the main job on the shipped capture
 
 test: build      ## the whole suite
 	scripts/system-packages test
-	$(RUN) -m pytest
+	AUCTION_SEEDS=$${AUCTION_SEEDS:-10000} $(RUN) -m pytest
 
 lint: build      ## ruff and mypy
 	$(VENV)/bin/ruff check --no-cache .

@@ -97,6 +97,7 @@ def capacity_never_exceeded(state: State) -> Iterator[str]:
 
 def charges_within_the_price(state: State) -> Iterator[str]:
     """Nothing is charged above the agreed price, which no bidder can have raised above the reserve."""
+    bargained = {group.agreement for group in state.records["group"].values()}
     for one in state.records["agreement"].values():
         if one.charged > one.price:
             yield f"{one.id} was charged {one.charged}, {one.price} was agreed"
@@ -104,15 +105,14 @@ def charges_within_the_price(state: State) -> Iterator[str]:
             yield f"the legs of {one.id} cost more than was agreed"
         if one.refunded > one.charged:
             yield f"{one.id} was refunded more than it was charged"
-        yield from _price_follows_award(state, one)
+        yield from _price_follows_award(state, one, one.id in bargained)
 
 
-def _price_follows_award(state: State, one: Agreement) -> Iterator[str]:
+def _price_follows_award(state: State, one: Agreement, bargained: bool) -> Iterator[str]:
     auction = state.records["auction"][one.auction]
     if auction.award is None:
         yield f"{one.id} comes of {auction.id}, which has no award"
         return
-    bargained = one.id in {group.agreement for group in state.records["group"].values()}
     prices = [winning.price for winning in auction.award.winners]
     if one.price not in prices and not (bargained and one.price < max(prices)):
         yield f"{one.id} has another price than the award of {auction.id}"
