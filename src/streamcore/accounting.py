@@ -39,10 +39,13 @@ class Accounting:
     dead_letter: str = ""  # the capture with the segments that no worker could process
     dead_reasons: dict[str, int] = field(default_factory=dict)  # why -> segments
     output: str = ""
+    so_far: bool = False  # the run is not at its end: some packets are under way
 
     @property
     def unbalanced(self) -> list[str]:
-        """What does not add up, a line each."""
+        """What does not add up, a line each. While packets are under way nobody can tell."""
+        if self.so_far:
+            return []
         return self.counters.balance() + self.unbalanced_streams
 
     @property
@@ -71,7 +74,10 @@ class Accounting:
             told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
         if self.unbalanced:
             told["unbalanced"] = self.unbalanced
-        told["exit_status"] = self.exit_status
+        if self.so_far:
+            told["under_way"] = self.counters.under_way()
+        else:
+            told["exit_status"] = self.exit_status
         return told
 
     def text(self, verbose: bool = False) -> str:
@@ -81,6 +87,8 @@ class Accounting:
             f"{counters.packets('source.read'):,} packets read, {counters.packets('sink.written'):,} written"
             f" in {self.seconds:.3f} s" + (f" -> {self.output}" if self.output not in ("", "-") else "")
         ]
+        if self.so_far:
+            lines.append(f"  {counters.under_way():,} under way")
         for name, packets in (counters.unread() | counters.dropped()).items():
             lines.append(f"  {packets:,} dropped: {words_for(name)}")
         if self.damage:

@@ -12,11 +12,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from streamcore.errors import StreamcoreError, UsageError
 from streamcore.flags import make_parser
+
+if TYPE_CHECKING:
+    from streamcore.pipeline import Pipeline
 
 LOSS, INTERRUPTED = 3, 130  # exit statuses
 NOT_KEYS = ("command", "version", "config", "expression")  # everything else is a key
@@ -85,15 +89,17 @@ def run(told: argparse.Namespace) -> int:
     if config.json and config.write == "-":
         raise UsageError("--json and -w - both want standard output: write to a file")
 
+    account = Account(config.json)
+    signal.signal(signal.SIGUSR1, account.asked)
+
     from streamcore.disperse.local import launch
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that we have no use for only slow numpy's start
     launched = [launch() for _ in range(config.workers)]  # they load beside us
 
     from streamcore.pipeline import Pipeline
-    from streamcore.progress import following
 
-    pipeline = Pipeline(config, launched)
+    pipeline = account.pipeline = Pipeline(config, launched)
     interrupts = 0
 
     def interrupt(_signal: int, _frame: Any) -> None:
@@ -106,7 +112,7 @@ def run(told: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        with following(pipeline, config.progress and not config.quiet):
+        with shown(pipeline):
             accounting = pipeline.run()
     except (StreamcoreError, KeyboardInterrupt) as error:
         if config.json:  # how far it came
@@ -123,6 +129,44 @@ def run(told: argparse.Namespace) -> int:
     if config.json:
         print(json.dumps(accounting.json()), flush=True)
     return accounting.exit_status
+
+
+@contextlib.contextmanager
+def shown(pipeline: Pipeline) -> Iterator[None]:
+    """Show what the pipeline does while the block runs: on a terminal, and to Prometheus where that is wanted."""
+    from streamcore.progress import each_second, following
+
+    config = pipeline.config
+    on_terminal = config.progress and not config.quiet
+    with contextlib.ExitStack() as stack:
+        if config.metrics:
+            from streamcore.metrics import serving
+
+            url = stack.enter_context(serving(pipeline, config.metrics))
+            if not config.quiet:
+                say(f"streamcore: metrics at {url}")
+        stack.enter_context((each_second if config.interface else following)(pipeline, on_terminal))
+        yield
+
+
+class Account:
+    """What SIGUSR1 asks for: the whole account so far, in words, or with --json as an object on standard output."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.pipeline: Pipeline | None = None
+
+    def asked(self, _signal: int, _frame: Any) -> None:
+        # A thread of its own: the signal may have come while the main thread holds the counters' lock.
+        threading.Thread(target=self.tell, name="streamcore-account", daemon=True).start()
+
+    def tell(self) -> None:
+        if self.pipeline is None:
+            say("streamcore: not begun yet")
+        elif self.as_json:
+            print(json.dumps(self.pipeline.account_so_far().json()), flush=True)
+        else:
+            say(self.pipeline.account_so_far().text(verbose=True))
 
 
 def packets(told: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
 STREAMS_MAX = 255
 REST = "rest"  # the name of the packets that no stream selects
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+ADDRESS = r"^(([^:]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5})?$"
 PATHS = ("read", "write", "dead_letter", "key", "worker_keys", "spool_directory")
 
 
@@ -89,6 +90,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     quiet: bool = False  # no words on standard error but errors and losses
     verbose: bool = False
     progress: bool = True  # on a terminal
+    metrics: Annotated[str, Meta(pattern=ADDRESS)] = ""  # HOST:PORT where Prometheus may ask for the figures
 
 
 class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -249,7 +251,9 @@ def allowed(key: str) -> str:
         return f"{words} of {kind.ge} or more" if kind.le is None else f"{words} from {kind.ge} to {kind.le}"
     if isinstance(kind, inspect.BoolType):
         return "true or false"
-    return "a text" if isinstance(kind, inspect.StrType) else "a list of names or tables"
+    if isinstance(kind, inspect.StrType):
+        return "HOST:PORT" if kind.pattern == ADDRESS else "a text"
+    return "a list of names or tables"
 
 
 def nearest(key: str) -> str:

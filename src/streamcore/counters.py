@@ -1,12 +1,13 @@
 """Every packet accounted for: at every stage in = out + dropped(reason), by packets and by captured bytes.
 
 The names stand in one table, which gives the words for people. A service's reasons for dropping are its own, under
-`service.`. Nothing here decides what is dropped.
+`service.`. Beside them, how long things took. Nothing here decides what is dropped.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 SCHEMA = 1  # of as_json; grows when a field changes its meaning or goes
@@ -52,6 +53,7 @@ EVENTS: dict[str, str] = {
     "parse.link_unknown": "packets of a link type that is not parsed",
 }
 SERVICE = "service."
+DURATION_BOUNDS_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BEFORE_READ = ("kernel.dropped", "source.unread")  # of a live source: received = these + source.read
 
 
@@ -86,6 +88,18 @@ class Counters:
             raise KeyError(f"no counter {name!r}")
         with self._lock:
             self._events[name] += count
+
+    def copy(self) -> Counters:
+        """All counters at one moment."""
+        told = Counters()
+        with self._lock:
+            told._packets, told._bytes, told._events = self._packets.copy(), self._bytes.copy(), self._events.copy()
+        return told
+
+    def under_way(self) -> int:
+        """Packets that were read and have neither left nor been dropped yet."""
+        left = sum(count for name, count in self.dropped().items()) + self._packets["sink.written"]
+        return max(0, self._packets["source.read"] - left)
 
     def packets(self, name: str) -> int:
         return self._packets.get(name, 0)
@@ -177,3 +191,22 @@ class Counters:
 
     def _part(self, prefix: str) -> dict[str, int]:
         return {name.removeprefix(prefix): count for name, count in self._events.items() if name.startswith(prefix)}
+
+
+class Histogram:
+    """How long something took, counted between the bounds of DURATION_BOUNDS_S. One thread observes, any may read."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(DURATION_BOUNDS_S) + 1)  # the last: longer than all bounds
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def copy(self) -> Histogram:
+        told = Histogram()
+        told.counts, told.sum_s = list(self.counts), self.sum_s
+        return told

@@ -35,6 +35,10 @@ class Gate:
         self._closed = False
         self._changed = threading.Condition()
 
+    @property
+    def inside(self) -> int:
+        return self._inside
+
     def enter(self, count: int, waiting: Callable[[], None]) -> bool:
         """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed.
 

@@ -196,6 +196,7 @@ def add_run(run: argparse.ArgumentParser) -> None:
     words.add_argument(
         "-v", "--verbose", action="store_const", const=True, help="also what each worker did, and what was noticed"
     )
+    words.add_argument("--metrics", metavar="HOST:PORT", help="serve the figures to Prometheus there")
     words.add_argument(
         "--no-progress", dest="progress", action="store_const", const=False, help="no progress on a terminal"
     )

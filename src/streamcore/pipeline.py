@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from streamcore.accounting import Accounting, WorkerShare
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
-from streamcore.counters import Counters
+from streamcore.counters import Counters, Histogram
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.local import Launched
 from streamcore.disperse.peer import LEASES_MAX
 from streamcore.disperse.roster import Terms
 from streamcore.feeder import Feeder, Gate
+from streamcore.figures import Figures, WorkerFigures
 from streamcore.packets import Arena, Outgoing, Result
 from streamcore.sink import Sink, open_sink
 from streamcore.source.capture import CaptureSource
@@ -60,6 +61,9 @@ class Pipeline:
         self._source: CaptureSource | LiveSource | None = None
         self._feeder: Feeder | None = None
         self._dispatcher: Dispatcher | None = None
+        self._arena: Arena | None = None
+        self._begin_s = 0.0  # when `run` began
+        self._delivery: Histogram | None = Histogram() if config.interface else None  # live: the latency that we add
         self._dead_letters: Sink | None = None
         self._dead_reasons: dict[str, int] = {}
 
@@ -85,12 +89,51 @@ class Pipeline:
         """Bytes of the input file that were consumed, and its size where known."""
         return self._source.progress() if self._source is not None else (0, None)
 
+    def look(self) -> Figures:
+        """What the run is like now. From any thread."""
+        dispatcher, feeder, arena = self._dispatcher, self._feeder, self._arena
+        seconds = time.monotonic() - self._begin_s if self._begin_s else 0.0
+        if dispatcher is None or arena is None:
+            return Figures(seconds, self.counters.copy())
+        waiting, out = dispatcher.depths
+        durations = {"dispersal": dispatcher.durations.copy()}
+        if self._delivery is not None:
+            durations["delivery"] = self._delivery.copy()
+        return Figures(
+            seconds,
+            self.counters.copy(),
+            {
+                "segments under way": feeder.gate.inside if feeder is not None else 0,
+                "segments waiting": waiting,
+                "segments out": out,
+                "chunks in use": arena.chunk_count - arena.free_count,
+            },
+            tuple(
+                WorkerFigures(share, peer is not None, len(peer.leases) if peer else 0, peer.bytes_out if peer else 0)
+                for share, peer in zip(shares(dispatcher), [slot.peer for slot in dispatcher.slots], strict=False)
+            ),
+            durations,
+        )
+
+    def account_so_far(self) -> Accounting:
+        """The account of a run that is not at its end. From any thread."""
+        figures = self.look()
+        return Accounting(
+            figures.counters,
+            figures.seconds,
+            tuple(worker.share for worker in figures.workers),
+            dead_letter=self.config.dead_letter_path if self._dead_letters is not None else "",
+            dead_reasons=self._dead_reasons.copy(),
+            output=self.config.write,
+            so_far=True,
+        )
+
     def run(self) -> Accounting:
         """Run to the end of the first stream."""
         config = self.config
-        begin_s = time.monotonic()
+        self._begin_s = time.monotonic()
         with ExitStack() as stack:
-            arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
+            arena = self._arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
             dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched)
             stack.callback(dispatcher.close)
             dispatcher.start()  # first: the workers get ready while the capture is opened
@@ -118,7 +161,7 @@ class Pipeline:
                 source.close()
                 self.counters.count("pipeline.undelivered", *self.counters.missing())
             accounts = streams.account(aggregator.left, self._stop.is_set())
-            return self._account(dispatcher, source, accounts, time.monotonic() - begin_s)
+            return self._account(dispatcher, source, accounts, time.monotonic() - self._begin_s)
 
     def _terms(self) -> Terms:
         config = self.config
@@ -144,6 +187,8 @@ class Pipeline:
             for outgoing in aggregator.accept(self._absorb(result)):
                 packets, byte_count = sink.write(outgoing)
                 self.counters.count("sink.written", packets, byte_count)
+                if self._delivery is not None:
+                    self._delivery.observe(time.time() - received_s(outgoing))
                 gate.leave(len(outgoing.hold))
                 del outgoing
             del result  # a chunk is free when nobody holds it
@@ -183,15 +228,10 @@ class Pipeline:
     def _account(
         self, dispatcher: Dispatcher, source: CaptureSource | LiveSource, streams: dict[str, Any], seconds: float
     ) -> Accounting:
-        shares = tuple(
-            WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)
-            for slot in dispatcher.slots
-            for t in [slot.tally]
-        )
         return Accounting(
             self.counters,
             seconds,
-            shares,
+            shares(dispatcher),
             services=self._streams[0].chain.summaries(),
             streams=streams,
             unbalanced_streams=self._streams.balance(),
@@ -201,3 +241,20 @@ class Pipeline:
             dead_reasons=self._dead_reasons,
             output=self.config.write,
         )
+
+
+def shares(dispatcher: Dispatcher) -> tuple[WorkerShare, ...]:
+    """What each place for a worker did so far."""
+    return tuple(
+        WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)
+        for slot in dispatcher.slots
+        for t in [slot.tally]
+    )
+
+
+def received_s(outgoing: Outgoing) -> float:
+    """When the first packet of what leaves was received."""
+    batch, row = outgoing.batch, outgoing.start
+    if outgoing.arranged and batch.rows is not None:
+        row = int(batch.rows[row])
+    return float(batch.timestamp_ns[row]) / 1e9

@@ -1,4 +1,5 @@
-"""Progress on a terminal: how far the input is read, the rate, the time left. Elsewhere, nothing.
+"""Progress on a terminal: how far the input is read, the rate, the time left; of live interfaces, a line of figures
+every second. Elsewhere, nothing.
 
 How far is told by the bytes of the file as it lies on the disk, so it is right for compressed captures too.
 """
@@ -9,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from streamcore.counters import Counters
+from streamcore.figures import Figures, line
 
 REFRESH_S = 0.25
+LINE_EVERY_S = 1.0
 
 
 class Followed(Protocol):
@@ -66,3 +69,34 @@ def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
             ended.set()
             thread.join()
             show()
+
+
+class Looked(Protocol):
+    """What is asked of a Pipeline for a line of figures."""
+
+    def look(self) -> Figures: ...
+
+
+@contextmanager
+def each_second(pipeline: Looked, wanted: bool) -> Iterator[None]:
+    """Print a line of figures every second while the block runs, where standard error is a terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+
+    def follow() -> None:
+        before = pipeline.look()
+        while not ended.wait(LINE_EVERY_S):
+            now = pipeline.look()
+            with suppress(OSError):  # nobody is there to read it
+                print(f"{time.strftime('%H:%M:%S')}  {line(before, now)}", file=sys.stderr, flush=True)
+            before = now
+
+    thread = threading.Thread(target=follow, name="streamcore-figures", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

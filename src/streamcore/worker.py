@@ -8,6 +8,7 @@ the dispatcher's own machine; remote_worker.py has the one that joins over the n
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -178,6 +179,7 @@ def watch(seal_path: str | None, arena: Arena) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # meant for our starter, where a whole service is signalled
     try:
         setup, descriptors = local.receive_setup()
     except EOFError:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import zmq
 
-from streamcore.counters import Counters
+from streamcore.counters import Counters, Histogram
 from streamcore.disperse import envelope, inline, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError, read_result
 from streamcore.disperse.peer import Lease, Peer
@@ -49,6 +49,7 @@ class Attempt:
 
     segment: Segment
     attempt: int = 1
+    since_s: float = 0.0  # when it came
     failures: int = 0  # weighed: FAULT or KILLED each
     avoid: int = -1  # the slot that failed last
     reason: str = ""
@@ -72,6 +73,7 @@ class Dispatcher:
         self._again: list[Attempt] = []  # to be sent again
         self._waiting: dict[int, collections.deque[Attempt]] = {}  # to be sent, by lane
         self._attempts: dict[int, Attempt] = {}  # every segment that is not back, by number, oldest first
+        self.durations = Histogram()  # of each segment, from its coming to its accepted result
         self._finished = False
         self._cancelled = False
         self._relieved = False
@@ -81,6 +83,12 @@ class Dispatcher:
     @property
     def slots(self) -> list[Slot]:
         return self._roster.slots
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """(segments that wait for a worker, segments that are out with one), about: from any thread."""
+        out = sum(len(peer.leases) for slot in self.slots if (peer := slot.peer) is not None)
+        return max(0, len(self._inbox) + len(self._attempts) - out), out
 
     @property
     def address(self) -> str:
@@ -156,7 +164,7 @@ class Dispatcher:
     def _take_inbox(self) -> None:
         while self._inbox:
             segment = self._inbox.popleft()
-            attempt = Attempt(segment)
+            attempt = Attempt(segment, since_s=time.monotonic())
             self._attempts[segment.number] = attempt
             self._waiting.setdefault(segment.lane, collections.deque()).append(attempt)
 
@@ -267,7 +275,8 @@ class Dispatcher:
         for outcome in outcomes:
             extra = frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None
             content = frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None
-            lease = peer.settle(outcome.number, outcome.attempt, time.monotonic())
+            now_s = time.monotonic()
+            lease = peer.settle(outcome.number, outcome.attempt, now_s)
             if lease is None:
                 self._counters.bump("segments.discarded")
                 continue
@@ -280,7 +289,7 @@ class Dispatcher:
                 self._failed(self._attempts[outcome.number], peer.slot, str(error))
                 continue
             peer.tally.add(lease.segment, outcome.busy_ns)
-            del self._attempts[outcome.number]
+            self.durations.observe(now_s - self._attempts.pop(outcome.number).since_s)
             self._take_inbox()
             self._send()  # now, so that the peer works while this result is written
             yield result
