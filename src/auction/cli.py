@@ -34,7 +34,7 @@ STEPS: Final = tuple(
     announce bid commit reveal close tick hold_auction auction bids explain transcript
     stand_offer withdraw_offer offers spot
     agree start deliver replace finish cancel charge refund charge_back agreement chain subcontracts
-    rate opinions rating drafted_payment_rating payment_probability_ppm
+    rate rate_as_drafted drafted_rating opinions rating drafted_payment_rating payment_probability_ppm
     share_block join_share leave_share rates meter share_costs
     publish_endpoint endpoint keep_warm assignments await_close
     open_group offer_price accept_price reject_price join_group pledge settle_group group_of invoice

@@ -33,7 +33,8 @@ class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     A newcomer (less than `newcomer_weight`) starts at the prior, and owes `newcomer_bond`; a deal of `value_full` minor
     units weighs 1, a smaller one in proportion; the deals with one counterparty weigh `pair_weight_max` at most,
-    of which the latest count most. `z_squared` sets the lower bound: 2,705,543 is one-sided 95 %.
+    of which the latest count most. `z_squared` sets the lower bound: 2,705,543 is one-sided 95 %. A delivery that
+    earned at least `satisfied_from_ppm` is drafted as satisfactory.
     """
 
     prior_yes: int = 1_000_000
@@ -47,6 +48,7 @@ class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     newcomer_bond: int = 5_000
     z_squared: int = 2_705_543
     hidden_ms: int = 14 * DAY_MS
+    satisfied_from_ppm: int = 950_000
     prepayment_below_ppm: int = 800_000
     refuse_below_ppm: int = 300_000
 
@@ -58,6 +60,7 @@ class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         check_amount(self.newcomer_bond, "newcomer bond")
         check_ppm(self.prepayment_below_ppm, "threshold of prepayment")
         check_ppm(self.refuse_below_ppm, "threshold of refusal")
+        check_ppm(self.satisfied_from_ppm, "threshold of satisfaction")
         if self.prior_yes + self.prior_no == 0 or self.payment_prior_yes + self.payment_prior_no == 0:
             raise BadValue("a prior must have some weight")
 
@@ -271,3 +274,21 @@ def draft_of_payment(charge: str, sponsored: bool = False) -> bool | None:
     if sponsored:
         return None
     return {"captured": True, "refunded": True, "declined": False, "charged_back": False}.get(charge)
+
+
+class DraftedRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one side's opinion would be by the stated rule, why, and the measurements that it cites."""
+
+    satisfied: bool
+    remark: str
+    evidence: tuple[str, ...] = ()
+
+
+def draft_of_service(delivered_ppm: int, audited: int, audits_failed: int, rules: RatingRules) -> DraftedRating:
+    """The recipient's draft opinion from what its side measured of who served at the end: satisfied where the delivery
+    earned `satisfied_from_ppm` at least, and no audited result was wrong."""
+    satisfied = delivered_ppm >= rules.satisfied_from_ppm and not audits_failed
+    words = f"measured {delivered_ppm / 10_000:.2f}% of the promise, {rules.satisfied_from_ppm / 10_000:.2f}% satisfy"
+    if audited:
+        words += f"; {audits_failed} of {audited} audited results wrong"
+    return DraftedRating(satisfied=satisfied, remark=words)

@@ -178,6 +178,8 @@ RIGHTS: Final[dict[str, Right]] = {
     "charge": _side,
     "refund": _provider,
     "rate": _rater,
+    "rate_as_drafted": _rater,
+    "drafted_rating": _own("rater"),
     "drafted_payment_rating": _side,
     # shares and groups
     **dict.fromkeys(["share_block", "join_share", "leave_share", "rates", "meter", "share_costs"], _holder),

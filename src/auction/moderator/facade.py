@@ -20,6 +20,8 @@ class Moderator(EndpointCommands):
             self._auction_is_due(draft, name, due_ms)
         elif kind == "exchange":
             self._reveal_when_due(draft, name)
+        elif kind == "drafted":
+            self._draft_is_due(draft, name)
         elif kind == "group":
             self._group_is_due(draft, name, due_ms)
 

@@ -20,7 +20,7 @@ from auction.formats.open_bidding import OpenState
 from auction.moderator.terms import BidEntry
 from auction.negotiation import Negotiation
 from auction.party import Party
-from auction.rating import Exchange
+from auction.rating import Exchange, Opinion
 from auction.sharing import Meter, Share
 from auction.sponsorship import GroupOutcome
 
@@ -161,6 +161,14 @@ class Revealed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     at_ms: int
 
 
+class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A drafted opinion that counts from `due_ms` on, unless its side has said something itself by then."""
+
+    id: str  # agreement/kind
+    opinion: Opinion
+    due_ms: int
+
+
 class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A request to a payment processor, journalled before it is sent, so that none is sent twice or forgotten."""
 
@@ -217,6 +225,7 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "delivery": Measured,
     "exchange": Exchange,
     "revealed": Revealed,
+    "drafted": Drafted,
     "offer": StandingOffer,
     "payment": PaymentRequest,
     "shares": BlockShares,

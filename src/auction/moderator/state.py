@@ -24,6 +24,7 @@ from auction.moderator.records import (
     BidSheet,
     BlockShares,
     Committed,
+    Drafted,
     Group,
     Measured,
     Nonce,
@@ -145,6 +146,9 @@ class State:
         exchange = self.records["exchange"][new.agreement]
         self.reputation.count_opinions(exchange, new, self.sequence)
 
+    def _index_drafted(self, _old: Drafted | None, new: Drafted) -> None:
+        heapq.heappush(self.due, (new.due_ms, "drafted", new.id))
+
     def _index_offer(self, _old: StandingOffer | None, new: StandingOffer) -> None:
         offers = self.offers_of.setdefault(new.service, {})
         if new.valid_until_ms <= self.at_ms:
@@ -174,6 +178,7 @@ _INDEXES: Final[dict[str, Any]] = {
     "delivery": State._index_delivery,
     "exchange": State._index_exchange,
     "revealed": State._index_revealed,
+    "drafted": State._index_drafted,
     "offer": State._index_offer,
     "payment": State._index_payment,
     "group": State._index_group,
