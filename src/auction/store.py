@@ -18,11 +18,12 @@ from auction.migrations import Tables, migrate, tables
 
 class Write(NamedTuple):
     """What one command adds: its entry, the records it put as (kind, id, sequence, JSON), and its postings as
-    (sequence, line, account, amount)."""
+    (sequence, line, account, amount); and the records that are gone by then as (kind, id)."""
 
     entry: Entry
     records: list[tuple[str, str, int, str]]
     postings: list[tuple[int, int, str, int]]
+    gone: list[tuple[str, str]]
 
 
 class Store(Protocol):
@@ -128,9 +129,14 @@ class SqlStore:
         where the database would not take them; in both cases nothing was written (or, if only the answer of the commit
         was lost, all of it was: loading tells)."""
         last: dict[tuple[str, str], tuple[str, str, int, str]] = {}
+        gone: dict[tuple[str, str], None] = {}
         for write in writes:
             for row in write.records:
                 last[row[0], row[1]] = row
+                gone.pop((row[0], row[1]), None)
+            for name in write.gone:
+                last.pop(name, None)
+                gone[name] = None
         driver: Any = self.engine.dialect.dbapi
         try:
             # One connection is kept for writing, and used as the driver gives it: taking one from the pool, and
@@ -143,7 +149,7 @@ class SqlStore:
             # Where the driver can, all of it goes to the database in one round trip.
             pipeline = getattr(self._writer.driver_connection, "pipeline", nullcontext)
             with pipeline():
-                self._statements.write(cursor, writes, list(last.values()))
+                self._statements.write(cursor, writes, list(last.values()), list(gone))
                 self._writer.commit()
         except (sql.exc.IntegrityError, driver.IntegrityError) as reason:
             self._drop_writer()
@@ -176,7 +182,7 @@ class SqlStore:
 
 
 class _Statements:
-    """The three statements of a commit, made once for the dialect and given to the driver with plain rows:
+    """The statements of a commit, made once for the dialect and given to the driver with plain rows:
     SQLAlchemy's own handling of statements and parameters took longer than SQLite took to write the rows."""
 
     def __init__(self, dialect: sql.Dialect, of: Tables) -> None:
@@ -191,12 +197,22 @@ class _Statements:
         self._entry = insert(of.journal)
         self._record = f"{insert(of.record)} ON CONFLICT (kind, id) DO UPDATE SET {replaced}"
         self._posting = insert(of.posting)
+        table = dialect.identifier_preparer.format_table(of.record)
+        self._gone = f"DELETE FROM {table} WHERE kind = {mark} AND id = {mark}"
 
-    def write(self, cursor: Any, writes: list[Write], records: list[tuple[str, str, int, str]]) -> None:
+    def write(
+        self,
+        cursor: Any,
+        writes: list[Write],
+        records: list[tuple[str, str, int, str]],
+        gone: list[tuple[str, str]],
+    ) -> None:
         """Runs them on the driver's own cursor, within the transaction of its connection."""
         cursor.executemany(self._entry, [write.entry for write in writes])
         if records:
             cursor.executemany(self._record, records)
+        if gone:
+            cursor.executemany(self._gone, gone)
         postings = [row for write in writes for row in write.postings]
         if postings:
             cursor.executemany(self._posting, postings)

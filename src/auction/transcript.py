@@ -11,9 +11,10 @@ from collections.abc import Iterable
 import msgspec
 
 from auction.award import Award, Draw, Standing, check_bids
-from auction.bid import Announcement, Bid, Ratings, ShownRating, commitment, digest, quality_value
+from auction.bid import Announcement, Bid, Ratings, ShownRating, StandingOffer, commitment, digest, quality_value
 from auction.errors import AuctionError, TranscriptWrong
 from auction.formats import award as decide
+from auction.formats.spot import spot_award
 from auction.money import PPM
 
 SINGLE_SEALED = ("second_score", "first_score", "first_price", "second_price")
@@ -36,6 +37,8 @@ class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     ratings: tuple[ShownRating, ...]
     entries: tuple[Entry, ...]
     award_digest: str
+    offers: tuple[StandingOffer, ...] = ()  # among which a spot award was made, as they stood; everybody could see them
+    decided_ms: int = 0
 
     @property
     def digest(self) -> str:
@@ -60,8 +63,26 @@ def write_transcript(announcement: Announcement, bids: Iterable[Bid], ratings: R
     )
 
 
+def write_spot_transcript(
+    announcement: Announcement, offers: Iterable[StandingOffer], ratings: Ratings, award: Award, decided_ms: int
+) -> Transcript:
+    """The transcript of an award among standing offers, in the order in which the moderator took them."""
+    among = tuple(offers)
+    providers = sorted({offer.provider for offer in among})
+    return Transcript(
+        announcement=announcement,
+        seed=award.seed,
+        ratings=tuple(ratings[provider] for provider in providers if provider in ratings),
+        entries=(),
+        award_digest=digest_of_award(award),
+        offers=among,
+        decided_ms=decided_ms,
+    )
+
+
 def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
-    """Check everything, once all bids are opened: decide the auction anew and compare.
+    """Check everything, once all bids are opened: decide the auction anew and compare. A spot award among standing
+    offers has no bids: they stand in the transcript.
 
     Raises TranscriptWrong where a bid was left out, added or changed, the seed is another, or the award another.
     """
@@ -71,7 +92,11 @@ def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
         raise TranscriptWrong("the bids are not the ones of the transcript")
     ratings = {rating.party: rating for rating in transcript.ratings}
     try:
-        again = decide(transcript.announcement, ordered, ratings, bytes.fromhex(transcript.seed))
+        seed = bytes.fromhex(transcript.seed)
+        if transcript.offers:
+            again = spot_award(transcript.announcement, transcript.offers, ratings, seed, transcript.decided_ms)
+        else:
+            again = decide(transcript.announcement, ordered, ratings, seed)
     except (AuctionError, ValueError) as error:
         raise TranscriptWrong(f"the auction cannot be decided as it is told: {error}") from error
     if again != award or digest_of_award(award) != transcript.award_digest:

@@ -30,7 +30,8 @@ from auction.invariants import verify, violations
 from auction.ledger import bond
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
-from auction.store import SqlStore
+from auction.store import SqlStore, Store
+from auction.transcript import verify as verify_transcript
 from auction.transcript import verify_own
 
 DAY_MS = 86_400_000
@@ -211,17 +212,7 @@ def test_spot_answers_from_standing_offers_without_waiting_for_the_store(tmp_pat
     store = SqlStore(f"sqlite:///{tmp_path}/m.db")
     moderator, clock = market(store)
     for number, price in enumerate((300, 200, 250)):
-        offer = StandingOffer(
-            offer=f"o{number}",
-            provider=f"p{number}",
-            service="anonymise",
-            unit_price=price,
-            currency="EUR",
-            quantity=1,
-            rate_bps_max=5_000,
-            valid_until_ms=clock.now_ms + 60_000,
-        )
-        moderator.stand_offer(offer)
+        moderator.stand_offer(an_offer(clock, number, price))
     terms = AuctionTerms(reserve=260, open_for_ms=50, format="spot")
     written = len(list(store.entries()))
     agreement = moderator.spot("rita", asked(clock), terms, wait=False)
@@ -395,3 +386,44 @@ def test_closing_times_are_the_moderators() -> None:
     assert moderator.auction(auction).state == "failed"
     with pytest.raises(TooLate):
         moderator.bid(auction, BidEntry("p0", 1))
+
+
+def an_offer(clock: ManualClock, number: int, price: int) -> StandingOffer:
+    return StandingOffer(
+        offer=f"o{number}",
+        provider=f"p{number}",
+        service="anonymise",
+        unit_price=price,
+        currency="EUR",
+        quantity=1,
+        rate_bps_max=5_000,
+        valid_until_ms=clock.now_ms + 60_000,
+    )
+
+
+def test_the_transcript_of_a_spot_award_shows_the_offers_as_they_stood(store: Store) -> None:
+    moderator, clock = market(store)
+    for number, price in ((0, 250), (1, 200), (2, 900)):
+        moderator.stand_offer(an_offer(clock, number, price))
+    terms = AuctionTerms(reserve=260, open_for_ms=50, format="spot")
+    agreement = moderator.spot("rita", asked(clock), terms, wait=False)
+    award = moderator.auction(agreement.auction).award
+    assert award is not None
+    transcript = moderator.transcript(agreement.auction)
+    assert [(offer.provider, offer.quantity) for offer in transcript.offers] == [("p0", 1), ("p1", 1), ("p2", 1)]
+    verify_transcript(transcript, award, ())
+    cheaper = msgspec.structs.replace(transcript.offers[0], unit_price=100)
+    with pytest.raises(TranscriptWrong):
+        verify_transcript(msgspec.structs.replace(transcript, offers=(cheaper, *transcript.offers[1:])), award, ())
+
+
+@pytest.mark.parametrize("format", ["spot", "packages_large"])
+def test_formats_that_need_no_command_of_their_own_go_through_bid_and_close(format: str) -> None:
+    items = ("up", "down") if format == "packages_large" else ()
+    moderator, clock, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000, format=format, items=items))
+    for number, price in enumerate((300, 200, 250)):
+        moderator.bid(auction, BidEntry(f"p{number}", price, items=items))
+    clock.advance(1_000)
+    award = moderator.close(auction)
+    assert [(one.bidder, one.price) for one in award.winners] == [("p1", 200)]
+    verify_transcript(moderator.transcript(auction), award, moderator.bids(auction, "p0"))

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from markets import asked, market
 
 from auction.bid import Bid
+from auction.clock import ManualClock
 from auction.config import MarketConfig
 from auction.errors import (
     BadNumber,
@@ -18,10 +19,13 @@ from auction.errors import (
     Expired,
     NotAllowed,
     Replayed,
+    TooLate,
 )
+from auction.invariants import verify
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.party import Signature, check_public_key, e164
 from auction.signing import bid_body, sign_statement
+from auction.store import SqlStore, Store
 
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
@@ -30,9 +34,9 @@ def public_hex(private: Ed25519PrivateKey) -> str:
     return private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
 
-def signed_market() -> tuple[Moderator, Ed25519PrivateKey, str, int]:
+def signed_market(store: Store | None = None) -> tuple[Moderator, Ed25519PrivateKey, str, int]:
     """A market that wants signatures, a provider `signer` with a key, and an open auction."""
-    moderator, clock = market(config=MarketConfig(signatures=True), providers=1)
+    moderator, clock = market(store, config=MarketConfig(signatures=True), providers=1)
     private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     moderator.register("signer", "provider", public_key=public_hex(private), capacity_bps=10_000)
     moderator.deposit("signer", 50_000, "EUR")
@@ -183,3 +187,21 @@ def test_who_has_no_account_moves_no_money() -> None:
     moderator, _ = market()
     with pytest.raises(NotAllowed):
         moderator.deposit("phone", 10, "EUR")
+
+
+def test_nonces_are_forgotten_when_their_statements_have_expired(store: Store) -> None:
+    moderator, private, auction, expires_ms = signed_market(store)
+    signature = signature_of(private, auction, 400, "n1", expires_ms)
+    moderator.bid(auction, BidEntry("signer", 400, signature=signature))
+    assert list(moderator.state.records["nonce"]) == ["signer/n1"]
+    clock = moderator._clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(expires_ms - clock.now_ms)
+    moderator.deposit("signer", 1, "EUR")
+    assert not moderator.state.records["nonce"]
+    assert not moderator.state.nonces
+    with pytest.raises((Expired, TooLate)):
+        moderator.bid(auction, BidEntry("signer", 400, signature=signature))
+    if isinstance(store, SqlStore):
+        assert verify(store) == []
+        assert not [name for kind, name in store.records() if kind == "nonce"]

@@ -8,7 +8,7 @@ import msgspec
 
 from auction.agreement import Agreement
 from auction.award import Award, explain
-from auction.bid import Announcement, Bid, Closing, ShownRating, commit_seed
+from auction.bid import Announcement, Bid, Closing, ShownRating, StandingOffer, commit_seed
 from auction.block import Block, check, check_capacity_left
 from auction.errors import (
     BadValue,
@@ -22,15 +22,16 @@ from auction.errors import (
 from auction.formats import check_announcement
 from auction.formats.dutch import ramp_price
 from auction.formats.open_bidding import OpenState, begin, step
+from auction.journal import decode_body
 from auction.ledger import bond
 from auction.moderator.awarding import Awarding
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
-from auction.moderator.state import Draft
+from auction.moderator.state import Draft, decode_changes
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry
 from auction.money import check_integer
 from auction.party import check_id
 from auction.signing import bid_body
-from auction.transcript import Transcript, write_transcript
+from auction.transcript import Transcript, write_spot_transcript, write_transcript
 
 _NO_LINKS: Final[dict[str, str]] = {}
 BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}
@@ -118,12 +119,29 @@ class AuctionCommands(Awarding):
         with self._deciding:
             draft = Draft(self._state, 0)
             record = draft.auction(auction)
-            if record.award is None or record.announcement.format == "spot":
-                raise WrongState(f"auction {auction} has no award among bids")
+            if record.award is None:
+                raise WrongState(f"auction {auction} has no award yet")
+            if record.announcement.format == "spot" and not draft.placed_bids(auction):
+                return self._spot_transcript(draft, record, record.award)
             excluded = {bid for bid, _ in record.excluded}
             placed = [one for one in self._rated_bids(draft, record) if one.bid.bid not in excluded]
         ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
         return write_transcript(record.announcement, [one.bid for one in placed], ratings, record.award)
+
+    def _spot_transcript(self, draft: Draft, record: Auction, award: Award) -> Transcript:
+        """The offers as the award found them are in the journal alone: a standing offer changes with every use."""
+        self._commit_and_wait()
+        offers: dict[str, StandingOffer] = {}
+        for entry in self.store.entries():
+            if entry.sequence >= record.announced_sequence:
+                break
+            for kind, name, offer in decode_changes(decode_body(entry.body))[0]:
+                if kind == "offer" and offer.service == record.announcement.service:
+                    offers.pop(name, None) if offer.valid_until_ms <= entry.at_ms else offers.update({name: offer})
+        considered = {standing.bid for standing in award.standings}
+        among = [offer for name, offer in offers.items() if name in considered]
+        ratings = {offer.provider: self._rating_at(draft, record, offer.provider) for offer in among}
+        return write_spot_transcript(record.announcement, among, ratings, award, record.announced_ms)
 
     def explain(self, auction: str) -> str:
         """Why the award of a closed auction is what it is, in words and numbers."""

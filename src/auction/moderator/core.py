@@ -153,11 +153,11 @@ class Core:
         # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
         stored_answer = _encode(answer) if key else b""
         entry = seal(self._hash, draft.sequence, draft.at_ms, command, key, request, body, stored_answer)
-        self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
+        gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
         self._hash = entry.hash
         if key:
             self._answers[key] = (request, stored_answer)
-        waiting = _Waiting(Write(entry, records, postings))
+        waiting = _Waiting(Write(entry, records, postings, gone))
         self._waiting.append(waiting)
         return waiting
 

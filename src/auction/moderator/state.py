@@ -59,13 +59,17 @@ class State:
         self.timelines: dict[str, Timeline] = {}
         self.commitments_of: dict[str, list[str]] = {}
         self.nonces: set[tuple[str, str]] = set()
+        self._expiring: list[tuple[int, str, str]] = []  # nonces by when they may be forgotten
         self.due: list[tuple[int, str, str]] = []
         self.interests: dict[str, frozenset[str]] = {}  # of each party: names and keys that linked parties share
         self.owners: dict[str, str] = {}  # token hash -> party
         self.pending_payments: dict[str, PaymentRequest] = {}
 
-    def apply(self, sequence: int, at_ms: int, changes: list[tuple[str, str, Any]], transfers: list[Any]) -> None:
-        """Folds one entry in. The records replace those of the same kind and id."""
+    def apply(
+        self, sequence: int, at_ms: int, changes: list[tuple[str, str, Any]], transfers: list[Any]
+    ) -> list[tuple[str, str]]:
+        """Folds one entry in. The records replace those of the same kind and id. Returns which records are gone:
+        nonces whose statements have expired by now, and so cannot be replayed."""
         self.sequence = sequence
         self.at_ms = at_ms
         records = self.records
@@ -77,6 +81,13 @@ class State:
             of_kind[name] = record
         if transfers:
             self.ledger.apply(transfers)
+        gone = []
+        while self._expiring and self._expiring[0][0] <= at_ms:
+            _, party, nonce = heapq.heappop(self._expiring)
+            self.nonces.discard((party, nonce))
+            del records["nonce"][f"{party}/{nonce}"]
+            gone.append(("nonce", f"{party}/{nonce}"))
+        return gone
 
     def placed_bids(self) -> Iterator[PlacedBid]:
         """The bids of all auctions."""
@@ -121,6 +132,7 @@ class State:
 
     def _index_nonce(self, _old: Nonce | None, new: Nonce) -> None:
         self.nonces.add((new.party, new.nonce))
+        heapq.heappush(self._expiring, (new.expires_ms, new.party, new.nonce))
 
     def _index_agreement(self, old: Agreement | None, new: Agreement) -> None:
         if old is None:
