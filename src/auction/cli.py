@@ -6,12 +6,13 @@ No rule stands here: the steps are the moderator's own methods, and their argume
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from auction.client import MarketClient
 from auction.config import MarketConfig, read_rules
 from auction.demo import Demonstration
 from auction.desk import Desk, make_token
-from auction.errors import AuctionError, BadValue, JournalBroken, Unreachable
+from auction.errors import AuctionError, BadToken, BadValue, JournalBroken, Unreachable
 from auction.invariants import differences, replay, verify
 from auction.moderator import Moderator
 from auction.store import SqlStore
@@ -36,7 +37,7 @@ STEPS: Final = tuple(
     agree start deliver replace finish cancel charge refund charge_back agreement chain subcontracts
     rate rate_as_drafted drafted_rating opinions rating drafted_payment_rating payment_probability_ppm
     share_block join_share leave_share rates meter share_costs
-    publish_endpoint endpoint keep_warm assignments await_close
+    publish_endpoint endpoint keep_warm assignments await_close overview
     open_group offer_price accept_price reject_price join_group pledge settle_group group_of invoice
     """.split()  # noqa: SIM905 - the steps as a market takes them, a subject a line
 )
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     served = argparse.ArgumentParser(add_help=False, parents=[stored])
     served.add_argument("-m", "--market", default="", metavar="URL", help="a served market, in place of a database")
     served.add_argument("--token-file", type=_read_file, metavar="FILE", help="whose token is shown to it")
+    _add_watch(_add(commands, "watch", "the market in the terminal, as it goes", [served], _watch))
     for step in STEPS:
         method = getattr(Moderator, step)
         summary = inspect.getdoc(method) or ""
@@ -206,6 +208,41 @@ def _serve(options: argparse.Namespace) -> int:
             serve.serve(desk, host.strip("[]"), int(port), tls, ready)
         except OSError as reason:
             raise Unreachable(f"cannot listen at {options.listen}: {reason.strerror or reason}") from None
+    return 0
+
+
+def _add_watch(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--party", default="", help="agreements and ratings of this one alone (a served market: one's own)"
+    )
+    sub.add_argument("--limit", type=int, default=20, help="at most so many of each (%(default)s)")
+    sub.add_argument("--once", action="store_true", help="print once and end")
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from auction import watch
+
+    with ExitStack() as stack:
+        look: watch.Look
+        if options.market:
+            client = stack.enter_context(MarketClient(options.market, options.token_file or "", retry_for_ms=0))
+            party = options.party
+            with suppress(BadToken):  # the operator sees all, any other its own
+                party = party or client.name
+            look = functools.partial(client.overview, party=party, limit=options.limit)
+        else:
+            store = stack.enter_context(closing(SqlStore(options.database)))
+            look = watch.Follower(store, MarketConfig().rating, options.party, options.limit)
+        if options.json:
+            print(msgspec.json.encode(look()).decode())
+        elif options.once or not sys.stdout.isatty():
+            console = Console()
+            console.print(watch.draw(look(), console.width))
+        else:
+            with suppress(KeyboardInterrupt):
+                watch.show_live(look, Console())
     return 0
 
 

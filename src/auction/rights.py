@@ -162,6 +162,7 @@ RIGHTS: Final[dict[str, Right]] = {
     "withdraw_offer": _own("provider"),
     "assignments": _own("provider"),
     "spot": _own("recipient"),
+    "overview": _own("party"),
     "keep_warm": _own("recipient"),
     "publish_block": _own("block.provider"),
     "split_block_in_time": _own("holder"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.moderator.endpoints import EndpointCommands
+from auction.moderator.overview import OverviewCommands
 from auction.moderator.state import Draft
 
 
-class Moderator(EndpointCommands):
+class Moderator(OverviewCommands):
     """Conducts auctions, keeps agreements, charges and ratings; the only writer of its market.
 
     `store` is where the market is kept (in memory without one); `clock` returns ms since 1970; `random_bytes` makes

@@ -1,0 +1,212 @@
+"""The market at a glance, for who watches it: open auctions, awards and why, agreements and their delivery, ratings.
+
+`look` reads a state and nothing else, so a journal that is followed from outside can be looked at as well."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from auction.agreement import Agreement
+from auction.award import explain
+from auction.bid import ShownRating
+from auction.errors import Unknown
+from auction.moderator.endpoints import EndpointCommands
+from auction.moderator.records import Auction, Measured
+from auction.moderator.reputation import PAYMENTS
+from auction.moderator.state import State
+from auction.money import check_integer
+
+LIMIT_MAX = 200
+
+
+class OpenGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """An auction that is open."""
+
+    auction: str
+    service: str
+    announcer: str
+    format: str
+    reserve: int
+    rate_bps: int
+    closes_ms: int
+    bid_count: int
+
+
+class AwardGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """An auction that is over. `reasons` is its explanation, line by line; empty where there was no award."""
+
+    auction: str
+    service: str
+    announcer: str
+    state: str
+    winners: tuple[str, ...]
+    price: int
+    reasons: tuple[str, ...]
+
+
+class LegGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """What one provider served of an agreement, and what was measured of it."""
+
+    provider: str
+    from_ms: int
+    until_ms: int
+    price: int
+    delivered_ppm: int
+    failed: bool
+    measured: bool
+    counted_bits: int = 0
+    late_ppm: int = 0
+    below_minimum_ppm: int = 0
+    audited: int = 0
+    audits_failed: int = 0
+
+
+class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """An agreement with its delivery as it was last measured."""
+
+    agreement: str
+    auction: str
+    service: str
+    recipient: str
+    provider: str
+    state: str
+    price: int
+    charged: int
+    starts_ms: int
+    ends_ms: int
+    runners_up: tuple[str, ...]
+    legs: tuple[LegGlance, ...]
+
+
+class RatingGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """How a party is rated as a provider of the service, or (with none) as who pays."""
+
+    service: str
+    rating: ShownRating
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest first. Amounts in minor units. `version` changes with what is shown."""
+
+    version: str
+    now_ms: int
+    sequence: int
+    auctions: tuple[OpenGlance, ...]
+    awards: tuple[AwardGlance, ...]
+    agreements: tuple[AgreementGlance, ...]
+    ratings: tuple[RatingGlance, ...]
+
+
+class OverviewCommands(EndpointCommands):
+    def overview(self, *, party: str = "", limit: int = 20, known: str = "", wait_ms: int = 0) -> Overview:
+        """The market at a glance, at most `limit` of each; agreements and ratings of a `party` alone where one is
+        named. With the `version` of an answer as `known`, waits up to `wait_ms` for another."""
+
+        def read() -> Overview:
+            with self._deciding:
+                return look(self._state, self._time.read(), party, limit)
+
+        return self._when(read, lambda answer: answer.version != known, wait_ms)
+
+
+def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overview:
+    """See `OverviewCommands.overview`. Raises Unknown, BadValue."""
+    check_integer(limit, "limit", 1, LIMIT_MAX)
+    if party and party not in state.records["party"]:
+        raise Unknown(f"there is no party {party!r}")
+    auctions: Iterable[Auction] = reversed(state.records["auction"].values())
+    agreements: Iterable[Agreement] = reversed(state.records["agreement"].values())
+    shown = tuple(islice((one for one in agreements if not party or _concerns(one, party)), limit))
+    glances: dict[str, Any] = {
+        "auctions": tuple(islice((_open(state, one) for one in auctions if one.state == "open"), limit)),
+        "awards": tuple(
+            islice((_award(one) for one in reversed(state.records["auction"].values()) if one.state != "open"), limit)
+        ),
+        "agreements": tuple(_agreement(state, one) for one in shown),
+        "ratings": tuple(islice(_ratings(state, now_ms, shown), limit)),
+    }
+    version = hashlib.sha256(msgspec.json.encode(glances)).hexdigest()[:16]
+    return Overview(version=version, now_ms=now_ms, sequence=state.sequence, **glances)
+
+
+def _concerns(one: Agreement, party: str) -> bool:
+    return party in (one.recipient, one.provider) or any(party == leg.provider for leg in one.legs)
+
+
+def _open(state: State, one: Auction) -> OpenGlance:
+    announcement = one.announcement
+    return OpenGlance(
+        auction=one.id,
+        service=announcement.service,
+        announcer=one.announcer,
+        format=announcement.format,
+        reserve=announcement.reserve,
+        rate_bps=announcement.rate_bps,
+        closes_ms=one.closes_ms,
+        bid_count=len(state.bids_of.get(one.id, ())),
+    )
+
+
+def _award(one: Auction) -> AwardGlance:
+    winners = one.award.winners if one.award is not None else ()
+    return AwardGlance(
+        auction=one.id,
+        service=one.announcement.service,
+        announcer=one.announcer,
+        state=one.state,
+        winners=tuple(winning.bidder for winning in winners),
+        price=sum(winning.price for winning in winners),
+        reasons=tuple(explain(one.award).splitlines()) if one.award is not None else (),
+    )
+
+
+def _agreement(state: State, one: Agreement) -> AgreementGlance:
+    return AgreementGlance(
+        agreement=one.id,
+        auction=one.auction,
+        service=one.service,
+        recipient=one.recipient,
+        provider=one.provider,
+        state=one.state,
+        price=one.price,
+        charged=one.charged,
+        starts_ms=one.starts_ms,
+        ends_ms=one.ends_ms,
+        runners_up=tuple(runner.provider for runner in one.runners_up),
+        legs=tuple(_legs(state, one)),
+    )
+
+
+def _legs(state: State, one: Agreement) -> Iterator[LegGlance]:
+    for leg in one.legs:
+        measured: Measured | None = state.records["delivery"].get(leg.measurement)
+        more: dict[str, int] = {}
+        if measured is not None:
+            evidence = measured.evidence
+            names = ("counted_bits", "late_ppm", "below_minimum_ppm", "audited", "audits_failed")
+            more = {name: getattr(evidence, name) for name in names}
+        yield LegGlance(
+            provider=leg.provider,
+            from_ms=leg.from_ms,
+            until_ms=leg.until_ms,
+            price=leg.price,
+            delivered_ppm=leg.delivered_ppm,
+            failed=leg.failed,
+            measured=measured is not None,
+            **more,
+        )
+
+
+def _ratings(state: State, now_ms: int, agreements: Iterable[Agreement]) -> Iterator[RatingGlance]:
+    """Of everyone in these agreements, in the order of their names."""
+    rated = {(leg.provider, one.service) for one in agreements for leg in one.legs}
+    rated |= {(runner.provider, one.service) for one in agreements for runner in one.runners_up}
+    rated |= {(one.recipient, PAYMENTS) for one in agreements}
+    for name, service in sorted(rated, key=lambda pair: (pair[1], pair[0])):
+        shown = state.reputation.shown_at(name, service, state.sequence, now_ms)
+        yield RatingGlance(service=service, rating=shown)
