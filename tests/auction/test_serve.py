@@ -371,7 +371,7 @@ def test_nobody_there_is_a_typed_error_after_the_time_to_retry() -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable):
         MarketClient(url, "x", retry_for_ms=200).now_ms()
-    assert 0.1 <= time.monotonic() - began < 5
+    assert 0.05 <= time.monotonic() - began < 5  # the last pause would have gone beyond the time
     for bad in ("", "host:1", "ftp://host", "http://"):
         with pytest.raises(BadValue):
             MarketClient(bad)
