@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-GROUND = {"packets", "errors", "counters", "config"}
+GROUND = {"packets", "errors", "counters", "config", "routes"}
 STAGES = {"source", "parse", "segment", "disperse", "service", "subcontract", "aggregate", "sink"}
 SPEAK_ZMQ = {"streamcore/worker.py", "streamcore/remote_worker.py"}  # besides the rooms disperse and subcontract
 MEET_AUCTION = "subcontract"  # the only room of streamcore that imports auction

@@ -33,6 +33,8 @@ class Accounting:
     shares: tuple[WorkerShare, ...]
     services: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> summary
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> its account, where there are several
+    subcontracts: list[dict[str, Any]] = field(default_factory=list)  # who ran what under which agreement
+    market_errors: list[str] = field(default_factory=list)
     unbalanced_streams: list[str] = field(default_factory=list)  # what does not add up in one of them, a line each
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
@@ -68,6 +70,10 @@ class Accounting:
             told["services"] = self.services
         if self.streams:
             told["streams"] = self.streams
+        if self.subcontracts:
+            told["subcontracts"] = self.subcontracts
+        if self.market_errors:
+            told["market_errors"] = self.market_errors
         if self.damage:
             told["damage"] = self.damage
         if self.dead_letter:
@@ -108,6 +114,13 @@ class Accounting:
             if name != REST:  # its services stand above
                 for service, summary in stream.get("services", {}).items():
                     lines += ["  " + line for line in in_words(service, summary)]
+        for each in self.subcontracts:
+            failures = f", failed: {'; '.join(each['failures'])}" if each["failures"] else ""
+            lines.append(
+                f"  {each['provider']} ran {each['segments']:,} segments of {', '.join(each['streams'])}"
+                f" under {each['agreement']}{failures}"
+            )
+        lines += [f"  the market: {words}" for words in self.market_errors]
         if verbose:
             lines += [f"  {name}: {count:,}" for name, count in counters.as_json()["notes"].items()]
             for s in self.shares:

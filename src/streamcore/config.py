@@ -34,6 +34,38 @@ def workers_default() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
+class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.subcontract]`: when a provider runs a stream's services, on which terms, and what happens without."""
+
+    service: str = ""  # as the market calls it; "": the stream's services, joined by "+"
+    objective: Literal["quality", "cost"] = "quality"
+    when: Literal["missing", "cheaper", "overloaded", "always"] = "always"
+    price_max: Annotated[int, Meta(ge=0)]  # for a block, in minor units
+    in_house_price: Annotated[int, Meta(ge=0)] = 0  # with `cheaper`: what a block costs in-house
+    minimum_bps: Annotated[int, Meta(ge=0)] = 0
+    maximum_bps: Annotated[int, Meta(ge=0)] = 0
+    block_ms: Annotated[int, Meta(ge=100, le=86_400_000)] = 60_000
+    deadline_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # for a segment; 0: lease_ms
+    audit: Annotated[float, Meta(ge=0, le=1)] = 0.05  # of the segments are processed again in-house
+    overload_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = (
+        1000  # with `overloaded`: a segment may wait so long for ours
+    )
+    otherwise: Literal["in-house", "pass", "refuse"] = "in-house"
+    effect: Literal["observe", "rewrite", "resize", "filter"] | None = (
+        None  # of a service that is not to be had in-house
+    )
+
+    @property
+    def reserve(self) -> int:
+        """The most that a block may cost."""
+        return min(self.price_max, self.in_house_price - 1) if self.when == "cheaper" else self.price_max
+
+    @property
+    def need(self) -> Subcontract:
+        """What must be equal for two streams to share an agreement: all but the rates, which add up."""
+        return msgspec.structs.replace(self, minimum_bps=0, maximum_bps=0)
+
+
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[stream]]` of a pipeline file: which packets, and what is done to them."""
 
@@ -41,6 +73,7 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     select: Annotated[str, Meta(min_length=1)]  # a BPF expression
     service: list[Service] = []
     on_failure: Literal["drop", "pass"] = "drop"
+    subcontract: Subcontract | None = None
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,6 +95,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     spool_directory: str = "/var/tmp"  # on disk, where /tmp may be memory
     workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
     service: list[Service] = []
+    subcontract: Subcontract | None = None
     stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it
     policy: Policy = "flow"
     order: Order = "total"
@@ -110,6 +144,7 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         except msgspec.ValidationError as error:
             raise UsageError(explain(error, told)) from None
         set_field(self, "stream", keys.stream)
+        set_field(self, "subcontract", keys.subcontract)
         names = [stream.name for stream in self.streams]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"two streams are called {twice[0]!r} ({REST!r} is what no stream selects)")
@@ -125,15 +160,22 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError("both needs two interfaces: interface and output_interface")
         if self.listen and not self.listen.startswith("tcp://"):
             raise UsageError(f"listen must be tcp://HOST:PORT, not {self.listen!r}")
-        if self.listen and not (self.key and self.worker_keys):
+        subcontracted = [stream.name for stream in self.streams if stream.subcontract]
+        if subcontracted and not self.listen:
+            raise UsageError(f"stream {subcontracted[0]}: subcontract needs listen, for the providers to join")
+        if self.listen and not (self.key and (self.worker_keys or subcontracted)):
             raise UsageError("listen needs key and worker_keys: make keys with 'streamcore keys NAME DIRECTORY'")
+        for stream in self.streams:
+            check_subcontract(stream, self.workers, bool(self.worker_keys))
         if not self.workers and not self.listen:
             raise UsageError("workers is 0 and listen is not set: nobody could do the work")
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """All streams of the run: what no `[[stream]]` selects comes first."""
-        rest = Stream(name=REST, select="", service=self.service, on_failure=self.on_failure)
+        rest = Stream(
+            name=REST, select="", service=self.service, on_failure=self.on_failure, subcontract=self.subcontract
+        )
         return (rest, *self.stream)
 
     @property
@@ -161,6 +203,24 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.dead_letter:
             return self.dead_letter
         return "streamcore" + DEAD_LETTER_ENDING if self.write in ("", "-") else self.write + DEAD_LETTER_ENDING
+
+
+def check_subcontract(stream: Stream, workers: int, workers_may_join: bool) -> None:
+    """Raises UsageError where a stream's terms contradict themselves."""
+    told = stream.subcontract
+    if told is None:
+        return
+    if told.maximum_bps and told.minimum_bps > told.maximum_bps:
+        raise UsageError(f"stream {stream.name}: minimum_bps is above maximum_bps")
+    if not told.minimum_bps and not told.maximum_bps:
+        raise UsageError(f"stream {stream.name}: subcontract needs minimum_bps, maximum_bps or both")
+    if told.when == "cheaper" and not told.in_house_price:
+        raise UsageError(f'stream {stream.name}: when = "cheaper" needs in_house_price')
+    at_home = told.otherwise == "in-house" or told.when == "overloaded"
+    if at_home and not workers and not workers_may_join:
+        raise UsageError(f"stream {stream.name}: without workers nobody could run it in-house")
+    if told.when == "missing" and told.otherwise == "in-house":
+        raise UsageError(f'stream {stream.name}: when = "missing" needs otherwise = "pass" or "refuse"')
 
 
 def make_config(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Config:
@@ -200,8 +260,13 @@ def read_file(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"this is not TOML: {error}") from None
     keys = with_underscores(told)
+    if isinstance(subcontract := keys.get("subcontract"), dict):
+        keys["subcontract"] = with_underscores(subcontract)
     if isinstance(streams := keys.get("stream"), list):
         keys["stream"] = [with_underscores(each) if isinstance(each, dict) else each for each in streams]
+        for each in keys["stream"]:
+            if isinstance(each, dict) and isinstance(each.get("subcontract"), dict):
+                each["subcontract"] = with_underscores(each["subcontract"])
     return keys
 
 

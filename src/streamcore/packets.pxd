@@ -146,6 +146,7 @@ cdef class Result:
     cdef public list reports                # (index of the service, report)
     cdef public dict drops                  # reason -> (packets, bytes)
     cdef public str reason                  # why it is dead
+    cdef public str provider                # the key of the provider that made it; "": our own workers
     cdef public object hold                 # whatever must live while the pointers are used
 
 

@@ -190,6 +190,7 @@ class Result:
     reports: list[tuple[int, Any]]
     drops: dict[str, tuple[int, int]]
     reason: str
+    provider: str
     hold: Any
     def __init__(self, segment: Segment, *, dead: bool = False, reason: str = "") -> None: ...
 

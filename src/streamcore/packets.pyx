@@ -482,6 +482,7 @@ cdef class Result:
         self.reports = []
         self.drops = {}
         self.reason = reason
+        self.provider = ""
 
 
 cdef class Outgoing:

@@ -19,16 +19,19 @@ from streamcore.accounting import Accounting, WorkerShare
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
 from streamcore.counters import Counters, Histogram
-from streamcore.disperse.dispatcher import Dispatcher
+from streamcore.disperse.dispatcher import NO_AGREEMENT, Dispatcher
 from streamcore.disperse.local import Launched
 from streamcore.disperse.peer import LEASES_MAX
 from streamcore.disperse.roster import Terms
+from streamcore.errors import UsageError
 from streamcore.feeder import Feeder, Gate
 from streamcore.figures import Figures, WorkerFigures
 from streamcore.packets import Arena, Outgoing, Result
 from streamcore.sink import Sink, open_sink
 from streamcore.source.capture import CaptureSource
 from streamcore.streams import Streams
+from streamcore.subcontract.allocator import Allocator
+from streamcore.subcontract.broker import Broker
 
 if TYPE_CHECKING:
     from streamcore.source.live import LiveSource
@@ -40,17 +43,17 @@ class Pipeline:
     """One run from a first stream to a second: `Pipeline(config).run()` returns its Accounting.
 
     Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError when no worker
-    is left. What was
-    delivered before an error is whole in the output. launched: workers that disperse.local.launch() started
-    beforehand. `drain` and `stop` may be called from any thread or a signal
-    handler.
+    is left. What was delivered before an error is whole in the output. launched: workers that disperse.local.launch()
+    started beforehand; allocator: who finds providers for streams with a `subcontract` table. `drain` and `stop` may be
+    called from any thread or a signal handler.
     """
 
-    def __init__(self, config: Config, launched: Sequence[Launched] = ()) -> None:
+    def __init__(self, config: Config, launched: Sequence[Launched] = (), allocator: Allocator | None = None) -> None:
         self.config = config
         self._launched = launched
         self.counters = Counters()
         self._streams = Streams(config, self.counters)
+        self._broker = self._make_broker(allocator)
         self._filter: Any = None
         if config.filter:
             from streamcore.parse.filter import Filter  # only here: libpcap costs start-up time
@@ -134,8 +137,13 @@ class Pipeline:
         self._begin_s = time.monotonic()
         with ExitStack() as stack:
             arena = self._arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
-            dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched)
+            broker = self._broker
+            dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched, broker)
             stack.callback(dispatcher.close)
+            if broker is not None:
+                broker.wake = dispatcher.wake
+                stack.callback(broker.close)
+                broker.start()
             dispatcher.start()  # first: the workers get ready while the capture is opened
             source = self._source = self._open_source(arena, dispatcher)
             stack.callback(source.close)
@@ -143,6 +151,7 @@ class Pipeline:
             stack.callback(sink.abandon)
             streams = self._streams
             aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
+            dispatcher.withdraw = aggregator.withdraw
             feeder = self._feeder = Feeder(config, self.counters, source, self._filter, streams, aggregator, dispatcher)
             stack.callback(feeder.close)
             stack.callback(arena.close)
@@ -152,6 +161,8 @@ class Pipeline:
             self._deliver(dispatcher, aggregator, sink, feeder.gate)
             self.counters.count("service.resized", 0, aggregator.resized_bytes)
             sink.close()
+            if broker is not None:
+                broker.close()
             if self._dead_letters is not None:
                 self._dead_letters.close()
             if feeder.error is not None:  # after closing: what was read before it is delivered
@@ -162,6 +173,15 @@ class Pipeline:
                 self.counters.count("pipeline.undelivered", *self.counters.missing())
             accounts = streams.account(aggregator.left, self._stop.is_set())
             return self._account(dispatcher, source, accounts, time.monotonic() - self._begin_s)
+
+    def _make_broker(self, allocator: Allocator | None) -> Broker | None:
+        """Who finds providers; None where no stream wants one."""
+        wanted = [each for each in (stream.wanted() for stream in self._streams.all) if each is not None]
+        if not wanted:
+            return None
+        if allocator is None:
+            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market to ask")
+        return Broker(wanted, allocator, self.config.lease_ms)
 
     def _terms(self) -> Terms:
         config = self.config
@@ -184,7 +204,9 @@ class Pipeline:
     def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink, gate: Gate) -> None:
         """Results -> the second stream, until all is delivered or `stop`."""
         for result in dispatcher.results():
-            for outgoing in aggregator.accept(self._absorb(result)):
+            for outgoing in aggregator.accept(self._bury(result) if result.dead else result):
+                for left in outgoing.hold:
+                    self._streams.absorb(left)
                 packets, byte_count = sink.write(outgoing)
                 self.counters.count("sink.written", packets, byte_count)
                 if self._delivery is not None:
@@ -193,23 +215,21 @@ class Pipeline:
                 del outgoing
             del result  # a chunk is free when nobody holds it
 
-    def _absorb(self, result: Result) -> Result:
-        """Count what services dropped, fold their reports in; keep a dead segment and put in its place what the
-        stream's rule says.
-        """
-        self._streams.absorb(result)
+    def _bury(self, result: Result) -> Result:
+        """Keep a dead segment, and put in its place what the stream's rule says."""
         segment = result.segment
-        if result.reason and not result.dead:
-            self._streams.count(segment.stream, "overload.passed_unprocessed", len(segment), segment.byte_count)
-        if not result.dead:
-            return result
+        stream = self._streams[segment.stream]
+        passes = stream.on_failure == "pass"
+        if result.reason == NO_AGREEMENT and stream.subcontract is not None:
+            passes = stream.subcontract.otherwise == "pass"
+        name = "disperse.passed_unprocessed" if passes else "disperse.dead_lettered"
+        self._streams.count(segment.stream, name, len(segment), segment.byte_count)
+        if result.reason == NO_AGREEMENT and passes:
+            return Result(segment)
         if self._dead_letters is None:
             self._dead_letters = self._open_sink(self.config.dead_letter_path, None)
         self._dead_letters.write(Outgoing(segment.batch, segment.start, segment.stop))
         self._dead_reasons[result.reason] = self._dead_reasons.get(result.reason, 0) + 1
-        passes = self._streams[segment.stream].on_failure == "pass"
-        name = "disperse.passed_unprocessed" if passes else "disperse.dead_lettered"
-        self._streams.count(segment.stream, name, len(segment), segment.byte_count)
         return Result(segment) if passes else result
 
     def _open_source(self, arena: Arena, dispatcher: Dispatcher) -> CaptureSource | LiveSource:
@@ -234,6 +254,8 @@ class Pipeline:
             shares(dispatcher),
             services=self._streams[0].chain.summaries(),
             streams=streams,
+            subcontracts=self._broker.account() if self._broker is not None else [],
+            market_errors=self._broker.errors if self._broker is not None else [],
             unbalanced_streams=self._streams.balance(),
             damage=str(source.damage or ""),
             interrupted=self._drain.is_set(),

@@ -13,7 +13,8 @@ from streamcore.config import Stream as Told
 from streamcore.counters import Counters
 from streamcore.errors import UsageError
 from streamcore.packets import Result
-from streamcore.service.chain import Chain
+from streamcore.service.chain import Chain, ChainElsewhere
+from streamcore.subcontract.broker import Wanted
 
 
 class Stream:
@@ -25,10 +26,31 @@ class Stream:
         self.select = told.select
         self.on_failure = told.on_failure
         self.counters = Counters()
+        self.subcontract = told.subcontract
+        self.chain: Chain | ChainElsewhere
         try:
             self.chain = Chain(told.service)
         except UsageError as error:
-            raise UsageError(f"stream {told.name}: {error}" if number else str(error)) from None
+            if self.subcontract is None or self.subcontract.effect is None or self.subcontract.otherwise == "in-house":
+                raise UsageError(f"stream {told.name}: {error}" if number else str(error)) from None
+            self.chain = ChainElsewhere(told.service, self.subcontract.effect)
+
+    def wanted(self) -> Wanted | None:
+        """What is asked of a provider; None where our own workers run the stream."""
+        told = self.subcontract
+        in_house = isinstance(self.chain, Chain)
+        if told is None or (told.when == "missing" and in_house):
+            return None
+        names = [each.get("name", "") if isinstance(each, dict) else each for each in self.chain.specifications]
+        return Wanted(
+            self.number,
+            self.name,
+            told,
+            told.service or "+".join(name.partition(":")[0] for name in names) or "identity",
+            self.chain.specifications,
+            isinstance(self.chain, Chain) and self.chain.deterministic,
+            in_house,
+        )
 
     def take_left(self, packets: int, byte_count: int, resized_bytes: int) -> None:
         """What left into the second stream, as the aggregator counted it."""
@@ -101,11 +123,19 @@ class Streams:
         self.count(number, f"service.{reason}", packets, byte_count)
 
     def absorb(self, result: Result) -> None:
-        """Count what services dropped of a segment, and fold their reports in."""
+        """Count what services dropped of a segment, and fold their reports in; `reason` says why it was not processed."""
+        segment = result.segment
+        if result.reason and not result.dead:
+            self.count(segment.stream, "overload.passed_unprocessed", len(segment), segment.byte_count)
         for reason, (packets, byte_count) in result.drops.items():
-            self.dropped(result.segment.stream, reason, packets, byte_count)
+            self.dropped(segment.stream, reason, packets, byte_count)
         if result.reports:
-            self.all[result.segment.stream].chain.merge(result.reports)
+            try:
+                self.all[segment.stream].chain.merge(result.reports)
+            except Exception:
+                if not result.provider:
+                    raise
+                self._counters.bump("subcontract.bad_reports")  # what a provider says is no reason to end the run
 
     def account(self, left: list[list[int]], stopped: bool) -> dict[str, dict[str, Any]]:
         """Each stream's account by name, where there are several. left: of each, what left into the second stream."""

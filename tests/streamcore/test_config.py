@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamcore.config import Config, Stream, make_config
+from streamcore.config import Config, Stream, Subcontract, make_config
 from streamcore.errors import UsageError
 
 
@@ -91,7 +91,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         make_config(str(file))
 
 
-@pytest.mark.parametrize(("kind", "part"), [(Config, 0), (Stream, 1)])
+@pytest.mark.parametrize(("kind", "part"), [(Config, 0), (Stream, 1), (Subcontract, 2)])
 def test_every_key_stands_in_the_manual(kind, part):
     manual = (Path(__file__).parents[2] / "docs" / "pipeline-file.md").read_text().split("\n## ")[part]
     rows = {line.split("|")[1].strip(" `"): line for line in manual.splitlines() if line.startswith("| `")}

@@ -88,6 +88,21 @@ cdef class Aggregator:
             ready.append(self.release(line.popleft()))
         return ready
 
+    def withdraw(self, str provider not None):
+        """Take back what a provider's results are still waiting here: list[Segment], which are expected again."""
+        cdef Unit unit
+        cdef Result result
+        cdef list segments = []
+        for line in list(self.lines.values()):
+            for unit in list(line):  # a copy: another thread may append to it
+                taken = [result for result in unit.results if (<Result> result).provider == provider]
+                for result in taken:
+                    unit.results.remove(result)
+                    unit.left += 1
+                    self.units[result.segment.number] = unit
+                    segments.append(result.segment)
+        return segments
+
     cdef Outgoing release(self, Unit unit):
         """The Outgoing of a complete unit."""
         cdef Result result

@@ -123,6 +123,83 @@ WRONG = {
 }
 
 
+def dropped_of(Result result not None):
+    """(packets, captured bytes as read) that a result drops."""
+    cdef Py_ssize_t start = result.segment.start
+    cdef const Columns *columns = &result.segment.batch.columns
+    cdef bint arranged = result.segment.batch.arranged
+    cdef Py_ssize_t i, packets = 0
+    cdef uint64_t byte_count = 0
+    if result.keep != NULL:
+        for i in range(result.segment.stop - start):
+            if not result.keep[i]:
+                packets += 1
+                byte_count += columns.captured_length[columns.rows[start + i] if arranged else start + i]
+    return packets, byte_count
+
+
+def same_result(Result a not None, Result b not None):
+    """Whether two results of one segment put the same packets into the second stream, and say the same about them."""
+    cdef bint same
+    if a.segment.number != b.segment.number or a.dead or b.dead:
+        return False
+    if a.comments != b.comments or a.reports != b.reports or a.drops != b.drops:
+        return False
+    with nogil:
+        same = same_packets(a, b)
+    return same
+
+
+cdef bint same_packets(Result a, Result b) noexcept nogil:
+    """Both were checked: what they point to is there."""
+    cdef Py_ssize_t start = a.segment.start
+    cdef const Columns *columns = &a.segment.batch.columns
+    cdef bint arranged = a.segment.batch.arranged
+    cdef uint64_t at_a = 0, at_b = 0
+    cdef Py_ssize_t i
+    cdef uint32_t row
+    cdef Left left_a, left_b
+    if (a.keys != NULL) != (b.keys != NULL):
+        return False
+    for i in range(a.segment.stop - start):
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        look_at(&left_a, a, columns, row, i, &at_a)
+        look_at(&left_b, b, columns, row, i, &at_b)
+        if left_a.kept != left_b.kept:
+            return False
+        if a.keys != NULL and (a.keys[2 * i] != b.keys[2 * i] or a.keys[2 * i + 1] != b.keys[2 * i + 1]):
+            return False
+        if not left_a.kept:
+            continue
+        if left_a.captured_length != left_b.captured_length or left_a.wire_length != left_b.wire_length:
+            return False
+        if memcmp(left_a.packet, left_b.packet, left_a.captured_length) != 0:
+            return False
+    return True
+
+
+cdef struct Left:
+    bint kept
+    const uint8_t *packet
+    uint32_t captured_length
+    uint32_t wire_length
+
+
+cdef void look_at(Left *left, Result result, const Columns *columns, uint32_t row, Py_ssize_t i, uint64_t *at) noexcept nogil:
+    """Packet i as the result leaves it; at: how far the records in its region were read."""
+    left.kept = result.keep == NULL or result.keep[i] != 0
+    left.packet = columns.data + columns.offset[row]
+    left.captured_length = columns.captured_length[row]
+    left.wire_length = columns.wire_length[row]
+    if result.offset != NULL:
+        left.packet = (result.packed if result.packed != NULL else columns.data) + result.offset[i]
+        left.captured_length = result.captured_length[i]
+        left.wire_length = result.wire_length[i]
+    elif result.packed != NULL:
+        left.packet = result.packed + at[0] + record_head(columns.record[row])
+        at[0] += record_size(columns, row)
+
+
 cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
     """Whole records, packed in row order: sizes add up, and all but the packets' bytes is as it was."""
     cdef Py_ssize_t start = result.segment.start

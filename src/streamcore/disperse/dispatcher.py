@@ -12,7 +12,7 @@ import collections
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -24,16 +24,20 @@ import zmq
 
 from streamcore.counters import Counters, Histogram
 from streamcore.disperse import envelope, inline, local
-from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError, read_result
+from streamcore.disperse._results import FLAGS_OF_CHANGE, KEEP, ResultError, dropped_of, read_result, same_result
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster, Slot, Terms
 from streamcore.errors import WorkerError
 from streamcore.packets import Arena, Result, Segment
+from streamcore.routes import IN_HOUSE, Route, Routes
 
 START_S = 30.0  # a worker that has not said hello by then is taken for hung
 JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
 TICK_S = 1.0  # the loop looks around at least so often
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
+COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX, REFUSAL_CHARACTERS_MAX = 4096, 16, 64, 500
+FAILURES_MAX = 3  # segments that a provider may say it cannot process
+NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result that nobody made
 
 # How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
 # segment (unless the
@@ -43,7 +47,7 @@ FAULT, KILLED = 4, 1
 OVERLOAD = "the workers had fallen behind"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """A segment that is not back yet, and what became of it so far."""
 
@@ -53,25 +57,40 @@ class Attempt:
     failures: int = 0  # weighed: FAULT or KILLED each
     avoid: int = -1  # the slot that failed last
     reason: str = ""
+    at_home: bool = False  # a provider has failed it, or is audited with it
+    claimed: Result | None = None  # audited: what the provider said
 
 
 class Dispatcher:
     """`submit` and `finish` are for the feeding thread, everything else for the one that takes results.
 
-    launched: workers that were started beforehand; the dispatcher ends them too.
+    launched: workers that were started beforehand; the dispatcher ends them too. routes: who runs which stream; None:
+    our own workers run all. `withdraw` is called with a provider's key where it lied, and gives the segments back whose
+    results have not left yet.
     """
 
-    def __init__(self, terms: Terms, arena: Arena, counters: Counters, launched: Sequence[local.Launched] = ()) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        arena: Arena,
+        counters: Counters,
+        launched: Sequence[local.Launched] = (),
+        routes: Routes | None = None,
+    ) -> None:
         self._terms = terms
         self._arena = arena
         self._counters = counters
         self._allowed = [reduce(or_, (FLAGS_OF_CHANGE[c] for c in changes), 0) for changes in terms.changes]
-        self._roster = Roster(terms, arena, counters, list(launched))
+        self._roster = Roster(terms, arena, counters, list(launched), routes)
+        self._routes = routes
+        self.withdraw: Callable[[str], list[Segment]] = lambda _key: []
+        self._absent_since_s: dict[str, float] = {}  # providers that segments wait for and that have not joined
+        self._next_send_s = math.inf  # when a maximum rate lets the next segment go
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._roster.poller.register(self._wake, zmq.POLLIN)
         self._inbox: collections.deque[Segment] = collections.deque()  # bounded by the pipeline's gate
         self._again: list[Attempt] = []  # to be sent again
-        self._waiting: dict[int, collections.deque[Attempt]] = {}  # to be sent, by lane
+        self._waiting: dict[tuple[int, int], collections.deque[Attempt]] = {}  # to be sent, by stream and lane
         self._attempts: dict[int, Attempt] = {}  # every segment that is not back, by number, oldest first
         self.durations = Histogram()  # of each segment, from its coming to its accepted result
         self._finished = False
@@ -112,6 +131,11 @@ class Dispatcher:
         self._relieved = True
         os.eventfd_write(self._wake, 1)
 
+    def wake(self) -> None:
+        """Look at the routes again soon. From any thread."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
     def cancel(self) -> None:
         """End `results` soon, whatever is out. From any thread, or a signal handler."""
         self._cancelled = True
@@ -133,6 +157,8 @@ class Dispatcher:
         while True:
             self._take_inbox()
             self._send()
+            if self._routes is not None:
+                yield from self._look_after_routes(self._routes)
             if self._cancelled or (self._finished and not self._inbox and not self._attempts):
                 return
             self._look_for_life()
@@ -166,10 +192,13 @@ class Dispatcher:
             segment = self._inbox.popleft()
             attempt = Attempt(segment, since_s=time.monotonic())
             self._attempts[segment.number] = attempt
-            self._waiting.setdefault(segment.lane, collections.deque()).append(attempt)
+            self._waiting.setdefault((segment.stream, segment.lane), collections.deque()).append(attempt)
+            if self._routes is not None and self._routes.of(segment.stream).kind == "provider":
+                self._routes.waiting(segment.stream, segment)
 
     def _send(self) -> None:
         """Give each waiting segment for which there is credit to a peer: first those to be sent again, oldest first."""
+        self._next_send_s = math.inf
         if self._again:
             self._again = [
                 attempt
@@ -183,6 +212,7 @@ class Dispatcher:
                 while (
                     queue
                     and len(batch) < WORK_PER_MESSAGE_MAX
+                    and peer.streams is None  # a provider's are counted one by one
                     and peer.has_credit_for(len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count)
                 ):
                     batch.append(queue.popleft())
@@ -194,13 +224,40 @@ class Dispatcher:
     def _choose(self, attempt: Attempt) -> Peer | None:
         """The peer for a segment: its lane's, or where that one failed another; None: nobody has credit now."""
         segment = attempt.segment
-        peers = self._roster.peers()
+        route = self._route(attempt)
+        if route.helps and (peer := self._able(attempt, self._roster.peers())) is not None:
+            return peer
+        if route.kind == "provider":
+            peers = self._roster.providers(route.key)
+            if peers and not self._may_leave(segment.stream):
+                return None
+        elif route.kind == "in-house":
+            peers = self._roster.peers()
+        else:
+            return None
+        return self._able(attempt, peers)
+
+    @staticmethod
+    def _able(attempt: Attempt, peers: list[Peer]) -> Peer | None:
+        """The one of these peers that takes the segment now."""
+        segment = attempt.segment
         if attempt.avoid >= 0:
             peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
         elif segment.lane < 0xFFFFFFFF and peers:
             peers = [peers[segment.lane % len(peers)]]
         able = [peer for peer in peers if peer.ready and not peer.blocked and peer.has_credit(segment.byte_count)]
         return min(able, key=lambda peer: peer.bytes_out, default=None)
+
+    def _route(self, attempt: Attempt) -> Route:
+        return IN_HOUSE if self._routes is None or attempt.at_home else self._routes.of(attempt.segment.stream)
+
+    def _may_leave(self, stream: int) -> bool:
+        """Whether the maximum rate lets a segment go now; otherwise the loop wakes up when it does."""
+        assert self._routes is not None
+        pause_s = self._routes.pause_s(stream)
+        if pause_s > 0:
+            self._next_send_s = min(self._next_send_s, time.monotonic() + pause_s)
+        return pause_s <= 0
 
     def _lend(self, peer: Peer, batch: list[Attempt]) -> int:
         """Send as many segments of batch as there is room for: how many; 0 where its socket takes nothing now."""
@@ -239,6 +296,8 @@ class Dispatcher:
         now_s = time.monotonic()
         for lease in leases:
             peer.lend(lease, now_s)
+            if peer.streams is not None and self._routes is not None:
+                self._routes.lent(lease.segment.stream, lease.segment.byte_count)
         self._counters.bump("segments.dispersed", len(leases))
         return len(leases)
 
@@ -251,12 +310,12 @@ class Dispatcher:
                 frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            key = str(frames[0].get("User-Id")) if socket is not self._roster.results else None
             try:
-                yield from self._understand(
-                    frames, str(frames[0].get("User-Id")) if socket is not self._roster.results else None
-                )
+                yield from self._understand(frames, key)
             except (envelope.EnvelopeError, msgspec.MsgspecError, IndexError):
                 self._counters.bump("disperse.bad_message")
+                self._suspend(key or "", "a message that is not of our envelope")
 
     def _understand(self, frames: list[zmq.Frame], key: str | None) -> Iterator[Result]:
         header = envelope.unpack_header(frames[0].buffer)
@@ -266,29 +325,48 @@ class Dispatcher:
         elif header.kind == envelope.HELLO:
             self._roster.welcome(peer)
         elif header.kind == envelope.REFUSE:
-            self._refusal = bytes(frames[1].buffer).decode(errors="replace")
+            self._refusal = bytes(frames[1].buffer).decode(errors="replace")[:REFUSAL_CHARACTERS_MAX]
             self._lose(self.slots[peer.slot], self._refusal, restart=False)
         elif header.kind == envelope.RESULT:
             yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.descriptors), frames[1:])
 
     def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
         for outcome in outcomes:
+            if self.slots[peer.slot].peer is not peer:
+                return  # it was suspended for one of these
             extra = frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None
             content = frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None
             now_s = time.monotonic()
             lease = peer.settle(outcome.number, outcome.attempt, now_s)
             if lease is None:
                 self._counters.bump("segments.discarded")
+                if peer.streams is not None:
+                    self._suspend(peer.key, "a result of a segment that it does not have")
                 continue
             try:
                 if outcome.status != envelope.DONE:
-                    raise ResultError(bytes(extra or b"the service failed").decode(errors="replace"))
+                    words = bytes(extra or b"the service failed").decode(errors="replace")
+                    if peer.streams is not None:
+                        self._give_up(peer, outcome.number, words)
+                        continue
+                    raise ResultError(words)
                 result = self._read(lease, outcome, extra, content)
-            except ResultError as error:
+            except (ResultError, msgspec.MsgspecError) as error:
                 peer.tally.failed += 1
-                self._failed(self._attempts[outcome.number], peer.slot, str(error))
+                if peer.streams is not None:
+                    self._resend(self._attempts[outcome.number], peer.slot)
+                    self._suspend(peer.key, str(error))
+                else:
+                    self._failed(self._attempts[outcome.number], peer.slot, str(error))
                 continue
             peer.tally.add(lease.segment, outcome.busy_ns)
+            attempt = self._attempts[outcome.number]
+            if peer.streams is not None:
+                result.provider = peer.key
+                if self._is_audited(peer, attempt, lease, result):
+                    continue
+            elif attempt.claimed is not None:
+                self._compare(attempt, result)
             self.durations.observe(now_s - self._attempts.pop(outcome.number).since_s)
             self._take_inbox()
             self._send()  # now, so that the peer works while this result is written
@@ -308,16 +386,108 @@ class Dispatcher:
         result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
         if extra is not None:
             told = msgspec.msgpack.decode(extra, type=Told)
-            if any(not 0 <= packet < len(lease.segment) for packet in told.comments):
-                raise ResultError("a comment on a packet that is not in the segment")
+            told.check(len(lease.segment))
             result.comments, result.reports, result.drops = told.comments, told.reports, told.drops
+        if outcome.flags & KEEP or result.drops:
+            counted = tuple(map(sum, zip(*result.drops.values(), strict=True))) or (0, 0)
+            if counted != dropped_of(result):
+                raise ResultError("the packets that were dropped are not those that were counted")
         return result
+
+    # Providers.
+
+    def _is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result) -> bool:
+        """Whether a provider's result waits for our own, which is asked for."""
+        assert self._routes is not None
+        if attempt.at_home or not self._routes.done(peer.key, lease.segment, time.monotonic() - lease.since_s):
+            return False
+        attempt.claimed, attempt.at_home = result, True
+        attempt.attempt += 1
+        self._again.append(attempt)
+        self._counters.bump("subcontract.audited")
+        return True
+
+    def _compare(self, attempt: Attempt, result: Result) -> None:
+        """Our own result of an audited segment, beside the provider's."""
+        assert self._routes is not None
+        assert attempt.claimed is not None
+        same = same_result(attempt.claimed, result)
+        key = attempt.claimed.provider
+        self._routes.audited(key, same)
+        if not same:
+            self._counters.bump("subcontract.audits_failed")
+            self._suspend(key, "an audit found another result", lied=True)
+
+    def _give_up(self, peer: Peer, number: int, reason: str) -> None:
+        """A provider says that it cannot process a segment: ours do, unless they cannot either."""
+        assert self._routes is not None
+        attempt = self._attempts[number]
+        peer.tally.failed += 1
+        peer.failures += 1
+        if self._routes.is_possible_at_home(attempt.segment.stream):
+            attempt.at_home = True
+            self._resend(attempt, peer.slot)
+        else:
+            self._failed(attempt, peer.slot, reason)
+        if peer.failures >= FAILURES_MAX:
+            self._suspend(peer.key, f"it failed {FAILURES_MAX} segments: {reason}")
+
+    def _suspend(self, key: str, reason: str, lied: bool = False) -> None:
+        """Nothing of this provider is believed any more: its segments go to whoever has the stream now. Where it lied,
+        also those whose results have not left yet.
+        """
+        peers = self._roster.providers(key) if key else []
+        if not key or self._routes is None or not (peers or self._routes.is_provider(key)):
+            return
+        self._routes.failed(key, reason)
+        self._absent_since_s.pop(key, None)
+        for peer in peers:
+            self._roster.lose(self.slots[peer.slot], restart=False)
+            for number in peer.leases:
+                self._resend(self._attempts[number], peer.slot)
+        for segment in self.withdraw(key) if lied else ():
+            attempt = self._attempts[segment.number] = Attempt(segment, since_s=now_s)
+            self._resend(attempt, -1)
+
+    def _look_after_routes(self, routes: Routes) -> Iterator[Result]:
+        """Providers that do not come, streams that nobody runs, and workers of our own that do not keep up."""
+        now_s = time.monotonic()
+        first = [queue[0] for queue in self._waiting.values() if queue]
+        since_s: dict[int, float] = {}
+        for attempt in first + [each for each in self._again if not each.at_home]:
+            stream = attempt.segment.stream
+            since_s[stream] = min(attempt.since_s, since_s.get(stream, math.inf))
+        for stream, since in since_s.items():
+            route = routes.of(stream)
+            if route.kind == "wait":
+                continue
+            if route.kind == "in-house":
+                routes.waited(stream, now_s - since)
+            elif route.kind == "provider":
+                if any(peer.ready for peer in self._roster.providers(route.key)):
+                    self._absent_since_s.pop(route.key, None)
+                elif now_s - self._absent_since_s.setdefault(route.key, now_s) > routes.lease_ms(route.key) / 1000:
+                    self._suspend(route.key, "it has not joined")
+            else:
+                yield from self._unserved(stream)
+
+    def _unserved(self, stream: int) -> Iterator[Result]:
+        """Results for the segments that nobody runs; what becomes of them is the stream's rule."""
+        attempts = [each for each in self._again if each.segment.stream == stream and not each.at_home]
+        self._again = [each for each in self._again if each not in attempts]
+        for (of, _), queue in self._waiting.items():
+            if of == stream:
+                attempts += queue
+                queue.clear()
+        for attempt in attempts:
+            del self._attempts[attempt.segment.number]
+            yield Result(attempt.segment, dead=True, reason=NO_AGREEMENT)
 
     # Faults.
 
     def _look_for_life(self) -> None:
         """Raise WorkerError when nobody is there to do the rest, and nobody can be expected."""
-        if self._roster.peers():
+        if self._roster.peers() or self._roster.providers():
             self._alone_since_s = time.monotonic()
         elif self._roster.listener is None:
             raise WorkerError(self._refusal or "no worker is left: all ended without a result")
@@ -353,6 +523,9 @@ class Dispatcher:
         peer = slot.peer
         if peer is None:
             return
+        if peer.streams is not None:
+            self._suspend(peer.key, reason)
+            return
         self._roster.lose(slot, restart)
         weight = KILLED if peer.was_killed else FAULT
         for place, number in enumerate(peer.leases):
@@ -382,6 +555,12 @@ class Dispatcher:
         dead = [attempt for attempt in self._again if self._is_dead(attempt)]
         if not dead:
             return
+        for attempt in [each for each in dead if each.claimed is not None]:  # we cannot audit it: it stands
+            dead.remove(attempt)
+            self._again.remove(attempt)
+            del self._attempts[attempt.segment.number]
+            assert attempt.claimed is not None
+            yield attempt.claimed
         self._again = [attempt for attempt in self._again if not self._is_dead(attempt)]
         for attempt in dead:
             del self._attempts[attempt.segment.number]
@@ -399,7 +578,13 @@ class Dispatcher:
 
     def _patience_ms(self) -> int:
         """Until the next deadline, and no longer than a tick."""
-        until_s = min((self._deadline_s(peer) for peer in self._roster.peers()), default=float("inf"))
+        peers = self._roster.peers() + self._roster.providers()
+        until_s = min((self._deadline_s(peer) for peer in peers), default=math.inf)
+        until_s = min(until_s, self._next_send_s)
+        if self._routes is not None:
+            until_s = min(
+                [until_s, *(s + self._routes.lease_ms(key) / 1000 for key, s in self._absent_since_s.items())]
+            )
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
 
 
@@ -409,3 +594,12 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
     comments: dict[int, list[bytes]] = {}
     reports: list[tuple[int, Any]] = []
     drops: dict[str, tuple[int, int]] = {}
+
+    def check(self, packets: int) -> None:
+        """Raises ResultError for what cannot be said of a segment of so many packets."""
+        if any(not 0 <= packet < packets for packet in self.comments):
+            raise ResultError("a comment on a packet that is not in the segment")
+        if any(len(each) > COMMENT_BYTES_MAX for comments in self.comments.values() for each in comments):
+            raise ResultError("a comment is too long")
+        if len(self.drops) > REASONS_MAX or any(len(reason) > REASON_CHARACTERS_MAX for reason in self.drops):
+            raise ResultError("too many reasons for dropping packets, or too long ones")

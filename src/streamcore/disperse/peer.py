@@ -49,6 +49,7 @@ class Lease:
     attempt: int
     room: Room | None  # None: the service changes nothing, or the segment left the machine
     digest: bytes
+    since_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -85,6 +86,8 @@ class Peer:
     ready: bool = False  # it has said hello
     elsewhere: bool = False  # not on this machine: segments travel inline
     key: str = ""  # of a worker elsewhere: its CURVE public key
+    streams: frozenset[int] | None = None  # of a provider: those that it serves; None: one of our own
+    lease_ms: int = 0  # of a provider: how long it may take; 0: as all
     monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
     dismissed: bool = False  # it was told to stop
     died: bool = False  # its process ended by itself, or by somebody's hand that was not ours
@@ -96,6 +99,7 @@ class Peer:
     bytes_out: int = 0
     clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
     results: int = 0  # of this incarnation
+    failures: int = 0  # of a provider: segments that it could not process
 
     @property
     def was_killed(self) -> bool:
@@ -132,6 +136,7 @@ class Peer:
     def lend(self, lease: Lease, now_s: float) -> None:
         if not self.leases:
             self.clock_from_s = now_s
+        lease.since_s = now_s
         self.leases[lease.segment.number] = lease
         self.bytes_out += lease.segment.byte_count
 
@@ -140,9 +145,10 @@ class Peer:
         lease = self.leases.get(number)
         if lease is None or lease.attempt != attempt:
             return None
+        if number == next(iter(self.leases)):  # out of turn, it does not stop the first one's clock
+            self.clock_from_s = now_s
         del self.leases[number]
         self.bytes_out -= lease.segment.byte_count
-        self.clock_from_s = now_s
         self.results += 1
         return lease
 
@@ -150,4 +156,6 @@ class Peer:
         """When this peer counts as hung: a lease_s after its first lease became the first, start_s after its start."""
         if not self.ready:
             return self.clock_from_s + start_s
+        if self.lease_ms:
+            lease_s = self.lease_ms / 1000
         return self.clock_from_s + lease_s if self.leases else float("inf")

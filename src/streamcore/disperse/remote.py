@@ -81,22 +81,29 @@ def load_public_key(path: str) -> bytes:
 class Known:
     """ZAP's question for one domain: is this key one of those?"""
 
-    def __init__(self, keys: frozenset[bytes]) -> None:
+    def __init__(self, keys: frozenset[bytes], expected: Callable[[str], bool] | None = None) -> None:
         self.keys = keys
+        self._expected = expected  # asked for keys that are not known beforehand: providers'
 
     def callback(self, _domain: str, key: bytes) -> bool:
-        return key in self.keys
+        return key in self.keys or (self._expected is not None and self._expected(key.decode("ascii", "replace")))
 
 
 class Listener:
     """Binds the joining port and the results' port; `join` answers who asks, and makes the peer's PUSH socket."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, key: str, worker_keys: str, message_bytes_max: int
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        key: str,
+        worker_keys: str,
+        message_bytes_max: int,
+        expected: Callable[[str], bool],
     ) -> None:
         self._context = context
         self._public, self._secret = load_key(key)
-        known = Known(load_public_keys(worker_keys))
+        known = Known(load_public_keys(worker_keys) if worker_keys else frozenset(), expected)
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(DOMAIN, known)
@@ -123,8 +130,12 @@ class Listener:
         keep_alive(socket)
         return socket
 
-    def join(self, admit: Callable[[str], Peer | None], told: dict[str, Any]) -> Peer | None:
-        """Answer one that asks to join: admit(key) gives it a Peer, or None where there is no slot."""
+    def join(
+        self, admit: Callable[[str], Peer | None], chains: Callable[[Peer], list[Any]], told: dict[str, Any]
+    ) -> Peer | None:
+        """Answer one that asks to join: admit(key) gives it a Peer, or None where there is no slot; chains(peer): what
+        it is told of the services.
+        """
         frames = self.door.recv_multipart(copy=False)
         key = str(frames[-1].get("User-Id"))
         identity = bytes(frames[0].buffer)
@@ -146,7 +157,8 @@ class Listener:
         peer.push.setsockopt(zmq.IMMEDIATE, 1)
         port = peer.push.bind_to_random_port(self._host)
         self._answer(identity, told | {
-            "slot": peer.slot, "incarnation": peer.incarnation, "work_port": port, "results_port": self.results_port,
+            "chains": chains(peer), "slot": peer.slot, "incarnation": peer.incarnation,
+            "work_port": port, "results_port": self.results_port,
         })  # fmt: skip
         return peer
 

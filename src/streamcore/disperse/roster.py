@@ -16,6 +16,7 @@ from streamcore.counters import Counters
 from streamcore.disperse import envelope, local
 from streamcore.disperse.peer import LEASES_MAX, RESULT_BYTES_PER_PACKET, Peer, Tally
 from streamcore.packets import Arena
+from streamcore.routes import Routes
 
 SLOTS_MAX = 256
 MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its packets do not travel
@@ -54,8 +55,11 @@ class Slot:
 class Roster:
     """See the file's head. One thread uses it, except `slots`, which anyone may read."""
 
-    def __init__(self, terms: Terms, arena: Arena, counters: Counters, launched: list[local.Launched]) -> None:
+    def __init__(
+        self, terms: Terms, arena: Arena, counters: Counters, launched: list[local.Launched], routes: Routes | None
+    ) -> None:
         self._terms = terms
+        self._routes = routes
         self._launched = launched  # workers that were started beforehand
         self._arena = arena
         self._counters = counters
@@ -80,7 +84,16 @@ class Roster:
             self.fill(slot)
 
     def peers(self) -> list[Peer]:
-        return [slot.peer for slot in self.slots if slot.peer is not None]
+        """Our own workers, here and elsewhere."""
+        return [slot.peer for slot in self.slots if slot.peer is not None and slot.peer.streams is None]
+
+    def providers(self, key: str = "") -> list[Peer]:
+        """The peers of the provider with this key, or of all providers."""
+        return [
+            peer
+            for slot in self.slots
+            if (peer := slot.peer) is not None and peer.streams is not None and key in ("", peer.key)
+        ]
 
     def of(self, header: envelope.Header, key: str | None) -> Peer | None:
         """Who sent a message: the present incarnation of a slot, with its own key; None: nobody we still listen to."""
@@ -184,25 +197,38 @@ class Roster:
 
         terms = self._terms
         message_bytes_max = 2 * region_bytes(self._arena)
-        self.listener = Listener(self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max)
+        self.listener = Listener(
+            self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join
+        )
         self.poller.register(self.listener.door, zmq.POLLIN)
         self.poller.register(self.listener.results, zmq.POLLIN)
 
     def admit(self) -> None:
         """Somebody knocks."""
         told = {
-            "chains": self._terms.chains,
             "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
             "region_bytes": region_bytes(self._arena),
         }
-        peer = self.listener.join(self._place, told)
+        peer = self.listener.join(self._place, self._chains_for, told)
         if peer is None:
             return
         peer.monitor = peer.push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.poller.register(peer.monitor, zmq.POLLIN)
         self._counters.bump("workers.started")
 
+    def _may_join(self, key: str) -> bool:
+        """Whether a provider that is expected, and was not suspended, has this key."""
+        return self._routes is not None and bool(self._routes.streams_of(key))
+
+    def _chains_for(self, peer: Peer) -> list[list[Any]]:
+        """Each stream's services; a provider is told those that its agreement covers."""
+        if peer.streams is None:
+            return self._terms.chains
+        return [chain if stream in peer.streams else [] for stream, chain in enumerate(self._terms.chains)]
+
     def _place(self, key: str) -> Peer | None:
+        if self._routes is not None and self._routes.is_provider(key) and not self._may_join(key):
+            return None
         free = next((s for s in self.slots if s.elsewhere and s.peer is None), None)
         if free is None:
             if len(self.slots) >= SLOTS_MAX:
@@ -219,6 +245,9 @@ class Roster:
             clock_from_s=time.monotonic(),
             leases_max=terms.leases_max,
         )
+        if self._routes is not None and self._routes.is_provider(key):
+            free.peer.streams = self._routes.streams_of(key)
+            free.peer.lease_ms = self._routes.lease_ms(key)
         return free.peer
 
     def gone(self, peer: Peer) -> bool:

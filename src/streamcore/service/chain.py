@@ -7,7 +7,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from streamcore.errors import UsageError
 from streamcore.packets import COLUMN_GROUPS
 from streamcore.service.load import load
-from streamcore.service.protocol import ALLOWED, Service
+from streamcore.service.protocol import ALLOWED, Effect, Service
+from streamcore.service.specification import parse_specification
 
 Settle = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
 
@@ -36,6 +37,11 @@ class Chain:
                 f"only one service of a run can drop by keys: {' and '.join(s.name for s in settling)} both do"
             )
         self.settle: Settle | None = settling[0].settle if settling else None
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same segment gives the same result, whoever processes it."""
+        return all(service.deterministic for service in self.services)
 
     @property
     def changes(self) -> frozenset[str]:
@@ -63,3 +69,27 @@ class Chain:
             if summary := service.summary():
                 told[service.name if service.name not in told else f"{service.name}-{place + 1}"] = summary
         return told
+
+
+class ChainElsewhere:
+    """Services that cannot be had here: only what was declared of them is known, and a provider's results are held to
+    it. What they report is not understood.
+    """
+
+    deterministic = False
+    groups = 0
+    settle: Settle | None = None
+
+    def __init__(self, specifications: Sequence[Any], effect: Effect) -> None:
+        self.specifications: list[Any] = []
+        for each in specifications:
+            name, options = parse_specification(each)
+            self.specifications.append(dict(each) if isinstance(each, Mapping) else {"name": name, **options})
+        self.services: list[Service] = []
+        self.changes = ALLOWED[effect]
+
+    def merge(self, reports: list[tuple[int, Any]]) -> None:
+        pass
+
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        return {}

@@ -1,0 +1,155 @@
+"""The protocol by which the pipeline asks for a provider: what it needs, what it is given, what it reports.
+
+market.py answers over `auction`; Fixed answers with the providers it was told, for tests and for fixed contracts.
+Nothing here sends a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+Objective = Literal["quality", "cost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What streams with the same need ask for, for one block of time. Prices in minor units for the whole block, rates
+    in bits a second over all its streams, times in milliseconds since 1970.
+    """
+
+    stream: str  # the names of the streams, joined by "+"
+    service: str  # as the market calls it
+    specification: list[Any]  # what the provider's workers load
+    objective: Objective
+    price_max: int
+    minimum_bps: int | None
+    maximum_bps: int | None
+    starts_ms: int
+    ends_ms: int
+    latency_ms_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """An armed runner-up."""
+
+    provider: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Who runs it. public_key: CURVE, 40 characters of Z85."""
+
+    agreement: str
+    provider: str
+    public_key: str
+    price: int
+    starts_ms: int
+    ends_ms: int
+    runners_up: tuple[Runner, ...] = ()
+    newcomer: bool = False  # it has no record yet, so it is audited more often
+    need: Need | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What was measured in one interval: bits asked of the provider and got from it in time, the worst latency."""
+
+    starts_ms: int
+    ends_ms: int
+    asked_bits: int
+    got_bits: int
+    latency_ms: int | None
+    available: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The delivery of one provider under one agreement."""
+
+    intervals: tuple[Interval, ...]
+    segments: int = 0
+    audited: int = 0
+    audits_failed: int = 0
+    latency_ms: dict[str, int] = field(default_factory=dict)  # "p50", "p95", "p99", "max"
+    failures: tuple[str, ...] = ()  # why it was suspended
+
+
+class Allocator(Protocol):
+    """`place` is asked when a stream waits: it answers at once, from standing offers. The others may take their time:
+    they run on a thread of their own. None: nobody can be had.
+    """
+
+    def place(self, need: Need) -> Placement | None: ...
+
+    def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
+        """A placement for the next block, before this one ends."""
+
+    def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
+        """The provider failed: who takes over the rest of the block. report: what it delivered up to now."""
+
+    def report(self, placement: Placement, report: Report) -> dict[str, Any]:
+        """The block is over, or the run: the delivery is reported and charged. Returns what came of it, plain data."""
+
+    def now_ms(self) -> int:
+        """The time that needs and reports are in."""
+
+    def close(self) -> None: ...
+
+
+class Fixed:
+    """Gives every need to the same providers, in the order given: the first serves, the others are armed."""
+
+    def __init__(self, providers: Sequence[tuple[str, str]], price: int = 0, newcomer: bool = False) -> None:
+        import time
+
+        self._providers = [Runner(name, key) for name, key in providers]
+        self._price = price
+        self._newcomer = newcomer
+        self._clock = time.time
+        self._agreements = 0
+        self.reports: list[tuple[Placement, Report]] = []
+        self.replaced: list[tuple[str, str]] = []  # (provider, why)
+
+    def place(self, need: Need) -> Placement | None:
+        if not self._providers:
+            return None
+        self._agreements += 1
+        first, *others = self._providers
+        return Placement(
+            f"fixed-{self._agreements}",
+            first.provider,
+            first.public_key,
+            self._price,
+            need.starts_ms,
+            need.ends_ms,
+            tuple(others),
+            self._newcomer,
+            need,
+        )
+
+    def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
+        assert placement.need is not None
+        return self.place(replace(placement.need, starts_ms=starts_ms, ends_ms=ends_ms))
+
+    def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
+        self.replaced.append((placement.provider, reason))
+        self.reports.append((placement, report))
+        self._providers = [each for each in self._providers if each.provider != placement.provider]
+        if not placement.runners_up:
+            return None
+        first, *others = placement.runners_up
+        return replace(placement, provider=first.provider, public_key=first.public_key, runners_up=tuple(others))
+
+    def report(self, placement: Placement, report: Report) -> dict[str, Any]:
+        self.reports.append((placement, report))
+        return {"charged": placement.price}
+
+    def now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,364 @@
+"""The broker: answers the dispatcher's questions (routes.py), and asks the allocator on a thread of its own.
+
+Streams with the same need share a contract: one agreement at a time, with its meter and its rates. What is asked and
+answered in the dispatcher's thread takes no input or output.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamcore.config import Subcontract
+from streamcore.packets import Segment
+from streamcore.routes import IN_HOUSE, WAIT, Route
+from streamcore.subcontract.allocator import Allocator, Need, Placement, Report
+from streamcore.subcontract.meter import Meter
+from streamcore.subcontract.rates import Bucket
+
+NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
+RENEW_AT = 0.7  # of a block: then the next one is asked for
+ANSWER_S = 30.0  # how long the end of a run waits for the market
+TICK_S = 0.05
+DRAW = secrets.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A stream that may be subcontracted."""
+
+    number: int
+    name: str
+    told: Subcontract
+    service: str  # as the market calls it
+    chain: list[Any]
+    deterministic: bool
+    in_house: bool  # whether our own workers can run it
+
+
+class Contract:
+    """Streams with the same need, and who runs them now."""
+
+    def __init__(self, streams: list[Wanted], lease_ms: int) -> None:
+        self.streams = streams
+        first = streams[0]
+        self.told = first.told
+        self.in_house = first.in_house and first.told.otherwise == "in-house"
+        self.auditable = first.deterministic and first.in_house
+        self.lease_ms = first.told.deadline_ms or lease_ms
+        self.placement: Placement | None = None
+        self.following: Placement | None = None
+        self.meter: Meter | None = None
+        self.pending = False  # an answer of the market is under way
+        self.renewed = False
+        self.dormant = first.told.when == "overloaded"  # until our own workers cannot keep up
+        rates = [each.told.maximum_bps for each in streams]
+        self.maximum_bps = sum(rate for rate in rates if rate) if all(rates) else None
+        self.minimum_bps = sum(each.told.minimum_bps for each in streams) or None
+        self.bucket = Bucket(self.maximum_bps) if self.maximum_bps else None
+        self.buckets = {s.number: Bucket(s.told.maximum_bps) for s in streams if s.told.maximum_bps}
+
+    def need(self, starts_ms: int) -> Need:
+        told = self.told
+        return Need(
+            "+".join(each.name for each in self.streams),
+            self.streams[0].service,
+            self.streams[0].chain,
+            told.objective,
+            told.reserve,
+            self.minimum_bps,
+            self.maximum_bps,
+            starts_ms,
+            starts_ms + told.block_ms,
+            told.deadline_ms or None,
+        )
+
+    def route(self) -> Route:
+        """Where its segments go now."""
+        if self.placement is not None:
+            return Route("provider", self.placement.public_key, self.dormant)
+        if self.in_house or self.dormant:
+            return IN_HOUSE
+        return WAIT if self.pending else Route("pass" if self.told.otherwise == "pass" else "refuse")
+
+
+@dataclass(slots=True)
+class Served:
+    """What one provider did under one agreement, for the accounting."""
+
+    agreement: str
+    provider: str
+    streams: list[str]
+    price: int
+    segments: int
+    bytes: int
+    audited: int
+    audits_failed: int
+    latency_ms: dict[str, int]
+    failures: list[str]
+    outcome: dict[str, Any] = field(default_factory=dict)
+
+
+class Broker:
+    """See the file's head. Implements routes.Routes."""
+
+    def __init__(
+        self, streams: Sequence[Wanted], allocator: Allocator, lease_ms: int, draw: Callable[[], float] = DRAW.random
+    ) -> None:
+        self._allocator = allocator
+        self._draw = draw
+        groups: dict[tuple[Any, ...], list[Wanted]] = {}
+        for each in streams:
+            groups.setdefault((each.service, repr(each.chain), each.told.need, each.in_house), []).append(each)
+        self._contracts = [Contract(group, lease_ms) for group in groups.values()]
+        self._of = {each.number: contract for contract in self._contracts for each in contract.streams}
+        self._providers: dict[str, Contract] = {}  # every key that was ever given to us
+        self._suspended: set[str] = set()
+        self._lock = threading.RLock()
+        self._tasks: list[Callable[[], None]] = []
+        self._changed = threading.Condition(self._lock)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="streamcore-broker", daemon=True)
+        self.wake: Callable[[], None] = lambda: None  # set by who waits for changes
+        self.served: list[Served] = []
+        self.errors: list[str] = []
+
+    # For the thread that starts and ends the run.
+
+    def start(self) -> None:
+        """Place what is to be placed from the beginning, before the first packet is read."""
+        for contract in self._contracts:
+            if not contract.dormant:
+                self._place(contract)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Report what was delivered, and wait for the market's answers."""
+        with self._changed:
+            for contract in self._contracts:
+                if contract.placement is not None:
+                    self._end_block(contract, None)
+            self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(ANSWER_S)
+        self._allocator.close()
+
+    def account(self) -> list[dict[str, Any]]:
+        """What was subcontracted, in plain data."""
+        return [
+            {name: getattr(each, name) for name in Served.__slots__ if name != "outcome"} | each.outcome
+            for each in self.served
+        ]
+
+    # For the dispatcher.
+
+    def of(self, stream: int) -> Route:
+        contract = self._of.get(stream)
+        return IN_HOUSE if contract is None else contract.route()
+
+    def streams_of(self, key: str) -> frozenset[int]:
+        with self._lock:
+            contract = self._providers.get(key)
+            if contract is None or key in self._suspended:
+                return frozenset()
+            return frozenset(each.number for each in contract.streams)
+
+    def is_provider(self, key: str) -> bool:
+        return key in self._providers
+
+    def lease_ms(self, key: str) -> int:
+        return self._providers[key].lease_ms
+
+    def pause_s(self, stream: int) -> float:
+        contract = self._of.get(stream)
+        if contract is None or (contract.bucket is None and not contract.buckets):
+            return 0.0
+        now_s = time.monotonic()
+        buckets = [each for each in (contract.bucket, contract.buckets.get(stream)) if each is not None]
+        return max((each.pause_s(now_s) for each in buckets), default=0.0)
+
+    def is_possible_at_home(self, stream: int) -> bool:
+        return self._of[stream].streams[0].in_house
+
+    def waiting(self, stream: int, segment: Segment) -> None:
+        contract = self._of[stream]
+        if contract.meter is not None and not contract.dormant:
+            contract.meter.asked(segment.byte_count, self._allocator.now_ms())
+
+    def lent(self, stream: int, byte_count: int) -> None:
+        contract, now_s = self._of[stream], time.monotonic()
+        if contract.meter is not None and contract.dormant:  # what our own workers take is not asked of it
+            contract.meter.asked(byte_count, self._allocator.now_ms())
+        for bucket in (contract.bucket, contract.buckets.get(stream)):
+            if bucket is not None:
+                bucket.take(8 * byte_count, now_s)
+
+    def done(self, key: str, segment: Segment, seconds: float) -> bool:
+        contract = self._of[segment.stream]
+        meter, placement = contract.meter, contract.placement
+        if meter is None or placement is None or placement.public_key != key:
+            return False  # its block is over
+        meter.got(segment.byte_count, int(seconds * 1000), self._allocator.now_ms())
+        if not contract.auditable or not contract.told.audit:
+            return False
+        share = contract.told.audit * (NEWCOMER_TIMES if placement.newcomer else 1)
+        return self._draw() < share
+
+    def audited(self, key: str, same: bool) -> None:
+        contract = self._providers[key]
+        if contract.meter is not None and contract.placement is not None and contract.placement.public_key == key:
+            contract.meter.audited += 1
+            contract.meter.audits_failed += not same
+
+    def failed(self, key: str, reason: str) -> None:
+        with self._changed:
+            contract = self._providers.get(key)
+            if contract is None or key in self._suspended:
+                return
+            self._suspended.add(key)
+            if contract.following is not None and contract.following.public_key == key:
+                contract.following = None
+            placement, meter = contract.placement, contract.meter
+            if placement is None or meter is None or placement.public_key != key:
+                return
+            meter.failures.append(reason)
+            report = meter.report(min(self._allocator.now_ms(), placement.ends_ms))
+            self._note(contract, placement, report)
+            contract.placement, contract.meter, contract.pending = None, None, True
+            self._later(lambda: self._replace(contract, placement, reason, report))
+
+    def waited(self, stream: int, seconds: float) -> None:
+        contract = self._of.get(stream)
+        if contract is None or not contract.dormant or seconds < contract.told.overload_ms / 1000:
+            return
+        if contract.placement is None and not contract.pending:
+            contract.pending = True
+            self._place(contract)
+
+    # What the market is asked.
+
+    def _place(self, contract: Contract) -> None:
+        """Ask for an agreement that begins now. No input or output but the allocator's, whose promise that is."""
+        starts_ms = self._allocator.now_ms()
+        placement = self._ask(lambda: self._allocator.place(contract.need(starts_ms)))
+        with self._lock:
+            contract.pending = False
+            self._take(contract, placement)
+
+    def _replace(self, contract: Contract, placement: Placement, reason: str, report: Report) -> None:
+        taken = self._ask(lambda: self._allocator.replace(placement, reason, report))
+        with self._lock:
+            contract.pending = False
+            if taken is None:  # the agreement ends with what was delivered
+                self._settle(placement, None)
+            if contract.placement is None:
+                self._take(contract, taken)
+        self.wake()
+
+    def _take(self, contract: Contract, placement: Placement | None) -> None:
+        """From now on this placement holds; None: nobody."""
+        if placement is not None and placement.public_key in self._suspended:
+            refused = placement
+            self._later(lambda: self._settle(refused, None))
+            placement = None
+        contract.placement = placement
+        contract.renewed = False
+        contract.meter = None
+        if placement is None:
+            return
+        self._admit(contract, placement)
+        interval_ms = max(10, min(1000, contract.told.block_ms // 10))
+        starts_ms = max(placement.starts_ms, self._allocator.now_ms())
+        contract.meter = Meter(starts_ms, interval_ms, contract.lease_ms)
+
+    def _admit(self, contract: Contract, placement: Placement) -> None:
+        for key in (placement.public_key, *(runner.public_key for runner in placement.runners_up)):
+            self._providers.setdefault(key, contract)
+
+    def _end_block(self, contract: Contract, following: Placement | None) -> None:
+        """The block is over: report it, and go on with the following one."""
+        placement, meter = contract.placement, contract.meter
+        assert placement is not None
+        assert meter is not None
+        report = meter.report(min(self._allocator.now_ms(), placement.ends_ms))
+        self._note(contract, placement, report)
+        self._take(contract, following)
+        contract.following = None
+        self._later(lambda: self._settle(placement, report))
+
+    def _settle(self, placement: Placement, report: Report | None) -> None:
+        """Have an agreement charged. report: None where it was told already."""
+        outcome = self._ask(lambda: self._allocator.report(placement, report or Report(())))
+        for each in self.served:
+            if each.agreement == placement.agreement:
+                each.outcome = outcome or {}
+
+    def _note(self, contract: Contract, placement: Placement, report: Report) -> None:
+        meter = contract.meter
+        self.served.append(
+            Served(
+                placement.agreement,
+                placement.provider,
+                [each.name for each in contract.streams],
+                placement.price,
+                report.segments,
+                meter.bytes if meter is not None else 0,
+                report.audited,
+                report.audits_failed,
+                report.latency_ms,
+                list(report.failures),
+            )
+        )
+
+    # The thread that asks.
+
+    def _later(self, task: Callable[[], None]) -> None:
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify()
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """The market's answer; None where it gives none. A market that fails is no reason to lose packets."""
+        try:
+            return question()
+        except Exception as error:
+            self.errors.append(f"{type(error).__name__}: {error}")
+            return None
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._tasks:
+                    if self._closing:
+                        return
+                    self._changed.wait(TICK_S)
+                tasks, self._tasks = self._tasks, []
+            for task in tasks:
+                task()
+            if not self._closing:
+                for contract in self._contracts:
+                    self._keep(contract)
+
+    def _keep(self, contract: Contract) -> None:
+        """Renew in time, and change over when the block ends."""
+        placement, now_ms = contract.placement, self._allocator.now_ms()
+        if placement is None:
+            return
+        length_ms = placement.ends_ms - placement.starts_ms
+        if not contract.renewed and now_ms >= placement.starts_ms + RENEW_AT * length_ms:
+            contract.renewed = True
+            ends_ms = placement.ends_ms + contract.told.block_ms
+            following = self._ask(lambda: self._allocator.renew(placement, placement.ends_ms, ends_ms))
+            with self._lock:
+                if following is not None:
+                    contract.following = following
+                    self._admit(contract, following)
+        with self._lock:
+            if contract.placement is placement and now_ms >= placement.ends_ms:
+                self._end_block(contract, contract.following)
+                self.wake()

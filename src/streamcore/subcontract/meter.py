@@ -1,0 +1,118 @@
+"""What is measured of one provider under one agreement: demand and delivery by interval, latencies, audits.
+
+No clock of its own, and no prices: what a shortfall costs is the market's rule (auction.delivery).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+
+from streamcore.subcontract.allocator import Interval, Report
+
+INTERVALS_MAX = 600  # of one report: after that, two become one
+LATENCIES_MAX = 4096  # kept for percentiles; of more, every second one
+
+
+class Meter:
+    """One thread feeds it, another may ask for the report. Times in milliseconds of the market's clock.
+
+    What is asked of a provider in an interval is what waited for it or was out with it at any moment of the interval,
+    less what came so late that it was not yet due (allowance_ms before the end): a provider that lets segments wait
+    cannot hide behind its credit.
+    """
+
+    def __init__(self, starts_ms: int, interval_ms: int, allowance_ms: int) -> None:
+        self._lock = threading.Lock()
+        self._starts_ms = starts_ms
+        self._interval_ms = interval_ms
+        self._allowance_ms = allowance_ms
+        self._asked: list[tuple[int, int]] = []  # (time, bits), since the interval began or not yet due before it
+        self._asked_bits = 0  # of earlier ones
+        self._returned_bits = 0  # before this interval
+        self._got_bits = 0
+        self._worst_ms: int | None = None
+        self._intervals: list[Interval] = []
+        self._latencies: list[int] = []
+        self._stride, self._seen = 1, 0
+        self.segments = self.bytes = 0
+        self.audited = self.audits_failed = 0
+        self.failures: list[str] = []
+
+    def asked(self, byte_count: int, now_ms: int) -> None:
+        """A segment waits for the provider."""
+        with self._lock:
+            self._turn(now_ms)
+            self._asked.append((now_ms, 8 * byte_count))
+
+    def withdrawn(self, byte_count: int) -> None:
+        """A segment that waited is not its business any more."""
+        with self._lock:
+            self._asked_bits -= 8 * byte_count
+
+    def got(self, byte_count: int, latency_ms: int, now_ms: int) -> None:
+        """A result came that was believed."""
+        with self._lock:
+            self._turn(now_ms)
+            self._got_bits += 8 * byte_count
+            self._worst_ms = max(latency_ms, self._worst_ms or 0)
+            self.segments += 1
+            self.bytes += byte_count
+            self._seen += 1
+            if self._seen % self._stride == 0:
+                insort(self._latencies, latency_ms)
+                if len(self._latencies) > LATENCIES_MAX:
+                    self._latencies = self._latencies[::2]
+                    self._stride *= 2
+
+    def report(self, ends_ms: int) -> Report:
+        """All that was measured until ends_ms."""
+        with self._lock:
+            self._turn(ends_ms)
+            self._end_interval(ends_ms)
+            latencies = self._latencies
+            told = {}
+            if latencies:
+                told = {f"p{p}": latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 95, 99)}
+                told["max"] = latencies[-1]
+            return Report(
+                tuple(self._intervals), self.segments, self.audited, self.audits_failed, told, tuple(self.failures)
+            )
+
+    def _turn(self, now_ms: int) -> None:
+        """End the intervals that are over."""
+        while now_ms >= self._starts_ms + self._interval_ms:
+            idle = not (self._asked or self._got_bits or self._asked_bits > self._returned_bits)
+            length = self._interval_ms
+            if idle:  # nothing happens until now: one interval says so
+                length *= (now_ms - self._starts_ms) // self._interval_ms
+            self._end_interval(self._starts_ms + length)
+
+    def _end_interval(self, ends_ms: int) -> None:
+        if ends_ms <= self._starts_ms:
+            return
+        due_ms = ends_ms - self._allowance_ms
+        self._asked_bits += sum(bits for at_ms, bits in self._asked if at_ms <= due_ms)
+        self._asked = [each for each in self._asked if each[0] > due_ms]
+        asked = max(self._got_bits, self._asked_bits - self._returned_bits)
+        self._intervals.append(Interval(self._starts_ms, ends_ms, asked, self._got_bits, self._worst_ms))
+        self._returned_bits += self._got_bits
+        self._starts_ms, self._got_bits, self._worst_ms = ends_ms, 0, None
+        if len(self._intervals) > INTERVALS_MAX:
+            self._halve()
+
+    def _halve(self) -> None:
+        """Two intervals become one, so that a long block's report stays short."""
+        pairs = zip(self._intervals[::2], self._intervals[1::2], strict=False)
+        joined = [
+            Interval(
+                a.starts_ms,
+                b.ends_ms,
+                max(a.asked_bits, a.got_bits + b.asked_bits),
+                a.got_bits + b.got_bits,
+                max((each for each in (a.latency_ms, b.latency_ms) if each is not None), default=None),
+            )
+            for a, b in pairs
+        ]
+        self._intervals = joined + self._intervals[len(joined) * 2 :]
+        self._interval_ms *= 2

@@ -1,0 +1,33 @@
+"""The maximum rate: a token bucket at submission, for each stream and for the whole agreement.
+
+The minimum rate is the provider's to keep; meter.py measures it.
+"""
+
+from __future__ import annotations
+
+BURST_S = 0.05  # what may go at once, as time at the rate
+
+
+class Bucket:
+    """Bits at rate_bps. A segment may go while there is credit, and takes the credit below nothing where it is larger:
+    so over any time t no more leaves than rate x (t + BURST_S) and one segment.
+    """
+
+    def __init__(self, rate_bps: int) -> None:
+        self._rate_bps = rate_bps
+        self._bits = rate_bps * BURST_S
+        self._at_s: float | None = None
+
+    def pause_s(self, now_s: float) -> float:
+        """Seconds until a segment may go; 0: now."""
+        self._fill(now_s)
+        return 0.0 if self._bits > 0 else -self._bits / self._rate_bps + 1e-6
+
+    def take(self, bits: int, now_s: float) -> None:
+        self._fill(now_s)
+        self._bits -= bits
+
+    def _fill(self, now_s: float) -> None:
+        if self._at_s is not None:
+            self._bits = min(self._rate_bps * BURST_S, self._bits + (now_s - self._at_s) * self._rate_bps)
+        self._at_s = now_s
