@@ -205,8 +205,7 @@ class Pipeline:
         """Results -> the second stream, until all is delivered or `stop`."""
         for result in dispatcher.results():
             for outgoing in aggregator.accept(self._bury(result) if result.dead else result):
-                for left in outgoing.hold:
-                    self._streams.absorb(left)
+                self._streams.absorb(outgoing.hold)
                 packets, byte_count = sink.write(outgoing)
                 self.counters.count("sink.written", packets, byte_count)
                 if self._delivery is not None:

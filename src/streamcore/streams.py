@@ -6,6 +6,7 @@ the stages' part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from streamcore.config import Config
@@ -122,20 +123,24 @@ class Streams:
         """Count what a service dropped for its reason."""
         self.count(number, f"service.{reason}", packets, byte_count)
 
-    def absorb(self, result: Result) -> None:
-        """Count what services dropped of a segment, and fold their reports in; `reason` says why it was not processed."""
-        segment = result.segment
-        if result.reason and not result.dead:
-            self.count(segment.stream, "overload.passed_unprocessed", len(segment), segment.byte_count)
-        for reason, (packets, byte_count) in result.drops.items():
-            self.dropped(segment.stream, reason, packets, byte_count)
-        if result.reports:
-            try:
-                self.all[segment.stream].chain.merge(result.reports)
-            except Exception:
-                if not result.provider:
-                    raise
-                self._counters.bump("subcontract.bad_reports")  # what a provider says is no reason to end the run
+    def absorb(self, results: Sequence[Result]) -> None:
+        """Count what services dropped of segments that leave, and what was not processed; fold their reports in."""
+        for result in results:
+            segment = result.segment
+            if result.reason and not result.dead:
+                self.count(segment.stream, "overload.passed_unprocessed", len(segment), segment.byte_count)
+            for reason, (packets, byte_count) in result.drops.items():
+                self.dropped(segment.stream, reason, packets, byte_count)
+            if result.reports:
+                self._merge(result)
+
+    def _merge(self, result: Result) -> None:
+        try:
+            self.all[result.segment.stream].chain.merge(result.reports)
+        except Exception:
+            if not result.provider:
+                raise
+            self._counters.bump("subcontract.bad_reports")  # what a provider says is no reason to end the run
 
     def account(self, left: list[list[int]], stopped: bool) -> dict[str, dict[str, Any]]:
         """Each stream's account by name, where there are several. left: of each, what left into the second stream."""

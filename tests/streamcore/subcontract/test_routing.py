@@ -167,13 +167,13 @@ def test_a_maximum_rate_holds(tmp_path, keys):
 
 
 def test_overloaded_workers_get_help(tmp_path, keys):
-    frames = [udp_frame(number % 50, number) for number in range(2500)]
+    frames = [udp_frame(number % 50, number) for number in range(1200)]
     address = free_address()
     provider = Provider(address, keys, "north")
-    streams = [{"name": "web", "select": "udp", "service": [f"{SERVICES}:Slow:pause_ms=4"],
+    streams = [{"name": "web", "select": "udp", "service": [f"{SERVICES}:Slow:pause_ms=20"],
                 "subcontract": subcontract(when="overloaded", overload_ms=50)}]  # fmt: skip
     allocator = Fixed([("north", key_of(keys, "north"))])
-    told, left = run(tmp_path, keys, allocator, frames, address, streams, segment_packets=5)
+    told, left = run(tmp_path, keys, allocator, frames, address, streams, segment_packets=10)
     provider.join(5)
     assert left == [turned(frame) for frame in frames]
     (served,) = told["subcontracts"]
