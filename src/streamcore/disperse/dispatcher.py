@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -25,6 +24,7 @@ import zmq
 from streamcore.counters import Counters, Histogram
 from streamcore.disperse import envelope, inline, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, KEEP, ResultError, dropped_of, read_result, same_result
+from streamcore.disperse.attempt import Attempt, Told
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster, Slot, Terms
 from streamcore.errors import WorkerError
@@ -35,7 +35,7 @@ START_S = 30.0  # a worker that has not said hello by then is taken for hung
 JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
 TICK_S = 1.0  # the loop looks around at least so often
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
-COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX, REFUSAL_CHARACTERS_MAX = 4096, 16, 64, 500
+REFUSAL_CHARACTERS_MAX = 500
 FAILURES_MAX = 3  # segments that a provider may say it cannot process
 NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result that nobody made
 
@@ -45,20 +45,6 @@ NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result that nob
 FAULT, KILLED = 4, 1
 
 OVERLOAD = "the workers had fallen behind"
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """A segment that is not back yet, and what became of it so far."""
-
-    segment: Segment
-    attempt: int = 1
-    since_s: float = 0.0  # when it came
-    failures: int = 0  # weighed: FAULT or KILLED each
-    avoid: int = -1  # the slot that failed last
-    reason: str = ""
-    at_home: bool = False  # a provider has failed it, or is audited with it
-    claimed: Result | None = None  # audited: what the provider said
 
 
 class Dispatcher:
@@ -446,7 +432,7 @@ class Dispatcher:
             for number in peer.leases:
                 self._resend(self._attempts[number], peer.slot)
         for segment in self.withdraw(key) if lied else ():
-            attempt = self._attempts[segment.number] = Attempt(segment, since_s=now_s)
+            attempt = self._attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
             self._resend(attempt, -1)
 
     def _look_after_routes(self, routes: Routes) -> Iterator[Result]:
@@ -586,20 +572,3 @@ class Dispatcher:
                 [until_s, *(s + self._routes.lease_ms(key) / 1000 for key, s in self._absent_since_s.items())]
             )
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
-
-
-class Told(msgspec.Struct, forbid_unknown_fields=True):
-    """The extra frame of a result."""
-
-    comments: dict[int, list[bytes]] = {}
-    reports: list[tuple[int, Any]] = []
-    drops: dict[str, tuple[int, int]] = {}
-
-    def check(self, packets: int) -> None:
-        """Raises ResultError for what cannot be said of a segment of so many packets."""
-        if any(not 0 <= packet < packets for packet in self.comments):
-            raise ResultError("a comment on a packet that is not in the segment")
-        if any(len(each) > COMMENT_BYTES_MAX for comments in self.comments.values() for each in comments):
-            raise ResultError("a comment is too long")
-        if len(self.drops) > REASONS_MAX or any(len(reason) > REASON_CHARACTERS_MAX for reason in self.drops):
-            raise ResultError("too many reasons for dropping packets, or too long ones")

@@ -37,18 +37,22 @@ def free_address():
 class Provider(threading.Thread):
     """A provider that does what it should, in a thread of this process."""
 
-    def __init__(self, address, keys, name, kind=RemoteWorker, **more):
+    def __init__(self, address, keys, name, kind=RemoteWorker, tries=20):
         super().__init__(daemon=True)
-        self.worker = kind(address, str(keys / f"{name}.key_secret"), str(keys / "pipeline.key"), join_s=5, **more)
+        self.make = lambda: kind(address, str(keys / f"{name}.key_secret"), str(keys / "pipeline.key"), join_s=0.3)
+        self.tries = tries
         self.done = 0
         self.error = None
         self.start()
 
     def run(self):
-        try:
-            self.done = self.worker.run()
-        except WorkerError as error:
-            self.error = error
+        for _ in range(self.tries):  # who is turned away, because nothing is placed yet, is not asked in again
+            try:
+                self.done = self.make().run()
+                self.error = None
+                return
+            except WorkerError as error:
+                self.error = error
 
 
 def subcontract(**more):
