@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from streamcore.errors import StreamcoreError, UsageError
+from streamcore.errors import RightsError, StreamcoreError, UsageError
 from streamcore.flags import make_parser
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             status = commands[told.command](told)
         sys.stdout.flush()
+    except RightsError as error:
+        from streamcore.privileges import what_to_type
+
+        say(f"streamcore: {error}; type: {what_to_type()}")
+        status = error.exit_status
     except StreamcoreError as error:
         say(f"streamcore: {error}")
         status = error.exit_status
@@ -95,9 +100,11 @@ def run(told: argparse.Namespace) -> int:
     from streamcore.disperse.local import launch
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that we have no use for only slow numpy's start
-    launched = [launch() for _ in range(config.workers)]  # they load beside us
+    # They load beside us; but with a live interface they start when we have given up our rights, without any.
+    launched = [] if config.interface else [launch() for _ in range(config.workers)]
 
     from streamcore.pipeline import Pipeline
+    from streamcore.privileges import give_up
 
     pipeline = account.pipeline = Pipeline(config, launched)
     interrupts = 0
@@ -112,6 +119,9 @@ def run(told: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
+        if config.interface:
+            pipeline.open()
+            give_up(config.user)
         with shown(pipeline):
             accounting = pipeline.run()
     except (StreamcoreError, KeyboardInterrupt) as error:
@@ -216,7 +226,7 @@ def check(told: argparse.Namespace) -> int:
 def doctor(told: argparse.Namespace) -> int:
     from streamcore.doctor import examine
 
-    return examine(told.json)
+    return examine(told.json, told.interface)
 
 
 def demo(told: argparse.Namespace) -> int:

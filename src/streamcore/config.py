@@ -88,6 +88,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     snap_length: Annotated[int, Meta(ge=14, le=262_144)] = 262_144  # bytes of a live packet that are kept
     buffer_kib: Annotated[int, Meta(ge=256, le=4 << 20)] = 32_768  # of each live interface's ring
     rings: Annotated[int, Meta(ge=1, le=64)] = 1  # of each live interface; flows are spread over them
+    user: str = ""  # live: whom root becomes when the interfaces are open
     count: Annotated[int, Meta(ge=0, le=1 << 62)] = 0  # live: packets received, after which it ends; 0: no end
     duration_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # live: 0: no end
     overload: Literal["drop", "pass", "spool"] = "drop"  # live: what becomes of packets when workers fall behind
@@ -158,6 +159,8 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError(f"packets of {self.interface} would be captured again on {self.output_interface}")
         if self.both and not (self.interface and self.output_interface):
             raise UsageError("both needs two interfaces: interface and output_interface")
+        if self.user and not (self.interface or self.output_interface):
+            raise UsageError("user is for live interfaces: whom root becomes when they are open")
         if self.listen and not self.listen.startswith("tcp://"):
             raise UsageError(f"listen must be tcp://HOST:PORT, not {self.listen!r}")
         subcontracted = [stream.name for stream in self.streams if stream.subcontract]

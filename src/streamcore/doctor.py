@@ -21,13 +21,17 @@ MEMORY_BYTES_MAX = 300 << 20  # of all processes of a run with the default keys
 
 class Finding(NamedTuple):
     what: str
-    state: str  # "ok", "missing" (an extra, or slower without) or "broken" (a run cannot work)
+    state: str  # "ok", "missing" (an extra, or slower without), "broken" (no run), "advice" (could be better)
     words: str
 
 
-def examine(as_json: bool) -> int:
-    """Print the findings. Returns 1 where something is broken."""
+def examine(as_json: bool, interface: str | None = None) -> int:
+    """Print the findings, also on a live interface where one is named. Returns 1 where something is broken."""
     findings = [check() for check in CHECKS]
+    if interface is not None:
+        from streamcore.doctor_interface import findings_on
+
+        findings += [Finding(*told) for told in findings_on(interface)]
     if as_json:
         print(json.dumps({"findings": [finding._asdict() for finding in findings]}))
     else:

@@ -21,6 +21,10 @@ class SinkError(StreamcoreError):
     """The second stream cannot be written."""
 
 
+class RightsError(StreamcoreError):
+    """A live interface cannot be opened without CAP_NET_RAW."""
+
+
 class WorkerError(StreamcoreError):
     """No worker is left that could do the rest."""
 

@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a pipeline file without running it")
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the pipeline file (TOML)")
     doctor = commands.add_parser("doctor", help="check what this machine offers")
+    doctor.add_argument("-i", "--interface", metavar="NAME", help="also what this live interface offers")
     doctor.add_argument("--json", action="store_true", help="as one JSON object")
     demo = commands.add_parser("demo", help="run the main job on the shipped capture")
     demo.add_argument(
@@ -116,6 +117,7 @@ def add_run(run: argparse.ArgumentParser) -> None:
     live.add_argument(
         "-B", "--buffer-kib", type=int, metavar="N", help="KiB for packets that wait to be read (default: 32768)"
     )
+    live.add_argument("--user", metavar="NAME", help="whom root becomes when the interfaces are open")
     live.add_argument("--rings", type=int, metavar="N", help="spread the flows over so many (default: 1)")
     live.add_argument("--count", type=int, metavar="N", help="end after so many packets")
     live.add_argument("--duration-s", type=float, metavar="T", help="end after so many seconds")

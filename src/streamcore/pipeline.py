@@ -92,6 +92,13 @@ class Pipeline:
         """Bytes of the input file that were consumed, and its size where known."""
         return self._source.progress() if self._source is not None else (0, None)
 
+    def open(self) -> None:
+        """Open the live interfaces, which needs CAP_NET_RAW; `run` needs no rights after that."""
+        config = self.config
+        self._arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
+        if config.interface:
+            self._source = self._open_source(self._arena)
+
     def look(self) -> Figures:
         """What the run is like now. From any thread."""
         dispatcher, feeder, arena = self._dispatcher, self._feeder, self._arena
@@ -136,7 +143,12 @@ class Pipeline:
         config = self.config
         self._begin_s = time.monotonic()
         with ExitStack() as stack:
-            arena = self._arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
+            if self._arena is None:
+                self.open()
+            arena = self._arena
+            assert arena is not None
+            if self._source is not None:
+                stack.callback(self._source.close)
             broker = self._broker
             dispatcher = self._dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched, broker)
             stack.callback(dispatcher.close)
@@ -145,7 +157,7 @@ class Pipeline:
                 stack.callback(broker.close)
                 broker.start()
             dispatcher.start()  # first: the workers get ready while the capture is opened
-            source = self._source = self._open_source(arena, dispatcher)
+            source = self._source = self._source or self._open_source(arena)
             stack.callback(source.close)
             sink = self._open_sink(config.write, arena.set_committed_bytes)
             stack.callback(sink.abandon)
@@ -231,14 +243,18 @@ class Pipeline:
         self._dead_reasons[result.reason] = self._dead_reasons.get(result.reason, 0) + 1
         return Result(segment) if passes else result
 
-    def _open_source(self, arena: Arena, dispatcher: Dispatcher) -> CaptureSource | LiveSource:
+    def _relieve(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.relieve()
+
+    def _open_source(self, arena: Arena) -> CaptureSource | LiveSource:
         config = self.config
         if not config.interface:
             return CaptureSource(config.read, arena, chunk_wait_s=config.chunk_wait_s)
         from streamcore.source.live import LiveSource  # only here: sockets cost start-up time
 
         compile = self._filter and self._filter.instructions
-        return LiveSource(config, arena, self.counters, compile, dispatcher.relieve)
+        return LiveSource(config, arena, self.counters, compile, self._relieve)
 
     def _open_sink(self, path: str, on_commit: Callable[[int], None] | None) -> Sink:
         assert self._source is not None

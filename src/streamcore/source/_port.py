@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streamcore.errors import SourceError
+from streamcore.errors import RightsError, SourceError
 from streamcore.source._ring import LINK_COOKED, Ring
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, pack
 
@@ -61,7 +61,7 @@ class Port:
     """One packet socket and its ring. It rejects every packet until `listen`.
 
     name: the interface; number: in the column `interface`; retire_ms: how long a block waits to be filled.
-    Raises SourceError.
+    Raises SourceError, RightsError.
     """
 
     def __init__(
@@ -78,9 +78,7 @@ class Port:
             # Protocol 0: it receives nothing before it is bound.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
         except PermissionError:
-            raise SourceError(
-                f"cannot capture on {name}: this needs CAP_NET_RAW; run it as root, or see 'streamcore doctor'"
-            ) from None
+            raise RightsError(f"cannot capture on {name}: this needs CAP_NET_RAW") from None
         try:
             option = self.socket.setsockopt
             option(SOL_PACKET, VERSION, TPACKET_V3)
