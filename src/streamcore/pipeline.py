@@ -180,6 +180,7 @@ class Pipeline:
             if feeder.error is not None:  # after closing: what was read before it is delivered
                 raise feeder.error
             if self._stop.is_set():
+                arena.close()  # the feeder may wait for a chunk
                 feeder.close()
                 source.close()
                 self.counters.count("pipeline.undelivered", *self.counters.missing())
@@ -215,7 +216,7 @@ class Pipeline:
 
     def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink, gate: Gate) -> None:
         """Results -> the second stream, until all is delivered or `stop`."""
-        for result in dispatcher.results():
+        for result in dispatcher.results(sink.flush):
             for outgoing in aggregator.accept(self._bury(result) if result.dead else result):
                 self._streams.absorb(outgoing.hold)
                 packets, byte_count = sink.write(outgoing)

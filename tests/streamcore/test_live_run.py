@@ -2,6 +2,8 @@
 for, and memory stays bounded.
 """
 
+import gzip
+import io
 import os
 import signal
 import socket
@@ -9,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import dpkt
 import pytest
 
 from tests.streamcore.conftest import COMMAND, MARK, finish_run, read_pcap, udp_frame
@@ -121,3 +124,47 @@ def test_a_full_spool_drops_and_counts(pair, tmp_path):
     assert told["packets"]["read"] <= 7500
     assert sum(told["live"]["dropped"].values()) >= 500
     assert packets[0] == processed(frames[0])
+
+
+def test_a_second_interrupt_ends_it_at_once_and_it_adds_up(pair, tmp_path):
+    left, right = pair
+    process = start_live(
+        right, "-i", "far", "-w", tmp_path / "out.pcap", "-n", "1", "--service", f"{SLOW}:pause_ms=3000",
+        "--segment-packets", "100", "-B", "1024", "-c", tmp_path / "small.toml",
+    )  # fmt: skip
+    send(left, [udp_frame(i, i, FRAME_BYTES) for i in range(8000)], pause_every=20)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    begin_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    run = finish_run(process)
+    assert time.monotonic() - begin_s < 3
+    assert run.status == 130
+    assert "unbalanced" not in run.json
+    assert run.json["packets"]["dropped"]["pipeline.undelivered"] > 0
+    assert run.json["live"]["dropped"]["source.unread"] > 0
+    assert run.json["live"]["received"] == 8000
+
+
+def test_what_a_quiet_interface_brought_is_soon_in_a_compressed_file(pair, tmp_path):
+    left, right = pair
+    out = tmp_path / "out.pcap.gz"
+    process = start_live(right, "-i", "far", "-w", out, "-n", "1", "--segment-ms", "1")
+    frames = [udp_frame(i, i) for i in range(3)]
+    for frame in frames:
+        send(left, [frame])
+        time.sleep(0.1)
+    deadline = time.monotonic() + 5
+    while len(packets := gzipped(out)) < 3:
+        assert time.monotonic() < deadline, packets
+        time.sleep(0.05)
+    assert packets == frames
+    process.send_signal(signal.SIGINT)
+    assert finish_run(process).status == 130
+
+
+def gzipped(path):
+    """The packets that a reader finds in the file as it stands now."""
+    if not path.exists() or not path.stat().st_size:
+        return []
+    return [frame for _, frame in dpkt.pcap.UniversalReader(io.BytesIO(gzip.decompress(path.read_bytes())))]

@@ -115,7 +115,7 @@ class Dispatcher:
     def relieve(self) -> None:
         """Give what waits for a worker back as it is, its reason OVERLOAD. From any thread."""
         self._relieved = True
-        os.eventfd_write(self._wake, 1)
+        self.wake()
 
     def wake(self) -> None:
         """Look at the routes again soon. From any thread."""
@@ -134,10 +134,11 @@ class Dispatcher:
         """Start the workers."""
         self._roster.start()
 
-    def results(self) -> Iterator[Result]:
+    def results(self, idle: Callable[[], None] = lambda: None) -> Iterator[Result]:
         """Every submitted segment's Result, as they come; ends when all that was submitted before `finish` is back.
 
-        Raises WorkerError when no worker is left that could do the rest.
+        idle: called when nothing has come for a while. Raises WorkerError when no worker is left that could do the
+        rest.
         """
         roster = self._roster
         while True:
@@ -149,6 +150,8 @@ class Dispatcher:
                 return
             self._look_for_life()
             events = dict(roster.poller.poll(self._patience_ms()))
+            if not events:
+                idle()
             if self._wake in events:
                 os.eventfd_read(self._wake)
             if roster.results in events:

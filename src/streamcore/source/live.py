@@ -107,7 +107,7 @@ class LiveSource:
     def stop(self) -> None:
         """Receive nothing more; the iteration ends when what was received is read. Returns at once."""
         self._closing.set()
-        with contextlib.suppress(OSError):  # closed
+        if self._wake >= 0:  # not closed
             os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@ the kernel had for us is accounted for. The twins are the frames that were sent,
 """
 
 import io
+import random
 import socket
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from streamcore.packets import Arena
 from streamcore.parse.filter import Filter
 from streamcore.source.live import LiveSource
 from tests.streamcore.conftest import read_pcap, udp_frame
+from tests.streamcore.namespaces import join, namespaces
 
 SETTLED_S = 0.3  # until what was sent is in the ring, and its block is ours
 
@@ -96,14 +98,59 @@ def test_what_was_sent_arrives_with_its_time(pair):
     assert not counters.lost
 
 
-def test_frames_of_every_length(pair):
+def test_frames_of_every_length_of_random_bytes(pair):
     left, right = pair
-    frames = [bytes(i & 0xFF for i in range(size)) for size in range(15, 1515)]
+    draw = random.Random(3)
+    frames = [draw.randbytes(12) + b"\x88\xb5" + draw.randbytes(size - 14) for size in range(15, 1515)]
     with capturing(right) as (source, counters):
         send_all(left, frames)
         stop_soon(source)
         assert frames_of(received(source)) == frames
     assert balanced(counters, len(frames))
+
+
+def test_jumbo_frames(root_and_namespaces):
+    frames = [bytes(i * size & 0xFF for i in range(size)) for size in range(1515, 9015, 500)]
+    frames.append(bytes(9014))
+    with namespaces(2) as (left, right):
+        join(left, "near", right, "far", mtu=9000)
+        with capturing(right) as (source, _):
+            send_all(left, frames)
+            stop_soon(source)
+            assert frames_of(received(source)) == frames
+
+
+def test_packets_that_offloads_have_merged_are_whole(root_and_namespaces):
+    """What TCP gives to the interface in pieces of up to 64 KiB comes in such pieces, and the stream is in them."""
+    told = random.Random(4).randbytes(1 << 20)
+    with namespaces(2) as (left, right):
+        join(left, "near", right, "far", offloads=True)
+        left.run("ip", "address", "add", "10.9.1.1/24", "dev", "near")
+        right.run("ip", "address", "add", "10.9.1.2/24", "dev", "far")
+        with right.entered():
+            listener = socket.create_server(("10.9.1.2", 5001))
+        with capturing(right, expression="tcp dst port 5001") as (source, counters):
+            with left.entered():
+                caller = socket.create_connection(("10.9.1.2", 5001))
+            with listener, caller, listener.accept()[0] as called:
+                sending = threading.Thread(target=caller.sendall, args=(told,))
+                sending.start()
+                heard = b""
+                while len(heard) < len(told):
+                    heard += called.recv(1 << 20)
+                sending.join()
+            stop_soon(source)
+            packets = received(source)
+    assert max(len(frame) for frame, *_ in packets) > 9014
+    assert all(len(frame) == wire for frame, wire, *_ in packets)
+    heard = b""
+    segments = [dpkt.ethernet.Ethernet(frame).data.data for frame in frames_of(packets)]
+    first = next(tcp.seq for tcp in segments if tcp.data)
+    for tcp in segments:  # one sent again would begin within what was heard
+        at = (tcp.seq - first) % (1 << 32)
+        heard += tcp.data[len(heard) - at :] if at <= len(heard) else b""
+    assert heard == told
+    assert counters.events("source.checksum_missing") > 0
 
 
 def tagged(frame, *tags):
@@ -296,6 +343,22 @@ def test_what_we_send_ourselves(pair):
                 sender.send(frame)
             stop_soon(source)
             assert frames_of(received(source)) == expected
+
+
+def test_both_directions_have_numbers_and_do_not_come_round(bump):
+    left, middle, right = bump
+    to_east, to_west = [udp_frame(i, i) for i in range(100)], [udp_frame(i, i + 1000) for i in range(100)]
+    with capturing(middle, "west", output_interface="east", both=True, write="") as (source, _):
+        with sender_at(left, "end") as west, sender_at(right, "end") as east, sender_at(middle, "east") as ours:
+            for one, other in zip(to_east, to_west, strict=True):
+                west.send(one)
+                east.send(other)
+                ours.send(one)  # as the sink will
+        stop_soon(source)
+        packets = [packet for packet in received(source) if packet[0][12:14] == b"\x08\x00"]  # without ARP
+    assert [frame for frame, _, _, interface in packets if interface == 0] == to_east
+    assert [frame for frame, _, _, interface in packets if interface == 1] == to_west
+    assert [each.name for each in source.interfaces] == ["west", "east"]
 
 
 def test_errors_say_what_to_do(pair):
