@@ -20,6 +20,7 @@ NATIVE = os.environ.get("STREAMCORE_NATIVE", "1") == "1"
 
 MODULES = [
     "streamcore.aggregate._aggregator",
+    "streamcore.disperse._inline",
     "streamcore.disperse._results",
     "streamcore.packets",
     "streamcore.parse._bpf",

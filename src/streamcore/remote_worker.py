@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from streamcore.disperse import envelope, inline
+from streamcore.disperse import envelope
 from streamcore.disperse._results import region_bytes
+from streamcore.disperse.inline import Digest, FramePool, frame_bytes_max, unpack_segment
+from streamcore.disperse.peer import MESSAGE_BYTES_MAX
 from streamcore.disperse.remote import DOMAIN, PROTOCOL, keep_alive, load_key, load_public_key
 from streamcore.errors import WorkerError
 from streamcore.packets import Arena
-from streamcore.worker import Bench, Produced, attempt, one_line
+from streamcore.worker import REPLY_AFTER_S, Bench, Produced, attempt, one_line
 
+REGIONS = 8  # of results under way
+COPIED_BYTES_MAX = 1 << 16  # a small result does not hold a region until it is sent
 JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that does not know our key never answers
 
 
@@ -73,10 +77,9 @@ class RemoteWorker:
     def _work(self, told: dict[str, Any]) -> int:
         slot, incarnation = told["slot"], told["incarnation"]
         data_bytes_max, rows_max = told["chunk"]
-        arena = Arena(1, data_bytes_max, rows_max)
-        region = np.zeros(told["region_bytes"], np.uint8)
+        inlet = Inlet(data_bytes_max, rows_max, told["region_bytes"], Digest(bytes.fromhex(told["digest_key"])))
         pull = self._secured(zmq.PULL, told["work_port"])
-        pull.setsockopt(zmq.MAXMSGSIZE, data_bytes_max + inline.COLUMN_BYTES * rows_max)
+        pull.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max(rows_max, data_bytes_max))
         push = self._secured(zmq.PUSH, told["results_port"])
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
@@ -99,30 +102,56 @@ class RemoteWorker:
                     return done
                 if header.kind != envelope.WORK or header.incarnation != incarnation:
                     continue
-                contents = iter(frames[1:])
-                for work in envelope.unpack_work(frames[0].buffer, header.descriptors):
-                    columns, records = next(contents).buffer, next(contents).buffer
-                    self._one(bench, work, columns, records, arena, region, push, (slot, incarnation))
-                    done += 1
+                works = envelope.unpack_work(frames[0].buffer, header.descriptors)
+                for answer in inlet.answers(bench, works, [frame.buffer for frame in frames[1:]]):
+                    answer[0] = envelope.pack(envelope.RESULT, slot, incarnation, answer[0])
+                    push.send_multipart(answer, copy=False)
+                done += len(works)
             elif monitor in events and recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED:
                 time.sleep(0.1)  # a stop may have come with it
                 if not pull.poll(0):
                     raise WorkerError(f"the connection to {self._address} ended")
 
-    def _one(self, bench: Bench, work: envelope.Work, columns: memoryview, records: memoryview, arena: Arena,
-             region: np.ndarray[Any, Any], push: zmq.Socket[bytes], place: tuple[int, int]) -> None:  # fmt: skip
-        def produce() -> Produced:
-            count = work.stop - work.start
-            segment = inline.unpack_segment(
-                work.number, count, columns, records, arena.chunk(0), bench.parse, work.stream
-            )
-            return bench.process(segment, region)
 
-        outcome, extra = attempt(work, inline.digest((columns, records)), produce)
-        frames = [b""] if extra is None else [b"", extra]
-        if outcome.flags:
-            size = region_bytes(work.stop - work.start, outcome.packed, outcome.flags)
-            frames.append(region[:size].tobytes())
-            outcome = outcome._replace(frames=outcome.frames | envelope.INLINE_REGION)
-        frames[0] = envelope.pack(envelope.RESULT, *place, [outcome])
-        push.send_multipart(frames)
+class Inlet:
+    """Segments as they come in, and what goes back: memory for one segment, and for the results under way, which are
+    as few as the pipeline's credit allows.
+    """
+
+    def __init__(self, data_bytes_max: int, rows_max: int, region_bytes_max: int, digest: Digest) -> None:
+        self._arena = Arena(1, data_bytes_max, rows_max)
+        self._regions = FramePool(REGIONS, region_bytes_max)
+        self._region_bytes_max = region_bytes_max
+        self._digest = digest
+
+    def answers(self, bench: Bench, works: list[envelope.Work], contents: list[memoryview]) -> Iterator[list[Any]]:
+        """Process the segments of one message: [outcomes, frame, …], all at once or in parts when they take long."""
+        outcomes: list[envelope.Outcome] = []
+        frames: list[Any] = []
+        byte_count = 0
+        since_s = time.monotonic()
+        for place, (work, content) in enumerate(zip(works, contents, strict=True)):
+            region = self._regions.take(self._region_bytes_max)
+            outcome, extra = attempt(
+                work,
+                self._digest(work.number, work.attempt, content),
+                lambda work=work, content=content, region=region: self._produce(bench, work, content, region),  # type: ignore[misc]
+            )
+            if extra is not None:
+                frames.append(extra)
+            if outcome.flags:
+                size = region_bytes(work.stop - work.start, outcome.packed, outcome.flags)
+                frames.append(region[:size] if size > COPIED_BYTES_MAX else region[:size].tobytes())
+                outcome = outcome._replace(frames=outcome.frames | envelope.INLINE_REGION)
+                byte_count += size
+            outcomes.append(outcome)
+            byte_count += len(extra or b"")
+            late = time.monotonic() - since_s > REPLY_AFTER_S
+            if place + 1 == len(works) or late or byte_count > MESSAGE_BYTES_MAX:
+                yield [outcomes, *frames]
+                outcomes, frames, byte_count, since_s = [], [], 0, time.monotonic()
+
+    def _produce(self, bench: Bench, work: envelope.Work, content: memoryview, region: Any) -> Produced:
+        count = work.stop - work.start
+        segment = unpack_segment(work.number, count, content, self._arena, bench.parse, work.stream)
+        return bench.process(segment, region)

@@ -22,7 +22,7 @@ import numpy as np
 import zmq
 
 from streamcore.counters import Counters, Histogram
-from streamcore.disperse import envelope, inline, local
+from streamcore.disperse import envelope, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, KEEP, ResultError, dropped_of, read_result, same_result
 from streamcore.disperse.attempt import Attempt, Told
 from streamcore.disperse.peer import Lease, Peer
@@ -203,6 +203,7 @@ class Dispatcher:
                     and len(batch) < WORK_PER_MESSAGE_MAX
                     and peer.streams is None  # a provider's are counted one by one
                     and peer.has_credit_for(len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count)
+                    and peer.shares_message(byte_count)
                 ):
                     batch.append(queue.popleft())
                 lent = self._lend(peer, batch)
@@ -253,7 +254,7 @@ class Dispatcher:
         assert peer.push is not None
         rooms_before = dict(peer.rooms)
         leases, works = [], []
-        frames: list[bytes] = [b""]
+        frames: list[Any] = [b""]
         for attempt in batch:
             segment, b = attempt.segment, attempt.segment.batch
             room = None
@@ -261,10 +262,10 @@ class Dispatcher:
             if changes and (room := peer.room_for(segment)) is None:
                 break  # until results leave
             flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
-            if peer.elsewhere:
-                content = inline.pack_segment(segment, self._arena)
-                frames += content
-                flags, digest = envelope.INLINE, inline.digest(content)
+            if peer.outlet is not None:
+                frame, digest = peer.outlet.pack(segment, attempt.attempt)
+                frames.append(frame)
+                flags = envelope.INLINE
             leases.append(Lease(segment, attempt.attempt, room, digest))
             region, start, size = (room.region.index, room.start, room.size) if room is not None else (0, 0, 0)
             works.append(
@@ -277,7 +278,7 @@ class Dispatcher:
             return 0
         frames[0] = envelope.pack(envelope.WORK, peer.slot, peer.incarnation, works)
         try:
-            peer.push.send_multipart(frames, zmq.NOBLOCK)
+            peer.push.send_multipart(frames, zmq.NOBLOCK, copy=False)  # small ones are copied all the same
         except zmq.Again:
             self._roster.block(peer)
             peer.rooms = rooms_before
@@ -368,7 +369,7 @@ class Dispatcher:
         if outcome.digest != lease.digest:
             raise ResultError("the result is of another input")
         room, allowed = lease.room, self._allowed[lease.segment.stream]
-        region: Any = np.frombuffer(bytes(content or b""), np.uint8)  # a copy: aligned, whatever the message is
+        region: Any = _aligned(content)
         hold: Any = region
         if room is not None:
             region, hold = room.region.data[room.start : room.start + room.size], room.region
@@ -575,3 +576,9 @@ class Dispatcher:
                 [until_s, *(s + self._routes.lease_ms(key) / 1000 for key, s in self._absent_since_s.items())]
             )
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
+
+
+def _aligned(content: memoryview | None) -> Any:
+    """uint8[…] of a frame, which stays alive with it; copied where its numbers of 8 bytes would not be aligned."""
+    region = np.frombuffer(content or b"", np.uint8)
+    return region if region.ctypes.data % 8 == 0 else region.copy()

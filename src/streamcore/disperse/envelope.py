@@ -21,8 +21,7 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         start u32, stop u32   the segment's rows: columns.rows[start:stop], or start..stop where not ARRANGED
         row_count u32     rows in use of the batch
         groups u32        parse columns that are filled
-        flags u32         ARRANGED 1 · INLINE 2: two frames follow for this segment, its columns and its records (see
-        _inline.pyx)
+        flags u32         ARRANGED 1 · INLINE 2: a frame follows for this segment, its columns and records (_inline.pyx)
         stream u32        whose packets they are: which of the chains in the worker's set-up is run
     kind RESULT what became of segments:
         number u64, attempt u32
@@ -34,8 +33,7 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         with the region's bytes
         reserved u32      0
         busy_ns u64       time the worker spent on it
-        digest 16 bytes   of the input's columns and records (BLAKE2b), all zero where the segment did not leave the
-        machine
+        digest 16 bytes   of the segment's frame (inline.Digest), all zero where the segment did not leave the machine
 """
 
 from __future__ import annotations

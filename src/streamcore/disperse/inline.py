@@ -1,84 +1,86 @@
-"""Segments that leave the machine: their columns and whole records gathered into two frames, and a batch built from
-such frames.
-
-Frame "columns", n packets: timestamp_ns i64 x n · offset u32 x n (of the packet in the other frame) · captured_length
-u32 x n ·
-wire_length u32 x n · link_type u16 x n · record u8 x n, little-endian. Frame "records": the packets' whole records,
-packed.
+"""Segments that leave the machine: a frame that ZeroMQ sends without another copy, the batch built from such a frame,
+and the digest that says which input a result is of. The frame's layout stands in _inline.pyx.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
-from streamcore.packets import Arena, Chunk, PacketBatch, Segment, gather_records
+from streamcore.disperse._inline import InlineError, frame_bytes, frame_bytes_max, pack_frame, unpack_frame
+from streamcore.packets import Arena, PacketBatch, Segment
 
-COLUMN_BYTES = 8 + 4 + 4 + 4 + 2 + 1  # a packet
+__all__ = ["Digest", "FramePool", "InlineError", "Outlet", "frame_bytes_max", "pack_segment", "unpack_segment"]
 
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
 
-
-class InlineError(ValueError):
-    """Frames that do not hold what they say."""
-
-
-def pack_segment(segment: Segment, arena: Arena) -> tuple[bytes, bytes]:
-    """(columns, records) of a segment."""
-    batch, index = segment.batch, segment.index
-    records, offset = gather_records(segment)
-    links = np.array([arena.link_type(i) for i in range(len(batch.interfaces))], np.uint16)
-    columns = (
-        batch.timestamp_ns[index].astype("<i8"),
-        offset.astype("<u4"),
-        batch.captured_length[index].astype("<u4"),
-        batch.wire_length[index].astype("<u4"),
-        links[batch.interface[index]].astype("<u2"),
-        batch.record[index],
-    )
-    return b"".join(column.tobytes() for column in columns), records.tobytes()
+DIGEST_KEY_BYTES = 16
+SMALL_BYTES = 1 << 16  # below this a frame takes memory of its own: ZeroMQ copies it
 
 
-def unpack_segment(
-    number: int, count: int, columns: Buffer, records: Buffer, chunk: Chunk, parser: Any, stream: int = 0
-) -> Segment:
-    """The segment as the only one of a batch in `chunk`. Raises InlineError; trusts no length."""
-    arena = chunk.arena
-    if len(columns) != count * COLUMN_BYTES:
-        raise InlineError(f"{len(columns)} bytes of columns for {count} packets")
-    if count > arena.rows_max or len(records) > arena.data_bytes_max:
-        raise InlineError(f"a segment of {count} packets and {len(records)} bytes is larger than agreed")
-    chunk.data[: len(records)] = np.frombuffer(records, np.uint8)
-    batch = PacketBatch(chunk, count, 0, [], span_stop=len(records), parser=parser)
-    at = 0
+class FramePool:
+    """Memory for frames on their way out; a piece is free again when ZeroMQ has sent it and nobody else looks at it."""
 
-    def take(kind: str, size: int) -> np.ndarray[Any, Any]:
-        nonlocal at
-        column = np.frombuffer(columns, kind, count, at)
-        at += count * size
-        return column
+    def __init__(self, pieces: int, piece_bytes: int) -> None:
+        self._arena = Arena(pieces, piece_bytes, 1)
 
-    batch.timestamp_ns[:] = take("<i8", 8)
-    offset, captured = take("<u4", 4), take("<u4", 4)
-    if count and int(np.max(offset.astype(np.uint64) + captured)) > len(records):
-        raise InlineError("a packet lies outside its records")
-    batch.offset[:] = offset
-    batch.captured_length[:] = captured
-    batch.wire_length[:] = take("<u4", 4)
-    kinds, place = np.unique(take("<u2", 2), return_inverse=True)
-    for interface, link_type in enumerate(kinds):
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """uint8[size], from fresh memory where all pieces are out."""
+        if size >= SMALL_BYTES and size <= self._arena.data_bytes_max:
+            piece = self._arena.acquire(0)
+            if piece is not None:
+                taken: NDArray[np.uint8] = piece.data[:size]
+                return taken
+        return np.empty(size, np.uint8)
+
+
+def pack_segment(segment: Segment, arena: Arena, pool: FramePool) -> NDArray[np.uint8]:
+    """The frame of a segment whose batch lies in arena."""
+    links = np.fromiter((arena.link_type(i) for i in range(len(segment.batch.interfaces))), np.uint16)
+    frame = pool.take(frame_bytes(segment))
+    pack_frame(segment, links, frame)
+    return frame
+
+
+def unpack_segment(number: int, count: int, frame: Buffer, arena: Arena, parser: Any, stream: int = 0) -> Segment:
+    """The segment as the only one of a batch in the first chunk of `arena`, whose content it replaces.
+
+    Raises InlineError; trusts no length.
+    """
+    if count > arena.rows_max:
+        raise InlineError(f"a segment of {count} packets is larger than agreed")
+    batch = PacketBatch(arena.chunk(0), count, 0, [], parser=parser)
+    for interface, link_type in enumerate(unpack_frame(batch, np.frombuffer(frame, np.uint8))):
         arena.set_link_type(interface, link_type)
-    batch.interface[:] = place
-    batch.record[:] = take("u1", 1)
     return Segment(number, batch, 0, count, stream=stream)
 
 
-def digest(frames: Sequence[Buffer]) -> bytes:
-    """BLAKE2b-128 over the frames, which a result must bring back."""
-    state = hashlib.blake2b(digest_size=16)
-    for frame in frames:
-        state.update(frame)
-    return state.digest()
+class Digest:
+    """AES-GMAC of a frame (NIST SP 800-38D) under a key that both sides got when the worker joined, with the segment's
+    number and the attempt as nonce: a result that brings it back is of this input, this lease and this worker.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def __call__(self, number: int, attempt: int, frame: Buffer) -> bytes:
+        nonce = number.to_bytes(8, "little") + attempt.to_bytes(4, "little")
+        return self._cipher.encrypt(nonce, b"", memoryview(frame))  # type: ignore[arg-type]
+
+
+class Outlet:
+    """What one peer elsewhere is sent: frames of the segments of `arena`, each with the digest that its result must
+    bring back.
+    """
+
+    def __init__(self, arena: Arena, pool: FramePool, key: bytes) -> None:
+        self._arena = arena
+        self._pool = pool
+        self._digest = Digest(key)
+
+    def pack(self, segment: Segment, attempt: int) -> tuple[NDArray[np.uint8], bytes]:
+        frame = pack_segment(segment, self._arena, self._pool)
+        return frame, self._digest(segment.number, attempt, frame)

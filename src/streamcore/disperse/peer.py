@@ -14,12 +14,17 @@ import socket
 import subprocess
 import weakref
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import zmq
 
 from streamcore.packets import Arena, Chunk, Segment
 
+if TYPE_CHECKING:
+    from streamcore.disperse.inline import Outlet
+
 LEASES_MAX = 32  # per peer, whatever the segments' sizes
+MESSAGE_BYTES_MAX = 1 << 18  # of small segments that share a message to a worker elsewhere
 RESULT_BYTES_PER_PACKET = 256  # room in a region beyond twice the packets' bytes
 REMEMBERED_MAX = 64  # batches whose region is looked up before dead entries are swept
 
@@ -88,6 +93,7 @@ class Peer:
     key: str = ""  # of a worker elsewhere: its CURVE public key
     streams: frozenset[int] | None = None  # of a provider: those that it serves; None: one of our own
     lease_ms: int = 0  # of a provider: how long it may take; 0: as all
+    outlet: Outlet | None = None  # of a worker elsewhere: packs what is sent to it
     monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
     dismissed: bool = False  # it was told to stop
     died: bool = False  # its process ended by itself, or by somebody's hand that was not ours
@@ -112,6 +118,12 @@ class Peer:
 
     def has_credit_for(self, segments: int, byte_count: int) -> bool:
         return len(self.leases) + segments <= self.leases_max and self.bytes_out + byte_count <= self.credit_bytes
+
+    def shares_message(self, byte_count: int) -> bool:
+        """Whether segments of so many bytes go into one message: large ones that travel are worked on one by one, while
+        the next are under way.
+        """
+        return not self.elsewhere or byte_count <= MESSAGE_BYTES_MAX
 
     def room_for(self, segment: Segment) -> Room | None:
         """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None:

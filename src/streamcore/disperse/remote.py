@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, frame_bytes_max
 from streamcore.disperse.peer import Peer
 from streamcore.errors import UsageError
+from streamcore.packets import Arena
 
 DOMAIN = "streamcore"
 PROTOCOL = 2
 HEARTBEAT_MS = 2000
 SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
 JOIN_BYTES_MAX = 4096
+FRAMES = 16  # pieces of memory for what is under way to all workers elsewhere
 
 
 def keep_alive(socket: zmq.Socket[bytes]) -> None:
@@ -100,8 +104,11 @@ class Listener:
         worker_keys: str,
         message_bytes_max: int,
         expected: Callable[[str], bool],
+        arena: Arena,
     ) -> None:
         self._context = context
+        self._arena = arena
+        self._frames = FramePool(FRAMES, frame_bytes_max(arena.rows_max, arena.data_bytes_max))
         self._public, self._secret = load_key(key)
         known = Known(load_public_keys(worker_keys) if worker_keys else frozenset(), expected)
         self._authenticator = ThreadAuthenticator(context)
@@ -156,8 +163,10 @@ class Listener:
         peer.push = self._secured(zmq.PUSH, domain)
         peer.push.setsockopt(zmq.IMMEDIATE, 1)
         port = peer.push.bind_to_random_port(self._host)
+        digest_key = secrets.token_bytes(DIGEST_KEY_BYTES)
+        peer.outlet = Outlet(self._arena, self._frames, digest_key)
         self._answer(identity, told | {
-            "chains": chains(peer), "slot": peer.slot, "incarnation": peer.incarnation,
+            "chains": chains(peer), "slot": peer.slot, "incarnation": peer.incarnation, "digest_key": digest_key.hex(),
             "work_port": port, "results_port": self.results_port,
         })  # fmt: skip
         return peer

@@ -181,6 +181,8 @@ class Roster:
             self.poller.unregister(peer.monitor)
             assert peer.push is not None
             peer.push.disable_monitor()
+            peer.monitor.close(linger=0)  # or, while somebody holds the peer, the context would never end
+            peer.monitor = None
         if peer.push is not None:
             peer.push.close(linger=1000 if peer.dismissed else 0)
         if peer.pidfd >= 0:
@@ -198,7 +200,7 @@ class Roster:
         terms = self._terms
         message_bytes_max = 2 * region_bytes(self._arena)
         self.listener = Listener(
-            self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join
+            self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join, self._arena
         )
         self.poller.register(self.listener.door, zmq.POLLIN)
         self.poller.register(self.listener.results, zmq.POLLIN)
