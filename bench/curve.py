@@ -41,6 +41,7 @@ CREDIT = 3  # full-sized segments out with a worker, the default of `credit`
 TOUCH = f"{Path(__file__).parent / 'programs' / 'touch.py'}:Touch"
 CASES = {"one way": (["identity"], frozenset()), "there and back": ([TOUCH], frozenset({"bytes"}))}
 PATIENCE_MS = 20_000
+KeyPair = tuple[bytes, bytes]  # public, secret
 
 
 def sizes_of(segments: list[Segment], back: bool) -> list[tuple[int, int]]:
@@ -74,7 +75,9 @@ def ours(arena: Arena, case: str, keys: Path) -> Iterator[Dispatcher]:
         worker.wait(10)
 
 
-def time_ours(dispatcher: Dispatcher, results: Iterator[object], batch: PacketBatch, segmenter: Segmenter, turns: int) -> float:
+def time_ours(
+    dispatcher: Dispatcher, results: Iterator[object], batch: PacketBatch, segmenter: Segmenter, turns: int
+) -> float:
     segments = [segment for _ in range(turns) for segment in segmenter.cut(batch)]
     begin_s = time.perf_counter()
     dispatcher.submit(segments)
@@ -82,7 +85,9 @@ def time_ours(dispatcher: Dispatcher, results: Iterator[object], batch: PacketBa
     return time.perf_counter() - begin_s
 
 
-def secured(context: zmq.Context, kind: int, server: tuple[bytes, bytes], own: tuple[bytes, bytes] | None) -> zmq.Socket:
+def secured(
+    context: zmq.Context, kind: int, server: tuple[bytes, bytes], own: tuple[bytes, bytes] | None
+) -> zmq.Socket:
     socket = context.socket(kind)
     if own is None:
         socket.curve_server, socket.curve_secretkey = True, server[1]

@@ -194,6 +194,8 @@ class Dispatcher:
                 for attempt in sorted(self._again, key=lambda a: a.segment.number)
                 if (peer := self._choose(attempt)) is None or self._lend(peer, [attempt]) == 0
             ]
+        if not any(peer.ready and peer.has_credit(0) for peer in self._roster.peers()):
+            return  # without a look at every lane
         for queue in self._waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
                 batch = [queue.popleft()]

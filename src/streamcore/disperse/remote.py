@@ -21,7 +21,7 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, frame_bytes_max
-from streamcore.disperse.peer import Peer
+from streamcore.disperse.peer import LEASES_MAX, Peer
 from streamcore.errors import UsageError
 from streamcore.packets import Arena
 
@@ -30,7 +30,7 @@ PROTOCOL = 2
 HEARTBEAT_MS = 2000
 SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
 JOIN_BYTES_MAX = 4096
-FRAMES = 16  # pieces of memory for what is under way to all workers elsewhere
+FRAMES = 2 * LEASES_MAX  # pieces of memory for what is under way to all workers elsewhere
 
 
 def keep_alive(socket: zmq.Socket[bytes]) -> None:
