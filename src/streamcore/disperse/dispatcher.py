@@ -194,7 +194,7 @@ class Dispatcher:
                 for attempt in sorted(self._again, key=lambda a: a.segment.number)
                 if (peer := self._choose(attempt)) is None or self._lend(peer, [attempt]) == 0
             ]
-        if not any(peer.ready and peer.has_credit(0) for peer in self._roster.peers()):
+        if not any(peer.ready and peer.has_credit(0) for peer in self._roster.peers() + self._roster.providers()):
             return  # without a look at every lane
         for queue in self._waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
