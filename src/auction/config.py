@@ -8,7 +8,7 @@ import msgspec
 
 from auction.delivery import DeliveryRules
 from auction.errors import BadValue
-from auction.rating import RatingRules
+from auction.rating import DAY_MS, RatingRules
 
 
 class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,6 +20,7 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     rating: RatingRules = RatingRules()
     delivery: DeliveryRules = DeliveryRules()
     runners_up_max: int = 3
+    keys_kept_ms: int = 7 * DAY_MS  # how long the answer to an idempotency key is remembered
 
 
 def read_rules(path: str, currency: str) -> MarketConfig:

@@ -271,3 +271,19 @@ def test_replay_equals_state(store: Store) -> None:
         moderator.state.nonces,
         moderator.state.owners,
     )
+
+
+def test_a_key_is_remembered_for_as_long_as_the_market_says(store: Store) -> None:
+    moderator, clock = market(store, MarketConfig(keys_kept_ms=1_000))
+    moderator.deposit("rita", 5, "EUR", key="k")
+    clock.advance(999)
+    moderator.deposit("rita", 1, "EUR", key="other")
+    assert moderator.deposit("rita", 5, "EUR", key="k") == 1_000_005
+    clock.advance(1)
+    moderator.deposit("rita", 1, "EUR", key="third")
+    again = Moderator(store, clock=clock, config=moderator.config)
+    for one in (moderator, again):
+        assert one.deposit("rita", 1, "EUR", key="other") == 1_000_006
+    with pytest.raises(KeyReused):
+        again.deposit("rita", 9, "EUR", key="third")
+    assert again.deposit("rita", 7, "EUR", key="k") == 1_000_014  # forgotten: a command of its own

@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -65,12 +66,13 @@ class Core:
         """The state as the fold of the whole journal, whose chain is verified on the way."""
         state = State(self.config.rating)
         self._answers: dict[str, tuple[bytes, bytes]] = {}
+        self._keys: deque[tuple[int, str]] = deque()
         self._hash = FIRST_HASH
         for entry in verify_chain(self.store.entries()):
             changes, transfers = decode_changes(decode_body(entry.body))
             state.apply(entry.sequence, entry.at_ms, changes, transfers)
             if entry.key:
-                self._answers[entry.key] = (entry.request, entry.answer)
+                self._remember(entry.at_ms, entry.key, entry.request, entry.answer)
             self._hash = entry.hash
         self._state = state
         self._time = SteadyTime(self._clock, state.at_ms)
@@ -156,10 +158,18 @@ class Core:
         gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
         self._hash = entry.hash
         if key:
-            self._answers[key] = (request, stored_answer)
+            self._remember(draft.at_ms, key, request, stored_answer)
         waiting = _Waiting(Write(entry, records, postings, gone))
         self._waiting.append(waiting)
         return waiting
+
+    def _remember(self, at_ms: int, key: str, request: bytes, answer: bytes) -> None:
+        """The answer to a key, for as long as a client may still be sending it again."""
+        self._answers[key] = (request, answer)
+        kept = self._keys
+        kept.append((at_ms, key))
+        while kept and kept[0][0] <= at_ms - self.config.keys_kept_ms:
+            del self._answers[kept.popleft()[1]]
 
     def _commit(self, waiting: _Waiting) -> None:
         """Returns once the write is durable: by this thread, or by another that took it along."""
