@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def server_programs() -> Path | None:
@@ -23,47 +24,66 @@ def server_programs() -> Path | None:
     return versions[-1].parent if versions else None
 
 
-@contextmanager
-def running_server(programs: Path) -> Iterator[str]:
-    """Starts a server that listens on a socket in its own directory alone; yields its URL. fsync is on."""
-    user = "nobody" if os.geteuid() == 0 else None
-    home = tempfile.mkdtemp(prefix="pg-")
-    environment = {"PATH": os.environ.get("PATH", ""), "HOME": home, "LC_ALL": "C"}
-    try:
-        if user:
-            entry = pwd.getpwnam(user)
+class Server:
+    """A server in a directory of its own, that listens on a socket there alone. fsync is on."""
+
+    def __init__(self, programs: Path, home: Path) -> None:
+        self._programs, self._home = programs, home
+        self.url = f"postgresql+psycopg://tester@/postgres?host={home}"
+        entry = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        if entry:
             os.chown(home, entry.pw_uid, entry.pw_gid)
-        data = Path(home) / "data"
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8"],
-            user=user,
-            group=user and pwd.getpwnam(user).pw_gid,
-            env=environment,
-            cwd=home,
-            check=True,
-            capture_output=True,
-        )
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-k", home, "-c", "listen_addresses="],
-            user=user,
-            group=user and pwd.getpwnam(user).pw_gid,
-            env=environment,
-            cwd=home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(Path(home) / ".s.PGSQL.5432", server)
-            yield f"postgresql+psycopg://tester@/postgres?host={home}"
-        finally:
-            server.send_signal(signal.SIGINT)  # "fast": it does not wait for clients that are still connected
+        self._as_who: dict[str, Any] = {
+            "user": "nobody" if entry else None,
+            "group": entry.pw_gid if entry else None,
+            "env": {"PATH": os.environ.get("PATH", ""), "HOME": str(home), "LC_ALL": "C"},
+            "cwd": home,
+        }
+        made = [programs / "initdb", "-D", home / "data", "-U", "tester", "-A", "trust", "-E", "UTF8"]
+        subprocess.run(made, check=True, capture_output=True, **self._as_who)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [self._programs / "postgres", "-D", self._home / "data", "-k", self._home, "-c", "listen_addresses="]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, **quiet, **self._as_who)
+        _wait_for(self._home / ".s.PGSQL.5432", self._process)
+
+    def stop(self) -> None:
+        """Stops it, "fast": it does not wait for clients that are still connected."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
             try:
-                server.wait(60)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+                self.kill()
+
+    def kill(self) -> None:
+        """`kill -9`; its children notice, and end."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def restartable_server(programs: Path) -> Iterator[Server]:
+    home = tempfile.mkdtemp(prefix="pg-")
+    try:
+        server = Server(programs, Path(home))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def running_server(programs: Path) -> Iterator[str]:
+    """A server that runs while the block does; yields its URL."""
+    with restartable_server(programs) as server:
+        yield server.url
 
 
 def _wait_for(socket: Path, server: subprocess.Popen[bytes]) -> None:

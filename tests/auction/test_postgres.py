@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
 from killing import kill_and_compare
 from markets import awarded, counted_bytes, market
-from postgres import running_server, server_programs
+from postgres import restartable_server, running_server, server_programs
 
 from auction.errors import Unknown
 from auction.invariants import verify
@@ -109,3 +111,51 @@ def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(fresh: C
 @pytest.mark.timeout(600)
 def test_thirty_kills_lose_no_acknowledged_command(fresh: Callable[..., str]) -> None:
     assert kill_and_compare(fresh, 30) > 60
+
+
+def test_a_served_market_survives_a_database_that_is_killed_and_started_again(tmp_path: Path) -> None:
+    """Deposits go on through the served market while its database is killed twice: each arrives exactly once."""
+    pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
+    from serving import OPERATOR, start_process
+
+    from auction.client import MarketClient
+
+    assert PROGRAMS is not None
+    with restartable_server(PROGRAMS) as database:
+        process, url = start_process(database.url, tmp_path)
+        client = MarketClient(url, OPERATOR, retry_for_ms=60_000)
+        client.register("rita", "recipient")
+        sent: list[int] = []
+        failures: list[BaseException] = []
+        stop = threading.Event()
+
+        def deposit() -> None:
+            try:
+                while not stop.is_set():
+                    client.deposit("rita", 1, "EUR")
+                    sent.append(1)
+            except BaseException as reason:
+                failures.append(reason)
+
+        threads = [threading.Thread(target=deposit) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(2):
+                before = len(sent)
+                while len(sent) < before + 20 and not failures:
+                    time.sleep(0.01)
+                database.kill()
+                time.sleep(0.2)
+                database.start()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(80)
+            process.terminate()
+            assert process.wait(30) == 0
+        assert failures == []
+        store = SqlStore(database.url)
+        assert verify(store) == []
+        assert Moderator(store).balance("rita") == len(sent)
+        store.close()
