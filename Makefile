@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: build debug demo test lint wheel bench peers clean help
+.PHONY: build debug demo test soak lint wheel bench peers clean help
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
@@ -35,6 +35,10 @@ demo: build      ## the main job on the shipped capture
 test: build      ## the whole suite
 	scripts/system-packages test
 	AUCTION_SEEDS=$${AUCTION_SEEDS:-10000} $(RUN) -m pytest
+
+soak: build      ## ten minutes of overload under each rule (needs root; SOAK_S=60 for a minute)
+	scripts/system-packages test
+	$(RUN) -m pytest -s tests/streamcore/soak_*.py
 
 lint: build      ## ruff and mypy
 	$(VENV)/bin/ruff check --no-cache .
