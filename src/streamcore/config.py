@@ -66,6 +66,20 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return msgspec.structs.replace(self, minimum_bps=0, maximum_bps=0)
 
 
+class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[market]`: where providers are found."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://")]
+    token_file: str = ""  # whose content says who we are
+    recipient: str = ""  # "": who the token says
+    device: str = ""  # of ours, which measures and rates
+    address: str = ""  # where providers reach us; "": `listen`
+    auction_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = (
+        2_000  # how long an auction is open; 0: standing offers alone
+    )
+    overrule_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0  # how long a person may overrule a drafted rating
+
+
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[stream]]` of a pipeline file: which packets, and what is done to them."""
 
@@ -96,6 +110,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     spool_directory: str = "/var/tmp"  # on disk, where /tmp may be memory
     workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
     service: list[Service] = []
+    market: Market | None = None
     subcontract: Subcontract | None = None
     stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it
     policy: Policy = "flow"
@@ -146,6 +161,7 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError(explain(error, told)) from None
         set_field(self, "stream", keys.stream)
         set_field(self, "subcontract", keys.subcontract)
+        set_field(self, "market", keys.market)
         names = [stream.name for stream in self.streams]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"two streams are called {twice[0]!r} ({REST!r} is what no stream selects)")
@@ -263,8 +279,9 @@ def read_file(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"this is not TOML: {error}") from None
     keys = with_underscores(told)
-    if isinstance(subcontract := keys.get("subcontract"), dict):
-        keys["subcontract"] = with_underscores(subcontract)
+    for name in ("subcontract", "market"):
+        if isinstance(table := keys.get(name), dict):
+            keys[name] = with_underscores(table)
     if isinstance(streams := keys.get("stream"), list):
         keys["stream"] = [with_underscores(each) if isinstance(each, dict) else each for each in streams]
         for each in keys["stream"]:
@@ -291,6 +308,8 @@ def explain(error: msgspec.ValidationError, told: Mapping[str, Any]) -> str:
         return in_a_stream(str(error).rpartition(" - at `$.")[0], where.rstrip("`"), told[key])
     if key not in told:
         return str(error)
+    if key in ("market", "subcontract") and isinstance(told[key], Mapping):
+        return f"{where.rstrip('`')}: {str(error).rpartition(' - at `$.')[0]}"
     return f"{key} must be {allowed(key)}, not {told[key]!r}"
 
 

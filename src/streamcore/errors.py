@@ -29,5 +29,9 @@ class WorkerError(StreamcoreError):
     """No worker is left that could do the rest."""
 
 
+class MarketError(StreamcoreError):
+    """The market cannot be asked for providers."""
+
+
 class ServiceError(StreamcoreError):
     """A service cannot do its work: not its options, which are a UsageError, but what it found when it ran."""

@@ -192,8 +192,14 @@ class Pipeline:
         wanted = [each for each in (stream.wanted() for stream in self._streams.all) if each is not None]
         if not wanted:
             return None
-        if allocator is None:
-            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market to ask")
+        config = self.config
+        if allocator is None and config.market is None:
+            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market to ask, as [market] with its url")
+        if allocator is None and config.market is not None:
+            from streamcore.subcontract.market import connect  # only here: the auction costs start-up time
+
+            allocator = connect(config.market, config.listen, config.key)
+        assert allocator is not None
         return Broker(wanted, allocator, self.config.lease_ms)
 
     def _terms(self) -> Terms:

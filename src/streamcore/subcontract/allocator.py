@@ -79,8 +79,8 @@ class Report:
 
 
 class Allocator(Protocol):
-    """`place` is asked when a stream waits: it answers at once, from standing offers. The others may take their time:
-    they run on a thread of their own. None: nobody can be had.
+    """All are asked before the first packet, or on a thread of their own; `place` answers at once where offers stand.
+    None: nobody can be had.
     """
 
     def place(self, need: Need) -> Placement | None: ...
@@ -93,6 +93,9 @@ class Allocator(Protocol):
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
         """The block is over, or the run: the delivery is reported and charged. Returns what came of it, plain data."""
+
+    def progress(self, placement: Placement, report: Report) -> None:
+        """What was delivered so far."""
 
     def now_ms(self) -> int:
         """The time that needs and reports are in."""
@@ -130,6 +133,9 @@ class Fixed:
             self._newcomer,
             need,
         )
+
+    def progress(self, placement: Placement, report: Report) -> None:
+        pass
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
         assert placement.need is not None

@@ -24,6 +24,7 @@ NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
 RENEW_AT = 0.7  # of a block: then the next one is asked for
 ANSWER_S = 30.0  # how long the end of a run waits for the market
 TICK_S = 0.05
+PROGRESS_MS = 2_000  # between reports of what was delivered so far
 DRAW = secrets.SystemRandom()
 
 
@@ -55,6 +56,7 @@ class Contract:
         self.meter: Meter | None = None
         self.pending = False  # an answer of the market is under way
         self.renewed = False
+        self.next_progress_ms = 0
         self.dormant = first.told.when == "overloaded"  # until our own workers cannot keep up
         rates = [each.told.maximum_bps for each in streams]
         self.maximum_bps = sum(rate for rate in rates if rate) if all(rates) else None
@@ -238,17 +240,18 @@ class Broker:
             return
         if contract.placement is None and not contract.pending:
             contract.pending = True
-            self._place(contract)
+            self._later(lambda: self._place(contract))
 
     # What the market is asked.
 
     def _place(self, contract: Contract) -> None:
-        """Ask for an agreement that begins now. No input or output but the allocator's, whose promise that is."""
+        """Ask for an agreement that begins now."""
         starts_ms = self._allocator.now_ms()
         placement = self._ask(lambda: self._allocator.place(contract.need(starts_ms)))
         with self._lock:
             contract.pending = False
             self._take(contract, placement)
+        self.wake()
 
     def _replace(self, contract: Contract, placement: Placement, reason: str, report: Report) -> None:
         taken = self._ask(lambda: self._allocator.replace(placement, reason, report))
@@ -349,6 +352,10 @@ class Broker:
         placement, now_ms = contract.placement, self._allocator.now_ms()
         if placement is None:
             return
+        if contract.meter is not None and now_ms >= contract.next_progress_ms:
+            contract.next_progress_ms = now_ms + PROGRESS_MS
+            report = contract.meter.report(min(now_ms, placement.ends_ms), final=False)
+            self._ask(lambda: self._allocator.progress(placement, report))
         length_ms = placement.ends_ms - placement.starts_ms
         if not contract.renewed and now_ms >= placement.starts_ms + RENEW_AT * length_ms:
             contract.renewed = True

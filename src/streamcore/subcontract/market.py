@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from auction.agreement import Agreement
@@ -18,6 +19,8 @@ from auction.delivery import Delivery, Sample
 from auction.endpoint import OFFERS_MAX
 from auction.errors import AuctionError, NoAward, Unknown, WrongState
 from auction.moderator import AuctionTerms, Moderator
+from streamcore.config import Market as MarketKeys
+from streamcore.errors import MarketError, UsageError
 from streamcore.subcontract.allocator import Interval, Need, Placement, Report, Runner
 
 SPOT_ANSWER_MS = 10_000  # the deadline of a spot award
@@ -71,7 +74,8 @@ class MarketAllocator:
             agreement = self._market.spot(
                 self._terms.party, _block(need), self._auction_terms(need, SPOT_ANSWER_MS), wait=False
             )
-            return self._started(need, agreement)
+            placement = self._placement(need, agreement)  # it is started with the first report: that waits for a commit
+            return placement if placement is not None else self._started(need, agreement)
         except NoAward:
             if not self._terms.open_for_ms:
                 return None
@@ -96,12 +100,18 @@ class MarketAllocator:
 
     def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
         """Reports what the failed provider delivered, and has the first armed runner-up who can take over."""
-        self._deliver(placement, report, to_the_end=False)
+        self.progress(placement, report)
         try:
             taken = self._market.replace(placement.agreement)
         except (NoAward, WrongState):
             return None
         return self._placement(placement.need, taken)
+
+    def progress(self, placement: Placement, report: Report) -> None:
+        """What was delivered so far; the agreement is started where it was not."""
+        if self._market.agreement(placement.agreement).state == "agreed":
+            self._market.start(placement.agreement)
+        self._deliver(placement, report, to_the_end=False)
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
         """Delivers, finishes, charges, and rates as drafted. Without intervals only what was told before counts."""
@@ -109,6 +119,7 @@ class MarketAllocator:
             known = self._over.get(placement.agreement)
         if known is not None:
             return known
+        self.progress(placement, Report(()))
         if report.intervals:
             self._deliver(placement, report, to_the_end=True)
         self._market.finish(placement.agreement)
@@ -215,6 +226,33 @@ class MarketAllocator:
         except AuctionError:
             return None  # nothing was measured, or a person was faster
         return drafted.satisfied
+
+
+def connect(told: MarketKeys, address: str, key: str) -> MarketAllocator:
+    """The allocator for a served market, which is told that we listen at `address` with the key of that file.
+
+    Raises UsageError for the token's file, MarketError where the market does not answer.
+    """
+    import zmq.auth
+
+    from auction.client import MarketClient
+
+    token = ""
+    if told.token_file:
+        try:
+            token = Path(told.token_file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the market's token: {error}") from None
+    client = MarketClient(told.url, token)
+    try:
+        party = told.recipient or client.name
+        public, _ = zmq.auth.load_certificate(key)
+        terms = Terms(party, told.device or party, open_for_ms=told.auction_ms, overrule_ms=told.overrule_ms)
+        allocator = MarketAllocator(client, terms)
+        allocator.listening(told.address or address, public.decode())
+    except AuctionError as error:
+        raise MarketError(f"the market at {told.url}: {error}") from None
+    return allocator
 
 
 def _block(need: Need) -> Block:

@@ -65,11 +65,12 @@ class Meter:
                     self._latencies = self._latencies[::2]
                     self._stride *= 2
 
-    def report(self, ends_ms: int) -> Report:
-        """All that was measured until ends_ms."""
+    def report(self, ends_ms: int, final: bool = True) -> Report:
+        """All that was measured until ends_ms. final: also of the interval that is not over."""
         with self._lock:
             self._turn(ends_ms)
-            self._end_interval(ends_ms)
+            if final:
+                self._end_interval(ends_ms)
             latencies = self._latencies
             told = {}
             if latencies:

@@ -128,7 +128,7 @@ def test_a_need_is_placed_at_once_with_the_best_standing_offer(world: World) -> 
     assert placement.newcomer
     world.allocator.close()
     agreement = world.market.agreement(placement.agreement)
-    assert (agreement.state, agreement.held, agreement.minimum_bps) == ("delivering", 300, 1_000_000)
+    assert (agreement.state, agreement.held, agreement.minimum_bps) == ("agreed", 300, 1_000_000)
 
 
 def test_where_no_offer_stands_an_auction_is_held(world: World) -> None:
