@@ -73,7 +73,7 @@ class Port:
         blocks = max(BLOCKS_MIN, buffer_bytes // block_bytes)
         self.name = name
         self.number = number
-        self.replaced = False  # there is another interface of this name, and a port for it
+        self._promiscuous = promiscuous
         try:
             # Protocol 0: it receives nothing before it is bound.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
@@ -89,9 +89,7 @@ class Port:
             option(SOL_PACKET, RX_RING, struct.pack("7I", block_bytes, blocks, FRAME_BYTES, frames, retire_ms, 0, 0))
             self.ring = Ring(self.socket.fileno(), block_bytes, blocks, number, cooked, snap_length)
             self.index = 0 if name == ANY else socket.if_nametoindex(name)
-            if promiscuous and self.index:
-                option(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8x", self.index, PROMISCUOUS, 0))
-            self._bind()
+            self._join()
         except (OSError, MemoryError) as error:
             self.close()
             raise SourceError(f"cannot capture on {name}: {_words(error)}") from None
@@ -103,8 +101,10 @@ class Port:
             socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(packed))
         )
 
-    def _bind(self) -> None:
+    def _join(self) -> None:
         """Begin to receive; Python's own bind knows no index 0, which is any interface. Raises OSError."""
+        if self._promiscuous and self.index:
+            self.socket.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8x", self.index, PROMISCUOUS, 0))
         address = struct.pack("HHiHBB8x", socket.AF_PACKET, socket.htons(ALL_PROTOCOLS), self.index, 0, 0, 0)
         if ctypes.CDLL(None, use_errno=True).bind(self.socket.fileno(), address, len(address)) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -119,12 +119,19 @@ class Port:
             raise OSError(number, os.strerror(number))
         return number != 0
 
-    def is_replaced(self) -> bool:
-        """Whether there is another interface of this name now, which this socket does not hear."""
+    def follow(self) -> None:
+        """Hear the interface that has the name now, where it was removed and made again; that needs no rights.
+
+        Not possible for one of several rings: the kernel lets no socket of a group move.
+        """
+        if not self.index:
+            return
         try:
-            return self.index != 0 and socket.if_nametoindex(self.name) != self.index
+            if (index := socket.if_nametoindex(self.name)) != self.index:
+                self.index = index
+                self._join()
         except OSError:
-            return False  # there is none
+            self.index = -1  # there is none, or it is gone again: the next one is another
 
     def close(self) -> None:
         self.socket.close()

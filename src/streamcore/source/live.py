@@ -9,7 +9,6 @@ spool (_spool.py).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -179,6 +178,7 @@ class LiveSource:
 
     def _next_batch(self) -> PacketBatch | None:
         """The next chunk's packets; None at the end."""
+        self._tend(time.monotonic())
         if self._spool is not None:
             self.pressed()  # the spool is also for when we are too slow ourselves
         chunk = self._acquire()
@@ -205,10 +205,8 @@ class LiveSource:
                 due_s = now_s + self._wait_s
             if full or now_s >= min(due_s, self._quiet_s):
                 break
-            if self._quiet_s == float("inf") and (self._closing.is_set() or now_s >= self._ends_s):
-                self._hush()
-            self._listen(min(due_s, self._ends_s, self._quiet_s) - now_s)
             self._tend(now_s)
+            self._listen(min(due_s, self._ends_s, self._quiet_s) - now_s)
         self._taken += rows
         return rows, used
 
@@ -258,19 +256,15 @@ class LiveSource:
                     self._counters.bump("source.interface_down")
 
     def _tend(self, now_s: float) -> None:
-        """Now and then: what the kernel counted; and an interface that was removed and is there again is opened."""
+        """See whether it is the end; now and then what the kernel counted, and whether an interface was replaced."""
+        if self._quiet_s == float("inf") and (self._closing.is_set() or now_s >= self._ends_s):
+            self._hush()
         if now_s - self._tended_s < TICK_S:
             return
         self._tended_s = now_s
         self._count()
-        for port in [port for port in self._ports if port.replaced and not port.ring.ready_count]:
-            self._ports.remove(port)  # its last packets were given to us a tick ago
-            self._close_port(port)
-        for number in {port.number for port in self._ports if not port.replaced and port.is_replaced()}:
-            for port in self._ports:
-                port.replaced = port.replaced or port.number == number
-            with contextlib.suppress(SourceError):  # gone again
-                self._open(number)
+        for port in self._ports:
+            port.follow()
 
     def _hush(self) -> None:
         """Let nothing more into the rings; what was on its way is there soon."""
@@ -301,12 +295,9 @@ class LiveSource:
             self._counters.count("kernel.dropped", told.dropped, 0)
             self._counters.bump("kernel.freezes", told.freezes)
 
-    def _close_port(self, port: Port) -> None:
-        self._counters.bump("source.checksum_missing", port.ring.checksums_missing)
-        self._poll.unregister(port.socket)
-        port.close()
-
     def _close_all(self) -> None:
         for port in self._ports:
-            self._close_port(port)
+            self._counters.bump("source.checksum_missing", port.ring.checksums_missing)
+            self._poll.unregister(port.socket)
+            port.close()
         self._ports = []

@@ -73,7 +73,6 @@ def frames_of(packets):
 
 
 def balanced(counters, read):
-    counters.count("source.read", read, 0)
     return counters.packets("kernel.received") == read + sum(counters.unread().values())
 
 
@@ -359,6 +358,34 @@ def test_both_directions_have_numbers_and_do_not_come_round(bump):
     assert [frame for frame, _, _, interface in packets if interface == 0] == to_east
     assert [frame for frame, _, _, interface in packets if interface == 1] == to_west
     assert [each.name for each in source.interfaces] == ["west", "east"]
+
+
+def test_it_ends_in_the_midst_of_traffic(pair):
+    """Chunk after chunk is full: the end is seen nevertheless."""
+    left, right = pair
+    enough = threading.Event()
+
+    def send_on():
+        with sender_at(left) as sender:
+            frames = [udp_frame(i, i, 1400) for i in range(50)]
+            while not enough.is_set():
+                for frame in frames:
+                    sender.send(frame)
+
+    sending = threading.Thread(target=send_on)
+    with capturing(right, segment_ms=1000, buffer_kib=1024) as (source, counters):
+        sending.start()
+        stop_soon(source, 0.5)
+        begin_s = time.monotonic()
+        for batch in source:
+            time.sleep(0.05)  # slower than what comes
+            counters.count("source.read", batch.count, 0)
+            del batch
+        enough.set()
+        sending.join()
+        assert time.monotonic() - begin_s < 3
+    assert counters.packets("kernel.dropped") > 0
+    assert balanced(counters, counters.packets("source.read"))
 
 
 def test_errors_say_what_to_do(pair):
