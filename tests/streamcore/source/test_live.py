@@ -23,7 +23,7 @@ from streamcore.source.live import LiveSource
 from tests.streamcore.conftest import read_pcap, udp_frame
 from tests.streamcore.namespaces import join, namespaces
 
-SETTLED_S = 0.3  # until what was sent is in the ring, and its block is ours
+SETTLED_S = 0.15  # until what was sent is in the ring, and its block is ours
 
 
 @contextmanager
@@ -182,28 +182,32 @@ def test_the_kernels_filter_and_ours_take_what_the_expression_takes(pair, expres
     for i in range(20):
         frame = udp_frame(i, i, 40 if i % 2 else 10)
         frames += [frame, tagged(frame, (0x8100, i)), tagged(frame, (0x88A8, 3), (0x8100, 5))]
-    expected = matching(frames, expression)
+    expected = matching(frames, expression, dpkt.pcap.DLT_EN10MB)
     assert 0 < len(expected) < len(frames)
     with capturing(right, expression=expression) as (source, counters):
         send_all(left, frames)
         stop_soon(source)
-        ours = Filter(expression)
-        packets = []
-        for batch in source:
-            ours(batch)
-            rows = batch.rows if batch.rows is not None else range(batch.count)
-            packets += [batch.packet(row).tobytes() for row in rows]
-    assert packets == expected
+        assert filtered(source, expression) == expected
     untagged = [frame for frame in frames if frame[12:14] == b"\x08\x00"]
     expected_untagged = [frame for frame in expected if frame[12:14] == b"\x08\x00"]
     if "vlan" not in expression:  # the kernel itself has left out what it can judge
         assert counters.packets("kernel.received") == len(frames) - len(untagged) + len(expected_untagged)
 
 
-def matching(frames, expression):
+def filtered(source, expression):
+    """What the run's filter leaves of what the kernel's let in."""
+    ours, packets = Filter(expression), []
+    for batch in source:
+        ours(batch)
+        rows = batch.rows if batch.rows is not None else range(batch.count)
+        packets += [batch.packet(row).tobytes() for row in rows]
+    return packets
+
+
+def matching(frames, expression, link_type):
     """The frames that tcpdump finds in a capture of them."""
     capture = io.BytesIO()
-    writer = dpkt.pcap.Writer(capture, nano=True)
+    writer = dpkt.pcap.Writer(capture, nano=True, linktype=link_type)
     for number, frame in enumerate(frames):
         writer.writepkt(frame, number)
     told = subprocess.run(
@@ -232,6 +236,39 @@ def test_any_is_cooked_as_tcpdump_cooks(pair, tmp_path):
     assert len(twin) == 52
     assert frames_of(packets) == twin
     assert source.interfaces[0].link_type == 276
+
+
+@pytest.mark.parametrize(
+    ("expression", "judged"),
+    [
+        ("udp port 5060", True), ("ip[2:2] > 60 and host 10.0.0.3", True), ("tcp or outbound or host 10.0.0.4", True),
+        ("ether proto 0x88b5 or arp", True), ("len > 80", False),
+    ],
+)  # fmt: skip
+def test_an_expression_on_any(pair, expression, judged):
+    """The kernel sees no link header of theirs: it judges what it can, and lets the rest through."""
+    left, right = pair
+    frames = [b"\2" * 12 + b"\x88\xb5" + bytes(50)]
+    for i in range(10):
+        frame = udp_frame(i, i, 40 if i % 2 else 10)
+        frames += [frame, tagged(frame, (0x8100, i))]
+    with capturing(right, "any") as (everything, _), capturing(right, "any", expression) as (source, counters):
+        send_all(left, frames)
+        stop_soon(everything)
+        stop_soon(source)
+        twin = frames_of(received(everything))
+        packets = filtered(source, expression)
+    assert len(twin) == len(frames)
+    assert packets == matching(twin, expression, 276)
+    assert 0 < len(packets) < len(frames)
+    assert (counters.packets("kernel.received") < len(frames)) == judged
+
+
+def test_promiscuous_or_not(pair):
+    _, right = pair
+    for promiscuous in (True, False):
+        with capturing(right, promiscuous=promiscuous):
+            assert f"promiscuity {promiscuous:d} " in right.run("ip", "-d", "link", "show", "far").stdout
 
 
 def test_a_snap_length_keeps_the_beginning(pair):
