@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     told = parser.parse_args(arguments)
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": run, "packets": packets, "flows": flows, "services": services, "check": check, "doctor": doctor,
-        "demo": demo, "worker": worker, "keys": keys,
+        "demo": demo, "worker": worker, "provider": provider, "keys": keys,
     }  # fmt: skip
     try:
         if told.version:
@@ -241,6 +241,19 @@ def worker(told: argparse.Namespace) -> int:
     done = RemoteWorker(told.connect, told.key, told.server_key, told.join_s).run()
     say(f"streamcore: done, {done} segments")
     return 0
+
+
+def provider(told: argparse.Namespace) -> int:
+    from streamcore.provider import Offered, run_provider
+
+    if told.workers < 1 or told.capacity_mbps <= 0:
+        raise UsageError("a provider needs a worker (-n) and a capacity (--capacity-mbps)")
+    offered = Offered(
+        market=told.market, token_file=told.token_file, key=told.key, services=told.service,
+        capacity_bps=int(told.capacity_mbps * 1_000_000), pricing=told.pricing, workers=told.workers, party=told.party,
+        currency=told.currency, patience_s=told.patience_s, stand=told.stand,
+    )  # fmt: skip
+    return run_provider(offered, told.json, (lambda words: None) if told.quiet else lambda w: say(f"streamcore: {w}"))
 
 
 def keys(told: argparse.Namespace) -> int:

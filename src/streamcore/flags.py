@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", metavar="DIRECTORY", default="demo-output", help="where the results go (default: %(default)s)"
     )
     add_worker(commands.add_parser("worker", help="work for a pipeline elsewhere"))
+    add_provider(commands.add_parser("provider", help="offer services in a market, and run them for who takes them"))
     keys = commands.add_parser("keys", help="make a CURVE key pair for a pipeline or a worker")
     keys.add_argument("name", metavar="NAME", help="the files are called NAME.key (public) and NAME.key_secret")
     keys.add_argument("directory", metavar="DIRECTORY", help="where they go")
@@ -231,3 +232,33 @@ def add_worker(worker: argparse.ArgumentParser) -> None:
     worker.add_argument(
         "--join-s", type=float, metavar="T", default=30.0, help="how long to wait to be let in (default: %(default)s)"
     )
+
+
+def add_provider(provider: argparse.ArgumentParser) -> None:
+    provider.add_argument("--market", metavar="URL", required=True, help="where 'auction serve' listens")
+    provider.add_argument(
+        "--token-file",
+        metavar="FILE",
+        required=True,
+        help="our token at the market; written where --party registers us",
+    )
+    provider.add_argument("--party", metavar="NAME", default="", help="register so if there is no token yet")
+    provider.add_argument("--key", metavar="FILE", required=True, help="our CURVE key (.key_secret)")
+    provider.add_argument(
+        "--service", metavar="NAME[:key=value,…]", action="append", required=True,
+        help="what is offered; several that run one after the other are joined by +",
+    )  # fmt: skip
+    provider.add_argument("--capacity-mbps", type=float, metavar="N", required=True, help="of packets, in all")
+    provider.add_argument(
+        "--pricing", metavar="RULE", required=True,
+        help="fixed:PRICE, per-gigabyte:PRICE, load:BASE:SLOPE, or path/to/file.py:Class with price(quote)",
+    )  # fmt: skip
+    provider.add_argument("-n", "--workers", type=int, metavar="N", default=1, help="worker processes a pipeline gets")
+    provider.add_argument("--currency", default="EUR", help="of the prices (default: %(default)s)")
+    provider.add_argument("--no-standing-offers", dest="stand", action="store_false", help="only bid in auctions")
+    provider.add_argument(
+        "--patience-s", type=float, metavar="T", default=300.0,
+        help="how long to go on without an answer of the market (default: %(default)s)",
+    )  # fmt: skip
+    provider.add_argument("--json", action="store_true", help="what was done and earned, as one line at the end")
+    provider.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
@@ -23,17 +25,47 @@ from streamcore.packets import Arena
 from streamcore.worker import REPLY_AFTER_S, Bench, Produced, attempt, one_line
 
 REGIONS = 8  # of results under way
+WATCH_MS = 1000
+LATENCIES_MAX = 256  # kept until somebody takes them
 COPIED_BYTES_MAX = 1 << 16  # a small result does not hold a region until it is sent
 JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that does not know our key never answers
 
 
-class RemoteWorker:
-    """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
-    .key file.
+@dataclass(slots=True)
+class Done:
+    """What a worker has done since it joined, and how long each segment took from its arrival to its answer since
+    somebody last took `latency_ns`.
     """
 
-    def __init__(self, connect: str, key: str, server_key: str, join_s: float = JOIN_S) -> None:
-        self._keys = (*load_key(key), load_public_key(server_key))
+    segments: int = 0
+    packets: int = 0
+    bytes: int = 0
+    failed: int = 0
+    busy_ns: int = 0
+    latency_ns: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_MAX))
+
+
+class RemoteWorker:
+    """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
+    .key file, or the key itself.
+
+    check: given the chains of services that the pipeline wants, raises WorkerError where they are not to be run;
+    watch: called after every message, and after a second without one.
+    """
+
+    def __init__(
+        self,
+        connect: str,
+        key: str,
+        server_key: str | bytes,
+        join_s: float = JOIN_S,
+        check: Callable[[list[list[Any]]], None] = lambda chains: None,
+        watch: Callable[[Done], None] = lambda done: None,
+    ) -> None:
+        public_key = server_key if isinstance(server_key, bytes) else load_public_key(server_key)
+        self._keys = (*load_key(key), public_key)
+        self._check = check
+        self._watch = watch
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._address = connect
         self._join_s = join_s
@@ -83,6 +115,7 @@ class RemoteWorker:
         push = self._secured(zmq.PUSH, told["results_port"])
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
+            self._check(told["chains"])
             bench = Bench(told["chains"])
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
@@ -94,7 +127,8 @@ class RemoteWorker:
         poller.register(monitor, zmq.POLLIN)
         done = 0
         while True:
-            events = dict(poller.poll())
+            events = dict(poller.poll(WATCH_MS))
+            self._watch(inlet.done)
             if pull in events:
                 frames = pull.recv_multipart(copy=False)
                 header = envelope.unpack_header(frames[0].buffer)
@@ -123,13 +157,14 @@ class Inlet:
         self._regions = FramePool(REGIONS, region_bytes_max)
         self._region_bytes_max = region_bytes_max
         self._digest = digest
+        self.done = Done()
 
     def answers(self, bench: Bench, works: list[envelope.Work], contents: list[memoryview]) -> Iterator[list[Any]]:
         """Process the segments of one message: [outcomes, frame, …], all at once or in parts when they take long."""
         outcomes: list[envelope.Outcome] = []
         frames: list[Any] = []
         byte_count = 0
-        since_s = time.monotonic()
+        came_s = since_s = time.monotonic()
         for place, (work, content) in enumerate(zip(works, contents, strict=True)):
             region = self._regions.take(self._region_bytes_max)
             outcome, extra = attempt(
@@ -145,6 +180,10 @@ class Inlet:
                 outcome = outcome._replace(frames=outcome.frames | envelope.INLINE_REGION)
                 byte_count += size
             outcomes.append(outcome)
+            self.done.segments += 1
+            self.done.busy_ns += outcome.busy_ns
+            self.done.failed += outcome.status != envelope.DONE
+            self.done.latency_ns.append(int((time.monotonic() - came_s) * 1e9))
             byte_count += len(extra or b"")
             late = time.monotonic() - since_s > REPLY_AFTER_S
             if place + 1 == len(works) or late or byte_count > MESSAGE_BYTES_MAX:
@@ -154,4 +193,6 @@ class Inlet:
     def _produce(self, bench: Bench, work: envelope.Work, content: memoryview, region: Any) -> Produced:
         count = work.stop - work.start
         segment = unpack_segment(work.number, count, content, self._arena, bench.parse, work.stream)
+        self.done.packets += count
+        self.done.bytes += segment.batch.byte_count
         return bench.process(segment, region)
