@@ -245,8 +245,8 @@ def add_provider(provider: argparse.ArgumentParser) -> None:
     provider.add_argument("--party", metavar="NAME", default="", help="register so if there is no token yet")
     provider.add_argument("--key", metavar="FILE", required=True, help="our CURVE key (.key_secret)")
     provider.add_argument(
-        "--service", metavar="NAME[:key=value,…]", action="append", required=True,
-        help="what is offered; several that run one after the other are joined by +",
+        "--service", metavar="[NAME=]CHAIN", action="append", required=True,
+        help="what is offered: services joined by +, and what the market calls it (default: their names)",
     )  # fmt: skip
     provider.add_argument("--capacity-mbps", type=float, metavar="N", required=True, help="of packets, in all")
     provider.add_argument(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -42,7 +43,7 @@ class Offered:
     market: str
     token_file: str
     key: str
-    services: list[str]  # "anonymise", "count+anonymise:prefix=8", "path/to/file.py:Class": a chain each
+    services: list[str]  # a chain each: "anonymise", "count+anonymise:key=…", "cleaning=path/to/file.py:Class"
     capacity_bps: int
     pricing: str
     workers: int
@@ -52,17 +53,16 @@ class Offered:
     stand: bool = True  # put up standing offers
 
 
-def chain_of(words: str) -> list[str]:
-    """The specifications of one --service: several are joined by "+". Raises UsageError for one that cannot be had."""
-    chain = words.split("+")
-    for each in chain:
-        find(parse_specification(each)[0])
-    return chain
-
-
-def market_name(chain: list[str]) -> str:
-    """What the market calls it: the names of its services, joined by "+"."""
-    return "+".join(parse_specification(each)[0] for each in chain)
+def chain_of(words: str) -> tuple[str, list[str]]:
+    """(what the market calls it, the specifications) of one --service: NAME=CHAIN, or a chain alone, which the market
+    calls by the names of its services; several services are joined by "+". Raises UsageError where one cannot be had.
+    """
+    matched = re.match(r"([\w.+-]+)=(?=[^=:]+(:|\+|$))", words)
+    chain = words[matched.end() if matched else 0 :].split("+")
+    names = [parse_specification(each)[0] for each in chain]
+    for name in names:
+        find(name)
+    return matched[1] if matched else "+".join(names), chain
 
 
 Place = tuple[str, str, str]  # recipient, address, CURVE key
@@ -118,6 +118,7 @@ class Workforce:
     def close(self) -> None:
         for process in [*self._spare, *(each for here in self._at.values() for each in here)]:
             self._end(process)
+        self._spare, self._at = [], {}
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.started += 1
@@ -218,11 +219,11 @@ def run_provider(offered: Offered, as_json: bool, say: Callable[[str], None]) ->
     from streamcore.subcontract.trader import Trader, connect, party_of, signing_key_of
 
     chains = [chain_of(words) for words in offered.services]
-    services = [market_name(chain) for chain in chains]
+    services = [name for name, _ in chains]
     pricing = make_pricing(offered.pricing)
     public, secret = load_key(offered.key)
     signing_key = signing_key_of(secret)
-    workforce = Workforce(offered.workers, os.path.abspath(offered.key), chains)
+    workforce = Workforce(offered.workers, os.path.abspath(offered.key), [chain for _, chain in chains])
     with contextlib.ExitStack() as stack:
         stack.callback(workforce.close)
         market = connect(offered.market, offered.token_file, offered.party, offered.capacity_bps, signing_key)
