@@ -173,6 +173,8 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError("write and output_interface are both set: the second stream is one of them")
         if self.output_interface and self.interface in ("any", self.output_interface):
             raise UsageError(f"packets of {self.interface} would be captured again on {self.output_interface}")
+        if self.read and (self.count or self.duration_s):
+            raise UsageError("count and duration_s are for live interfaces: a capture is read to its end")
         if self.both and not (self.interface and self.output_interface):
             raise UsageError("both needs two interfaces: interface and output_interface")
         if self.user and not (self.interface or self.output_interface):

@@ -32,7 +32,7 @@ TICK_S = 0.5  # the loop looks around at least so often
 ACQUIRE_WAIT_S = 0.01
 RETIRE_MS_MAX = 50  # how long the kernel may gather packets in a block
 RECORD_HEAD = 16  # bytes in front of a packet
-SETTLE_S = 0.02  # at the end, for packets that are on their way into the ring
+SETTLE_S = 0.05  # at the end, for packets that are on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
 
