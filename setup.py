@@ -36,6 +36,7 @@ MODULES = [
     "streamcore.service._dedup",
     "streamcore.service._gather",
     "streamcore.sink._encode",
+    "streamcore.sink._send",
     "streamcore.source._records",
     "streamcore.source._ring",
 ]

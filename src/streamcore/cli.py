@@ -85,11 +85,9 @@ def run(told: argparse.Namespace) -> int:
     flags = {key: value for key, value in vars(told).items() if key not in NOT_KEYS}
     flags["filter"] = " ".join(told.expression) or None
     config = make_config(told.config, flags)
-    if config.output_interface:
-        raise UsageError("live output (-o) is not in this version: write a capture with -w")
-    if not (config.read or config.interface) or not config.write:
+    if not (config.read or config.interface) or not config.output:
         raise UsageError(
-            "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap, or -i eth0 -w OUT"
+            "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap, or -i eth0 -o eth1"
         )
     if config.json and config.write == "-":
         raise UsageError("--json and -w - both want standard output: write to a file")
@@ -101,7 +99,8 @@ def run(told: argparse.Namespace) -> int:
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that we have no use for only slow numpy's start
     # They load beside us; but with a live interface they start when we have given up our rights, without any.
-    launched = [] if config.interface else [launch() for _ in range(config.workers)]
+    live = config.interface or config.output_interface
+    launched = [] if live else [launch() for _ in range(config.workers)]
 
     from streamcore.pipeline import Pipeline
     from streamcore.privileges import give_up
@@ -119,7 +118,7 @@ def run(told: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        if config.interface:
+        if live:
             pipeline.open()
             give_up(config.user)
         with shown(pipeline):

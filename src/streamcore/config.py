@@ -98,6 +98,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     interface: str = ""  # a live interface instead of `read`; "any": all of them, cooked
     output_interface: str = ""  # a live interface instead of `write`
     both: bool = False  # between two interfaces: both directions
+    replay: Annotated[float, Meta(ge=0, le=1e6)] | None = None  # times as fast as the capture; 0: as fast as it goes
+    rate_mbps: Annotated[float, Meta(ge=0, le=1e6)] = 0.0  # of what is sent, in 10^6 bits of frames a second; 0: any
+    rate_pps: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # packets a second; 0: any
     promiscuous: bool = True
     snap_length: Annotated[int, Meta(ge=14, le=262_144)] = 262_144  # bytes of a live packet that are kept
     buffer_kib: Annotated[int, Meta(ge=256, le=4 << 20)] = 32_768  # of each live interface's ring
@@ -179,6 +182,13 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError("both needs two interfaces: interface and output_interface")
         if self.user and not (self.interface or self.output_interface):
             raise UsageError("user is for live interfaces: whom root becomes when they are open")
+        paced = [key for key in ("replay", "rate_mbps", "rate_pps") if getattr(self, key)]
+        if len(paced) > 1:
+            raise UsageError(f"{paced[0]} and {paced[1]} are both set: packets are paced by one of them")
+        if paced and self.write:
+            raise UsageError(f"{paced[0]} is for packets that are sent: it needs output_interface, not write")
+        if self.replay and self.interface:
+            raise UsageError("replay is for captures: live packets leave as they come")
         if self.listen and not self.listen.startswith("tcp://"):
             raise UsageError(f"listen must be tcp://HOST:PORT, not {self.listen!r}")
         subcontracted = [stream.name for stream in self.streams if stream.subcontract]
@@ -217,6 +227,18 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def latency_ms(self) -> int:
         """How long a live packet may wait for others before its segment leaves."""
         return self.segment_ms or (LIVE_MS_TO_INTERFACE if self.output_interface else LIVE_MS_TO_FILE)
+
+    @property
+    def replay_speed(self) -> float:
+        """How many times as fast as their timestamps packets are sent; 0: not paced by them."""
+        if self.replay is not None or self.interface or self.rate_mbps or self.rate_pps:
+            return self.replay or 0.0
+        return 1.0
+
+    @property
+    def output(self) -> str:
+        """Where the second stream goes."""
+        return self.write or self.output_interface
 
     @property
     def dead_letter_path(self) -> str:

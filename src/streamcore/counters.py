@@ -33,6 +33,10 @@ NAMES: dict[str, Name] = {
     "disperse.passed_unprocessed": Name("note", "no worker could process them: passed on as they were"),
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
     "service.resized": Name("note", "bytes that services added, less those that they cut"),
+    "sink.too_long": Name("lost", "longer than the MTU of the interface they were to leave on"),
+    "sink.too_short": Name("lost", "shorter than a link header: no interface sends them"),
+    "sink.interface_down": Name("lost", "not sent: the interface was down"),
+    "sink.queue_full": Name("lost", "not sent: the interface took no more, or had no carrier"),
     "sink.written": Name("stage", "written to the second stream"),
 }
 EVENTS: dict[str, str] = {
@@ -49,6 +53,7 @@ EVENTS: dict[str, str] = {
     "kernel.freezes": "times the kernel found the ring full",
     "source.interface_down": "times an interface went down",
     "source.checksum_missing": "packets whose checksum was left to the hardware",
+    "sink.sent_cut": "packets sent shorter than they were on the wire",
     "source.blocks_skipped": "pcapng blocks that hold no packet",
     "parse.malformed": "packets with a header that contradicts itself",
     "parse.truncated": "packets cut within a header",

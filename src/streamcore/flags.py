@@ -14,6 +14,7 @@ examples:
   streamcore run -r in.pcapng.zst -w out.pcapng -n 2 --service anonymise 'tcp port 443'
   streamcore run -r in.pcap -w out.pcap --service dedup --service slice:96
   streamcore run -c pipeline.toml -r in.pcap -w out.pcapng.zst --json
+  streamcore run -r in.pcap -o eth1 --rate-mbps 100
   tcpdump -i eth0 -w - | streamcore run -r - -w - --service anonymise | tcpdump -r -
 
 exit status: 0 all delivered, 1 failed, 2 wrong usage, 3 finished with loss that the accounting names,
@@ -59,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
             "run",
             help="process a capture",
             epilog=RUN_EXAMPLES,
-            usage="streamcore run -r FILE -w FILE [--service NAME[:KEY=VALUE,…]]… [flags] [BPF EXPRESSION]",
+            usage="streamcore run -r FILE|-i NAME -w FILE|-o NAME [--service NAME]… [flags] [BPF EXPRESSION]",
             description="Read packets, process them in workers, write what comes back.",
         )
     )
@@ -98,7 +99,7 @@ def add_run(run: argparse.ArgumentParser) -> None:
     )
     files.add_argument("-c", "--config", metavar="FILE", help="a pipeline file (TOML); flags go over its keys")
     files.add_argument("-i", "--interface", metavar="NAME", help="capture on it instead; any: on all, cooked")
-    files.add_argument("-o", "--output-interface", metavar="NAME", help=argparse.SUPPRESS)
+    files.add_argument("-o", "--output-interface", metavar="NAME", help="send on it instead of writing")
     files.add_argument(
         "expression", nargs="*", metavar="BPF EXPRESSION", help="which packets to process, as tcpdump takes it"
     )
@@ -120,6 +121,14 @@ def add_run(run: argparse.ArgumentParser) -> None:
     )
     live.add_argument("--user", metavar="NAME", help="whom root becomes when the interfaces are open")
     live.add_argument("--rings", type=int, metavar="N", help="spread the flows over so many (default: 1)")
+    live.add_argument(
+        "--both", action="store_const", const=True, help="between -i and -o in both directions: a bump in the wire"
+    )
+    live.add_argument(
+        "--replay", type=float, metavar="X", help="send a capture X times as fast as it came (default: 1; 0: any speed)"
+    )
+    live.add_argument("--rate-mbps", type=float, metavar="X", help="send X million bits a second")
+    live.add_argument("--rate-pps", type=float, metavar="X", help="send X packets a second")
     live.add_argument("--count", type=int, metavar="N", help="end after so many packets")
     live.add_argument("--duration-s", type=float, metavar="T", help="end after so many seconds")
     live.add_argument(

@@ -34,6 +34,7 @@ from streamcore.subcontract.allocator import Allocator
 from streamcore.subcontract.broker import Broker
 
 if TYPE_CHECKING:
+    from streamcore.sink.live import LiveSink
     from streamcore.source.live import LiveSource
 
 LEASES_MAX_TO_PASS = 2  # what a worker has cannot be passed unprocessed, and what came later must wait for it
@@ -67,6 +68,7 @@ class Pipeline:
         self._arena: Arena | None = None
         self._begin_s = 0.0  # when `run` began
         self._delivery: Histogram | None = Histogram() if config.interface else None  # live: the latency that we add
+        self._sink: Sink | LiveSink | None = None
         self._dead_letters: Sink | None = None
         self._dead_reasons: dict[str, int] = {}
 
@@ -82,6 +84,8 @@ class Pipeline:
         self.drain()
         if self._dispatcher is not None:
             self._dispatcher.cancel()
+        if self._sink is not None:
+            self._sink.stop()
 
     @property
     def reading(self) -> bool:
@@ -98,6 +102,10 @@ class Pipeline:
         self._arena = Arena(config.chunks, config.chunk_bytes, config.chunk_rows, shared=True)
         if config.interface:
             self._source = self._open_source(self._arena)
+        if config.output_interface:
+            from streamcore.sink.live import LiveSink  # only here: sockets cost start-up time
+
+            self._sink = LiveSink(config, self.counters)
 
     def look(self) -> Figures:
         """What the run is like now. From any thread."""
@@ -134,7 +142,7 @@ class Pipeline:
             tuple(worker.share for worker in figures.workers),
             dead_letter=self.config.dead_letter_path if self._dead_letters is not None else "",
             dead_reasons=self._dead_reasons.copy(),
-            output=self.config.write,
+            output=self.config.output,
             so_far=True,
         )
 
@@ -159,7 +167,9 @@ class Pipeline:
             dispatcher.start()  # first: the workers get ready while the capture is opened
             source = self._source = self._source or self._open_source(arena)
             stack.callback(source.close)
-            sink = self._open_sink(config.write, arena.set_committed_bytes)
+            if self._sink is None:
+                self._sink = self._open_sink(config.write, arena.set_committed_bytes)
+            sink = self._sink
             stack.callback(sink.abandon)
             streams = self._streams
             aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
@@ -213,14 +223,14 @@ class Pipeline:
             credit=config.credit,
             segment_bytes=config.segment_bytes,
             restarts_max=config.restarts_max,
-            seal_path=None if config.write == "-" else os.path.abspath(config.write),
+            seal_path=None if config.write in ("", "-") else os.path.abspath(config.write),
             listen=config.listen,
             key=config.key,
             worker_keys=config.worker_keys,
             leases_max=LEASES_MAX_TO_PASS if config.overload == "pass" else LEASES_MAX,
         )
 
-    def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink, gate: Gate) -> None:
+    def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink | LiveSink, gate: Gate) -> None:
         """Results -> the second stream, until all is delivered or `stop`."""
         for result in dispatcher.results(sink.flush):
             for outgoing in aggregator.accept(self._bury(result) if result.dead else result):
@@ -283,7 +293,7 @@ class Pipeline:
             interrupted=self._drain.is_set(),
             dead_letter=self.config.dead_letter_path if self._dead_letters is not None else "",
             dead_reasons=self._dead_reasons,
-            output=self.config.write,
+            output=self.config.output,
         )
 
 

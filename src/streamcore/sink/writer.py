@@ -163,6 +163,9 @@ class Sink:
             raise
         self._committed()
 
+    def stop(self) -> None:
+        """A file is never waited for; what was written stays."""
+
     def close(self) -> None:
         """Write the rest and close; a stream without packets gets its headers too. Raises SinkError."""
         if self._over:

@@ -1,0 +1,18 @@
+from collections.abc import Callable
+
+from streamcore.packets import Outgoing
+
+class Sender:
+    stopped: bool
+    @property
+    def cut(self) -> int: ...
+    def __init__(
+        self,
+        descriptors: list[int],
+        trouble: Callable[[int, int, int], bool],
+        time_scale: float = 0.0,
+        ns_per_packet: float = 0.0,
+        ns_per_byte: float = 0.0,
+    ) -> None: ...
+    def sent_on(self, number: int) -> int: ...
+    def send(self, out: Outgoing) -> tuple[int, int]: ...

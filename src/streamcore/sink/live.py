@@ -1,0 +1,183 @@
+"""The sink: live interfaces. Opens the packet sockets, and decides what becomes of packets that the kernel refuses.
+
+Packets are sent in _send.pyx. Only Ethernet goes onto Ethernet; no header is made up for anything else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import time
+
+from streamcore.config import Config
+from streamcore.counters import Counters
+from streamcore.errors import RightsError, SinkError
+from streamcore.packets import Outgoing
+from streamcore.sink._encode import first_not_accepted
+from streamcore.sink._send import Sender
+
+SOL_PACKET, QDISC_BYPASS = 263, 20
+GET_FLAGS, GET_HARDWARE_ADDRESS = 0x8913, 0x8927  # SIOCGIFFLAGS, SIOCGIFHWADDR
+IS_UP = 1
+ETHERNET_HARDWARE = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+LINK_ETHERNET = 1
+
+# Why the kernel takes no packet -> the counter it goes under.
+REASONS = {
+    errno.EMSGSIZE: "sink.too_long",
+    errno.EINVAL: "sink.too_short",
+    errno.ENETDOWN: "sink.interface_down",
+    errno.ENXIO: "sink.interface_down",
+    errno.ENODEV: "sink.interface_down",
+    errno.ENOBUFS: "sink.queue_full",
+    errno.EAGAIN: "sink.queue_full",
+    errno.ENOMEM: "sink.queue_full",
+}
+# How long such a packet is tried again, in seconds: a capture waits; what is live is late soon, and more comes.
+PATIENCE_S = {"sink.interface_down": 10.0, "sink.queue_full": 1.0}
+LIVE_PATIENCE_S = {"sink.interface_down": 0.0, "sink.queue_full": 0.02}
+PAUSE_S = 0.0001
+LOOK_S = 0.1  # how often it is looked whether a removed interface is there again
+
+
+class LiveSink:
+    """Sends the second stream on config.output_interface, or with config.both each packet on the other interface.
+
+    Parameters: config; counters, which get what is not sent, by reason.
+    Packets leave as they are, paced as config says. What the kernel refuses for a while is tried again for a bounded
+    time. The sockets bypass the queueing discipline, so that the kernel tells what it drops: tcpdump does not see the
+    packets on the interface they leave on, but at the other end. Raises SinkError, RightsError.
+    One thread writes; `stop` may be called from any.
+    """
+
+    def __init__(self, config: Config, counters: Counters) -> None:
+        names = (config.output_interface, config.interface) if config.both else (config.output_interface,)
+        self._counters = counters
+        self._patience_s = LIVE_PATIENCE_S if config.interface else PATIENCE_S
+        self._accepted = bytearray(1 << 16)  # interfaces of the first stream whose packets are Ethernet
+        self._cut = 0
+        self._outputs: list[Output] = []
+        try:
+            self._outputs.extend(map(Output, names))
+        except BaseException:
+            self.abandon()
+            raise
+        self._sender = Sender(
+            [output.socket.fileno() for output in self._outputs],
+            self._trouble,
+            1 / config.replay_speed if config.replay_speed else 0.0,
+            1e9 / config.rate_pps if config.rate_pps else 0.0,
+            8e3 / config.rate_mbps if config.rate_mbps else 0.0,
+        )
+
+    def write(self, outgoing: Outgoing) -> tuple[int, int]:
+        """Send packets when they are due: (packets, captured bytes) that were sent. Raises SinkError."""
+        while (interface := first_not_accepted(outgoing, self._accepted)) >= 0:
+            if (link_type := outgoing.batch.interfaces[interface].link_type) != LINK_ETHERNET:
+                raise SinkError(
+                    f"cannot send on {self._outputs[0].name}: it carries Ethernet, and these packets are of link type"
+                    f" {link_type}"
+                )
+            self._accepted[interface] = 1
+        try:
+            return self._sender.send(outgoing)
+        except OSError as error:
+            raise SinkError(f"cannot send on {error.filename}: {_words(error)}") from None
+        finally:
+            self._counters.bump("sink.sent_cut", self._sender.cut - self._cut)
+            self._cut = self._sender.cut
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def stop(self) -> None:
+        """Send nothing more: `write` returns soon, with what it sent so far."""
+        self._sender.stopped = True
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for output in self._outputs:
+            output.socket.close()
+
+    abandon = close
+
+    def _trouble(self, number: int, problem: int, byte_count: int) -> bool:
+        """A packet was not sent: True: try again. What is given up is counted. Raises OSError."""
+        output = self._outputs[number]
+        reason = REASONS.get(problem)
+        if reason is None:
+            raise OSError(problem, os.strerror(problem), output.name)
+        if reason in self._patience_s:
+            if problem in (errno.ENXIO, errno.ENODEV) and output.is_bound_again():
+                return True
+            if output.may_try_again(self._sender.sent_on(number), self._patience_s[reason]):
+                return True
+        self._counters.count(reason, 1, byte_count)
+        return False
+
+
+class Output:
+    """A packet socket that sends on one interface, and receives nothing. Raises SinkError, RightsError."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._sent = -1  # packets, when there was trouble last
+        self._since_s = 0.0  # of that trouble
+        self._looked_s = 0.0
+        try:
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except PermissionError:
+            raise RightsError(f"cannot send on {name}: this needs CAP_NET_RAW") from None
+        try:
+            asked = struct.pack("16s16x", name.encode()[:15])
+            hardware = struct.unpack_from("H", fcntl.ioctl(self.socket, GET_HARDWARE_ADDRESS, asked), 16)[0]
+            flags = struct.unpack_from("H", fcntl.ioctl(self.socket, GET_FLAGS, asked), 16)[0]
+            if hardware not in ETHERNET_HARDWARE:
+                raise SinkError(f"cannot send on {name}: it is not an Ethernet interface")
+            if not flags & IS_UP:
+                raise SinkError(f"cannot send on {name}: it is down, type 'ip link set {name} up'")
+            self.socket.setsockopt(SOL_PACKET, QDISC_BYPASS, 1)
+            self._bind()
+        except OSError as error:
+            self.socket.close()
+            raise SinkError(f"cannot send on {name}: {_words(error)}") from None
+        except SinkError:
+            self.socket.close()
+            raise
+
+    def may_try_again(self, sent: int, patience_s: float) -> bool:
+        """Whether a packet may be tried again, after a pause. sent: packets sent so far; where there are more than
+        last time, this is new trouble, whose first packet is always tried again: what the socket told may be old.
+        """
+        now_s = time.monotonic()
+        if sent != self._sent:
+            self._sent, self._since_s = sent, now_s
+            return True
+        if now_s - self._since_s >= patience_s:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+    def is_bound_again(self) -> bool:
+        """Whether the interface was removed, is there again, and is ours again."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_S:
+            return False
+        self._looked_s = now_s
+        try:
+            self._bind()
+        except OSError:
+            return False
+        return True
+
+    def _bind(self) -> None:
+        self.socket.bind((self.name, 0))  # protocol 0: it receives nothing; the kernel reads each packet's own
+
+
+def _words(error: OSError) -> str:
+    if error.errno == errno.ENODEV:
+        return "there is no such interface (see 'ip link')"
+    return os.strerror(error.errno).lower() if error.errno else str(error)

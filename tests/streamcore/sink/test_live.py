@@ -1,0 +1,335 @@
+"""The live sink on a veth pair: what a plain packet socket, or tcpdump, sees at the other end is what the capture
+holds, and what could not be sent is counted by its reason. Captures are written by dpkt.
+"""
+
+import os
+import random
+import socket
+import struct
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.streamcore.conftest import COMMAND, MARK, finish_run, udp_frame, write_pcap
+from tests.streamcore.namespaces import join, namespaces
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ALL = socket.htons(3)
+AUXDATA, ORIGINAL_DEVICE = 8, 9
+VLAN_VALID, TPID_VALID = 0x10, 0x40
+
+
+@contextmanager
+def listening(namespace, interface="far"):
+    """Afterwards the list holds what arrived there meanwhile: (frame, monotonic seconds)."""
+    frames, over = [], threading.Event()
+    with namespace.entered():
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, ALL)
+        listener.bind((interface, 3))
+    listener.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+    listener.setsockopt(263, AUXDATA, 1)
+    listener.settimeout(0.1)
+
+    def listen():
+        while True:
+            try:
+                data, controls, _flags, address = listener.recvmsg(1 << 16, 64)
+            except OSError:  # nothing for a while, or the interface went down
+                if over.is_set():
+                    return
+                continue
+            if address[2] != socket.PACKET_OUTGOING:
+                frames.append((with_tag(data, controls[0][2]), time.monotonic()))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield frames
+    finally:
+        over.set()
+        thread.join()
+        listener.close()
+
+
+def with_tag(data, auxiliary):
+    """A frame with the VLAN tag that the kernel took out of it (packet(7), PACKET_AUXDATA)."""
+    status, _length, _captured, _mac, _net, tag, kind = struct.unpack("IIIHHHH", auxiliary)
+    if not status & VLAN_VALID:
+        return data
+    return data[:12] + struct.pack(">HH", kind if status & TPID_VALID else 0x8100, tag) + data[12:]
+
+
+def start_sending(namespace, capture, *arguments):
+    return namespace.start(
+        *COMMAND, "run", "-r", capture, "-o", "near", "-n", "1", "--json", *arguments,
+        env=os.environ | dict([MARK.split("=")]), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def send(namespace, capture, *arguments):
+    return finish_run(start_sending(namespace, capture, *arguments))
+
+
+def frame_of(size, number=0):
+    return (b"\4" * 6 + b"\2" * 6 + b"\x88\xb5" + number.to_bytes(4, "big") + bytes(range(256)) * 40)[:size]
+
+
+def tagged(frame, *tags):
+    return frame[:12] + b"".join(struct.pack(">HH", kind, tag) for kind, tag in tags) + frame[12:]
+
+
+@pytest.mark.parametrize("service", ["identity", "dedup"])  # rows of the chunk; packets one by one
+def test_every_frame_arrives_as_it_stands_in_the_capture(pair, tmp_path, service):
+    left, right = pair
+    chance = random.Random(5)
+    frames = [frame_of(size, size) for size in range(14, 1515)]
+    frames += [chance.randbytes(chance.randrange(14, 1515)) for _ in range(500)]
+    frames += [tagged(frame_of(80, 1), (0x8100, 5)), tagged(frame_of(1514, 2), (0x8100, 4095))]
+    frames += [tagged(frame_of(80, 3), (outer, 7), (0x8100, 9)) for outer in (0x88A8, 0x8100)]
+    chance.shuffle(frames)
+    capture = write_pcap(tmp_path / "in.pcap", frames)
+    with listening(right) as arrived:
+        run = send(left, capture, "--replay", "0", "--service", service)
+        assert run.status == 0, run.stderr
+    assert [frame for frame, _ in arrived] == frames
+    assert run.json["packets"] == {"read": len(frames), "written": len(frames), "dropped": {}}
+    assert run.json["bytes"]["written"] == sum(map(len, frames))
+
+
+def test_what_no_interface_sends_is_counted(pair, tmp_path):
+    left, right = pair
+    sizes = [*range(1, 20), 1514, 1515, 1518, 1519, 9000, 60]
+    frames = [frame_of(size) for size in sizes]
+    capture = write_pcap(tmp_path / "in.pcap", frames)
+    with listening(right) as arrived:
+        run = send(left, capture, "--replay", "0")
+    assert run.status == 3
+    assert [frame for frame, _ in arrived] == [frame for frame in frames if 14 <= len(frame) <= 1514]
+    assert run.json["packets"]["dropped"] == {"sink.too_short": 13, "sink.too_long": 4}
+    assert run.json["bytes"]["dropped"] == {
+        "sink.too_short": sum(range(14)),
+        "sink.too_long": 1515 + 1518 + 1519 + 9000,
+    }
+    assert "unbalanced" not in run.json
+
+
+def test_jumbo_frames_where_the_mtu_allows(root_and_namespaces, tmp_path):
+    frames = [frame_of(size, size) for size in (9014, 60, 8000, 9014)]
+    with namespaces(2) as (left, right):
+        join(left, "near", right, "far", mtu=9000)
+        with listening(right) as arrived:
+            assert send(left, write_pcap(tmp_path / "in.pcap", frames), "--replay", "0").status == 0
+    assert [frame for frame, _ in arrived] == frames
+
+
+@pytest.mark.parametrize(("flags", "seconds"), [([], 0.6), (["--replay", "2"], 0.3)])
+def test_packets_leave_at_their_own_times(pair, tmp_path, flags, seconds):
+    """300 packets 2 ms apart; dpkt's times are the oracle."""
+    left, right = pair
+    capture = tmp_path / "in.pcap"
+    write_pcap(capture, [udp_frame(1, number) for number in range(601)])  # 1 ms apart
+    with listening(right) as arrived:
+        run = send(left, capture, *flags)
+        assert run.status == 0, run.stderr
+    assert len(arrived) == 601
+    begin_s = arrived[0][1]
+    late = [at_s - begin_s - i * seconds / 600 for i, (_, at_s) in enumerate(arrived)]
+    assert abs(late[-1]) < 0.1
+    late.sort()
+    assert abs(late[len(late) // 2]) < 0.01, "the middle one"
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--rate-pps", 2000), ("--rate-mbps", 2000 * 1000 * 8 / 1e6)])
+def test_packets_leave_at_a_rate(pair, tmp_path, flag, value):
+    """1,000 packets of 1,000 bytes, 2,000 a second, told both ways."""
+    left, right = pair
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(1000, number) for number in range(1000)])
+    with listening(right) as arrived:
+        assert send(left, capture, flag, value).status == 0
+    assert len(arrived) == 1000
+    assert 0.4 < arrived[-1][1] - arrived[0][1] < 0.65
+    assert 0.2 < arrived[499][1] - arrived[0][1] < 0.33
+
+
+def test_a_cut_packet_is_sent_as_far_as_it_goes_and_noted(pair, tmp_path):
+    left, right = pair
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(200), frame_of(40)])
+    with listening(right) as arrived:
+        run = send(left, capture, "--replay", "0", "--service", "slice:64")
+    assert [frame for frame, _ in arrived] == [frame_of(64), frame_of(40)]
+    assert run.status == 0
+    assert run.json["notes"] == {"sink.sent_cut": 1}
+    assert run.json["bytes"] == {"read": 240, "written": 104, "dropped": {}, "resized": -136}
+
+
+def test_an_interface_that_goes_down_and_up_is_waited_for(pair, tmp_path):
+    left, right = pair
+    count = 1500
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(100, number) for number in range(count)])
+    with listening(right) as arrived:
+        run = start_sending(left, capture)
+        until(lambda: len(arrived) > 200)
+        left.set_link("near", "down")
+        time.sleep(0.4)
+        left.set_link("near", "up")
+        run = finish_run(run)
+    assert run.status == 0, run.stderr
+    assert run.json["packets"] == {"read": count, "written": count, "dropped": {}}
+    # What was in the kernel's hands when the link went down is the wire's loss, not ours.
+    assert len(arrived) > count - 50
+    assert [frame for frame, _ in arrived] == sorted(frame for frame, _ in arrived)
+
+
+def test_without_a_carrier_packets_are_counted_after_a_while(pair, tmp_path):
+    left, right = pair
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(100, number) for number in range(3000)])
+    right.set_link("far", "down")
+    run = send(left, capture, "--replay", "0")
+    assert run.status == 3
+    assert run.json["packets"] == {"read": 3000, "written": 0, "dropped": {"sink.queue_full": 3000}}
+    assert 0.9 < run.json["seconds"] < 5
+
+
+def test_a_removed_interface_is_taken_up_again(root_and_namespaces, tmp_path):
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(100, number) for number in range(2000)])
+    with namespaces(2) as (left, right):
+        join(left, "near", right, "far")
+        with listening(right) as arrived:
+            run = start_sending(left, capture)
+            until(lambda: len(arrived) > 200)
+            left.run("ip", "link", "delete", "near")
+        time.sleep(0.2)
+        join(left, "near", right, "far")
+        with listening(right) as again:
+            run = finish_run(run)
+        assert run.status == 0, run.stderr
+        assert run.json["packets"]["written"] == 2000
+    assert [frame for frame, _ in arrived] == [frame_of(100, number) for number in range(len(arrived))]
+    assert [frame for frame, _ in again] == [frame_of(100, number) for number in range(2000 - len(again), 2000)]
+    assert len(again) > 200
+
+
+def test_interrupted_twice_it_ends_at_once_and_says_what_is_left(pair, tmp_path):
+    left, right = pair
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(100, number) for number in range(100_000)])  # 100 s
+    with listening(right) as arrived:
+        run = start_sending(left, capture)
+        until(lambda: len(arrived) > 100)
+        run.send_signal(2)
+        time.sleep(0.3)
+        began_s = time.monotonic()
+        run.send_signal(2)
+        run = finish_run(run)
+        assert time.monotonic() - began_s < 2
+    assert run.status == 130
+    written = run.json["packets"]["written"]
+    assert written == len(arrived)
+    assert run.json["packets"]["dropped"] == {"pipeline.undelivered": run.json["packets"]["read"] - written}
+    assert "unbalanced" not in run.json
+
+
+def test_tcpdump_at_the_other_end_sees_the_shipped_capture(pair, tmp_path):
+    """Read with tcpdump on both sides: file and wire."""
+    left, right = pair
+    source, target = Path(__file__).parents[3] / "examples" / "office.pcapng", tmp_path / "arrived.pcap"
+    capture = right.start(
+        "tcpdump", "-i", "far", "-w", target, "-U", "-B", "65536", "--immediate-mode", stderr=subprocess.PIPE
+    )
+    assert "listening" in capture.stderr.readline()
+    run = send(left, source, "--rate-pps", "20000", "less", "1514")
+    time.sleep(0.5)
+    capture.terminate()
+    capture.communicate(timeout=10)
+    shown = [
+        subprocess.run(
+            ["tcpdump", "-nn", "-t", "-xx", "-r", path, "less", "1514"], capture_output=True, check=True
+        ).stdout
+        for path in (source, target)
+    ]
+    assert run.status == 0, run.stderr
+    assert len(shown[0]) > 10_000, "tcpdump reads it"
+    assert shown[0] == shown[1]
+
+
+def test_a_bump_in_the_wire_carries_both_directions(bump):
+    """ping knows what it got back; nothing goes round."""
+    left, middle, _right = bump
+    run = middle.start(
+        *COMMAND, "run", "-i", "west", "-o", "east", "--both", "-n", "1", "--json",
+        env=os.environ | dict([MARK.split("=")]), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until(lambda: middle.run("cat", "/proc/net/packet").stdout.count(" 0003 ") == 2)
+    told = left.run("ping", "-n", "-c", "300", "-i", "0.005", "-s", "1400", "10.9.0.2").stdout
+    run.send_signal(2)
+    run = finish_run(run)
+    assert "300 packets transmitted, 300 received, 0% packet loss" in told
+    assert run.status == 130, run.stderr
+    assert 600 <= run.json["packets"]["read"] <= 610  # and ARP
+    assert run.json["packets"]["written"] == run.json["packets"]["read"]
+    assert "unbalanced" not in run.json
+
+
+def test_only_ethernet_goes_onto_ethernet(pair, tmp_path):
+    import dpkt
+
+    left, _ = pair
+    with open(tmp_path / "cooked.pcap", "wb") as file:
+        dpkt.pcap.Writer(file, linktype=113).writepkt(bytes(60), 1)
+    run = send(left, tmp_path / "cooked.pcap")
+    assert run.status == 1
+    assert run.stderr.splitlines()[-1] == (
+        "streamcore: cannot send on near: it carries Ethernet, and these packets are of link type 113"
+    )
+    assert run.json["packets"]["written"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-o", "nothing"], "cannot send on nothing: there is no such interface (see 'ip link')"),
+        (["-o", "off"], "cannot send on off: it is down, type 'ip link set off up'"),
+        (["-o", "near", "-w", "x.pcap"], "write and output_interface are both set: the second stream is one of them"),
+        (
+            ["-w", "x.pcap", "--rate-pps", "5"],
+            "rate_pps is for packets that are sent: it needs output_interface, not write",
+        ),
+        (
+            ["-o", "near", "--rate-pps", "5", "--replay", "2"],
+            "replay and rate_pps are both set: packets are paced by one of them",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(pair, tmp_path, flags, words):
+    left, _ = pair
+    left.run("ip", "link", "add", "off", "type", "veth")
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(60)])
+    done = subprocess.run(
+        left.command(*COMMAND, "run", "-r", capture, *flags), capture_output=True, text=True, timeout=30, cwd=tmp_path
+    )
+    assert done.returncode in (1, 2)
+    assert done.stderr == f"streamcore: {words}\n"
+
+
+def test_without_the_capability_one_line_says_so(pair, tmp_path):
+    left, _ = pair
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(60)])
+    command = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-all", *COMMAND]
+    done = subprocess.run(
+        left.command(*command, "run", "-r", capture, "-o", "near"), capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("streamcore: cannot send on near: this needs CAP_NET_RAW; type: sudo ")
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
