@@ -192,9 +192,15 @@ def measure(shape: str, case: str, lanes: int, rounds: int, target_bytes: int, k
     ratios = [b / o for b, o in zip(walls["bare"], walls["ours"], strict=True)]
     speeds = {name: gigabytes / min(each) for name, each in walls.items()}
     costs = {name: statistics.median(each) / gigabytes for name, each in processors.items()}
-    speed = f"best GB/s: bare {speeds['bare']:.2f}, ours {speeds['ours']:.2f}, ratio {speeds['ours'] / speeds['bare']:.2f}"
-    cost = f"processor s/GB: bare {costs['bare']:.2f}, ours {costs['ours']:.2f}, ratio {costs['bare'] / costs['ours']:.2f}"
-    print(f"{shape:<9}{case:<16}{len(sizes):>3} x {there // len(sizes):>9,} B  {speed} ({statistics.median(ratios):.2f})  {cost}")
+    speed = (
+        f"best GB/s: bare {speeds['bare']:.2f}, ours {speeds['ours']:.2f}, ratio {speeds['ours'] / speeds['bare']:.2f}"
+    )
+    cost = (
+        f"processor s/GB: bare {costs['bare']:.2f}, ours {costs['ours']:.2f}, ratio {costs['bare'] / costs['ours']:.2f}"
+    )
+    print(
+        f"{shape:<9}{case:<16}{len(sizes):>3} x {there // len(sizes):>9,} B  {speed} ({statistics.median(ratios):.2f})  {cost}"
+    )
 
 
 def main() -> None:
