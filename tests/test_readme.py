@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -110,3 +111,15 @@ def test_two_builds_are_compared(tmp_path):
         done = run([*command, *fast], ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert words in done.stdout + done.stderr
+
+
+def test_live_commands_are_words_that_the_command_takes():
+    from streamcore.config import make_config
+    from streamcore.flags import make_parser
+
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "live.md").read_text()
+    commands = re.findall(r"^    (?:sudo )?streamcore (run .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        told = vars(make_parser().parse_args(shlex.split(command)))
+        make_config(None, {key: told[key] for key in told if key not in ("command", "version", "config", "expression")})
