@@ -166,3 +166,37 @@ def test_user_is_for_live_interfaces(tmp_path):
     command = [*COMMAND, "run", "-r", "in.pcap", "-w", str(tmp_path / "out.pcap"), "--user", "nobody"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (told.returncode, "user is for live interfaces" in told.stderr) == (2, True)
+
+
+def test_an_interface_that_is_made_anew_is_heard_without_any_right(pair, tmp_path):
+    left, right = pair
+    run = start(right, "-i", "far", "-w", tmp_path / "out.pcap", "-n", 1, "--count", 1)
+    try:
+        until(lambda: workers(run.pid))
+        left.run("ip", "link", "delete", "near")
+        left.run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", right.pid)
+        right.set_link("far", "up")
+        left.set_link("near", "up")
+        with left.entered():
+            sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with sender:
+            sender.bind(("near", 0))
+            deadline = time.monotonic() + 20
+            while run.poll() is None and time.monotonic() < deadline:
+                sender.send(udp_frame(0, 0))
+                time.sleep(0.1)
+        assert run.poll() == 0
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def test_rights_are_given_up_between_two_interfaces_too(bump):
+    run = start(bump[1], "-i", "west", "-o", "east", "--both", "-n", 2)
+    try:
+        until(lambda: len(workers(run.pid)) == 2)
+        check_rights(run.pid, WRITE_ANYWHERE, 0)
+    finally:
+        run.terminate()
+        _, words = run.communicate(timeout=20)
+    assert run.returncode == 130, words
