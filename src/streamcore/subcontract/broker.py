@@ -141,9 +141,6 @@ class Broker:
     def close(self) -> None:
         """Report what was delivered, and wait for the market's answers."""
         with self._changed:
-            for contract in self._contracts:
-                if contract.placement is not None:
-                    self._end_block(contract, None)
             self._closing = True
             self._changed.notify()
         if self._thread.ident is not None:
@@ -336,9 +333,13 @@ class Broker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                if not self._tasks:
-                    if self._closing:
+                if not self._tasks and self._closing:
+                    for contract in self._contracts:  # also one that took over while we were closing
+                        if contract.placement is not None:
+                            self._end_block(contract, None)
+                    if not self._tasks:
                         return
+                if not self._tasks:
                     self._changed.wait(TICK_S)
                 tasks, self._tasks = self._tasks, []
             for task in tasks:
