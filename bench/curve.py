@@ -13,6 +13,7 @@ import argparse
 import collections
 import itertools
 import multiprocessing
+import os
 import shutil
 import statistics
 import subprocess
@@ -53,8 +54,8 @@ def sizes_of(segments: list[Segment], back: bool) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def ours(arena: Arena, case: str, keys: Path) -> Iterator[Dispatcher]:
-    """A dispatcher with one worker elsewhere that is ready."""
+def ours(arena: Arena, case: str, keys: Path) -> Iterator[tuple[Dispatcher, int]]:
+    """A dispatcher with one worker elsewhere, and that one's process id."""
     services, changes = CASES[case]
     terms = Terms(
         workers=0, chains=[services], changes=[changes], lease_ms=60_000, attempts_max=3, restarts_max=0, credit=CREDIT,
@@ -69,7 +70,7 @@ def ours(arena: Arena, case: str, keys: Path) -> Iterator[Dispatcher]:
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        yield dispatcher
+        yield dispatcher, worker.pid
     finally:
         dispatcher.close()
         worker.wait(10)
@@ -116,7 +117,7 @@ def answer(ports: tuple[int, int], server: tuple[bytes, bytes], own: tuple[bytes
 
 
 @contextmanager
-def bare(biggest: int) -> Iterator[tuple[zmq.Socket, zmq.Socket]]:
+def bare(biggest: int) -> Iterator[tuple[zmq.Socket, zmq.Socket, int]]:
     context = zmq.Context()
     server, own = zmq.curve_keypair(), zmq.curve_keypair()
     push, pull = secured(context, zmq.PUSH, server, None), secured(context, zmq.PULL, server, None)
@@ -127,7 +128,8 @@ def bare(biggest: int) -> Iterator[tuple[zmq.Socket, zmq.Socket]]:
         if not pull.poll(PATIENCE_MS):
             raise SystemExit("the bare peer does not answer")
         pull.recv()
-        yield push, pull
+        assert peer.pid is not None
+        yield push, pull, peer.pid
     finally:
         with suppress(zmq.Again):  # it never came
             push.send(b"stop", zmq.NOBLOCK)
@@ -138,7 +140,7 @@ def bare(biggest: int) -> Iterator[tuple[zmq.Socket, zmq.Socket]]:
 def time_bare(push: zmq.Socket, pull: zmq.Socket, sizes: list[tuple[int, int]], turns: int) -> float:
     """The same messages with as many bytes out at once as our credit allows."""
     data = memoryview(bytearray(b"\xaa") * max(there for there, _ in sizes))
-    head = envelope.pack(envelope.WORK, 0, 0, [envelope.Work(*[0] * 13)])[:-8]
+    head = envelope.pack(envelope.WORK, 0, 0, [envelope.Work(*[0] * len(envelope.Work._fields))])[:-8]
     outside = min(32, max(1, CREDIT * (4 << 20) // max(there for there, _ in sizes)))
     waiting, out = turns * len(sizes), 0
     wanted = itertools.cycle(sizes)
@@ -153,6 +155,12 @@ def time_bare(push: zmq.Socket, pull: zmq.Socket, sizes: list[tuple[int, int]], 
     return time.perf_counter() - begin_s
 
 
+def processor_s(pid: int) -> float:
+    """Processor time of this process and that one, with all their threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return time.process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(shape: str, case: str, lanes: int, rounds: int, target_bytes: int, keys: Path) -> None:
     arena = Arena(2, 4 << 20, 65_536, shared=True)
     batch = next(iter(CaptureSource(keys / f"{shape}.pcap", arena)))
@@ -163,21 +171,35 @@ def measure(shape: str, case: str, lanes: int, rounds: int, target_bytes: int, k
     there = sum(size for size, _ in sizes)
     turns = max(1, target_bytes // there)
     gigabytes = turns * there / 1e9
-    ratios, speeds = [], {"bare": [], "ours": []}
-    with ours(arena, case, keys) as dispatcher, bare(max(back for _, back in sizes) or 1) as (push, pull):
+    walls: dict[str, list[float]] = {"bare": [], "ours": []}
+    processors: dict[str, list[float]] = {"bare": [], "ours": []}
+    with (
+        ours(arena, case, keys) as (dispatcher, worker),
+        bare(max(back for _, back in sizes) or 1) as (push, pull, peer),
+    ):
         results = dispatcher.results()
         time_ours(dispatcher, results, batch, segmenter, 1)
+        time_bare(push, pull, sizes, 1)
+        timings = {
+            "bare": (peer, lambda: time_bare(push, pull, sizes, turns)),
+            "ours": (worker, lambda: time_ours(dispatcher, results, batch, segmenter, turns)),
+        }
         for _ in range(rounds):
-            speeds["bare"].append(gigabytes / time_bare(push, pull, sizes, turns))
-            speeds["ours"].append(gigabytes / time_ours(dispatcher, results, batch, segmenter, turns))
-            ratios.append(speeds["ours"][-1] / speeds["bare"][-1])
-    middle = {name: statistics.median(each) for name, each in speeds.items()}
-    best = max(speeds["ours"]) / max(speeds["bare"])
-    print(
-        f"{shape:<10}{case:<16}{len(sizes):>4} x {there // len(sizes):>9,} B   bare {middle['bare']:.3f} GB/s"
-        f"   ours {middle['ours']:.3f} GB/s   ratio {statistics.median(ratios):.2f} (best by best {best:.2f})",
-        flush=True,
+            for name, (pid, timing) in timings.items():
+                before_s = processor_s(pid)
+                walls[name].append(timing())
+                processors[name].append(processor_s(pid) - before_s)
+    ratios = [b / o for b, o in zip(walls["bare"], walls["ours"], strict=True)]
+    speeds = {name: gigabytes / min(each) for name, each in walls.items()}
+    costs = {name: statistics.median(each) / gigabytes for name, each in processors.items()}
+    speed = (
+        f"best GB/s: bare {speeds['bare']:.2f}, ours {speeds['ours']:.2f}, ratio {speeds['ours'] / speeds['bare']:.2f}"
     )
+    cost = (
+        f"processor s/GB: bare {costs['bare']:.2f}, ours {costs['ours']:.2f}, ratio {costs['bare'] / costs['ours']:.2f}"
+    )
+    what = f"{shape:<9}{case:<16}{len(sizes):>3} x {there // len(sizes):>9,} B"
+    print(f"{what}  {speed} ({statistics.median(ratios):.2f})  {cost}", flush=True)
 
 
 def main() -> None:
