@@ -178,7 +178,11 @@ class Provider:
                     self._trader.report()
                     reported_s = time.monotonic()
                 heard_s, pause_s = time.monotonic(), 0.1
-                places = {(a.recipient, a.address, a.curve_key) for a in self._trader.assignments if a.address}
+                places = {
+                    (each.recipient, each.address, each.curve_key)
+                    for each in self._trader.assignments
+                    if each.address and each.role != "standing"  # a pipeline that may take us does not let us in yet
+                }
             except MarketError as error:
                 if time.monotonic() - heard_s > self._patience_s:
                     raise

@@ -19,8 +19,8 @@ from streamcore.remote_worker import Done, RemoteWorker
 from streamcore.service.specification import parse_specification
 
 TOLD_EVERY_S = 0.25
-JOIN_S = 2.0  # a pipeline answers at once, or does not know us (yet)
-PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # before it is tried again
+JOIN_S = 1.0  # a pipeline answers at once, or does not know us (yet)
+PAUSE_S, PAUSE_S_MAX = 0.1, 0.5  # before it is tried again
 COMMAND = "from streamcore.provider_worker import main; main()"
 
 

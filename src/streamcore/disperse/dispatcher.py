@@ -195,7 +195,7 @@ class Dispatcher:
                 for attempt in sorted(self._again, key=lambda a: a.segment.number)
                 if (peer := self._choose(attempt)) is None or self._lend(peer, [attempt]) == 0
             ]
-        if not any(peer.ready and peer.has_credit(0) for peer in self._roster.peers() + self._roster.providers()):
+        if not self._is_credit_left():
             return  # without a look at every lane
         for queue in self._waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
@@ -213,6 +213,11 @@ class Dispatcher:
                 queue.extendleft(reversed(batch[lent:]))
                 if lent == 0:
                     break
+                if not self._is_credit_left():
+                    return
+
+    def _is_credit_left(self) -> bool:
+        return any(slot.peer is not None and slot.peer.ready and slot.peer.has_credit(0) for slot in self._roster.slots)
 
     def _choose(self, attempt: Attempt) -> Peer | None:
         """The peer for a segment: its lane's, or where that one failed another; None: nobody has credit now."""

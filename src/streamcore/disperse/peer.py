@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamcore.disperse.inline import Outlet
 
 LEASES_MAX = 32  # per peer, whatever the segments' sizes
-MESSAGE_BYTES_MAX = 1 << 18  # of small segments that share a message to a worker elsewhere
+MESSAGE_BYTES_MAX = 1 << 20  # of small segments that share a message to a worker elsewhere
 RESULT_BYTES_PER_PACKET = 256  # room in a region beyond twice the packets' bytes
 REMEMBERED_MAX = 64  # batches whose region is looked up before dead entries are swept
 
