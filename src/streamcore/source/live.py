@@ -80,6 +80,7 @@ class LiveSource:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._ports: list[Port] = []
+        self._turn = 0  # the port whose ring is read next
         self._quiet_s = float("inf")  # from when on nothing more can come
         self._over = False
         self._tended_s = time.monotonic()
@@ -223,13 +224,14 @@ class LiveSource:
             full = full and self._rows_max() > 0
 
     def _walk(self, chunk: Chunk, rows: int, used: int) -> tuple[int, int, bool]:
-        """Add what is ready in the rings: (rows, bytes, whether the chunk is full)."""
+        """Add what is ready in the rings: (rows, bytes, whether the chunk is full). The rings take turns."""
         rows_max = self._rows_max()
-        full = False
-        for port in self._ports:
-            if not full:
-                rows, used, full = port.ring.walk(chunk, rows, used, rows_max)
-        return rows, used, full
+        for _ in self._ports:
+            rows, used, full = self._ports[self._turn].ring.walk(chunk, rows, used, rows_max)
+            self._turn = (self._turn + 1) % len(self._ports)
+            if full:
+                return rows, used, True
+        return rows, used, False
 
     def _acquire(self) -> Chunk:
         while True:
