@@ -21,6 +21,7 @@ Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` a
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
 LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits where segment_ms is not told
+SNAP_LENGTH_MAX = 262_144  # as tcpdump
 SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
 STREAMS_MAX = 255
 REST = "rest"  # the name of the packets that no stream selects
@@ -102,7 +103,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     rate_mbps: Annotated[float, Meta(ge=0, le=1e6)] = 0.0  # of what is sent, in 10^6 bits of frames a second; 0: any
     rate_pps: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # packets a second; 0: any
     promiscuous: bool = True
-    snap_length: Annotated[int, Meta(ge=14, le=262_144)] = 262_144  # bytes of a live packet that are kept
+    snap_length: Annotated[int, Meta(ge=0, le=SNAP_LENGTH_MAX)] = (
+        SNAP_LENGTH_MAX  # bytes of a live packet that are kept; 0: all
+    )
     buffer_kib: Annotated[int, Meta(ge=256, le=4 << 20)] = 32_768  # of each live interface's ring
     rings: Annotated[int, Meta(ge=1, le=64)] = 1  # of each live interface; flows are spread over them
     user: str = ""  # live: whom root becomes when the interfaces are open
@@ -176,6 +179,8 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError("write and output_interface are both set: the second stream is one of them")
         if self.output_interface and self.interface in ("any", self.output_interface):
             raise UsageError(f"packets of {self.interface} would be captured again on {self.output_interface}")
+        if not self.snap_length:
+            set_field(self, "snap_length", SNAP_LENGTH_MAX)
         if self.read and (self.count or self.duration_s):
             raise UsageError("count and duration_s are for live interfaces: a capture is read to its end")
         if self.both and not (self.interface and self.output_interface):

@@ -104,3 +104,7 @@ def test_every_key_stands_in_the_manual(kind, part):
         if default not in (msgspec.NODEFAULT, "", None) and default != []:
             told = row.split("|")[2].strip(" `").replace(",", "")
             assert told == str(default).lower() if isinstance(default, bool) else told == str(default), row
+
+
+def test_a_snap_length_of_0_is_all_as_in_tcpdump():
+    assert Config(interface="eth0", write="-", snap_length=0) == Config(interface="eth0", write="-")
