@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamcore.errors import RightsError, StreamcoreError, UsageError
@@ -121,6 +121,8 @@ def run(told: argparse.Namespace) -> int:
         if live:
             pipeline.open()
             give_up(config.user)
+            if config.output_interface and not config.quiet:
+                warn_of_merging(config.interfaces)
         with shown(pipeline):
             accounting = pipeline.run()
     except (StreamcoreError, KeyboardInterrupt) as error:
@@ -156,6 +158,14 @@ def shown(pipeline: Pipeline) -> Iterator[None]:
                 say(f"streamcore: metrics at {url}")
         stack.enter_context((each_second if config.interface else following)(pipeline, on_terminal))
         yield
+
+
+def warn_of_merging(interfaces: Sequence[str]) -> None:
+    """Say which live interfaces merge packets on receipt, before what is too long is counted by the thousand."""
+    from streamcore.doctor_interface import merged_on_receipt
+
+    for words in filter(None, map(merged_on_receipt, interfaces)):
+        say(f"streamcore: {words}")
 
 
 class Account:

@@ -19,6 +19,7 @@ GET_DRIVER, GET_RINGS = 0x03, 0x10  # ETHTOOL_G…
 MERGES = {"tso": 0x1E, "gso": 0x23, "gro": 0x2B}  # ETHTOOL_G…: one word, on or off
 CHECKSUMS = {"rx": 0x14, "tx": 0x16}
 GET_MORE_FLAGS, LRO = 0x25, 1 << 15
+ON_RECEIPT = ("gro", "lro")  # the others merge what this machine sends itself
 UP, RUNNING = 1, 0x40
 ANY = "any"
 ETHERNET_BYTES = 14
@@ -46,6 +47,18 @@ def right() -> Told:
     return "capability", "broken", words
 
 
+def merged_on_receipt(name: str) -> str:
+    """What to say of an interface whose packets are to be sent on, "" where there is nothing to say: packets that were
+    merged on receipt are longer than the other interface takes.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        on = [offload for offload in Device(name, asking).merges_on() if offload in ON_RECEIPT]
+    if not on:
+        return ""
+    switches = " ".join(f"{offload} off" for offload in on)
+    return f"{name} merges packets ({', '.join(on)}) that will be too long to be sent: ethtool -K {name} {switches}"
+
+
 class Device:
     """One interface, and a socket through which the kernel is asked."""
 
@@ -70,14 +83,17 @@ class Device:
 
     def merging(self) -> Told:
         """Packets that the kernel or the hardware merged are longer than any that was on the wire, and than the MTU."""
-        on = [name for name, command in MERGES.items() if self._word(command)]
-        if (self._word(GET_MORE_FLAGS) or 0) & LRO:
-            on.append("lro")
+        on = self.merges_on()
         if not on:
             return "offloads", "ok", "packets are seen as they were on the wire"
         switches = " ".join(f"{name} off" for name in on)
         words = f"{', '.join(on)} merge packets: longer ones than were on the wire; ethtool -K {self.name} {switches}"
         return "offloads", "advice", words
+
+    def merges_on(self) -> list[str]:
+        """The offloads that merge packets and that are switched on."""
+        on = [name for name, command in MERGES.items() if self._word(command)]
+        return [*on, "lro"] if (self._word(GET_MORE_FLAGS) or 0) & LRO else on
 
     def checksums(self) -> Told:
         """Of packets that this machine sends itself; a veth pair hands them on unfinished."""

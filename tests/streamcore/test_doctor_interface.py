@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 
 from tests.streamcore.conftest import COMMAND
 from tests.streamcore.namespaces import join, namespaces
@@ -58,6 +59,10 @@ def test_offloads_that_merge_packets_are_named_with_what_to_type(root_and_namesp
 def test_what_is_down_has_no_carrier_or_is_not_there(pair):
     left, right = pair
     right.set_link("far", "down")
+    deadline = time.monotonic() + 10
+    while "LOWER_UP" in left.run("ip", "link", "show", "near").stdout:  # the kernel tells the other end in its own time
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert told_in(left, "near")[1]["interface"] == (
         "missing", "near has no carrier: nothing is at its other end"
     )  # fmt: skip
@@ -70,3 +75,17 @@ def test_what_is_down_has_no_carrier_or_is_not_there(pair):
 def test_without_the_right(pair):
     status, told = told_in(pair[0], "near", "setpriv", "--bounding-set=-net_raw")
     assert (status, told["capability"][0]) == (1, "broken")
+
+
+def test_a_run_that_sends_on_says_that_packets_are_merged(root_and_namespaces):
+    with namespaces(2) as (left, right):
+        join(left, "near", right, "far", offloads=True)
+        join(left, "one", right, "two")
+        left.run("ethtool", "-K", "near", "gro", "on")
+        command = [*COMMAND, "run", "-n", "1", "--duration-s", "0.1"]
+        told = left.run(*command, "-i", "near", "-o", "one").stderr
+        assert (
+            "streamcore: near merges packets (gro) that will be too long to be sent: ethtool -K near gro off\n" in told
+        )
+        assert "merges" not in left.run(*command, "-i", "one", "-o", "near").stderr
+        assert "merges" not in left.run(*command, "-i", "near", "-w", "/dev/null").stderr
