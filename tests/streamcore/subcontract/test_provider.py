@@ -257,3 +257,35 @@ def test_killed_it_leaves_no_worker(market, tmp_path, keys, nothing_left):
             provider.kill()
             provider.communicate(timeout=20)
         wait_for(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers))
+
+
+def test_it_outlives_a_market_that_is_killed_and_started_again(tmp_path, keys, nothing_left):
+    pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
+    from serving import OPERATOR, start_process
+
+    from auction.client import MarketClient
+
+    store = f"sqlite:///{tmp_path / 'market.db'}"
+    market, url = start_process(store, tmp_path, 0, "--open-registration")
+    provider = start_provider(url, tmp_path, keys, "north")
+    operator = MarketClient(url, OPERATOR)
+    try:
+        wait_for(lambda: provider.poll() is not None or operator.offers("turning"))
+        market.kill()
+        market.communicate(timeout=20)
+        time.sleep(0.7)
+        market, _ = start_process(store, tmp_path, int(url.rpartition(":")[2]), "--open-registration")
+        operator.deposit("north", 20_000, "EUR")
+        operator.register("clinic", "recipient")
+        MarketClient(url, (tmp_path / "north.token").read_text().strip()).post_bond("north", 10_000, "EUR")
+        auction = announce(operator, open_for_ms=5_000)
+        wait_for(lambda: provider.poll() is not None or operator.auction(auction).bid_count == 1)
+        provider.send_signal(signal.SIGTERM)
+        output, words = provider.communicate(timeout=20)
+        assert provider.returncode == 0, words
+        assert json.loads(output)["bids"] == 1
+        assert "trying again" in words
+    finally:
+        for process in (provider, market):
+            process.kill()
+            process.communicate(timeout=20)
