@@ -138,6 +138,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     chunk_wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.1  # how long a slow pipe's packets wait for more of them
     flows_max: Annotated[int, Meta(ge=1 << 8, le=1 << 26)] = 1 << 20
     fragments_max: Annotated[int, Meta(ge=1 << 4, le=1 << 22)] = 1 << 16
+    resume: bool = False  # go on where a run was cut off
     hash_seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None  # None: at random for every run
     listen: str = ""  # tcp://HOST:PORT where workers elsewhere may join
     key: str = ""  # our CURVE key file (.key_secret); needed with listen

@@ -26,6 +26,7 @@ NAMES: dict[str, Name] = {
     "source.unread": Name("dropped", "left in the ring at the end"),
     "source.read": Name("stage", "read from the first stream"),
     "filter.not_matched": Name("dropped", "did not match the expression"),
+    "resume.delivered_before": Name("dropped", "delivered by the run that this one goes on from"),
     "segment.cut": Name("stage", "cut into segments"),
     "disperse.dead_lettered": Name("lost", "no worker could process them: kept in the dead-letter capture"),
     "overload.spooled": Name("note", "kept in the spool until workers had time"),
@@ -68,6 +69,9 @@ BEFORE_READ = ("kernel.dropped", "source.unread")  # of a live source: received 
 def words_for(name: str) -> str:
     """A counter's name in words; a service's reason is its own."""
     return NAMES[name].words if name in NAMES else EVENTS.get(name, name.removeprefix(SERVICE).replace("_", " "))
+
+
+BEFORE_CUT = ("filter.not_matched", "resume.delivered_before")
 
 
 class Counters:
@@ -141,7 +145,7 @@ class Counters:
 
     def missing(self) -> tuple[int, int]:
         """(packets, bytes) that were cut into segments and that no counter accounts for. (0, 0) after every run."""
-        before = ("filter.not_matched", *BEFORE_READ)
+        before = (*BEFORE_CUT, *BEFORE_READ)
         after = [name for name in self._packets if self._leaves(name) and name not in before]
         packets = self._packets["segment.cut"] - self._packets["sink.written"] - sum(self._packets[n] for n in after)
         byte_count = self._bytes["segment.cut"] - self._bytes["sink.written"] - sum(self._bytes[n] for n in after)
@@ -158,8 +162,7 @@ class Counters:
             ("bytes", self._bytes, self.missing()[1]),
         ):
             read, cut = counts["source.read"], counts["segment.cut"]
-            if read != cut + counts["filter.not_matched"]:
-                filtered = counts["filter.not_matched"]
+            if read != cut + (filtered := sum(counts[name] for name in BEFORE_CUT)):
                 violations.append(f"{read:,} {unit} read, but {filtered:,} not matched and {cut:,} cut into segments")
             if missing:
                 violations.append(f"{cut:,} {unit} cut into segments, of which {missing:,} are not accounted for")

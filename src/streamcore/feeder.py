@@ -13,7 +13,7 @@ from streamcore.aggregate._aggregator import Aggregator
 from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher
-from streamcore.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch
+from streamcore.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch, Segment
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.streams import Streams
@@ -75,6 +75,7 @@ class Feeder:
         streams: Streams,
         aggregator: Aggregator,
         dispatcher: Dispatcher,
+        skip: int = 0,
     ) -> None:
         self.gate = Gate(config.outstanding_segments_max)
         self.error: BaseException | None = None
@@ -86,6 +87,7 @@ class Feeder:
         self._groups = streams.groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
         self._aggregator = aggregator
         self._dispatcher = dispatcher
+        self._skip = skip  # packets of the first stream that the output holds already
         self._parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
         self._segmenter = Segmenter(
             config.policy,
@@ -135,6 +137,8 @@ class Feeder:
                 self._parser(batch, self._groups)
             stops = self._classify(batch) if self._classify is not None else None
             segments = self._segmenter.cut(batch, stops)
+            if batch.first_number < self._skip:
+                segments = self._still_to_do(segments)
             if segments:
                 self._streams.cut(segments)
                 if not self.gate.enter(len(segments), self._source.pressed):
@@ -142,3 +146,15 @@ class Feeder:
                 self._aggregator.expect(batch, segments)
                 self._dispatcher.submit(segments)
             batch = segments = None  # or this thread would hold a chunk while it waits for one
+
+    def _still_to_do(self, segments: list[Segment]) -> list[Segment]:
+        """Those that an earlier run has not delivered; it was cut off between two of them."""
+        left = []
+        for segment in segments:
+            rows = segment.batch.rows
+            first = segment.start if rows is None else int(rows[segment.start])
+            if segment.batch.first_number + first >= self._skip:
+                left.append(segment)
+            else:
+                self._counters.count("resume.delivered_before", len(segment), segment.byte_count)
+        return left

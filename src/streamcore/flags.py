@@ -178,6 +178,9 @@ def add_run(run: argparse.ArgumentParser) -> None:
         help="what no worker can process: drop it or pass it on as it came (default: drop)",
     )
     faults.add_argument(
+        "--resume", action="store_const", const=True, help="go on where a run into this output was cut off"
+    )
+    faults.add_argument(
         "--dead-letter", metavar="FILE", help="the capture that keeps it (default: OUT.dead-letter.pcapng)"
     )
     faults.add_argument(

@@ -27,7 +27,8 @@ from streamcore.errors import UsageError
 from streamcore.feeder import Feeder, Gate
 from streamcore.figures import Figures, WorkerFigures
 from streamcore.packets import Arena, Outgoing, Result
-from streamcore.sink import Sink, open_sink
+from streamcore.resume import Points, points_of
+from streamcore.sink.writer import Place, Sink, open_sink
 from streamcore.source.capture import CaptureSource
 from streamcore.streams import Streams
 from streamcore.subcontract.allocator import Allocator
@@ -69,6 +70,7 @@ class Pipeline:
         self._begin_s = 0.0  # when `run` began
         self._delivery: Histogram | None = Histogram() if config.interface else None  # live: the latency that we add
         self._sink: Sink | LiveSink | None = None
+        self._points: Points | None = None
         self._dead_letters: Sink | None = None
         self._dead_reasons: dict[str, int] = {}
 
@@ -167,14 +169,19 @@ class Pipeline:
             dispatcher.start()  # first: the workers get ready while the capture is opened
             source = self._source = self._source or self._open_source(arena)
             stack.callback(source.close)
+            streams = self._streams
+            points = self._points = self._find_points()
             if self._sink is None:
-                self._sink = self._open_sink(config.write, arena.set_committed_bytes)
+                place = points.place if points is not None else None
+                self._sink = self._open_sink(config.write, arena.set_committed_bytes, place)
             sink = self._sink
             stack.callback(sink.abandon)
-            streams = self._streams
             aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
             dispatcher.withdraw = aggregator.withdraw
-            feeder = self._feeder = Feeder(config, self.counters, source, self._filter, streams, aggregator, dispatcher)
+            skip = points.skip if points is not None else 0
+            feeder = self._feeder = Feeder(
+                config, self.counters, source, self._filter, streams, aggregator, dispatcher, skip
+            )
             stack.callback(feeder.close)
             stack.callback(arena.close)
             feeder.start()
@@ -183,6 +190,8 @@ class Pipeline:
             self._deliver(dispatcher, aggregator, sink, feeder.gate)
             self.counters.count("service.resized", 0, aggregator.resized_bytes)
             sink.close()
+            if points is not None and feeder.error is None and not (self._stop.is_set() or self._drain.is_set()):
+                points.forget()
             if broker is not None:
                 broker.close()
             if self._dead_letters is not None:
@@ -237,6 +246,8 @@ class Pipeline:
                 self._streams.absorb(outgoing.hold)
                 packets, byte_count = sink.write(outgoing)
                 self.counters.count("sink.written", packets, byte_count)
+                if self._points is not None and isinstance(sink, Sink):
+                    self._points.passed(outgoing, sink)
                 if self._delivery is not None:
                     self._delivery.observe(time.time() - received_s(outgoing))
                 gate.leave(len(outgoing.hold))
@@ -273,9 +284,20 @@ class Pipeline:
         compile = self._filter and self._filter.instructions
         return LiveSource(config, arena, self.counters, compile, self._relieve)
 
-    def _open_sink(self, path: str, on_commit: Callable[[int], None] | None) -> Sink:
+    def _find_points(self) -> Points | None:
+        """Where this run can be cut off and resumed; None: nowhere."""
+        chains = [stream.chain for stream in self._streams.all]
+        return points_of(
+            self.config,
+            [chain.specifications for chain in chains],
+            any(chain.settle is not None for chain in chains),
+            all(chain.deterministic for chain in chains),
+        )
+
+    def _open_sink(self, path: str, on_commit: Callable[[int], None] | None, place: Place | None = None) -> Sink:
         assert self._source is not None
-        return open_sink(path, interfaces=self._source.interfaces, form=self._source.form, on_commit=on_commit)
+        interfaces, form = self._source.interfaces, self._source.form
+        return open_sink(path, interfaces=interfaces, form=form, on_commit=on_commit, place=place)
 
     def _account(
         self, dispatcher: Dispatcher, source: CaptureSource | LiveSource, streams: dict[str, Any], seconds: float

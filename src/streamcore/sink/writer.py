@@ -27,6 +27,14 @@ LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill, w
 RECORD_PCAP, RECORD_EPB, RECORD_NONE = 0, 2, 255  # as in packets.pxd: what is copied as it stands
 
 
+class Place(NamedTuple):
+    """Where an output was cut off: its size, and what the sink knew of what stands before."""
+
+    size: int  # bytes: whole records
+    described: int  # pcapng: interfaces that have their block
+    link_type: int  # pcap: the header's
+
+
 class Shape(NamedTuple):
     """What an output's name asks for."""
 
@@ -52,14 +60,16 @@ def open_sink(
     interfaces: Sequence[Interface],
     form: CaptureForm,
     on_commit: Callable[[int], None] | None = None,
+    place: Place | None = None,
 ) -> Sink:
-    """A Sink for path, "-" for standard output. The file is checked now, and opened and emptied with the first packet.
+    """A Sink for path, "-" for standard output. The file is checked now, and opened with the first packet: emptied, or
+    cut at `place`, from where it goes on.
 
     interfaces: the first stream's, which may grow; form: how that is written; on_commit: called with the bytes of the
     file up to which every record is whole, whenever there are more. Raises SinkError if it can be seen now that path
     cannot be written.
     """
-    sink = Sink(os.fspath(path), interfaces, form, on_commit)
+    sink = Sink(os.fspath(path), interfaces, form, on_commit, place)
     sink.check()
     return sink
 
@@ -73,8 +83,10 @@ class Sink:
         interfaces: Sequence[Interface],
         form: CaptureForm,
         on_commit: Callable[[int], None] | None,
+        place: Place | None = None,
     ) -> None:
         self.path = path
+        self._from = place
         self.name = "standard output" if path == "-" else path
         self.shape = shape_of(path, form)
         self._interfaces = interfaces
@@ -94,6 +106,13 @@ class Sink:
     def committed_bytes(self) -> int:
         """Of the file: up to here every record is whole. 0 until it is opened."""
         return 0 if self._encoder is None else self._base + self._encoder.committed_bytes
+
+    @property
+    def place(self) -> Place | None:
+        """Where the output could be cut off and go on: nothing is staged. None: nowhere now."""
+        if self._encoder is None or self._encoder.staged_bytes or not self._regular:
+            return None
+        return Place(self.committed_bytes, self._described, self._link_type)
 
     def check(self) -> None:
         """Raise SinkError if it can be seen, without touching it, that the output cannot be written."""
@@ -200,7 +219,8 @@ class Sink:
         if self.path == "-":
             self._descriptor = 1
         else:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            emptied = os.O_TRUNC if self._from is None else 0
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | emptied | os.O_CLOEXEC, 0o666)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self.path == "-" and self._regular:
             self._base = os.lseek(1, 0, os.SEEK_END if _appends(1) else os.SEEK_CUR)
@@ -218,10 +238,22 @@ class Sink:
             MEMBER_BYTES if compressed else STAGING_BYTES,
             MEMBER_BYTES if compressed else DIRECT_BYTES,
         )
+        if self._from is not None:
+            return self._go_on(self._encoder, self._from)
         self._encoder.stage(_headers.section_block(form) if pcapng else self._pcap_header(outgoing, source_digits))
         self._encoder.flush()
         self._committed()
         return self._encoder
+
+    def _go_on(self, encoder: Encoder, place: Place) -> Encoder:
+        """Cut the file at place, and be as if all before had just been written."""
+        os.ftruncate(self._descriptor, place.size)
+        self._base = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self._described, self._link_type = place.described, place.link_type
+        for number in range(place.described):
+            encoder.set_tick(number, 10 ** max(0, 9 - self._interfaces[number].resolution))
+        self._committed()
+        return encoder
 
     def _pcap_header(self, outgoing: Outgoing | None, digits: int) -> bytes:
         """The header for the link type of the first packet's interface."""
