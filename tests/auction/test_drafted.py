@@ -188,3 +188,24 @@ def test_a_market_of_signed_statements_wants_the_drafted_words_signed() -> None:
     moderator.config = msgspec.structs.replace(moderator.config, signatures=True)
     with pytest.raises(BadSignature):
         moderator.rate_as_drafted(name, "rita", device="phone")
+
+
+@pytest.mark.parametrize(("served_ms", "mean_ppm"), [(0, 333_333), (15_000, 416_666), (45_000, 583_333)])
+def test_evidence_of_who_failed_covers_what_another_had_to_serve(served_ms: int, mean_ppm: int) -> None:
+    """It delivered all until it failed, so its own part was perfect; what it had taken on was the whole window."""
+    moderator, clock = market(config=MarketConfig(rating=RatingRules(value_full=250)))
+    name = awarded(moderator, clock)
+    moderator.agree(name)
+    starts_ms = moderator.agreement(name).starts_ms
+    clock.advance(starts_ms + served_ms - clock.now_ms)
+    moderator.start(name)
+    if served_ms:
+        moderator.deliver(measured(moderator, name, "phone", served_ms * 1_000_000 // 60_000))
+    taken = moderator.replace(name)
+    moderator.deliver(measured(moderator, name, "phone", 1_000_000))
+    clock.advance(60_000)
+    moderator.finish(name)
+    moderator.charge(name)
+    # One deal that weighs fully, beside a prior of one yes and one no.
+    assert moderator.rating("p1", "anonymise").evidence_mean_ppm == mean_ppm
+    assert moderator.rating(taken.provider, "anonymise").evidence_mean_ppm > 500_000

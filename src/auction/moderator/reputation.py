@@ -51,10 +51,9 @@ class Reputation:
             return  # nobody measured: no evidence of anything
         history = self.history(leg.provider, agreement.service)
         pair = ("evidence", leg.provider, agreement.recipient, agreement.service)
-        value = self.deal_value(agreement.recipient, leg.provider, leg.price)
-        total, with_pair = record(
-            history.evidence, self._pairs.get(pair, EMPTY), leg.delivered_ppm, value, day, self.rules
-        )
+        price, delivered_ppm = _taken_on(agreement, leg)
+        value = self.deal_value(agreement.recipient, leg.provider, price)
+        total, with_pair = record(history.evidence, self._pairs.get(pair, EMPTY), delivered_ppm, value, day, self.rules)
         self._pairs[pair] = with_pair
         self._put(agreement.service, msgspec.structs.replace(history, evidence=total), sequence)
 
@@ -130,3 +129,13 @@ class Reputation:
         else:
             sequences.append(sequence)
             histories.append(history)
+
+
+def _taken_on(agreement: Agreement, leg: Leg) -> tuple[int, int]:
+    """What a leg was worth and what of it was delivered. Who failed had taken on all that was left of the window, so
+    the part that another had to serve is part of what it did not deliver."""
+    if not leg.failed:
+        return leg.price, leg.delivered_ppm
+    window_ms, taken_ms = agreement.ends_ms - agreement.starts_ms, agreement.ends_ms - leg.from_ms
+    served_ms = leg.until_ms - leg.from_ms
+    return agreement.price * taken_ms // window_ms, leg.delivered_ppm * served_ms // taken_ms if taken_ms else 0
