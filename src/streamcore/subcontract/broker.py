@@ -6,6 +6,7 @@ answered in the dispatcher's thread takes no input or output.
 
 from __future__ import annotations
 
+import functools
 import secrets
 import threading
 import time
@@ -335,6 +336,9 @@ class Broker:
             with self._changed:
                 if not self._tasks and self._closing:
                     for contract in self._contracts:  # also one that took over while we were closing
+                        if contract.following is not None:  # a block that nobody needs any more
+                            self._later(functools.partial(self._settle, contract.following, None))
+                            contract.following = None
                         if contract.placement is not None:
                             self._end_block(contract, None)
                     if not self._tasks:
