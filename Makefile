@@ -29,8 +29,10 @@ debug: $(VENV)/installed ## the native modules with bounds checks on everywhere,
 	STREAMCORE_DEBUG=1 $(RUN) setup.py -q build_ext --inplace --force
 	@touch $(VENV)/debug; rm -f $(VENV)/built
 
-demo: build      ## the main job on the shipped capture
+demo: build      ## the main job on the shipped capture, then the same with a market that places it
 	$(VENV)/bin/streamcore demo
+	@echo
+	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
 test: build      ## the whole suite
 	scripts/system-packages test

@@ -239,6 +239,10 @@ def doctor(told: argparse.Namespace) -> int:
 
 
 def demo(told: argparse.Namespace) -> int:
+    if told.market:
+        from streamcore.circle import show_circle
+
+        return show_circle(told.output, told.json)
     from streamcore.demo import show
 
     return show(told.output)

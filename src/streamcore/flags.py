@@ -77,6 +77,10 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--output", metavar="DIRECTORY", default="demo-output", help="where the results go (default: %(default)s)"
     )
+    demo.add_argument(
+        "--market", action="store_true", help="with a market and two providers, each a process (the extra `serve`)"
+    )
+    demo.add_argument("--json", action="store_true", help="with --market: all that came of it as one JSON object")
     add_worker(commands.add_parser("worker", help="work for a pipeline elsewhere"))
     add_provider(commands.add_parser("provider", help="offer services in a market, and run them for who takes them"))
     keys = commands.add_parser("keys", help="make a CURVE key pair for a pipeline or a worker")
