@@ -38,6 +38,9 @@ class Routes(Protocol):
     def lease_ms(self, key: str) -> int:
         """How long it may take for a segment."""
 
+    def join_s(self, key: str) -> float:
+        """How long segments wait for a provider that has not joined."""
+
     def pause_s(self, stream: int) -> float:
         """Seconds until the maximum rate lets the stream's next segment go to its provider."""
 

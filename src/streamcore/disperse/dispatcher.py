@@ -33,7 +33,6 @@ from streamcore.routes import IN_HOUSE, Route, Routes
 
 START_S = 30.0  # a worker that has not said hello by then is taken for hung
 JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
-PROVIDER_JOIN_S = 1.0  # how long segments wait for a provider that has not joined
 TICK_S = 1.0  # the loop looks around at least so often
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
 REFUSAL_CHARACTERS_MAX = 500
@@ -464,7 +463,7 @@ class Dispatcher:
             elif route.kind == "provider":
                 if any(peer.ready for peer in self._roster.providers(route.key)):
                     self._absent_since_s.pop(route.key, None)
-                elif now_s - self._absent_since_s.setdefault(route.key, now_s) > PROVIDER_JOIN_S:
+                elif now_s - self._absent_since_s.setdefault(route.key, now_s) > routes.join_s(route.key):
                     self._suspend(route.key, "it has not joined")
             else:
                 yield from self._unserved(stream)
@@ -580,7 +579,7 @@ class Dispatcher:
         until_s = min((self._deadline_s(peer) for peer in peers), default=math.inf)
         until_s = min(until_s, self._next_send_s)
         if self._routes is not None:
-            until_s = min([until_s, *(since_s + PROVIDER_JOIN_S for since_s in self._absent_since_s.values())])
+            until_s = min([until_s, *(s + self._routes.join_s(key) for key, s in self._absent_since_s.items())])
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
 
 

@@ -25,6 +25,7 @@ NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
 RENEW_AT = 0.7  # of a block: then the next one is asked for
 ANSWER_S = 30.0  # how long the end of a run waits for the market
 TICK_S = 0.05
+JOIN_S = 1.0  # for a provider that has not joined; the deadline of a segment, where one is given and longer
 PROGRESS_MS = 2_000  # between reports of what was delivered so far
 DRAW = secrets.SystemRandom()
 
@@ -173,6 +174,9 @@ class Broker:
 
     def lease_ms(self, key: str) -> int:
         return self._providers[key].lease_ms
+
+    def join_s(self, key: str) -> float:
+        return max(JOIN_S, self._providers[key].told.deadline_ms / 1000)
 
     def pause_s(self, stream: int) -> float:
         contract = self._of.get(stream)
