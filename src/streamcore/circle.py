@@ -30,7 +30,7 @@ PROVIDERS = {"north": 3_00, "south": 3_80}  # what each asks for a block, in cen
 PRICE_MAX = 6_00
 MINIMUM_BPS = 500_000
 TIMES = 3  # the shipped capture, over and over
-BLOCK_MS, AUCTION_MS, LEASE_MS = 15_000, 600, 5_000
+BLOCK_MS, AUCTION_MS, LEASE_MS = 20_000, 600, 8_000
 DEPOSIT = {"harbour-clinic": 100_00, "north": 50_00, "south": 50_00}
 BOND = 20_00
 VALUE_FULL = 2_00
@@ -179,7 +179,7 @@ class Circle:
         for line in explanation:
             self._tell(f"  {line}")
         if fails:
-            self._awaited(lambda: self._counted_bits(pipeline) > FAILS_AT_BITS)
+            self._awaited(functools.partial(self._has_delivered, pipeline))
             self._processes[fails].send_signal(signal.SIGKILL)
             self._processes[fails].wait()
             self._tell(f"  {fails} is killed on its way")
@@ -245,12 +245,12 @@ class Circle:
         """Whether a provider has come so far that it sees auctions."""
         return "offers" in self._log(name).read_text()
 
-    def _counted_bits(self, pipeline: subprocess.Popen[str]) -> int:
-        """What has been delivered under the latest agreement, as the pipeline reports it while it runs."""
+    def _has_delivered(self, pipeline: subprocess.Popen[str]) -> bool:
+        """Whether some of it is done, as the pipeline reports it while it runs."""
         if pipeline.poll() is not None:
             raise StreamcoreError("the run was over before a delivery was reported")
         (glance,) = self._market.ask("overview", limit=1)["agreements"]
-        return sum(leg["counted_bits"] for leg in glance["legs"])
+        return bool(sum(leg["counted_bits"] for leg in glance["legs"]) > FAILS_AT_BITS)
 
     def _awaited(self, look: Callable[[], Any]) -> Any:
         deadline_s = time.monotonic() + WAIT_S
@@ -314,6 +314,7 @@ price-max = {PRICE_MAX}
 minimum-bps = {MINIMUM_BPS}
 maximum-bps = {maximum_bps}
 block-ms = {BLOCK_MS}
+deadline-ms = {LEASE_MS}
 audit = 0.2
 otherwise = "in-house"
 ''')

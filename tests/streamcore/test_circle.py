@@ -81,7 +81,7 @@ def test_who_failed_half_way_is_replaced_and_each_is_paid_for_its_part(played):
         ("south", False),
     ]
     window_ms = agreement["ends_ms"] - agreement["starts_ms"]
-    assert (window_ms, north["from_ms"], south["until_ms"]) == (15_000, agreement["starts_ms"], agreement["ends_ms"])
+    assert (window_ms, north["from_ms"], south["until_ms"]) == (20_000, agreement["starts_ms"], agreement["ends_ms"])
     assert north["until_ms"] == south["from_ms"]
     left_ms = south["until_ms"] - south["from_ms"]
     assert 0 < left_ms < window_ms
