@@ -108,3 +108,19 @@ def test_every_name_stands_in_the_manual():
             assert f"| `{name}` |" in manual
     for name in [*EVENTS, "disperse.passed_unprocessed"]:
         assert f"`{name}`" in manual
+
+
+def test_a_live_run_says_so_even_when_nothing_came():
+    counters = Counters()
+    assert "live" not in counters.as_json()
+    counters.live = True
+    assert counters.as_json()["live"] == {"received": 0, "dropped": {}}
+    assert counters.copy().as_json() == counters.as_json()
+    counters.count("source.read", 5, 500)
+    counters.count("segment.cut", 5, 500)
+    counters.count("sink.written", 5, 500)
+    assert any("the kernel received 0 packets" in line for line in counters.balance())
+    counters.count("kernel.received", 7, 0)
+    counters.count("kernel.dropped", 2, 0)
+    assert counters.balance() == []
+    assert counters.lost

@@ -65,6 +65,7 @@ class LiveSource:
         self._config = config
         self._arena = arena
         self._counters = counters
+        counters.live = True
         self._compile = compile
         self._relieve = relieve
         self._spool: Spool | None = None
