@@ -118,7 +118,7 @@ def test_live_commands_are_words_that_the_command_takes():
     from streamcore.flags import make_parser
 
     text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "live.md").read_text()
-    commands = re.findall(r"^    (?:sudo )?streamcore (run .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    commands = re.findall(r"^    (?:sudo .venv/bin/)?streamcore (run .*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
         told = vars(make_parser().parse_args(shlex.split(command)))

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 from streamcore.privileges import NET_RAW, has
@@ -43,8 +45,12 @@ def findings_on(name: str) -> Iterator[Told]:
 def right() -> Told:
     if has(NET_RAW):
         return "capability", "ok", "CAP_NET_RAW"
-    words = "no CAP_NET_RAW: type sudo before streamcore, and run --user NAME to be root no longer than needed"
-    return "capability", "broken", words
+    command = os.path.abspath(sys.argv[0])
+    return (
+        "capability",
+        "broken",
+        f"no CAP_NET_RAW: type sudo {command} run --user NAME …, who is root no longer than needed",
+    )
 
 
 def merged_on_receipt(name: str) -> str:
