@@ -20,6 +20,17 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SLOW = f"{Path(__file__).with_name('services_for_tests.py')}:Slow"
 FRAME_BYTES = 1000
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def none_goes_on():
+    """What a failed test has left running is killed."""
+    yield
+    while STARTED:
+        if (process := STARTED.pop()).poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def start_live(namespace, *arguments):
@@ -28,6 +39,7 @@ def start_live(namespace, *arguments):
         *COMMAND, "run", "--json", *arguments,
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
     )  # fmt: skip
+    STARTED.append(process)
     wait_until_it_hears(namespace)
     return process
 
