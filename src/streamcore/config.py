@@ -99,6 +99,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     interface: str = ""  # a live interface instead of `read`; "any": all of them, cooked
     output_interface: str = ""  # a live interface instead of `write`
     both: bool = False  # between two interfaces: both directions
+    rotate_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # a new file after so many millions of bytes; 0: one file
+    rotate_s: Annotated[int, Meta(ge=0, le=10**9)] = 0  # a new file after so many seconds, by the packets' times
+    rotate_files: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # how many; 0: no bound
     replay: Annotated[float, Meta(ge=0, le=1e6)] | None = None  # times as fast as the capture; 0: as fast as it goes
     rate_mbps: Annotated[float, Meta(ge=0, le=1e6)] = 0.0  # of what is sent, in 10^6 bits of frames a second; 0: any
     rate_pps: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # packets a second; 0: any
@@ -188,6 +191,10 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError("both needs two interfaces: interface and output_interface")
         if self.user and not (self.interface or self.output_interface):
             raise UsageError("user is for live interfaces: whom root becomes when they are open")
+        if self.rotates and self.write in ("", "-"):
+            raise UsageError("rotate_mb and rotate_s are for files: they need write, with a name")
+        if self.rotate_files and not self.rotates:
+            raise UsageError("rotate_files needs rotate_mb or rotate_s")
         paced = [key for key in ("replay", "rate_mbps", "rate_pps") if getattr(self, key)]
         if len(paced) > 1:
             raise UsageError(f"{paced[0]} and {paced[1]} are both set: packets are paced by one of them")
@@ -240,6 +247,11 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.replay is not None or self.interface or self.rate_mbps or self.rate_pps:
             return self.replay or 0.0
         return 1.0
+
+    @property
+    def rotates(self) -> bool:
+        """Whether the second stream goes into several files."""
+        return bool(self.rotate_mb or self.rotate_s)
 
     @property
     def output(self) -> str:

@@ -34,6 +34,7 @@ NAMES: dict[str, Name] = {
     "disperse.passed_unprocessed": Name("note", "no worker could process them: passed on as they were"),
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
     "service.resized": Name("note", "bytes that services added, less those that they cut"),
+    "sink.after_last_file": Name("dropped", "came after the last file that was asked for was full"),
     "sink.too_long": Name("lost", "longer than the MTU of the interface they were to leave on"),
     "sink.too_short": Name("lost", "shorter than a link header: no interface sends them"),
     "sink.interface_down": Name("lost", "not sent: the interface was down"),

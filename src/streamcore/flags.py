@@ -101,6 +101,16 @@ def add_run(run: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a capture; its ending says pcap or pcapng, and .gz .zst .lz4; -: standard output",
     )
+    files.add_argument(
+        "-C", "--rotate-mb", type=int, metavar="N", help="begin a new file after N million bytes: OUT, OUT1, OUT2, …"
+    )
+    files.add_argument(
+        "-G", "--rotate-s", type=int, metavar="T", help="begin a new file after T seconds; OUT as strftime takes it"
+    )
+    files.add_argument(
+        "-W", "--rotate-files", type=int, metavar="N",
+        help="with -C: N files, then the first is overwritten; with -G alone: end after N files",
+    )  # fmt: skip
     files.add_argument("-c", "--config", metavar="FILE", help="a pipeline file (TOML); flags go over its keys")
     files.add_argument("-i", "--interface", metavar="NAME", help="capture on it instead; any: on all, cooked")
     files.add_argument("-o", "--output-interface", metavar="NAME", help="send on it instead of writing")

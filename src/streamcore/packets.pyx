@@ -13,6 +13,7 @@ import numpy as np
 
 cimport numpy as cnp
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
@@ -28,7 +29,7 @@ ABSENT = NO_OFFSET
 RECORD_HEADS = tuple(record_head(kind) for kind in range(RECORD_KINDS))
 
 cdef Py_ssize_t PAGE = 4096
-cdef Py_ssize_t CONTROL_BYTES = (sizeof(Control) + 4095) // 4096 * 4096
+cdef Py_ssize_t CONTROL_BYTES = (sizeof(Control) + 4095) // 4096 * 4096 + PAGE  # the last page: the output's path
 cdef Py_ssize_t GUARD_BYTES = 64  # behind data: a parser may load (never use) a word beyond the last packet
 
 
@@ -194,6 +195,17 @@ cdef class Arena:
     def committed_bytes(self):
         """How much of the output file is whole records, as its writer last said."""
         return self.control.committed_bytes
+
+    def set_output_path(self, bytes path):
+        """Which file committed_bytes is about. Raises ValueError if the path has a page or more."""
+        if len(path) >= PAGE:
+            raise ValueError(f"a path of {len(path)} bytes")
+        memcpy(self.base + CONTROL_BYTES - PAGE, <const char *> path, len(path) + 1)  # bytes end with a zero
+
+    @property
+    def output_path(self):
+        """bytes: that file; b"": none that can be cut."""
+        return <bytes> <char *> (self.base + CONTROL_BYTES - PAGE)
 
 
 cdef class Chunk:

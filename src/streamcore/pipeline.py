@@ -28,6 +28,7 @@ from streamcore.feeder import Feeder, Gate
 from streamcore.figures import Figures, WorkerFigures
 from streamcore.packets import Arena, Outgoing, Result
 from streamcore.resume import Points, points_of
+from streamcore.sink.rotation import RotatingSink
 from streamcore.sink.writer import Place, Sink, open_sink
 from streamcore.source.capture import CaptureSource
 from streamcore.streams import Streams
@@ -69,7 +70,7 @@ class Pipeline:
         self._arena: Arena | None = None
         self._begin_s = 0.0  # when `run` began
         self._delivery: Histogram | None = Histogram() if config.interface else None  # live: the latency that we add
-        self._sink: Sink | LiveSink | None = None
+        self._sink: Sink | RotatingSink | LiveSink | None = None
         self._points: Points | None = None
         self._dead_letters: Sink | None = None
         self._dead_reasons: dict[str, int] = {}
@@ -172,8 +173,7 @@ class Pipeline:
             streams = self._streams
             points = self._points = self._find_points()
             if self._sink is None:
-                place = points.place if points is not None else None
-                self._sink = self._open_sink(config.write, arena.set_committed_bytes, place)
+                self._sink = self._open_output(arena, points.place if points is not None else None)
             sink = self._sink
             stack.callback(sink.abandon)
             aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
@@ -232,14 +232,15 @@ class Pipeline:
             credit=config.credit,
             segment_bytes=config.segment_bytes,
             restarts_max=config.restarts_max,
-            seal_path=None if config.write in ("", "-") else os.path.abspath(config.write),
             listen=config.listen,
             key=config.key,
             worker_keys=config.worker_keys,
             leases_max=LEASES_MAX_TO_PASS if config.overload == "pass" else LEASES_MAX,
         )
 
-    def _deliver(self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink | LiveSink, gate: Gate) -> None:
+    def _deliver(
+        self, dispatcher: Dispatcher, aggregator: Aggregator, sink: Sink | RotatingSink | LiveSink, gate: Gate
+    ) -> None:
         """Results -> the second stream, until all is delivered or `stop`."""
         for result in dispatcher.results(sink.flush):
             for outgoing in aggregator.accept(self._bury(result) if result.dead else result):
@@ -293,6 +294,28 @@ class Pipeline:
             any(chain.settle is not None for chain in chains),
             all(chain.deterministic for chain in chains),
         )
+
+    def _open_output(self, arena: Arena, place: Place | None) -> Sink | RotatingSink:
+        """The file or files of the second stream; the arena tells the workers which to cut if we are killed."""
+        config = self.config
+        if config.write != "-":
+            arena.set_output_path(os.fsencode(os.path.abspath(config.write)))
+        if not config.rotates:
+            return self._open_sink(config.write, arena.set_committed_bytes, place)
+        assert self._source is not None
+        return RotatingSink(
+            config,
+            interfaces=self._source.interfaces,
+            form=self._source.form,
+            counters=self.counters,
+            on_commit=arena.set_committed_bytes,
+            on_file=arena.set_output_path,
+            on_last=self._last_file_is_full,
+        )
+
+    def _last_file_is_full(self) -> None:
+        if self._feeder is not None:
+            self._feeder.drain()
 
     def _open_sink(self, path: str, on_commit: Callable[[int], None] | None, place: Place | None = None) -> Sink:
         assert self._source is not None

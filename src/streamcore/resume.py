@@ -95,6 +95,8 @@ def points_of(config: Config, chains: list[Any], settles: bool, deterministic: b
         why = "the first stream is no file"
     elif config.write in ("", "-") or (os.path.exists(config.write) and not os.path.isfile(config.write)):
         why = "the second stream is no file"
+    elif config.rotates:
+        why = "the second stream goes into several files"
     elif not deterministic:
         why = "a service does not give the same result again"
     if why and config.resume:

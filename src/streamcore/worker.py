@@ -167,14 +167,14 @@ class LocalWorker:
         return envelope.pack(kind, self.slot, self.incarnation, outcomes or ())
 
 
-def watch(seal_path: str | None, arena: Arena) -> None:
+def watch(arena: Arena) -> None:
     """Wait for the end of standard input: then our starter is gone. Cut its output at the last whole record, and go."""
     while os.read(0, 1):
         pass
-    if seal_path is not None:
+    if arena.output_path:
         from streamcore.sink.seal import seal
 
-        seal(seal_path, arena.committed_bytes)
+        seal(os.fsdecode(arena.output_path), arena.committed_bytes)
     os._exit(1)
 
 
@@ -185,5 +185,5 @@ def main() -> None:
     except EOFError:
         return
     worker = LocalWorker(setup, descriptors)
-    threading.Thread(target=watch, args=(setup["seal_path"], worker.arena), daemon=True).start()
+    threading.Thread(target=watch, args=(worker.arena,), daemon=True).start()
     sys.exit(worker.run(setup["chains"]))

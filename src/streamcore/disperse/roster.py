@@ -34,7 +34,6 @@ class Terms:
     restarts_max: int
     credit: int  # segments of full size out with one worker
     segment_bytes: int
-    seal_path: str | None  # the output file, which workers cut at its last whole record when we are killed
     listen: str = ""
     key: str = ""
     worker_keys: str = ""
@@ -117,7 +116,7 @@ class Roster:
         regions = None
         if any(terms.changes):  # a batch takes one region, with attempts that failed another
             regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
-        setup = {"token": self._token, "chains": terms.chains, "seal_path": terms.seal_path}
+        setup = {"token": self._token, "chains": terms.chains}
         launched = self._launched.pop() if self._launched else local.launch()
         local.start(peer, launched, self._arena, regions, setup)
         slot.peer = peer

@@ -33,6 +33,10 @@ cdef enum:
     OPTION_QUEUE = 6
 
 
+cdef uint64_t NO_LIMIT_BYTES = 0xFFFFFFFFFFFFFFFF
+cdef int64_t NO_LIMIT_NS = 0x7FFFFFFFFFFFFFFF
+
+
 cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
     cdef uint32_t value
     memcpy(&value, at, 4)
@@ -56,6 +60,9 @@ cdef class Encoder:
     """
 
     cdef readonly uint64_t committed_bytes  # written: whole records, whole members
+    cdef public uint64_t limit_bytes        # a packet that finds more than these in the file stays outside; compressed: written ones
+    cdef public int64_t limit_ns            # as does one of this time or later
+    cdef Py_ssize_t stopped_at              # the place of the first packet that stayed outside, -1: none
     cdef int descriptor
     cdef object compress
     cdef bint pcapng
@@ -83,6 +90,8 @@ cdef class Encoder:
         if self.staging == NULL:
             raise MemoryError("no room to gather packets in")
         self.room = staging_bytes
+        self.limit_bytes = NO_LIMIT_BYTES
+        self.limit_ns = NO_LIMIT_NS
 
     def __dealloc__(self):
         free(self.staging)
@@ -110,13 +119,20 @@ cdef class Encoder:
         with nogil:
             self.drain()
 
-    def write(self, Outgoing out not None, dict comments, bint flush):
-        """Encode the packets of out. comments: row -> pcapng options, encoded. Returns (packets, captured bytes). Raises OSError."""
+    def write(self, Outgoing out not None, dict comments, bint flush, Py_ssize_t first=0):
+        """Encode the packets of out from place `first` on, as far as the limits let in. comments: row -> pcapng options, encoded.
+
+        Returns (packets, captured bytes, place of the first packet that stayed outside or -1). Raises OSError.
+        """
         cdef Columns *c = &out.batch.columns
         cdef uint8_t *commented = NULL
         cdef uint64_t[2] counts
         cdef Py_ssize_t row
+        cdef Py_ssize_t stop
         counts[0] = counts[1] = 0
+        if not 0 <= first <= (out.stop - out.start if out.unchanged else out.count):
+            raise ValueError(f"packet {first} of an Outgoing that is shorter")
+        self.stopped_at = -1
         try:
             if comments and self.pcapng:
                 commented = <uint8_t *> calloc(out.batch.count + 1, 1)
@@ -129,14 +145,38 @@ cdef class Encoder:
             with nogil:
                 if (out.unchanged and not out.arranged and out.batch.contiguous and commented == NULL
                         and out.stop > out.start and c.record[out.start] == self.copied_kind):
-                    self.copy_all(c, out.start, out.stop, counts)
+                    stop = self.stop_of(c, out.start + first, out.stop)
+                    if stop < out.stop:
+                        self.stopped_at = stop - out.start
+                    if stop > out.start + first:
+                        self.copy_all(c, out.start + first, stop, counts)
                 else:
-                    self.encode_all(out, c, commented, comments, counts)
+                    self.encode_all(out, c, commented, comments, counts, first)
                 if flush:
                     self.drain()
         finally:
             free(commented)
-        return counts[0], counts[1]
+        return counts[0], counts[1], self.stopped_at
+
+    cdef inline bint is_limited(self) noexcept nogil:
+        return self.limit_bytes != NO_LIMIT_BYTES or self.limit_ns != NO_LIMIT_NS
+
+    cdef inline uint64_t filled(self) noexcept nogil:
+        """Bytes in the file, with those that will be written as they are gathered."""
+        return self.committed_bytes + (self.staged if self.compress is None else 0)
+
+    cdef Py_ssize_t stop_of(self, Columns *c, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+        """Up to which row the limits let in the rows start..stop, whose records are copied."""
+        cdef uint64_t filled = self.filled()
+        cdef bint grows = self.compress is None
+        cdef Py_ssize_t row
+        if self.is_limited():
+            for row in range(start, stop):
+                if filled > self.limit_bytes or c.timestamp_ns[row] >= self.limit_ns:
+                    return row
+                if grows:
+                    filled += record_size(c, row)
+        return stop
 
     cdef int copy_all(self, Columns *c, Py_ssize_t start, Py_ssize_t stop, uint64_t *counts) except -1 nogil:
         """Rows start..stop, whose records touch and are the output's: one run."""
@@ -151,15 +191,16 @@ cdef class Encoder:
 
     # bench_sink.py::test_arranged: some 3 ns a packet that is copied in a run, 8 to 10 ns one that is made anew.
     cdef int encode_all(self, Outgoing out, Columns *c, const uint8_t *commented, dict comments,
-                        uint64_t *counts) except -1 nogil:
+                        uint64_t *counts, Py_ssize_t first) except -1 nogil:
         cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
         cdef const uint8_t *run = NULL
+        cdef bint limited = self.is_limited()
         cdef const uint8_t *packet
         cdef size_t run_bytes = 0
         cdef uint32_t row, captured, wire, head, size
         cdef uint8_t kind
         cdef bint whole
-        for i in range(count):
+        for i in range(first, count):
             if out.unchanged:
                 row = c.rows[out.start + i] if out.arranged else <uint32_t> (out.start + i)
                 packet = c.data + c.offset[row]
@@ -174,6 +215,10 @@ cdef class Encoder:
                 captured = out.captured_length[i]
                 wire = out.wire_length[i]
                 whole = out.whole[i]
+            if limited and (c.timestamp_ns[row] >= self.limit_ns
+                            or self.filled() + (run_bytes if run != NULL and self.compress is None else 0) > self.limit_bytes):
+                self.stopped_at = i
+                break
             counts[0] += 1
             counts[1] += captured
             kind = c.record[row]
@@ -436,3 +481,27 @@ def first_not_accepted(Outgoing out not None, bytearray accepted not None):
                 found = c.interface[row]
                 break
     return found
+
+
+def rest_of(Outgoing out not None, Py_ssize_t first):
+    """(packets, captured bytes, timestamp of the first of them) of the packets of out from place `first` on; time 0 where there are none."""
+    cdef Columns *c = &out.batch.columns
+    cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
+    cdef uint64_t packets = 0, captured = 0
+    cdef int64_t time_ns = 0
+    cdef uint32_t row
+    if not 0 <= first <= count:
+        raise ValueError(f"packet {first} of an Outgoing of {count}")
+    for i in range(first, count):
+        if out.unchanged:
+            row = c.rows[out.start + i] if out.arranged else <uint32_t> (out.start + i)
+            captured += c.captured_length[row]
+        elif out.packet[i] == NULL:
+            continue
+        else:
+            row = out.row[i]
+            captured += out.captured_length[i]
+        if packets == 0:
+            time_ns = c.timestamp_ns[row]
+        packets += 1
+    return packets, captured, time_ns

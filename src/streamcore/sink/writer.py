@@ -88,7 +88,8 @@ class Sink:
         self.path = path
         self._from = place
         self.name = "standard output" if path == "-" else path
-        self.shape = shape_of(path, form)
+        self.shape = shape_of(path, form)  # may be set until the first packet, as may the limits
+        self.limits: tuple[int, int] | None = None  # bytes in the file, and time, at which packets stay outside
         self._interfaces = interfaces
         self._form = form
         self._on_commit = on_commit
@@ -144,12 +145,18 @@ class Sink:
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
         """Write packets: (packets, captured bytes) that are in the file, or will be if compressed. Raises SinkError."""
+        return self.write_some(outgoing, 0)[:2]
+
+    def write_some(self, outgoing: Outgoing, first: int) -> tuple[int, int, int]:
+        """Write packets from place `first` on, up to the limits: as `write`, and the place of the first packet that
+        stayed outside, or -1. Raises SinkError.
+        """
         if self._over:
             raise SinkError(f"cannot write {self.name}: it was closed")
         comments = {row: _headers.comment_options(texts) for row, texts in outgoing.comments.items()}
         try:
             if self._encoder is None and highest_interface(outgoing) < 0:
-                return 0, 0
+                return 0, 0, -1
             encoder = self._encoder or self._open(outgoing)
             if self.shape.pcapng:
                 self._describe(encoder, outgoing)
@@ -157,7 +164,7 @@ class Sink:
                 self._check_link_types(outgoing)
             flush = not self.shape.compression or time.monotonic() - self._drained_s > LINGER_S
             committed_bytes = encoder.committed_bytes
-            counts = encoder.write(outgoing, comments, flush)
+            counts = encoder.write(outgoing, comments, flush, first)
             if encoder.committed_bytes != committed_bytes:
                 self._committed()
             return counts
@@ -238,6 +245,8 @@ class Sink:
             MEMBER_BYTES if compressed else STAGING_BYTES,
             MEMBER_BYTES if compressed else DIRECT_BYTES,
         )
+        if self.limits is not None:
+            self._encoder.limit_bytes, self._encoder.limit_ns = self.limits
         if self._from is not None:
             return self._go_on(self._encoder, self._from)
         self._encoder.stage(_headers.section_block(form) if pcapng else self._pcap_header(outgoing, source_digits))

@@ -1,0 +1,142 @@
+"""Rotation: the second stream in several files, named and cut as tcpdump's -C, -G and -W name and cut them.
+
+Each file is a Sink's, from its header to its last whole record. How long files are kept is nobody's business here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from streamcore.config import Config
+from streamcore.counters import Counters
+from streamcore.packets import CaptureForm, Interface, Outgoing
+from streamcore.sink._encode import rest_of
+from streamcore.sink.writer import Sink, shape_of
+
+NO_LIMIT_BYTES, NO_LIMIT_NS = (1 << 64) - 1, (1 << 63) - 1
+
+
+class RotatingSink:
+    """Files one after the other, under config's rotate_mb, rotate_s and rotate_files. Not for two threads at a time.
+
+    A packet that finds more than rotate_mb million bytes in the file (compressed: written to it), or is rotate_s or
+    more younger than the file's first packet, begins a new one. Names: `write`, with rotate_s as strftime takes it, in
+    local time; with rotate_mb a number behind it, from 1 on, or from 0 on with as many digits as rotate_files needs:
+    then the first is overwritten. With rotate_s alone, rotate_files ends the run. Where tcpdump looks at the clock we
+    look at the packets' times, so that captures are cut as live packets are.
+
+    interfaces, form, on_commit: as of a Sink; on_file: called with the path of each new file, after on_commit(0);
+    on_last: called when the last file is full: packets that come after it are counted as sink.after_last_file.
+    Raises SinkError.
+    """
+
+    def __init__(
+        self, config: Config, *, interfaces: Sequence[Interface], form: CaptureForm, counters: Counters,
+        on_commit: Callable[[int], None], on_file: Callable[[bytes], None], on_last: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._interfaces = interfaces
+        self._form = form
+        self._counters = counters
+        self._on_commit = on_commit
+        self._on_file = on_file
+        self._on_last = on_last
+        self._shape = shape_of(config.write, form)
+        self._sink: Sink | None = None
+        self._full = False
+        self._number = 0  # of the file, under rotate_mb
+        self._windows = 0  # of rotate_s, so far
+        self._window_ns = 0  # when this one began
+        self._make(config.write).check()
+
+    def write(self, outgoing: Outgoing) -> tuple[int, int]:
+        """Write packets: (packets, captured bytes) that are in files, or will be if compressed. Raises SinkError."""
+        packets = byte_count = 0
+        first = 0 if self._sink is None else -1  # the place of a packet that does not belong into the file
+        if self._sink is not None:
+            packets, byte_count, first = self._sink.write_some(outgoing, 0)
+        while first >= 0:
+            left, left_bytes, time_ns = rest_of(outgoing, first)
+            if not left:
+                break
+            self._turn(time_ns)
+            if self._sink is None:
+                self._counters.count("sink.after_last_file", left, left_bytes)
+                break
+            written, written_bytes, first = self._sink.write_some(outgoing, first)
+            packets, byte_count = packets + written, byte_count + written_bytes
+        return packets, byte_count
+
+    def flush(self) -> None:
+        """Write what was gathered. Raises SinkError."""
+        if self._sink is not None:
+            self._sink.flush()
+
+    def stop(self) -> None:
+        """A file is never waited for; what was written stays."""
+
+    def close(self) -> None:
+        """Write the rest and close; a stream without packets gets a file too. Raises SinkError."""
+        if self._sink is None and not self._full:
+            self._window_ns = time.time_ns()
+            self._begin()
+        if self._sink is not None:
+            self._sink.close()
+
+    def abandon(self) -> None:
+        """Close after something went wrong; every file is whole."""
+        if self._sink is not None:
+            self._sink.abandon()
+
+    def _turn(self, time_ns: int) -> None:
+        """Begin the file for a packet of this time, which does not belong into the one before; or none any more."""
+        config = self._config
+        if self._full:
+            return
+        if self._sink is None:
+            self._window_ns = time_ns
+        else:
+            self._sink.close()
+            self._sink = None
+            if config.rotate_s and time_ns >= self._window_ns + config.rotate_s * 10**9:
+                self._window_ns, self._number = time_ns, 0
+                self._windows += 1
+                if self._windows == config.rotate_files and not config.rotate_mb:
+                    self._full = True
+                    self._on_last()
+                    return
+            else:
+                self._number += 1
+                if self._number == config.rotate_files:
+                    self._number = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        path = self._path()
+        self._sink = self._make(path)
+        self._sink.check()
+        self._on_commit(0)
+        self._on_file(os.fsencode(os.path.abspath(path)))
+
+    def _make(self, path: str) -> Sink:
+        config = self._config
+        sink = Sink(path, self._interfaces, self._form, self._on_commit)
+        sink.shape = self._shape  # a number stands behind the ending
+        sink.limits = (
+            config.rotate_mb * 1_000_000 if config.rotate_mb else NO_LIMIT_BYTES,
+            self._window_ns + config.rotate_s * 10**9 if config.rotate_s else NO_LIMIT_NS,
+        )
+        return sink
+
+    def _path(self) -> str:
+        """The name of the file that begins now."""
+        config = self._config
+        path = config.write
+        if config.rotate_s:
+            path = time.strftime(path, time.localtime(self._window_ns // 10**9))
+        if not config.rotate_mb:
+            return path
+        digits = len(str(config.rotate_files - 1)) if config.rotate_files > 1 else 0
+        return f"{path}{self._number:0{digits}d}" if digits or self._number else path
