@@ -39,7 +39,10 @@ class Routes(Protocol):
         """How long it may take for a segment."""
 
     def join_s(self, key: str) -> float:
-        """How long segments wait for a provider that has not joined."""
+        """How long segments wait for it when it has not joined."""
+
+    def is_limited(self, stream: int) -> bool:
+        """Whether there is a maximum rate."""
 
     def pause_s(self, stream: int) -> float:
         """Seconds until the maximum rate lets the stream's next segment go to its provider."""

@@ -33,6 +33,7 @@ from streamcore.routes import IN_HOUSE, Route, Routes
 
 START_S = 30.0  # a worker that has not said hello by then is taken for hung
 JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
+LOOK_S = 0.01  # between looks at the routes, while segments wait
 TICK_S = 1.0  # the loop looks around at least so often
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
 REFUSAL_CHARACTERS_MAX = 500
@@ -71,6 +72,7 @@ class Dispatcher:
         self._routes = routes
         self.withdraw: Callable[[str], list[Segment]] = lambda _key: []
         self._absent_since_s: dict[str, float] = {}  # providers that segments wait for and that have not joined
+        self._next_look_s = 0.0
         self._next_send_s = math.inf  # when a maximum rate lets the next segment go
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._roster.poller.register(self._wake, zmq.POLLIN)
@@ -203,7 +205,7 @@ class Dispatcher:
                 while (
                     queue
                     and len(batch) < WORK_PER_MESSAGE_MAX
-                    and peer.streams is None  # a provider's are counted one by one
+                    and (peer.streams is None or not self._is_limited(queue[0]))  # a maximum rate counts one by one
                     and peer.has_credit_for(len(batch) + 1, byte_count := byte_count + queue[0].segment.byte_count)
                     and peer.shares_message(byte_count)
                 ):
@@ -247,6 +249,9 @@ class Dispatcher:
 
     def _route(self, attempt: Attempt) -> Route:
         return IN_HOUSE if self._routes is None or attempt.at_home else self._routes.of(attempt.segment.stream)
+
+    def _is_limited(self, attempt: Attempt) -> bool:
+        return self._routes is not None and self._routes.is_limited(attempt.segment.stream)
 
     def _may_leave(self, stream: int) -> bool:
         """Whether the maximum rate lets a segment go now; otherwise the loop wakes up when it does."""
@@ -449,6 +454,9 @@ class Dispatcher:
     def _look_after_routes(self, routes: Routes) -> Iterator[Result]:
         """Providers that do not come, streams that nobody runs, and workers of our own that do not keep up."""
         now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + LOOK_S
         first = [queue[0] for queue in self._waiting.values() if queue]
         since_s: dict[int, float] = {}
         for attempt in first + [each for each in self._again if not each.at_home]:
@@ -579,7 +587,10 @@ class Dispatcher:
         until_s = min((self._deadline_s(peer) for peer in peers), default=math.inf)
         until_s = min(until_s, self._next_send_s)
         if self._routes is not None:
-            until_s = min([until_s, *(s + self._routes.join_s(key) for key, s in self._absent_since_s.items())])
+            if self._again or any(self._waiting.values()):
+                until_s = min(until_s, self._next_look_s)
+            for key, since_s in self._absent_since_s.items():
+                until_s = min(until_s, since_s + self._routes.join_s(key))
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
 
 

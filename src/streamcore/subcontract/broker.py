@@ -25,7 +25,6 @@ NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
 RENEW_AT = 0.7  # of a block: then the next one is asked for
 ANSWER_S = 30.0  # how long the end of a run waits for the market
 TICK_S = 0.05
-JOIN_S = 1.0  # for a provider that has not joined; the deadline of a segment, where one is given and longer
 PROGRESS_MS = 2_000  # between reports of what was delivered so far
 DRAW = secrets.SystemRandom()
 
@@ -176,13 +175,16 @@ class Broker:
         return self._providers[key].lease_ms
 
     def join_s(self, key: str) -> float:
-        return max(JOIN_S, self._providers[key].told.deadline_ms / 1000)
+        return self._providers[key].told.join_ms / 1000
+
+    def is_limited(self, stream: int) -> bool:
+        contract = self._of.get(stream)
+        return contract is not None and (contract.bucket is not None or bool(contract.buckets))
 
     def pause_s(self, stream: int) -> float:
-        contract = self._of.get(stream)
-        if contract is None or (contract.bucket is None and not contract.buckets):
+        if not self.is_limited(stream):
             return 0.0
-        now_s = time.monotonic()
+        contract, now_s = self._of[stream], time.monotonic()
         buckets = [each for each in (contract.bucket, contract.buckets.get(stream)) if each is not None]
         return max((each.pause_s(now_s) for each in buckets), default=0.0)
 

@@ -55,7 +55,7 @@ def allocator_of(moderator, open_for_ms=0):
 
 
 def streams(**more):
-    told = subcontract(service="turning", price_max=100, block_ms=BLOCK_MS, deadline_ms=300, **more)
+    told = subcontract(service="turning", price_max=100, block_ms=BLOCK_MS, deadline_ms=300, join_ms=500, **more)
     return [{"name": "web", "select": "udp", "service": [f"{SERVICES}:Slow"], "subcontract": told}]
 
 

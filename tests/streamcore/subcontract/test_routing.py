@@ -121,7 +121,7 @@ def test_a_provider_that_does_not_join_is_replaced_by_the_armed_one(tmp_path, ke
     address = free_address()
     provider = Provider(address, keys, "south")
     streams = [{"name": "web", "select": "udp", "service": [f"{SERVICES}:Slow"],
-                "subcontract": subcontract(deadline_ms=200)}]  # fmt: skip
+                "subcontract": subcontract(join_ms=300)}]  # fmt: skip
     told, left = run(tmp_path, keys, allocator, frames, address, streams)
     provider.join(5)
     assert left == [turned(frame) for frame in frames]
