@@ -153,8 +153,8 @@ def test_packets_leave_at_a_rate(pair, tmp_path, flag, value):
     with listening(right) as arrived:
         assert send(left, capture, flag, value).status == 0
     assert len(arrived) == 1000
-    assert 0.4 < arrived[-1][1] - arrived[0][1] < 0.65
-    assert 0.2 < arrived[499][1] - arrived[0][1] < 0.33
+    assert 0.45 < arrived[-1][1] - arrived[0][1] < 0.95, "half a second; later where the machine is busy"
+    assert 0.2 < arrived[499][1] - arrived[0][1] < 0.7
 
 
 def test_a_cut_packet_is_sent_as_far_as_it_goes_and_noted(pair, tmp_path):
@@ -273,6 +273,36 @@ def test_a_bump_in_the_wire_carries_both_directions(bump):
     assert run.status == 130, run.stderr
     assert 600 <= run.json["packets"]["read"] <= 610  # and ARP
     assert run.json["packets"]["written"] == run.json["packets"]["read"]
+    assert "unbalanced" not in run.json
+
+
+def test_live_packets_do_not_wait_for_an_interface_that_is_down(bump):
+    """One direction; what came while the way out was down is counted, and what comes afterwards gets through."""
+    left, middle, right = bump
+    run = middle.start(
+        *COMMAND, "run", "-i", "west", "-o", "east", "-n", "1", "--json",
+        env=os.environ | dict([MARK.split("=")]), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until(lambda: " 0003 " in middle.run("cat", "/proc/net/packet").stdout)
+    with left.entered():
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sender.bind(("end", 0))
+    with listening(right, "end") as arrived:
+        for begin, state in ((0, "up"), (100, "down"), (200, "up")):
+            middle.set_link("east", state)
+            for number in range(begin, begin + 100):
+                sender.send(frame_of(100, number))
+            if state == "up":
+                until(lambda last=begin + 99: arrived and arrived[-1][0] == frame_of(100, last))
+            else:
+                time.sleep(1)  # nobody tells when the last was given up
+        run.send_signal(2)
+        run = finish_run(run)
+    sender.close()
+    assert run.status == 130, run.stderr
+    assert [frame for frame, _ in arrived] == [frame_of(100, number) for number in [*range(100), *range(200, 300)]]
+    assert run.json["packets"] == {"read": 300, "written": 200, "dropped": {"sink.interface_down": 100}}
     assert "unbalanced" not in run.json
 
 
