@@ -10,8 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -274,33 +272,13 @@ def copy_package(folder: Path) -> Path:
     return folder / "auction"
 
 
-def plant(bug: Bug, folder: Path) -> subprocess.CompletedProcess[str]:
-    copy = copy_package(folder) / bug.file
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
+    copy = copy_package(tmp_path) / bug.file
     text = copy.read_text()
     assert text.count(bug.right) == 1, "the bug must be planted at one place"
     copy.write_text(text.replace(bug.right, bug.wrong))
-    return run_tests(folder, bug.test)
-
-
-Results = dict[str, "Future[subprocess.CompletedProcess[str]]"]
-
-
-@pytest.fixture(scope="module")
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """What comes of the bugs that are wanted, as many at a time as there are cores."""
-    names = {
-        item.callspec.id for item in request.session.items if isinstance(item, pytest.Function) and "[" in item.name
-    }
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield {
-            bug.name: pool.submit(plant, bug, tmp_path_factory.mktemp("planted")) for bug in BUGS if bug.name in names
-        }
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
-def test_a_planted_bug_is_found(bug: Bug, results: Results) -> None:
-    result = results[bug.name].result()
+    result = run_tests(tmp_path, bug.test)
     # 1: tests ran and failed. Anything else (no test found, an import that breaks) would find nothing.
     assert result.returncode == 1, result.stdout + result.stderr
     assert " failed" in result.stdout
