@@ -34,12 +34,13 @@ demo: build      ## the main job on the shipped capture, then the same with a ma
 	@echo
 	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
-test: build      ## the whole suite
+test: build      ## the whole suite, a file at a time on each core
 	scripts/system-packages test
-	AUCTION_SEEDS=$${AUCTION_SEEDS:-10000} $(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
-soak: build      ## ten minutes of overload under each rule (needs root; SOAK_S=60 for a minute)
+soak: build      ## 10,000 markets from seeds; ten minutes of overload under each rule (root; SOAK_S=60 for a minute)
 	scripts/system-packages test
+	AUCTION_SEEDS=10000 $(RUN) -m pytest -n auto tests/auction/test_simulation.py
 	$(RUN) -m pytest -s tests/streamcore/soak_*.py
 
 lint: build      ## ruff and mypy
