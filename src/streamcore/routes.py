@@ -59,7 +59,7 @@ class Routes(Protocol):
     def done(self, key: str, segment: Segment, seconds: float) -> bool:
         """Its result is in, and believed so far. True: process it again in-house, and compare."""
 
-    def audited(self, key: str, same: bool) -> None:
+    def audited(self, stream: int, key: str, same: bool) -> None:
         """What the comparison gave."""
 
     def failed(self, key: str, reason: str) -> None:

@@ -18,13 +18,21 @@ from operator import or_
 from typing import Any
 
 import msgspec
-import numpy as np
 import zmq
 
 from streamcore.counters import Counters, Histogram
 from streamcore.disperse import envelope, local
-from streamcore.disperse._results import FLAGS_OF_CHANGE, KEEP, ResultError, dropped_of, read_result, same_result
-from streamcore.disperse.attempt import Attempt, Told
+from streamcore.disperse._results import (
+    FLAGS_OF_CHANGE,
+    KEEP,
+    LENGTHS,
+    PACKED,
+    ResultError,
+    dropped_of,
+    read_result,
+    same_result,
+)
+from streamcore.disperse.attempt import FAULT, KILLED, Attempt, Told, aligned, with_our_offsets
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster, Slot, Terms
 from streamcore.errors import WorkerError
@@ -39,11 +47,6 @@ WORK_PER_MESSAGE_MAX = 16  # segments in one message
 REFUSAL_CHARACTERS_MAX = 500
 FAILURES_MAX = 3  # segments that a provider may say it cannot process
 NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result that nobody made
-
-# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
-# segment (unless the
-# system killed it for its memory), so only twelve such deaths weigh as much as three failures of the segment's own.
-FAULT, KILLED = 4, 1
 
 OVERLOAD = "the workers had fallen behind"
 
@@ -227,7 +230,7 @@ class Dispatcher:
         if route.helps and (peer := self._able(attempt, self._roster.peers())) is not None:
             return peer
         if route.kind == "provider":
-            peers = self._roster.providers(route.key)
+            peers = self._roster.providers(route.key, segment.stream)
             if peers and not self._may_leave(segment.stream):
                 return None
         elif route.kind == "in-house":
@@ -381,10 +384,12 @@ class Dispatcher:
         if outcome.digest != lease.digest:
             raise ResultError("the result is of another input")
         room, allowed = lease.room, self._allowed[lease.segment.stream]
-        region: Any = _aligned(content)
+        region: Any = aligned(content)
         hold: Any = region
         if room is not None:
             region, hold = room.region.data[room.start : room.start + room.size], room.region
+        if lease.digest != envelope.NO_DIGEST and outcome.flags & LENGTHS and not outcome.flags & PACKED:
+            region = hold = with_our_offsets(region, lease.segment, outcome.flags)
         result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
         if extra is not None:
             told = msgspec.msgpack.decode(extra, type=Told)
@@ -415,7 +420,7 @@ class Dispatcher:
         assert attempt.claimed is not None
         same = same_result(attempt.claimed, result)
         key = attempt.claimed.provider
-        self._routes.audited(key, same)
+        self._routes.audited(result.segment.stream, key, same)
         if not same:
             self._counters.bump("subcontract.audits_failed")
             self._suspend(key, "an audit found another result", lied=True)
@@ -469,7 +474,7 @@ class Dispatcher:
             if route.kind == "in-house":
                 routes.waited(stream, now_s - since)
             elif route.kind == "provider":
-                if any(peer.ready for peer in self._roster.providers(route.key)):
+                if any(peer.ready for peer in self._roster.providers(route.key, stream)):
                     self._absent_since_s.pop(route.key, None)
                 elif now_s - self._absent_since_s.setdefault(route.key, now_s) > routes.join_s(route.key):
                     self._suspend(route.key, "it has not joined")
@@ -592,9 +597,3 @@ class Dispatcher:
             for key, since_s in self._absent_since_s.items():
                 until_s = min(until_s, since_s + self._routes.join_s(key))
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
-
-
-def _aligned(content: memoryview | None) -> Any:
-    """uint8[…] of a frame, which stays alive with it; copied where its numbers of 8 bytes would not be aligned."""
-    region = np.frombuffer(content or b"", np.uint8)
-    return region if region.ctypes.data % 8 == 0 else region.copy()

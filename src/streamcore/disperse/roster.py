@@ -86,12 +86,15 @@ class Roster:
         """Our own workers, here and elsewhere."""
         return [slot.peer for slot in self.slots if slot.peer is not None and slot.peer.streams is None]
 
-    def providers(self, key: str = "") -> list[Peer]:
-        """The peers of the provider with this key, or of all providers."""
+    def providers(self, key: str = "", stream: int | None = None) -> list[Peer]:
+        """The peers of the provider with this key that were told the services of this stream, or of all providers."""
         return [
             peer
             for slot in self.slots
-            if (peer := slot.peer) is not None and peer.streams is not None and key in ("", peer.key)
+            if (peer := slot.peer) is not None
+            and peer.streams is not None
+            and key in ("", peer.key)
+            and (stream is None or stream in peer.streams)
         ]
 
     def of(self, header: envelope.Header, key: str | None) -> Peer | None:

@@ -119,7 +119,7 @@ class Broker:
             groups.setdefault((each.service, repr(each.chain), each.told.need, each.in_house), []).append(each)
         self._contracts = [Contract(group, lease_ms) for group in groups.values()]
         self._of = {each.number: contract for contract in self._contracts for each in contract.streams}
-        self._providers: dict[str, Contract] = {}  # every key that was ever given to us
+        self._providers: dict[str, list[Contract]] = {}  # every key that was ever given to us, and what for
         self._suspended: set[str] = set()
         self._lock = threading.RLock()
         self._tasks: list[Callable[[], None]] = []
@@ -163,19 +163,18 @@ class Broker:
 
     def streams_of(self, key: str) -> frozenset[int]:
         with self._lock:
-            contract = self._providers.get(key)
-            if contract is None or key in self._suspended:
+            if key in self._suspended:
                 return frozenset()
-            return frozenset(each.number for each in contract.streams)
+            return frozenset(each.number for contract in self._providers.get(key, ()) for each in contract.streams)
 
     def is_provider(self, key: str) -> bool:
         return key in self._providers
 
     def lease_ms(self, key: str) -> int:
-        return self._providers[key].lease_ms
+        return max(contract.lease_ms for contract in self._providers[key])
 
     def join_s(self, key: str) -> float:
-        return self._providers[key].told.join_ms / 1000
+        return max(contract.told.join_ms for contract in self._providers[key]) / 1000
 
     def is_limited(self, stream: int) -> bool:
         contract = self._of.get(stream)
@@ -215,28 +214,32 @@ class Broker:
         share = contract.told.audit * (NEWCOMER_TIMES if placement.newcomer else 1)
         return self._draw() < share
 
-    def audited(self, key: str, same: bool) -> None:
-        contract = self._providers[key]
+    def audited(self, stream: int, key: str, same: bool) -> None:
+        contract = self._of[stream]
         if contract.meter is not None and contract.placement is not None and contract.placement.public_key == key:
             contract.meter.audited += 1
             contract.meter.audits_failed += not same
 
     def failed(self, key: str, reason: str) -> None:
         with self._changed:
-            contract = self._providers.get(key)
-            if contract is None or key in self._suspended:
+            if key in self._suspended:
                 return
             self._suspended.add(key)
-            if contract.following is not None and contract.following.public_key == key:
-                contract.following = None
-            placement, meter = contract.placement, contract.meter
-            if placement is None or meter is None or placement.public_key != key:
-                return
-            meter.failures.append(reason)
-            report = meter.report(min(self._allocator.now_ms(), placement.ends_ms))
-            self._note(contract, placement, report)
-            contract.placement, contract.meter, contract.pending = None, None, True
-            self._later(lambda: self._replace(contract, placement, reason, report))
+            for contract in self._providers.get(key, ()):
+                self._give_up(contract, key, reason)
+
+    def _give_up(self, contract: Contract, key: str, reason: str) -> None:
+        """Its provider failed: whoever the market says takes over the rest of the block."""
+        if contract.following is not None and contract.following.public_key == key:
+            contract.following = None
+        placement, meter = contract.placement, contract.meter
+        if placement is None or meter is None or placement.public_key != key:
+            return
+        meter.failures.append(reason)
+        report = meter.report(min(self._allocator.now_ms(), placement.ends_ms))
+        self._note(contract, placement, report)
+        contract.placement, contract.meter, contract.pending = None, None, True
+        self._later(lambda: self._replace(contract, placement, reason, report))
 
     def waited(self, stream: int, seconds: float) -> None:
         contract = self._of.get(stream)
@@ -285,7 +288,9 @@ class Broker:
 
     def _admit(self, contract: Contract, placement: Placement) -> None:
         for key in (placement.public_key, *(runner.public_key for runner in placement.runners_up)):
-            self._providers.setdefault(key, contract)
+            known = self._providers.setdefault(key, [])
+            if contract not in known:
+                known.append(contract)
 
     def _end_block(self, contract: Contract, following: Placement | None) -> None:
         """The block is over: report it, and go on with the following one."""

@@ -98,6 +98,24 @@ def test_two_streams_with_the_same_need_go_to_one_provider(tmp_path, keys, order
     assert sum(each.got_bits for each in report.intervals) == 8 * 2000 * 70
 
 
+def test_one_provider_may_hold_agreements_for_different_needs(tmp_path, keys):
+    frames = [udp_frame(number % 3, number) for number in range(900)]
+    allocator = Fixed([("north", key_of(keys, "north"))])
+    address = free_address()
+    provider = Provider(address, keys, "north")
+    streams = [
+        {"name": "web", "select": "port 1024", "service": [f"{SERVICES}:Slow"], "subcontract": subcontract()},
+        {"name": "voice", "select": "port 1025", "service": ["slice:bytes=20,from=packet"],
+         "subcontract": subcontract()},
+    ]  # fmt: skip
+    told, left = run(tmp_path, keys, allocator, frames, address, streams)
+    provider.join(5)
+    change = [turned, lambda frame: frame[:20], bytes]
+    assert left == [change[number % 3](frame) for number, frame in enumerate(frames)]
+    assert [each["streams"] for each in told["subcontracts"]] == [["web"], ["voice"]]
+    assert [(each["segments"] > 0, each["failures"]) for each in told["subcontracts"]] == [(True, [])] * 2
+
+
 @pytest.mark.parametrize(("otherwise", "status"), [("in-house", 0), ("pass", 3), ("refuse", 3)])
 def test_without_a_provider_the_rule_says_what_happens(tmp_path, keys, otherwise, status):
     frames = [udp_frame(number % 2, number) for number in range(500)]
