@@ -83,7 +83,7 @@ def play(place, keys, kind, seed):
         return placement
 
     allocator.place = placing
-    terms = {"service": "turning", "price_max": 100, "minimum_bps": 1000, "maximum_bps": 10**8,  # so a message a segment
+    terms = {"service": "turning", "price_max": 100, "minimum_bps": 1000, "maximum_bps": 10**8,  # one by one
              "deadline_ms": DEADLINE_MS, "audit": 1.0 if kind == "lying" else 0.0}  # fmt: skip
     streams = [
         {"name": name, "select": f"port {port}", "service": [f"{SERVICES}:Slow"], "subcontract": terms}
