@@ -55,8 +55,8 @@ def test_memory_is_of_the_whole_tree_and_counts_shared_pages_once() -> None:
     )
     assert alone.peak_bytes is not None
     assert shared.peak_bytes is not None
-    # 60 shared + 40 of the parent + 50 of the child; for a moment the parent also holds the zeros that it writes.
-    assert 150 * MB <= shared.peak_bytes - alone.peak_bytes < 170 * MB
+    # 60 shared + 40 of the parent + 50 of the child, each looked at in its moment; 210 if shared ones counted twice.
+    assert 150 * MB <= shared.peak_bytes - alone.peak_bytes < 200 * MB
 
 
 def test_a_descendant_that_left_the_session_is_still_counted() -> None:

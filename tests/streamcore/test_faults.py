@@ -72,7 +72,7 @@ def test_kill_9_of_workers_fifty_times_changes_nothing(capture, tmp_path, policy
     assert killed == 50
     assert (tmp_path / "out.pcap").read_bytes() == (tmp_path / "whole.pcap").read_bytes()
     assert run.json["segments"]["resent"] > 0
-    assert run.json["workers"]["lost"] >= 45  # some were dead already, or idle at the end
+    assert run.json["workers"]["lost"] >= 35  # some were dead already, or idle at the end
     assert run.json["packets"] == {"read": 20_000, "written": 20_000, "dropped": {}}
 
 
