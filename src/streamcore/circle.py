@@ -41,7 +41,7 @@ value_full = {VALUE_FULL}
 newcomer_bond = 1_000
 satisfied_from_ppm = 800_000
 """
-FAILS_AT_BITS = 1_000_000  # delivered, of some ten million
+FAILS_AT_BITS = 300_000  # delivered, of some ten million
 WAIT_S = 60.0
 
 
@@ -83,7 +83,7 @@ class Circle:
             self._open_market()
             self._register()
             blocks = [
-                self._block("first", "Nobody is known yet, so the price decides.", 2_000_000, fails="north"),
+                self._block("first", "Nobody is known yet, so the price decides.", 1_000_000, fails="north"),
                 self._block("second", "The ratings of the first are shown, and outweigh the lower price.", 8_000_000),
             ]
             return {"blocks": blocks, "found": self._verify()}
