@@ -74,7 +74,7 @@ def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[Disp
     broker = broker_of(folder, key) if subcontracted else None
     terms = Terms(
         workers=0, chains=[[TOUCH]], changes=[frozenset({"bytes"})], lease_ms=60_000, attempts_max=3, restarts_max=0,
-        credit=3, segment_bytes=4 << 20, seal_path=None, listen="tcp://127.0.0.1:*",
+        credit=3, segment_bytes=4 << 20, listen="tcp://127.0.0.1:*",
         key=str(folder / "pipeline.key_secret"), worker_keys="" if subcontracted else str(folder / "known"),
     )  # fmt: skip
     made = Dispatcher(terms, arena, Counters(), routes=broker)

@@ -18,7 +18,7 @@ from streamcore.source.capture import CaptureSource
 
 TERMS = Terms(
     workers=1, chains=[["identity"]], changes=[frozenset()], lease_ms=10_000, attempts_max=3, restarts_max=0, credit=3,
-    segment_bytes=4 << 20, seal_path=None,
+    segment_bytes=4 << 20,
 )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def ours(arena: Arena, case: str, keys: Path) -> Iterator[tuple[Dispatcher, int]
     services, changes = CASES[case]
     terms = Terms(
         workers=0, chains=[services], changes=[changes], lease_ms=60_000, attempts_max=3, restarts_max=0, credit=CREDIT,
-        segment_bytes=4 << 20, seal_path=None, listen="tcp://127.0.0.1:*", key=str(keys / "pipeline.key_secret"),
+        segment_bytes=4 << 20, listen="tcp://127.0.0.1:*", key=str(keys / "pipeline.key_secret"),
         worker_keys=str(keys / "known"),
     )  # fmt: skip
     dispatcher = Dispatcher(terms, arena, Counters())
