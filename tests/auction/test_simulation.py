@@ -1,6 +1,6 @@
 """Seeded simulation of whole markets, and bugs planted one at a time that it has to find.
 
-AUCTION_SEEDS says how many seeds of 500 events are played (1,000 without it; `make soak` plays 10,000).
+AUCTION_SEEDS says how many seeds of 500 events are played (3,000 without it; `make soak` plays 10,000).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from auction.moderator.records import Auction, Committed
 from auction.moderator.state import Draft
 from auction.rating import Exchange
 
-SEEDS = int(os.environ.get("AUCTION_SEEDS", "1000"))
+SEEDS = int(os.environ.get("AUCTION_SEEDS", "3000"))
 SEEDS_A_TEST = 100
 TRIES = 60
 
