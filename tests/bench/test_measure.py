@@ -38,8 +38,7 @@ def test_memory_is_of_the_whole_tree_and_counts_shared_pages_once() -> None:
     import measure
 
     alone = measure.run(python("import time; time.sleep(0.3)"), sample_memory=True)
-    shared = measure.run(
-        python("""
+    program = python("""
             import mmap, os, time
             shared, own = mmap.mmap(-1, 60_000_000), bytearray(b"x") * 40_000_000
             shared.write(bytes(60_000_000))
@@ -50,13 +49,12 @@ def test_memory_is_of_the_whole_tree_and_counts_shared_pages_once() -> None:
                 time.sleep(0.5)
                 os._exit(0)
             os.waitpid(child, 0)
-        """),
-        sample_memory=True,
-    )
+        """)
+    # Each process is looked at in its own moment, which can only make the sum too large.
+    shared_bytes = min(measure.run(program, sample_memory=True).peak_bytes or 0 for _ in range(3))
     assert alone.peak_bytes is not None
-    assert shared.peak_bytes is not None
-    # 60 shared + 40 of the parent + 50 of the child, each looked at in its moment; 210 if shared ones counted twice.
-    assert 150 * MB <= shared.peak_bytes - alone.peak_bytes < 200 * MB
+    # 60 shared + 40 of the parent + 50 of the child; for a moment the parent also holds the zeros that it writes.
+    assert 150 * MB <= shared_bytes - alone.peak_bytes < 170 * MB
 
 
 def test_a_descendant_that_left_the_session_is_still_counted() -> None:

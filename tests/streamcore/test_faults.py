@@ -60,19 +60,19 @@ def test_kill_9_of_workers_fifty_times_changes_nothing(capture, tmp_path, policy
     whole = run_command(*flags(capture, tmp_path / "whole.pcap", "Slow", *more))
     assert whole.status == 0
     process = start_run(*flags(capture, tmp_path / "out.pcap", "Slow:pause_ms=8", *more, "--json"))
-    chance, killed = random.Random(policy), 0
-    while killed < 50 and process.poll() is None:
+    chance, killed = random.Random(policy), set()
+    while len(killed) < 50 and process.poll() is None:
         wait_for_a_worker(process)
         time.sleep(chance.uniform(0.0, 0.1))
-        workers = children(process.pid)
-        if workers and kill(chance.choice(workers)):
-            killed += 1
+        workers = [pid for pid in children(process.pid) if pid not in killed]  # a dead one may not be reaped yet
+        if workers and kill(pid := chance.choice(workers)):
+            killed.add(pid)
     run = finish_run(process)
     assert run.status == 0, run.stderr
-    assert killed == 50
+    assert len(killed) == 50
     assert (tmp_path / "out.pcap").read_bytes() == (tmp_path / "whole.pcap").read_bytes()
     assert run.json["segments"]["resent"] > 0
-    assert run.json["workers"]["lost"] >= 35  # some were dead already, or idle at the end
+    assert run.json["workers"]["lost"] >= 45  # some were idle at the end
     assert run.json["packets"] == {"read": 20_000, "written": 20_000, "dropped": {}}
 
 

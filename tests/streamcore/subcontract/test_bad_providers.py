@@ -21,6 +21,7 @@ from tests.streamcore.subcontract.test_routing import keys as keys  # a fixture
 SEEDS = int(os.environ.get("STREAMCORE_SEEDS", "20"))
 FRAMES = [udp_frame(number % 4, number) for number in range(400)]
 WANTED = [turned(frame) if number % 4 < 2 else frame for number, frame in enumerate(FRAMES)]
+TRIES = 5  # at a seed, until the provider comes to misbehave
 FEW = {"shortened", "dropping", "of_another_attempt", "failing"}  # much like others: fewer seeds
 HARMLESS = {"reordering"}  # the output is exact in any case, and nothing is promised that it breaks
 
@@ -117,9 +118,11 @@ def test_the_output_is_exact_whatever_a_provider_does(place, keys, kind):
     suspended = collections.Counter()
     seeds = SEEDS // 5 if kind in FEW else SEEDS
     for seed in range(seeds):
-        told = play(place, keys, kind, seed)
-        north = told["subcontracts"][0]
-        assert north["provider"] == "north"
+        for _ in range(1 if kind in HARMLESS else TRIES):  # a busy machine may not let it come to misbehave
+            north = play(place, keys, kind, seed)["subcontracts"][0]
+            assert north["provider"] == "north"
+            if north["failures"]:
+                break
         suspended.update(north["failures"])
     if kind not in HARMLESS:
-        assert sum(suspended.values()) >= seeds // 2, suspended  # a busy machine may not let it come to misbehave
+        assert sum(suspended.values()) == seeds, suspended
