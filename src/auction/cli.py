@@ -56,9 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line that says what to do."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        self.exit(2, f"{self.prog}: {message} (try '{self.prog} --help')\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="auction", description="An auction of blocks of time, on a database.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = _Parser(prog="auction", description="An auction of blocks of time, on a database.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON object on standard output")
     stored = argparse.ArgumentParser(add_help=False, parents=[common])
@@ -161,7 +168,7 @@ def _step(step: str) -> Callable[[argparse.Namespace], int]:
             with MarketClient(options.market, options.token_file or "") as client:
                 answer = getattr(client, step)(**named)
         else:
-            with closing(SqlStore(options.database)) as store:
+            with closing(SqlStore(options.database, create=step == "register")) as store:
                 moderator = Moderator(store, config=MarketConfig(currency=options.currency))
                 answer = getattr(moderator, step)(**named)
         print(_shown(answer, options))
@@ -233,7 +240,7 @@ def _watch(options: argparse.Namespace) -> int:
                 party = party or client.name
             look = functools.partial(client.overview, party=party, limit=options.limit)
         else:
-            store = stack.enter_context(closing(SqlStore(options.database)))
+            store = stack.enter_context(closing(SqlStore(options.database, create=False)))
             look = watch.Follower(store, MarketConfig().rating, options.party, options.limit)
         if options.json:
             print(msgspec.json.encode(look()).decode())
@@ -272,24 +279,18 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    store = SqlStore(options.database)
-    try:
-        state = replay(store.entries())
-        found = differences(state, store)
-        sequence = state.sequence
-    except JournalBroken as reason:
-        found, sequence = [str(reason)], 0
-    finally:
-        store.close()
+    with closing(SqlStore(options.database, create=False)) as store:
+        try:
+            state = replay(store.entries())
+            found, sequence = differences(state, store), state.sequence
+        except JournalBroken as reason:
+            found, sequence = [str(reason)], 0
     return _found(options, found, {"entries": sequence})
 
 
 def _verify(options: argparse.Namespace) -> int:
-    store = SqlStore(options.database)
-    try:
+    with closing(SqlStore(options.database, create=False)) as store:
         found = verify(store)
-    finally:
-        store.close()
     return _found(options, found, {})
 
 

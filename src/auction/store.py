@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sql
 
-from auction.errors import Conflict, JournalBroken, StoreFailed
+from auction.errors import BadValue, Conflict, JournalBroken, StoreFailed, Unknown
 from auction.journal import Entry
 from auction.migrations import Tables, migrate, tables
 
@@ -53,8 +54,12 @@ class MemoryStore:
 
 def open_engine(url: str) -> sql.Engine:
     """An engine as the store wants it: SQLite in write-ahead mode, synced to the disk at every commit
-    (`synchronous=FULL`), one writer at a time. Other databases as SQLAlchemy opens them."""
-    engine = sql.create_engine(url)
+    (`synchronous=FULL`), one writer at a time. Other databases as SQLAlchemy opens them. Raises BadValue where the URL
+    is none, or its driver is not installed."""
+    try:
+        engine = sql.create_engine(url)
+    except (sql.exc.ArgumentError, ImportError) as reason:
+        raise BadValue(f"no database is opened by {url!r}: {reason}") from None
     if engine.dialect.name == "sqlite":
 
         @sql.event.listens_for(engine, "connect")
@@ -76,20 +81,29 @@ class SqlStore:
     """The journal, its fold and the postings in SQL tables.
 
     `engine` is a URL or the host's own engine; `schema` the host's schema for the tables (PostgreSQL). The tables are
-    created or brought up to date at once."""
+    brought up to date at once, and created where there are none; without `create`, Unknown is raised then."""
 
     keeps_records = True
 
-    def __init__(self, engine: sql.Engine | str, schema: str | None = None) -> None:
+    def __init__(self, engine: sql.Engine | str, schema: str | None = None, *, create: bool = True) -> None:
         self._owns_engine = isinstance(engine, str)
         self.engine = open_engine(engine) if isinstance(engine, str) else engine
         self.tables: Tables = tables(schema)
+        if not create and not self._is_there():
+            raise Unknown(f"there is no market in {self.engine.url.render_as_string()}")
         with self._connect() as connection, connection.begin():
             if self.engine.dialect.name == "postgresql":
                 connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
             migrate(connection, self.tables)
         self._statements = _Statements(self.engine.dialect, self.tables)
         self._writer: sql.PoolProxiedConnection | None = None
+
+    def _is_there(self) -> bool:
+        url = self.engine.url
+        if self.engine.dialect.name == "sqlite" and not Path(url.database or "").is_file():
+            return False  # to connect would make the file
+        with self._connect(writes=False) as connection:
+            return sql.inspect(connection).has_table(self.tables.journal.name, self.tables.journal.schema)
 
     def close(self) -> None:
         self._drop_writer()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_refusal_has_a_code_and_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"sqlite:///{tmp_path / 'm.db'}"
+    asked_for_json(capsys, url, "register", "rita", "recipient")
     assert main(["deposit", "nobody", "1", "EUR", "-d", url, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"] == "unknown"
     assert main(["deposit", "nobody", "1", "EUR", "-d", url]) == 1
@@ -150,3 +153,37 @@ def test_the_manuals_twenty_lines_make_a_market(tmp_path: Path) -> None:
     assert "south" in done.stdout
     assert "\n4100\n" in done.stdout
     assert "count=1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["verify"], ["replay"], ["watch"], ["party", "rita"], ["deposit", "rita", "1", "EUR"]]
+)
+def test_what_reads_a_market_makes_none(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = tmp_path / "misspelt.db"
+    assert main([words[0], "-d", f"sqlite:///{wanted}", *words[1:]]) == 1
+    assert capsys.readouterr().err == f"unknown: there is no market in sqlite:///{wanted}\n"
+    assert not wanted.exists()
+
+
+def test_a_database_of_something_else_is_no_market(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    assert main(["verify", "-d", f"sqlite:///{other}"]) == 1
+    assert "there is no market" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["nonsense://x", "nonsense", "sqlite:////nowhere/at/all.db", "mysql://x"])
+def test_a_database_that_cannot_be_opened_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["register", "rita", "recipient", "-d", url]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(("bad_value: no database is opened by", "store_failed: the database cannot be reached"))
+
+
+def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["nonsense"], ["verify", "--nonsense"], ["deposit", "rita", "one", "EUR"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
