@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from auction.invariants import replay, verify, violations
 from auction.moderator import AsyncModerator, AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
 from auction.store import MemoryStore, SqlStore, Store, Write
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_key_has_one_effect_and_one_answer(store: Store) -> None:
@@ -287,3 +292,30 @@ def test_a_key_is_remembered_for_as_long_as_the_market_says(store: Store) -> Non
     with pytest.raises(KeyReused):
         again.deposit("rita", 9, "EUR", key="third")
     assert again.deposit("rita", 7, "EUR", key="k") == 1_000_014  # forgotten: a command of its own
+
+
+def test_the_awaited_methods_have_the_moderators_types() -> None:
+    stub = ROOT / "src" / "auction" / "moderator" / "awaited.pyi"
+    command = [sys.executable, ROOT / "scripts" / "async-stub"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == stub.read_text()
+
+
+def test_a_wrong_awaited_call_is_found_by_the_type_checker(tmp_path: Path) -> None:
+    """And a right one is not."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from auction import AsyncModerator\n"
+        "async def f(market: AsyncModerator) -> None:\n"
+        "    agreement = await market.agreement('a')\n"
+        "    right: str = agreement.provider\n"
+        "    wrong: int = await market.rating('north')\n"
+        "    await market.deposit('rita', 'ten', 'EUR')\n"
+        "    await market.nonsense()\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", "--cache-dir", tmp_path / "cache", program]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+    assert re.findall(r"program.py:(\d+).*\[([\w-]+)\]", told) == [
+        ("5", "assignment"),
+        ("6", "arg-type"),
+        ("7", "attr-defined"),
+    ]

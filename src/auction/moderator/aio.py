@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from auction.moderator.awaited import Awaited
 from auction.moderator.facade import Moderator
 
 Answer = TypeVar("Answer")
 _GROUP_MAX = 256
 
 
-class AsyncModerator:
+class AsyncModerator(Awaited):
     """Every method of `Moderator`, awaited: `await market.bid(...)`. An answer comes when it is durable.
 
     Use it as `async with AsyncModerator(moderator) as market:`; nothing else may call the moderator meanwhile."""
@@ -37,16 +38,6 @@ class AsyncModerator:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self.moderator, name)
-        if name.startswith("_") or not callable(method):
-            raise AttributeError(f"{name} is no command of the moderator")
-
-        async def command(*arguments: Any, **named: Any) -> Any:
-            return await self.carry_out(lambda: method(*arguments, **named))
-
-        return command
 
     async def carry_out(self, call: Callable[[], Answer]) -> Answer:
         """Runs what asks the moderator, in its turn and within its group; for what is more than one method."""
