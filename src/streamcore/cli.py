@@ -249,8 +249,10 @@ def demo(told: argparse.Namespace) -> int:
 
 
 def worker(told: argparse.Namespace) -> int:
+    from streamcore.config import check_address
     from streamcore.remote_worker import RemoteWorker
 
+    check_address("connect", told.connect, "tcp://")
     done = RemoteWorker(told.connect, told.key, told.server_key, told.join_s).run()
     say(f"streamcore: done, {done} segments")
     return 0

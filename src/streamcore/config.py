@@ -6,6 +6,7 @@ What a filter or a service makes of its words is not known here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,9 +25,10 @@ LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits where
 SNAP_LENGTH_MAX = 262_144  # as tcpdump
 SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
 STREAMS_MAX = 255
+PORT_MAX = 65_535
 REST = "rest"  # the name of the packets that no stream selects
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-ADDRESS = r"^(([^:]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5})?$"
+ADDRESS = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 PATHS = ("read", "write", "dead_letter", "key", "worker_keys", "spool_directory")
 
 
@@ -151,7 +153,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     quiet: bool = False  # no words on standard error but errors and losses
     verbose: bool = False
     progress: bool = True  # on a terminal
-    metrics: Annotated[str, Meta(pattern=ADDRESS)] = ""  # HOST:PORT where Prometheus may ask for the figures
+    metrics: str = ""  # HOST:PORT where Prometheus may ask for the figures
 
 
 class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -203,8 +205,10 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise UsageError(f"{paced[0]} is for packets that are sent: it needs output_interface, not write")
         if self.replay and self.interface:
             raise UsageError("replay is for captures: live packets leave as they come")
-        if self.listen and not self.listen.startswith("tcp://"):
-            raise UsageError(f"listen must be tcp://HOST:PORT, not {self.listen!r}")
+        if self.listen:
+            check_address("listen", self.listen, "tcp://")
+        if self.metrics:
+            check_address("metrics", self.metrics)
         subcontracted = [stream.name for stream in self.streams if stream.subcontract]
         if subcontracted and not self.listen:
             raise UsageError(f"stream {subcontracted[0]}: subcontract needs listen, for the providers to join")
@@ -382,8 +386,15 @@ def allowed(key: str) -> str:
     if isinstance(kind, inspect.BoolType):
         return "true or false"
     if isinstance(kind, inspect.StrType):
-        return "HOST:PORT" if kind.pattern == ADDRESS else "a text"
+        return "a text"
     return "a list of names or tables"
+
+
+def check_address(key: str, address: str, scheme: str = "") -> None:
+    """Raises UsageError where the address is not HOST:PORT after its scheme, or no such port can be."""
+    found = ADDRESS.fullmatch(address.removeprefix(scheme)) if address.startswith(scheme) else None
+    if found is None or int(found[2]) > PORT_MAX:
+        raise UsageError(f"{key} must be {scheme}HOST:PORT, not {address!r}")
 
 
 def nearest(key: str) -> str:
