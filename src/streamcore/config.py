@@ -28,7 +28,7 @@ STREAMS_MAX = 255
 PORT_MAX = 65_535
 REST = "rest"  # the name of the packets that no stream selects
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-ADDRESS = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+ADDRESS = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5}|\*)")
 PATHS = ("read", "write", "dead_letter", "key", "worker_keys", "spool_directory")
 
 
@@ -391,9 +391,10 @@ def allowed(key: str) -> str:
 
 
 def check_address(key: str, address: str, scheme: str = "") -> None:
-    """Raises UsageError where the address is not HOST:PORT after its scheme, or no such port can be."""
+    """Raises UsageError where the address is not HOST:PORT after its scheme, or no such port can be. Port * is
+    ZeroMQ's word for any that is free."""
     found = ADDRESS.fullmatch(address.removeprefix(scheme)) if address.startswith(scheme) else None
-    if found is None or int(found[2]) > PORT_MAX:
+    if found is None or (not scheme if found[2] == "*" else int(found[2]) > PORT_MAX):
         raise UsageError(f"{key} must be {scheme}HOST:PORT, not {address!r}")
 
 

@@ -55,6 +55,7 @@ def test_policy_time_has_a_bound_of_its_own():
         ("listen", "tcp://127.0.0.1:65536", "listen must be tcp://HOST:PORT, not 'tcp://127.0.0.1:65536'"),
         ("listen", "tcp://127.0.0.1", "listen must be tcp://HOST:PORT, not 'tcp://127.0.0.1'"),
         ("metrics", "127.0.0.1:99999", "metrics must be HOST:PORT, not '127.0.0.1:99999'"),
+        ("metrics", "127.0.0.1:*", "metrics must be HOST:PORT, not '127.0.0.1:*'"),
         ("metrics", ":9100", "metrics must be HOST:PORT, not ':9100'"),
         ("metrics", "tcp://127.0.0.1:9100", "metrics must be HOST:PORT, not 'tcp://127.0.0.1:9100'"),
         ("listen", "tcp://127.0.0.1:1", "make keys with 'streamcore keys NAME DIRECTORY'"),
