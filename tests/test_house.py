@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from auction.moderator.core import Core
+from auction.moderator.facade import Moderator
+
 SOURCE = Path(__file__).parents[1] / "src"
 GROUND = {"packets", "errors", "counters", "config", "routes"}
 STAGES = {"source", "parse", "segment", "disperse", "service", "subcontract", "aggregate", "sink"}
@@ -85,6 +88,29 @@ def broken_rules(name, text):
     return rules
 
 
+def order_of(package):
+    """The files and rooms of a package in the order in which its docstring lists them, in its last paragraph."""
+    docstring = ast.get_docstring(ast.parse((SOURCE / package / "__init__.py").read_text()))
+    return docstring.split("\n\n")[-1].replace("\n", " ").split(", ")
+
+
+def broken_layers(name, text):
+    """What a file of the moderator imports that does not stand before it, and a command of its kind."""
+    parts = Path(name).with_suffix("").parts
+    found = imports(text, native=False)
+    wrong = []
+    for depth, package in ((2, "auction/moderator"), (3, "auction/moderator/rules")):
+        if "/".join(parts[:depth]) == package and parts[depth] != "__init__":
+            order = order_of(package)
+            prefix = package.replace("/", ".") + "."
+            theirs = {one.removeprefix(prefix).split(".")[0] for one in found if one.startswith(prefix)}
+            before = order[: order.index(parts[depth])]
+            wrong += sorted(f"{parts[depth]} imports {one}" for one in theirs - {*before, parts[depth]} if one in order)
+    if parts[2] == "commands" and any(one.startswith("auction.moderator.commands.") for one in found):
+        wrong.append("a command imports another's")
+    return wrong
+
+
 def files_without_room():
     return {path.stem for path in (SOURCE / "streamcore").glob("*.py*")}
 
@@ -144,6 +170,42 @@ def test_files_are_short():
     lines = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
     assert {name: count for name, count in lines.items() if count > LINES_MAX} == {}
     assert sum(count > LINES_MOST for count in lines.values()) <= OVER_MOST_SHARE * len(lines)
+
+
+@pytest.mark.parametrize("package", ["auction/moderator", "auction/moderator/rules"])
+def test_the_order_of_the_moderators_files_is_said(package):
+    there = {
+        path.stem for path in (SOURCE / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert sorted(order_of(package)) == sorted(there - {"__init__"})
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "auction/moderator").rglob("*.py")), ids=name_of)
+def test_the_moderators_files_import_what_stands_before_them(path):
+    assert broken_layers(name_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("auction/moderator/state.py", "from auction.moderator import draft", "state imports draft"),
+        ("auction/moderator/rules/spot.py", "from auction.moderator.core import Core", "rules imports core"),
+        ("auction/moderator/rules/blocks.py", "from auction.moderator.rules import a, spot", "blocks imports spot"),
+        ("auction/moderator/rules/blocks.py", "import auction.moderator.rules.due", "blocks imports due"),
+        ("auction/moderator/core.py", "from auction.moderator.commands.x import y", "core imports commands"),
+        ("auction/moderator/commands/spot.py", "import auction.moderator.commands.x", "a command imports another's"),
+    ],
+)
+def test_what_breaks_the_moderators_order_is_seen(name, text, wrong):
+    assert broken_layers(name, text) == [wrong]
+
+
+def test_the_moderator_is_a_flat_list_of_commands():
+    assert Core in {base for one in Moderator.__bases__ for base in one.__bases__}
+    for one in Moderator.__bases__:
+        assert one.__bases__ == (Core,)
+        others = [other for other in Moderator.__bases__ if other is not one]
+        assert [name for name in vars(one) if name[:2] != "__" and any(name in vars(other) for other in others)] == []
 
 
 def test_every_native_module_has_its_stub_and_stands_in_the_list():

@@ -49,7 +49,7 @@ class World:
             # They registered before the market was served, and their tokens were not kept: they get others.
             token = f"token of {name}"
             record = msgspec.structs.replace(moderator.party(name), token_hash=token_hash(token))
-            moderator._run("token", None, None, lambda draft, r=record: draft.put("party", r.id, r), None)
+            moderator._run("token", None, (), lambda draft, r=record: draft.put("party", r.id, r), None)
             self.tokens[name] = token
 
     def by(self, name: str) -> MarketClient:

@@ -14,17 +14,16 @@ import pytest
 from simulation import Found, Simulation
 
 import auction.journal
-import auction.moderator.agreements
-import auction.moderator.awarding
 import auction.moderator.core
-import auction.moderator.subcontracts
 from auction import award as award_file
 from auction.agreement import Leg
 from auction.block import Block
 from auction.ledger import Ledger, Transfer, funds
 from auction.moderator import Moderator
+from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Committed
-from auction.moderator.state import Draft
+from auction.moderator.rules import awarding, bidding, chains, replacing, sealing, settling
+from auction.moderator.rules.due import DUE
 from auction.rating import Exchange
 
 SEEDS = int(os.environ.get("AUCTION_SEEDS", "3000"))
@@ -68,16 +67,16 @@ def capacity_of_a_split_block_is_forgotten(patch: Patch) -> None:
         first, rest = whole_parts(block, first_bps, ids, now_ms)
         return first, msgspec.structs.replace(rest, maximum_bps=block.maximum_bps)
 
-    patch.setattr("auction.moderator.blocks.split_in_rate", split)
+    patch.setattr("auction.moderator.rules.blocks.split_in_rate", split)
 
 
 def award_decided(patch: Patch, change: Callable[[Any, Any], Any]) -> None:
-    decide = auction.moderator.awarding.decide_award
+    decide = awarding.decide_award
 
     def changed(announcement: Any, bids: Any, ratings: Any, seed: bytes) -> Any:
         return change(announcement, decide(announcement, bids, ratings, seed))
 
-    patch.setattr(auction.moderator.awarding, "decide_award", changed)
+    patch.setattr(awarding, "decide_award", changed)
 
 
 def the_winner_pays_its_own_price(patch: Patch) -> None:
@@ -116,26 +115,26 @@ def ties_go_to_the_name(patch: Patch) -> None:
 
 
 def late_bids_are_taken(patch: Patch) -> None:
-    def bid(self: Moderator, draft: Draft, name: str, entry: Any) -> Any:
-        return self._place(draft, draft.auction(name), entry)
+    def bid(draft: Draft, name: str, entry: Any) -> Any:
+        return bidding.place(draft, draft.auction(name), entry).bid
 
-    patch.setattr(Moderator, "_bid", bid)
+    patch.setattr(bidding, "bid", bid)
 
 
 def a_block_is_sold_twice(patch: Patch) -> None:
-    def make(self: Moderator, draft: Draft, record: Auction, decided: Any) -> None:
-        original(self, draft, record, decided)
-        original(self, draft, record, decided)
+    def make(draft: Draft, record: Auction, decided: Any) -> None:
+        original(draft, record, decided)
+        original(draft, record, decided)
 
-    original = Moderator._make_agreements
-    patch.setattr(Moderator, "_make_agreements", make)
+    original = awarding._make_agreements
+    patch.setattr(awarding, "_make_agreements", make)
 
 
 def too_much_is_charged(patch: Patch) -> None:
     def owed(leg: Leg) -> int:
         return -(-leg.price * leg.delivered_ppm // 1_000_000) + (0 < leg.delivered_ppm < 1_000_000)
 
-    patch.setattr(auction.moderator.agreements, "owed", owed)
+    patch.setattr(settling, "owed", owed)
 
 
 def what_is_held_stays_held_after_a_cancellation(patch: Patch) -> None:
@@ -150,24 +149,24 @@ def what_is_held_stays_held_after_a_cancellation(patch: Patch) -> None:
 
 
 def bonds_are_kept(patch: Patch) -> None:
-    patch.setattr(Moderator, "_return_bond", lambda *_: None)
+    patch.setattr(settling, "_return_bond", lambda *_: None)
 
 
 def unrevealed_bonds_are_forgotten(patch: Patch) -> None:
-    patch.setattr(Moderator, "_forfeit_unrevealed", lambda *_: None)
+    patch.setattr(sealing, "forfeit_unrevealed", lambda *_: None)
 
 
 def a_revealed_bond_is_forfeited_too(patch: Patch) -> None:
-    def forfeit(_self: Moderator, draft: Draft, record: Auction) -> None:
+    def forfeit(draft: Draft, record: Auction) -> None:
         for name in draft.state.commitments_of.get(record.id, ()):
             committed: Committed = draft.get("commitment", name)
             draft.transfers.append(Transfer(f"held_bond:{name}", funds(record.announcer), max(committed.bond, 1)))
 
-    patch.setattr(Moderator, "_forfeit_unrevealed", forfeit)
+    patch.setattr(sealing, "forfeit_unrevealed", forfeit)
 
 
 def a_refund_may_exceed_the_charge(patch: Patch) -> None:
-    patch.setattr(Moderator, "_check_refund", staticmethod(lambda *_: None))
+    patch.setattr(settling, "check_refund", lambda *_: None)
 
 
 def anyone_may_rate(patch: Patch) -> None:
@@ -188,22 +187,22 @@ def keys_are_ignored(patch: Patch) -> None:
 
 def sealed_bids_are_open(patch: Patch) -> None:
     def bids(self: Moderator, name: str, _reader: str) -> list[Any]:
-        return [placed.bid for placed in Draft(self.state, 0).placed_bids(name)]
+        return [placed.bid for placed in self._draft().placed_bids(name)]
 
     patch.setattr(Moderator, "bids", bids)
 
 
 def cycles_are_allowed(patch: Patch) -> None:
-    patch.setattr(auction.moderator.subcontracts, "check_subcontractor", lambda *_: None)
+    patch.setattr(chains, "check_subcontractor", lambda *_: None)
 
 
 def pledges_are_not_given_back(patch: Patch) -> None:
-    def due(self: Moderator, draft: Draft, name: str, _due_ms: int) -> None:
+    def due(draft: Draft, name: str, _due_ms: int) -> None:
         group = draft.get("group", name)
         if group.state == "open":
             draft.put("group", name, msgspec.structs.replace(group, state="failed", due_ms=0))
 
-    patch.setattr(Moderator, "_group_is_due", due)
+    patch.setitem(DUE, "group", due)
 
 
 def the_journal_forgets_transfers(patch: Patch) -> None:
@@ -216,7 +215,7 @@ def the_journal_forgets_transfers(patch: Patch) -> None:
 
 
 def a_replacement_raises_the_price(patch: Patch) -> None:
-    decide = auction.moderator.agreements.replace_provider
+    decide = replacing.replace_provider
 
     def dearer(agreement: Any, runner: Any, now_ms: int, bond: int) -> Any:
         decided = decide(agreement, runner, now_ms, bond)
@@ -226,7 +225,7 @@ def a_replacement_raises_the_price(patch: Patch) -> None:
             decided, agreement=msgspec.structs.replace(decided.agreement, legs=(*legs[:-1], leg))
         )
 
-    patch.setattr(auction.moderator.agreements, "replace_provider", dearer)
+    patch.setattr(replacing, "replace_provider", dearer)
 
 
 def balances_may_go_below_zero(patch: Patch) -> None:
@@ -238,20 +237,22 @@ def balances_may_go_below_zero(patch: Patch) -> None:
 
 
 def a_refused_command_leaves_something(patch: Patch) -> None:
-    check = Moderator._check_bidder
+    check, draft_of = bidding.check_bidder, Moderator._draft
+    market: list[Moderator] = []
 
-    def leave(self: Moderator, draft: Draft, record: Auction, bidder: str) -> Any:
+    def remember(self: Moderator, at_ms: int = 0) -> Draft:
+        market[:] = [self]
+        return draft_of(self, at_ms)
+
+    def leave(draft: Draft, record: Auction, bidder: str) -> Any:
         if bidder.startswith("anna"):
-            self._journal("leak", "", b"", self._leak(draft), None)  # type: ignore[attr-defined]
-        return check(self, draft, record, bidder)
+            other = market[0]._draft(draft.at_ms)
+            other.put("party", "anna", draft.state.records["party"]["anna"])
+            market[0]._journal("leak", "", b"", other, None)
+        return check(draft, record, bidder)
 
-    def leak(self: Moderator, draft: Draft) -> Draft:
-        other = Draft(self.state, draft.at_ms)
-        other.put("party", "anna", self.state.records["party"]["anna"])
-        return other
-
-    patch.setattr(Moderator, "_leak", leak, raising=False)
-    patch.setattr(Moderator, "_check_bidder", leave)
+    patch.setattr(Moderator, "_draft", remember)
+    patch.setattr(bidding, "check_bidder", leave)
 
 
 BUGS = (

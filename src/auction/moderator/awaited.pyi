@@ -12,9 +12,8 @@ from auction.delivery import Delivery
 from auction.endpoint import Assignments, Endpoint, Warm
 from auction.formats.commit_reveal import Commitment
 from auction.moderator.overview import Overview
-from auction.moderator.parties import Registered
 from auction.moderator.records import BlockShares, Group, Measured
-from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
+from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held, Registered
 from auction.party import Party, Signature
 from auction.rating import DraftedRating, Exchange, Opinion
 from auction.sharing import Meter, Share

@@ -1,7 +1,7 @@
 """The one writer: a command is decided on a draft, journalled and answered in one transaction.
 
-Here live idempotency, the commit (alone or in a group), loading, and the things that time brings about. What a command
-decides stands in the files beside this one, by subject.
+Here live idempotency, the commit (alone or in a group), loading, and waiting for news. What a command decides, and what
+time brings about, stands in `rules`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import hashlib
 import heapq
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -21,14 +22,18 @@ from auction.clock import Clock, SteadyTime, system_clock
 from auction.config import MarketConfig
 from auction.errors import Conflict, KeyReused, StoreFailed
 from auction.journal import FIRST_HASH, decode_body, encode_body, seal, verify_chain
-from auction.moderator.state import Draft, State, decode_changes
+from auction.moderator.draft import Draft
+from auction.moderator.rules.due import DUE
+from auction.moderator.state import State, decode_changes
 from auction.party import Verifier
 from auction.payment import Processor
 from auction.store import MemoryStore, Store, Write
 
 Answer = TypeVar("Answer")
+Given = TypeVarTuple("Given")
 _encode = msgspec.json.Encoder().encode
-_TRIES_MAX = 32
+_TRIES_MAX: Final = 32
+_LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks again; a served one is told
 
 
 class Core:
@@ -82,12 +87,13 @@ class Core:
         self,
         command: str,
         key: str | None,
-        arguments: Any,
-        decide: Callable[[Draft], Answer],
+        arguments: tuple[*Given],
+        decide: Callable[[Draft, *Given], Answer],
         answer_type: Any,
         wait: bool = True,
     ) -> Answer:
-        """Decides, journals, commits and answers. The answer to a key that came before is the one that it got then."""
+        """Decides by the rule, journals, commits and answers. The answer to a key that came before is the one that it
+        got then, if the arguments are the same."""
         request = b""
         if key:
             request = hashlib.sha256(_encode((command, arguments))).digest()
@@ -104,10 +110,10 @@ class Core:
                         answer: Answer = msgspec.json.decode(known[1], type=answer_type)
                         waiting = None
                     else:
-                        answer, waiting = self._decide(command, key, request, decide)
+                        answer, waiting = self._decide(command, key, request, decide, arguments)
                 else:
                     known = None
-                    answer, waiting = self._decide(command, "", b"", decide)
+                    answer, waiting = self._decide(command, "", b"", decide, arguments)
             try:
                 if self._grouped or not wait:
                     return answer
@@ -122,13 +128,18 @@ class Core:
                     raise
 
     def _decide(
-        self, command: str, key: str, request: bytes, decide: Callable[[Draft], Answer]
+        self,
+        command: str,
+        key: str,
+        request: bytes,
+        decide: Callable[[Draft, *Given], Answer],
+        arguments: tuple[*Given],
     ) -> tuple[Answer, _Waiting | None]:
         now_ms = self._time.read()
         if self._state.due and self._state.due[0][0] <= now_ms:
             self._bring_about(now_ms)
-        draft = Draft(self._state, now_ms)
-        answer = decide(draft)
+        draft = self._draft(now_ms)
+        answer = decide(draft, *arguments)
         return answer, self._journal(command, key, request, draft, answer)
 
     def _journal(self, command: str, key: str, request: bytes, draft: Draft, answer: Any) -> _Waiting | None:
@@ -252,12 +263,23 @@ class Core:
         due = self._state.due
         while due and due[0][0] <= now_ms:
             due_ms, kind, name = heapq.heappop(due)
-            draft = Draft(self._state, now_ms)
-            self._on_due(draft, kind, name, due_ms)
+            draft = self._draft(now_ms)
+            DUE[kind](draft, name, due_ms)
             self._journal(f"due_{kind}", "", b"", draft, None)
 
-    def _on_due(self, draft: Draft, kind: str, name: str, due_ms: int) -> None:
-        raise NotImplementedError  # the moderator knows what is due
+    def _draft(self, at_ms: int = 0) -> Draft:
+        """A draft of the state as it stands: a command is decided on one; to read, what is put is thrown away."""
+        return Draft(self._state, at_ms, self.config, self._verifier, self._random_bytes)
+
+    def _when(self, read: Callable[[], Answer], is_news: Callable[[Answer], bool], wait_ms: int) -> Answer:
+        """What `read` gives as soon as it is news, or as it is after `wait_ms`."""
+        until_ms = time.monotonic_ns() // 1_000_000 + wait_ms
+        while True:
+            self.tick()
+            answer = read()
+            if is_news(answer) or time.monotonic_ns() // 1_000_000 >= until_ms:
+                return answer
+            time.sleep(_LOOK_EVERY_MS / 1000)
 
     def now_ms(self) -> int:
         """The moderator's own time."""

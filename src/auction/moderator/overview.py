@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,13 +15,14 @@ from auction.agreement import Agreement
 from auction.award import explain
 from auction.bid import ShownRating
 from auction.errors import Unknown
-from auction.moderator.endpoints import EndpointCommands
 from auction.moderator.records import Auction, Measured
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.state import State
 from auction.money import check_integer
 
-LIMIT_MAX = 200
+LIMIT_MAX: Final = 200
+_COUNTED: Final = ("counted_bits", "late_ppm", "below_minimum_ppm", "audited", "audits_failed")
+Glance = TypeVar("Glance", bound=msgspec.Struct)
 
 
 class OpenGlance(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,20 +103,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     ratings: tuple[RatingGlance, ...]
 
 
-class OverviewCommands(EndpointCommands):
-    def overview(self, *, party: str = "", limit: int = 20, known: str = "", wait_ms: int = 0) -> Overview:
-        """The market at a glance, at most `limit` of each; agreements and ratings of a `party` alone where one is
-        named. With the `version` of an answer as `known`, waits up to `wait_ms` for another."""
-
-        def read() -> Overview:
-            with self._deciding:
-                return look(self._state, self._time.read(), party, limit)
-
-        return self._when(read, lambda answer: answer.version != known, wait_ms)
-
-
 def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overview:
-    """See `OverviewCommands.overview`. Raises Unknown, BadValue."""
+    """See `Endpoints.overview`. Raises Unknown, BadValue."""
     check_integer(limit, "limit", 1, LIMIT_MAX)
     if party and party not in state.records["party"]:
         raise Unknown(f"there is no party {party!r}")
@@ -166,40 +155,21 @@ def _award(one: Auction) -> AwardGlance:
 
 
 def _agreement(state: State, one: Agreement) -> AgreementGlance:
-    return AgreementGlance(
-        agreement=one.id,
-        auction=one.auction,
-        service=one.service,
-        recipient=one.recipient,
-        provider=one.provider,
-        state=one.state,
-        price=one.price,
-        charged=one.charged,
-        starts_ms=one.starts_ms,
-        ends_ms=one.ends_ms,
-        runners_up=tuple(runner.provider for runner in one.runners_up),
-        legs=tuple(_legs(state, one)),
-    )
+    runners_up = tuple(runner.provider for runner in one.runners_up)
+    return _glance(AgreementGlance, one, agreement=one.id, runners_up=runners_up, legs=tuple(_legs(state, one)))
 
 
 def _legs(state: State, one: Agreement) -> Iterator[LegGlance]:
     for leg in one.legs:
         measured: Measured | None = state.records["delivery"].get(leg.measurement)
-        more: dict[str, int] = {}
-        if measured is not None:
-            evidence = measured.evidence
-            names = ("counted_bits", "late_ppm", "below_minimum_ppm", "audited", "audits_failed")
-            more = {name: getattr(evidence, name) for name in names}
-        yield LegGlance(
-            provider=leg.provider,
-            from_ms=leg.from_ms,
-            until_ms=leg.until_ms,
-            price=leg.price,
-            delivered_ppm=leg.delivered_ppm,
-            failed=leg.failed,
-            measured=measured is not None,
-            **more,
-        )
+        counted = {} if measured is None else {name: getattr(measured.evidence, name) for name in _COUNTED}
+        yield _glance(LegGlance, leg, measured=measured is not None, **counted)
+
+
+def _glance(glance: type[Glance], record: Any, **more: Any) -> Glance:
+    """What `more` does not say, and has the same name in the record, is the record's own."""
+    own = {name: getattr(record, name) for name in glance.__struct_fields__ if hasattr(record, name)}
+    return glance(**{**own, **more})
 
 
 def _ratings(state: State, now_ms: int, agreements: Iterable[Agreement]) -> Iterator[RatingGlance]:

@@ -1,4 +1,4 @@
-"""What a caller says of an auction and of a bid, and what it is shown."""
+"""What a caller says of an auction and of a bid, and what it is shown of them; and of who has registered."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ class AuctionView(msgspec.Struct, frozen=True):
     seed: str = ""
     award: Award | None = None
     agreements: tuple[str, ...] = ()
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """`token` is shown this once; it is empty when the same command is sent again (see `renew_token`)."""
+
+    party: str
+    token: str
 
 
 class Held(msgspec.Struct, frozen=True):

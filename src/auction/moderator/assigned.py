@@ -1,0 +1,134 @@
+"""What a provider is to be ready for: agreements, takeovers, offers that are kept warm, and auctions to bid in.
+
+Nothing is decided or written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from auction.agreement import Agreement
+from auction.bid import StandingOffer
+from auction.endpoint import Assignment, Assignments, Endpoint, OpenAuction
+from auction.errors import NotAllowed
+from auction.moderator.draft import Draft
+from auction.moderator.records import Auction
+from auction.moderator.state import State
+
+
+class Alive:
+    """The records that are not over. They stand in the order in which they were made, so only new ones and those that
+    were alive the last time are looked at, however long the market has been going."""
+
+    def __init__(self) -> None:
+        self._looked: dict[str, _Looked] = {}
+
+    def of_kind(self, kind: str, draft: Draft, is_alive: Callable[[Any, int], bool]) -> list[Any]:
+        records = draft.state.records[kind]
+        looked = self._looked.get(kind)
+        if looked is None or looked.state is not draft.state:
+            looked = self._looked[kind] = _Looked(draft.state)
+        looked.names += islice(records, looked.count, None)
+        looked.count = len(records)
+        looked.names = [name for name in looked.names if is_alive(records[name], draft.at_ms)]
+        return [records[name] for name in looked.names]
+
+
+class _Looked:
+    """How many records of a kind were looked at, and which of them were not over."""
+
+    __slots__ = ("count", "names", "state")
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.count = 0
+        self.names: list[str] = []
+
+
+def find_assignments(draft: Draft, alive: Alive, provider: str, services: tuple[str, ...]) -> Assignments:
+    """See `Endpoints.assignments`. Raises Unknown, NotAllowed."""
+    if draft.party(provider).kind != "provider":
+        raise NotAllowed(f"{provider} is no provider")
+    found = (*_agreed_with(draft, alive, provider), *_kept_warm(draft, provider))
+    auctions = tuple(_biddable(draft, alive, provider, services)) if services else ()
+    version = hashlib.sha256(msgspec.json.encode((found, auctions))).hexdigest()[:16]
+    return Assignments(version=version, now_ms=draft.at_ms, assignments=found, auctions=auctions)
+
+
+def _agreed_with(draft: Draft, alive: Alive, provider: str) -> Iterator[Assignment]:
+    for one in alive.of_kind("agreement", draft, _is_agreement_alive):
+        if one.provider == provider:
+            yield _assigned(draft, one, "winner", one.price)
+        for runner in one.runners_up:
+            if runner.provider == provider:
+                yield _assigned(draft, one, "runner_up", runner.price)
+                break
+
+
+def _kept_warm(draft: Draft, provider: str) -> Iterator[Assignment]:
+    for warm in draft.state.records["warm"].values():
+        if warm.until_ms <= draft.at_ms:
+            continue
+        for name in warm.offers:
+            offer: StandingOffer = draft.get("offer", name)
+            if offer.provider != provider or offer.valid_until_ms <= draft.at_ms:
+                continue
+            yield Assignment(
+                role="standing",
+                recipient=warm.recipient,
+                service=offer.service,
+                price=offer.unit_price,
+                offer=name,
+                starts_ms=offer.available_from_ms,
+                ends_ms=min(offer.available_until_ms, warm.until_ms),
+                maximum_bps=offer.rate_bps_max,
+                **_met_at(draft, warm.recipient),
+            )
+
+
+def _biddable(draft: Draft, alive: Alive, provider: str, services: tuple[str, ...]) -> Iterator[OpenAuction]:
+    for one in alive.of_kind("auction", draft, _is_auction_alive):
+        if one.block is None or one.announcement.service not in services:
+            continue
+        own = [placed.bid.price for placed in draft.placed_bids(one.id) if placed.bid.bidder == provider]
+        yield OpenAuction(
+            announcement=one.announcement,
+            announcer=one.announcer,
+            block=one.block,
+            own_price=own[-1] if own else None,
+        )
+
+
+def _is_agreement_alive(one: Agreement, now_ms: int) -> bool:
+    return one.state in ("awarded", "agreed", "delivering") and now_ms < one.ends_ms
+
+
+def _is_auction_alive(one: Auction, _now_ms: int) -> bool:
+    return one.state == "open"
+
+
+def _assigned(draft: Draft, one: Agreement, role: Any, price: int) -> Assignment:
+    return Assignment(
+        role=role,
+        recipient=one.recipient,
+        service=one.service,
+        price=price,
+        agreement=one.id,
+        state=one.state,
+        starts_ms=one.starts_ms,
+        ends_ms=one.ends_ms,
+        minimum_bps=one.minimum_bps,
+        maximum_bps=one.maximum_bps,
+        attributes=draft.block(one.block).attributes,
+        **_met_at(draft, one.recipient),
+    )
+
+
+def _met_at(draft: Draft, recipient: str) -> dict[str, Any]:
+    endpoint: Endpoint | None = draft.find("endpoint", recipient)
+    return {"address": endpoint.address, "curve_key": endpoint.curve_key} if endpoint is not None else {}

@@ -1,0 +1,175 @@
+"""The draft in which one command is decided: reading, putting records, moving money.
+
+No rule decides anything here, and nothing is written: `core` commits drafts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from auction.agreement import Agreement
+from auction.block import Block, Timeline
+from auction.config import MarketConfig
+from auction.errors import Exists, InsufficientFunds, Replayed, Unknown
+from auction.ledger import OUTSIDE, Transfer
+from auction.moderator.records import Auction, BidSheet, BlockShares, Nonce, PlacedBid
+from auction.moderator.state import COMMITTING_STATES, State
+from auction.party import Party, Verifier
+
+
+class Draft:
+    """One command while it is decided: reads see what the command has put so far, and nothing outside changes until
+    the whole command is committed. A command that raises leaves no trace. What the rules need besides comes along: the
+    market's `config`, what verifies signatures, and where random bytes come from."""
+
+    __slots__ = (
+        "_blocks_changed",
+        "_named",
+        "at_ms",
+        "changes",
+        "config",
+        "links",
+        "random_bytes",
+        "sequence",
+        "state",
+        "transfers",
+        "verifier",
+    )
+
+    def __init__(
+        self,
+        state: State,
+        at_ms: int,
+        config: MarketConfig,
+        verifier: Verifier,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.state = state
+        self.config = config
+        self.verifier = verifier
+        self.random_bytes = random_bytes
+        self.sequence = state.sequence + 1
+        self.at_ms = at_ms
+        self.changes: dict[tuple[str, str], Any] = {}
+        self.transfers: list[Transfer] = []
+        self._named = 0
+        self._blocks_changed = False
+        self.links: dict[tuple[str, str], str] = {}  # (auction, interest) -> who has bid in this very command
+
+    def new_id(self, kind: str) -> str:
+        """A name that no other record has: the kind, the entry's number and a count within it."""
+        self._named += 1
+        return f"{kind}-{self.sequence}" if self._named == 1 else f"{kind}-{self.sequence}.{self._named}"
+
+    def put(self, kind: str, name: str, record: Any) -> None:
+        self.changes[kind, name] = record
+        if kind == "block":
+            self._blocks_changed = True
+
+    def add(self, kind: str, name: str, record: Any) -> None:
+        """Puts a record that must be new; Exists otherwise."""
+        if (kind, name) in self.changes or name in self.state.records[kind]:
+            raise Exists(f"there is a {kind} {name!r} already")
+        self.put(kind, name, record)
+
+    def find(self, kind: str, name: str) -> Any | None:
+        record = self.changes.get((kind, name))
+        return self.state.records[kind].get(name) if record is None else record
+
+    def get(self, kind: str, name: str) -> Any:
+        record = self.changes.get((kind, name))
+        if record is None:
+            record = self.state.records[kind].get(name)
+            if record is None:
+                raise Unknown(f"there is no {kind} {name!r}")
+        return record
+
+    def party(self, name: str) -> Party:
+        return self.get("party", name)  # type: ignore[no-any-return]
+
+    def block(self, name: str) -> Block:
+        return self.get("block", name)  # type: ignore[no-any-return]
+
+    def auction(self, name: str) -> Auction:
+        return self.get("auction", name)  # type: ignore[no-any-return]
+
+    def agreement(self, name: str) -> Agreement:
+        return self.get("agreement", name)  # type: ignore[no-any-return]
+
+    def shares(self, block: str) -> BlockShares:
+        return self.get("shares", block)  # type: ignore[no-any-return]
+
+    def placed_bids(self, auction: str) -> list[PlacedBid]:
+        """The bids of an auction in the moderator's sequence."""
+        sheet: BidSheet | None = self.find("sheet", auction)
+        if sheet is not None:
+            return sheet.placed()
+        of_kind = self.state.records["bid"]
+        placed = [of_kind[name] for name in self.state.bids_of.get(auction, ())]
+        if self.changes:
+            known = {bid.bid.bid: i for i, bid in enumerate(placed)}
+            for (kind, name), record in self.changes.items():
+                if kind == "bid" and record.bid.auction == auction:
+                    if name in known:
+                        placed[known[name]] = record
+                    else:
+                        placed.append(record)
+        return placed
+
+    def transfer(self, source: str, target: str, amount: int, forced: bool = False) -> None:
+        """Moves money; nothing happens for zero. Raises InsufficientFunds or BadAmount."""
+        if amount == 0:
+            return
+        wanted = Transfer(source, target, amount)
+        if forced:
+            self.state.ledger.check((wanted,), forced=True)
+        elif self.balance(source) < amount and not source.startswith(OUTSIDE):
+            raise InsufficientFunds(f"{source} has {self.balance(source)} minor units, {amount} are needed")
+        else:
+            self.state.ledger.check((wanted,), forced=True)  # the bounds; what it has was seen above
+        self.transfers.append(wanted)
+
+    def balance(self, account: str) -> int:
+        balance = self.state.ledger.balance(account)
+        for source, target, amount in self.transfers:
+            balance += (target == account) * amount - (source == account) * amount
+        return balance
+
+    def committed_peak(self, provider: str, block: Block) -> int:
+        """The provider's highest promise within the block's window, with what this command has put so far."""
+        timeline = self.state.timeline(provider)
+        if not self._blocks_changed:
+            return timeline.peak_bps(block.starts_ms, block.ends_ms)
+        touched = [
+            (old, new)
+            for (kind, name), new in self.changes.items()
+            if kind == "block"
+            for old in (self.state.records["block"].get(name),)
+            if provider in (new.provider, old.provider if old else "")
+        ]
+        return self._peak_with(timeline, touched, provider, block)
+
+    @staticmethod
+    def _peak_with(timeline: Timeline, touched: list[tuple[Block | None, Block]], provider: str, block: Block) -> int:
+        """Adds the changes to the timeline, looks, and takes them away again."""
+        steps = [
+            (one.starts_ms, one.ends_ms, sign * one.committed_bps)
+            for old, new in touched
+            for one, sign in ((old, -1), (new, 1))
+            if one is not None and one.provider == provider and one.state in COMMITTING_STATES
+        ]
+        for starts_ms, ends_ms, rate_bps in steps:
+            timeline.add(starts_ms, ends_ms, rate_bps)
+        try:
+            return timeline.peak_bps(block.starts_ms, block.ends_ms)
+        finally:
+            for starts_ms, ends_ms, rate_bps in steps:
+                timeline.add(starts_ms, ends_ms, -rate_bps)
+
+    def use_nonce(self, party: str, nonce: str, expires_ms: int) -> None:
+        """Remembers the nonce. Raises Replayed where this party has used it before."""
+        name = f"{party}/{nonce}"
+        if (party, nonce) in self.state.nonces or ("nonce", name) in self.changes:
+            raise Replayed(f"{party} has used this nonce before")
+        self.put("nonce", name, Nonce(party, nonce, expires_ms))

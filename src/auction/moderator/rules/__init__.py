@@ -1,0 +1,8 @@
+"""What the moderator decides: plain functions over a draft, by subject.
+
+They put records and move money on the draft, raise an `AuctionError`, and know nothing of journals, locks and networks.
+What each command promises its caller is said in `commands`. A file imports only what stands before it here:
+
+parties, blocks, chains, standing, opinions, delivering, settling, replacing, agreements, awarding, announcing, bidding,
+sealing, holding, spot, payments, shares, groups, endpoints, due
+"""

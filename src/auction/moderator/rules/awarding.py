@@ -1,0 +1,178 @@
+"""Closing an auction: who cannot win any more, the award by the format's rule, and the agreements that come of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.agreement import Agreement, Runner, next_state
+from auction.award import Award
+from auction.bid import Announcement, Bid
+from auction.block import Block
+from auction.errors import WrongState
+from auction.formats import award as decide_award
+from auction.ledger import bond, held_bond
+from auction.moderator.draft import Draft
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
+from auction.moderator.rules import chains, standing
+
+
+def close(draft: Draft, record: Auction) -> Auction:
+    """Awards, and makes the agreements; or fails, and frees the block."""
+    placed = draft.placed_bids(record.id)
+    bids: list[Bid] = []
+    excluded: list[tuple[str, str]] = []
+    this_entry = draft.sequence * SEQUENCES_OF_AN_ENTRY
+    for one in placed:
+        if one.bid.sequence >= this_entry:  # placed by this very command, and checked a moment ago
+            bids.append(one.bid)
+            continue
+        why = _why_excluded(draft, record, one)
+        if why:
+            excluded.append((one.bid.bid, why))
+        else:
+            bids.append(one.bid)
+    ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
+    award = decide_award(record.announcement, bids, ratings, bytes.fromhex(record.seed))
+    return conclude(draft, record, award, tuple(excluded))
+
+
+def conclude(draft: Draft, record: Auction, award: Award, excluded: tuple[tuple[str, str], ...]) -> Auction:
+    """Takes an award, and makes its agreements (see `agreements_made`)."""
+    state = next_state(record.state, "fail" if award.failed else "close")
+    closed = msgspec.structs.replace(
+        record, state=state, award=award, excluded=excluded, due_ms=0, closed_sequence=draft.sequence
+    )
+    draft.put("auction", record.id, closed)
+    if award.failed:
+        if record.block is None:
+            _free_block(draft, record)
+    else:
+        _make_agreements(draft, closed, award)
+    return closed
+
+
+def award_of(draft: Draft, auction: str) -> Award:
+    """The award of an auction that is closed."""
+    record = draft.auction(auction)
+    if record.state == "open":
+        raise WrongState(f"auction {auction} is open until {record.closes_ms}, it is {draft.at_ms}")
+    if record.award is None:
+        raise WrongState(f"auction {auction} was withdrawn, or waits for bids to be revealed")
+    return record.award
+
+
+def agreements_made(draft: Draft) -> list[str]:
+    """The names of the agreements that this very command has made."""
+    return [name for kind, name in draft.changes if kind == "agreement"]
+
+
+def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
+    """What a bidder has lost since it bid: its capacity went elsewhere, or its bond; or it has come into the chain, as
+    who took the prime over."""
+    bidder = placed.bid.bidder
+    if record.prime and not chains.is_allowed(draft, record.prime, bidder):
+        return "chain"
+    needed = standing.bond_needed(draft, record, placed.rating)
+    if needed and draft.balance(bond(bidder)) < needed:
+        return "bond"
+    if record.block is not None and record.announcement.quantity == 1:
+        peak = draft.committed_peak(bidder, record.block)
+        if peak + record.block.committed_bps > draft.party(bidder).capacity_bps:
+            return "capacity"
+    return ""
+
+
+def _free_block(draft: Draft, record: Auction) -> None:
+    block = draft.block(record.announcement.block)
+    is_providers = block.holder in ("", block.provider)
+    draft.put("block", block.id, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
+
+
+def _make_agreements(draft: Draft, record: Auction, award: Award) -> None:
+    announcement = record.announcement
+    is_providing = announcement.direction == "provide"
+    runners = tuple(
+        Runner(standing.bidder, standing.bid, standing.offered)
+        for standing in award.first_runners_up(draft.config.runners_up_max)
+    )
+    blocks = _awarded_blocks(draft, record, award)
+    for winning, block in zip(award.winners, blocks, strict=True):
+        name = draft.new_id("agreement")
+        provider = winning.bidder if is_providing else record.announcer
+        recipient = record.announcer if is_providing else winning.bidder
+        needed_bond = standing.bond_needed(draft, record, standing.rating_at(draft, record, winning.bidder))
+        draft.transfer(bond(winning.bidder), held_bond(name), needed_bond)
+        agreement = Agreement(
+            id=name,
+            auction=record.id,
+            recipient=recipient,
+            provider=provider,
+            service=announcement.service,
+            block=block.id,
+            price=winning.price,
+            currency=announcement.currency,
+            starts_ms=block.starts_ms,
+            ends_ms=block.ends_ms,
+            runners_up=runners if is_providing else (),
+            bond=needed_bond,
+            bond_of=winning.bidder if needed_bond else "",
+            method=record.method,
+            source=record.source,
+            prime=record.prime,
+            depth=draft.agreement(record.prime).depth + 1 if record.prime else 0,
+            minimum_bps=block.minimum_bps,
+            maximum_bps=block.maximum_bps,
+            availability_ppm=block.availability_ppm,
+            latency_ms_max=block.latency_ms_max,
+        )
+        draft.put("agreement", name, agreement)
+
+
+def _awarded_blocks(draft: Draft, record: Auction, award: Award) -> list[Block]:
+    """A block for each winner: the whole, or its part where units were sold."""
+    announcement = record.announcement
+    is_providing = record.block is not None
+    whole = record.block or draft.block(announcement.block)
+    blocks: list[Block] = []
+    for number, winning in enumerate(award.winners):
+        block = whole
+        if len(award.winners) > 1 or winning.quantity != announcement.quantity:
+            block = _units_of(whole, winning.quantity, announcement.quantity, f"{whole.id}.{number + 1}")
+        if winning.items:
+            block = msgspec.structs.replace(block, attributes={**block.attributes, "items": ",".join(winning.items)})
+        if is_providing:
+            block = msgspec.structs.replace(block, provider=winning.bidder, holder=record.announcer, state="sold")
+        else:
+            block = msgspec.structs.replace(block, holder=winning.bidder, state="sold")
+        blocks.append(block)
+    if not is_providing and blocks != [] and blocks[0].id != whole.id:
+        draft.put("block", whole.id, msgspec.structs.replace(whole, state="split"))
+        _keep_rest(draft, whole, award, announcement)
+    for block in blocks:
+        draft.put("block", block.id, block)
+    return blocks
+
+
+def _keep_rest(draft: Draft, whole: Block, award: Award, announcement: Announcement) -> None:
+    """The units that nobody bought stay with the seller."""
+    left = announcement.quantity - sum(winning.quantity for winning in award.winners)
+    if left > 0:
+        rest = _units_of(whole, left, announcement.quantity, f"{whole.id}.0")
+        state = "free" if whole.holder in ("", whole.provider) else "sold"
+        draft.put("block", rest.id, msgspec.structs.replace(rest, state=state))
+
+
+def _units_of(whole: Block, units: int, of_units: int, name: str) -> Block:
+    """The part of a block that is some of its units: rates and volume in that proportion, rounded down."""
+
+    def part(amount: int | None) -> int | None:
+        return None if amount is None else max(amount * units // of_units, 1)
+
+    return msgspec.structs.replace(
+        whole,
+        id=name,
+        parent=whole.id,
+        minimum_bps=part(whole.minimum_bps),
+        maximum_bps=part(whole.maximum_bps),
+        volume_bytes=part(whole.volume_bytes),
+    )

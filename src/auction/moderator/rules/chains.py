@@ -1,0 +1,73 @@
+"""Chains of subcontracts: who stands above and below an agreement, and who may come into the chain."""
+
+from __future__ import annotations
+
+from auction.agreement import Agreement
+from auction.block import Block
+from auction.errors import Cycle, NotAllowed, WrongState
+from auction.moderator.draft import Draft
+from auction.moderator.records import Auction
+from auction.party import are_linked
+from auction.subcontract import check_subcontract, check_subcontractor
+
+OVER = ("charged", "declined", "cancelled", "lapsed")
+
+
+def chain_of(draft: Draft, name: str) -> list[Agreement]:
+    """The agreements from this one up to the first."""
+    chain = []
+    while name:
+        agreement = draft.agreement(name)
+        chain.append(agreement)
+        name = agreement.prime
+    return chain
+
+
+def subcontracts_of(draft: Draft, name: str) -> list[Agreement]:
+    """The agreements directly under this one."""
+    return [draft.agreement(one) for one in draft.state.subcontracts_of.get(name, ())]
+
+
+def check_prime(draft: Draft, announcer: str, block: Block | str, prime: str) -> None:
+    """A part is subcontracted by who provides the whole, within the window of the whole."""
+    chain = chain_of(draft, prime)
+    check_subcontract(chain, announcer, draft.config.subcontract_depth_max)
+    if isinstance(block, str):
+        raise NotAllowed("a subcontract asks for a service; it sells nothing")
+    if block.starts_ms < chain[0].starts_ms or block.ends_ms > chain[0].ends_ms:
+        raise WrongState("a part is done within the window of the whole")
+
+
+def check_allowed(draft: Draft, record: Auction, bidder: str) -> None:
+    """Who stands in the chain, or is linked to who subcontracts, takes no part of it."""
+    chain = chain_of(draft, record.prime)
+    check_subcontractor(chain, bidder)
+    if are_linked(draft.party(chain[0].provider), draft.party(bidder)):
+        raise NotAllowed(f"{bidder} is linked to the prime provider")
+
+
+def is_allowed(draft: Draft, prime: str, bidder: str) -> bool:
+    try:
+        check_subcontractor(chain_of(draft, prime), bidder)
+    except (NotAllowed, Cycle):
+        return False
+    return True
+
+
+def may_take_over(draft: Draft, agreement: Agreement, provider: str) -> bool:
+    """Whether the provider stands neither above this agreement nor below it."""
+    if agreement.prime and not is_allowed(draft, agreement.prime, provider):
+        return False
+    return not _stands_below(draft, agreement.id, provider)
+
+
+def _stands_below(draft: Draft, name: str, provider: str) -> bool:
+    return any(
+        provider == one.provider or _stands_below(draft, one.id, provider) for one in subcontracts_of(draft, name)
+    )
+
+
+def check_settleable(draft: Draft, agreement: Agreement) -> None:
+    for one in subcontracts_of(draft, agreement.id):
+        if one.state not in OVER:
+            raise WrongState(f"{one.id} under it is {one.state}: a chain is settled from the bottom")

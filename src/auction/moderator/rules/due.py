@@ -1,0 +1,34 @@
+"""What comes about by time alone: each kind of thing that is due, and what is then decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from auction.moderator.draft import Draft
+from auction.moderator.rules import awarding, groups, opinions, sealing
+
+
+def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
+    """The close, or with commitments first the end of committing and then that of revealing."""
+    record = draft.auction(name)
+    if record.due_ms != due_ms:
+        return  # it was extended or closed since
+    reveal_until_ms = record.announcement.closing.reveal_until_ms
+    if reveal_until_ms is not None and due_ms < reveal_until_ms:
+        draft.put("auction", name, msgspec.structs.replace(record, due_ms=reveal_until_ms))
+        return
+    if reveal_until_ms is not None:
+        sealing.forfeit_unrevealed(draft, record)
+    awarding.close(draft, record)
+
+
+# By what `State` puts among what is due; called with the draft, the name and when it was due.
+DUE: Final[dict[str, Callable[[Draft, str, int], None]]] = {
+    "auction": auction_is_due,
+    "exchange": opinions.exchange_is_due,
+    "drafted": opinions.draft_is_due,
+    "group": groups.group_is_due,
+}

@@ -1,0 +1,123 @@
+"""A whole auction at once. The bids are taken and decided as columns.
+
+What a single bidder must fulfil is said in `bidding`; here it is only seen quickly that all of them do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from auction.award import Award
+from auction.block import Block
+from auction.errors import BadValue
+from auction.formats import award as decide_award
+from auction.formats.scored import SEALED_FOR_ONE, award_among
+from auction.ledger import bond
+from auction.moderator.draft import Draft
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, PlainBid
+from auction.moderator.rules import agreements, announcing, awarding, bidding, parties, standing
+from auction.moderator.terms import AuctionTerms, BidEntry, Held
+from auction.money import AMOUNT_MAX
+from auction.signing import bid_body
+
+_ONLY_INTEGERS: Final = {int}
+
+
+def hold(
+    draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, entries: Sequence[BidEntry], auction: str
+) -> Held:
+    record = announcing.announce(draft, announcer, block, terms, auction, "")
+    award = _award_entries(draft, record, entries)
+    closed = awarding.conclude(draft, record, award, ())
+    made = awarding.agreements_made(draft)
+    for name in made:
+        agreements.agree(draft, name)
+    return Held(record.id, closed.state, tuple(made))
+
+
+def _award_entries(draft: Draft, record: Auction, entries: Sequence[BidEntry]) -> Award:
+    announcement = record.announcement
+    bidders = [entry.bidder for entry in entries]
+    if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
+        raise BadValue(f"at most {SEQUENCES_OF_AN_ENTRY - 1} bids come in one command")
+    if not _plainly_may_bid(draft, record, bidders):
+        for bidder in bidders:
+            bidding.check_bidder(draft, record, bidder)
+    sheet = _sheet(draft, record, entries, bidders)
+    draft.put("sheet", record.id, sheet)
+    seed = bytes.fromhex(record.seed)
+    ratings = sheet.rating_of()
+    if sheet.entries or announcement.format not in SEALED_FOR_ONE:
+        bids = sheet.bids()
+        for bid, entry in zip(bids, entries, strict=True):
+            if entry.signature is not None or draft.config.signatures:
+                parties.check_signature(draft, "bid", record.id, bid.bidder, bid_body(bid), entry.signature)
+        return decide_award(announcement, bids, ratings, seed)
+    plain = list(map(PlainBid, sheet.names(), bidders, sheet.prices))
+    if len(set(bidders)) != len(bidders):  # a later bid takes the place of the earlier
+        plain = list({bid.bidder: bid for bid in plain}.values())
+    return award_among(announcement, plain, ratings, seed)
+
+
+def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str]) -> BidSheet:
+    """The bids as columns. Ratings are written down where they weigh; elsewhere the history shows them."""
+    announcement = record.announcement
+    prices = [entry.price for entry in entries]
+    is_plain = not draft.config.signatures and all(map(_says_only_a_price, entries))
+    is_plain = is_plain and (not prices or (set(map(type, prices)) == _ONLY_INTEGERS and min(prices) >= 0))
+    is_plain = is_plain and (not prices or max(prices) <= AMOUNT_MAX)
+    weighs = announcement.quality.opinion or announcement.quality.evidence or announcement.newcomer_share_ppm
+    return BidSheet(
+        auction=record.id,
+        sequence=draft.sequence,
+        placed_ms=draft.at_ms,
+        currency=announcement.currency,
+        bidders=tuple(bidders),
+        prices=tuple(prices),
+        ratings=tuple([standing.rating_at(draft, record, bidder) for bidder in bidders]) if weighs else (),
+        entries=() if is_plain else tuple(entries),
+    )
+
+
+def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> bool:
+    """Whether it is plain that `bidding.check_bidder` would refuse none of them. False says nothing."""
+    state, announcement = draft.state, record.announcement
+    parties, interests, timelines = state.records["party"], state.interests, state.timelines
+    kinds = bidding.BIDDERS[announcement.direction]
+    block = record.block if announcement.quantity == 1 else None
+    rate_bps = block.committed_bps if block is not None else 0
+    asks_bond = announcement.bond or (announcement.direction == "provide" and draft.config.rating.newcomer_bond)
+    service = announcement.service
+    known_ratings = state.reputation.latest(service, draft.at_ms)
+    met = set(interests[record.announcer])
+    count = len(met)
+    for bidder in bidders:
+        party = parties.get(bidder)
+        if party is None or party.kind not in kinds:
+            return False
+        own = interests[bidder]
+        met |= own
+        count += len(own)
+        if block is not None:
+            timeline = timelines.get(bidder)
+            promised_bps = 0 if timeline is None else timeline.highest_bps
+            if promised_bps + rate_bps > party.capacity_bps:
+                return False
+        if asks_bond:
+            rating = state.reputation.latest_of(known_ratings, bidder, service, draft.at_ms)
+            needed = standing.bond_needed(draft, record, rating)
+            if needed and draft.balance(bond(bidder)) < needed:
+                return False
+    return len(met) == count
+
+
+def _says_only_a_price(entry: BidEntry) -> bool:
+    return (
+        entry.quantity == 1
+        and type(entry.quantity) is int
+        and entry.signature is None
+        and entry.limit is None
+        and entry.items == ()
+        and entry.salt == ""
+    )

@@ -1,0 +1,163 @@
+"""Opinions: who may have which about an agreement, what is drafted for whom, and when both come into the open."""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.agreement import Agreement, next_state
+from auction.errors import NotAllowed, WrongState
+from auction.moderator.draft import Draft
+from auction.moderator.records import Drafted, Measured, Revealed
+from auction.moderator.rules import parties
+from auction.money import check_integer
+from auction.party import Signature
+from auction.rating import DraftedRating, Exchange, Kind, Opinion, draft_of_payment, draft_of_service
+from auction.signing import rating_body
+
+
+def rate(
+    draft: Draft,
+    agreement: str,
+    rater: str,
+    satisfied: bool,
+    device: str,
+    remark: str,
+    evidence: tuple[str, ...],
+    signature: Signature | None,
+) -> Exchange:
+    said = (satisfied, device, remark, evidence, signature)
+    return _take(draft, _opinion(draft, agreement, rater, *said))
+
+
+def rate_as_drafted(
+    draft: Draft, agreement: str, rater: str, device: str, overrule_ms: int, signature: Signature | None
+) -> DraftedRating:
+    drafted = drafted_rating(draft, agreement, rater)
+    if drafted is None:
+        raise WrongState(f"nothing can be drafted for {rater} about {agreement}")
+    said = (drafted.satisfied, device, drafted.remark, drafted.evidence, signature)
+    opinion = _opinion(draft, agreement, rater, *said)
+    if check_integer(overrule_ms, "time to overrule", 0, draft.config.rating.hidden_ms - 1) == 0:
+        _take(draft, opinion)
+    else:
+        name = f"{agreement}/{opinion.kind}"
+        draft.add("drafted", name, Drafted(id=name, opinion=opinion, due_ms=draft.at_ms + overrule_ms))
+    return drafted
+
+
+def _opinion(
+    draft: Draft,
+    name: str,
+    rater: str,
+    satisfied: bool,
+    device: str,
+    remark: str,
+    evidence: tuple[str, ...],
+    signature: Signature | None,
+) -> Opinion:
+    """An opinion that this rater may have of this agreement, and has signed where that is wanted."""
+    agreement = draft.agreement(name)
+    next_state(agreement.state, "rate")
+    kind: Kind = "service" if rater == agreement.recipient else "payment"
+    if name in draft.state.records["revealed"]:
+        raise WrongState(f"the opinions about {name} are in the open already")
+    if kind == "payment" and agreement.sponsor:
+        raise NotAllowed(f"{agreement.recipient} was sponsored and owed nothing: there is nothing to rate")
+    signer = rater
+    if kind == "service" and not device and draft.party(rater).kind == "provider":
+        device = rater  # a provider that has subcontracted speaks for itself
+    if kind == "service" and device and device != rater:
+        if draft.party(device).kind != "device" or parties.stands_for(draft, device) != rater:
+            raise NotAllowed(f"{device} is no device of {rater}")
+        signer = device
+    for cited in evidence:
+        if draft.get("delivery", cited).agreement != name:
+            raise NotAllowed(f"{cited} was not measured under {name}")
+    opinion = Opinion(
+        agreement=name,
+        kind=kind,
+        rater=rater,
+        ratee=agreement.provider if kind == "service" else agreement.recipient,
+        satisfied=satisfied,
+        at_ms=draft.at_ms,
+        device=device,
+        remark=remark,
+        evidence=evidence,
+    )
+    _exchange(draft, name).with_opinion(opinion, draft.config.rating)
+    parties.check_signature(draft, "rating", name, signer, rating_body(satisfied, remark, device), signature)
+    return opinion
+
+
+def _exchange(draft: Draft, name: str) -> Exchange:
+    return draft.get("exchange", name)  # type: ignore[no-any-return]
+
+
+def _take(draft: Draft, opinion: Opinion) -> Exchange:
+    """Takes the opinion in; the answer shows the rater's own side alone, until both are in."""
+    changed = _exchange(draft, opinion.agreement).with_opinion(opinion, draft.config.rating)
+    draft.put("exchange", opinion.agreement, changed)
+    if changed.service is not None and changed.payment is not None:
+        _reveal(draft, changed)
+        return changed
+    other = "payment" if opinion.kind == "service" else "service"
+    return msgspec.structs.replace(changed, **{other: None})
+
+
+def drafted_rating(draft: Draft, name: str, rater: str) -> DraftedRating | None:
+    agreement = draft.agreement(name)
+    if rater == agreement.recipient:
+        leg = agreement.legs[-1] if agreement.legs else None
+        if leg is None or not leg.measured_by_recipient:
+            return None
+        measured: Measured = draft.get("delivery", leg.measurement)
+        audits = (measured.delivery.audited, measured.delivery.audits_failed)
+        drafted = draft_of_service(leg.delivered_ppm, *audits, draft.config.rating)
+        return msgspec.structs.replace(drafted, evidence=(leg.measurement,))
+    if rater != agreement.provider:
+        raise NotAllowed(f"{rater} is no side of {name}")
+    paid = drafted_payment_rating(agreement)
+    return None if paid is None else DraftedRating(satisfied=paid, remark=f"the charge was {_outcome(agreement)}")
+
+
+def drafted_payment_rating(agreement: Agreement) -> bool | None:
+    return draft_of_payment(_outcome(agreement), sponsored=bool(agreement.sponsor))
+
+
+def _outcome(agreement: Agreement) -> str:
+    """What became of the charge, in the words of `rating.draft_of_payment`."""
+    return "charged_back" if agreement.charged_back else {"charged": "captured"}.get(agreement.state, agreement.state)
+
+
+def draft_is_due(draft: Draft, name: str, _due_ms: int) -> None:
+    """The drafted opinion counts, unless its side has spoken."""
+    drafted: Drafted = draft.get("drafted", name)
+    opinion = msgspec.structs.replace(drafted.opinion, at_ms=drafted.due_ms)
+    said = getattr(_exchange(draft, opinion.agreement), opinion.kind) is not None
+    if not said and opinion.agreement not in draft.state.records["revealed"]:
+        _take(draft, opinion)
+
+
+def open_exchange(draft: Draft, agreement: Agreement) -> None:
+    """From the charge on, each side may rate once."""
+    exchange = Exchange(
+        agreement=agreement.id,
+        provider=agreement.provider,
+        recipient=agreement.recipient,
+        finished_ms=draft.at_ms,
+    )
+    draft.put("exchange", agreement.id, exchange)
+
+
+def _reveal(draft: Draft, exchange: Exchange) -> None:
+    agreement = draft.agreement(exchange.agreement)
+    amount = agreement.charged or agreement.price
+    value = draft.state.reputation.deal_value(agreement.recipient, agreement.provider, amount)
+    revealed = Revealed(agreement=agreement.id, service=agreement.service, value=value, at_ms=draft.at_ms)
+    draft.put("revealed", agreement.id, revealed)
+
+
+def exchange_is_due(draft: Draft, name: str, _due_ms: int) -> None:
+    """What only one side has said comes into the open too."""
+    if name not in draft.state.records["revealed"]:
+        _reveal(draft, draft.get("exchange", name))

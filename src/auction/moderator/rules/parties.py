@@ -1,0 +1,128 @@
+"""Who may stand for whom, whose signature it is, and the money that a party brings."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from auction.bid import check_name
+from auction.errors import BadSignature, BadValue, NotAllowed
+from auction.ledger import OUTSIDE, bond, funds
+from auction.moderator.draft import Draft
+from auction.money import check_amount, check_currency, check_integer
+from auction.party import KINDS, ORGANISATIONS, Party, Signature, canonical_bytes, check_id, check_public_key, e164
+
+_PART_OF: Final = {"user": {"recipient"}, "device": {"recipient", "user"}, "number": {"recipient", "user"}}
+
+
+def check_organisation(draft: Draft, party: str) -> Party:
+    record = draft.party(party)
+    if record.kind not in ORGANISATIONS:
+        raise NotAllowed(f"{party} is a {record.kind}: accounts are of providers and recipients")
+    return record
+
+
+def check_signature(
+    draft: Draft,
+    purpose: str,
+    subject: str,
+    party: str,
+    body: dict[str, Any],
+    signature: Signature | None,
+) -> Signature | None:
+    """Verifies where a signature is given, and where the market wants one. Uses up its nonce."""
+    if signature is None:
+        if draft.config.signatures:
+            raise BadSignature(f"this market takes signed statements only, and this {purpose} is not signed")
+        return None
+    check_name(signature.nonce, "nonce")
+    draft.use_nonce(party, signature.nonce, signature.expires_ms)
+    statement = canonical_bytes(purpose, subject, party, signature.nonce, signature.expires_ms, body)
+    draft.verifier.verify(draft.party(party).public_key, statement, signature, draft.at_ms)
+    return signature
+
+
+def stands_for(draft: Draft, party: str) -> str:
+    """The recipient that a user, device or number is part of; otherwise the party itself."""
+    record = draft.party(party)
+    while record.belongs_to:
+        record = draft.party(record.belongs_to)
+    return record.id
+
+
+def register(
+    draft: Draft,
+    hashed: str,
+    party: str,
+    kind: str,
+    public_key: str,
+    belongs_to: str,
+    controller: str,
+    capacity_bps: int,
+) -> str:
+    name = e164(party) if kind == "number" else check_id(party)
+    if kind not in KINDS:
+        raise BadValue(f"a party is one of {', '.join(KINDS)}")
+    _check_place(draft, kind, belongs_to)
+    record = Party(
+        id=name,
+        kind=kind,
+        public_key=check_public_key(public_key) if public_key else "",
+        token_hash=hashed,
+        belongs_to=belongs_to,
+        controller=check_id(controller) if controller else "",
+        capacity_bps=check_integer(capacity_bps, "capacity", 0, 2**53),
+        registered_ms=draft.at_ms,
+    )
+    draft.add("party", name, record)
+    return name
+
+
+def _check_place(draft: Draft, kind: str, belongs_to: str) -> None:
+    if kind in ORGANISATIONS:
+        if belongs_to:
+            raise BadValue(f"a {kind} is part of nobody")
+        return
+    owner = draft.party(belongs_to)
+    if owner.kind not in _PART_OF[kind]:
+        raise BadValue(f"a {kind} is part of a {' or a '.join(sorted(_PART_OF[kind]))}, not of a {owner.kind}")
+
+
+def renew_token(draft: Draft, party: str, signature: Signature, hashed: str) -> str:
+    record = draft.party(party)
+    check_signature(draft, "token", "", party, {}, signature)
+    draft.put("party", party, msgspec.structs.replace(record, token_hash=hashed))
+    return party
+
+
+def deposit(draft: Draft, party: str, amount: int, currency: str) -> int:
+    check_organisation(draft, party)
+    check_currency(currency, draft.config.currency)
+    if check_amount(amount) == 0:
+        raise BadValue("a deposit is above zero")
+    draft.transfer(OUTSIDE, funds(party), amount)
+    return draft.balance(funds(party))
+
+
+def withdraw(draft: Draft, party: str, amount: int, currency: str) -> int:
+    check_organisation(draft, party)
+    check_currency(currency, draft.config.currency)
+    check_amount(amount)
+    draft.transfer(funds(party), OUTSIDE, amount)
+    return draft.balance(funds(party))
+
+
+def post_bond(draft: Draft, party: str, amount: int, currency: str) -> int:
+    check_organisation(draft, party)
+    check_currency(currency, draft.config.currency)
+    check_amount(amount)
+    draft.transfer(funds(party), bond(party), amount)
+    return draft.balance(bond(party))
+
+
+def release_bond(draft: Draft, party: str, amount: int, currency: str) -> int:
+    check_currency(currency, draft.config.currency)
+    check_amount(amount)
+    draft.transfer(bond(party), funds(party), amount)
+    return draft.balance(bond(party))
