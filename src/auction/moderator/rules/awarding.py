@@ -92,8 +92,7 @@ def _make_agreements(draft: Draft, record: Auction, award: Award) -> None:
     announcement = record.announcement
     is_providing = announcement.direction == "provide"
     runners = tuple(
-        Runner(standing.bidder, standing.bid, standing.offered)
-        for standing in award.first_runners_up(draft.config.runners_up_max)
+        Runner(one.bidder, one.bid, one.offered) for one in award.first_runners_up(draft.config.runners_up_max)
     )
     blocks = _awarded_blocks(draft, record, award)
     for winning, block in zip(award.winners, blocks, strict=True):

@@ -41,8 +41,8 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
 
 def _bid_openly(draft: Draft, record: Auction, bid: Bid) -> None:
     """The bidding takes one step, which may move the close; raises BadValue for a bid that is not good enough."""
-    standing: OpenState = draft.find("bidding", record.id) or begin(record.announcement)
-    stepped = step(record.announcement, standing, bid)
+    bidding: OpenState = draft.find("bidding", record.id) or begin(record.announcement)
+    stepped = step(record.announcement, bidding, bid)
     draft.put("bidding", record.id, stepped)
     if stepped.closes_ms != record.closes_ms:
         moved = msgspec.structs.replace(

@@ -83,7 +83,7 @@ def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: 
 def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> bool:
     """Whether it is plain that `bidding.check_bidder` would refuse none of them. False says nothing."""
     state, announcement = draft.state, record.announcement
-    parties, interests, timelines = state.records["party"], state.interests, state.timelines
+    registered, interests, timelines = state.records["party"], state.interests, state.timelines
     kinds = bidding.BIDDERS[announcement.direction]
     block = record.block if announcement.quantity == 1 else None
     rate_bps = block.committed_bps if block is not None else 0
@@ -93,7 +93,7 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
     met = set(interests[record.announcer])
     count = len(met)
     for bidder in bidders:
-        party = parties.get(bidder)
+        party = registered.get(bidder)
         if party is None or party.kind not in kinds:
             return False
         own = interests[bidder]
