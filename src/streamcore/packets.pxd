@@ -102,7 +102,10 @@ cdef class Chunk:
     cdef readonly Arena arena
     cdef readonly Py_ssize_t index
     cdef bint owned                         # goes back to the arena when the last reference is gone
-    cdef Columns columns
+    cdef Columns columns                    # data: the chunk's own, or memory that was lent
+    cdef Py_ssize_t data_bytes              # behind columns.data
+    cdef readonly object lender             # keeps lent memory until it is dropped; None: the packets stand in the chunk
+    cdef void lend(self, uint8_t *data, Py_ssize_t data_bytes, object lender)
     cdef cnp.ndarray array(self, int kind, void *pointer, Py_ssize_t count, Py_ssize_t width)
 
 cdef class PacketBatch:
@@ -229,3 +232,29 @@ cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssiz
         end += size
     memcpy(target + used - (end - begin), columns.data + begin, end - begin)
     return used
+
+
+cdef inline Py_ssize_t settle_records(Columns *c, uint8_t *target, bint arranged, Py_ssize_t count, Py_ssize_t row_count,
+                                     Py_ssize_t bytes_max) noexcept nogil:
+    """Write the packets of the rows in use to target as pcap records with nanoseconds; returns the bytes, or -1."""
+    cdef Py_ssize_t row, at = 0
+    cdef uint32_t used = 0
+    cdef uint32_t[4] head
+    for row in range(count):
+        if arranged and (at == row_count or c.rows[at] != <uint32_t> row):
+            c.offset[row] = c.captured_length[row] = 0
+            continue
+        at += 1
+        if used + sizeof(head) + c.captured_length[row] > <size_t> bytes_max:
+            return -1
+        head[0] = <uint32_t> (c.timestamp_ns[row] / 1_000_000_000)
+        head[1] = <uint32_t> (c.timestamp_ns[row] % 1_000_000_000)
+        head[2] = c.captured_length[row]
+        head[3] = c.wire_length[row]
+        memcpy(target + used, head, sizeof(head))
+        used += sizeof(head)
+        memcpy(target + used, c.data + c.offset[row], c.captured_length[row])
+        c.offset[row] = used
+        c.record[row] = RECORD_PCAP
+        used += c.captured_length[row]
+    return used if at == row_count else -1

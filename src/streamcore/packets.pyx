@@ -215,7 +215,14 @@ cdef class Chunk:
         self.arena = arena
         self.index = index
         self.owned = owned
+        self.data_bytes = arena.data_bytes_max
         arena.columns(index, &self.columns)
+
+    cdef void lend(self, uint8_t *data, Py_ssize_t data_bytes, object lender):
+        """From now on packets stand in these bytes, which are the lender's; it must keep them while it is referred to."""
+        self.columns.data = data
+        self.data_bytes = data_bytes
+        self.lender = lender
 
     def __del__(self):
         if self.owned:
@@ -224,8 +231,9 @@ cdef class Chunk:
 
     @property
     def data(self):
-        """uint8[data_bytes_max]: the bytes of the first stream, as read. Writable by whoever made the arena."""
-        return self.array(cnp.NPY_UINT8, self.columns.data, self.arena.data_bytes_max, 0)
+        """uint8[…]: the bytes of the first stream, as read: the chunk's own data_bytes_max, or what was lent. Writable by whoever
+        made the arena."""
+        return self.array(cnp.NPY_UINT8, self.columns.data, self.data_bytes, 0)
 
     cdef cnp.ndarray array(self, int kind, void *pointer, Py_ssize_t count, Py_ssize_t width):
         cdef cnp.npy_intp[2] shape
@@ -292,6 +300,28 @@ cdef class PacketBatch:
         self.chunk.array(cnp.NPY_UINT32, self.columns.rows, chosen.shape[0], 0)[:] = chosen
         self.row_count = chosen.shape[0]
         self.arranged = True
+
+    def settle(self):
+        """Copy the packets in use from memory that was lent (a live interface's ring) into the chunk, as pcap records with
+        nanoseconds, and give that memory back at once.
+
+        Where they stand in the chunk already, nothing is done. Rows not in use have no bytes afterwards; rows in use must ascend.
+        Raises ValueError where they do not, or do not fit.
+        """
+        cdef Columns own
+        cdef Py_ssize_t used
+        if self.chunk.lender is None:
+            return
+        self.chunk.arena.columns(self.chunk.index, &own)
+        with nogil:
+            used = settle_records(&self.columns, own.data, self.arranged, self.count, self.row_count, self.chunk.arena.data_bytes_max)
+        if used < 0:
+            raise ValueError("the packets do not ascend, or do not fit into the chunk")
+        self.columns.data = own.data
+        self.chunk.lend(own.data, self.chunk.arena.data_bytes_max, None)
+        self.contiguous = not self.arranged
+        self.span_start = 0
+        self.span_stop = used
 
     @property
     def byte_count(self):

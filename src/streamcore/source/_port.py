@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from streamcore.errors import RightsError, SourceError
-from streamcore.source._ring import LINK_COOKED, Ring
+from streamcore.source._ring import LINK_COOKED, SPACE_BYTES_MAX, Ring, RingSpace
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, pack
 
 ANY = "any"
@@ -57,20 +57,34 @@ def link_type_of(name: str) -> int:
     return LINKS.get(struct.unpack_from("H", answer, 16)[0], LINK_COOKED)
 
 
+def shape(buffer_bytes: int, retire_ms: int) -> tuple[int, int]:
+    """(bytes of a block, blocks) of a ring of about that size."""
+    block_bytes = SMALL_BLOCK_BYTES if retire_ms < SMALL_BELOW_MS else BLOCK_BYTES
+    return block_bytes, max(BLOCKS_MIN, buffer_bytes // block_bytes)
+
+
+def space_for(rings: int, buffer_bytes: int, retire_ms: int) -> RingSpace:
+    """Addresses for so many rings of that size. Raises SourceError."""
+    block_bytes, blocks = shape(buffer_bytes, retire_ms)
+    size = rings * block_bytes * blocks
+    if size > SPACE_BYTES_MAX:
+        raise SourceError(f"{rings} rings of {buffer_bytes >> 10} KiB are more than the 4 GiB that fit into one run")
+    return RingSpace(size)
+
+
 class Port:
     """One packet socket and its ring. It rejects every packet until `listen`.
 
-    name: the interface; number: in the column `interface`; retire_ms: how long a block waits to be filled.
-    Raises SourceError, RightsError.
+    space: where its ring is mapped; name: the interface; number: in the column `interface`; retire_ms: how long a block
+    waits to be filled. Raises SourceError, RightsError.
     """
 
     def __init__(
-        self, name: str, number: int, link_type: int, *, snap_length: int, buffer_bytes: int, retire_ms: int,
-        promiscuous: bool, outgoing: bool,
+        self, space: RingSpace, name: str, number: int, link_type: int, *, snap_length: int, buffer_bytes: int,
+        retire_ms: int, promiscuous: bool, outgoing: bool,
     ) -> None:  # fmt: skip
         cooked = link_type == LINK_COOKED
-        block_bytes = SMALL_BLOCK_BYTES if retire_ms < SMALL_BELOW_MS else BLOCK_BYTES
-        blocks = max(BLOCKS_MIN, buffer_bytes // block_bytes)
+        block_bytes, blocks = shape(buffer_bytes, retire_ms)
         self.name = name
         self.number = number
         self._promiscuous = promiscuous
@@ -87,7 +101,7 @@ class Port:
             self.filter(REJECT_ALL)
             frames = block_bytes // FRAME_BYTES * blocks
             option(SOL_PACKET, RX_RING, struct.pack("7I", block_bytes, blocks, FRAME_BYTES, frames, retire_ms, 0, 0))
-            self.ring = Ring(self.socket.fileno(), block_bytes, blocks, number, cooked, snap_length)
+            self.ring = Ring(space, self.socket.fileno(), block_bytes, blocks, number, cooked, snap_length)
             self.index = 0 if name == ANY else socket.if_nametoindex(name)
             self._join()
         except (OSError, MemoryError) as error:

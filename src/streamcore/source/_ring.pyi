@@ -1,14 +1,31 @@
 from streamcore.packets import Chunk
 
 LINK_COOKED: int
+SPACE_BYTES_MAX: int
+
+class RingSpace:
+    def __init__(self, bytes_max: int) -> None: ...
+
+class Loan: ...
 
 class Ring:
     block_count: int
     checksums_missing: int
     @property
     def ready_count(self) -> int: ...
+    @property
+    def lent_count(self) -> int: ...
     def __init__(
-        self, fd: int, block_bytes: int, block_count: int, interface: int, cooked: bool, snap_length: int
+        self,
+        space: RingSpace,
+        fd: int,
+        block_bytes: int,
+        block_count: int,
+        interface: int,
+        cooked: bool,
+        snap_length: int,
     ) -> None: ...
-    def walk(self, chunk: Chunk, rows: int, used: int, rows_max: int) -> tuple[int, int, bool]: ...
+    def lend(
+        self, chunk: Chunk, loan: Loan, rows: int, used: int, rows_max: int, wait_s: float, wake: int
+    ) -> tuple[int, int, bool]: ...
     def skip(self) -> tuple[int, int]: ...

@@ -1,23 +1,28 @@
-"""A mapped TPACKET_V3 receive ring: its blocks -> records in a chunk and their base columns, with the GIL released.
+"""Mapped TPACKET_V3 receive rings: their blocks -> packets in place and their base columns, with the GIL released.
 
-Sockets are opened and bound in live.py. Layout of the ring: linux/if_packet.h, Documentation/networking/packet_mmap.rst.
+Sockets are opened and bound in _port.py. Layout of a ring: linux/if_packet.h, Documentation/networking/packet_mmap.rst.
 
-Each packet is copied once, out of the ring. Rows that pointed into the ring instead would keep its blocks from the kernel for as long as
-workers and sink need, so that a slow worker became a loss in the kernel, and every worker would have to map the socket. The copy makes it
-a record as a capture file has them, which the sink then writes in runs.
+Nothing is copied here: only a VLAN tag that the kernel took out, or a cooked header, is put in front of its packet, where the kernel
+leaves room. The blocks are lent to a batch, and go back to the kernel when its packets have been settled in a chunk, or when it is
+dropped.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
-from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
+)
 
-from streamcore.packets cimport RECORD_PCAP, Chunk, Columns
+from streamcore.packets cimport RECORD_BARE, Chunk, Columns
 
 cdef extern from *:
     """
     #include <stdint.h>
     #include <linux/if_packet.h>
     #include <arpa/inet.h>
+    #include <poll.h>
+    #include <time.h>
     /* The kernel gives a block away with a release of its status, and takes it back when we do the same. */
     static inline int block_is_ours(const uint8_t *block)
     {
@@ -36,7 +41,23 @@ cdef extern from *:
     {
         return (const struct sockaddr_ll *) (frame + TPACKET_ALIGN(sizeof(struct tpacket3_hdr)));
     }
+    /* Whether nobody needs a block, and one fewer who does: what the kernel was given stands before that for all. */
+    static inline int is_free(const uint32_t *loans) { return __atomic_load_n(loans, __ATOMIC_ACQUIRE) == 0; }
+    static inline void one_fewer(uint32_t *loans) { __atomic_store_n(loans, *loans - 1, __ATOMIC_RELEASE); }
     static inline void prefetch(const uint8_t *at) { __builtin_prefetch(at); }
+    static inline int64_t now_ns(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * 1000000000LL + now.tv_nsec;
+    }
+    /* 0 when the time was slept; 1 where `wake` can be read, the socket has an error to tell of, or a signal came. */
+    static inline int was_woken(int wake, int packet_socket, int64_t ns)
+    {
+        struct pollfd watched[2] = {{.fd = wake, .events = POLLIN}, {.fd = packet_socket}};
+        struct timespec longest = {ns / 1000000000LL, ns % 1000000000LL};
+        return ppoll(watched, 2, &longest, NULL) != 0;
+    }
     """
     cdef struct tpacket_hdr_v1:
         uint32_t num_pkts
@@ -65,7 +86,11 @@ cdef extern from *:
     void give_back(uint8_t *block) noexcept nogil
     const tpacket_hdr_v1 *block_head(const uint8_t *block) noexcept nogil
     const sockaddr_ll *link_address(const uint8_t *frame) noexcept nogil
+    bint is_free(const uint32_t *loans) noexcept nogil
+    void one_fewer(uint32_t *loans) noexcept nogil
     void prefetch(const uint8_t *at) noexcept nogil
+    int64_t now_ns() noexcept nogil
+    bint was_woken(int wake, int packet_socket, int64_t ns) noexcept nogil
     uint16_t htons(uint16_t value) noexcept nogil
     uint32_t htonl(uint32_t value) noexcept nogil
 
@@ -78,32 +103,89 @@ cdef enum:
     TPID_CUSTOMER = 0x8100
 
 LINK_COOKED = 276
+SPACE_BYTES_MAX = (1 << 32) - 65536
+
+cdef Py_ssize_t PAGE = 4096
+
+
+cdef class RingSpace:
+    """Addresses for several rings, so that one batch may point into all of them: bytes_max of them at most.
+
+    Raises ValueError where offsets of 32 bits do not reach, MemoryError.
+    """
+
+    cdef uint8_t *base
+    cdef Py_ssize_t size, used
+
+    def __init__(self, Py_ssize_t bytes_max):
+        if not 0 < bytes_max <= SPACE_BYTES_MAX:
+            raise ValueError(f"rings of {bytes_max} bytes")
+        # What parses may load a word behind the last packet: a page of zeros is there.
+        cdef void *base = mmap(NULL, bytes_max + PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if base == MAP_FAILED:
+            raise MemoryError(f"cannot reserve {bytes_max} bytes of addresses")
+        self.base = <uint8_t *> base
+        self.size = bytes_max + PAGE
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            munmap(self.base, self.size)
+
+
+cdef class Loan:
+    """What was lent to one batch: places in rings. When it is dropped the blocks go back to the kernel."""
+
+    cdef list parts  # (ring, first block, number of blocks)
+
+    def __init__(self):
+        self.parts = []
+
+    def __del__(self):
+        cdef Ring ring
+        cdef Py_ssize_t first, count, i
+        for ring, first, count in self.parts:
+            for i in range(count):
+                ring.release((first + i) % ring.block_count)
 
 
 cdef class Ring:
     """The ring of a packet socket for which PACKET_VERSION (3) and PACKET_RX_RING were set.
 
-    Parameters: fd of the socket; block_bytes and block_count, as told to the kernel; interface: the number in the column `interface`;
-    cooked: a SOCK_DGRAM socket, whose packets get a LINKTYPE_LINUX_SLL2 header; snap_length: bytes of a packet that are kept.
-    Raises MemoryError where it cannot be mapped. What the kernel wrote into the ring is trusted.
+    Parameters: space to map it in; fd of the socket; block_bytes and block_count, as told to the kernel; interface: the number in the
+    column `interface`; cooked: a SOCK_DGRAM socket, whose packets get a LINKTYPE_LINUX_SLL2 header; snap_length: bytes of a packet
+    that are kept. Raises MemoryError where it cannot be mapped. What the kernel wrote into the ring is trusted.
+    One thread reads it; loans may be dropped by any.
     """
 
     cdef readonly uint64_t checksums_missing  # packets taken so far whose checksum was left to hardware
     cdef readonly Py_ssize_t block_count
+    cdef RingSpace space
     cdef uint8_t *base
+    cdef uint32_t *loans                      # of each block: who still needs it; while packets of it are left, we do
+    cdef int fd
     cdef Py_ssize_t block_bytes
     cdef Py_ssize_t current                   # the block that is walked, or the next one
-    cdef const uint8_t *frame                 # the next packet in it
+    cdef Py_ssize_t touched                   # blocks that this walk has looked into
+    cdef Py_ssize_t kept_block                # the one that this thread needs: packets of it are left; -1: none
+    cdef uint8_t *frame                       # the next packet in the current block
     cdef uint32_t left                        # packets from there on; 0: the block was not begun
     cdef uint16_t interface
     cdef bint cooked
     cdef uint32_t snap_length
 
-    def __init__(self, int fd, Py_ssize_t block_bytes, Py_ssize_t block_count, uint16_t interface, bint cooked,
-                 uint32_t snap_length):
-        cdef void *base = mmap(NULL, block_bytes * block_count, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-        if base == MAP_FAILED:
+    def __init__(self, RingSpace space not None, int fd, Py_ssize_t block_bytes, Py_ssize_t block_count, uint16_t interface,
+                 bint cooked, uint32_t snap_length):
+        cdef Py_ssize_t size = block_bytes * block_count
+        if space.used + size + PAGE > space.size:
+            raise MemoryError(f"no room for a ring of {size} bytes")
+        self.loans = <uint32_t *> calloc(block_count, sizeof(uint32_t))
+        cdef void *base = mmap(space.base + space.used, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
+        if base == MAP_FAILED or self.loans == NULL:
             raise MemoryError(f"cannot map a ring of {block_count} blocks of {block_bytes} bytes")
+        space.used += size
+        self.space = space
+        self.fd = fd
+        self.kept_block = -1
         self.base = <uint8_t *> base
         self.block_bytes = block_bytes
         self.block_count = block_count
@@ -112,116 +194,177 @@ cdef class Ring:
         self.snap_length = snap_length
 
     def __dealloc__(self):
-        if self.base != NULL:
-            munmap(self.base, self.block_bytes * self.block_count)
+        free(self.loans)
 
     @property
     def ready_count(self):
         """Blocks that wait to be read."""
-        cdef Py_ssize_t count = 0
-        while count < self.block_count and block_is_ours(self.base + (self.current + count) % self.block_count * self.block_bytes):
+        cdef Py_ssize_t count = 1 if self.left else 0
+        while count < self.block_count and self.is_ready((self.current + count) % self.block_count):
             count += 1
         return count
 
-    def walk(self, Chunk chunk not None, Py_ssize_t rows, Py_ssize_t used, Py_ssize_t rows_max):
-        """Append what is ready to a chunk that holds `rows` packets in its first `used` bytes: (rows, used, whether it is full)."""
+    @property
+    def lent_count(self):
+        """Blocks that batches point into."""
+        cdef Py_ssize_t block, count = 0
+        for block in range(self.block_count):
+            count += self.loans[block] > (block == self.kept_block)
+        return count
+
+    def lend(self, Chunk chunk not None, Loan loan not None, Py_ssize_t rows, Py_ssize_t used, Py_ssize_t rows_max,
+             double wait_s, int wake):
+        """Append the columns of what is ready to those of a chunk that has `rows` packets, of `used` bytes with their record headers.
+        Once there is something, wait so many seconds for more, unless the descriptor `wake` can be read.
+
+        (rows, used, whether it is enough: the chunk is full, or half of the ring is lent).
+        """
         cdef Py_ssize_t bytes_max = chunk.arena.data_bytes_max
+        cdef Py_ssize_t first, i
         cdef bint full
         if not (0 <= rows <= rows_max <= chunk.arena.rows_max and 0 <= used <= bytes_max):
-            raise ValueError(f"walk into {rows} rows and {used} bytes of a chunk")
+            raise ValueError(f"{rows} rows and {used} bytes of a chunk")
         if bytes_max < <Py_ssize_t> self.snap_length + RECORD_HEAD + GROWTH:
             raise ValueError(f"a chunk of {bytes_max} bytes does not hold a packet of {self.snap_length}")
+        chunk.lend(self.space.base, self.space.size, loan)
+        first = self.begin_walk()
         with nogil:
-            full = self.take(&chunk.columns, &rows, &used, rows_max, bytes_max)
+            full = self.gather(&chunk.columns, &rows, &used, rows_max, bytes_max, <int64_t> (wait_s * 1e9), wake)
+        for i in range(self.touched):
+            self.loans[(first + i) % self.block_count] += 1
+        self.end_walk()
+        loan.parts.append((self, first, self.touched))
         return rows, used, full
 
     def skip(self):
         """(packets, captured bytes) that were ready and are thrown away."""
         cdef uint64_t packets = 0, byte_count = 0
-        cdef Py_ssize_t blocks = 0
+        cdef Py_ssize_t first = self.begin_walk(), i
         with nogil:
-            while blocks <= self.block_count and self.begin_block():  # bounded: the kernel may be as fast as we are
+            while self.begin_block():
                 while self.left:
                     packets += 1
                     byte_count += self.kept(<const tpacket3_hdr *> self.frame)
                     self.step()
-                blocks += 1
+        for i in range(self.touched):
+            self.loans[(first + i) % self.block_count] += 1
+        self.end_walk()
+        for i in range(self.touched):
+            self.release((first + i) % self.block_count)
         return packets, byte_count
 
-    # bench_live.py has what it costs beside a reader in C that copies nothing.
+    # Who needs a block is counted with the GIL held: this thread while packets of it are left, and each loan. Between the two calls
+    # below, without the GIL, only blocks are walked that nobody else needs, and the one that this thread has kept.
+    cdef Py_ssize_t begin_walk(self):
+        self.touched = 1 if self.left else 0
+        return self.current
+
+    cdef void end_walk(self):
+        if self.kept_block >= 0:
+            self.release(self.kept_block)
+        self.kept_block = -1
+        if self.left:
+            self.kept_block = self.current
+            self.loans[self.current] += 1
+
+    cdef void release(self, Py_ssize_t block):
+        """One fewer needs the block. It is the kernel's before it counts as free, or it could be walked again as it was."""
+        if self.loans[block] == 1:
+            give_back(self.base + block * self.block_bytes)
+        one_fewer(&self.loans[block])
+
+    cdef inline bint is_ready(self, Py_ssize_t block) noexcept nogil:
+        return is_free(&self.loans[block]) and block_is_ours(self.base + block * self.block_bytes)
+
+    cdef bint gather(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max, Py_ssize_t bytes_max,
+                     int64_t wait_ns, int wake) noexcept nogil:
+        """Whether it is enough. While something is lent the kernel calls the ring readable in any case, so it is looked at now and
+        then: twice in the time in which 10 Gb/s fill it.
+        """
+        cdef int64_t step_ns = self.block_bytes * self.block_count * 2 // 5, until_ns = 0, left_ns
+        while True:
+            if self.take(c, rows, used, rows_max, bytes_max):
+                return True
+            if rows[0] == 0 or wait_ns == 0:
+                return False
+            left_ns = now_ns()
+            if until_ns == 0:
+                until_ns = left_ns + wait_ns
+            left_ns = until_ns - left_ns
+            if left_ns <= 0 or was_woken(wake, self.fd, left_ns if left_ns < step_ns else step_ns):
+                return False
+
+    # bench_live.py has what it costs beside a reader in C that only looks at headers.
     cdef bint take(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max,
                    Py_ssize_t bytes_max) noexcept nogil:
-        """Whether the chunk is full. Invariant: row <= rows_max and at <= bytes_max; a packet is taken only where it fits whole."""
+        """Whether it is enough. Invariant: row <= rows_max and at <= bytes_max; a packet is taken only where it fits whole."""
         cdef const tpacket3_hdr *head
         cdef Py_ssize_t row = rows[0], at = used[0], first = rows[0]
-        cdef uint32_t captured
         cdef bint full = False
         while not full and self.begin_block():
             while self.left:
                 head = <const tpacket3_hdr *> self.frame
                 prefetch(self.frame + head.tp_next_offset)
-                captured = head.tp_snaplen
-                if row == rows_max or bytes_max - at < <Py_ssize_t> captured + RECORD_HEAD + GROWTH:
+                if row == rows_max or bytes_max - at < <Py_ssize_t> head.tp_snaplen + RECORD_HEAD + GROWTH:
                     full = True
                     break
-                at = self.put(c, row, at, head)
+                at += RECORD_HEAD + self.put(c, row, self.frame)
                 row += 1
                 self.step()
+            if 2 * self.touched >= self.block_count:
+                full = True
         rows[0] = row
         used[0] = at
         for row in range(first, row):
             c.interface[row] = self.interface
-            c.record[row] = RECORD_PCAP
+            c.record[row] = RECORD_BARE
         return full
 
-    cdef inline Py_ssize_t put(self, Columns *c, Py_ssize_t row, Py_ssize_t at, const tpacket3_hdr *head) noexcept nogil:
-        """Write one record at `at`; returns where it ends."""
-        cdef const uint8_t *packet = <const uint8_t *> head + head.tp_mac
-        cdef uint8_t *record = c.data + at
-        cdef uint8_t *to = record + RECORD_HEAD
-        cdef uint32_t captured = head.tp_snaplen, wire = head.tp_len, kept
+    cdef inline uint32_t put(self, Columns *c, Py_ssize_t row, uint8_t *frame) noexcept nogil:
+        """Make a packet whole where it stands; returns the bytes that are kept of it.
+
+        The kernel puts it 68 bytes at least behind the frame's start, a cooked one 96; our 4, or 24, begin behind its 48 bytes of
+        tpacket3_hdr.
+        """
+        cdef const tpacket3_hdr *head = <const tpacket3_hdr *> frame
+        cdef uint8_t *packet = frame + head.tp_mac
+        cdef uint32_t captured = head.tp_snaplen, wire = head.tp_len, grown = 0, kept
         cdef uint16_t[2] tag
-        cdef uint32_t[4] words
         if self.cooked:
-            to = self.put_cooked(to, head)
-            memcpy(to, packet, captured)
-            captured += <uint32_t> (to - record) - RECORD_HEAD
-            wire += <uint32_t> (to - record) - RECORD_HEAD
+            grown = self.put_cooked(packet, head)
         elif head.tp_status & TP_STATUS_VLAN_VALID and captured >= ADDRESSES:
+            grown = TAG
             tag[0] = htons(tpid_of(head))
             tag[1] = htons(<uint16_t> head.hv1.tp_vlan_tci)
-            memcpy(to, packet, ADDRESSES)
-            memcpy(to + ADDRESSES, tag, TAG)
-            memcpy(to + ADDRESSES + TAG, packet + ADDRESSES, captured - ADDRESSES)
-            captured += TAG
-            wire += TAG
-        else:
-            memcpy(to, packet, captured)
+            memmove(packet - TAG, packet, ADDRESSES)
+            memcpy(packet - TAG + ADDRESSES, tag, TAG)
+        packet -= grown
+        captured += grown
+        wire += grown
         kept = captured if captured < self.snap_length else self.snap_length
-        words[0] = head.tp_sec
-        words[1] = head.tp_nsec
-        words[2] = kept
-        words[3] = wire
-        memcpy(record, words, RECORD_HEAD)  # records stand at any alignment
-        c.offset[row] = <uint32_t> (at + RECORD_HEAD)
+        c.offset[row] = <uint32_t> (packet - self.space.base)
         c.captured_length[row] = kept
         c.wire_length[row] = wire
         c.timestamp_ns[row] = <int64_t> head.tp_sec * 1_000_000_000 + <int64_t> head.tp_nsec
         if head.tp_status & TP_STATUS_CSUMNOTREADY:
             self.checksums_missing += 1
-        return at + RECORD_HEAD + <Py_ssize_t> kept
+        return kept
 
-    cdef inline uint8_t *put_cooked(self, uint8_t *to, const tpacket3_hdr *head) noexcept nogil:
-        """The SLL2 header, and behind it the tag that was taken out, which then stands before its own protocol number."""
-        cdef const sockaddr_ll *link = link_address(<const uint8_t *> head)
+    cdef inline uint32_t put_cooked(self, uint8_t *packet, const tpacket3_hdr *head) noexcept nogil:
+        """In front of the packet the SLL2 header, and behind that the tag that was taken out, which then stands before its own
+        protocol number. Returns the bytes of both."""
+        cdef sockaddr_ll link = link_address(<const uint8_t *> head)[0]  # what we write may cover it
         cdef uint16_t protocol = link.sll_protocol, reserved = 0, kind = htons(link.sll_hatype)
-        cdef uint32_t index = htonl(<uint32_t> link.sll_ifindex)
+        cdef uint32_t index = htonl(<uint32_t> link.sll_ifindex), grown = COOKED_HEAD
         cdef uint16_t[2] tag
+        cdef uint8_t *to
         if head.tp_status & TP_STATUS_VLAN_VALID:
+            grown += TAG
             tag[0] = htons(<uint16_t> head.hv1.tp_vlan_tci)
             tag[1] = protocol
             protocol = htons(tpid_of(head))
-            memcpy(to + COOKED_HEAD, tag, TAG)
+            memcpy(packet - TAG, tag, TAG)
+        to = packet - grown
         memcpy(to, &protocol, 2)
         memcpy(to + 2, &reserved, 2)
         memcpy(to + 4, &index, 4)
@@ -229,7 +372,7 @@ cdef class Ring:
         to[10] = link.sll_pkttype
         to[11] = link.sll_halen
         memcpy(to + 12, link.sll_addr, 8)
-        return to + COOKED_HEAD + (TAG if head.tp_status & TP_STATUS_VLAN_VALID else 0)
+        return grown
 
     cdef inline uint32_t kept(self, const tpacket3_hdr *head) noexcept nogil:
         """Bytes that `put` would keep of a packet."""
@@ -243,29 +386,25 @@ cdef class Ring:
     cdef inline bint begin_block(self) noexcept nogil:
         """Whether there is a packet to take."""
         cdef uint8_t *block
-        cdef Py_ssize_t tries
-        if self.left:
-            return True
-        for tries in range(self.block_count):  # an empty block is possible, and given back
-            block = self.base + self.current * self.block_bytes
-            if not block_is_ours(block):
+        while not self.left:
+            if self.touched == self.block_count or not self.is_ready(self.current):
                 return False
+            self.touched += 1
+            block = self.base + self.current * self.block_bytes
             self.left = block_head(block).num_pkts
             self.frame = block + block_head(block).offset_to_first_pkt
-            if self.left:
-                return True
-            self.end_block()
-        return False
+            if not self.left:  # that is possible
+                self.end_block()
+        return True
 
     cdef inline void step(self) noexcept nogil:
-        """On to the next packet; the last one's block goes back to the kernel."""
+        """On to the next packet."""
         self.frame += (<const tpacket3_hdr *> self.frame).tp_next_offset
         self.left -= 1
         if self.left == 0:
             self.end_block()
 
     cdef inline void end_block(self) noexcept nogil:
-        give_back(self.base + self.current * self.block_bytes)
         self.current = self.current + 1 if self.current + 1 < self.block_count else 0
 
 

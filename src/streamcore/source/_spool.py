@@ -60,6 +60,7 @@ class Spool:
         batch = PacketBatch(chunk, entry.rows, first_number, interfaces, span_stop=entry.used)
         self._move(os.preadv, _parts(batch), entry.position, entry.size)
         batch.record[:] = 0  # RECORD_PCAP, as the ring's packets are written
+        batch.contiguous = True
         self._entries.popleft()
         return batch
 

@@ -1,5 +1,5 @@
 """The source: live interfaces, as PacketBatches. A batch leaves when its chunk is full or its first packet has waited
-long enough in real time.
+long enough in real time. Its packets stand in the rings, in place, until it is settled or dropped.
 
 Sockets are in _port.py, packets are found in _ring.pyx. A live source cannot be held back: while there is no chunk the
 rings fill, and when they are full the kernel drops the newest packets, and counts them. Before that, when a ring is
@@ -20,8 +20,8 @@ from streamcore.config import Config
 from streamcore.counters import Counters
 from streamcore.errors import SourceError
 from streamcore.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
-from streamcore.source._port import ANY, Port, link_type_of, share
-from streamcore.source._ring import LINK_COOKED
+from streamcore.source._port import ANY, Port, link_type_of, share, space_for
+from streamcore.source._ring import LINK_COOKED, Loan
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
 from streamcore.source._spool import Spool
 from streamcore.source.capture import ChunkSupply, Damage
@@ -32,6 +32,7 @@ TICK_S = 0.5  # the loop looks around at least so often
 ACQUIRE_WAIT_S = 0.01
 RETIRE_MS_MAX = 50  # how long the kernel may gather packets in a block
 RECORD_HEAD = 16  # bytes in front of a packet
+LENT_WAIT_S = 0.005  # between looks at the rings while packets in them wait for more
 SETTLE_S = 0.05  # at the end, for packets that are on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
@@ -42,9 +43,10 @@ class LiveSource:
 
     Parameters: config; arena to take chunks from; counters, which get what the kernel counts; compile, which makes the
     kernel's filter; relieve, called with overload "pass" to have waiting packets passed unprocessed.
-    Packets are read from the moment that it is made. They stand in the chunk as pcap records with nanoseconds, VLAN
-    tags in their places; those of `any` and of link types that we have no number for are cooked
-    (LINKTYPE_LINUX_SLL2). Raises SourceError.
+    Packets are received from the moment that it is made, VLAN tags in their places; those of `any` and of link types
+    that we have no number for are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings: who keeps it
+    longer than it takes to look at it calls its `settle`, which copies what is in use into the chunk, as pcap records
+    with nanoseconds; or the kernel has no room, and drops. Raises SourceError.
     It ends with `stop`, after config.count packets or config.duration_s; what was received before it ends is read.
     One thread iterates and calls `pressed`; `stop`, `close` and `progress` may be called from any.
     """
@@ -78,8 +80,9 @@ class LiveSource:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._wake, select.POLLIN)
+        self._poll, self._waking = select.poll(), select.poll()
+        for poll in (self._poll, self._waking):
+            poll.register(self._wake, select.POLLIN)
         self._ports: list[Port] = []
         self._turn = 0  # the port whose ring is read next
         self._quiet_s = float("inf")  # from when on nothing more can come
@@ -87,6 +90,7 @@ class LiveSource:
         self._tended_s = time.monotonic()
         self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
         try:
+            self._space = space_for(len(config.interfaces) * config.rings, config.buffer_kib << 10, self._retire_ms)
             if config.overload == "spool":
                 self._spool = Spool(config.spool_directory, config.spool_bytes)
                 self._staging = Arena(1, arena.data_bytes_max, arena.rows_max).acquire()
@@ -151,13 +155,14 @@ class LiveSource:
         ports = []
         for _ in range(config.rings):
             port = Port(
-                name, number, link_type, snap_length=config.snap_length, buffer_bytes=config.buffer_kib << 10,
-                retire_ms=self._retire_ms, promiscuous=config.promiscuous,
+                self._space, name, number, link_type, snap_length=config.snap_length,
+                buffer_bytes=config.buffer_kib << 10, retire_ms=self._retire_ms, promiscuous=config.promiscuous,
                 outgoing=not config.output_interface and name != LOOPBACK,
             )  # fmt: skip
             ports.append(port)
             self._ports.append(port)
             self._poll.register(port.socket, select.POLLIN | select.POLLERR)
+            self._waking.register(port.socket, select.POLLERR)
         if len(ports) > 1:
             share(ports)
         program = for_socket(
@@ -186,29 +191,36 @@ class LiveSource:
         chunk = self._acquire()
         if self._spool:
             batch = self._spool.take(chunk, self.interfaces, self._delivered)
+            self._bytes += batch.span_stop
         else:
             rows, used = self._fill(chunk)
             if not rows:
                 return None
-            batch = PacketBatch(chunk, rows, self._delivered, self.interfaces, span_start=0, span_stop=used)
-        batch.contiguous = True
+            batch = PacketBatch(chunk, rows, self._delivered, self.interfaces)
+            self._bytes += used
         self._delivered += batch.count
-        self._bytes += batch.span_stop
         return batch
 
     def _fill(self, chunk: Chunk) -> tuple[int, int]:
         """Fill a chunk until it is full, its time is up, or the end: (rows, bytes)."""
         rows = used = 0
         due_s = float("inf")
+        wait_s = (
+            0.0  # in the ring's own walk, which costs less than to come back here; several rings are looked at in turn
+        )
+        loan = Loan()
         while self._rows_max():
-            rows, used, full = self._walk(chunk, rows, used)
+            if len(self._ports) == 1:
+                left_s = min(due_s, self._quiet_s) - time.monotonic()
+                wait_s = max(0.0, min(self._wait_s, left_s, TICK_S))
+            rows, used, full = self._walk(chunk, loan, rows, used, wait_s)
             now_s = time.monotonic()
             if rows and due_s == float("inf"):
-                due_s = now_s + self._wait_s
+                due_s = now_s + self._wait_s - wait_s
             if full or now_s >= min(due_s, self._quiet_s):
                 break
             self._tend(now_s)
-            self._listen(min(due_s, self._ends_s, self._quiet_s) - now_s)
+            self._listen(0.0 if rows and wait_s else min(due_s, self._ends_s, self._quiet_s) - now_s)
         self._taken += rows
         return rows, used
 
@@ -218,17 +230,19 @@ class LiveSource:
         assert staging is not None
         full = True
         while full and spool.has_room_for(staging):
-            rows, used, full = self._walk(staging, 0, 0)
+            rows, used, full = self._walk(staging, Loan(), 0, 0, 0.0)
+            batch = PacketBatch(staging, rows, 0, self.interfaces)
+            batch.settle()
             if rows:
-                self._taken += spool.put(PacketBatch(staging, rows, 0, self.interfaces, span_stop=used))
+                self._taken += spool.put(batch)
                 self._counters.count("overload.spooled", rows, used - RECORD_HEAD * rows)
             full = full and self._rows_max() > 0
 
-    def _walk(self, chunk: Chunk, rows: int, used: int) -> tuple[int, int, bool]:
-        """Add what is ready in the rings: (rows, bytes, whether the chunk is full). The rings take turns."""
+    def _walk(self, chunk: Chunk, loan: Loan, rows: int, used: int, wait_s: float) -> tuple[int, int, bool]:
+        """Add what is ready in the rings: (rows, bytes with record headers, whether it is enough). They take turns."""
         rows_max = self._rows_max()
         for _ in self._ports:
-            rows, used, full = self._ports[self._turn].ring.walk(chunk, rows, used, rows_max)
+            rows, used, full = self._ports[self._turn].ring.lend(chunk, loan, rows, used, rows_max, wait_s, self._wake)
             self._turn = (self._turn + 1) % len(self._ports)
             if full:
                 return rows, used, True
@@ -248,8 +262,12 @@ class LiveSource:
         return min(left, self._arena.rows_max)
 
     def _listen(self, seconds: float) -> None:
-        """Wait for packets, for the end, or for an interface to go down."""
-        for descriptor, event in self._poll.poll(max(0.0, min(seconds, TICK_S)) * 1000):
+        """Wait for packets, for the end, or for an interface to go down. While something is lent the kernel calls the
+        rings readable in any case: then wait for a moment.
+        """
+        lent = any(port.ring.lent_count for port in self._ports)
+        poll, longest_s = (self._waking, LENT_WAIT_S) if lent else (self._poll, TICK_S)
+        for descriptor, event in poll.poll(max(0.0, min(seconds, longest_s)) * 1000):
             if descriptor == self._wake:
                 os.eventfd_read(descriptor)
             elif event & select.POLLERR:
@@ -301,6 +319,7 @@ class LiveSource:
     def _close_all(self) -> None:
         for port in self._ports:
             self._counters.bump("source.checksum_missing", port.ring.checksums_missing)
-            self._poll.unregister(port.socket)
+            for poll in (self._poll, self._waking):
+                poll.unregister(port.socket)
             port.close()
         self._ports = []

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 
 import dpkt
+import numpy as np
 import pytest
 
 from streamcore.config import Config
@@ -19,10 +20,12 @@ from streamcore.counters import Counters
 from streamcore.errors import SourceError
 from streamcore.packets import Arena
 from streamcore.parse.filter import Filter
+from streamcore.segment._segmenter import Segmenter
 from streamcore.source.live import LiveSource
 from tests.streamcore.conftest import read_pcap, udp_frame
 from tests.streamcore.namespaces import join, namespaces
 
+PCAP_HEAD = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 1)  # nanoseconds, Ethernet
 SETTLED_S = 0.15  # until what was sent is in the ring, and its block is ours
 
 
@@ -95,6 +98,69 @@ def test_what_was_sent_arrives_with_its_time(pair):
     assert balanced(counters, 3000)
     assert counters.packets("kernel.received") == 3000
     assert not counters.lost
+
+
+def test_what_is_settled_or_dropped_goes_back_to_the_kernel(pair):
+    """Four times the ring's size goes through it; meanwhile one batch is kept, settled."""
+    left, right = pair
+    frames = [udp_frame(i % 7, i, 1400) for i in range(3_000)]
+    with capturing(right, chunks=8, buffer_kib=1024, segment_ms=100) as (source, counters):
+        kept, packets = [], []
+        for part in range(0, len(frames), 250):
+            send_all(left, frames[part : part + 250])
+            while len(packets) < part + 250:
+                batch = next(source)
+                assert batch.chunk.lender is not None
+                if not kept:
+                    batch.settle()
+                    kept.append((batch, [batch.packet(row).tobytes() for row in range(batch.count)]))
+                    assert batch.chunk.lender is None
+                    assert batch.contiguous
+                packets += [batch.packet(row).tobytes() for row in range(batch.count)]
+                batch = None
+        assert packets == frames
+        ((batch, as_it_was),) = kept
+        assert [batch.packet(row).tobytes() for row in range(batch.count)] == as_it_was == frames[: batch.count]
+        source.stop()
+        assert list(source) == []
+    assert counters.packets("kernel.dropped") == 0
+
+
+def test_a_batch_that_is_kept_unsettled_keeps_its_part_of_the_ring_and_what_has_no_room_is_counted(pair):
+    left, right = pair
+    frames = [udp_frame(1, i, 1400) for i in range(6_000)]
+    with capturing(right, chunks=12, buffer_kib=1024, segment_ms=100) as (source, counters):
+        send_all(left, frames[:100])
+        batch = next(source)
+        send_all(left, frames[100:])
+        stop_soon(source)
+        rest = received(source)
+        assert [batch.packet(row).tobytes() for row in range(batch.count)] == frames[: batch.count]
+        missed = len(frames) - batch.count - len(rest)
+        assert missed > 0
+        source.close()
+        assert counters.packets("kernel.dropped") + counters.packets("source.unread") == missed
+        assert [batch.packet(row).tobytes() for row in range(batch.count)] == frames[: batch.count]
+
+
+def test_only_the_rows_in_use_are_settled(pair):
+    left, right = pair
+    frames = [udp_frame(i % 7, i, 60 + i) for i in range(500)]
+    with capturing(right, segment_ms=100) as (source, _):
+        send_all(left, frames)
+        time.sleep(SETTLED_S)
+        batch = next(source)
+        used = list(range(3, batch.count, 5))
+        batch.arrange(np.array(used, np.uint32))
+        with pytest.raises(ValueError, match="settle the batch first"):
+            Segmenter("run").cut(batch)
+        batch.settle()
+        assert batch.span_stop == sum(16 + len(frames[row]) for row in used)
+        assert [batch.packet(row).tobytes() for row in used] == [frames[row] for row in used]
+        assert batch.byte_count == sum(len(frames[row]) for row in used)
+        records = io.BytesIO(PCAP_HEAD + batch.data[: batch.span_stop].tobytes())
+        assert [data for _, data in dpkt.pcap.Reader(records)] == [frames[row] for row in used]
+        assert [segment.byte_count for segment in Segmenter("run").cut(batch)] == [batch.byte_count]
 
 
 def test_frames_of_every_length_of_random_bytes(pair):
