@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from markets import asked, awarded, counted_bytes, market
 
@@ -19,6 +20,7 @@ from auction.clock import ManualClock, SteadyTime
 from auction.config import MarketConfig
 from auction.errors import AuctionError, KeyReused, Sealed, StoreFailed, TooLate, Unknown
 from auction.invariants import replay, verify, violations
+from auction.journal import verify_chain
 from auction.moderator import AsyncModerator, AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
 from auction.store import MemoryStore, SqlStore, Store, Write
@@ -128,6 +130,57 @@ def test_an_answer_that_did_not_wait_is_made_durable_or_undone_by_flush() -> Non
     moderator.spot("rita", asked(clock), terms, wait=False)
     moderator.flush()
     assert replay(store.entries()).records == moderator.state.records
+
+
+def standing_offers(moderator: Moderator, until_ms: int) -> AuctionTerms:
+    """Firm offers that never run out; terms under which they are taken."""
+    for number in range(3):
+        moderator.stand_offer(
+            StandingOffer(
+                offer=f"o{number}", provider=f"p{number}", service="anonymise", unit_price=10 + number, currency="EUR",
+                quantity=2**30, rate_bps_max=5_000, valid_until_ms=until_ms,
+            )
+        )  # fmt: skip
+    return AuctionTerms(reserve=20, open_for_ms=10, format="spot")
+
+
+def test_what_was_answered_first_is_journalled_in_its_order(store: Store) -> None:
+    moderator, clock = market(store)
+    terms = standing_offers(moderator, clock.now_ms + 3_600_000)
+    before = moderator.state.sequence
+    for round_ in range(4):
+        for part in range(3):
+            window_ms = 1_000 * (3 * round_ + part)
+            block = msgspec.structs.replace(asked(clock), starts_ms=asked(clock).starts_ms + window_ms)
+            moderator.spot("rita", msgspec.structs.replace(block, ends_ms=block.starts_ms + 900), terms, wait=False)
+        moderator.deposit("rita", 1, "EUR", key=f"d{round_}")
+    moderator.spot("rita", asked(clock), terms, wait=False)
+    moderator.flush()
+    commands = [entry.command for entry in verify_chain(store.entries())][before:]
+    assert commands == ["spot", "spot", "spot", "deposit"] * 4 + ["spot"]
+    assert replay(store.entries()).records == moderator.state.records
+    assert violations(moderator.state) == []
+
+
+def test_answers_that_are_not_journalled_are_bounded() -> None:
+    store = MemoryStore()
+    moderator, clock = market(store, MarketConfig(rating=RatingRules(newcomer_bond=0)))
+    terms = standing_offers(moderator, clock.now_ms + 3_600_000)
+    for number in range(600):
+        starts_ms = clock.now_ms + 60_000 + number
+        block = msgspec.structs.replace(asked(clock), starts_ms=starts_ms, ends_ms=starts_ms + 1)
+        moderator.spot("rita", block, terms, wait=False)
+        assert moderator.state.sequence - len(list(store.entries())) < 256
+
+
+def test_what_could_not_be_journalled_is_refused_before_it_is_answered() -> None:
+    moderator, clock = market(MemoryStore())
+    terms = standing_offers(moderator, clock.now_ms + 3_600_000)
+    sequence = moderator.state.sequence
+    block = msgspec.structs.replace(asked(clock), attributes={"region": "\ud800"})
+    with pytest.raises(UnicodeEncodeError):
+        moderator.spot("rita", block, terms, wait=False)
+    assert moderator.state.sequence == sequence
 
 
 def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(tmp_path: Path) -> None:

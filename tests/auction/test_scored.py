@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from worlds import PARTIES, World, announce, bid_of, rate, worlds
+from worlds import PARTIES, SEED, World, announce, bid_of, rate, worlds
 
 from auction.award import Award, explain
 from auction.bid import Announcement, Bid, QualityWeights, Ratings
 from auction.errors import BadCurrency, BadValue, Exists
-from auction.formats.scored import first_price, first_score, second_price, second_score
+from auction.formats.scored import award_by_price, first_price, first_score, second_price, second_score
 
 AWARDS = {
     "second_score": second_score,
@@ -242,3 +242,27 @@ def test_explain_names_every_bid(world: World) -> None:
         assert f"{standing.bid} of {standing.bidder}" in words
     if award.failed:
         assert "No award" in words
+
+
+@given(
+    st.sampled_from(sorted(AWARDS)),
+    st.sampled_from(["provide", "receive"]),
+    st.lists(st.integers(0, 200), max_size=8),
+    st.sampled_from([{}, {"newcomer_share_ppm": 500_000}, {"quality": QualityWeights(opinion=10)}]),
+)
+def test_what_prices_alone_decide_is_decided_by_them(
+    form: str, direction: str, prices: list[int], more: dict[str, Any]
+) -> None:
+    assume(not (form.endswith("price") and "quality" in more))
+    announcement = announce(format=form, direction=direction, **more)
+    bidders = [f"p{index}" for index in range(len(prices))]
+    bids = [bid_of(bidder, price, index) for index, (bidder, price) in enumerate(zip(bidders, prices, strict=True))]
+    decided = award_by_price(announcement, lambda index: bids[index].bid, bidders, prices)
+    if more or len(set(prices)) < len(prices):
+        assert decided is None
+        return
+    assert decided is not None
+    award = AWARDS[form](announcement, bids, {}, SEED)
+    winners, ranked = decided
+    within = [one.bid for one in award.standings if one.outcome in ("won", "lost")]
+    assert (winners, [bids[index].bid for index in ranked]) == (award.winners, within)

@@ -122,9 +122,9 @@ def late_bids_are_taken(patch: Patch) -> None:
 
 
 def a_block_is_sold_twice(patch: Patch) -> None:
-    def make(draft: Draft, record: Auction, decided: Any) -> None:
-        original(draft, record, decided)
-        original(draft, record, decided)
+    def make(draft: Draft, *decided: Any) -> None:
+        original(draft, *decided)
+        original(draft, *decided)
 
     original = awarding._make_agreements
     patch.setattr(awarding, "_make_agreements", make)

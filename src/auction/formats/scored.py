@@ -7,7 +7,7 @@ truthful for one-shot, private-cost, single-unit supply, and no more is said of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -93,6 +93,29 @@ def award_among(announcement: Announcement, bids: Iterable[Offered], ratings: Ra
         Standing(bid.bid, bid.bidder, bid.price, value, score, "not_considered") for score, value, bid in aside
     ]
     return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
+
+
+def award_by_price(
+    announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
+) -> tuple[tuple[Winning, ...], list[int]] | None:
+    """The winners that `award_among` gives where prices alone decide and no two are equal, and the places of the bids
+    within the reserve, best first. None where it takes more than that. One bid of each bidder.
+
+    `name_of` says what the bid in a place is called."""
+    weights = announcement.quality
+    if weights.opinion or weights.evidence or announcement.newcomer_share_ppm or len(set(prices)) < len(prices):
+        return None
+    sign, reserve = announcement.sign, announcement.reserve
+    ranked = sorted(range(len(prices)), key=prices.__getitem__, reverse=sign > 0)
+    ranked = [place for place in ranked if sign * prices[place] >= sign * reserve]
+    winners: tuple[Winning, ...] = ()
+    if ranked:
+        best = ranked[0]
+        price = prices[best]
+        if announcement.format in ("second_score", "second_price"):
+            price = prices[ranked[1]] if len(ranked) > 1 else reserve
+        winners = (Winning(bid=name_of(best), bidder=bidders[best], price=price),)
+    return winners, ranked
 
 
 def _score(announcement: Announcement, bids: Iterable[Offered], ratings: Ratings) -> tuple[list[Row], list[Row]]:

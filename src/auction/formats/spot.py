@@ -95,14 +95,14 @@ def spot_award(
 
 def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int = AMOUNT_MAX) -> list[Standing]:
     """Standings of offers that did not win, with the price for all units that would have for sure."""
-    standings = []
-    for cost, value, price, offer in rows:
-        needed = winning_cost + value
-        if needed > reserve:
-            needed = reserve
-        reachable = needed if needed >= 0 else None
-        standings.append(Standing(offer.offer, offer.provider, price, value, -cost, outcome, reachable))
-    return standings
+    if any(value for _, value, _, _ in rows):
+        bounds = [min(winning_cost + value, reserve) for _, value, _, _ in rows]
+    else:
+        bounds = [min(winning_cost, reserve)] * len(rows)
+    return [
+        Standing(offer.offer, offer.provider, price, value, -cost, outcome, bound if bound >= 0 else None)
+        for (cost, value, price, offer), bound in zip(rows, bounds, strict=True)
+    ]
 
 
 def _misfit(announcement: Announcement, offer: StandingOffer, now_ms: int) -> str:

@@ -14,14 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
 from auction.clock import Clock, SteadyTime, system_clock
 from auction.config import MarketConfig
 from auction.errors import Conflict, KeyReused, StoreFailed
-from auction.journal import FIRST_HASH, decode_body, encode_body, seal, verify_chain
+from auction.journal import FIRST_HASH, Entry, decode_body, encode_body, seal, verify_chain
+from auction.ledger import Transfer
 from auction.moderator.draft import Draft
 from auction.moderator.rules.due import DUE
 from auction.moderator.state import State, decode_changes
@@ -33,6 +34,7 @@ Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")
 _encode = msgspec.json.Encoder().encode
 _TRIES_MAX: Final = 32
+_UNWRITTEN_MAX: Final = 256  # commands that were answered before they were written
 _LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks again; a served one is told
 
 
@@ -58,6 +60,7 @@ class Core:
         self._deciding = threading.RLock()
         self._committing = threading.Lock()
         self._waiting: list[_Waiting] = []
+        self._unsealed: list[_Waiting] = []  # those of them whose entries are still to be made
         self._grouped = 0
         self._stale = False
         self._load()
@@ -95,8 +98,9 @@ class Core:
         """Decides by the rule, journals, commits and answers. The answer to a key that came before is the one that it
         got then, if the arguments are the same."""
         request = b""
-        if key:
-            request = hashlib.sha256(_encode((command, arguments))).digest()
+        if key or not wait:
+            encoded = _encode((command, arguments))  # what is sealed after the answer must not fail then
+            request = hashlib.sha256(encoded).digest() if key else b""
         tries = 0
         while True:
             with self._deciding:
@@ -110,12 +114,12 @@ class Core:
                         answer: Answer = msgspec.json.decode(known[1], type=answer_type)
                         waiting = None
                     else:
-                        answer, waiting = self._decide(command, key, request, decide, arguments)
+                        answer, waiting = self._decide(command, key, request, decide, arguments, wait)
                 else:
                     known = None
-                    answer, waiting = self._decide(command, "", b"", decide, arguments)
+                    answer, waiting = self._decide(command, "", b"", decide, arguments, wait)
             try:
-                if self._grouped or not wait:
+                if self._grouped or (not wait and len(self._waiting) < _UNWRITTEN_MAX):
                     return answer
                 if waiting is not None:
                     self._commit(waiting)
@@ -134,45 +138,66 @@ class Core:
         request: bytes,
         decide: Callable[[Draft, *Given], Answer],
         arguments: tuple[*Given],
+        wait: bool,
     ) -> tuple[Answer, _Waiting | None]:
         now_ms = self._time.read()
         if self._state.due and self._state.due[0][0] <= now_ms:
             self._bring_about(now_ms)
         draft = self._draft(now_ms)
         answer = decide(draft, *arguments)
-        return answer, self._journal(command, key, request, draft, answer)
+        return answer, self._journal(command, key, request, draft, answer, wait)
 
-    def _journal(self, command: str, key: str, request: bytes, draft: Draft, answer: Any) -> _Waiting | None:
-        """Folds the draft in and queues it for the commit. Commands that changed nothing are not journalled."""
+    def _journal(
+        self, command: str, key: str, request: bytes, draft: Draft, answer: Any, wait: bool = True
+    ) -> _Waiting | None:
+        """Folds the draft in and queues it for the commit: sealed, or, where nobody waits for it, to be sealed before
+        the next. Commands that changed nothing are not journalled."""
         if not draft.changes and not draft.transfers:
             return self._waiting[-1] if self._waiting else None
         changes = [(kind, name, record) for (kind, name), record in draft.changes.items()]
+        # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
+        stored_answer = _encode(answer) if key else b""
+        decided = _Decided(command, key, request, draft.sequence, draft.at_ms, changes, draft.transfers, stored_answer)
+        if wait:
+            self._seal_waiting()
+            sealed = self._seal(decided)
+        gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
+        if key:
+            self._remember(draft.at_ms, key, request, stored_answer)
+        waiting = _Waiting(decided, gone)
+        if wait:
+            waiting.write = Write(*sealed, gone)
+        else:
+            self._unsealed.append(waiting)
+        self._waiting.append(waiting)
+        return waiting
+
+    def _seal_waiting(self) -> None:
+        for one in self._unsealed:
+            one.write = Write(*self._seal(one.decided), one.gone)
+        self._unsealed.clear()
+
+    def _seal(self, of: _Decided) -> tuple[Entry, list[tuple[str, str, int, str]], list[tuple[int, int, str, int]]]:
+        """The entry, bound to the one before it, with the rows of its records and postings."""
         records: list[tuple[str, str, int, str]] = []
         postings: list[tuple[int, int, str, int]] = []
         if self.store.keeps_records:
             # Each record is encoded once, for the journal and for its own row.
-            encoded = [_encode(record) for _, _, record in changes]
+            encoded = [_encode(record) for _, _, record in of.changes]
             raw_changes = [
-                (kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(changes, encoded, strict=True)
+                (kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(of.changes, encoded, strict=True)
             ]
-            body = encode_body(raw_changes, draft.transfers)
-            for (kind, name, _), raw in zip(changes, encoded, strict=True):
-                records.append((kind, name, draft.sequence, raw.decode()))
-            for line, (source, target, amount) in enumerate(draft.transfers):
-                postings.append((draft.sequence, 2 * line, source, -amount))
-                postings.append((draft.sequence, 2 * line + 1, target, amount))
+            body = encode_body(raw_changes, of.transfers)
+            for (kind, name, _), raw in zip(of.changes, encoded, strict=True):
+                records.append((kind, name, of.sequence, raw.decode()))
+            for line, (source, target, amount) in enumerate(of.transfers):
+                postings.append((of.sequence, 2 * line, source, -amount))
+                postings.append((of.sequence, 2 * line + 1, target, amount))
         else:
-            body = encode_body(changes, draft.transfers)
-        # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
-        stored_answer = _encode(answer) if key else b""
-        entry = seal(self._hash, draft.sequence, draft.at_ms, command, key, request, body, stored_answer)
-        gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
+            body = encode_body(of.changes, of.transfers)
+        entry = seal(self._hash, of.sequence, of.at_ms, of.command, of.key, of.request, body, of.answer)
         self._hash = entry.hash
-        if key:
-            self._remember(draft.at_ms, key, request, stored_answer)
-        waiting = _Waiting(Write(entry, records, postings, gone))
-        self._waiting.append(waiting)
-        return waiting
+        return entry, records, postings
 
     def _remember(self, at_ms: int, key: str, request: bytes, answer: bytes) -> None:
         """The answer to a key, for as long as a client may still be sending it again."""
@@ -203,19 +228,20 @@ class Core:
     def _commit_all(self) -> bool:
         """Writes what is waiting; whether that went well."""
         with self._deciding:
+            self._seal_waiting()
             taken, self._waiting = self._waiting, []
         if not taken:
             return not self._stale
         failure: Exception | None = None
         try:
-            self.store.append([one.write for one in taken])
+            self.store.append([one.write for one in taken if one.write is not None])
         except (Conflict, StoreFailed) as reason:
             failure = reason
             with self._deciding:
                 # What is in memory is ahead of what is stored, and so is all that was decided on top of it.
                 self._stale = True
                 taken += self._waiting
-                self._waiting = []
+                self._waiting, self._unsealed = [], []
                 # Readers must not see what is undone; where the store is gone, the next command loads.
                 with suppress(StoreFailed):
                     self._load()
@@ -287,12 +313,27 @@ class Core:
             return self._time.read()
 
 
+class _Decided(NamedTuple):
+    """What an entry is made of."""
+
+    command: str
+    key: str
+    request: bytes
+    sequence: int
+    at_ms: int
+    changes: list[tuple[str, str, Any]]
+    transfers: list[Transfer]
+    answer: bytes
+
+
 class _Waiting:
-    """A write that is decided and not yet durable."""
+    """What is decided and not yet durable: `write` is what will be written, once it is sealed."""
 
-    __slots__ = ("done", "failure", "write")
+    __slots__ = ("decided", "done", "failure", "gone", "write")
 
-    def __init__(self, write: Write) -> None:
-        self.write = write
+    def __init__(self, decided: _Decided, gone: list[tuple[str, str]]) -> None:
+        self.decided = decided
+        self.gone = gone
+        self.write: Write | None = None
         self.done = False
         self.failure: Exception | None = None

@@ -17,6 +17,7 @@ from auction.bid import ShownRating
 from auction.errors import Unknown
 from auction.moderator.records import Auction, Measured
 from auction.moderator.reputation import PAYMENTS
+from auction.moderator.rules import awarding
 from auction.moderator.state import State
 from auction.money import check_integer
 
@@ -114,7 +115,10 @@ def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overvie
     glances: dict[str, Any] = {
         "auctions": tuple(islice((_open(state, one) for one in auctions if one.state == "open"), limit)),
         "awards": tuple(
-            islice((_award(one) for one in reversed(state.records["auction"].values()) if one.state != "open"), limit)
+            islice(
+                (_award(state, one) for one in reversed(state.records["auction"].values()) if one.state != "open"),
+                limit,
+            )
         ),
         "agreements": tuple(_agreement(state, one) for one in shown),
         "ratings": tuple(islice(_ratings(state, now_ms, shown), limit)),
@@ -141,8 +145,9 @@ def _open(state: State, one: Auction) -> OpenGlance:
     )
 
 
-def _award(one: Auction) -> AwardGlance:
-    winners = one.award.winners if one.award is not None else ()
+def _award(state: State, one: Auction) -> AwardGlance:
+    award = awarding.whole_award(state, one)
+    winners = award.winners if award is not None else ()
     return AwardGlance(
         auction=one.id,
         service=one.announcement.service,
@@ -150,7 +155,7 @@ def _award(one: Auction) -> AwardGlance:
         state=one.state,
         winners=tuple(winning.bidder for winning in winners),
         price=sum(winning.price for winning in winners),
-        reasons=tuple(explain(one.award).splitlines()) if one.award is not None else (),
+        reasons=tuple(explain(award).splitlines()) if award is not None else (),
     )
 
 

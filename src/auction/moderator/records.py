@@ -49,7 +49,7 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     extensions: int = 0
     due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
     closed_sequence: int = 0
-    award: Award | None = None
+    award: Award | None = None  # without its standings where they follow from the sheet: see `awarding.whole_award`
     excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not be considered)
     block: Block | None = None  # what is asked for, where providers bid
     prime: str = ""  # the agreement of which a part is subcontracted
@@ -87,10 +87,17 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ratings: tuple[ShownRating, ...] = ()
     entries: tuple[BidEntry, ...] = ()
 
+    def name_of(self, index: int) -> str:
+        """What a bid is called: the entry, and the place in it."""
+        return f"bid-{self.sequence}.{index + 1}"
+
     def names(self) -> list[str]:
-        """What the bids are called: the entry, and the place in it."""
-        prefix = f"bid-{self.sequence}."
-        return [f"{prefix}{place}" for place in range(1, len(self.bidders) + 1)]
+        return [self.name_of(index) for index in range(len(self.bidders))]
+
+    def plain(self) -> list[PlainBid]:
+        """The bids where they say a price and nothing else; a later one takes the place of its bidder's earlier."""
+        bids = map(PlainBid, self.names(), self.bidders, self.prices)
+        return list({bid.bidder: bid for bid in bids}.values())
 
     def bids(self) -> list[Bid]:
         """The bids one by one. Raises BadValue, BadAmount for what is no bid."""

@@ -47,8 +47,8 @@ class State:
         self.payments_by_reference: dict[tuple[str, str], str] = {}
         self.bids_of: dict[str, list[str]] = {}
         self.links_of: dict[str, dict[str, str]] = {}  # auction -> whose interests have bid -> the bidder
-        self.agreements_of: dict[str, list[str]] = {}
-        self.agreements_about: dict[str, list[str]] = {}  # block -> agreements made about it
+        self.agreements_of: dict[str, tuple[str, ...]] = {}  # tuples cost the garbage collector nothing
+        self.agreements_about: dict[str, tuple[str, ...]] = {}  # block -> agreements made about it
         self.subcontracts_of: dict[str, list[str]] = {}
         self.deliveries_of: dict[str, list[str]] = {}
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
@@ -132,8 +132,8 @@ class State:
 
     def _index_agreement(self, old: Agreement | None, new: Agreement) -> None:
         if old is None:
-            self.agreements_of.setdefault(new.auction, []).append(new.id)
-            self.agreements_about.setdefault(new.block, []).append(new.id)
+            self.agreements_of[new.auction] = (*self.agreements_of.get(new.auction, ()), new.id)
+            self.agreements_about[new.block] = (*self.agreements_about.get(new.block, ()), new.id)
             if new.prime:
                 self.subcontracts_of.setdefault(new.prime, []).append(new.id)
         if new.processor_reference:

@@ -97,8 +97,8 @@ class Auctions(Core):
                 bid_count=len(placed),
                 ratings=tuple({rating.party: rating for rating in shown}.values()),
                 seed=record.seed if is_over else "",
-                award=record.award,
-                agreements=tuple(self._state.agreements_of.get(auction, ())),
+                award=awarding.whole_award(self._state, record),
+                agreements=self._state.agreements_of.get(auction, ()),
             )
 
     def await_close(self, auction: str, *, wait_ms: int = 0) -> AuctionView:
@@ -128,14 +128,15 @@ class Auctions(Core):
         with self._deciding:
             draft = self._draft()
             record = draft.auction(auction)
-            if record.award is None:
+            award = awarding.whole_award(self._state, record)
+            if award is None:
                 raise WrongState(f"auction {auction} has no award yet")
             if record.announcement.format == "spot" and not draft.placed_bids(auction):
-                return self._spot_transcript(draft, record, record.award)
+                return self._spot_transcript(draft, record, award)
             excluded = {bid for bid, _ in record.excluded}
             placed = [one for one in bidding.rated_bids(draft, record) if one.bid.bid not in excluded]
         ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
-        return write_transcript(record.announcement, [one.bid for one in placed], ratings, record.award)
+        return write_transcript(record.announcement, [one.bid for one in placed], ratings, award)
 
     def _spot_transcript(self, draft: Draft, record: Auction, award: Award) -> Transcript:
         """The offers as the award found them are in the journal alone: a standing offer changes with every use."""

@@ -10,10 +10,12 @@ from auction.bid import Announcement, Bid
 from auction.block import Block
 from auction.errors import WrongState
 from auction.formats import award as decide_award
+from auction.formats.scored import award_among
 from auction.ledger import bond, held_bond
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, PlacedBid
 from auction.moderator.rules import chains, standing
+from auction.moderator.state import State
 
 
 def close(draft: Draft, record: Auction) -> Auction:
@@ -36,8 +38,15 @@ def close(draft: Draft, record: Auction) -> Auction:
     return conclude(draft, record, award, tuple(excluded))
 
 
-def conclude(draft: Draft, record: Auction, award: Award, excluded: tuple[tuple[str, str], ...]) -> Auction:
-    """Takes an award, and makes its agreements (see `agreements_made`)."""
+def conclude(
+    draft: Draft,
+    record: Auction,
+    award: Award,
+    excluded: tuple[tuple[str, str], ...],
+    runners: tuple[Runner, ...] | None = None,
+) -> Auction:
+    """Takes an award, and makes its agreements (see `agreements_made`). `runners` are armed; None: those of the award's
+    standings."""
     state = next_state(record.state, "fail" if award.failed else "close")
     closed = msgspec.structs.replace(
         record, state=state, award=award, excluded=excluded, due_ms=0, closed_sequence=draft.sequence
@@ -47,8 +56,28 @@ def conclude(draft: Draft, record: Auction, award: Award, excluded: tuple[tuple[
         if record.block is None:
             _free_block(draft, record)
     else:
-        _make_agreements(draft, closed, award)
+        if runners is None:
+            runners = runners_up(award, draft.config.runners_up_max)
+        _make_agreements(draft, closed, award, runners)
     return closed
+
+
+def runners_up(award: Award, count: int) -> tuple[Runner, ...]:
+    return tuple([Runner(one.bidder, one.bid, one.offered) for one in award.first_runners_up(count)])
+
+
+def award_of_sheet(record: Auction, sheet: BidSheet) -> Award:
+    """The award among bids that say a price and nothing else."""
+    return award_among(record.announcement, sheet.plain(), sheet.rating_of(), bytes.fromhex(record.seed))
+
+
+def whole_award(state: State, record: Auction) -> Award | None:
+    """The award with every bid's standing. Of an auction that was held in one command they are not written down: they
+    follow from its sheet."""
+    award, sheet = record.award, state.records["sheet"].get(record.id)
+    if award is None or sheet is None or award.standings or not sheet.bidders:
+        return award
+    return msgspec.structs.replace(award, standings=award_of_sheet(record, sheet).standings)
 
 
 def award_of(draft: Draft, auction: str) -> Award:
@@ -88,12 +117,9 @@ def _free_block(draft: Draft, record: Auction) -> None:
     draft.put("block", block.id, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
 
 
-def _make_agreements(draft: Draft, record: Auction, award: Award) -> None:
+def _make_agreements(draft: Draft, record: Auction, award: Award, runners: tuple[Runner, ...]) -> None:
     announcement = record.announcement
     is_providing = announcement.direction == "provide"
-    runners = tuple(
-        Runner(one.bidder, one.bid, one.offered) for one in award.first_runners_up(draft.config.runners_up_max)
-    )
     blocks = _awarded_blocks(draft, record, award)
     for winning, block in zip(award.winners, blocks, strict=True):
         name = draft.new_id("agreement")

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from auction.award import Award
+import msgspec
+
+from auction.agreement import Runner
+from auction.award import Award, conclude
 from auction.block import Block
 from auction.errors import BadValue
 from auction.formats import award as decide_award
-from auction.formats.scored import SEALED_FOR_ONE, award_among
+from auction.formats.scored import SEALED_FOR_ONE, award_by_price
 from auction.ledger import bond
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, PlainBid
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet
 from auction.moderator.rules import agreements, announcing, awarding, bidding, parties, standing
 from auction.moderator.terms import AuctionTerms, BidEntry, Held
 from auction.money import AMOUNT_MAX
@@ -28,15 +31,18 @@ def hold(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, entries: Sequence[BidEntry], auction: str
 ) -> Held:
     record = announcing.announce(draft, announcer, block, terms, auction, "")
-    award = _award_entries(draft, record, entries)
-    closed = awarding.conclude(draft, record, award, ())
+    award, runners = _award_entries(draft, record, entries)
+    closed = awarding.conclude(draft, record, award, (), runners)
     made = awarding.agreements_made(draft)
     for name in made:
         agreements.agree(draft, name)
     return Held(record.id, closed.state, tuple(made))
 
 
-def _award_entries(draft: Draft, record: Auction, entries: Sequence[BidEntry]) -> Award:
+def _award_entries(
+    draft: Draft, record: Auction, entries: Sequence[BidEntry]
+) -> tuple[Award, tuple[Runner, ...] | None]:
+    """The award, and the first runners-up where it is without its standings."""
     announcement = record.announcement
     bidders = [entry.bidder for entry in entries]
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
@@ -46,18 +52,27 @@ def _award_entries(draft: Draft, record: Auction, entries: Sequence[BidEntry]) -
             bidding.check_bidder(draft, record, bidder)
     sheet = _sheet(draft, record, entries, bidders)
     draft.put("sheet", record.id, sheet)
-    seed = bytes.fromhex(record.seed)
-    ratings = sheet.rating_of()
-    if sheet.entries or announcement.format not in SEALED_FOR_ONE:
-        bids = sheet.bids()
-        for bid, entry in zip(bids, entries, strict=True):
-            if entry.signature is not None or draft.config.signatures:
-                parties.check_signature(draft, "bid", record.id, bid.bidder, bid_body(bid), entry.signature)
-        return decide_award(announcement, bids, ratings, seed)
-    plain = list(map(PlainBid, sheet.names(), bidders, sheet.prices))
-    if len(set(bidders)) != len(bidders):  # a later bid takes the place of the earlier
-        plain = list({bid.bidder: bid for bid in plain}.values())
-    return award_among(announcement, plain, ratings, seed)
+    if not sheet.entries and announcement.format in SEALED_FOR_ONE:
+        return _award_sheet(draft, record, sheet)
+    bids = sheet.bids()
+    for bid, entry in zip(bids, entries, strict=True):
+        if entry.signature is not None or draft.config.signatures:
+            parties.check_signature(draft, "bid", record.id, bid.bidder, bid_body(bid), entry.signature)
+    return decide_award(announcement, bids, sheet.rating_of(), bytes.fromhex(record.seed)), None
+
+
+def _award_sheet(draft: Draft, record: Auction, sheet: BidSheet) -> tuple[Award, tuple[Runner, ...]]:
+    announcement = record.announcement
+    if len(set(sheet.bidders)) == len(sheet.bidders):
+        decided = award_by_price(announcement, sheet.name_of, sheet.bidders, sheet.prices)
+        if decided is not None:
+            winners, ranked = decided
+            armed = ranked[1 : 1 + draft.config.runners_up_max]
+            runners = tuple([Runner(sheet.bidders[i], sheet.name_of(i), sheet.prices[i]) for i in armed])
+            return conclude(announcement, bytes.fromhex(record.seed), winners, ()), runners
+    award = awarding.award_of_sheet(record, sheet)
+    runners = awarding.runners_up(award, draft.config.runners_up_max)
+    return msgspec.structs.replace(award, standings=()), runners
 
 
 def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str]) -> BidSheet:

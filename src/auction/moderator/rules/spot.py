@@ -67,11 +67,13 @@ def _able(
     draft: Draft, record: Auction, block: Block, prime: str
 ) -> tuple[list[StandingOffer], dict[str, ShownRating]]:
     """The standing offers of who has the capacity, the bond a newcomer owes, and no link to the recipient; with
-    their ratings. One pass, for it is what a spot award spends its time on."""
+    their ratings where they weigh. One pass, for it is what a spot award spends its time on."""
     state, at_ms = draft.state, draft.at_ms
     service, reputation = block.service, state.reputation
     known_ratings = reputation.latest(service, at_ms)
     owes_bond = record.announcement.bond or draft.config.rating.newcomer_bond
+    weights = record.announcement.quality
+    rated = bool(owes_bond or weights.opinion or weights.evidence or record.announcement.newcomer_share_ppm)
     own, interests, timelines = state.interests[record.announcer], state.interests, state.timelines
     starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
     providers: dict[str, Party] = state.records["party"]
@@ -88,11 +90,10 @@ def _able(
                 peak_bps = timeline.highest_bps
                 if peak_bps + rate_bps > providers[provider].capacity_bps:
                     peak_bps = timeline.peak_bps(starts_ms, ends_ms)
-            rating = known_ratings.get(provider)
-            if rating is None:
-                rating = reputation.latest_of(known_ratings, provider, service, at_ms)
-            ratings[provider] = rating
-            needed = standing.bond_needed(draft, record, rating) if owes_bond else 0
+            needed = 0
+            if rated:
+                rating = ratings[provider] = reputation.latest_of(known_ratings, provider, service, at_ms)
+                needed = standing.bond_needed(draft, record, rating) if owes_bond else 0
             known = able[provider] = (
                 peak_bps + rate_bps <= providers[provider].capacity_bps
                 and own.isdisjoint(interests[provider])
