@@ -177,7 +177,7 @@ class Pipeline:
             sink = self._sink
             stack.callback(sink.abandon)
             aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
-            dispatcher.withdraw = aggregator.withdraw
+            dispatcher.withdraw_with(aggregator.withdraw)
             skip = points.skip if points is not None else 0
             feeder = self._feeder = Feeder(
                 config, self.counters, source, self._filter, streams, aggregator, dispatcher, skip

@@ -1,39 +1,53 @@
-"""A segment that is not back yet, and what a result of it brings: its bytes, and what it says besides the packets.
+"""What is believed of a result, and what a result says besides the packets.
 
-Who has the segment is the dispatcher's, what is believed of packets stands in _results.pyx.
+Whose result it is stands in dispatcher.py, how packets are compared in _results.pyx.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from streamcore.disperse._results import KEYS, ResultError
+from streamcore.disperse import envelope
+from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, ResultError, dropped_of, read_result
+from streamcore.disperse.peer import Lease
 from streamcore.packets import Result, Segment
-
-# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
-# segment (unless the
-# system killed it for its memory), so only twelve such deaths weigh as much as three failures of the segment's own.
-FAULT, KILLED = 4, 1
 
 COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX = 4096, 16, 64
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """A segment that is not back yet, and what became of it so far."""
+def believe(
+    lease: Lease,
+    outcome: envelope.Outcome,
+    extra: memoryview | None,
+    content: memoryview | None,
+    allowed: int,
+) -> Result:
+    """The checked Result of a lease; extra, content: its frames; allowed: flags of the stream's declared effect.
 
-    segment: Segment
-    attempt: int = 1
-    since_s: float = 0.0  # when it came
-    failures: int = 0  # weighed: FAULT or KILLED each
-    avoid: int = -1  # the slot that failed last
-    reason: str = ""
-    at_home: bool = False  # a provider has failed it, or is audited with it
-    claimed: Result | None = None  # audited: what the provider said
+    Raises ResultError, or msgspec.MsgspecError where the extra frame is not a Told.
+    """
+    if outcome.digest != lease.digest:
+        raise ResultError("the result is of another input")
+    room = lease.room
+    region: Any = aligned(content)
+    hold: Any = region
+    if room is not None:
+        region, hold = room.region.data[room.start : room.start + room.size], room.region
+    if lease.digest != envelope.NO_DIGEST and outcome.flags & LENGTHS and not outcome.flags & PACKED:
+        region = hold = with_our_offsets(region, lease.segment, outcome.flags)
+    result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
+    if extra is not None:
+        told = msgspec.msgpack.decode(extra, type=Told)
+        told.check(len(lease.segment))
+        result.comments, result.reports, result.drops = told.comments, told.reports, told.drops
+    if outcome.flags & KEEP or result.drops:
+        counted = tuple(map(sum, zip(*result.drops.values(), strict=True))) or (0, 0)
+        if counted != dropped_of(result):
+            raise ResultError("the packets that were dropped are not those that were counted")
+    return result
 
 
 class Told(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,0 +1,136 @@
+"""Every segment that is not back yet: those that wait for a worker, and those to be sent again.
+
+Who has a segment that is out stands with the peers (peer.py); who gets one next, in lender.py.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from streamcore.counters import Counters
+from streamcore.packets import Result, Segment
+
+# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
+# segment (unless the system killed it for its memory), so only twelve such deaths weigh as much as three failures of
+# the segment's own.
+FAULT, KILLED = 4, 1
+
+NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result that nobody made
+OVERLOAD = "the workers had fallen behind"
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A segment that is not back yet, and what became of it so far."""
+
+    segment: Segment
+    attempt: int = 1
+    since_s: float = 0.0  # when it came
+    failures: int = 0  # weighed: FAULT or KILLED each
+    avoid: int = -1  # the slot that failed last
+    reason: str = ""
+    at_home: bool = False  # a provider has failed it, or is audited with it
+    claimed: Result | None = None  # audited: what the provider said
+
+
+class Backlog:
+    """For the thread that takes results. Each segment is in `attempts` until it is back; while no peer has it, also in
+    `again` or in a queue of `waiting`.
+    """
+
+    def __init__(self, counters: Counters, attempts_max: int) -> None:
+        self._counters = counters
+        self._failures_max = attempts_max * FAULT
+        self.attempts: dict[int, Attempt] = {}  # by segment number, oldest first
+        self.waiting: dict[tuple[int, int], collections.deque[Attempt]] = {}  # to be sent, by stream and lane
+        self.again: list[Attempt] = []  # to be sent again
+
+    def add(self, segment: Segment) -> None:
+        """A segment that has come."""
+        attempt = self.attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
+        self.waiting.setdefault((segment.stream, segment.lane), collections.deque()).append(attempt)
+
+    def add_again(self, segment: Segment) -> None:
+        """A segment that was back, and whose result is not believed any more."""
+        attempt = self.attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
+        self.resend(attempt, -1)
+
+    def resend(self, attempt: Attempt, slot: int) -> None:
+        """Send it again, to another slot if there is one."""
+        attempt.attempt += 1
+        attempt.avoid = slot
+        self.again.append(attempt)
+        if not self._is_dead(attempt):
+            self._counters.bump("segments.resent")
+
+    def fail(self, attempt: Attempt, slot: int, reason: str, weight: int = FAULT) -> None:
+        """One attempt failed by its own fault, as far as we can tell."""
+        attempt.failures += weight
+        attempt.reason = reason
+        self.resend(attempt, slot)
+
+    def audit(self, attempt: Attempt, claimed: Result) -> None:
+        """Have our own workers make the result that a provider has claimed."""
+        attempt.claimed, attempt.at_home = claimed, True
+        attempt.attempt += 1
+        self.again.append(attempt)
+
+    def end(self, number: int) -> Attempt:
+        """A segment is back."""
+        return self.attempts.pop(number)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a segment is out with nobody."""
+        return bool(self.again) or any(self.waiting.values())
+
+    def since_s(self) -> dict[int, float]:
+        """Since when each stream's segments wait; without those that are for our own workers to do again."""
+        first = [queue[0] for queue in self.waiting.values() if queue]
+        since_s: dict[int, float] = {}
+        for attempt in first + [each for each in self.again if not each.at_home]:
+            stream = attempt.segment.stream
+            since_s[stream] = min(attempt.since_s, since_s.get(stream, math.inf))
+        return since_s
+
+    def bury(self) -> Iterator[Result]:
+        """Dead results for the segments that have failed too often."""
+        dead = [attempt for attempt in self.again if self._is_dead(attempt)]
+        if not dead:
+            return
+        self.again = [attempt for attempt in self.again if not self._is_dead(attempt)]
+        for attempt in dead:
+            self.end(attempt.segment.number)
+            if attempt.claimed is not None:  # we cannot audit it: it stands
+                yield attempt.claimed
+                continue
+            self._counters.bump("segments.dead_lettered")
+            yield Result(attempt.segment, dead=True, reason=attempt.reason)
+
+    def unserved(self, stream: int) -> Iterator[Result]:
+        """Results for the segments that nobody runs; what becomes of them is the stream's rule."""
+        attempts = [each for each in self.again if each.segment.stream == stream and not each.at_home]
+        self.again = [each for each in self.again if each not in attempts]
+        for (of, _), queue in self.waiting.items():
+            if of == stream:
+                attempts += queue
+                queue.clear()
+        for attempt in attempts:
+            self.end(attempt.segment.number)
+            yield Result(attempt.segment, dead=True, reason=NO_AGREEMENT)
+
+    def unprocessed(self) -> Iterator[Result]:
+        """Results for the segments that no worker has had, as they are."""
+        waiting = [attempt for queue in self.waiting.values() for attempt in queue]
+        for queue in self.waiting.values():
+            queue.clear()
+        for attempt in waiting:
+            self.end(attempt.segment.number)
+            yield Result(attempt.segment, reason=OVERLOAD)
+
+    def _is_dead(self, attempt: Attempt) -> bool:
+        return attempt.failures >= self._failures_max

@@ -1,0 +1,166 @@
+"""Who gets which segment: the routes, the lanes, credit and maximum rates; and the message that carries it.
+
+What becomes of a segment once it is out stands in dispatcher.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import Any
+
+import zmq
+
+from streamcore.counters import Counters
+from streamcore.disperse import envelope
+from streamcore.disperse.backlog import Attempt, Backlog
+from streamcore.disperse.peer import Lease, Peer
+from streamcore.disperse.roster import Roster
+from streamcore.routes import IN_HOUSE, Route, Routes
+
+WORK_PER_MESSAGE_MAX = 16  # segments in one message
+
+
+class Lender:
+    """allowed: by stream, the flags of what its services may change. `next_send_s`: when a maximum rate lets the next
+    segment go.
+    """
+
+    def __init__(
+        self, roster: Roster, backlog: Backlog, counters: Counters, allowed: list[int], routes: Routes | None
+    ) -> None:
+        self._roster = roster
+        self._backlog = backlog
+        self._counters = counters
+        self._allowed = allowed
+        self._routes = routes
+        self.next_send_s = math.inf
+
+    def send(self) -> None:
+        """Give each waiting segment for which there is credit to a peer: first those to be sent again, oldest first."""
+        self.next_send_s = math.inf
+        backlog = self._backlog
+        if backlog.again:
+            backlog.again = [
+                attempt
+                for attempt in sorted(backlog.again, key=lambda a: a.segment.number)
+                if (peer := self._choose(attempt)) is None or self._lend(peer, [attempt]) == 0
+            ]
+        if not self._is_credit_left():
+            return  # without a look at every lane
+        for queue in backlog.waiting.values():
+            while queue and (peer := self._choose(queue[0])) is not None:
+                message = self._take_message(queue, peer)
+                lent = self._lend(peer, message)
+                queue.extendleft(reversed(message[lent:]))
+                if lent == 0:
+                    break
+                if not self._is_credit_left():
+                    return
+
+    def _take_message(self, queue: deque[Attempt], peer: Peer) -> list[Attempt]:
+        """The first of a queue, with as many of those behind it as travel with it."""
+        message = [queue.popleft()]
+        byte_count = message[0].segment.byte_count
+        while (
+            queue
+            and len(message) < WORK_PER_MESSAGE_MAX
+            and (peer.streams is None or not self._is_limited(queue[0]))  # a maximum rate counts one by one
+            and peer.has_credit_for(len(message) + 1, byte_count := byte_count + queue[0].segment.byte_count)
+            and peer.shares_message(byte_count)
+        ):
+            message.append(queue.popleft())
+        return message
+
+    def _is_credit_left(self) -> bool:
+        return any(slot.peer is not None and slot.peer.ready and slot.peer.has_credit(0) for slot in self._roster.slots)
+
+    def _choose(self, attempt: Attempt) -> Peer | None:
+        """The peer for a segment: its lane's, or where that one failed another; None: nobody has credit now."""
+        segment = attempt.segment
+        route = self._route(attempt)
+        if route.helps and (peer := self._able(attempt, self._roster.peers())) is not None:
+            return peer
+        if route.kind == "provider":
+            peers = self._roster.providers(route.key, segment.stream)
+            if peers and not self._may_leave(segment.stream):
+                return None
+        elif route.kind == "in-house":
+            peers = self._roster.peers()
+        else:
+            return None
+        return self._able(attempt, peers)
+
+    @staticmethod
+    def _able(attempt: Attempt, peers: list[Peer]) -> Peer | None:
+        """The one of these peers that takes the segment now."""
+        segment = attempt.segment
+        if attempt.avoid >= 0:
+            peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
+        elif segment.lane < 0xFFFFFFFF and peers:
+            peers = [peers[segment.lane % len(peers)]]
+        able = [peer for peer in peers if peer.ready and not peer.blocked and peer.has_credit(segment.byte_count)]
+        return min(able, key=lambda peer: peer.bytes_out, default=None)
+
+    def _route(self, attempt: Attempt) -> Route:
+        return IN_HOUSE if self._routes is None or attempt.at_home else self._routes.of(attempt.segment.stream)
+
+    def _is_limited(self, attempt: Attempt) -> bool:
+        return self._routes is not None and self._routes.is_limited(attempt.segment.stream)
+
+    def _may_leave(self, stream: int) -> bool:
+        """Whether the maximum rate lets a segment go now; otherwise the loop wakes up when it does."""
+        assert self._routes is not None
+        pause_s = self._routes.pause_s(stream)
+        if pause_s > 0:
+            self.next_send_s = min(self.next_send_s, time.monotonic() + pause_s)
+        return pause_s <= 0
+
+    def _lend(self, peer: Peer, batch: list[Attempt]) -> int:
+        """Send as many segments of batch as there is room for: how many; 0 where its socket takes nothing now."""
+        assert peer.push is not None
+        rooms_before = dict(peer.rooms)
+        frames, leases = self._message(peer, batch)
+        if not leases:
+            return 0
+        try:
+            peer.push.send_multipart(frames, zmq.NOBLOCK, copy=False)  # small ones are copied all the same
+        except zmq.Again:
+            self._roster.block(peer)
+            peer.rooms = rooms_before
+            return 0
+        now_s = time.monotonic()
+        for lease in leases:
+            peer.lend(lease, now_s)
+            if peer.streams is not None and self._routes is not None:
+                self._routes.lent(lease.segment.stream, lease.segment.byte_count)
+        self._counters.bump("segments.dispersed", len(leases))
+        return len(leases)
+
+    def _message(self, peer: Peer, batch: list[Attempt]) -> tuple[list[Any], list[Lease]]:
+        """The frames that carry the first segments of batch, as many as there is room for; and their leases."""
+        leases, works = [], []
+        frames: list[Any] = [b""]
+        for attempt in batch:
+            segment, b = attempt.segment, attempt.segment.batch
+            room = None
+            changes = peer.regions is not None and self._allowed[segment.stream]
+            if changes and (room := peer.room_for(segment)) is None:
+                break  # until results leave
+            flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
+            if peer.outlet is not None:
+                frame, digest = peer.outlet.pack(segment, attempt.attempt)
+                frames.append(frame)
+                flags = envelope.INLINE
+            leases.append(Lease(segment, attempt.attempt, room, digest))
+            region, start, size = (room.region.index, room.start, room.size) if room is not None else (0, 0, 0)
+            works.append(
+                envelope.Work(
+                    segment.number, b.first_number, attempt.attempt, b.chunk.index, region, start, size,
+                    b.count, segment.start, segment.stop, b.row_count, b.groups, flags, segment.stream,
+                )
+            )  # fmt: skip
+        if works:
+            frames[0] = envelope.pack(envelope.WORK, peer.slot, peer.incarnation, works)
+        return frames, leases

@@ -1,0 +1,111 @@
+"""Providers: what is asked of them beyond a worker's duties, and what becomes of one that fails.
+
+Who is one, and of which stream, is answered by `routes`; their results come in as any worker's, in dispatcher.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from streamcore.counters import Counters
+from streamcore.disperse._results import same_result
+from streamcore.disperse.backlog import Attempt, Backlog
+from streamcore.disperse.peer import Lease, Peer
+from streamcore.disperse.roster import Roster
+from streamcore.packets import Result, Segment
+from streamcore.routes import Routes
+
+LOOK_S = 0.01  # between looks at the routes, while segments wait
+FAILURES_MAX = 3  # segments that a provider may say it cannot process
+
+
+class Providers:
+    """For the thread that takes results. `withdraw` is called with a provider's key where it lied, and gives the
+    segments back whose results have not left yet.
+    """
+
+    def __init__(self, routes: Routes, roster: Roster, backlog: Backlog, counters: Counters) -> None:
+        self._routes = routes
+        self._roster = roster
+        self._backlog = backlog
+        self._counters = counters
+        self.withdraw: Callable[[str], list[Segment]] = lambda _key: []
+        self._absent_since_s: dict[str, float] = {}  # those that segments wait for and that have not joined
+        self._next_look_s = 0.0
+
+    def came(self, segment: Segment) -> None:
+        """A segment came, perhaps for one of them."""
+        if self._routes.of(segment.stream).kind == "provider":
+            self._routes.waiting(segment.stream, segment)
+
+    def is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result) -> bool:
+        """Whether a provider's result waits for our own, which is asked for."""
+        if attempt.at_home or not self._routes.done(peer.key, lease.segment, time.monotonic() - lease.since_s):
+            return False
+        self._backlog.audit(attempt, result)
+        self._counters.bump("subcontract.audited")
+        return True
+
+    def compare(self, claimed: Result, result: Result) -> None:
+        """Our own result of an audited segment, beside what the provider claimed."""
+        same = same_result(claimed, result)
+        key = claimed.provider
+        self._routes.audited(result.segment.stream, key, same)
+        if not same:
+            self._counters.bump("subcontract.audits_failed")
+            self.suspend(key, "an audit found another result", lied=True)
+
+    def give_up(self, peer: Peer, number: int, reason: str) -> None:
+        """A provider says that it cannot process a segment: ours do, unless they cannot either."""
+        attempt = self._backlog.attempts[number]
+        peer.tally.failed += 1
+        peer.failures += 1
+        if self._routes.is_possible_at_home(attempt.segment.stream):
+            attempt.at_home = True
+            self._backlog.resend(attempt, peer.slot)
+        else:
+            self._backlog.fail(attempt, peer.slot, reason)
+        if peer.failures >= FAILURES_MAX:
+            self.suspend(peer.key, f"it failed {FAILURES_MAX} segments: {reason}")
+
+    def suspend(self, key: str, reason: str, lied: bool = False) -> None:
+        """Nothing of this provider is believed any more: its segments go to whoever has the stream now. Where it lied,
+        also those whose results have not left yet. A key that is no provider's is nothing to us.
+        """
+        peers = self._roster.providers(key) if key else []
+        if not key or not (peers or self._routes.is_provider(key)):
+            return
+        self._routes.failed(key, reason)
+        self._absent_since_s.pop(key, None)
+        for peer in peers:
+            self._roster.lose(self._roster.slots[peer.slot], restart=False)
+            for number in peer.leases:
+                self._backlog.resend(self._backlog.attempts[number], peer.slot)
+        for segment in self.withdraw(key) if lied else ():
+            self._backlog.add_again(segment)
+
+    def look_after(self) -> Iterator[Result]:
+        """Providers that do not come, streams that nobody runs, and workers of our own that do not keep up."""
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + LOOK_S
+        for stream, since_s in self._backlog.since_s().items():
+            route = self._routes.of(stream)
+            if route.kind == "wait":
+                continue
+            if route.kind == "in-house":
+                self._routes.waited(stream, now_s - since_s)
+            elif route.kind == "provider":
+                if any(peer.ready for peer in self._roster.providers(route.key, stream)):
+                    self._absent_since_s.pop(route.key, None)
+                elif now_s - self._absent_since_s.setdefault(route.key, now_s) > self._routes.join_s(route.key):
+                    self.suspend(route.key, "it has not joined")
+            else:
+                yield from self._backlog.unserved(stream)
+
+    def patience_until_s(self) -> float:
+        """When `look_after` has something to do at the earliest."""
+        ends_s = [since_s + self._routes.join_s(key) for key, since_s in self._absent_since_s.items()]
+        return min(ends_s + ([self._next_look_s] if self._backlog.is_waiting else []), default=float("inf"))
