@@ -1,9 +1,13 @@
 """What allocation adds: the same worker elsewhere as a fixed worker, and as a provider that the market chose.
 
 Both are `streamcore worker` in a process of its own over TCP and CURVE; the dispatcher is in this one, and so is the
-market. In turn in one run, A B A B. Not here: audits, which cost what the audited segments cost again.
+market. In turn in one run, A B B A, and each round's two halves are compared with each other: what disturbs the machine
+for longer than a round disturbs both. Told: the median ratio of the rounds with the interval that holds the true one
+with 95 %, for the time on the clock and for the processor time of both processes with all their threads. An interval
+that ends below 1.03 shows that allocation adds less than 3 %; one that begins above it, that it adds more. Not here:
+audits, which cost what the audited segments cost again.
 
-    python bench/allocation.py --rounds 15
+    python bench/allocation.py --rounds 60
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import collections
 import itertools
+import math
 import shutil
 import statistics
 import subprocess
@@ -68,8 +73,8 @@ def broker_of(folder: Path, key: str) -> Broker:
 
 
 @contextmanager
-def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[Dispatcher]:
-    """A dispatcher with one worker elsewhere, plain or a provider."""
+def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[tuple[Dispatcher, int]]:
+    """A dispatcher with one worker elsewhere, plain or a provider; and that one's process id."""
     key = load_public_key(str(folder / "worker.key")).decode()
     broker = broker_of(folder, key) if subcontracted else None
     terms = Terms(
@@ -89,7 +94,7 @@ def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[Disp
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        yield made
+        yield made, worker.pid
     finally:
         made.close()
         if broker is not None:
@@ -99,12 +104,12 @@ def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[Disp
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--segment-packets", type=int, nargs="+", default=[256, 8192])
-    told = parser.parse_args()
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="allocation-"))
     try:
-        measure(folder, told.rounds, told.segment_packets)
+        measure(folder, options.rounds, options.segment_packets)
     finally:
         shutil.rmtree(folder)
     return 0
@@ -120,28 +125,49 @@ def measure(folder: Path, rounds: int, segment_packets: list[int]) -> None:
     arena = Arena(2, 8 << 20, 65_536, shared=True)
     batch = next(iter(CaptureSource(folder / "in.pcap", arena)))
     with ExitStack() as stack:
-        fixed = stack.enter_context(dispatcher(arena, folder, subcontracted=False))
-        allocated = stack.enter_context(dispatcher(arena, folder, subcontracted=True))
+        sides = [stack.enter_context(dispatcher(arena, folder, subcontracted)) for subcontracted in (False, True)]
+        streams = [made.results() for made, _ in sides]
         for packets in segment_packets:
             segmenters = [Segmenter("run", packets_max=packets), Segmenter("run", packets_max=packets)]
-            streams = [fixed.results(), allocated.results()]
-            times: list[list[tuple[float, float]]] = [[], []]
+            walls: list[float] = []
+            processors: list[float] = []
             for turn in range(rounds + 1):
+                taken = [(0.0, 0.0), (0.0, 0.0)]
                 for which in (0, 1) if turn % 2 else (1, 0):
+                    made, worker = sides[which]
                     segments = [each for _ in range(8) for each in segmenters[which].cut(batch)]
-                    begin_s, begin_cpu_s = time.perf_counter(), time.thread_time()
-                    (fixed, allocated)[which].submit(segments)
+                    begin_s, begin_processor_s = time.perf_counter(), processor_s(worker)
+                    made.submit(segments)
                     collections.deque(itertools.islice(streams[which], len(segments)), maxlen=0)
-                    taken = time.perf_counter() - begin_s, time.thread_time() - begin_cpu_s
-                    if turn:  # the first one warms up
-                        times[which].append(taken)
-            wall = statistics.median(b[0] / a[0] for a, b in zip(*times, strict=True))
-            best = min(b[0] for b in times[1]) / min(a[0] for a in times[0])
-            cpu_us = [1e6 * statistics.median(each[1] for each in side) / len(segments) for side in times]
-            print(
-                f"{packets:6} packets a segment: allocated/fixed {wall:.3f} (median of the rounds), {best:.3f} (best of"
-                f" each); the dispatcher's processor time a segment {cpu_us[0]:.0f} -> {cpu_us[1]:.0f} us"
-            )
+                    taken[which] = time.perf_counter() - begin_s, processor_s(worker) - begin_processor_s
+                if turn:  # the first one warms up
+                    walls.append(taken[1][0] / taken[0][0])
+                    processors.append(taken[1][1] / taken[0][1])
+            print(f"{packets:6} packets a segment: allocated/fixed {told(walls)} on the clock, {told(processors)} in"
+                  " processor time", flush=True)  # fmt: skip
+
+
+def processor_s(worker: int) -> float:
+    """Processor time of this process and that one, with all their threads."""
+    spent_ns = [int(path.read_text().split()[0]) for path in Path(f"/proc/{worker}/task").glob("*/schedstat")]
+    return time.process_time() + sum(spent_ns) / 1e9
+
+
+def told(ratios: list[float]) -> str:
+    low, high = interval(ratios)
+    return f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Two of the values, between which the median of what they were drawn from lies with at least 95 %, whatever its
+    distribution: how many of n values lie below the median is binomial (n, 1/2). The outermost where n < 6.
+    """
+    ordered, n = sorted(values), len(values)
+    outside, below = 0.0, 0  # how probable it is that at most `below` values lie on one side, and how many that are
+    while below < n // 2 and (outside := outside + math.comb(n, below) / 2**n) <= 0.025:
+        below += 1
+    cut = max(0, below - 1)
+    return ordered[cut], ordered[n - 1 - cut]
 
 
 if __name__ == "__main__":
