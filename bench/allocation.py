@@ -1,13 +1,14 @@
 """What allocation adds: the same worker elsewhere as a fixed worker, and as a provider that the market chose.
 
 Both are `streamcore worker` in a process of its own over TCP and CURVE; the dispatcher is in this one, and so is the
-market. In turn in one run, A B B A, and each round's two halves are compared with each other: what disturbs the machine
-for longer than a round disturbs both. Told: the median ratio of the rounds with the interval that holds the true one
+market. There are two of each, made in the order of SIDES, because one made later is slower by some per cent whatever it
+is. Each round runs all four, and compares the sums: what disturbs the machine for longer than a round disturbs both
+kinds. Told: the median ratio of the rounds with the interval that holds the true one
 with 95 %, for the time on the clock and for the processor time of both processes with all their threads. An interval
 that ends below 1.03 shows that allocation adds less than 3 %; one that begins above it, that it adds more. Not here:
 audits, which cost what the audited segments cost again.
 
-    python bench/allocation.py --rounds 60
+    python bench/allocation.py --rounds 40
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ from streamcore.subcontract.broker import Broker, Wanted
 from streamcore.subcontract.market import MarketAllocator
 from streamcore.subcontract.market import Terms as MarketTerms
 
+SIDES = [False, True, True, False]  # which are subcontracted
 YEAR_MS = 365 * 86_400_000
 TOUCH = f"{Path(__file__).parent / 'programs' / 'touch.py'}:Touch"
 
 
 def broker_of(folder: Path, key: str) -> Broker:
     """A market with one provider of this key, and a stream that is its from the start, for an hour."""
-    moderator = Moderator(SqlStore(f"sqlite:///{folder / 'market.db'}"))
+    moderator = Moderator(SqlStore(f"sqlite:///{tempfile.mkdtemp(dir=folder)}/market.db"))
     moderator.register("we", "recipient")
     moderator.deposit("we", 10_000, "EUR")
     moderator.register("it", "provider", capacity_bps=10**12)
@@ -104,7 +106,7 @@ def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[tupl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--segment-packets", type=int, nargs="+", default=[256, 8192])
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="allocation-"))
@@ -125,24 +127,26 @@ def measure(folder: Path, rounds: int, segment_packets: list[int]) -> None:
     arena = Arena(2, 8 << 20, 65_536, shared=True)
     batch = next(iter(CaptureSource(folder / "in.pcap", arena)))
     with ExitStack() as stack:
-        sides = [stack.enter_context(dispatcher(arena, folder, subcontracted)) for subcontracted in (False, True)]
+        sides = [stack.enter_context(dispatcher(arena, folder, subcontracted)) for subcontracted in SIDES]
         streams = [made.results() for made, _ in sides]
         for packets in segment_packets:
-            segmenters = [Segmenter("run", packets_max=packets), Segmenter("run", packets_max=packets)]
+            segmenters = [Segmenter("run", packets_max=packets) for _ in SIDES]
             walls: list[float] = []
             processors: list[float] = []
             for turn in range(rounds + 1):
-                taken = [(0.0, 0.0), (0.0, 0.0)]
-                for which in (0, 1) if turn % 2 else (1, 0):
+                taken = {True: [0.0, 0.0], False: [0.0, 0.0]}
+                for place in range(len(SIDES)):
+                    which = (place + turn) % len(SIDES) if turn % 2 else (turn - place) % len(SIDES)
                     made, worker = sides[which]
                     segments = [each for _ in range(8) for each in segmenters[which].cut(batch)]
                     begin_s, begin_processor_s = time.perf_counter(), processor_s(worker)
                     made.submit(segments)
                     collections.deque(itertools.islice(streams[which], len(segments)), maxlen=0)
-                    taken[which] = time.perf_counter() - begin_s, processor_s(worker) - begin_processor_s
+                    taken[SIDES[which]][0] += time.perf_counter() - begin_s
+                    taken[SIDES[which]][1] += processor_s(worker) - begin_processor_s
                 if turn:  # the first one warms up
-                    walls.append(taken[1][0] / taken[0][0])
-                    processors.append(taken[1][1] / taken[0][1])
+                    walls.append(taken[True][0] / taken[False][0])
+                    processors.append(taken[True][1] / taken[False][1])
             print(f"{packets:6} packets a segment: allocated/fixed {told(walls)} on the clock, {told(processors)} in"
                   " processor time", flush=True)  # fmt: skip
 
