@@ -49,14 +49,14 @@ YEAR_MS = 365 * 86_400_000
 TOUCH = f"{Path(__file__).parent / 'programs' / 'touch.py'}:Touch"
 
 
-def broker_of(folder: Path, key: str) -> Broker:
-    """A market with one provider of this key, and a stream that is its from the start, for an hour."""
+def market_of(folder: Path, key: str, quantity: int = 1) -> Moderator:
+    """A market of its own in a file, with a recipient and one provider of this key, which has a standing offer."""
     moderator = Moderator(SqlStore(f"sqlite:///{tempfile.mkdtemp(dir=folder)}/market.db"))
     moderator.register("we", "recipient")
-    moderator.deposit("we", 10_000, "EUR")
+    moderator.deposit("we", 10_000 * quantity, "EUR")
     moderator.register("it", "provider", capacity_bps=10**12)
-    moderator.deposit("it", 10_000, "EUR")
-    moderator.post_bond("it", 10_000, "EUR")
+    moderator.deposit("it", 10_000 * quantity, "EUR")
+    moderator.post_bond("it", 10_000 * quantity, "EUR")
     moderator.publish_endpoint("it", key)
     offer = StandingOffer(
         offer="standing",
@@ -64,14 +64,19 @@ def broker_of(folder: Path, key: str) -> Broker:
         service="touch",
         unit_price=5,
         currency="EUR",
-        quantity=1,
+        quantity=quantity,
         rate_bps_max=10**12,
         valid_until_ms=moderator.now_ms() + YEAR_MS,
     )
     moderator.stand_offer(offer)
+    return moderator
+
+
+def broker_of(folder: Path, key: str) -> Broker:
+    """A stream that is the provider's from the start, for an hour."""
     told = Subcontract(price_max=10, minimum_bps=1_000_000, block_ms=3_600_000, audit=0.0, join_ms=60_000)
     wanted = Wanted(0, "all", told, "touch", [TOUCH], True, False)
-    return Broker([wanted], MarketAllocator(moderator, MarketTerms("we", "we")), 60_000)
+    return Broker([wanted], MarketAllocator(market_of(folder, key), MarketTerms("we", "we")), 60_000)
 
 
 @contextmanager
