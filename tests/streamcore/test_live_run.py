@@ -72,14 +72,14 @@ def peak_kib(process):
     )
 
 
-def overloaded(left, right, tmp_path, rule, *more):
-    """8 MB into a ring of 1 MiB and six small chunks, with a worker that takes its time: (run, packets out, sent)."""
+def overloaded(left, right, tmp_path, rule, *more, count=8_000):
+    """Packets of 1 kB into a ring of 1 MiB and six small chunks, with a slow worker: (run, packets out, sent)."""
     out = tmp_path / "out.pcap"
     process = start_live(
         right, "-i", "far", "-w", out, "-n", "1", "--overload", rule, "--service", f"{SLOW}:pause_ms=60",
         "--segment-packets", "200", "-B", "1024", "-c", tmp_path / "small.toml", *more,
     )  # fmt: skip
-    frames = [udp_frame(i % 50, i, FRAME_BYTES - 50) for i in range(8_000)]
+    frames = [udp_frame(i % 50, i, FRAME_BYTES - 50) for i in range(count)]
     send(left, frames, pause_every=20)
     time.sleep(0.3)
     peak = peak_kib(process)
@@ -105,7 +105,7 @@ def processed(frame):
 
 
 def test_overload_drops_the_newest_and_counts_them(pair, tmp_path):
-    told, packets, frames = overloaded(*pair, tmp_path, "drop")
+    told, packets, frames = overloaded(*pair, tmp_path, "drop", count=10_000)  # also where a busy machine sends slowly
     assert told["live"]["dropped"]["kernel.dropped"] > 1000
     assert packets[0] == processed(frames[0])
     assert set(packets) < set(map(processed, frames))

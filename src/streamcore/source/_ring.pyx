@@ -166,6 +166,7 @@ cdef class Ring:
     cdef Py_ssize_t block_bytes
     cdef Py_ssize_t current                   # the block that is walked, or the next one
     cdef Py_ssize_t touched                   # blocks that this walk has looked into
+    cdef Py_ssize_t lent_before               # blocks that batches pointed into when it began
     cdef Py_ssize_t kept_block                # the one that this thread needs: packets of it are left; -1: none
     cdef uint8_t *frame                       # the next packet in the current block
     cdef uint32_t left                        # packets from there on; 0: the block was not begun
@@ -227,6 +228,7 @@ cdef class Ring:
         if bytes_max < <Py_ssize_t> self.snap_length + RECORD_HEAD + GROWTH:
             raise ValueError(f"a chunk of {bytes_max} bytes does not hold a packet of {self.snap_length}")
         chunk.lend(self.space.base, self.space.size, loan)
+        self.lent_before = self.lent_count
         first = self.begin_walk()
         with nogil:
             full = self.gather(&chunk.columns, &rows, &used, rows_max, bytes_max, <int64_t> (wait_s * 1e9), wake)
@@ -311,7 +313,8 @@ cdef class Ring:
                 at += RECORD_HEAD + self.put(c, row, self.frame)
                 row += 1
                 self.step()
-            if 2 * self.touched >= self.block_count:
+            # A block is given to us when its time is up, however empty: slow traffic lends many, over several walks.
+            if row and 2 * (self.lent_before + self.touched) >= self.block_count:
                 full = True
         rows[0] = row
         used[0] = at

@@ -143,6 +143,25 @@ def test_a_batch_that_is_kept_unsettled_keeps_its_part_of_the_ring_and_what_has_
         assert [batch.packet(row).tobytes() for row in range(batch.count)] == frames[: batch.count]
 
 
+@pytest.mark.parametrize(("rings", "buffer_kib", "packets"), [(1, 24 << 10, 160), (2, 4 << 10, 60)])
+def test_slow_traffic_does_not_lend_the_whole_ring_to_one_batch(pair, rings, buffer_kib, packets):
+    """Every block is ours after 50 ms, however empty, and a batch may wait for much longer than all blocks take."""
+    left, right = pair
+    frames = [udp_frame(i % 7, i, 100) for i in range(packets)]
+    with capturing(right, buffer_kib=buffer_kib, rings=rings, segment_ms=10_000) as (source, counters):
+
+        def send_slowly():
+            for frame in frames:
+                send_all(left, [frame])
+                time.sleep(0.01)
+            stop_soon(source)
+
+        threading.Thread(target=send_slowly).start()
+        packets = frames_of(received(source))
+    assert sorted(packets) == sorted(frames)
+    assert counters.packets("kernel.dropped") == 0
+
+
 def test_only_the_rows_in_use_are_settled(pair):
     left, right = pair
     frames = [udp_frame(i % 7, i, 60 + i) for i in range(500)]
