@@ -316,9 +316,13 @@ class Dispatcher:
         return peer.deadline_s(self._terms.lease_ms / 1000, START_S)
 
     def _lose(self, slot: Slot, reason: str, restart: bool = True) -> None:
-        """A peer died or hangs: send its segments again. Only its first lease can have been the cause."""
+        """A peer died or hangs: send its segments again. Only its first lease can have been the cause. One elsewhere
+        that never said hello had given up before we answered, and may be here again as another."""
         peer = slot.peer
         if peer is None:
+            return
+        if peer.elsewhere and not peer.ready and restart:
+            self._roster.lose(slot, restart)
             return
         if peer.streams is not None:
             self._suspend(peer.key, reason)

@@ -98,8 +98,10 @@ class Lender:
         segment = attempt.segment
         if attempt.avoid >= 0:
             peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
-        elif segment.lane < 0xFFFFFFFF and peers:
-            peers = [peers[segment.lane % len(peers)]]
+        elif segment.lane < 0xFFFFFFFF:
+            # Who asked to join from elsewhere may have given up since: it has no lane before its hello.
+            peers = [peer for peer in peers if peer.ready or not peer.elsewhere]
+            peers = peers and [peers[segment.lane % len(peers)]]
         able = [peer for peer in peers if peer.ready and not peer.blocked and peer.has_credit(segment.byte_count)]
         return min(able, key=lambda peer: peer.bytes_out, default=None)
 

@@ -1,5 +1,6 @@
 """Workers elsewhere, on 127.0.0.1: who joins, who is refused, and what a run writes when one of them dies."""
 
+import json
 import shutil
 import signal
 import socket
@@ -9,7 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import zmq
 
+from streamcore.disperse.dispatcher import START_S
+from streamcore.disperse.remote import DOMAIN, PROTOCOL
+from streamcore.remote_worker import RemoteWorker
 from tests.streamcore.conftest import finish_run, kill, read_pcap, run_command, start_run, udp_frame, write_pcap
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -119,6 +124,24 @@ def test_an_unknown_key_on_either_side_is_refused(capture, tmp_path, address, ke
     assert run.json["workers"]["started"] == 1
     assert len(read_pcap(tmp_path / "out.pcap")) == 5000
     welcome.wait(10)
+    welcome.stderr.close()
+
+
+def test_who_asks_to_join_and_gives_up_is_not_waited_for(capture, tmp_path, address, keys):
+    """It is let in when the pipeline comes, and never says hello: the others have all lanes."""
+    with RemoteWorker(address, str(keys / "other.key_secret"), str(keys / "pipeline.key"))._secured(zmq.DEALER) as door:
+        door.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
+        pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, "--policy", "flow")
+        assert door.poll(20_000)
+        assert "slot" in json.loads(door.recv())
+    welcome = start_worker(address, keys)
+    started_s = time.monotonic()
+    run = finish_run(pipeline)
+    assert time.monotonic() - started_s < START_S / 2
+    assert run.status == 0, run.stderr
+    assert len(read_pcap(tmp_path / "out.pcap")) == 5000
+    assert run.json["workers"]["started"] == 2
+    assert welcome.wait(10) == 0
     welcome.stderr.close()
 
 
