@@ -93,6 +93,7 @@ class Peer:
     key: str = ""  # of a worker elsewhere: its CURVE public key
     streams: frozenset[int] | None = None  # of a provider: those that it serves; None: one of our own
     lease_ms: int = 0  # of a provider: how long it may take; 0: as all
+    leaving: bool = False  # of a provider: it gets no more, and joins again when it has done what it has
     outlet: Outlet | None = None  # of a worker elsewhere: packs what is sent to it
     monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
     dismissed: bool = False  # it was told to stop
@@ -114,7 +115,7 @@ class Peer:
 
     def has_credit(self, byte_count: int) -> bool:
         """A peer without leases takes any segment; otherwise the segments and bytes out with it are bounded."""
-        return not self.leases or self.has_credit_for(1, byte_count)
+        return not self.leaving and (not self.leases or self.has_credit_for(1, byte_count))
 
     def has_credit_for(self, segments: int, byte_count: int) -> bool:
         return len(self.leases) + segments <= self.leases_max and self.bytes_out + byte_count <= self.credit_bytes

@@ -98,12 +98,24 @@ class Providers:
             if route.kind == "in-house":
                 self._routes.waited(stream, now_s - since_s)
             elif route.kind == "provider":
+                self._ask_in_again(route.key, stream)
                 if any(peer.ready for peer in self._roster.providers(route.key, stream)):
                     self._absent_since_s.pop(route.key, None)
                 elif now_s - self._absent_since_s.setdefault(route.key, now_s) > self._routes.join_s(route.key):
                     self.suspend(route.key, "it has not joined")
             else:
                 yield from self._backlog.unserved(stream)
+
+    def _ask_in_again(self, key: str, stream: int) -> None:
+        """Services are told when a provider joins: one that has won another need since joins again, when it has done
+        what it has.
+        """
+        for peer in self._roster.providers(key):
+            assert peer.streams is not None
+            if stream not in peer.streams and peer.ready:
+                peer.leaving = True
+                if not peer.leases:
+                    self._roster.dismiss(self._roster.slots[peer.slot])
 
     def patience_until_s(self) -> float:
         """When `look_after` has something to do at the earliest."""

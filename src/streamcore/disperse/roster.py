@@ -150,6 +150,13 @@ class Roster:
             self.fill(slot)
         return peer
 
+    def dismiss(self, slot: Slot) -> None:
+        """Tell a worker elsewhere that has nothing of ours that it may go."""
+        peer, slot.peer = slot.peer, None
+        assert peer is not None
+        self._dismiss(peer)
+        self._close(peer)
+
     def block(self, peer: Peer) -> None:
         """Its socket took no more: look out for when it does."""
         assert peer.push is not None
@@ -166,9 +173,10 @@ class Roster:
         for slot in self.slots:
             if slot.peer is not None:
                 if slot.elsewhere:
-                    self._dismiss(slot.peer)
-                self._close(slot.peer)
-                slot.peer = None
+                    self.dismiss(slot)
+                else:
+                    self._close(slot.peer)
+                    slot.peer = None
         for process, lifeline in self._launched:
             local.stop(process, lifeline)
         if self.listener is not None:

@@ -1,7 +1,9 @@
 """Streams that providers run, on 127.0.0.1: who gets them, what comes out, and what happens without a provider."""
 
+import contextlib
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +116,50 @@ def test_one_provider_may_hold_agreements_for_different_needs(tmp_path, keys):
     assert left == [change[number % 3](frame) for number, frame in enumerate(frames)]
     assert [each["streams"] for each in told["subcontracts"]] == [["web"], ["voice"]]
     assert [(each["segments"] > 0, each["failures"]) for each in told["subcontracts"]] == [(True, [])] * 2
+
+
+class Lasting(Provider):
+    """One that joins again when it is told that there is no more work."""
+
+    def run(self):
+        self.runs = []
+        while self.tries:
+            with contextlib.suppress(WorkerError):
+                self.runs.append(self.make().run())
+
+
+class NorthFollows(Fixed):
+    """North has the first need; south has the first block of the other, and north the next."""
+
+    def place(self, need):
+        self._providers.sort(key=lambda runner: runner.provider, reverse="slice" in str(need))
+        placement = super().place(need)
+        return placement and replace(placement, runners_up=())
+
+    def renew(self, placement, starts_ms, ends_ms):
+        self._providers = [each for each in self._providers if each.provider == "north"]
+        return super().renew(placement, starts_ms, ends_ms)
+
+
+def test_a_provider_that_wins_another_need_while_it_is_joined_is_told_its_services(tmp_path, keys):
+    frames = [udp_frame(number % 2, number) for number in range(2000)]
+    allocator = NorthFollows([(name, key_of(keys, name)) for name in ("north", "south")])
+    address = free_address()
+    providers = [Lasting(address, keys, name) for name in ("north", "south")]
+    terms = subcontract(otherwise="refuse", block_ms=500, maximum_bps=400_000)
+    streams = [
+        {"name": "web", "select": "port 1024", "service": [f"{SERVICES}:Slow"], "subcontract": terms},
+        {"name": "voice", "select": "port 1025", "service": ["slice:bytes=20,from=packet"], "subcontract": terms},
+    ]
+    told, left = run(tmp_path, keys, allocator, frames, address, streams)
+    for provider in providers:
+        provider.tries = 0
+        provider.join(5)
+    assert left == [frame[:20] if number % 2 else turned(frame) for number, frame in enumerate(frames)]
+    served = {(each["provider"], *each["streams"]) for each in told["subcontracts"] if each["segments"]}
+    assert served == {("north", "web"), ("south", "voice"), ("north", "voice")}
+    assert [each["failures"] for each in told["subcontracts"]] == [[]] * len(told["subcontracts"])
+    assert (told["segments"]["resent"], told["exit_status"]) == (0, 0)
 
 
 @pytest.mark.parametrize(("otherwise", "status"), [("in-house", 0), ("pass", 3), ("refuse", 3)])
