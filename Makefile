@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# The suite starts Python hundreds of times: what was compiled is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .PHONY: build debug demo test soak lint wheel bench peers clean help

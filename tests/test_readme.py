@@ -40,13 +40,30 @@ def place(tmp_path_factory):
     return place
 
 
-def run(command, directory):
+def environment():
     scripts = str(Path(sys.executable).parent)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment["PATH"] = f"{scripts}:{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return kept | {"PATH": f"{scripts}:{os.environ['PATH']}"}
+
+
+def run(command, directory):
     return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=110, stdin=subprocess.DEVNULL
+        command, cwd=directory, env=environment(), capture_output=True, text=True, timeout=110, stdin=subprocess.DEVNULL
     )
+
+
+@pytest.fixture(scope="module")
+def demo_by_make(tmp_path_factory):
+    """`make demo`, started; its output goes into files. It mostly waits for its blocks of time, so others run beside."""
+    place = tmp_path_factory.mktemp("make-demo")
+    with open(place / "stdout", "w") as stdout, open(place / "stderr", "w") as stderr:
+        started = subprocess.Popen(
+            ["make", "demo"], cwd=ROOT, env=environment(), stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL
+        )
+    yield started, place
+    if started.poll() is None:
+        started.terminate()
+        started.wait()
 
 
 SHELL = [(text, said) for kind, text, said in steps() if kind == "sh" and not is_about_the_tree(text)]
@@ -62,7 +79,7 @@ def test_the_readme_has_what_is_tested_here():
 
 
 @pytest.mark.parametrize(("text", "said"), SHELL, ids=[text.split("\n")[0][:50] for text, _ in SHELL])
-def test_commands(text, said, place):
+def test_commands(text, said, place, demo_by_make):
     done = run(["bash", "-euo", "pipefail", "-c", text], place)
     assert done.returncode == 0, done.stderr
     for line in said.splitlines():
@@ -102,10 +119,10 @@ def test_targets_of_make(line):
     assert line.split()[1] in run(["make", "help"], ROOT).stdout
 
 
-def test_demo_by_make():
-    done = run(["make", "demo"], ROOT)
-    assert done.returncode == 0, done.stderr
-    output = re.search(r"^What comes out: (.+)$", done.stdout, re.MULTILINE)[1]
+def test_demo_by_make(demo_by_make):
+    started, place = demo_by_make
+    assert started.wait(110) == 0, (place / "stderr").read_text()
+    output = re.search(r"^What comes out: (.+)$", (place / "stdout").read_text(), re.MULTILINE)[1]
     assert (ROOT / output).stat().st_size > 1_000_000
 
 

@@ -251,7 +251,6 @@ BUGS = [
 def run_tests(package_parent: Path, test: str) -> subprocess.CompletedProcess[str]:
     """The tests of one file, on the package in that folder."""
     environment = os.environ | {"PYTHONPATH": str(package_parent), "AUCTION_TEST_PROFILE": "planted"}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [
         sys.executable,
         "-m",
@@ -268,8 +267,16 @@ def run_tests(package_parent: Path, test: str) -> subprocess.CompletedProcess[st
 
 
 def copy_package(folder: Path) -> Path:
-    shutil.copytree(PACKAGE, folder / "auction", ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of the package, with what is compiled already: to compile it takes longer than many a test."""
+    shutil.copytree(PACKAGE, folder / "auction")
     return folder / "auction"
+
+
+def rewrite(file: Path, text: str) -> None:
+    """A new text, of which no older compilation may be taken for it."""
+    file.write_text(text)
+    for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
+        compiled.unlink()
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
@@ -277,7 +284,7 @@ def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
     copy = copy_package(tmp_path) / bug.file
     text = copy.read_text()
     assert text.count(bug.right) == 1, "the bug must be planted at one place"
-    copy.write_text(text.replace(bug.right, bug.wrong))
+    rewrite(copy, text.replace(bug.right, bug.wrong))
     result = run_tests(tmp_path, bug.test)
     # 1: tests ran and failed. Anything else (no test found, an import that breaks) would find nothing.
     assert result.returncode == 1, result.stdout + result.stderr
@@ -288,5 +295,5 @@ def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
 def test_the_copy_without_a_bug_passes_and_is_what_is_tested(tmp_path: Path) -> None:
     copy = copy_package(tmp_path)
     assert run_tests(tmp_path, "test_money.py").returncode == 0
-    (copy / "money.py").write_text("raise SystemExit('the copy is imported')\n")
+    rewrite(copy / "money.py", "raise SystemExit('the copy is imported')\n")
     assert "the copy is imported" in (found := run_tests(tmp_path, "test_money.py")).stdout + found.stderr
