@@ -54,7 +54,7 @@ def run(command, directory):
 
 @pytest.fixture(scope="module")
 def demo_by_make(tmp_path_factory):
-    """`make demo`, started; its output goes into files. It mostly waits for its blocks of time, so others run beside."""
+    """`make demo`, started, into files. It mostly waits for its blocks of time, so others run beside it."""
     place = tmp_path_factory.mktemp("make-demo")
     with open(place / "stdout", "w") as stdout, open(place / "stderr", "w") as stderr:
         started = subprocess.Popen(

@@ -137,7 +137,7 @@ BUGS = [
         "formats/open_bidding.py",
         "if bid.placed_ms >= state.closes_ms:",
         "if bid.placed_ms > state.closes_ms:",
-        "test_open_bidding.py",
+        "test_open_bidding.py::test_soft_close_moves_a_stated_number_of_times",
     ),
     Bug(
         "the ramp does not wait for its step",
@@ -187,7 +187,7 @@ BUGS = [
         "sharing.py",
         "first = [min(share.guaranteed, limit) for",
         "first = [share.guaranteed for",
-        "test_sharing.py",
+        "test_sharing.py::test_recipients_get_guarantees_first_and_never_more_than_the_block",
     ),
     Bug(
         "who bids just its share leaves",
@@ -201,7 +201,7 @@ BUGS = [
         "sponsorship.py",
         "sum(held.values()) >= target",
         "sum(held.values()) > target",
-        "test_sponsorship.py",
+        "test_sponsorship.py::test_pledges_are_all_or_nothing_and_every_unit_comes_back_or_counts",
     ),
     Bug(
         "a friend's weight is not bounded",

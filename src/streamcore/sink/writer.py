@@ -17,6 +17,7 @@ from streamcore.errors import SinkError
 from streamcore.packets import CaptureForm, Interface, Outgoing
 from streamcore.sink import _headers
 from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
+from streamcore.sink.nameless import Nameless
 
 PCAP_ENDINGS = (".pcap", ".cap", ".dmp")
 PCAPNG_ENDINGS = (".pcapng", ".ntar")
@@ -95,6 +96,7 @@ class Sink:
         self._on_commit = on_commit
         self._encoder: Encoder | None = None
         self._descriptor = -1
+        self._nameless: Nameless | None = None  # until there is a header in the file
         self._base = 0  # where in the file our first byte is
         self._regular = False
         self._over = False
@@ -215,7 +217,9 @@ class Sink:
         if self._descriptor < 0:
             return
         try:
-            if self._regular:
+            if self._nameless is not None:
+                self._nameless.forget()
+            elif self._regular:
                 os.ftruncate(self._descriptor, self.committed_bytes)
         finally:
             if self._descriptor > 2:
@@ -225,6 +229,9 @@ class Sink:
         """Open and empty the file, write its header."""
         if self.path == "-":
             self._descriptor = 1
+        elif self._is_new():
+            self._nameless = Nameless(self.path)
+            self._descriptor = self._nameless.descriptor
         else:
             emptied = os.O_TRUNC if self._from is None else 0
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | emptied | os.O_CLOEXEC, 0o666)
@@ -251,8 +258,22 @@ class Sink:
             return self._go_on(self._encoder, self._from)
         self._encoder.stage(_headers.section_block(form) if pcapng else self._pcap_header(outgoing, source_digits))
         self._encoder.flush()
+        if self._nameless is not None:
+            self._nameless.appear()
+            self._nameless = None
         self._committed()
         return self._encoder
+
+    def _is_new(self) -> bool:
+        """Whether there is no file to be kept but for its contents: none at all, or one that a rotation redoes."""
+        if self._from is not None:
+            return False
+        try:
+            there = os.lstat(self.path)
+        except FileNotFoundError:
+            return True
+        directory = os.path.dirname(self.path) or "."
+        return self.limits is not None and stat.S_ISREG(there.st_mode) and os.access(directory, os.W_OK | os.X_OK)
 
     def _go_on(self, encoder: Encoder, place: Place) -> Encoder:
         """Cut the file at place, and be as if all before had just been written."""
