@@ -296,7 +296,7 @@ cdef class Ring:
             if left_ns <= 0 or was_woken(wake, self.fd, left_ns if left_ns < step_ns else step_ns):
                 return False
 
-    # bench_live.py has what it costs beside a reader in C that only looks at headers.
+    # bench/peers_live.py has what it costs beside a reader in C that only looks at headers.
     cdef bint take(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max,
                    Py_ssize_t bytes_max) noexcept nogil:
         """Whether it is enough. Invariant: row <= rows_max and at <= bytes_max; a packet is taken only where it fits whole."""
