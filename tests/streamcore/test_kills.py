@@ -30,10 +30,10 @@ if postgres.server_programs() is None:
     pytest.skip("no PostgreSQL server is installed (Debian: postgresql)", allow_module_level=True)
 
 MOMENTS = int(os.environ.get("STREAMCORE_KILLS", "50"))
-VICTIMS = ("pipeline", "pipeline", "provider", "database")
+VICTIMS = ("pipeline", "provider", "database")
 SEED = 20_261_123
 KEY = "5a" * 32
-FRAMES, FRAME_BYTES, RATE_BPS = 1_500, 400, 4_000_000  # 1.2 seconds
+FRAMES, FRAME_BYTES, RATE_BPS = 1_500, 400, 6_000_000  # 0.8 seconds
 PATIENCE_S = 30.0
 RULES = "[rating]\nnewcomer_bond = 0\n"
 
@@ -82,7 +82,7 @@ service = "anonymise"
 price-max = 1000000
 maximum-bps = {RATE_BPS}
 block-ms = 4000
-deadline-ms = 4000
+deadline-ms = 1500
 audit = 0.2
 otherwise = "in-house"
 """
@@ -165,7 +165,7 @@ def whole(world):
 
 def moments():
     numbers = random.Random(SEED)
-    return [(VICTIMS[number % len(VICTIMS)], round(numbers.uniform(0.2, 1.9), 3)) for number in range(MOMENTS)]
+    return [(VICTIMS[number % len(VICTIMS)], round(numbers.uniform(0.2, 1.5), 3)) for number in range(MOMENTS)]
 
 
 @pytest.mark.parametrize(("victim", "after_s"), moments())
