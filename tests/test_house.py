@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,3 +215,10 @@ def test_every_native_module_has_its_stub_and_stands_in_the_list():
     for path in SOURCE.rglob("*.pyx"):
         assert path.with_suffix(".pyi").exists(), f"{name_of(path)} has no .pyi"
         assert f'"{".".join(Path(name_of(path)).with_suffix("").parts)}"' in setup
+
+
+def test_a_market_in_memory_is_imported_without_what_it_does_not_use():
+    heavy = "sqlalchemy numpy asyncio phonenumbers".split()
+    script = f"import sys, auction; print([name for name in {heavy} if name in sys.modules], auction.SqlStore.__name__)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown == "[] SqlStore\n"

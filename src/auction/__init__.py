@@ -3,13 +3,20 @@
 `from auction import Moderator` is where to begin; docs/auction.md has twenty lines to copy.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from auction.block import Block
 from auction.clock import ManualClock
 from auction.config import MarketConfig
 from auction.delivery import Delivery, Sample
 from auction.errors import AuctionError
-from auction.moderator import AsyncModerator, AuctionTerms, BidEntry, Moderator
-from auction.store import MemoryStore, SqlStore
+from auction.moderator import AuctionTerms, BidEntry, Moderator
+from auction.store import MemoryStore
+
+if TYPE_CHECKING:
+    from auction.moderator.aio import AsyncModerator
+    from auction.sql_store import SqlStore
 
 __all__ = [
     "AsyncModerator",
@@ -25,3 +32,12 @@ __all__ = [
     "Sample",
     "SqlStore",
 ]
+
+# Imported when they are asked for: SQLAlchemy and asyncio take twice as long to import as all the rest.
+_WHEN_ASKED = {"AsyncModerator": "auction.moderator.aio", "SqlStore": "auction.sql_store"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_ASKED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHEN_ASKED[name]), name)

@@ -12,9 +12,9 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,7 +26,9 @@ from auction.desk import Desk, make_token
 from auction.errors import AuctionError, BadToken, BadValue, JournalBroken, Unreachable
 from auction.invariants import differences, replay, verify
 from auction.moderator import Moderator
-from auction.store import SqlStore
+
+if TYPE_CHECKING:
+    from auction.sql_store import SqlStore
 
 STEPS: Final = tuple(
     """
@@ -161,6 +163,13 @@ def _converter(hint: Any) -> Callable[[str], Any]:
     return convert
 
 
+def _stored(options: argparse.Namespace, create: bool = False) -> AbstractContextManager[SqlStore]:
+    """The database that is asked for, closed at the end."""
+    from auction.sql_store import SqlStore  # only here: most of the time of a short command would be its import
+
+    return closing(SqlStore(options.database, create=create))
+
+
 def _step(step: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         named = {name: getattr(options, name) for name in _parameters(getattr(Moderator, step))}
@@ -168,7 +177,7 @@ def _step(step: str) -> Callable[[argparse.Namespace], int]:
             with MarketClient(options.market, options.token_file or "") as client:
                 answer = getattr(client, step)(**named)
         else:
-            with closing(SqlStore(options.database, create=step == "register")) as store:
+            with _stored(options, create=step == "register") as store:
                 moderator = Moderator(store, config=MarketConfig(currency=options.currency))
                 answer = getattr(moderator, step)(**named)
         print(_shown(answer, options))
@@ -209,7 +218,7 @@ def _serve(options: argparse.Namespace) -> int:
         else:
             print(f"the market listens at {url}", file=sys.stderr, flush=True)
 
-    with closing(SqlStore(options.database)) as store:
+    with _stored(options, create=True) as store:
         desk = Desk(Moderator(store, config=config), token, options.open_registration)
         try:
             serve.serve(desk, host.strip("[]"), int(port), tls, ready)
@@ -240,7 +249,7 @@ def _watch(options: argparse.Namespace) -> int:
                 party = party or client.name
             look = functools.partial(client.overview, party=party, limit=options.limit)
         else:
-            store = stack.enter_context(closing(SqlStore(options.database, create=False)))
+            store = stack.enter_context(_stored(options))
             look = watch.Follower(store, MarketConfig().rating, options.party, options.limit)
         if options.json:
             print(msgspec.json.encode(look()).decode())
@@ -279,7 +288,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    with closing(SqlStore(options.database, create=False)) as store:
+    with _stored(options) as store:
         try:
             state = replay(store.entries())
             found, sequence = differences(state, store), state.sequence
@@ -289,7 +298,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    with closing(SqlStore(options.database, create=False)) as store:
+    with _stored(options) as store:
         found = verify(store)
     return _found(options, found, {})
 

@@ -7,7 +7,7 @@ commands that keep them, so that they find what those get wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,7 +17,9 @@ from auction.journal import Entry, decode_body, verify_chain
 from auction.ledger import OUTSIDE
 from auction.moderator.state import State, decode_changes
 from auction.rating import RatingRules
-from auction.store import SqlStore
+
+if TYPE_CHECKING:
+    from auction.sql_store import SqlStore
 
 _STATES: Final = set(LIFECYCLE.values())
 _HOLDING: Final = ("agreed", "delivering", "delivered")

@@ -11,7 +11,6 @@ import hmac
 from typing import Any, Final
 
 import msgspec
-import phonenumbers
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -57,6 +56,8 @@ def e164(number: str, region: str | None = None) -> str:
     """The number in E.164 form (`+442079460018`); `region` is where a national form was written, such as `GB`.
 
     Raises BadNumber for what is not a possible and valid number."""
+    import phonenumbers  # only where numbers are meant: its tables take longer to import than the market
+
     try:
         parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException as reason:

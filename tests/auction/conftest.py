@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from auction.store import MemoryStore, SqlStore, Store
+from auction.sql_store import SqlStore
+from auction.store import MemoryStore, Store
 
 # No deadline: machines differ, and a slow example is no wrong one. `planted` only looks for a failure and shrinks
 # nothing: test_planted_bugs.py starts pytest with it.

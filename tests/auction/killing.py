@@ -18,7 +18,7 @@ from auction.config import MarketConfig
 from auction.invariants import verify
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 
 RULES = RatingRules(newcomer_bond=0)
 

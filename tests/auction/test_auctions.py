@@ -30,7 +30,8 @@ from auction.invariants import verify, violations
 from auction.ledger import bond
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
-from auction.store import SqlStore, Store
+from auction.sql_store import SqlStore
+from auction.store import Store
 from auction.transcript import verify as verify_transcript
 from auction.transcript import verify_own
 

@@ -18,7 +18,7 @@ import pytest
 from auction.cli import STEPS, main
 from auction.demo import Demonstration
 from auction.moderator import Moderator
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 
 MANUAL = Path(__file__).parents[2] / "docs" / "auction.md"
 

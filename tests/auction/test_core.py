@@ -15,15 +15,17 @@ import msgspec
 import pytest
 from markets import asked, awarded, counted_bytes, market
 
+from auction import AsyncModerator
 from auction.bid import StandingOffer
 from auction.clock import ManualClock, SteadyTime
 from auction.config import MarketConfig
 from auction.errors import AuctionError, KeyReused, Sealed, StoreFailed, TooLate, Unknown
 from auction.invariants import replay, verify, violations
 from auction.journal import verify_chain
-from auction.moderator import AsyncModerator, AuctionTerms, BidEntry, Moderator
+from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.rating import RatingRules
-from auction.store import MemoryStore, SqlStore, Store, Write
+from auction.sql_store import SqlStore
+from auction.store import MemoryStore, Store, Write
 
 ROOT = Path(__file__).parents[2]
 

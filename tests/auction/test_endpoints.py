@@ -17,7 +17,8 @@ from auction.endpoint import Assignments
 from auction.errors import AuctionError, BadSignature, BadValue, NotAllowed, Unknown
 from auction.invariants import verify
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.store import SqlStore, Store
+from auction.sql_store import SqlStore
+from auction.store import Store
 
 HERS = "r" * 40
 HIS = "p" * 40

@@ -25,7 +25,8 @@ from auction.invariants import verify
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.party import Signature, check_public_key, e164
 from auction.signing import bid_body, sign_statement
-from auction.store import SqlStore, Store
+from auction.sql_store import SqlStore
+from auction.store import Store
 
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 

@@ -18,7 +18,7 @@ from postgres import restartable_server, running_server, server_programs
 from auction.errors import Unknown
 from auction.invariants import verify
 from auction.moderator import Moderator
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 
 PROGRAMS = server_programs()
 if PROGRAMS is None and not os.environ.get("CI"):  # in CI it must be there

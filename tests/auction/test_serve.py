@@ -32,7 +32,7 @@ from auction.invariants import verify
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.party import token_hash
 from auction.rights import RIGHTS
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 from auction.wire import METHODS, REQUEST_BYTES_MAX, decode_failure, encode_failure
 
 TERMS = AuctionTerms(reserve=1_000, open_for_ms=10_000)

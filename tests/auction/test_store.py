@@ -12,7 +12,7 @@ from auction.errors import JournalBroken
 from auction.invariants import replay, verify
 from auction.migrations import STEPS, migrate, tables
 from auction.moderator import Moderator
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 
 
 def played(tmp_path: Path) -> SqlStore:

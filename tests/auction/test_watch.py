@@ -27,7 +27,7 @@ from auction.config import MarketConfig
 from auction.errors import BadValue, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.overview import Overview
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 from auction.watch import Follower, draw
 
 

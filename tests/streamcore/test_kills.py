@@ -109,7 +109,7 @@ otherwise = "in-house"
     def broken(self):
         """What `auction verify` finds on the database as it stands."""
         from auction.invariants import verify
-        from auction.store import SqlStore
+        from auction.sql_store import SqlStore
 
         store = SqlStore(self.database.url)
         try:

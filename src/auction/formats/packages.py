@@ -9,10 +9,9 @@ said of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
 from auction.bid import Announcement, Bid, Ratings
@@ -23,7 +22,11 @@ EXACT_ITEMS_MAX = 12  # 4,096 sets of items
 EXACT_BIDS_MAX = 200
 TOTAL_VALUE_MAX = 2**57  # so that sums of ranks stay within 64 bits
 
-Values = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Values: TypeAlias = npt.NDArray[np.int64]
 
 
 class PackageBid(msgspec.Struct, frozen=True):
@@ -103,7 +106,7 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
     for place, group in enumerate(groups):
         # Values of the others for each set of items: those before this bidder on it, those after on its complement.
         others_before, others_after = before[place], after[place + 1]
-        without = int(np.max(others_before + others_after[::-1]))
+        without = int((others_before + others_after[::-1]).max())
         for package in group:
             bid = package.bid
             if package is chosen.get(bid.bidder):
@@ -113,7 +116,7 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
             else:
                 # The best of the others on what this package leaves, over all ways to part it between them.
                 with_it = holding[package.mask]
-                beside = int(np.max(others_before[with_it ^ package.mask] + others_after[(size - 1) ^ with_it]))
+                beside = int((others_before[with_it ^ package.mask] + others_after[(size - 1) ^ with_it]).max())
                 surplus = max(0, (best - beside - len(bid.items)) // steps + 1)
                 price = sign * surplus + announcement.reserve * len(bid.items)
                 needed = price if 0 <= price <= AMOUNT_MAX else None
@@ -125,6 +128,8 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
 
 def _sets_holding(groups: list[list[PackageBid]], size: int) -> dict[int, Values]:
     """For the mask of each package the sets of items that hold all of it."""
+    import numpy as np  # only where packages are weighed: it takes longer to import than the market
+
     sets = np.arange(size, dtype=np.int64)
     masks = {package.mask for group in groups for package in group}
     return {mask: np.flatnonzero((sets & mask) == mask) for mask in masks}
@@ -136,6 +141,8 @@ def _best_values(groups: list[list[PackageBid]], size: int, holding: dict[int, V
     One pass for each bid over the sets that contain its package: 12 items and 100 bids take some 5 ms
     (bench_auction_rules.py::test_packages_12_items_100_bids).
     """
+    import numpy as np
+
     rows: list[Values] = [np.zeros(size, dtype=np.int64)]
     for group in groups:
         old = rows[-1]

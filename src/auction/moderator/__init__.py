@@ -7,8 +7,7 @@ in `facade` is all of them. A file imports only what stands before it here, so t
 terms, records, reputation, state, draft, rules, core, assigned, overview, commands, facade, awaited, aio
 """
 
-from auction.moderator.aio import AsyncModerator
 from auction.moderator.facade import Moderator
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
 
-__all__ = ["AsyncModerator", "AuctionTerms", "AuctionView", "BidEntry", "Held", "Moderator"]
+__all__ = ["AuctionTerms", "AuctionView", "BidEntry", "Held", "Moderator"]
