@@ -218,7 +218,7 @@ def test_every_native_module_has_its_stub_and_stands_in_the_list():
 
 
 def test_a_market_in_memory_is_imported_without_what_it_does_not_use():
-    heavy = "sqlalchemy numpy asyncio phonenumbers".split()
+    heavy = ["sqlalchemy", "numpy", "asyncio", "phonenumbers"]
     script = f"import sys, auction; print([name for name in {heavy} if name in sys.modules], auction.SqlStore.__name__)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown == "[] SqlStore\n"
