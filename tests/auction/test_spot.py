@@ -14,7 +14,8 @@ from auction.award import explain
 from auction.bid import QualityWeights, ShownRating, StandingOffer, commit_seed
 from auction.errors import BadValue, TooLate
 from auction.formats.scored import first_score
-from auction.formats.spot import spot, spot_award
+from auction.formats.spot import rank_offers, spot, spot_award
+from auction.moderator.records import OfferSheet
 from auction.money import AMOUNT_MAX
 
 NEED = announce(
@@ -81,6 +82,18 @@ def test_the_best_fitting_score_wins_at_its_own_price(
         assert score(won) == max(map(score, fit))
         assert award.winners[0].price == 3 * won.unit_price
     assert len(award.standings) == len(offers)
+
+
+@given(OFFERS, RATINGS)
+def test_standings_follow_from_the_sheet_that_is_kept(
+    offers: list[StandingOffer], ratings: dict[str, ShownRating]
+) -> None:
+    need = msgspec.structs.replace(NEED, newcomer_share_ppm=500_000)
+    ranked = rank_offers(need, offers, ratings, SEED, 500)
+    if ranked.within:
+        kept = msgspec.json.decode(msgspec.json.encode(OfferSheet.of(ranked)), type=OfferSheet)
+        whole = spot_award(need, offers, ratings, SEED, 500)
+        assert tuple(kept.ranked().standings(need.reserve)) == whole.standings
 
 
 @given(OFFERS, RATINGS)

@@ -5,8 +5,9 @@ The offers are firm at their own price, so the best score wins and is paid what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
 from auction.award import Award, Draw, Outcome, Standing, Winning, conclude
 from auction.bid import Announcement, Bid, Ratings, StandingOffer, quality_value
@@ -14,7 +15,41 @@ from auction.errors import BadValue, TooLate
 from auction.formats.scored import first_score, is_newcomer
 from auction.money import AMOUNT_MAX, PPM
 
-Row = tuple[int, int, int, StandingOffer]  # cost (price less quality value), quality value, price, offer
+Row = tuple[int, int, int, str, str]  # cost (price less quality value), quality value, price, offer, provider
+
+
+class Ranked(NamedTuple):
+    """The offers as the award has them, best first: those within the reserve, those beyond it, and the standings of
+    those that were not weighed against them."""
+
+    within: list[Row]
+    beyond: list[Row]
+    others: list[Standing]
+    newcomers_only: bool = False
+
+    @property
+    def tie_drawn(self) -> bool:
+        return len(self.within) > 1 and self.within[0][0] == self.within[1][0]
+
+    def winners(self, quantity: int) -> list[Winning]:
+        """The best one, at its own price."""
+        return [
+            Winning(bid=offer, bidder=provider, price=price, quantity=quantity)
+            for _, _, price, offer, provider in self.within[:1]
+        ]
+
+    def standings(self, reserve: int) -> list[Standing]:
+        """Where every offer stood, best first."""
+        if not self.within:
+            return [*_losing(self.beyond, "beyond_reserve", reserve), *self.others]
+        cost, value, price, offer, provider = self.within[0]
+        # One minor unit below the winner's cost: with an equal one the draw would decide.
+        return [
+            Standing(offer, provider, price, value, -cost, "won"),
+            *_losing(self.within[1:], "lost", reserve, cost - 1),
+            *_losing(self.beyond, "beyond_reserve", reserve, cost - 1),
+            *self.others,
+        ]
 
 
 def spot(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
@@ -31,6 +66,21 @@ def spot_award(
     award with the reason. `now_ms` is the moderator's time. Raises TooLate from the close (the deadline of the answer)
     on, and BadValue where recipients were to bid.
     """
+    ranked = rank_offers(announcement, offers, ratings, seed, now_ms)
+    return award_ranked(announcement, ranked, seed, ranked.standings(announcement.reserve))
+
+
+def award_ranked(announcement: Announcement, ranked: Ranked, seed: bytes, standings: Sequence[Standing] = ()) -> Award:
+    """The award to the best of the offers; without standings until they are asked for."""
+    winners = ranked.winners(announcement.quantity)
+    tie_drawn, newcomers_only = ranked.tie_drawn, ranked.newcomers_only
+    return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
+
+
+def rank_offers(
+    announcement: Announcement, offers: Iterable[StandingOffer], ratings: Ratings, seed: bytes, now_ms: int
+) -> Ranked:
+    """The offers in the order of `spot_award`, which says what is raised."""
     if announcement.direction != "provide":
         raise BadValue("standing offers are offers to provide")
     if now_ms >= announcement.closing.closes_ms:
@@ -40,7 +90,7 @@ def spot_award(
     weighs = bool(weights.opinion or weights.evidence)
     service, currency, region = announcement.service, announcement.currency, announcement.region
     rate_bps, starts_ms, ends_ms = announcement.rate_bps, announcement.starts_ms, announcement.ends_ms
-    fit: list[Row] = []
+    within: list[Row] = []
     beyond: list[Row] = []
     unfit: list[Standing] = []
     value = 0
@@ -59,49 +109,37 @@ def spot_award(
             and (not offer.region or not region or offer.region == region)
             and price <= AMOUNT_MAX
         ):
-            (fit if price <= reserve else beyond).append((price - value, value, price, offer))
+            (within if price <= reserve else beyond).append((price - value, value, price, offer.offer, offer.provider))
         else:
             why = _misfit(announcement, offer, now_ms)
             unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
     newcomers_only = False
-    aside: list[Standing] = []
     if announcement.newcomer_share_ppm and draw.among(PPM) < announcement.newcomer_share_ppm:
-        new = [row for row in fit if is_newcomer(ratings, row[3].provider)]
+        new = [row for row in within if is_newcomer(ratings, row[4])]
         if new:
             newcomers_only = True
-            aside = [
-                Standing(offer.offer, offer.provider, price, value, -cost, "not_considered")
-                for cost, value, price, offer in fit
-                if not is_newcomer(ratings, offer.provider)
-            ]
-            fit = new
-    costs = [row[0] for row in fit]
-    if len(set(costs)) == len(costs):
-        fit.sort(key=itemgetter(0))
+            unfit = [
+                Standing(offer, provider, price, value, -cost, "not_considered")
+                for cost, value, price, offer, provider in within
+                if not is_newcomer(ratings, provider)
+            ] + unfit
+            within = new
+    if len({row[0] for row in within}) == len(within):
+        within.sort(key=itemgetter(0))
     else:
-        fit.sort(key=lambda row: (row[0], draw.of(row[3].offer)))
-    if not fit:
-        return conclude(announcement, seed, (), _losing(beyond, "beyond_reserve", reserve) + unfit)
-    cost, value, price, offer = fit[0]
-    standings = [Standing(offer.offer, offer.provider, price, value, -cost, "won")]
-    # One minor unit below the winner's cost: with an equal one the draw would decide.
-    standings += _losing(fit[1:], "lost", reserve, cost - 1)
-    standings += _losing(beyond, "beyond_reserve", reserve, cost - 1)
-    winning = Winning(bid=offer.offer, bidder=offer.provider, price=price, quantity=quantity)
-    tie_drawn = len(fit) > 1 and fit[1][0] == cost
-    standings += aside + unfit
-    return conclude(announcement, seed, (winning,), standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
+        within.sort(key=lambda row: (row[0], draw.of(row[3])))
+    return Ranked(within, beyond, unfit, newcomers_only)
 
 
 def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int = AMOUNT_MAX) -> list[Standing]:
     """Standings of offers that did not win, with the price for all units that would have for sure."""
-    if any(value for _, value, _, _ in rows):
-        bounds = [min(winning_cost + value, reserve) for _, value, _, _ in rows]
+    if any(row[1] for row in rows):
+        bounds = [min(winning_cost + value, reserve) for _, value, _, _, _ in rows]
     else:
         bounds = [min(winning_cost, reserve)] * len(rows)
     return [
-        Standing(offer.offer, offer.provider, price, value, -cost, outcome, bound if bound >= 0 else None)
-        for (cost, value, price, offer), bound in zip(rows, bounds, strict=True)
+        Standing(offer, provider, price, value, -cost, outcome, bound if bound >= 0 else None)
+        for (cost, value, price, offer, provider), bound in zip(rows, bounds, strict=True)
     ]
 
 

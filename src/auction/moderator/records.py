@@ -10,13 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from auction.agreement import Agreement
-from auction.award import Award
+from auction.award import Award, Standing
 from auction.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.block import Block
 from auction.delivery import Delivery, Evidence
 from auction.endpoint import Endpoint, Warm
 from auction.formats.commit_reveal import Commitment
 from auction.formats.open_bidding import OpenState
+from auction.formats.spot import Ranked
 from auction.moderator.terms import BidEntry
 from auction.negotiation import Negotiation
 from auction.party import Party
@@ -49,7 +50,7 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     extensions: int = 0
     due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
     closed_sequence: int = 0
-    award: Award | None = None  # without its standings where they follow from the sheet: see `awarding.whole_award`
+    award: Award | None = None  # without its standings where they follow from a sheet: see `awarding.whole_award`
     excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not be considered)
     block: Block | None = None  # what is asked for, where providers bid
     prime: str = ""  # the agreement of which a part is subcontracted
@@ -133,6 +134,34 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
             PlacedBid(bid, ratings.get(bid.bidder), signature)
             for bid, signature in zip(self.bids(), signatures, strict=True)
         ]
+
+
+class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The standing offers among which a spot award was made, column by column, best first: `within` of them within the
+    reserve, the rest beyond it. `values` where quality counted; `others` were not weighed against them."""
+
+    within: int
+    prices: tuple[int, ...]
+    offers: tuple[str, ...]
+    providers: tuple[str, ...]
+    values: tuple[int, ...] = ()
+    others: tuple[Standing, ...] = ()
+
+    @staticmethod
+    def of(ranked: Ranked) -> OfferSheet:
+        """There is one offer at least."""
+        _, values, prices, offers, providers = zip(*ranked.within, *ranked.beyond, strict=True)
+        weighed = values if any(values) else ()
+        return OfferSheet(len(ranked.within), prices, offers, providers, weighed, tuple(ranked.others))
+
+    def ranked(self) -> Ranked:
+        """The offers as they were ranked."""
+        values = self.values or (0,) * len(self.prices)
+        rows = [
+            (price - value, value, price, offer, provider)
+            for price, value, offer, provider in zip(self.prices, values, self.offers, self.providers, strict=True)
+        ]
+        return Ranked(rows[: self.within], rows[self.within :], list(self.others))
 
 
 class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -226,6 +255,7 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "auction": Auction,
     "bid": PlacedBid,
     "sheet": BidSheet,
+    "offer_sheet": OfferSheet,
     "commitment": Committed,
     "bidding": OpenState,
     "agreement": Agreement,

@@ -13,7 +13,7 @@ from auction.formats import award as decide_award
 from auction.formats.scored import award_among
 from auction.ledger import bond, held_bond
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, PlacedBid
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet, PlacedBid
 from auction.moderator.rules import chains, standing
 from auction.moderator.state import State
 
@@ -72,10 +72,16 @@ def award_of_sheet(record: Auction, sheet: BidSheet) -> Award:
 
 
 def whole_award(state: State, record: Auction) -> Award | None:
-    """The award with every bid's standing. Of an auction that was held in one command they are not written down: they
-    follow from its sheet."""
-    award, sheet = record.award, state.records["sheet"].get(record.id)
-    if award is None or sheet is None or award.standings or not sheet.bidders:
+    """The award with the standing of every bid or offer. Of an auction that was held in one command, or awarded on the
+    spot, they are not written down: they follow from its sheet."""
+    award = record.award
+    if award is None or award.standings:
+        return award
+    offers: OfferSheet | None = state.records["offer_sheet"].get(record.id)
+    if offers is not None:
+        return msgspec.structs.replace(award, standings=tuple(offers.ranked().standings(award.reserve)))
+    sheet: BidSheet | None = state.records["sheet"].get(record.id)
+    if sheet is None or not sheet.bidders:
         return award
     return msgspec.structs.replace(award, standings=award_of_sheet(record, sheet).standings)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement
+from auction.agreement import Agreement, Runner
 from auction.bid import ShownRating, StandingOffer
 from auction.block import Block
 from auction.errors import Expired, NoAward, NotAllowed
-from auction.formats.spot import spot_award
+from auction.formats.spot import award_ranked, rank_offers
 from auction.ledger import bond
 from auction.moderator.draft import Draft
-from auction.moderator.records import Auction
+from auction.moderator.records import Auction, OfferSheet
 from auction.moderator.rules import agreements, announcing, awarding, chains, parties, standing
 from auction.moderator.terms import AuctionTerms
 from auction.party import Party, Signature
@@ -54,10 +54,15 @@ def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerm
     record = announcing.announce(draft, recipient, block, terms, "", prime)
     announcement = record.announcement
     offers, ratings = _able(draft, record, record.block or block, prime)
-    award = spot_award(announcement, offers, ratings, bytes.fromhex(record.seed), draft.at_ms)
-    if award.failed:
+    seed = bytes.fromhex(record.seed)
+    ranked = rank_offers(announcement, offers, ratings, seed, draft.at_ms)
+    if not ranked.within:
         raise NoAward("no standing offer fulfils the terms within the reserve")
-    awarding.conclude(draft, record, award, ())
+    armed = ranked.within[1 : 1 + draft.config.runners_up_max]
+    runners = tuple([Runner(provider, offer, price) for _, _, price, offer, provider in armed])
+    award = award_ranked(announcement, ranked, seed)
+    draft.put("offer_sheet", record.id, OfferSheet.of(ranked))
+    awarding.conclude(draft, record, award, (), runners)
     name = awarding.agreements_made(draft)[0]
     _use_units(draft, award.winners[0].bid, terms.quantity)
     return agreements.agree(draft, name)
