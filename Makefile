@@ -40,9 +40,9 @@ test: build      ## the whole suite, a file at a time on each core
 	scripts/system-packages test
 	$(RUN) -m pytest -n auto --dist loadfile
 
-soak: build      ## 10,000 markets from seeds, 500 kills; ten minutes of overload under each rule (root; SOAK_S=60 for a minute)
+soak: build      ## 100,000 markets from seeds, 500 kills; ten minutes of overload under each rule (root; SOAK_S=60 for a minute)
 	scripts/system-packages test
-	AUCTION_SEEDS=10000 $(RUN) -m pytest -n auto tests/auction/test_simulation.py
+	AUCTION_SEEDS=100000 $(RUN) -m pytest -n auto tests/auction/test_simulation.py
 	STREAMCORE_KILLS=500 $(RUN) -m pytest tests/streamcore/test_kills.py
 	$(RUN) -m pytest -s tests/streamcore/soak_*.py
 
