@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ Place = tuple[str, str, str]  # recipient, address, CURVE key
 class Workforce:
     """Worker processes, by place. Spare ones are started beforehand and wait to be told where to go."""
 
-    def __init__(self, count: int, key: str, offered: list[list[str]]) -> None:
+    def __init__(self, count: int, key: str, offered: Sequence[tuple[str, list[str]]]) -> None:
         self._count = count
         self._setup = {"key": key, "offered": offered}
         self._spare: list[subprocess.Popen[bytes]] = []
@@ -162,7 +162,7 @@ class Provider:
         self._patience_s = patience_s
         self._say = say
         self._stopping = False
-        self._since_ms: dict[str, int] = {}
+        self._since_ms: dict[tuple[str, str], int] = {}
 
     def stop(self) -> None:
         self._stopping = True
@@ -200,9 +200,10 @@ class Provider:
         now_ms = self._trader.now_ms
         for (recipient, address, _), told in self._workforce.news():
             if "done" in told:
-                starts_ms = self._since_ms.get(recipient, now_ms - LOOK_MS)
-                self._trader.did(recipient, min(starts_ms, now_ms - 1), now_ms, Done(**told["done"]))
-                self._since_ms[recipient] = now_ms
+                service = told["service"]
+                starts_ms = min(self._since_ms.get((recipient, service), now_ms - LOOK_MS), now_ms - 1)
+                self._trader.did(recipient, service, starts_ms, now_ms, Done(**told["done"]))
+                self._since_ms[recipient, service] = now_ms
             elif "ended" in told:
                 self._say(f"{recipient} at {address}: {told['ended']}")
 
@@ -227,7 +228,7 @@ def run_provider(offered: Offered, as_json: bool, say: Callable[[str], None]) ->
     pricing = make_pricing(offered.pricing)
     public, secret = load_key(offered.key)
     signing_key = signing_key_of(secret)
-    workforce = Workforce(offered.workers, os.path.abspath(offered.key), [chain for _, chain in chains])
+    workforce = Workforce(offered.workers, os.path.abspath(offered.key), chains)
     with contextlib.ExitStack() as stack:
         stack.callback(workforce.close)
         market = connect(offered.market, offered.token_file, offered.party, offered.capacity_bps, signing_key)

@@ -19,19 +19,25 @@ from streamcore.remote_worker import Done, RemoteWorker
 from streamcore.service.specification import parse_specification
 
 TOLD_EVERY_S = 0.25
+COUNTED = ("segments", "packets", "bytes", "failed", "busy_ns")
 JOIN_S = 1.0  # a pipeline answers at once, or does not know us (yet)
 PAUSE_S, PAUSE_S_MAX = 0.1, 0.5  # before it is tried again
 COMMAND = "from streamcore.provider_worker import main; main()"
 
 
-def check_chains(chains: list[list[Any]], offered: list[list[Any]]) -> None:
-    """Raises WorkerError where a chain that has services is none of those offered. An option that the offer names must
-    be as it says; others are the recipient's to choose. A file is run only where the offer names that very file.
+def check_chains(chains: list[list[Any]], offered: list[list[Any]]) -> list[str]:
+    """What the market calls each of the chains, by the offers as [name, chain]; "" for one without services, which
+    sends nothing. Raises WorkerError where a chain is none of those offered. An option that the offer names must be as
+    it says; others are the recipient's to choose. A file is run only where the offer names that very file.
     """
+    names = []
     for chain in chains:
-        if chain and not any(_is_offered(chain, each) for each in offered):
-            names = "+".join(parse_specification(each)[0] for each in chain)
-            raise WorkerError(f"{names} is not what this provider offers")
+        of_chain = [name for name, each in offered if _is_offered(chain, each)] if chain else [""]
+        if not of_chain:
+            wanted = "+".join(parse_specification(each)[0] for each in chain)
+            raise WorkerError(f"{wanted} is not what this provider offers")
+        names.append(of_chain[0])
+    return names
 
 
 def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
@@ -45,22 +51,32 @@ def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
 
 
 class Teller:
-    """Says what was done since it said so last, but not too often."""
+    """Says what was done of each service since it said so last, but not too often."""
 
     def __init__(self) -> None:
-        self._told = Done()
+        self.services: list[str] = []  # by the place of their chain
+        self._told: list[Done] = []
         self._at_s = 0.0
+        self._last: list[Done] = []
 
-    def __call__(self, done: Done, now: bool = False) -> None:
-        if done.segments == self._told.segments or (not now and time.monotonic() - self._at_s < TOLD_EVERY_S):
+    def __call__(self, done: list[Done], now: bool = False) -> None:
+        self._last = done
+        self._told = self._told or [Done() for _ in done]
+        if not now and time.monotonic() - self._at_s < TOLD_EVERY_S:
             return
-        fields = ("segments", "packets", "bytes", "failed", "busy_ns")
-        fresh: dict[str, Any] = {name: getattr(done, name) - getattr(self._told, name) for name in fields}
-        fresh["latency_ns"] = list(done.latency_ns)
-        done.latency_ns.clear()
-        self._told = Done(*(getattr(done, name) for name in fields))
-        self._at_s = time.monotonic()
-        tell({"done": fresh})
+        for place, (service, did, told) in enumerate(zip(self.services, done, self._told, strict=True)):
+            if did.segments > told.segments:
+                fresh: dict[str, Any] = {name: getattr(did, name) - getattr(told, name) for name in COUNTED}
+                fresh["latency_ns"] = list(did.latency_ns)
+                did.latency_ns.clear()
+                self._told[place] = Done(*(getattr(did, name) for name in COUNTED))
+                self._at_s = time.monotonic()
+                tell({"service": service, "done": fresh})
+
+    def finish(self) -> bool:
+        """Says what is left; whether anything was ever done."""
+        self(self._last, now=True)
+        return bool(self._last)
 
 
 def tell(what: Mapping[str, Any]) -> None:
@@ -77,23 +93,20 @@ def main() -> None:
     pause_s = PAUSE_S
     while True:
         teller = Teller()
-        last: list[Done] = []
 
-        def watch(done: Done, teller: Teller = teller, last: list[Done] = last) -> None:
-            last[:] = [done]
-            teller(done)
+        def check(chains: list[list[Any]], teller: Teller = teller) -> None:
+            teller.services = check_chains(chains, setup["offered"])
 
         try:
             worker = RemoteWorker(
                 setup["connect"], setup["key"], setup["server_key"].encode(), JOIN_S,
-                check=lambda chains: check_chains(chains, setup["offered"]), watch=watch,
+                check=check, watch=teller,
             )  # fmt: skip
             worker.run()
             tell({"ended": "the pipeline has no more work"})
         except StreamcoreError as error:
             tell({"ended": str(error)})
-        if last:
-            teller(last[0], now=True)
+        if teller.finish():
             pause_s = PAUSE_S  # it had let us in
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_S_MAX)

@@ -33,8 +33,8 @@ JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that doe
 
 @dataclass(slots=True)
 class Done:
-    """What a worker has done since it joined, and how long each segment took from its arrival to its answer since
-    somebody last took `latency_ns`.
+    """What a worker has done by one chain of services since it joined, and how long each segment took from its arrival
+    to its answer since somebody last took `latency_ns`.
     """
 
     segments: int = 0
@@ -50,7 +50,7 @@ class RemoteWorker:
     .key file, or the key itself.
 
     check: given the chains of services that the pipeline wants, raises WorkerError where they are not to be run;
-    watch: called after every message, and after a second without one.
+    watch: told what each of them did, in their order, after every message and after a second without one.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RemoteWorker:
         server_key: str | bytes,
         join_s: float = JOIN_S,
         check: Callable[[list[list[Any]]], None] = lambda chains: None,
-        watch: Callable[[Done], None] = lambda done: None,
+        watch: Callable[[list[Done]], None] = lambda done: None,
     ) -> None:
         public_key = server_key if isinstance(server_key, bytes) else load_public_key(server_key)
         self._keys = (*load_key(key), public_key)
@@ -109,7 +109,8 @@ class RemoteWorker:
     def _work(self, told: dict[str, Any]) -> int:
         slot, incarnation = told["slot"], told["incarnation"]
         data_bytes_max, rows_max = told["chunk"]
-        inlet = Inlet(data_bytes_max, rows_max, told["region_bytes"], Digest(bytes.fromhex(told["digest_key"])))
+        digest = Digest(bytes.fromhex(told["digest_key"]))
+        inlet = Inlet(data_bytes_max, rows_max, told["region_bytes"], digest, len(told["chains"]))
         pull = self._secured(zmq.PULL, told["work_port"])
         pull.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max(rows_max, data_bytes_max))
         push = self._secured(zmq.PUSH, told["results_port"])
@@ -152,12 +153,12 @@ class Inlet:
     as few as the pipeline's credit allows.
     """
 
-    def __init__(self, data_bytes_max: int, rows_max: int, region_bytes_max: int, digest: Digest) -> None:
+    def __init__(self, data_bytes_max: int, rows_max: int, region_bytes_max: int, digest: Digest, chains: int) -> None:
         self._arena = Arena(1, data_bytes_max, rows_max)
         self._regions = FramePool(REGIONS, region_bytes_max)
         self._region_bytes_max = region_bytes_max
         self._digest = digest
-        self.done = Done()
+        self.done = [Done() for _ in range(chains)]
 
     def answers(self, bench: Bench, works: list[envelope.Work], contents: list[memoryview]) -> Iterator[list[Any]]:
         """Process the segments of one message: [outcomes, frame, …], all at once or in parts when they take long."""
@@ -180,10 +181,11 @@ class Inlet:
                 outcome = outcome._replace(frames=outcome.frames | envelope.INLINE_REGION)
                 byte_count += size
             outcomes.append(outcome)
-            self.done.segments += 1
-            self.done.busy_ns += outcome.busy_ns
-            self.done.failed += outcome.status != envelope.DONE
-            self.done.latency_ns.append(int((time.monotonic() - came_s) * 1e9))
+            done = self.done[work.stream]
+            done.segments += 1
+            done.busy_ns += outcome.busy_ns
+            done.failed += outcome.status != envelope.DONE
+            done.latency_ns.append(int((time.monotonic() - came_s) * 1e9))
             byte_count += len(extra or b"")
             late = time.monotonic() - since_s > REPLY_AFTER_S
             if place + 1 == len(works) or late or byte_count > MESSAGE_BYTES_MAX:
@@ -193,6 +195,6 @@ class Inlet:
     def _produce(self, bench: Bench, work: envelope.Work, content: memoryview, region: Any) -> Produced:
         count = work.stop - work.start
         segment = unpack_segment(work.number, count, content, self._arena, bench.parse, work.stream)
-        self.done.packets += count
-        self.done.bytes += segment.batch.byte_count
+        self.done[work.stream].packets += count
+        self.done[work.stream].bytes += segment.batch.byte_count
         return bench.process(segment, region)

@@ -181,13 +181,19 @@ class Trader:
         if self.now_ms > self._offers_until_ms - OFFER_MS // 2:
             self._offer()
 
-    def did(self, recipient: str, starts_ms: int, ends_ms: int, done: Done) -> None:
-        """Workers did this for a recipient in that time: it is counted under the agreement with it that holds then."""
-        serving = [each for each in self.assignments if each.role == "winner" and each.recipient == recipient]
+    def did(self, recipient: str, service: str, starts_ms: int, ends_ms: int, done: Done) -> None:
+        """Workers did this of a service for a recipient in that time: it is counted under the agreement with it that
+        holds then.
+        """
+        with_it = [each for each in self.assignments if each.role == "winner" and each.recipient == recipient]
+        serving = [each for each in with_it if each.service == service] or with_it
         now = [each for each in serving if each.starts_ms <= ends_ms and each.ends_ms > starts_ms] or serving
         if now:
             self.work[now[0].agreement].add(starts_ms, ends_ms, done)
-        elif before := [each for each in self.work.values() if each.recipient == recipient]:
+            return
+        before = [each for each in self.work.values() if each.recipient == recipient]
+        before = [each for each in before if each.service == service] or before
+        if before:
             before[-1].add(starts_ms, ends_ms, done)
 
     @_asking

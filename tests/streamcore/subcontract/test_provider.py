@@ -15,6 +15,7 @@ import pytest
 from auction.block import Block
 from auction.invariants import violations
 from auction.moderator import AuctionTerms, Moderator
+from streamcore import provider_worker, remote_worker
 from streamcore.errors import UsageError, WorkerError
 from streamcore.provider import chain_of
 from streamcore.provider_worker import check_chains
@@ -93,10 +94,10 @@ def test_what_is_offered_has_a_name_and_a_chain():
 )
 def test_a_provider_runs_what_it_offers_and_nothing_else(wanted, offered, may):
     if may:
-        check_chains([wanted], [offered])
+        assert check_chains([wanted], [["theirs", offered]]) == ["theirs" if wanted else ""]
     else:
         with pytest.raises(WorkerError, match="not what this provider offers"):
-            check_chains([wanted], [offered])
+            check_chains([wanted], [["theirs", offered]])
 
 
 @pytest.fixture
@@ -170,7 +171,9 @@ def test_its_own_measurement_counts_where_the_recipient_measured_nothing(market)
     trader.look(0)
     (assignment,) = trader.assignments
     until_ms = assignment.starts_ms + 30_000
-    trader.did("clinic", assignment.starts_ms, until_ms, Done(3, 30, 30_000_000, 0, 5_000_000, [2_000_000] * 3))
+    trader.did(
+        "clinic", "turning", assignment.starts_ms, until_ms, Done(3, 30, 30_000_000, 0, 5_000_000, [2_000_000] * 3)
+    )
     trader.report()
     (leg,) = market.agreement(name).legs
     assert 0 < leg.delivered_ppm <= 1_000_000
@@ -178,8 +181,39 @@ def test_its_own_measurement_counts_where_the_recipient_measured_nothing(market)
     assert (work["segments"], work["bytes"], work["latency_ms"]["p50"]) == (3, 30_000_000, 2.0)
 
 
-def _with_bid(market, trader):
-    auction = announce(market)
+def test_what_it_did_counts_under_the_agreement_about_that_service(market):
+    trader = a_trader(market, services=("turning", "dusting"))
+    auctions = [_with_bid(market, trader, service) for service in ("turning", "dusting")]
+    names = [market.await_close(each, wait_ms=2_000).agreements[0] for each in auctions]
+    for name in names:
+        market.agree(name)
+        market.start(name)
+    trader.look(0)
+    now_ms = market.now_ms()
+    trader.did("clinic", "dusting", now_ms, now_ms + 100, Done(2, 20, 2_000, 0, 0, [1_000_000] * 2))
+    trader.did("clinic", "turning", now_ms, now_ms + 100, Done(3, 30, 3_000, 0, 0, [1_000_000] * 3))
+    assert [trader.work[name].segments for name in names] == [3, 2]
+
+
+def test_each_service_is_told_by_its_name_and_only_what_is_new(monkeypatch):
+    told = []
+    monkeypatch.setattr(provider_worker, "tell", told.append)
+    monkeypatch.setattr(provider_worker, "TOLD_EVERY_S", 0.0)
+    teller = provider_worker.Teller()
+    teller.services = ["turning", "dusting"]
+    turned, dusted = done = [remote_worker.Done(), remote_worker.Done()]
+    teller(done)
+    turned.segments, turned.packets = 2, 20
+    teller(done)
+    turned.segments, turned.packets, dusted.segments = 5, 50, 1
+    assert teller.finish()
+    assert [(one["service"], one["done"]["segments"], one["done"]["packets"]) for one in told] == [
+        ("turning", 2, 20), ("turning", 3, 30), ("dusting", 1, 0)
+    ]  # fmt: skip
+
+
+def _with_bid(market, trader, service="turning"):
+    auction = announce(market, service)
     trader.look(0)
     return auction
 
