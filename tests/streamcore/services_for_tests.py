@@ -22,11 +22,17 @@ class Marked(Service):
 
 
 class Slow(Marked):
-    """Takes pause_ms for a segment, and turns the payload's last byte."""
+    """Takes pause_ms for a segment, and turns the payload's last byte. A worker that has begun is a file in `begun`."""
 
     effect = "rewrite"
 
+    def __init__(self, begun="", every=0, pause_ms=0):
+        super().__init__(every, pause_ms)
+        self.begun = begun
+
     def process(self, segment):
+        if self.begun:
+            open(f"{self.begun}/{os.getpid()}", "w").close()
         time.sleep(self.pause_ms / 1000)
         data = segment.writable()
         data[np.asarray(segment.offset, np.int64) + segment.captured_length - 1] ^= 0xFF

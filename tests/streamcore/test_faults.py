@@ -79,11 +79,12 @@ def test_kill_9_of_workers_fifty_times_changes_nothing(capture, tmp_path, policy
 def test_stopped_for_longer_than_the_lease_is_replaced(capture, tmp_path):
     more = ["-n", "2", "--segment-packets", "50", "--lease-ms", "400"]
     run_command(*flags(capture, tmp_path / "whole.pcap", "Slow", *more))
-    process = start_run(*flags(capture, tmp_path / "out.pcap", "Slow:pause_ms=10", *more, "--json"))
-    while not children(process.pid):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    process = start_run(*flags(capture, tmp_path / "out.pcap", f"Slow:pause_ms=10,begun={begun}", *more, "--json"))
+    while not (working := list(begun.iterdir())) and process.poll() is None:
         time.sleep(0.01)
-    time.sleep(0.7)
-    assert kill(children(process.pid)[0], signal.SIGSTOP)
+    assert kill(int(working[0].name), signal.SIGSTOP)
     run = finish_run(process)
     assert run.status == 0, run.stderr
     assert (tmp_path / "out.pcap").read_bytes() == (tmp_path / "whole.pcap").read_bytes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,13 +111,12 @@ class Scan(Service):
         return {**self._counts, "engine": self._engine_name, "patterns": self._matched}
 
 
-class Engine:
+class Engine(Protocol):
     """Finds candidates: (packet, number of a pattern) pairs among which are all matches, each at most once."""
 
     def candidates(
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64]
-    ) -> Iterator[tuple[int, int]]:
-        raise NotImplementedError
+    ) -> Iterator[tuple[int, int]]: ...
 
 
 class EachPacket(Engine):
