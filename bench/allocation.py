@@ -31,7 +31,7 @@ from captures import SHAPES, write
 
 from auction.bid import StandingOffer
 from auction.moderator import Moderator
-from auction.store import SqlStore
+from auction.sql_store import SqlStore
 from streamcore.config import Subcontract
 from streamcore.counters import Counters
 from streamcore.disperse.dispatcher import Dispatcher

@@ -48,7 +48,7 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     minimum_bps: Annotated[int, Meta(ge=0)] = 0
     maximum_bps: Annotated[int, Meta(ge=0)] = 0
     block_ms: Annotated[int, Meta(ge=100, le=86_400_000)] = 60_000
-    deadline_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # for a segment; 0: lease_ms
+    deadline_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # for a segment; 0: half of lease_ms
     join_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 5_000  # segments wait so long for a provider to join
     audit: Annotated[float, Meta(ge=0, le=1)] = 0.05  # of the segments are processed again in-house
     overload_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = (

@@ -51,7 +51,7 @@ class Contract:
         self.told = first.told
         self.in_house = first.in_house and first.told.otherwise == "in-house"
         self.auditable = first.deterministic and first.in_house
-        self.lease_ms = first.told.deadline_ms or lease_ms
+        self.lease_ms = first.told.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
         self.placement: Placement | None = None
         self.following: Placement | None = None
         self.meter: Meter | None = None

@@ -58,7 +58,7 @@ class Provider(threading.Thread):
 
 
 def subcontract(**more):
-    return {"price_max": 100, "minimum_bps": 1000, "audit": 0.0} | more
+    return {"price_max": 100, "minimum_bps": 1000, "audit": 0.0, "deadline_ms": 500} | more
 
 
 def turned(frame):
