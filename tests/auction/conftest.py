@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from auction.sql_store import SqlStore
+import auction
 from auction.store import MemoryStore, Store
 
 # No deadline: machines differ, and a slow example is no wrong one. `planted` only looks for a failure and shrinks
@@ -23,4 +23,4 @@ settings.load_profile(os.environ.get("AUCTION_TEST_PROFILE", "auction"))
 
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path / 'market.db'}")
+    return MemoryStore() if request.param == "memory" else auction.SqlStore(f"sqlite:///{tmp_path / 'market.db'}")
