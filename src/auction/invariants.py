@@ -155,12 +155,14 @@ def bonds_are_let_go(state: State) -> Iterator[str]:
 
 def no_bid_after_the_close(state: State) -> Iterator[str]:
     """Every bid of an auction came before its close, by the moderator's sequence and by its time."""
+    auctions = state.records["auction"]
     for placed in state.placed_bids():
-        auction = state.records["auction"][placed.bid.auction]
-        if placed.bid.placed_ms >= auction.closes_ms and auction.announcement.closing.reveal_until_ms is None:
-            yield f"{placed.bid.bid} came after the close of {auction.id}"
-        if auction.closed_sequence and placed.bid.sequence // 100_000 > auction.closed_sequence:
-            yield f"{placed.bid.bid} has a sequence after the close of {auction.id}"
+        bid = placed.bid
+        auction = auctions[bid.auction]
+        if bid.placed_ms >= auction.closes_ms and auction.announcement.closing.reveal_until_ms is None:
+            yield f"{bid.bid} came after the close of {auction.id}"
+        if auction.closed_sequence and bid.sequence // 100_000 > auction.closed_sequence:
+            yield f"{bid.bid} has a sequence after the close of {auction.id}"
 
 
 def states_of_the_lifecycle(state: State) -> Iterator[str]:

@@ -75,6 +75,7 @@ class Simulation:
         self.rules = rules
         self.inside = 0  # what was paid in, less what was paid out
         self.sent = 0
+        self.ticked_ms = -1
         self.done = 0
         self.checked: set[str] = set()
         state = self.market.state
@@ -175,7 +176,9 @@ class Simulation:
     def send(self, command: str, *arguments: Any, **named: Any) -> Any:
         self.sent += 1
         key = f"key-{self.sent}"
-        self.market.tick()
+        if self.clock.now_ms != self.ticked_ms:  # else nothing can have become due since
+            self.ticked_ms = self.clock.now_ms
+            self.market.tick()
         before = self.market.state.sequence
         try:
             answer = getattr(self.market, command)(*arguments, key=key, **named)
@@ -261,7 +264,7 @@ class Simulation:
         ]
 
     def entry(self, auction: str, bidder: str) -> BidEntry:
-        record = self.market.auction(auction).announcement
+        record = self.market.state.records["auction"][auction].announcement
         price = self.random.choice((self.random.randrange(1, 1_000), self.random.randrange(20) * 50))
         limit = max(price - 200 * -record.sign, 0) if record.format == "open" else None
         return BidEntry(bidder, price, limit=limit, salt=str(self.random.random()))
@@ -279,7 +282,8 @@ class Simulation:
         self.salts[auction, entry.bidder] = entry
 
     def reveal(self) -> None:
-        auction, bidder = self.one([name for name in self.salts if self.market.auction(name[0]).state == "open"])
+        auctions = self.market.state.records["auction"]
+        auction, bidder = self.one([name for name in self.salts if auctions[name[0]].state == "open"])
         self.send("reveal", auction, self.salts[auction, bidder])
 
     def records(self, kind: str) -> list[Any]:
@@ -392,7 +396,7 @@ class Simulation:
             raise Found(f"{reader} has read the sealed bids of {seen - {reader}}")
 
     def format_of(self, auction: str) -> str:
-        return self.market.auction(auction).announcement.format
+        return str(self.market.state.records["auction"][auction].announcement.format)
 
 
 def check_award(market: Moderator, name: str) -> None:
