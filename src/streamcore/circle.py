@@ -163,7 +163,7 @@ class Circle:
         for name, price in PROVIDERS.items():
             if name not in self._processes or self._processes[name].poll() is not None:
                 self._start(name, self._provider(name, price))
-                self._awaited(functools.partial(self._offers, name))
+                self._awaited(functools.partial(self._offers, name), f"{name} offers")
             rating = before[name]
             self._tell(
                 f"  {name:<6} {rating['count']} opinions, at least {percent(rating['lower_ppm'])} satisfied; measured "
@@ -173,13 +173,13 @@ class Circle:
         pipeline = self._start(
             title, ["streamcore", *self._pipeline(title, output, maximum_bps)], stdout=subprocess.PIPE
         )
-        agreement = self._awaited(lambda: self._serving(pipeline))
+        agreement = self._awaited(lambda: self._serving(pipeline), "an agreement for the stream")
         auction = self._market.ask("auction", auction=agreement["auction"])
         explanation = self._market.ask("explain", auction=agreement["auction"]).splitlines()
         for line in explanation:
             self._tell(f"  {line}")
         if fails:
-            self._awaited(functools.partial(self._has_delivered, pipeline))
+            self._awaited(functools.partial(self._has_delivered, pipeline), f"a delivery of {fails}")
             self._processes[fails].send_signal(signal.SIGKILL)
             self._processes[fails].wait()
             self._tell(f"  {fails} is killed on its way")
@@ -212,7 +212,7 @@ class Circle:
         serving = ask("agreement", agreement=name)["provider"]
         with contextlib.suppress(StreamcoreError):  # it rates by itself, sooner or later
             ask("rate_as_drafted", self._tokens[serving], agreement=name, rater=serving)
-        opinions = self._awaited(lambda: ask("opinions", agreement=name))
+        opinions = self._awaited(lambda: ask("opinions", agreement=name), "the opinions of both sides")
         agreement = ask("agreement", agreement=name)
         for leg in agreement["legs"]:
             self._tell(
@@ -252,13 +252,13 @@ class Circle:
         (glance,) = self._market.ask("overview", limit=1)["agreements"]
         return bool(sum(leg["counted_bits"] for leg in glance["legs"]) > FAILS_AT_BITS)
 
-    def _awaited(self, look: Callable[[], Any]) -> Any:
+    def _awaited(self, look: Callable[[], Any], what: str) -> Any:
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
             if found := look():
                 return found
             time.sleep(0.05)
-        raise StreamcoreError("what was waited for did not happen")
+        raise StreamcoreError(f"waited for {WAIT_S:.0f} s, and not seen: {what}; see {self._place}/*.log")
 
     def _verify(self) -> list[str]:
         """Stops the market, and has its journal and every invariant checked."""
@@ -316,7 +316,7 @@ maximum-bps = {maximum_bps}
 block-ms = {BLOCK_MS}
 deadline-ms = {LEASE_MS}
 audit = 0.2
-otherwise = "in-house"
+otherwise = "refuse"
 ''')
         return ["run", "-c", str(path), "--json", "-q"]
 
