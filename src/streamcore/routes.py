@@ -24,7 +24,14 @@ WAIT = Route("wait")
 
 
 class Routes(Protocol):
-    """Asked and told by the thread that takes results; answers at once, without input or output."""
+    """Asked and told by the thread that takes results; answers at once, without input or output.
+
+    limited: the streams with a maximum rate; followed: those, and others of which is told what goes to a provider. Both
+    are known from the beginning.
+    """
+
+    limited: frozenset[int]
+    followed: frozenset[int]
 
     def of(self, stream: int) -> Route:
         """Where the stream's segments go now."""
@@ -41,20 +48,17 @@ class Routes(Protocol):
     def join_s(self, key: str) -> float:
         """How long segments wait for it when it has not joined."""
 
-    def is_limited(self, stream: int) -> bool:
-        """Whether there is a maximum rate."""
-
     def pause_s(self, stream: int) -> float:
         """Seconds until the maximum rate lets the stream's next segment go to its provider."""
 
     def is_possible_at_home(self, stream: int) -> bool:
         """Whether our own workers can run the stream's services."""
 
-    def waiting(self, stream: int, segment: Segment) -> None:
-        """A segment came that its provider is to run."""
+    def came(self, segment: Segment) -> None:
+        """A segment came, perhaps for a provider."""
 
     def lent(self, stream: int, byte_count: int) -> None:
-        """A segment has gone to its provider."""
+        """A segment of a stream that is followed has gone to its provider."""
 
     def done(self, key: str, segment: Segment, seconds: float) -> bool:
         """Its result is in, and believed so far. True: process it again in-house, and compare."""

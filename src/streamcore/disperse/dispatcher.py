@@ -58,6 +58,7 @@ class Dispatcher:
     ) -> None:
         self._terms = terms
         self._counters = counters
+        self._routes = routes
         self._allowed = [reduce(or_, (FLAGS_OF_CHANGE[c] for c in changes), 0) for changes in terms.changes]
         self._roster = Roster(terms, arena, counters, list(launched), routes)
         self._backlog = Backlog(counters, terms.attempts_max)
@@ -162,8 +163,8 @@ class Dispatcher:
         while self._inbox:
             segment = self._inbox.popleft()
             self._backlog.add(segment)
-            if self._providers is not None:
-                self._providers.came(segment)
+            if self._routes is not None:
+                self._routes.came(segment)
 
     def _patience_ms(self) -> int:
         """Until the next deadline, and no longer than a tick."""
@@ -250,7 +251,7 @@ class Dispatcher:
         if self._providers is not None:
             if peer.streams is not None:
                 result.provider = peer.key
-                if self._providers.is_audited(peer, attempt, lease, result):
+                if self._providers.is_audited(peer, attempt, lease, result, now_s):
                     return None
             elif attempt.claimed is not None:
                 self._providers.compare(attempt.claimed, result)

@@ -35,6 +35,7 @@ class Lender:
         self._counters = counters
         self._allowed = allowed
         self._routes = routes
+        self._limited, self._followed = (routes.limited, routes.followed) if routes else (frozenset(), frozenset())
         self.next_send_s = math.inf
 
     def send(self) -> None:
@@ -66,7 +67,7 @@ class Lender:
         while (
             queue
             and len(message) < WORK_PER_MESSAGE_MAX
-            and (peer.streams is None or not self._is_limited(queue[0]))  # a maximum rate counts one by one
+            and (peer.streams is None or queue[0].segment.stream not in self._limited)  # counted one by one
             and peer.has_credit_for(len(message) + 1, byte_count := byte_count + queue[0].segment.byte_count)
             and peer.shares_message(byte_count)
         ):
@@ -84,7 +85,7 @@ class Lender:
             return peer
         if route.kind == "provider":
             peers = self._roster.providers(route.key, segment.stream)
-            if peers and not self._may_leave(segment.stream):
+            if peers and segment.stream in self._limited and not self._may_leave(segment.stream):
                 return None
         elif route.kind == "in-house":
             peers = self._roster.peers()
@@ -107,9 +108,6 @@ class Lender:
 
     def _route(self, attempt: Attempt) -> Route:
         return IN_HOUSE if self._routes is None or attempt.at_home else self._routes.of(attempt.segment.stream)
-
-    def _is_limited(self, attempt: Attempt) -> bool:
-        return self._routes is not None and self._routes.is_limited(attempt.segment.stream)
 
     def _may_leave(self, stream: int) -> bool:
         """Whether the maximum rate lets a segment go now; otherwise the loop wakes up when it does."""
@@ -135,7 +133,8 @@ class Lender:
         now_s = time.monotonic()
         for lease in leases:
             peer.lend(lease, now_s)
-            if peer.streams is not None and self._routes is not None:
+            if peer.streams is not None and lease.segment.stream in self._followed:
+                assert self._routes is not None
                 self._routes.lent(lease.segment.stream, lease.segment.byte_count)
         self._counters.bump("segments.dispersed", len(leases))
         return len(leases)

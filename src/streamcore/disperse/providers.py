@@ -34,14 +34,9 @@ class Providers:
         self._absent_since_s: dict[str, float] = {}  # those that segments wait for and that have not joined
         self._next_look_s = 0.0
 
-    def came(self, segment: Segment) -> None:
-        """A segment came, perhaps for one of them."""
-        if self._routes.of(segment.stream).kind == "provider":
-            self._routes.waiting(segment.stream, segment)
-
-    def is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result) -> bool:
+    def is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result, now_s: float) -> bool:
         """Whether a provider's result waits for our own, which is asked for."""
-        if attempt.at_home or not self._routes.done(peer.key, lease.segment, time.monotonic() - lease.since_s):
+        if attempt.at_home or not self._routes.done(peer.key, lease.segment, now_s - lease.since_s):
             return False
         self._backlog.audit(attempt, result)
         self._counters.bump("subcontract.audited")

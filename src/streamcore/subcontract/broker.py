@@ -52,10 +52,7 @@ class Contract:
         self.in_house = first.in_house and first.told.otherwise == "in-house"
         self.auditable = first.deterministic and first.in_house
         self.lease_ms = first.told.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
-        self.placement: Placement | None = None
         self.following: Placement | None = None
-        self.meter: Meter | None = None
-        self.pending = False  # an answer of the market is under way
         self.renewed = False
         self.next_progress_ms = 0
         self.dormant = first.told.when == "overloaded"  # until our own workers cannot keep up
@@ -64,6 +61,7 @@ class Contract:
         self.minimum_bps = sum(each.told.minimum_bps for each in streams) or None
         self.bucket = Bucket(self.maximum_bps) if self.maximum_bps else None
         self.buckets = {s.number: Bucket(s.told.maximum_bps) for s in streams if s.told.maximum_bps}
+        self.hold(None)
 
     def need(self, starts_ms: int) -> Need:
         told = self.told
@@ -80,13 +78,17 @@ class Contract:
             told.deadline_ms or None,
         )
 
-    def route(self) -> Route:
-        """Where its segments go now."""
-        if self.placement is not None:
-            return Route("provider", self.placement.public_key, self.dormant)
-        if self.in_house or self.dormant:
-            return IN_HOUSE
-        return WAIT if self.pending else Route("pass" if self.told.otherwise == "pass" else "refuse")
+    def hold(self, placement: Placement | None, meter: Meter | None = None, pending: bool = False) -> None:
+        """From now on this placement holds, and this is where its segments go. pending: an answer of the market is
+        under way.
+        """
+        self.placement, self.meter, self.pending = placement, meter, pending
+        if placement is not None:
+            self.route = Route("provider", placement.public_key, self.dormant)
+        elif self.in_house or self.dormant:
+            self.route = IN_HOUSE
+        else:
+            self.route = WAIT if pending else Route("pass" if self.told.otherwise == "pass" else "refuse")
 
 
 @dataclass(slots=True)
@@ -119,6 +121,8 @@ class Broker:
             groups.setdefault((each.service, repr(each.chain), each.told.need, each.in_house), []).append(each)
         self._contracts = [Contract(group, lease_ms) for group in groups.values()]
         self._of = {each.number: contract for contract in self._contracts for each in contract.streams}
+        self.limited = frozenset(number for number, each in self._of.items() if each.bucket or each.buckets)
+        self.followed = self.limited | {number for number, each in self._of.items() if each.dormant}
         self._providers: dict[str, list[Contract]] = {}  # every key that was ever given to us, and what for
         self._suspended: set[str] = set()
         self._lock = threading.RLock()
@@ -159,7 +163,7 @@ class Broker:
 
     def of(self, stream: int) -> Route:
         contract = self._of.get(stream)
-        return IN_HOUSE if contract is None else contract.route()
+        return IN_HOUSE if contract is None else contract.route
 
     def streams_of(self, key: str) -> frozenset[int]:
         with self._lock:
@@ -176,13 +180,7 @@ class Broker:
     def join_s(self, key: str) -> float:
         return max(contract.told.join_ms for contract in self._providers[key]) / 1000
 
-    def is_limited(self, stream: int) -> bool:
-        contract = self._of.get(stream)
-        return contract is not None and (contract.bucket is not None or bool(contract.buckets))
-
     def pause_s(self, stream: int) -> float:
-        if not self.is_limited(stream):
-            return 0.0
         contract, now_s = self._of[stream], time.monotonic()
         buckets = [each for each in (contract.bucket, contract.buckets.get(stream)) if each is not None]
         return max((each.pause_s(now_s) for each in buckets), default=0.0)
@@ -190,10 +188,10 @@ class Broker:
     def is_possible_at_home(self, stream: int) -> bool:
         return self._of[stream].streams[0].in_house
 
-    def waiting(self, stream: int, segment: Segment) -> None:
-        contract = self._of[stream]
-        if contract.meter is not None and not contract.dormant:
-            contract.meter.asked(segment.byte_count, self._allocator.now_ms())
+    def came(self, segment: Segment) -> None:
+        contract = self._of.get(segment.stream)
+        if contract is not None and (meter := contract.meter) is not None and not contract.dormant:
+            meter.asked(segment.byte_count, self._allocator.now_ms())
 
     def lent(self, stream: int, byte_count: int) -> None:
         contract, now_s = self._of[stream], time.monotonic()
@@ -238,7 +236,7 @@ class Broker:
         meter.failures.append(reason)
         report = meter.report(min(self._allocator.now_ms(), placement.ends_ms))
         self._note(contract, placement, report)
-        contract.placement, contract.meter, contract.pending = None, None, True
+        contract.hold(None, pending=True)
         self._later(lambda: self._replace(contract, placement, reason, report))
 
     def waited(self, stream: int, seconds: float) -> None:
@@ -246,7 +244,7 @@ class Broker:
         if contract is None or not contract.dormant or seconds < contract.told.overload_ms / 1000:
             return
         if contract.placement is None and not contract.pending:
-            contract.pending = True
+            contract.hold(None, pending=True)
             self._later(lambda: self._place(contract))
 
     # What the market is asked.
@@ -256,14 +254,12 @@ class Broker:
         starts_ms = self._allocator.now_ms()
         placement = self._ask(lambda: self._allocator.place(contract.need(starts_ms)))
         with self._lock:
-            contract.pending = False
             self._take(contract, placement)
         self.wake()
 
     def _replace(self, contract: Contract, placement: Placement, reason: str, report: Report) -> None:
         taken = self._ask(lambda: self._allocator.replace(placement, reason, report))
         with self._lock:
-            contract.pending = False
             if taken is None:  # the agreement ends with what was delivered
                 self._settle(placement, None)
             if contract.placement is None:
@@ -276,15 +272,14 @@ class Broker:
             refused = placement
             self._later(lambda: self._settle(refused, None))
             placement = None
-        contract.placement = placement
         contract.renewed = False
-        contract.meter = None
         if placement is None:
+            contract.hold(None)
             return
         self._admit(contract, placement)
         interval_ms = max(10, min(1000, contract.told.block_ms // 10))
         starts_ms = max(placement.starts_ms, self._allocator.now_ms())
-        contract.meter = Meter(starts_ms, interval_ms, contract.lease_ms)
+        contract.hold(placement, Meter(starts_ms, interval_ms, contract.lease_ms))
 
     def _admit(self, contract: Contract, placement: Placement) -> None:
         for key in (placement.public_key, *(runner.public_key for runner in placement.runners_up)):

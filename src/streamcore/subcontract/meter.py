@@ -42,7 +42,8 @@ class Meter:
     def asked(self, byte_count: int, now_ms: int) -> None:
         """A segment waits for the provider."""
         with self._lock:
-            self._turn(now_ms)
+            if now_ms - self._starts_ms >= self._interval_ms:
+                self._turn(now_ms)
             self._asked.append((now_ms, 8 * byte_count))
 
     def withdrawn(self, byte_count: int) -> None:
@@ -53,7 +54,8 @@ class Meter:
     def got(self, byte_count: int, latency_ms: int, now_ms: int) -> None:
         """A result came that was believed."""
         with self._lock:
-            self._turn(now_ms)
+            if now_ms - self._starts_ms >= self._interval_ms:
+                self._turn(now_ms)
             self._got_bits += 8 * byte_count
             self._worst_ms = max(latency_ms, self._worst_ms or 0)
             self.segments += 1
