@@ -132,8 +132,10 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ends_ms: int = TIME_MS_MAX
 
     def __post_init__(self) -> None:
-        for name in ("auction", "block", "service", "format"):
-            check_name(getattr(self, name), name)
+        check_name(self.auction, "auction")
+        check_name(self.block, "block")
+        check_name(self.service, "service")
+        check_name(self.format, "format")
         check_currency(self.currency)
         check_amount(self.reserve, "reserve")
         if type(self.seed_commitment) is not str or len(self.seed_commitment) != 64:

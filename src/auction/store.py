@@ -40,4 +40,4 @@ class MemoryStore:
         return self._entries[after:]
 
     def append(self, writes: list[Write]) -> None:
-        self._entries.extend(write.entry for write in writes)
+        self._entries += [write.entry for write in writes]

@@ -58,6 +58,8 @@ class State:
         self._expiring: list[tuple[int, str, str]] = []  # nonces by when they may be forgotten
         self.due: list[tuple[int, str, str]] = []
         self.interests: dict[str, frozenset[str]] = {}  # of each party: names and keys that linked parties share
+        self.sharing: dict[str, set[str]] = {}  # interest -> the parties that have it
+        self.linked: set[str] = set()  # parties that share an interest with another
         self.owners: dict[str, str] = {}  # token hash -> party
         self.pending_payments: dict[str, PaymentRequest] = {}
 
@@ -102,7 +104,16 @@ class State:
             self.owners.pop(_old.token_hash, None)
         if new.token_hash:
             self.owners[new.token_hash] = new.id
-        self.interests[new.id] = frozenset(new.interests)
+        former, wanted = self.interests.get(new.id, frozenset()), frozenset(new.interests)
+        if former == wanted:
+            return
+        self.interests[new.id] = wanted
+        for name in former | wanted:
+            having = self.sharing.setdefault(name, set())
+            having.add(new.id) if name in wanted else having.discard(new.id)
+        for party in {new.id}.union(*[self.sharing[name] for name in former | wanted]):
+            shares = any(len(self.sharing[name]) > 1 for name in self.interests[party])
+            self.linked.add(party) if shares else self.linked.discard(party)
 
     def _index_block(self, old: Block | None, new: Block) -> None:
         if old is not None and old.provider and old.state in COMMITTING_STATES:

@@ -98,22 +98,19 @@ def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: 
 def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> bool:
     """Whether it is plain that `bidding.check_bidder` would refuse none of them. False says nothing."""
     state, announcement = draft.state, record.announcement
-    registered, interests, timelines = state.records["party"], state.interests, state.timelines
+    if not state.linked.isdisjoint(bidders) or len({record.announcer, *bidders}) <= len(bidders):
+        return False
+    registered, timelines = state.records["party"], state.timelines
     kinds = bidding.BIDDERS[announcement.direction]
     block = record.block if announcement.quantity == 1 else None
     rate_bps = block.committed_bps if block is not None else 0
     asks_bond = announcement.bond or (announcement.direction == "provide" and draft.config.rating.newcomer_bond)
     service = announcement.service
     known_ratings = state.reputation.latest(service, draft.at_ms)
-    met = set(interests[record.announcer])
-    count = len(met)
     for bidder in bidders:
         party = registered.get(bidder)
         if party is None or party.kind not in kinds:
             return False
-        own = interests[bidder]
-        met |= own
-        count += len(own)
         if block is not None:
             timeline = timelines.get(bidder)
             promised_bps = 0 if timeline is None else timeline.highest_bps
@@ -124,7 +121,7 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
             needed = standing.bond_needed(draft, record, rating)
             if needed and draft.balance(bond(bidder)) < needed:
                 return False
-    return len(met) == count
+    return True
 
 
 def _says_only_a_price(entry: BidEntry) -> bool:

@@ -79,7 +79,8 @@ def _able(
     owes_bond = record.announcement.bond or draft.config.rating.newcomer_bond
     weights = record.announcement.quality
     rated = bool(owes_bond or weights.opinion or weights.evidence or record.announcement.newcomer_share_ppm)
-    own, interests, timelines = state.interests[record.announcer], state.interests, state.timelines
+    announcer, interests, timelines = record.announcer, state.interests, state.timelines
+    own, is_linked = interests[announcer], announcer in state.linked
     starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
     providers: dict[str, Party] = state.records["party"]
     ratings: dict[str, ShownRating] = {}
@@ -101,7 +102,8 @@ def _able(
                 needed = standing.bond_needed(draft, record, rating) if owes_bond else 0
             known = able[provider] = (
                 peak_bps + rate_bps <= providers[provider].capacity_bps
-                and own.isdisjoint(interests[provider])
+                and provider != announcer
+                and (not is_linked or own.isdisjoint(interests[provider]))
                 and (not prime or chains.is_allowed(draft, prime, provider))
                 and (not needed or draft.balance(bond(provider)) >= needed)
             )
