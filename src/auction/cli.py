@@ -288,10 +288,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    with _stored(options) as store:
+    with _stored(options) as store, store.snapshot() as snapshot:
         try:
-            state = replay(store.entries())
-            found, sequence = differences(state, store), state.sequence
+            state = replay(snapshot.entries())
+            found, sequence = differences(state, snapshot), state.sequence
         except JournalBroken as reason:
             found, sequence = [str(reason)], 0
     return _found(options, found, {"entries": sequence})

@@ -19,7 +19,7 @@ from auction.moderator.state import State, decode_changes
 from auction.rating import RatingRules
 
 if TYPE_CHECKING:
-    from auction.sql_store import SqlStore
+    from auction.sql_store import Snapshot, SqlStore
 
 _STATES: Final = set(LIFECYCLE.values())
 _HOLDING: Final = ("agreed", "delivering", "delivered")
@@ -241,7 +241,7 @@ def replay(entries: Iterable[Entry], rules: RatingRules | None = None) -> State:
     return state
 
 
-def differences(state: State, store: SqlStore) -> list[str]:
+def differences(state: State, snapshot: Snapshot) -> list[str]:
     """Where the stored records and postings are not the fold of the journal; empty where they are."""
     found = []
     encode: Any = msgspec.json.Encoder().encode
@@ -250,14 +250,14 @@ def differences(state: State, store: SqlStore) -> list[str]:
         for kind, of_kind in state.records.items()
         for name, record in of_kind.items()
     }
-    stored = store.records()
+    stored = snapshot.records()
     for kind, name in sorted(expected.keys() | stored.keys()):
         one, other = expected.get((kind, name)), stored.get((kind, name))
         if one != other:
             words = "is missing" if other is None else "should not be" if one is None else "is another"
             found.append(f"the stored {kind} {name} {words}")
     balances = {name: amount for name, amount in state.ledger.balances.items() if amount}
-    postings = {name: amount for name, amount in store.balances().items() if amount}
+    postings = {name: amount for name, amount in snapshot.balances().items() if amount}
     for account in sorted(balances.keys() | postings.keys()):
         if balances.get(account, 0) != postings.get(account, 0):
             found.append(
@@ -267,9 +267,11 @@ def differences(state: State, store: SqlStore) -> list[str]:
 
 
 def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
-    """All that is wrong with a stored market: the chain, the fold and every invariant. Empty where nothing is."""
-    try:
-        state = replay(store.entries(), rules)
-    except JournalBroken as reason:
-        return [f"journal: {reason}"]
-    return differences(state, store) + violations(state)
+    """All that is wrong with a stored market: the chain, the fold and every invariant. Empty where nothing is. The
+    market may go on meanwhile."""
+    with store.snapshot() as snapshot:
+        try:
+            state = replay(snapshot.entries(), rules)
+        except JournalBroken as reason:
+            return [f"journal: {reason}"]
+        return differences(state, snapshot) + violations(state)

@@ -6,7 +6,7 @@ Here stand reading and writing of rows in one transaction, and no rule of the ma
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,32 +77,17 @@ class SqlStore:
             self.engine.dispose()
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
-        journal = self.tables.journal
-        query = sql.select(journal).where(journal.c.sequence > after).order_by(journal.c.sequence)
+        with self.snapshot() as stored:
+            yield from stored.entries(after)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """All that is stored at one moment, to be read while others go on writing."""
         with self._connect(writes=False) as connection:
-            for row in self._rows(connection, query):
-                numbers = (int(row.sequence), int(row.at_ms))
-                try:
-                    blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
-                except TypeError:
-                    raise JournalBroken(f"entry {row.sequence} holds what no moderator wrote") from None
-                yield Entry(*numbers, row.command, row.key, *blobs)
-
-    def records(self) -> dict[tuple[str, str], str]:
-        """Every record as (kind, id) -> JSON."""
-        record = self.tables.record
-        with self.engine.connect() as connection:
-            return {
-                (row.kind, row.id): row.body
-                for row in connection.execute(sql.select(record.c.kind, record.c.id, record.c.body))
-            }
-
-    def balances(self) -> dict[str, int]:
-        """The sum of the postings of each account."""
-        posting = self.tables.posting
-        query = sql.select(posting.c.account, sql.func.sum(posting.c.amount)).group_by(posting.c.account)
-        with self.engine.connect() as connection:
-            return {account: int(amount) for account, amount in connection.execute(query)}
+            if self.engine.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield Snapshot(connection, self.tables)
 
     def append(self, writes: list[Write]) -> None:
         """One transaction for all the writes. Raises Conflict where another moderator was there first, StoreFailed
@@ -138,13 +123,6 @@ class SqlStore:
             self._drop_writer()
             raise StoreFailed(f"the database did not take the command: {reason}") from reason
 
-    @staticmethod
-    def _rows(connection: sql.Connection, query: Any) -> Iterator[Any]:
-        try:
-            yield from connection.execution_options(yield_per=1000).execute(query)
-        except sql.exc.DBAPIError as reason:
-            raise StoreFailed(f"the database could not be read: {reason.orig}") from reason
-
     def _connect(self, writes: bool = True) -> sql.Connection:
         try:
             return self.engine.connect().execution_options(auction_writes=writes)
@@ -159,6 +137,42 @@ class SqlStore:
                 connection.rollback()
             connection.invalidate()
             connection.close()
+
+
+class Snapshot:
+    """What is stored at one moment. Raises StoreFailed where it cannot be read."""
+
+    def __init__(self, connection: sql.Connection, of: Tables) -> None:
+        self._connection = connection
+        self._tables = of
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        journal = self._tables.journal
+        for row in self._rows(sql.select(journal).where(journal.c.sequence > after).order_by(journal.c.sequence)):
+            numbers = (int(row.sequence), int(row.at_ms))
+            try:
+                blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
+            except TypeError:
+                raise JournalBroken(f"entry {row.sequence} holds what no moderator wrote") from None
+            yield Entry(*numbers, row.command, row.key, *blobs)
+
+    def records(self) -> dict[tuple[str, str], str]:
+        """Every record as (kind, id) -> JSON."""
+        record = self._tables.record
+        rows = self._rows(sql.select(record.c.kind, record.c.id, record.c.body))
+        return {(row.kind, row.id): row.body for row in rows}
+
+    def balances(self) -> dict[str, int]:
+        """The sum of the postings of each account."""
+        posting = self._tables.posting
+        rows = self._rows(sql.select(posting.c.account, sql.func.sum(posting.c.amount)).group_by(posting.c.account))
+        return {account: int(amount) for account, amount in rows}
+
+    def _rows(self, query: Any) -> Iterator[Any]:
+        try:
+            yield from self._connection.execution_options(yield_per=1000).execute(query)
+        except sql.exc.DBAPIError as reason:
+            raise StoreFailed(f"the database could not be read: {reason.orig}") from reason
 
 
 class _Statements:

@@ -122,7 +122,8 @@ def check_store(url: str, deposits: int) -> None:
     store = SqlStore(url)
     try:
         assert verify(store, RULES) == []
-        balances = store.balances()
+        with store.snapshot() as snapshot:
+            balances = snapshot.balances()
         assert sum(balances.values()) == 0
         assert -balances["outside"] == 10**9 + deposits
     finally:

@@ -205,4 +205,5 @@ def test_nonces_are_forgotten_when_their_statements_have_expired(store: Store) -
         moderator.bid(auction, BidEntry("signer", 400, signature=signature))
     if isinstance(store, SqlStore):
         assert verify(store) == []
-        assert not [name for kind, name in store.records() if kind == "nonce"]
+        with store.snapshot() as snapshot:
+            assert not [name for kind, name in snapshot.records() if kind == "nonce"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sql
 from killing import kill_and_compare
-from markets import awarded, counted_bytes, market
+from markets import awarded, check_snapshot, counted_bytes, market
 from postgres import restartable_server, running_server, server_programs
 
 from auction.errors import Unknown
@@ -64,6 +64,10 @@ def test_a_market_is_the_same_after_loading_and_verifies(fresh: Callable[..., st
         connection.exec_driver_sql("UPDATE auction_posting SET amount = amount + 1 WHERE account = 'outside'")
     assert verify(store) != []
     store.close()
+
+
+def test_a_market_that_goes_on_is_verified_as_of_one_moment(fresh: Callable[..., str]) -> None:
+    check_snapshot(fresh())
 
 
 def test_the_host_hands_in_its_engine_and_schema(fresh: Callable[..., str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from markets import awarded, counted_bytes, market
+from markets import awarded, check_snapshot, counted_bytes, market
 
 from auction.errors import JournalBroken
 from auction.invariants import replay, verify
@@ -99,3 +99,7 @@ def test_reading_does_not_keep_the_moderator_from_writing(tmp_path: Path) -> Non
     next(reading)
     assert moderator.deposit("rita", 1, "EUR") == 1_000_001
     assert len(list(reading)) > 0
+
+
+def test_a_market_that_goes_on_is_verified_as_of_one_moment(tmp_path: Path) -> None:
+    check_snapshot(f"sqlite:///{tmp_path / 'm.db'}")
