@@ -17,7 +17,7 @@ from auction.delivery import Delivery, Evidence
 from auction.endpoint import Endpoint, Warm
 from auction.formats.commit_reveal import Commitment
 from auction.formats.open_bidding import OpenState
-from auction.formats.spot import Ranked
+from auction.formats.spot import Ranked, Row
 from auction.moderator.terms import BidEntry
 from auction.negotiation import Negotiation
 from auction.party import Party
@@ -137,30 +137,22 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The standing offers among which a spot award was made, column by column, best first: `within` of them within the
-    reserve, the rest beyond it. `values` where quality counted; `others` were not weighed against them."""
+    """The standing offers among which a spot award was made, best first: `within` of them within the reserve, the rest
+    beyond it; `others` were not weighed against them. The rows are kept as the JSON that the journal has: to keep some
+    hundred objects of each award alive, the garbage collector takes longer than the award."""
 
     within: int
-    prices: tuple[int, ...]
-    offers: tuple[str, ...]
-    providers: tuple[str, ...]
-    values: tuple[int, ...] = ()
+    rows: msgspec.Raw
     others: tuple[Standing, ...] = ()
 
     @staticmethod
     def of(ranked: Ranked) -> OfferSheet:
-        """There is one offer at least."""
-        _, values, prices, offers, providers = zip(*ranked.within, *ranked.beyond, strict=True)
-        weighed = values if any(values) else ()
-        return OfferSheet(len(ranked.within), prices, offers, providers, weighed, tuple(ranked.others))
+        rows = msgspec.Raw(msgspec.json.encode(ranked.within + ranked.beyond))
+        return OfferSheet(len(ranked.within), rows, tuple(ranked.others))
 
     def ranked(self) -> Ranked:
         """The offers as they were ranked."""
-        values = self.values or (0,) * len(self.prices)
-        rows = [
-            (price - value, value, price, offer, provider)
-            for price, value, offer, provider in zip(self.prices, values, self.offers, self.providers, strict=True)
-        ]
+        rows = msgspec.json.decode(self.rows, type=list[Row])
         return Ranked(rows[: self.within], rows[self.within :], list(self.others))
 
 
