@@ -59,10 +59,15 @@ class Server:
                 self.kill()
 
     def kill(self) -> None:
-        """`kill -9`; its children notice, and end."""
+        """`kill -9`. Its children notice, and end: before the last has, another server does not start here."""
         assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         self._process.kill()
         self._process.wait()
+        deadline = time.monotonic() + 60
+        while any(_is_alive(pid) for pid in children):
+            assert time.monotonic() < deadline, "a child of the server that was killed goes on"
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -84,6 +89,13 @@ def running_server(programs: Path) -> Iterator[str]:
     """A server that runs while the block does; yields its URL."""
     with restartable_server(programs) as server:
         yield server.url
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _wait_for(socket: Path, server: subprocess.Popen[bytes]) -> None:
