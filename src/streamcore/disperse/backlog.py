@@ -39,7 +39,7 @@ class Attempt:
 
 class Backlog:
     """For the thread that takes results. Each segment is in `attempts` until it is back; while no peer has it, also in
-    `again` or in a queue of `waiting`.
+    `again`, in a queue of `waiting`, or, having failed too often to be sent again, among the dead until `bury`.
     """
 
     def __init__(self, counters: Counters, attempts_max: int) -> None:
@@ -48,6 +48,7 @@ class Backlog:
         self.attempts: dict[int, Attempt] = {}  # by segment number, oldest first
         self.waiting: dict[tuple[int, int], collections.deque[Attempt]] = {}  # to be sent, by stream and lane
         self.again: list[Attempt] = []  # to be sent again
+        self._dead: list[Attempt] = []
 
     def add(self, segment: Segment) -> None:
         """A segment that has come."""
@@ -60,12 +61,14 @@ class Backlog:
         self.resend(attempt, -1)
 
     def resend(self, attempt: Attempt, slot: int) -> None:
-        """Send it again, to another slot if there is one."""
+        """Send it again, to another slot if there is one; but no more where it has failed too often."""
+        if attempt.failures >= self._failures_max:
+            self._dead.append(attempt)
+            return
         attempt.attempt += 1
         attempt.avoid = slot
         self.again.append(attempt)
-        if not self._is_dead(attempt):
-            self._counters.bump("segments.resent")
+        self._counters.bump("segments.resent")
 
     def fail(self, attempt: Attempt, slot: int, reason: str, weight: int = FAULT) -> None:
         """One attempt failed by its own fault, as far as we can tell."""
@@ -99,10 +102,7 @@ class Backlog:
 
     def bury(self) -> Iterator[Result]:
         """Dead results for the segments that have failed too often."""
-        dead = [attempt for attempt in self.again if self._is_dead(attempt)]
-        if not dead:
-            return
-        self.again = [attempt for attempt in self.again if not self._is_dead(attempt)]
+        dead, self._dead = self._dead, []
         for attempt in dead:
             self.end(attempt.segment.number)
             if attempt.claimed is not None:  # we cannot audit it: it stands
@@ -131,6 +131,3 @@ class Backlog:
         for attempt in waiting:
             self.end(attempt.segment.number)
             yield Result(attempt.segment, reason=OVERLOAD)
-
-    def _is_dead(self, attempt: Attempt) -> bool:
-        return attempt.failures >= self._failures_max

@@ -218,14 +218,27 @@ class Dispatcher:
             yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.descriptors), frames[1:])
 
     def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
-        for outcome in outcomes:
+        """The results of one message. What its leases held is lent again at once, so that the peer works while they
+        are written, and together: segments that came in one message leave in one.
+        """
+        told = [
+            (
+                outcome,
+                frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None,
+                frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None,
+            )
+            for outcome in outcomes
+        ]  # before any is settled: nothing is of a message that lacks a frame
+        results = []
+        for outcome, extra, content in told:
             if self.slots[peer.slot].peer is not peer:
-                return  # it was suspended for one of these
-            extra = frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None
-            content = frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None
+                break  # it was suspended for one of these
             result = self._settle(peer, outcome, extra, content)
             if result is not None:
-                yield result
+                results.append(result)
+        self._take_inbox()
+        self._lender.send()
+        yield from results
 
     def _settle(
         self, peer: Peer, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None
@@ -256,8 +269,6 @@ class Dispatcher:
             elif attempt.claimed is not None:
                 self._providers.compare(attempt.claimed, result)
         self.durations.observe(now_s - self._backlog.end(outcome.number).since_s)
-        self._take_inbox()
-        self._lender.send()  # now, so that the peer works while this result is written
         return result
 
     def _declined(self, peer: Peer, attempt: Attempt, words: str) -> None:
