@@ -6,6 +6,7 @@ dispatcher does not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from streamcore.packets import Segment
@@ -54,8 +55,8 @@ class Routes(Protocol):
     def is_possible_at_home(self, stream: int) -> bool:
         """Whether our own workers can run the stream's services."""
 
-    def came(self, segment: Segment) -> None:
-        """A segment came, perhaps for a provider."""
+    def came(self, byte_counts: Mapping[int, int]) -> None:
+        """Segments came, perhaps for a provider: so many bytes of each stream."""
 
     def lent(self, stream: int, byte_count: int) -> None:
         """A segment of a stream that is followed has gone to its provider."""

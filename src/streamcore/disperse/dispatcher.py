@@ -160,11 +160,14 @@ class Dispatcher:
             self._wake = -1
 
     def _take_inbox(self) -> None:
+        byte_counts: dict[int, int] = {}
         while self._inbox:
             segment = self._inbox.popleft()
             self._backlog.add(segment)
             if self._routes is not None:
-                self._routes.came(segment)
+                byte_counts[segment.stream] = byte_counts.get(segment.stream, 0) + segment.byte_count
+        if self._routes is not None and byte_counts:
+            self._routes.came(byte_counts)
 
     def _patience_ms(self) -> int:
         """Until the next deadline, and no longer than a tick."""

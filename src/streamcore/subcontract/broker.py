@@ -10,7 +10,7 @@ import functools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,10 +188,12 @@ class Broker:
     def is_possible_at_home(self, stream: int) -> bool:
         return self._of[stream].streams[0].in_house
 
-    def came(self, segment: Segment) -> None:
-        contract = self._of.get(segment.stream)
-        if contract is not None and (meter := contract.meter) is not None and not contract.dormant:
-            meter.asked(segment.byte_count, self._allocator.now_ms())
+    def came(self, byte_counts: Mapping[int, int]) -> None:
+        now_ms = self._allocator.now_ms()
+        for stream, byte_count in byte_counts.items():
+            contract = self._of.get(stream)
+            if contract is not None and (meter := contract.meter) is not None and not contract.dormant:
+                meter.asked(byte_count, now_ms)
 
     def lent(self, stream: int, byte_count: int) -> None:
         contract, now_s = self._of[stream], time.monotonic()

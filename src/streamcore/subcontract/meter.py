@@ -5,6 +5,7 @@ No clock of its own, and no prices: what a shortfall costs is the market's rule 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from bisect import insort
 
@@ -27,7 +28,7 @@ class Meter:
         self._starts_ms = starts_ms
         self._interval_ms = interval_ms
         self._allowance_ms = allowance_ms
-        self._asked: list[tuple[int, int]] = []  # (time, bits), since the interval began or not yet due before it
+        self._asked: dict[int, int] = {}  # bits by when they came: in this interval, or not yet due before it
         self._asked_bits = 0  # of earlier ones
         self._returned_bits = 0  # before this interval
         self._got_bits = 0
@@ -40,16 +41,11 @@ class Meter:
         self.failures: list[str] = []
 
     def asked(self, byte_count: int, now_ms: int) -> None:
-        """A segment waits for the provider."""
+        """Segments of so many bytes wait for the provider."""
         with self._lock:
             if now_ms - self._starts_ms >= self._interval_ms:
                 self._turn(now_ms)
-            self._asked.append((now_ms, 8 * byte_count))
-
-    def withdrawn(self, byte_count: int) -> None:
-        """A segment that waited is not its business any more."""
-        with self._lock:
-            self._asked_bits -= 8 * byte_count
+            self._asked[now_ms] = self._asked.get(now_ms, 0) + 8 * byte_count
 
     def got(self, byte_count: int, latency_ms: int, now_ms: int) -> None:
         """A result came that was believed."""
@@ -95,8 +91,8 @@ class Meter:
         if ends_ms <= self._starts_ms:
             return
         due_ms = ends_ms - self._allowance_ms
-        self._asked_bits += sum(bits for at_ms, bits in self._asked if at_ms <= due_ms)
-        self._asked = [each for each in self._asked if each[0] > due_ms]
+        due = list(itertools.takewhile(lambda at_ms: at_ms <= due_ms, self._asked))
+        self._asked_bits += sum(map(self._asked.pop, due))
         asked = max(self._got_bits, self._asked_bits - self._returned_bits)
         self._intervals.append(Interval(self._starts_ms, ends_ms, asked, self._got_bits, self._worst_ms))
         self._returned_bits += self._got_bits
