@@ -36,9 +36,10 @@ demo: build      ## the main job on the shipped capture, then the same with a ma
 	@echo
 	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
-test: build      ## the whole suite, a file at a time on each core
+# One process more than there are cores: many a test waits for processes that it has started or killed.
+test: build      ## the whole suite, some files at a time
 	scripts/system-packages test
-	$(RUN) -m pytest -n auto --dist loadfile
+	$(RUN) -m pytest -n $$(($$(nproc) + 1)) --dist loadfile
 
 soak: build      ## 100,000 markets from seeds, 500 kills; ten minutes of overload under each rule (root; SOAK_S=60 for a minute)
 	scripts/system-packages test
