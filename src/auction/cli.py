@@ -257,8 +257,7 @@ def _watch(options: argparse.Namespace) -> int:
             console = Console()
             console.print(watch.draw(look(), console.width))
         else:
-            with suppress(KeyboardInterrupt):
-                watch.show_live(look, Console())
+            watch.show_live(look, Console())
     return 0
 
 

@@ -4,8 +4,10 @@ A served market is asked; of a stored one the journal is followed, so that watch
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -42,15 +44,29 @@ class Follower:
 
 
 def show_live(look_again: Look, console: Console) -> None:
-    """Draws until the user has seen enough (Ctrl-C). A market that is away is waited for."""
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            try:
-                drawn: RenderableType = draw(look_again(), console.width, console.height)
-            except AuctionError as reason:
-                drawn = Text(f"{reason.code}: {reason}", style="red")
-            live.update(drawn, refresh=True)
-            time.sleep(EVERY_MS / 1000)
+    """Draws until the user has seen enough (Ctrl-C). A market that is away is waited for. For the main thread."""
+    is_enough = False
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal is_enough
+        is_enough = True  # for where the exception is lost: Python only prints one that is raised in a finalizer
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
+            while not is_enough:
+                live.update(_drawn(look_again, console), refresh=True)
+                time.sleep(EVERY_MS / 1000)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _drawn(look_again: Look, console: Console) -> RenderableType:
+    try:
+        return draw(look_again(), console.width, console.height)
+    except AuctionError as reason:
+        return Text(f"{reason.code}: {reason}", style="red")
 
 
 def draw(seen: Overview, width: int, height: int = 0) -> Group:

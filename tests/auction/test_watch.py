@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
@@ -28,7 +29,7 @@ from auction.errors import BadValue, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.overview import Overview
 from auction.sql_store import SqlStore
-from auction.watch import Follower, draw
+from auction.watch import Follower, draw, show_live
 
 
 def busy(url: str) -> tuple[Moderator, str, str]:
@@ -175,6 +176,23 @@ def test_in_a_terminal_it_goes_on_until_interrupted(url: str) -> None:
     finally:
         process.kill()
         os.close(master)
+
+
+def test_an_interrupt_that_gets_lost_ends_it_all_the_same() -> None:
+    """As one does that comes while Python runs a finalizer."""
+    looks = 0
+
+    def look_again() -> Overview:
+        nonlocal looks
+        looks += 1
+        assert looks == 1, "it goes on"
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise Unknown("nothing to see")
+
+    before = signal.getsignal(signal.SIGINT)
+    show_live(look_again, Console(file=io.StringIO(), force_terminal=True))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def read_until(terminal: int, words: str, within_s: float = 20) -> str:
