@@ -34,7 +34,8 @@ class Spot(Core):
     ) -> Agreement:
         """Awards the block at once to the best standing offer, and holds the price. `terms.open_for_ms` is the deadline
         of the answer. With `wait=False` the answer comes before it is durable (no I/O): it is written with the next
-        command or by `flush`, and lost where the process dies before that. Raises NoAward."""
+        command or by `flush`, and lost where the process dies before that. When 256 answers are not written yet, the
+        next one waits until they are. Raises NoAward."""
         return self._run("spot", key, (recipient, block, terms, prime), spot.award_at_once, Agreement, wait=wait)
 
     def offers(self, service: str) -> list[StandingOffer]:
