@@ -4,6 +4,15 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from *:
+    """
+    static inline void prefetch(const uint8_t *at) { __builtin_prefetch(at); }
+    """
+    void prefetch(const uint8_t *at) noexcept nogil
+
+cdef enum:
+    AHEAD = 12               # rows: so far in front of the one that is copied, rows that are not neighbours are fetched
+
 cdef enum:
     # How a packet's record stands in the chunk, one value per row of the column `record`. Odd values: the other byte order.
     RECORD_PCAP = 0          # 16 bytes of header, then the packet
@@ -38,6 +47,9 @@ cdef enum:
     FLAG_PORTS = 32          # source_port and target_port hold ports
     FLAG_DEPTH = 64          # parsing stopped at the layer limit
     FLAG_LINK_UNKNOWN = 128  # the link type is not one that parse/ knows
+
+cdef enum:
+    GUARD_BYTES = 64         # behind data, wherever it stands: a parser may load (never use) a word beyond the last packet
 
 cdef enum:
     NO_OFFSET = 0xFFFF       # in an offset column: there is no such header
@@ -212,16 +224,19 @@ cdef inline uint64_t records_size(const Columns *columns, bint arranged, Py_ssiz
 
 
 cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop, uint8_t *target,
-                                  uint32_t *offset) noexcept nogil:
-    """Copy whole records to target, which has room for records_size; offset[i]: of packet i there. Returns the bytes copied.
+                                  uint64_t room, uint32_t *offset) noexcept nogil:
+    """Copy whole records to target, which has room for so many bytes; offset[i]: of packet i there.
 
-    Neighbours in the chunk are copied together.
+    Returns the bytes that they take; where that is more than there is room for, not all of them were copied. Neighbours in the
+    chunk are copied together.
     """
     cdef uint64_t used = 0
     cdef uint32_t begin = 0, end = 0, first, size
     cdef Py_ssize_t at, row
     for at in range(start, stop):
         row = columns.rows[at] if arranged else at
+        if arranged and at + AHEAD < stop:
+            prefetch(columns.data + columns.offset[columns.rows[at + AHEAD]])
         first = record_start(columns, row)
         size = record_size(columns, row)
         if first != end or at == start:
@@ -229,6 +244,8 @@ cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssiz
             begin = end = first
         offset[at - start] = <uint32_t> (used + record_head(columns.record[row]))
         used += size
+        if used > room:
+            return used
         end += size
     memcpy(target + used - (end - begin), columns.data + begin, end - begin)
     return used

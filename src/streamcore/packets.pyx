@@ -30,7 +30,6 @@ RECORD_HEADS = tuple(record_head(kind) for kind in range(RECORD_KINDS))
 
 cdef Py_ssize_t PAGE = 4096
 cdef Py_ssize_t CONTROL_BYTES = (sizeof(Control) + 4095) // 4096 * 4096 + PAGE  # the last page: the output's path
-cdef Py_ssize_t GUARD_BYTES = 64  # behind data: a parser may load (never use) a word beyond the last packet
 
 
 class Interface(NamedTuple):
@@ -586,5 +585,5 @@ def gather_records(Segment segment not None):
     cdef uint8_t *target = <uint8_t *> cnp.PyArray_DATA(records)
     cdef uint32_t *at = <uint32_t *> cnp.PyArray_DATA(offset)
     with nogil:
-        pack_records(&segment.batch.columns, segment.batch.arranged, segment.start, segment.stop, target, at)
+        pack_records(&segment.batch.columns, segment.batch.arranged, segment.start, segment.stop, target, size, at)
     return records, offset

@@ -9,6 +9,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,8 +131,7 @@ class RemoteWorker:
         while True:
             events = dict(poller.poll(WATCH_MS))
             self._watch(inlet.done)
-            if pull in events:
-                frames = pull.recv_multipart(copy=False)
+            for frames in all_messages(pull):
                 header = envelope.unpack_header(frames[0].buffer)
                 if header.kind == envelope.STOP:
                     return done
@@ -142,10 +142,18 @@ class RemoteWorker:
                     answer[0] = envelope.pack(envelope.RESULT, slot, incarnation, answer[0])
                     push.send_multipart(answer, copy=False)
                 done += len(works)
-            elif monitor in events and recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED:
+                self._watch(inlet.done)
+            if monitor in events and recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED:
                 time.sleep(0.1)  # a stop may have come with it
                 if not pull.poll(0):
                     raise WorkerError(f"the connection to {self._address} ended")
+
+
+def all_messages(socket: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
+    """The messages that are there."""
+    with suppress(zmq.Again):
+        while True:
+            yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
 
 
 class Inlet:
@@ -167,7 +175,7 @@ class Inlet:
         byte_count = 0
         came_s = since_s = time.monotonic()
         for place, (work, content) in enumerate(zip(works, contents, strict=True)):
-            region = self._regions.take(self._region_bytes_max)
+            region = self._regions.take(self._region_bytes_max) if bench.changes[work.stream] else None
             outcome, extra = attempt(
                 work,
                 self._digest(work.number, work.attempt, content),
@@ -176,6 +184,7 @@ class Inlet:
             if extra is not None:
                 frames.append(extra)
             if outcome.flags:
+                assert region is not None
                 size = region_bytes(work.stop - work.start, outcome.packed, outcome.flags)
                 frames.append(region[:size] if size > COPIED_BYTES_MAX else region[:size].tobytes())
                 outcome = outcome._replace(frames=outcome.frames | envelope.INLINE_REGION)

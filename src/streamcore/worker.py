@@ -20,7 +20,7 @@ import zmq
 from streamcore.disperse import envelope, local
 from streamcore.packets import Arena, PacketBatch, Segment
 from streamcore.service.load import load
-from streamcore.service.protocol import Service
+from streamcore.service.protocol import ALLOWED, Service
 
 REPLY_AFTER_S = 0.001  # results of one message are sent together, unless that takes longer
 EXTRA_BYTES_MAX = 1 << 19  # of the comments and reports on one segment
@@ -35,6 +35,7 @@ class Bench:
 
     def __init__(self, chains: list[list[Any]]) -> None:
         self.chains: list[list[Service]] = [[load(each) for each in chain] for chain in chains]
+        self.changes = [any(ALLOWED[service.effect] for service in chain) for chain in self.chains]  # anything?
         self.idle = [all(service.name == "identity" for service in chain) for chain in self.chains]
         self._parser: Any = None
         for chain in self.chains:

@@ -2,15 +2,16 @@
 
 The frame of n packets, little-endian: interfaces u32 (k of them) · record bytes u32 · link_type u16 x k · padding to 8 ·
 timestamp_ns i64 x n · offset u32 x n (of the packet in the records) · captured_length u32 x n · wire_length u32 x n ·
-interface u16 x n · record u8 x n · padding to 8 · the packets' whole records, packed in row order.
+interface u16 x n · record u8 x n · padding to 8 · the packets' whole records, packed in row order · 64 bytes that a
+parser may load beyond the last packet.
 """
 
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport RECORD_KINDS, Columns, PacketBatch, Segment, pack_records, record_head, record_size
-from streamcore.packets cimport record_start, records_size
+from streamcore.packets cimport GUARD_BYTES, RECORD_KINDS, Columns, PacketBatch, Segment, pack_records, record_head
+from streamcore.packets cimport record_size, record_start, records_size
 
 cnp.import_array()
 
@@ -37,16 +38,21 @@ cdef inline Py_ssize_t records_at(Py_ssize_t count, Py_ssize_t interfaces) noexc
 
 def frame_bytes_max(Py_ssize_t rows_max, Py_ssize_t data_bytes_max):
     """Bytes that the largest frame of such a chunk takes."""
-    return records_at(rows_max, INTERFACES_MAX) + data_bytes_max
+    return records_at(rows_max, INTERFACES_MAX) + data_bytes_max + GUARD_BYTES
 
 
 def frame_bytes(Segment segment not None):
     """Bytes that a segment's frame takes."""
     cdef PacketBatch batch = segment.batch
+    cdef const Columns *c = &batch.columns
+    cdef Py_ssize_t start = segment.start, stop = segment.stop
     cdef uint64_t size
     with nogil:
-        size = records_size(&batch.columns, batch.arranged, segment.start, segment.stop)
-    return records_at(segment.stop - segment.start, len(batch.interfaces)) + <Py_ssize_t> size
+        if batch.contiguous and not batch.arranged and stop > start:
+            size = record_start(c, stop - 1) + record_size(c, stop - 1) - record_start(c, start)
+        else:
+            size = records_size(c, batch.arranged, start, stop)
+    return records_at(stop - start, len(batch.interfaces)) + <Py_ssize_t> size + GUARD_BYTES
 
 
 def pack_frame(Segment segment not None, const uint16_t[::1] link_types not None, uint8_t[::1] frame not None):
@@ -60,7 +66,7 @@ def pack_frame(Segment segment not None, const uint16_t[::1] link_types not None
     cdef Py_ssize_t start = segment.start, count = segment.stop - segment.start
     cdef Py_ssize_t interfaces = link_types.shape[0], at = records_at(count, interfaces)
     cdef Py_ssize_t i, row
-    cdef uint64_t size
+    cdef uint64_t size, room
     cdef uint8_t *base
     cdef int64_t *timestamp_ns
     cdef uint32_t *offset
@@ -68,48 +74,48 @@ def pack_frame(Segment segment not None, const uint16_t[::1] link_types not None
     cdef uint32_t *wire_length
     cdef uint16_t *interface
     cdef uint8_t *record
-    if frame.shape[0] < at:
+    if frame.shape[0] < at + GUARD_BYTES:
         raise ValueError(f"a frame of {frame.shape[0]} bytes for {count} packets")
     base = &frame[0]
+    room = frame.shape[0] - at - GUARD_BYTES
     with nogil:
-        size = records_size(c, arranged, start, segment.stop)
-        if at + <Py_ssize_t> size == frame.shape[0]:
-            (<uint32_t *> base)[0] = <uint32_t> interfaces
-            (<uint32_t *> base)[1] = <uint32_t> size
-            timestamp_ns = <int64_t *> (base + aligned(HEAD_BYTES + 2 * interfaces))
-            offset = <uint32_t *> (timestamp_ns + count)
-            captured_length = offset + count
-            wire_length = captured_length + count
-            interface = <uint16_t *> (wire_length + count)
-            record = <uint8_t *> (interface + count)
-            memset(base + HEAD_BYTES + 2 * interfaces, 0, <uint8_t *> timestamp_ns - base - HEAD_BYTES - 2 * interfaces)
-            if interfaces:
-                memcpy(base + HEAD_BYTES, &link_types[0], 2 * interfaces)
-            if arranged:
-                for i in range(count):
-                    row = c.rows[start + i]
-                    timestamp_ns[i] = c.timestamp_ns[row]
-                    captured_length[i] = c.captured_length[row]
-                    wire_length[i] = c.wire_length[row]
-                    interface[i] = c.interface[row]
-                    record[i] = c.record[row]
-            else:
-                memcpy(timestamp_ns, c.timestamp_ns + start, 8 * count)
-                memcpy(captured_length, c.captured_length + start, 4 * count)
-                memcpy(wire_length, c.wire_length + start, 4 * count)
-                memcpy(interface, c.interface + start, 2 * count)
-                memcpy(record, c.record + start, count)
-            memset(record + count, 0, base + at - (record + count))
-            pack_records(c, arranged, start, segment.stop, base + at, offset)
-    if at + <Py_ssize_t> size != frame.shape[0]:
-        raise ValueError(f"a frame of {frame.shape[0]} bytes where {at + size} are needed")
+        (<uint32_t *> base)[0] = <uint32_t> interfaces
+        (<uint32_t *> base)[1] = <uint32_t> room
+        timestamp_ns = <int64_t *> (base + aligned(HEAD_BYTES + 2 * interfaces))
+        offset = <uint32_t *> (timestamp_ns + count)
+        captured_length = offset + count
+        wire_length = captured_length + count
+        interface = <uint16_t *> (wire_length + count)
+        record = <uint8_t *> (interface + count)
+        memset(base + HEAD_BYTES + 2 * interfaces, 0, <uint8_t *> timestamp_ns - base - HEAD_BYTES - 2 * interfaces)
+        if interfaces:
+            memcpy(base + HEAD_BYTES, &link_types[0], 2 * interfaces)
+        if arranged:
+            for i in range(count):
+                row = c.rows[start + i]
+                timestamp_ns[i] = c.timestamp_ns[row]
+                captured_length[i] = c.captured_length[row]
+                wire_length[i] = c.wire_length[row]
+                interface[i] = c.interface[row]
+                record[i] = c.record[row]
+        else:
+            memcpy(timestamp_ns, c.timestamp_ns + start, 8 * count)
+            memcpy(captured_length, c.captured_length + start, 4 * count)
+            memcpy(wire_length, c.wire_length + start, 4 * count)
+            memcpy(interface, c.interface + start, 2 * count)
+            memcpy(record, c.record + start, count)
+        memset(record + count, 0, base + at - (record + count))
+        size = pack_records(c, arranged, start, segment.stop, base + at, room, offset)
+        memset(base + at + room, 0, GUARD_BYTES)
+    if size != room:
+        raise ValueError(f"a frame of {frame.shape[0]} bytes for {count} packets of another size")
 
 
 def unpack_frame(PacketBatch batch not None, const uint8_t[::1] frame not None):
-    """Fill an empty chunk's batch of n packets from a frame. Trusts no length: raises InlineError.
+    """Fill an empty chunk's batch of n packets from a frame, which lends its records. Trusts no length: raises InlineError.
 
     Returns the link types, uint16[k]. Every record is checked to stand behind the one before it and to hold its packet,
-    so whoever reads the columns later stays inside the records. About 2 ns a packet, and one copy.
+    so whoever reads the columns later stays inside the records. About 2 ns a packet; nothing but the columns is copied.
     """
     cdef Columns *c = &batch.columns
     cdef Py_ssize_t count = batch.count, interfaces, at, size
@@ -124,7 +130,7 @@ def unpack_frame(PacketBatch batch not None, const uint8_t[::1] frame not None):
     interfaces = (<const uint32_t *> base)[0]
     size = (<const uint32_t *> base)[1]
     at = records_at(count, interfaces)
-    if interfaces > INTERFACES_MAX or at + size != frame.shape[0] or size > batch.chunk.arena.data_bytes_max:
+    if interfaces > INTERFACES_MAX or at + size + GUARD_BYTES != frame.shape[0] or size > batch.chunk.arena.data_bytes_max:
         raise InlineError(f"{count} packets, {interfaces} interfaces and {size} bytes of records in a frame of {frame.shape[0]}")
     cdef cnp.ndarray link_types = cnp.PyArray_EMPTY(1, [interfaces], cnp.NPY_UINT16, 0)
     memcpy(cnp.PyArray_DATA(link_types), base + HEAD_BYTES, 2 * interfaces)
@@ -136,10 +142,11 @@ def unpack_frame(PacketBatch batch not None, const uint8_t[::1] frame not None):
         memcpy(c.wire_length, column, 4 * count); column += 4 * count
         memcpy(c.interface, column, 2 * count); column += 2 * count
         memcpy(c.record, column, count)
-        memcpy(c.data, base + at, size)
+        c.data = <uint8_t *> base + at
         wrong = check(c, count, size, interfaces)
     if wrong:
         raise InlineError(WRONG[wrong])
+    batch.chunk.lend(c.data, size, frame)
     return link_types
 
 

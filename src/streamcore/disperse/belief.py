@@ -15,6 +15,7 @@ from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, ResultErro
 from streamcore.disperse.peer import Lease
 from streamcore.packets import Result, Segment
 
+NOTHING = np.empty(0, np.uint8)
 COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX = 4096, 16, 64
 
 
@@ -32,7 +33,7 @@ def believe(
     if outcome.digest != lease.digest:
         raise ResultError("the result is of another input")
     room = lease.room
-    region: Any = aligned(content)
+    region: Any = NOTHING if content is None else aligned(content)
     hold: Any = region
     if room is not None:
         region, hold = room.region.data[room.start : room.start + room.size], room.region
@@ -76,7 +77,7 @@ def with_our_offsets(region: Any, segment: Segment, flags: int) -> Any:
     return region
 
 
-def aligned(content: memoryview | None) -> Any:
+def aligned(content: memoryview) -> Any:
     """uint8[…] of a frame, which stays alive with it; copied where its numbers of 8 bytes would not be aligned."""
-    region = np.frombuffer(content or b"", np.uint8)
-    return region if region.ctypes.data % 8 == 0 else region.copy()
+    region = np.frombuffer(content, np.uint8)
+    return region if region.__array_interface__["data"][0] % 8 == 0 else region.copy()

@@ -26,7 +26,7 @@ from streamcore.errors import UsageError
 from streamcore.packets import Arena
 
 DOMAIN = "streamcore"
-PROTOCOL = 2
+PROTOCOL = 3
 HEARTBEAT_MS = 2000
 SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
 JOIN_BYTES_MAX = 4096

@@ -5,7 +5,7 @@ is checked here.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from streamcore.packets cimport Columns, Segment, records_size
+from streamcore.packets cimport Columns, Segment
 from streamcore.packets cimport pack_records as copy_records
 
 
@@ -26,9 +26,7 @@ def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_
     if count == 0 or region.shape[0] == 0:
         return 0 if count == 0 else -1
     with nogil:
-        size = records_size(columns, arranged, segment.start, segment.stop)
-        if size <= <uint64_t> region.shape[0]:
-            copy_records(columns, arranged, segment.start, segment.stop, &region[0], &offset[0])
+        size = copy_records(columns, arranged, segment.start, segment.stop, &region[0], region.shape[0], &offset[0])
     return <Py_ssize_t> size if size <= <uint64_t> region.shape[0] else -1
 
 

@@ -14,7 +14,7 @@ from posix.mman cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
 )
 
-from streamcore.packets cimport RECORD_BARE, Chunk, Columns
+from streamcore.packets cimport RECORD_BARE, Chunk, Columns, prefetch
 
 cdef extern from *:
     """
@@ -44,7 +44,6 @@ cdef extern from *:
     /* Whether nobody needs a block, and one fewer who does: what the kernel was given stands before that for all. */
     static inline int is_free(const uint32_t *loans) { return __atomic_load_n(loans, __ATOMIC_ACQUIRE) == 0; }
     static inline void one_fewer(uint32_t *loans) { __atomic_store_n(loans, *loans - 1, __ATOMIC_RELEASE); }
-    static inline void prefetch(const uint8_t *at) { __builtin_prefetch(at); }
     static inline int64_t now_ns(void)
     {
         struct timespec now;
@@ -88,7 +87,6 @@ cdef extern from *:
     const sockaddr_ll *link_address(const uint8_t *frame) noexcept nogil
     bint is_free(const uint32_t *loans) noexcept nogil
     void one_fewer(uint32_t *loans) noexcept nogil
-    void prefetch(const uint8_t *at) noexcept nogil
     int64_t now_ns() noexcept nogil
     bint was_woken(int wake, int packet_socket, int64_t ns) noexcept nogil
     uint16_t htons(uint16_t value) noexcept nogil

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.disperse._inline import InlineError, frame_bytes, frame_bytes_max, pack_frame, unpack_frame
-from streamcore.disperse.inline import Digest, FramePool, pack_segment, unpack_segment
+from streamcore.disperse.inline import Digest, FramePool, Outlet, unpack_segment
 from streamcore.packets import Arena, PacketBatch, Segment, gather_records
 from streamcore.source.capture import CaptureSource
 from tests.streamcore.conftest import udp_frame, write_pcap
@@ -35,7 +35,7 @@ def test_a_segment_comes_out_as_it_went_in(read, arranged):
     if arranged:
         batch.arrange(np.arange(batch.count - 1, -1, -3, dtype=np.uint32))
     segment = Segment(7, batch, 2, batch.row_count - 1)
-    frame = pack_segment(segment, arena, FramePool(2, frame_bytes_max(ROWS_MAX, BYTES_MAX)))
+    frame, _ = Outlet(arena, FramePool(2, frame_bytes_max(ROWS_MAX, BYTES_MAX)), b"key").pack(segment, 1)
     target = Arena(1, BYTES_MAX, ROWS_MAX)
     again = unpack_segment(7, len(segment), frame.tobytes(), target, None, 3)
     assert (again.number, again.stream, len(again)) == (7, 3, len(segment))
@@ -82,7 +82,7 @@ def frames(tmp_path_factory):
     for each in (path, OFFICE):
         arena, batch = a_batch(each)
         segment = Segment(0, batch, 0, 20)
-        made.append(pack_segment(segment, arena, FramePool(1, 1 << 20)).tobytes())
+        made.append(Outlet(arena, FramePool(1, 1 << 20), b"key").pack(segment, 1)[0].tobytes())
     return made
 
 
@@ -116,10 +116,24 @@ def test_a_frame_larger_than_agreed_is_refused(frames):
         unpack_segment(0, 20, frames[0], Arena(1, BYTES_MAX, 19), None)
 
 
+def test_a_segment_is_read_where_it_was_received(frames):
+    content = bytearray(frames[0])
+    segment = unpack_segment(0, 20, memoryview(content), Arena(1, BYTES_MAX, ROWS_MAX), None)
+    content[-65] ^= 0xFF  # the last byte of the last packet
+    assert segment.batch.packet(19)[-1] == content[-65]
+    with pytest.raises(BufferError):
+        content.clear()  # while somebody looks at the packets
+
+
+def test_a_frame_without_what_a_parser_may_load_behind_it_is_refused(frames):
+    with pytest.raises(InlineError):
+        unpack_segment(0, 20, frames[0][:-1], Arena(1, BYTES_MAX, ROWS_MAX), None)
+
+
 def test_a_digest_is_of_one_input_one_lease_and_one_connection():
     digests = [
         Digest(key)(number, attempt, frame)
-        for key in (bytes(16), b"k" * 16)
+        for key in (bytes(8), b"k" * 8)
         for number, attempt in ((1, 1), (1, 2), (2, 1))
         for frame in (b"a" * 40, b"a" * 39 + b"b")
     ]
