@@ -129,49 +129,92 @@ def resell(block: Block, holder: str, now_ms: int) -> Block:
     return msgspec.structs.replace(block, holder=holder, state="sold")
 
 
+RUN_MAX: Final = 64  # steps of a timeline that stand together
+
+
 class Timeline:
-    """How much of one capacity is promised at each instant, as steps: `levels[i]` holds from `times[i]` on.
+    """How much of one capacity is promised at each instant, as steps: a level holds from its time to the next step's.
 
-    Adding costs a binary search and one pass over the steps within the window."""
+    The steps stand in runs of at most RUN_MAX, each with its highest level and with what all its levels are to be
+    raised by, so that a window costs a pass over the runs within it and over the steps of the two at its ends.
+    """
 
-    __slots__ = ("_levels", "_times", "highest_bps")
+    __slots__ = ("_begins", "_levels", "_raised", "_times", "_tops", "highest_bps")
 
     def __init__(self) -> None:
         self.highest_bps = 0  # the highest level that there ever was
-        self._times: list[int] = []
-        self._levels: list[int] = []
+        self._begins: list[int] = []  # of each run: its first step's time
+        self._times: list[list[int]] = []  # of each run: its steps' times
+        self._levels: list[list[int]] = []  # and levels, less what they are raised by
+        self._raised: list[int] = []
+        self._tops: list[int] = []  # of each run: its highest level
 
     def peak_bps(self, starts_ms: int, ends_ms: int) -> int:
         """The highest level within the window."""
-        levels = self._levels
-        first = bisect_right(self._times, starts_ms) - 1
-        after = bisect_left(self._times, ends_ms)
-        if after <= 0:
+        if not self._begins or ends_ms <= self._begins[0]:
             return 0
-        return max(levels[max(first, 0) : after], default=0)
+        run, step = self._find(starts_ms)
+        last_run, after = self._find(ends_ms - 1)
+        if run == last_run:
+            return max(self._levels[run][step : after + 1]) + self._raised[run]
+        at_begin = max(self._levels[run][step:]) + self._raised[run]
+        at_end = max(self._levels[last_run][: after + 1]) + self._raised[last_run]
+        return max([at_begin, at_end, *self._tops[run + 1 : last_run]])
 
     def add(self, starts_ms: int, ends_ms: int, rate_bps: int) -> None:
         """Raises the level within the window by the rate (lowers it where the rate is negative)."""
-        first = self._step_at(starts_ms)
-        after = self._step_at(ends_ms)
-        levels = self._levels
-        for i in range(first, after):
-            levels[i] += rate_bps
-            if levels[i] > self.highest_bps:
-                self.highest_bps = levels[i]
+        self._make_step(starts_ms)
+        self._make_step(ends_ms)
+        run, step = self._find(starts_ms)
+        last_run, after = self._find(ends_ms - 1)
+        if run == last_run:
+            self._raise(run, step, after + 1, rate_bps)
+            return
+        self._raise(run, step, len(self._levels[run]), rate_bps)
+        self._raise(last_run, 0, after + 1, rate_bps)
+        between = slice(run + 1, last_run)
+        tops = self._tops[between]
+        if tops:
+            self._raised[between] = [raised + rate_bps for raised in self._raised[between]]
+            self._tops[between] = tops = [top + rate_bps for top in tops]
+            self.highest_bps = max(self.highest_bps, *tops)
 
-    def _step_at(self, time_ms: int) -> int:
-        i = bisect_left(self._times, time_ms)
-        if i == len(self._times) or self._times[i] != time_ms:
-            self._times.insert(i, time_ms)
-            self._levels.insert(i, self._levels[i - 1] if i else 0)
-        return i
+    def _find(self, time_ms: int) -> tuple[int, int]:
+        """(run, step in it) that holds at this time; the very first step before there is one."""
+        run = max(bisect_right(self._begins, time_ms) - 1, 0)
+        return run, max(bisect_right(self._times[run], time_ms) - 1, 0)
 
-    def forget_before(self, time_ms: int) -> None:
-        """Drops the steps that no window from `time_ms` on can touch."""
-        keep_from = bisect_right(self._times, time_ms) - 1
-        if keep_from > 0:
-            del self._times[:keep_from], self._levels[:keep_from]
+    def _raise(self, run: int, first: int, after: int, rate_bps: int) -> None:
+        levels = self._levels[run]
+        levels[first:after] = [level + rate_bps for level in levels[first:after]]
+        self._tops[run] = top = max(levels) + self._raised[run]
+        if top > self.highest_bps:
+            self.highest_bps = top
+
+    def _make_step(self, time_ms: int) -> None:
+        if not self._begins:
+            self._insert_run(0, [time_ms], [0], 0)
+            return
+        run = max(bisect_right(self._begins, time_ms) - 1, 0)
+        times, levels = self._times[run], self._levels[run]
+        step = bisect_left(times, time_ms)
+        if step < len(times) and times[step] == time_ms:
+            return
+        times.insert(step, time_ms)
+        levels.insert(step, levels[step - 1] if step else -self._raised[run])  # nothing is promised before the first
+        self._begins[run] = times[0]
+        if len(times) > RUN_MAX:
+            middle = len(times) // 2
+            self._insert_run(run + 1, times[middle:], levels[middle:], self._raised[run])
+            del times[middle:], levels[middle:]
+            self._tops[run] = max(levels) + self._raised[run]
+
+    def _insert_run(self, place: int, times: list[int], levels: list[int], raised: int) -> None:
+        self._begins.insert(place, times[0])
+        self._times.insert(place, times)
+        self._levels.insert(place, levels)
+        self._raised.insert(place, raised)
+        self._tops.insert(place, max(levels) + raised)
 
 
 def check_capacity_left(capacity_bps: int, peak_bps: int, block: Block, provider: str) -> None:

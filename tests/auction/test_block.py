@@ -57,21 +57,25 @@ def test_capacity_is_never_exceeded_at_any_instant() -> None:
     assert violations(moderator.state) == []
 
 
-def test_the_timeline_agrees_with_counting_every_instant() -> None:
-    numbers = random.Random(7)
-    timeline, plain = Timeline(), [0] * 200
-    for _ in range(400):
-        start = numbers.randrange(199)
-        end = numbers.randrange(start + 1, 200)
-        rate = numbers.randrange(1, 50)
-        timeline.add(start, end, rate)
-        for instant in range(start, end):
-            plain[instant] += rate
-        one = numbers.randrange(199)
-        other = numbers.randrange(one + 1, 200)
+@pytest.mark.parametrize("instants", [20, 200, 2_000])
+def test_the_timeline_agrees_with_counting_every_instant(instants: int) -> None:
+    numbers = random.Random(instants)
+    timeline, plain, highest, known = Timeline(), [0] * instants, 0, []
+    for _ in range(1_000):
+        start = numbers.randrange(instants - 1)
+        window = (start, numbers.randrange(start + 1, instants), numbers.randrange(1, 50))
+        if known and numbers.random() < 0.4:  # somebody gives back what was promised
+            start, end, rate = known.pop(numbers.randrange(len(known)))
+            window = (start, end, -rate)
+        else:
+            known.append(window)
+        timeline.add(*window)
+        plain[window[0] : window[1]] = [level + window[2] for level in plain[window[0] : window[1]]]
+        highest = max(highest, *plain)
+        one = numbers.randrange(instants - 1)
+        other = numbers.randrange(one + 1, instants)
         assert timeline.peak_bps(one, other) == max(plain[one:other])
-    timeline.forget_before(100)
-    assert all(timeline.peak_bps(t, t + 1) == plain[t] for t in range(100, 199))
+        assert timeline.highest_bps == highest
 
 
 def test_a_block_is_split_in_time() -> None:
