@@ -32,12 +32,12 @@ from streamcore.sink.rotation import RotatingSink
 from streamcore.sink.writer import Place, Sink, open_sink
 from streamcore.source.capture import CaptureSource
 from streamcore.streams import Streams
-from streamcore.subcontract.allocator import Allocator
-from streamcore.subcontract.broker import Broker
 
 if TYPE_CHECKING:
     from streamcore.sink.live import LiveSink
     from streamcore.source.live import LiveSource
+    from streamcore.subcontract.allocator import Allocator
+    from streamcore.subcontract.broker import Broker
 
 LEASES_MAX_TO_PASS = 2  # what a worker has cannot be passed unprocessed, and what came later must wait for it
 
@@ -211,15 +211,17 @@ class Pipeline:
         wanted = [each for each in (stream.wanted() for stream in self._streams.all) if each is not None]
         if not wanted:
             return None
+        from streamcore.subcontract.broker import Broker  # only here: it costs start-up time
+
         config = self.config
         if allocator is None and config.market is None:
             raise UsageError(f"stream {wanted[0].name}: subcontract needs a market to ask, as [market] with its url")
         if allocator is None and config.market is not None:
-            from streamcore.subcontract.market import connect  # only here: the auction costs start-up time
+            from streamcore.subcontract.market import connect  # and so does the auction
 
             allocator = connect(config.market, config.listen, config.key)
         assert allocator is not None
-        return Broker(wanted, allocator, self.config.lease_ms)
+        return Broker(wanted, allocator, config.lease_ms)
 
     def _terms(self) -> Terms:
         config = self.config

@@ -7,7 +7,7 @@ the stages' part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamcore.config import Config
 from streamcore.config import Stream as Told
@@ -15,7 +15,9 @@ from streamcore.counters import Counters
 from streamcore.errors import UsageError
 from streamcore.packets import Result
 from streamcore.service.chain import Chain, ChainElsewhere
-from streamcore.subcontract.broker import Wanted
+
+if TYPE_CHECKING:
+    from streamcore.subcontract.broker import Wanted
 
 
 class Stream:
@@ -42,6 +44,8 @@ class Stream:
         in_house = isinstance(self.chain, Chain)
         if told is None or (told.when == "missing" and in_house):
             return None
+        from streamcore.subcontract.broker import Wanted  # only here: it costs start-up time
+
         names = [each.get("name", "") if isinstance(each, dict) else each for each in self.chain.specifications]
         return Wanted(
             self.number,
