@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,12 @@ def start(namespace, *arguments, before=(), **more):
 
 def workers(pid):
     """The workers of a run, once they are programs of their own."""
-    return [p for p in children(pid) if b"streamcore.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    found = []
+    for child in children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            if b"streamcore.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 def check_rights(pid, kept, user):
