@@ -163,9 +163,8 @@ class Timeline:
 
     def add(self, starts_ms: int, ends_ms: int, rate_bps: int) -> None:
         """Raises the level within the window by the rate (lowers it where the rate is negative)."""
-        self._make_step(starts_ms)
         self._make_step(ends_ms)
-        run, step = self._find(starts_ms)
+        run, step = self._make_step(starts_ms)
         last_run, after = self._find(ends_ms - 1)
         if run == last_run:
             self._raise(run, step, after + 1, rate_bps)
@@ -191,15 +190,16 @@ class Timeline:
         if top > self.highest_bps:
             self.highest_bps = top
 
-    def _make_step(self, time_ms: int) -> None:
+    def _make_step(self, time_ms: int) -> tuple[int, int]:
+        """(run, step in it) that begins at this time, from now on."""
         if not self._begins:
             self._insert_run(0, [time_ms], [0], 0)
-            return
+            return 0, 0
         run = max(bisect_right(self._begins, time_ms) - 1, 0)
         times, levels = self._times[run], self._levels[run]
         step = bisect_left(times, time_ms)
         if step < len(times) and times[step] == time_ms:
-            return
+            return run, step
         times.insert(step, time_ms)
         levels.insert(step, levels[step - 1] if step else -self._raised[run])  # nothing is promised before the first
         self._begins[run] = times[0]
@@ -208,6 +208,9 @@ class Timeline:
             self._insert_run(run + 1, times[middle:], levels[middle:], self._raised[run])
             del times[middle:], levels[middle:]
             self._tops[run] = max(levels) + self._raised[run]
+            if step >= middle:
+                return run + 1, step - middle
+        return run, step
 
     def _insert_run(self, place: int, times: list[int], levels: list[int], raised: int) -> None:
         self._begins.insert(place, times[0])
