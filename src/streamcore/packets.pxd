@@ -6,9 +6,11 @@ from libc.string cimport memcpy
 
 cdef extern from *:
     """
-    static inline void prefetch(const uint8_t *at) { __builtin_prefetch(at); }
+    static inline void prefetch(const void *at) { __builtin_prefetch(at); }
+    static inline void prefetch_write(const void *at) { __builtin_prefetch(at, 1); }
     """
-    void prefetch(const uint8_t *at) noexcept nogil
+    void prefetch(const void *at) noexcept nogil        # asks memory for what is read, or written, soon
+    void prefetch_write(const void *at) noexcept nogil
 
 cdef enum:
     AHEAD = 12               # rows: so far in front of the one that is copied, rows that are not neighbours are fetched

@@ -22,10 +22,11 @@ from streamcore.packets cimport (
     Columns,
     Control,
     PacketBatch,
+    prefetch,
 )
 from streamcore.parse._fragments cimport Fragments
 from streamcore.parse._headers cimport Headers, parse_headers
-from streamcore.parse._key cimport FlowKey, Seed, fill_seed, key_hash, narrow_hash, ordinary4, ordinary6, prefetch, wide_hash
+from streamcore.parse._key cimport FlowKey, Seed, fill_seed, key_hash, narrow_hash, ordinary4, ordinary6, wide_hash
 
 cdef enum:
     PREFETCH_BYTES = 512     # how far ahead of the packet in hand its successors are fetched; they are not read there

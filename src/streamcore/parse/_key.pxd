@@ -22,16 +22,12 @@ cdef extern from *:
         return (uint64_t) product ^ (uint64_t) (product >> 64);
     }
 
-    #define sc_prefetch(address) __builtin_prefetch(address)
-    #define sc_prefetch_write(address) __builtin_prefetch(address, 1)
     #define sc_likely(condition) __builtin_expect(!!(condition), 1)
     """
     uint16_t load16 "sc_load16" (const uint8_t *at) noexcept nogil   # as the machine orders bytes: for keys
     uint32_t load32 "sc_load32" (const uint8_t *at) noexcept nogil
     uint64_t load64 "sc_load64" (const uint8_t *at) noexcept nogil
     uint64_t fold "sc_fold" (uint64_t left, uint64_t right) noexcept nogil
-    void prefetch "sc_prefetch" (const void *address) noexcept nogil
-    void prefetch_write "sc_prefetch_write" (const void *address) noexcept nogil
     bint likely "sc_likely" (bint condition) noexcept nogil
 
 cdef enum:

@@ -9,18 +9,13 @@ import numpy as np
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from streamcore.packets cimport prefetch
 from streamcore.service._address_table cimport AddressTable, Table, find4, slot4
 from streamcore.service._address_walk cimport Walk, adjusted, adjusted_udp, delta32, load16, load32, store16, store32, walk_packet
 
 cdef enum:
     BATCH = 32         # packets between asking memory for a table slot and reading it
     MISSING_MAX = 65536
-
-cdef extern from *:
-    """
-    #define streamcore_prefetch(p) __builtin_prefetch(p, 0, 3)
-    """
-    void streamcore_prefetch(const void *p) noexcept nogil
 
 
 cdef class Anonymiser:
@@ -97,8 +92,8 @@ cdef Py_ssize_t rewrite_all(Walk *walk, uint8_t *data, const uint32_t *offset, c
             p = data + offset[row]
             plain[i - start] = is_plain(p, length[row], link_type[row])
             if plain[i - start]:
-                streamcore_prefetch(&table.slots4[slot4(table, load32(p + 26))])
-                streamcore_prefetch(&table.slots4[slot4(table, load32(p + 30))])
+                prefetch(&table.slots4[slot4(table, load32(p + 26))])
+                prefetch(&table.slots4[slot4(table, load32(p + 30))])
         for i in range(start, stop):
             row = todo[i]
             p = data + offset[row]

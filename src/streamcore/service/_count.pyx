@@ -9,16 +9,16 @@ import numpy as np
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from streamcore.packets cimport prefetch
+
 cdef extern from *:
     """
-    #define streamcore_prefetch(p) __builtin_prefetch(p, 0, 3)
     #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     #define streamcore_big64(x) __builtin_bswap64(x)
     #else
     #define streamcore_big64(x) (x)
     #endif
     """
-    void streamcore_prefetch(const void *p) noexcept nogil
     uint64_t streamcore_big64(uint64_t value) noexcept nogil
 
 cdef enum:
@@ -92,7 +92,7 @@ cdef class Flows:
         with nogil:
             for i in range(count):
                 if i + BATCH < count:
-                    streamcore_prefetch(&self.slots[hashed(flow[i + BATCH].key, self.factor) & self.mask])
+                    prefetch(&self.slots[hashed(flow[i + BATCH].key, self.factor) & self.mask])
                 self.add(flow[i].key, hashed(flow[i].key, self.factor), flow[i].packets, flow[i].bytes)
 
     def add_packets(self, const uint8_t[:, ::1] source_address not None, const uint8_t[:, ::1] target_address not None,
@@ -126,7 +126,7 @@ cdef class Flows:
             for i in range(start, stop):
                 make_key(keys[i - start], source + 16 * i, target + 16 * i, source_port[i], target_port[i], protocol[i], ip_version[i])
                 hashes[i - start] = hashed(keys[i - start], self.factor)
-                streamcore_prefetch(&self.slots[hashes[i - start] & self.mask])
+                prefetch(&self.slots[hashes[i - start] & self.mask])
             for i in range(start, stop):
                 if ip_version[i]:
                     self.add(keys[i - start], hashes[i - start], 1, wire_length[i])

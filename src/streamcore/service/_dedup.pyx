@@ -13,15 +13,15 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from streamcore.packets cimport prefetch
+
 cdef extern from *:
     """
     typedef unsigned __int128 streamcore_u128;
     #define STREAMCORE_PRIME (((uint64_t) 1 << 61) - 1)
-    #define streamcore_prefetch(p) __builtin_prefetch(p, 0, 3)
     """
     ctypedef unsigned long long u128 "streamcore_u128"
     const uint64_t PRIME "STREAMCORE_PRIME"
-    void streamcore_prefetch(const void *p) noexcept nogil
 
 cdef enum:
     BATCH = 16            # packets between asking memory for a slot and reading it
@@ -144,8 +144,8 @@ cdef class Window:
             for i in range(count):
                 if i % BATCH == 0:
                     for ahead in range(i, min(i + BATCH, count)):
-                        streamcore_prefetch(&self.current[keys[ahead, 0] & self.mask])
-                        streamcore_prefetch(&self.previous[keys[ahead, 0] & self.mask])
+                        prefetch(&self.current[keys[ahead, 0] & self.mask])
+                        prefetch(&self.previous[keys[ahead, 0] & self.mask])
                 mark[i] = self.see(keys[i, 0], keys[i, 1], timestamp_ns[i])
         return mask.view(np.bool_)
 
