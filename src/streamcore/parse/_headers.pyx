@@ -59,12 +59,12 @@ cdef void parse_headers(const uint8_t *packet, uint32_t size, uint16_t link_type
             headers.outer.flags |= FLAG_DEPTH
             return
         if headers.depth == 0:
-            at = ip_layer(packet, size, <uint32_t> at, &headers.outer)
+            at = ip_layer(packet, &size, <uint32_t> at, &headers.outer)
             if headers.outer.version == 0:
                 return
         else:
             clear(&further)
-            at = ip_layer(packet, size, <uint32_t> at, &further)
+            at = ip_layer(packet, &size, <uint32_t> at, &further)
             if further.version == 0:  # the innermost one found stays what it was
                 headers.outer.flags |= further.flags
                 return
@@ -191,9 +191,12 @@ cdef inline int cut(Headers *headers) noexcept nogil:
     return NOTHING
 
 
-cdef int ip_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *layer) noexcept nogil:
-    """Parse the IP header at `at`, by its version, and what follows. Returns where a further IP header stands, or NOTHING."""
-    if at >= size:
+cdef int ip_layer(const uint8_t *packet, uint32_t *size, uint32_t at, Layer *layer) noexcept nogil:
+    """Parse the IP header at `at`, by its version, and what follows. Returns where a further IP header stands, or NOTHING.
+
+    What is behind the length that the header tells is padding: `size` ends there from now on, for headers further in too.
+    """
+    if at >= size[0]:
         layer.flags |= FLAG_TRUNCATED
         return NOTHING
     if packet[at] >> 4 == 4:
@@ -204,11 +207,11 @@ cdef int ip_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *laye
     return NOTHING
 
 
-cdef int ipv4_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *layer) noexcept nogil:
+cdef int ipv4_layer(const uint8_t *packet, uint32_t *size, uint32_t at, Layer *layer) noexcept nogil:
     cdef const uint8_t *header = packet + at
     cdef uint32_t length, total
     cdef uint16_t fragment
-    if at + 20 > size:
+    if at + 20 > size[0]:
         layer.flags |= FLAG_TRUNCATED
         return NOTHING
     length = (header[0] & 15) * 4
@@ -229,26 +232,26 @@ cdef int ipv4_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *la
         layer.flags |= FLAG_MORE_FRAGMENTS
     total = be16(header + 2)
     if total >= length:
-        if at + total < size:
-            size = at + total  # what follows is padding
+        if at + total < size[0]:
+            size[0] = at + total
     elif total:  # 0: segmentation offload, the packet's own length counts
         layer.flags |= FLAG_MALFORMED
         return NOTHING
-    if at + length > size:
+    if at + length > size[0]:
         layer.flags |= FLAG_TRUNCATED
         return NOTHING
     if layer.fragment_offset:
         return NOTHING
-    return upper_layer(packet, size, at + length, layer.protocol, layer)
+    return upper_layer(packet, size[0], at + length, layer.protocol, layer)
 
 
-cdef int ipv6_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *layer) noexcept nogil:
+cdef int ipv6_layer(const uint8_t *packet, uint32_t *size, uint32_t at, Layer *layer) noexcept nogil:
     cdef const uint8_t *header = packet + at
     cdef uint32_t next_at, length
     cdef uint8_t kind
     cdef uint16_t fragment
     cdef int i
-    if at + 40 > size:
+    if at + 40 > size[0]:
         layer.flags |= FLAG_TRUNCATED
         return NOTHING
     layer.version = 6
@@ -256,15 +259,15 @@ cdef int ipv6_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *la
     layer.source = header + 8
     layer.target = header + 24
     length = be16(header + 4)
-    if length and at + 40 + length < size:  # 0: a jumbogram or offload
-        size = at + 40 + length
+    if length and at + 40 + length < size[0]:  # 0: a jumbogram or offload
+        size[0] = at + 40 + length
     kind = header[6]
     next_at = at + 40
     for i in range(EXTENSIONS_MAX):
         layer.protocol = kind
         if kind != 0 and kind != 43 and kind != 60 and kind != 44:
-            return upper_layer(packet, size, next_at, kind, layer)
-        if next_at + 8 > size:
+            return upper_layer(packet, size[0], next_at, kind, layer)
+        if next_at + 8 > size[0]:
             layer.flags |= FLAG_TRUNCATED
             return NOTHING
         header = packet + next_at
@@ -283,7 +286,7 @@ cdef int ipv6_layer(const uint8_t *packet, uint32_t size, uint32_t at, Layer *la
                 return NOTHING
         else:
             next_at += (header[1] + 1) * 8
-            if next_at > size:
+            if next_at > size[0]:
                 layer.protocol = kind
                 layer.flags |= FLAG_TRUNCATED
                 return NOTHING

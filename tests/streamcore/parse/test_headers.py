@@ -82,6 +82,20 @@ def test_as_the_twin_parses_it_cut_at_every_byte(name):
         check(batch, row, twin.parse(cut, link))
 
 
+TUNNELS = [name for name, (link, packet) in SAMPLES.items() if len(twin.parse(packet, link).ips) > 1]
+
+
+@pytest.mark.parametrize("name", TUNNELS)
+def test_a_header_further_in_ends_where_the_one_around_it_does(name):
+    link, packet = SAMPLES[name]
+    outer = twin.parse(packet, link).ips[0]
+    at = outer.l3 + (2 if outer.version == 4 else 4)  # of its length
+    cases = [(link, packet[:at] + length.to_bytes(2, "big") + packet[at + 2 :]) for length in range(len(packet) + 2)]
+    batch = parsed(cases)
+    for row, (_, changed) in enumerate(cases):
+        check(batch, row, twin.parse(changed, link))
+
+
 @given(
     st.sampled_from(sorted(SAMPLES)),
     st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=6),
