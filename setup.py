@@ -1,6 +1,7 @@
-"""The native modules: one list of extensions and one table of directives. Everything else stands in pyproject.toml."""
+"""The native modules, found where they lie, and one table of directives. Everything else is in pyproject.toml."""
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -18,28 +19,9 @@ DEBUG = os.environ.get("STREAMCORE_DEBUG", "0") == "1"
 # STREAMCORE_NATIVE=0: `make build` installs the package first, and compiles in a step of its own, which keeps objects.
 NATIVE = os.environ.get("STREAMCORE_NATIVE", "1") == "1"
 
-MODULES = [
-    "streamcore.aggregate._aggregator",
-    "streamcore.disperse._inline",
-    "streamcore.disperse._results",
-    "streamcore.packets",
-    "streamcore.parse._bpf",
-    "streamcore.parse._columns",
-    "streamcore.parse._flows",
-    "streamcore.parse._fragments",
-    "streamcore.parse._headers",
-    "streamcore.segment._segmenter",
-    "streamcore.service._address_table",
-    "streamcore.service._address_walk",
-    "streamcore.service._anonymise",
-    "streamcore.service._count",
-    "streamcore.service._dedup",
-    "streamcore.service._gather",
-    "streamcore.sink._encode",
-    "streamcore.sink._send",
-    "streamcore.source._records",
-    "streamcore.source._ring",
-]
+# Every .pyx under src/ is a native module, named as it lies there.
+ROOT = Path(__file__).parent
+SOURCES = sorted(path.relative_to(ROOT) for path in (ROOT / "src").rglob("*.pyx")) if NATIVE else []
 
 DIRECTIVES = {
     "language_level": 3,
@@ -60,14 +42,13 @@ MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("STREAMCORE_DEBUG",
 
 extensions = [
     Extension(
-        name,
-        [os.path.join("src", *name.split(".")) + ".pyx"],
+        ".".join(source.with_suffix("").parts[1:]),
+        [str(source)],
         include_dirs=[numpy.get_include(), "src"],
         extra_compile_args=COMPILE,
         define_macros=MACROS,
     )
-    for name in MODULES
-    if NATIVE
+    for source in SOURCES
 ]
 
 setup(

@@ -29,15 +29,15 @@ from pathlib import Path
 
 from captures import SHAPES, write
 
-from auction.bid import StandingOffer
+from auction.model.bid import StandingOffer
 from auction.moderator import Moderator
-from auction.sql_store import SqlStore
-from streamcore.config import Subcontract
-from streamcore.counters import Counters
+from auction.storage.sql_store import SqlStore
+from streamcore.core.config import Subcontract
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.remote import load_public_key, make_keys
 from streamcore.disperse.roster import Terms
-from streamcore.packets import Arena
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
 from streamcore.subcontract.broker import Broker, Wanted

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from streamcore.aggregate._aggregator import Aggregator
+from streamcore.core.packets import COLUMN_GROUPS, Arena, Result, gather_records
 from streamcore.disperse._results import PACKED, read_result, write_result
-from streamcore.packets import COLUMN_GROUPS, Arena, Result, gather_records
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from auction.bid import Announcement, Bid, Closing, QualityWeights, ShownRating, StandingOffer, commit_seed
 from auction.formats import award
 from auction.formats.packages import packages
 from auction.formats.spot import spot_award
-from auction.rating import EMPTY, History, RatingRules, Tally, lower_ppm, record, show
+from auction.model.bid import Announcement, Bid, Closing, QualityWeights, ShownRating, StandingOffer, commit_seed
+from auction.model.rating import EMPTY, History, RatingRules, Tally, lower_ppm, record, show
 
 SEED = b"a seed of the benchmarks"
 SIZES = [10, 100]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from streamcore.counters import Counters
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.roster import Terms
-from streamcore.packets import Arena
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.packets import Arena, Outgoing
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena, Outgoing
 from streamcore.sink.live import LiveSink
 from streamcore.source.capture import CaptureSource
 

@@ -14,7 +14,7 @@ from typing import Any
 import dpkt
 import pytest
 
-from streamcore.packets import ALL_GROUPS, COLUMN_GROUPS, Arena, PacketBatch
+from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, Arena, PacketBatch
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamcore.packets import COLUMN_GROUPS, Arena
+from streamcore.core.packets import COLUMN_GROUPS, Arena
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from streamcore.packets import Arena, PacketBatch, Segment
+from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.service.load import load
 from streamcore.service.protocol import Effect, SegmentView, Service
 from streamcore.service.view import View

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamcore.packets import Arena, Outgoing, PacketBatch
+from streamcore.core.packets import Arena, Outgoing, PacketBatch
 from streamcore.sink import open_sink
 from streamcore.source.capture import CaptureSource
 

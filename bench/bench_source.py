@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from streamcore.packets import Arena
+from streamcore.core.packets import Arena
 from streamcore.source._records import Walker, read_into
 from streamcore.source.capture import CaptureSource
 

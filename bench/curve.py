@@ -27,13 +27,13 @@ from pathlib import Path
 import zmq
 from captures import SHAPES, write
 
-from streamcore.counters import Counters
+from streamcore.core.counters import Counters
+from streamcore.core.packets import COLUMN_GROUPS, Arena, PacketBatch, Segment
 from streamcore.disperse import envelope
 from streamcore.disperse._inline import frame_bytes
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.remote import make_keys
 from streamcore.disperse.roster import Terms
-from streamcore.packets import COLUMN_GROUPS, Arena, PacketBatch, Segment
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource

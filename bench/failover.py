@@ -28,11 +28,11 @@ from pathlib import Path
 from allocation import TOUCH, YEAR_MS
 
 from auction import MarketConfig, Moderator
-from auction.bid import StandingOffer
-from auction.rating import RatingRules
-from streamcore.config import Config
+from auction.model.bid import StandingOffer
+from auction.model.rating import RatingRules
+from streamcore.core.config import Config
 from streamcore.disperse.remote import load_public_key, make_keys
-from streamcore.pipeline import Pipeline
+from streamcore.run.pipeline import Pipeline
 from streamcore.subcontract.market import MarketAllocator
 from streamcore.subcontract.market import Terms as MarketTerms
 
@@ -164,8 +164,8 @@ def done_elsewhere(pipeline: Pipeline) -> int:
 def provider(keys: Path, name: str, address: str) -> subprocess.Popen[bytes]:
     command = f"""
 import sys, time
-from streamcore.errors import WorkerError
-from streamcore.remote_worker import RemoteWorker
+from streamcore.core.errors import WorkerError
+from streamcore.worker.remote import RemoteWorker
 while True:
     try:
         RemoteWorker({address!r}, {str(keys / name)!r} + ".key_secret", {str(keys / "pipeline.key")!r}, 0.3).run()

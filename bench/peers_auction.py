@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auction import AuctionTerms, BidEntry, Block, ManualClock, MarketConfig, MemoryStore, Moderator, SqlStore
-from auction.bid import Bid, StandingOffer
-from auction.rating import RatingRules
-from auction.signing import bid_body, sign_statement
-from auction.store import Store, Write
+from auction.model.bid import Bid, StandingOffer
+from auction.model.rating import RatingRules
+from auction.model.signing import bid_body, sign_statement
+from auction.storage.store import Store, Write
 
 Step = Callable[[], object]
 

@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from streamcore.service.protocol import Service
+from streamcore import Service
 
 
 class DnsOnly(Service):

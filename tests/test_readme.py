@@ -137,8 +137,8 @@ def test_two_builds_are_compared(tmp_path):
 
 
 def test_live_commands_are_words_that_the_command_takes():
-    from streamcore.config import make_config
-    from streamcore.flags import make_parser
+    from streamcore.command.flags import make_parser
+    from streamcore.core.config import make_config
 
     text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "live.md").read_text()
     commands = re.findall(r"^    (?:sudo .venv/bin/)?streamcore (run .*?)(?:  +#.*)?$", text, re.MULTILINE)

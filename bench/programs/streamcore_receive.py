@@ -4,9 +4,9 @@ import json
 import signal
 import sys
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.packets import Arena
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena
 from streamcore.source.live import LiveSource
 
 config = Config(interface=sys.argv[1], write="nowhere")

@@ -6,17 +6,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from auction.block import Block
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.delivery import Delivery, Sample
-from auction.errors import AuctionError
+from auction.model.block import Block
+from auction.model.delivery import Delivery, Sample
+from auction.model.errors import AuctionError
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.store import MemoryStore
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.storage.store import MemoryStore
 
 if TYPE_CHECKING:
     from auction.moderator.aio import AsyncModerator
-    from auction.sql_store import SqlStore
+    from auction.storage.sql_store import SqlStore
 
 __all__ = [
     "AsyncModerator",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # Imported when they are asked for: SQLAlchemy and asyncio take twice as long to import as all the rest.
-_WHEN_ASKED = {"AsyncModerator": "auction.moderator.aio", "SqlStore": "auction.sql_store"}
+_WHEN_ASKED = {"AsyncModerator": "auction.moderator.aio", "SqlStore": "auction.storage.sql_store"}
 
 
 def __getattr__(name: str) -> Any:

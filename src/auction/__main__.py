@@ -2,6 +2,6 @@
 
 import sys
 
-from auction.cli import main
+from auction.command.cli import main
 
 sys.exit(main())

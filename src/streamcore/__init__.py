@@ -1,21 +1,65 @@
 """A packet-processing pipeline: segments dispersed over ZeroMQ, results aggregated into a second stream.
 
-`read` and its kin are loaded when first used: `import streamcore` alone imports no numpy.
+The public surface is what `__all__` names. Each name is loaded when it is first used, so that `import streamcore` alone
+imports no numpy. Everything else may change.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamcore.reader import DamageWarning, Reader, read
+    from streamcore.core.config import Config
+    from streamcore.core.errors import SinkError, SourceError, StreamcoreError, UsageError, WorkerError
+    from streamcore.core.packets import PacketBatch
+    from streamcore.run.accounting import Accounting
+    from streamcore.run.pipeline import Pipeline
+    from streamcore.service.protocol import SegmentView, Service
+    from streamcore.tools.reader import DamageWarning, Reader, read
 
-__all__ = ["DamageWarning", "Reader", "read"]
+__all__ = [
+    "Accounting",
+    "Config",
+    "DamageWarning",
+    "PacketBatch",
+    "Pipeline",
+    "Reader",
+    "SegmentView",
+    "Service",
+    "SinkError",
+    "SourceError",
+    "StreamcoreError",
+    "UsageError",
+    "WorkerError",
+    "read",
+]
+
+_HOME = {
+    "Accounting": "run.accounting",
+    "Config": "core.config",
+    "DamageWarning": "tools.reader",
+    "PacketBatch": "core.packets",
+    "Pipeline": "run.pipeline",
+    "Reader": "tools.reader",
+    "SegmentView": "service.protocol",
+    "Service": "service.protocol",
+    "SinkError": "core.errors",
+    "SourceError": "core.errors",
+    "StreamcoreError": "core.errors",
+    "UsageError": "core.errors",
+    "WorkerError": "core.errors",
+    "read": "tools.reader",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from streamcore import reader
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"streamcore.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(reader, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

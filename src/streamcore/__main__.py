@@ -1,5 +1,5 @@
 """python -m streamcore"""
 
-from streamcore.cli import main
+from streamcore.command.cli import main
 
 main()

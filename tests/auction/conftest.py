@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, settings
 
 import auction
-from auction.store import MemoryStore, Store
+from auction.storage.store import MemoryStore, Store
 
 # No deadline: machines differ, and a slow example is no wrong one. `planted` only looks for a failure and shrinks
 # nothing: test_planted_bugs.py starts pytest with it.

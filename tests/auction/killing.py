@@ -12,13 +12,13 @@ from collections.abc import Callable
 import msgspec
 from markets import measured
 
-from auction.block import Block
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.invariants import verify
+from auction.model.block import Block
+from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.rating import RatingRules
-from auction.sql_store import SqlStore
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import verify
+from auction.storage.sql_store import SqlStore
 
 RULES = RatingRules(newcomer_bond=0)
 

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Callable
 
 import auction
-from auction.block import Block
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.delivery import Delivery, Sample
-from auction.invariants import differences, replay
+from auction.model.block import Block
+from auction.model.delivery import Delivery, Sample
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.store import MemoryStore, Store
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import differences, replay
+from auction.storage.store import MemoryStore, Store
 
 
 def counted_bytes() -> Callable[[int], bytes]:

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable
 
-from auction.bid import Announcement, Bid, Ratings
+from auction.model.bid import Announcement, Bid, Ratings
 
 Won = list[tuple[str, int, int]]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from auction.desk import Desk
 from auction.moderator import Moderator
-from auction.serve import Server
+from auction.web.application import Server
+from auction.web.handler import Desk
 
 OPERATOR = "o" * 64
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from markets import counted_bytes, measured
 
-from auction.bid import Bid, StandingOffer, commitment
-from auction.block import Block
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.errors import AuctionError, Sealed
-from auction.invariants import INVARIANTS, replay, violations
+from auction.groups.sharing import Share
+from auction.model.bid import Bid, StandingOffer, commitment
+from auction.model.block import Block
+from auction.model.errors import AuctionError, Sealed
+from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import INVARIANTS, replay, violations
 from auction.moderator.state import State
-from auction.rating import RatingRules
-from auction.sharing import Share
 
 PROVIDERS = tuple(f"p{number}" for number in range(5))
 RECIPIENTS = ("anna", "bert", "cleo")

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from markets import asked, awarded, market, measured
 
-from auction.agreement import LIFECYCLE, next_state
-from auction.clock import ManualClock
-from auction.errors import NoAward, NotAllowed, WrongState
-from auction.invariants import violations
-from auction.ledger import bond
+from auction.model.agreement import LIFECYCLE, next_state
+from auction.model.errors import NoAward, NotAllowed, WrongState
+from auction.model.ledger import bond
 from auction.moderator import Moderator
+from auction.moderator.clock import ManualClock
+from auction.moderator.invariants import violations
 
 STEPS = {step for _, step in LIFECYCLE}
 STATES = {state for state, _ in LIFECYCLE} | set(LIFECYCLE.values())

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from markets import asked, awarded, market, measured
 
-from auction.bid import Bid, Closing, QualityWeights, Ramp, StandingOffer, commit_seed, commitment
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.errors import (
+from auction.formats import award as decide
+from auction.formats.transcript import verify as verify_transcript
+from auction.formats.transcript import verify_own
+from auction.model.bid import Bid, Closing, QualityWeights, Ramp, StandingOffer, commit_seed, commitment
+from auction.model.errors import (
     AuctionError,
     BadAmount,
     BadSignature,
@@ -25,15 +26,14 @@ from auction.errors import (
     TranscriptWrong,
     WrongState,
 )
-from auction.formats import award as decide
-from auction.invariants import verify, violations
-from auction.ledger import bond
+from auction.model.ledger import bond
+from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.rating import RatingRules
-from auction.sql_store import SqlStore
-from auction.store import Store
-from auction.transcript import verify as verify_transcript
-from auction.transcript import verify_own
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import verify, violations
+from auction.storage.sql_store import SqlStore
+from auction.storage.store import Store
 
 DAY_MS = 86_400_000
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.bid import (
+from auction.model.bid import (
     Announcement,
     Bid,
     Closing,
@@ -22,8 +22,8 @@ from auction.bid import (
     digest,
     quality_value,
 )
-from auction.errors import BadAmount, BadCurrency, BadValue
-from auction.money import AMOUNT_MAX
+from auction.model.errors import BadAmount, BadCurrency, BadValue
+from auction.model.money import AMOUNT_MAX
 
 CLOSING = Closing(opens_ms=0, closes_ms=1000)
 SEED = b"seed of the tests"

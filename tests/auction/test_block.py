@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from markets import awarded, market, measured
 
-from auction.block import Block, Timeline, check, split_in_rate, split_in_time
-from auction.errors import BadValue, InsufficientFunds, NoCapacity, NotAllowed, WrongState
-from auction.invariants import violations
+from auction.model.block import Block, Timeline, check, split_in_rate, split_in_time
+from auction.model.errors import BadValue, InsufficientFunds, NoCapacity, NotAllowed, WrongState
 from auction.moderator import AuctionTerms, BidEntry
+from auction.moderator.invariants import violations
 
 T = 1_700_000_000_000
 

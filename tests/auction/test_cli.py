@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from auction.cli import STEPS, main
-from auction.demo import Demonstration
+from auction.command.cli import STEPS, main
+from auction.command.demo import Demonstration
 from auction.moderator import Moderator
-from auction.sql_store import SqlStore
+from auction.storage.sql_store import SqlStore
 
 MANUAL = Path(__file__).parents[2] / "docs" / "auction.md"
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
-from auction.bid import Bid, Closing, commitment
-from auction.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
 from auction.formats.commit_reveal import Commitment, Forfeit, award_revealed, check_commitment, check_reveal, open_bids
 from auction.formats.scored import second_score
+from auction.model.bid import Bid, Closing, commitment
+from auction.model.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
 
 CLOSING = Closing(opens_ms=10, closes_ms=100, reveal_until_ms=200)
 ANNOUNCEMENT = announce(closing=CLOSING, bond=7)

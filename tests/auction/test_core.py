@@ -16,16 +16,16 @@ import pytest
 from markets import asked, awarded, counted_bytes, market
 
 from auction import AsyncModerator
-from auction.bid import StandingOffer
-from auction.clock import ManualClock, SteadyTime
-from auction.config import MarketConfig
-from auction.errors import AuctionError, KeyReused, Sealed, StoreFailed, TooLate, Unknown
-from auction.invariants import replay, verify, violations
-from auction.journal import verify_chain
+from auction.model.bid import StandingOffer
+from auction.model.errors import AuctionError, KeyReused, Sealed, StoreFailed, TooLate, Unknown
+from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.rating import RatingRules
-from auction.sql_store import SqlStore
-from auction.store import MemoryStore, Store, Write
+from auction.moderator.clock import ManualClock, SteadyTime
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import replay, verify, violations
+from auction.storage.journal import verify_chain
+from auction.storage.sql_store import SqlStore
+from auction.storage.store import MemoryStore, Store, Write
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.delivery import (
+from auction.model.delivery import (
     Delivery,
     DeliveryRules,
     Promise,
@@ -20,7 +20,7 @@ from auction.delivery import (
     evidence,
     sample_fraction_ppm,
 )
-from auction.errors import BadValue
+from auction.model.errors import BadValue
 
 RULES = DeliveryRules()
 PROMISE = Promise(starts_ms=0, ends_ms=10_000, rate_min_bps=1000, rate_max_bps=5000, latency_ms_max=50)

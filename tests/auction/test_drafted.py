@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markets import awarded, market, measured
 
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.errors import BadSignature, BadValue, Exists, NotAllowed, WrongState
-from auction.invariants import violations
+from auction.model.errors import BadSignature, BadValue, Exists, NotAllowed, WrongState
+from auction.model.rating import DAY_MS, RatingRules, draft_of_service
 from auction.moderator import Moderator
-from auction.rating import DAY_MS, RatingRules, draft_of_service
-from auction.store import Store
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import violations
+from auction.storage.store import Store
 
 HOUR_MS = 3_600_000
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
-from auction.bid import Announcement, Bid, Closing, Ramp
-from auction.errors import BadValue
 from auction.formats.dutch import dutch, ramp_price
+from auction.model.bid import Announcement, Bid, Closing, Ramp
+from auction.model.errors import BadValue
 
 CLOSING = Closing(opens_ms=10, closes_ms=60)
 

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from markets import asked, awarded, market
 
-from auction.bid import StandingOffer
-from auction.clock import ManualClock
-from auction.endpoint import Assignments
-from auction.errors import AuctionError, BadSignature, BadValue, NotAllowed, Unknown
-from auction.invariants import verify
+from auction.model.bid import StandingOffer
+from auction.model.endpoint import Assignments
+from auction.model.errors import AuctionError, BadSignature, BadValue, NotAllowed, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.sql_store import SqlStore
-from auction.store import Store
+from auction.moderator.clock import ManualClock
+from auction.moderator.invariants import verify
+from auction.storage.sql_store import SqlStore
+from auction.storage.store import Store
 
 HERS = "r" * 40
 HIS = "p" * 40

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SEED, announce
 
-from auction.bid import QualityWeights, Ramp
-from auction.errors import AuctionError, BadAmount, BadValue
 from auction.formats import FORMATS, award, check_announcement
-from auction.money import AMOUNT_MAX
+from auction.model.bid import QualityWeights, Ramp
+from auction.model.errors import AuctionError, BadAmount, BadValue
+from auction.model.money import AMOUNT_MAX
 
 CHANGES = st.fixed_dictionaries(
     {"format": st.sampled_from([*FORMATS, "lottery"])},

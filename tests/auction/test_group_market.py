@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from markets import asked, market, measured
 
-from auction.clock import ManualClock
-from auction.errors import Exists, InsufficientFunds, NoCapacity, NotAllowed, TooLate, WrongState
-from auction.invariants import violations
+from auction.groups.sharing import Share
+from auction.model.errors import Exists, InsufficientFunds, NoCapacity, NotAllowed, TooLate, WrongState
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.sharing import Share
+from auction.moderator.clock import ManualClock
+from auction.moderator.invariants import violations
 
 
 def group_market(price: int = 900) -> tuple[Moderator, ManualClock, str]:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auction import AuctionTerms, BidEntry, Block, ManualClock, MarketConfig, MemoryStore, Moderator
-from auction.bid import QualityWeights
-from auction.errors import AuctionError, BadAmount, NotAllowed, Unknown
-from auction.invariants import replay, violations
-from auction.rating import RatingRules
+from auction.model.bid import QualityWeights
+from auction.model.errors import AuctionError, BadAmount, NotAllowed, Unknown
+from auction.model.rating import RatingRules
+from auction.moderator.invariants import replay, violations
 
 ENTRIES = st.lists(
     st.builds(
@@ -122,7 +122,7 @@ def test_one_refused_bid_refuses_the_whole(entry: BidEntry, error: type[AuctionE
 
 
 def test_the_transcript_of_a_held_auction_verifies() -> None:
-    from auction.transcript import verify as verify_transcript
+    from auction.formats.transcript import verify as verify_transcript
 
     moderator, clock = a_market(0)
     entries = [BidEntry("p1", 300), BidEntry("p2", 200, salt="grain"), BidEntry("p1", 100)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markets import asked, awarded, counted_bytes, market, measured
 
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.store import Store
+from auction.storage.store import Store
 
 
 def test_a_whole_market_on_every_store(store: Store) -> None:

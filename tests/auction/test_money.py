@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.errors import BadAmount, BadCurrency, BadValue
-from auction.money import AMOUNT_MAX, Money, check_amount, scale_ceiling, scale_floor, split_proportionally
+from auction.model.errors import BadAmount, BadCurrency, BadValue
+from auction.model.money import AMOUNT_MAX, Money, check_amount, scale_ceiling, scale_floor, split_proportionally
 
 AMOUNTS = st.integers(0, AMOUNT_MAX)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.errors import AuctionError, BadValue, Expired, NotAllowed, WrongState
-from auction.negotiation import Negotiation, Offer
+from auction.groups.negotiation import Negotiation, Offer
+from auction.model.errors import AuctionError, BadValue, Expired, NotAllowed, WrongState
 
 START = Negotiation(group="g", seller="s", ends_ms=100)
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
-from auction.award import explain
-from auction.bid import Announcement, Bid, Closing, QualityWeights
-from auction.errors import AuctionError, BadValue, TooLate, WrongState
 from auction.formats.open_bidding import begin, next_price, open_bidding, step
+from auction.model.award import explain
+from auction.model.bid import Announcement, Bid, Closing, QualityWeights
+from auction.model.errors import AuctionError, BadValue, TooLate, WrongState
 
 SOFT = Closing(opens_ms=0, closes_ms=1000, extend_within_ms=100, extend_by_ms=150, extend_times_max=3)
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import SEED, announce, bid_of
 
-from auction.award import Award, explain
-from auction.bid import Announcement, Bid
-from auction.errors import BadAmount, BadValue
 from auction.formats.packages import packages
 from auction.formats.packages_large import packages_large
-from auction.money import AMOUNT_MAX
+from auction.model.award import Award, explain
+from auction.model.bid import Announcement, Bid
+from auction.model.errors import BadAmount, BadValue
+from auction.model.money import AMOUNT_MAX
 
 solver = importlib.import_module("auction.formats.packages_large")  # the module, not the rule of the same name
 ITEMS = ("i", "j", "k", "l")

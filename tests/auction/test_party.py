@@ -7,10 +7,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from markets import asked, market
 
-from auction.bid import Bid
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.errors import (
+from auction.model.bid import Bid
+from auction.model.errors import (
     BadNumber,
     BadSignature,
     BadToken,
@@ -21,12 +19,14 @@ from auction.errors import (
     Replayed,
     TooLate,
 )
-from auction.invariants import verify
+from auction.model.party import Signature, check_public_key, e164
+from auction.model.signing import bid_body, sign_statement
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.party import Signature, check_public_key, e164
-from auction.signing import bid_body, sign_statement
-from auction.sql_store import SqlStore
-from auction.store import Store
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import verify
+from auction.storage.sql_store import SqlStore
+from auction.storage.store import Store
 
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 

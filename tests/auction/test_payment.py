@@ -8,8 +8,7 @@ import pytest
 from markets import awarded, counted_bytes, market, measured
 from stripe_server import StripeServer, notice
 
-from auction.clock import ManualClock
-from auction.errors import (
+from auction.model.errors import (
     BadAmount,
     BadCurrency,
     BadSignature,
@@ -19,10 +18,11 @@ from auction.errors import (
     PaymentUnknown,
     PrepaymentRequired,
 )
-from auction.invariants import violations
 from auction.moderator import Moderator
-from auction.payment_stripe import StripeProcessor
-from auction.store import MemoryStore
+from auction.moderator.clock import ManualClock
+from auction.moderator.invariants import violations
+from auction.payment.stripe import StripeProcessor
+from auction.storage.store import MemoryStore
 
 pytest.importorskip("stripe", reason="the extra `cards` is not installed")
 SECRET = "whsec_test"

@@ -15,10 +15,10 @@ from killing import kill_and_compare
 from markets import awarded, check_snapshot, counted_bytes, market
 from postgres import restartable_server, running_server, server_programs
 
-from auction.errors import Unknown
-from auction.invariants import verify
+from auction.model.errors import Unknown
 from auction.moderator import Moderator
-from auction.sql_store import SqlStore
+from auction.moderator.invariants import verify
+from auction.storage.sql_store import SqlStore
 
 PROGRAMS = server_programs()
 if PROGRAMS is None and not os.environ.get("CI"):  # in CI it must be there
@@ -122,7 +122,7 @@ def test_a_served_market_survives_a_database_that_is_killed_and_started_again(tm
     pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
     from serving import OPERATOR, start_process
 
-    from auction.client import MarketClient
+    from auction.web.client import MarketClient
 
     assert PROGRAMS is not None
     with restartable_server(PROGRAMS) as database:

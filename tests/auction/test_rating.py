@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.circles import without_circles
-from auction.errors import BadAmount, BadValue, Exists, NotAllowed, TooLate
-from auction.rating import (
+from auction.model.circles import without_circles
+from auction.model.errors import BadAmount, BadValue, Exists, NotAllowed, TooLate
+from auction.model.rating import (
     DAY_MS,
     EMPTY,
     Exchange,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from reference import reference
 from worlds import PARTIES, World, announce, bid_of, rate
 
-from auction.bid import Closing, QualityWeights, Ramp
 from auction.formats import award
+from auction.model.bid import Closing, QualityWeights, Ramp
 
 FORMATS = (
     "second_score",

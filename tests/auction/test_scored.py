@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, World, announce, bid_of, rate, worlds
 
-from auction.award import Award, explain
-from auction.bid import Announcement, Bid, QualityWeights, Ratings
-from auction.errors import BadCurrency, BadValue, Exists
 from auction.formats.scored import award_by_price, first_price, first_score, second_price, second_score
+from auction.model.award import Award, explain
+from auction.model.bid import Announcement, Bid, QualityWeights, Ratings
+from auction.model.errors import BadCurrency, BadValue, Exists
 
 AWARDS = {
     "second_score": second_score,

@@ -22,18 +22,18 @@ pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 from markets import asked, awarded, market, measured
 from serving import OPERATOR, served, start_process
 
-from auction import errors
-from auction.block import Block
-from auction.cli import main
-from auction.client import MarketClient
-from auction.clock import ManualClock
-from auction.errors import AuctionError, BadToken, BadValue, Declined, KeyReused, NotAllowed, Unknown, Unreachable
-from auction.invariants import verify
+from auction.command.cli import main
+from auction.model import errors
+from auction.model.block import Block
+from auction.model.errors import AuctionError, BadToken, BadValue, Declined, KeyReused, NotAllowed, Unknown, Unreachable
+from auction.model.party import token_hash
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.party import token_hash
-from auction.rights import RIGHTS
-from auction.sql_store import SqlStore
-from auction.wire import METHODS, REQUEST_BYTES_MAX, decode_failure, encode_failure
+from auction.moderator.clock import ManualClock
+from auction.moderator.invariants import verify
+from auction.storage.sql_store import SqlStore
+from auction.web.client import MarketClient
+from auction.web.rights import RIGHTS
+from auction.web.wire import METHODS, REQUEST_BYTES_MAX, decode_failure, encode_failure
 
 TERMS = AuctionTerms(reserve=1_000, open_for_ms=10_000)
 
@@ -462,7 +462,7 @@ def test_what_cannot_be_served_is_said(words: list[str], code: str, tmp_path: Pa
 
 
 def test_the_operators_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    from auction.desk import make_token
+    from auction.web.handler import make_token
 
     path = tmp_path / "token"
     made = make_token(str(path))
@@ -473,7 +473,7 @@ def test_the_operators_token_is_made_once_and_for_its_owner_alone(tmp_path: Path
 
 
 def test_rules_are_read_from_a_file(tmp_path: Path) -> None:
-    from auction.config import read_rules
+    from auction.moderator.config import read_rules
 
     path = tmp_path / "rules.toml"
     path.write_text("signatures = true\n[rating]\nnewcomer_bond = 20\n")

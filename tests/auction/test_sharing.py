@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.errors import BadNumber, BadValue, Exists, NoCapacity, Unknown
-from auction.sharing import (
+from auction.groups.sharing import (
     Meter,
     Share,
     allocate,
@@ -21,6 +20,7 @@ from auction.sharing import (
     measure,
     split_cost,
 )
+from auction.model.errors import BadNumber, BadValue, Exists, NoCapacity, Unknown
 
 WEIGHTS_AND_LIMITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=1, max_size=6)
 

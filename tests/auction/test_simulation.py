@@ -13,18 +13,18 @@ import msgspec
 import pytest
 from simulation import Found, Simulation
 
-import auction.journal
 import auction.moderator.core
-from auction import award as award_file
-from auction.agreement import Leg
-from auction.block import Block
-from auction.ledger import Ledger, Transfer, funds
+import auction.storage.journal
+from auction.model import award as award_file
+from auction.model.agreement import Leg
+from auction.model.block import Block
+from auction.model.ledger import Ledger, Transfer, funds
+from auction.model.rating import Exchange
 from auction.moderator import Moderator
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Committed
 from auction.moderator.rules import awarding, bidding, chains, replacing, sealing, settling
 from auction.moderator.rules.due import DUE
-from auction.rating import Exchange
 
 SEEDS = int(os.environ.get("AUCTION_SEEDS", "10000"))
 SEEDS_A_TEST = 50

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auction.errors import BadAmount, BadValue, Exists, NotAllowed
-from auction.sponsorship import (
+from auction.groups.sponsorship import (
     Cost,
     Pledge,
     check_submodular,
@@ -23,6 +22,7 @@ from auction.sponsorship import (
     shapley_shares,
     shared_cost,
 )
+from auction.model.errors import BadAmount, BadValue, Exists, NotAllowed
 
 NAMES = "abcd"
 BIDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60))

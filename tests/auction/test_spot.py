@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of, rate
 
-from auction.award import explain
-from auction.bid import QualityWeights, ShownRating, StandingOffer, commit_seed
-from auction.errors import BadValue, TooLate
 from auction.formats.scored import first_score
 from auction.formats.spot import rank_offers, spot, spot_award
+from auction.model.award import explain
+from auction.model.bid import QualityWeights, ShownRating, StandingOffer, commit_seed
+from auction.model.errors import BadValue, TooLate
+from auction.model.money import AMOUNT_MAX
 from auction.moderator.records import OfferSheet
-from auction.money import AMOUNT_MAX
 
 NEED = announce(
     format="spot",

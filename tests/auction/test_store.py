@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sql
 from markets import awarded, check_snapshot, counted_bytes, market
 
-from auction.errors import JournalBroken
-from auction.invariants import replay, verify
-from auction.migrations import STEPS, migrate, tables
+from auction.model.errors import JournalBroken
 from auction.moderator import Moderator
-from auction.sql_store import SqlStore
+from auction.moderator.invariants import replay, verify
+from auction.storage.migrations import STEPS, migrate, tables
+from auction.storage.sql_store import SqlStore
 
 
 def played(tmp_path: Path) -> SqlStore:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from markets import awarded, market, measured
 
-from auction.block import Block
-from auction.clock import ManualClock
-from auction.config import MarketConfig
-from auction.errors import Cycle, LinkedParties, NotAllowed, TooDeep, WrongState
-from auction.invariants import violations
-from auction.ledger import bond
+from auction.model.block import Block
+from auction.model.errors import Cycle, LinkedParties, NotAllowed, TooDeep, WrongState
+from auction.model.ledger import bond
 from auction.moderator import AuctionTerms, BidEntry, Moderator
+from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import violations
 
 
 def chain_market(providers: int = 7, depth_max: int = 4) -> tuple[Moderator, ManualClock, str]:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SEED, World, announce, bid_of, rate, worlds
 
-from auction.award import Award
-from auction.bid import Bid, QualityWeights, commit_seed
-from auction.errors import TranscriptWrong
 from auction.formats import FORMATS, award
-from auction.transcript import Entry, Transcript, digest_of_award, verify, verify_own, write_transcript
+from auction.formats.transcript import Entry, Transcript, digest_of_award, verify, verify_own, write_transcript
+from auction.model.award import Award
+from auction.model.bid import Bid, QualityWeights, commit_seed
+from auction.model.errors import TranscriptWrong
 
 SEALED = st.sampled_from(["second_score", "first_score", "first_price", "second_price", "uniform_price", "spot"])
 

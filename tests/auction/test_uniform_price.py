@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
-from auction.award import Award
-from auction.bid import Announcement, Bid
-from auction.errors import BadAmount
 from auction.formats.uniform_price import uniform_price
-from auction.money import AMOUNT_MAX
+from auction.model.award import Award
+from auction.model.bid import Announcement, Bid
+from auction.model.errors import BadAmount
+from auction.model.money import AMOUNT_MAX
 
 
 @st.composite

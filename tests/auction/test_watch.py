@@ -23,13 +23,13 @@ import pytest
 from markets import asked, awarded, market, measured
 from rich.console import Console
 
-from auction.cli import main
-from auction.config import MarketConfig
-from auction.errors import BadValue, Unknown
+from auction.command.cli import main
+from auction.command.watch import Follower, draw, show_live
+from auction.model.errors import BadValue, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
+from auction.moderator.config import MarketConfig
 from auction.moderator.overview import Overview
-from auction.sql_store import SqlStore
-from auction.watch import Follower, draw, show_live
+from auction.storage.sql_store import SqlStore
 
 
 def busy(url: str) -> tuple[Moderator, str, str]:

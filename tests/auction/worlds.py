@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from auction.bid import Announcement, Bid, Closing, QualityWeights, ShownRating, commit_seed
+from auction.model.bid import Announcement, Bid, Closing, QualityWeights, ShownRating, commit_seed
 
 SEED = b"the seed of the tests"
 PARTIES = tuple("pqrstuvw")

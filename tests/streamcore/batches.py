@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from streamcore.packets import COLUMN_GROUPS, Arena, Interface, PacketBatch
+from streamcore.core.packets import COLUMN_GROUPS, Arena, Interface, PacketBatch
 
 
 def make_batch(packets, *, times_ns=None, hashes=None, first_number=0, arena=None, wire_lengths=None):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.config import Config
-from streamcore.flags import make_parser
+from streamcore.command.flags import make_parser
+from streamcore.core.config import Config
 from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
 
 OFFICE = Path(__file__).parents[2] / "examples" / "office.pcapng"
@@ -45,8 +45,8 @@ def test_help_names_every_command_and_every_command_has_help():
 
 def test_help_and_config_load_nothing_heavy():
     code = (
-        "import sys; from streamcore.config import Config; Config(); from streamcore.flags import make_parser;"
-        "make_parser().format_help(); import streamcore.cli;"
+        "import sys; from streamcore.core.config import Config; Config();"
+        "from streamcore.command.flags import make_parser; make_parser().format_help(); import streamcore.command.cli;"
         "print([m for m in ('numpy', 'zmq', 'rich', 'cypcap', 'lz4', 'zstandard') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

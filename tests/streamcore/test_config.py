@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamcore.config import Config, Market, Stream, Subcontract, make_config
-from streamcore.errors import UsageError
+from streamcore.core.config import Config, Market, Stream, Subcontract, make_config
+from streamcore.core.errors import UsageError
 
 
 def test_flags_go_over_the_file(tmp_path):

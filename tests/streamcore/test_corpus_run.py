@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.config import make_config
-from streamcore.errors import StreamcoreError
-from streamcore.pipeline import Pipeline
-from streamcore.reader import read
+from streamcore.core.config import make_config
+from streamcore.core.errors import StreamcoreError
+from streamcore.run.pipeline import Pipeline
+from streamcore.tools.reader import read
 
 CORPUS = Path(__file__).parents[3] / "shared" / "corpus" / "dev"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.accounting import Accounting
-from streamcore.counters import EVENTS, NAMES, Counters
+from streamcore.core.counters import EVENTS, NAMES, Counters
+from streamcore.run.accounting import Accounting
 
 
 def counters_of_a_run():

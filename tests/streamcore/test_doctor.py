@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from streamcore import doctor
+from streamcore.tools import doctor
 
 
 def findings(capsys):

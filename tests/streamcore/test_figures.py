@@ -12,11 +12,12 @@ import urllib.request
 
 import pytest
 
-from streamcore import figures, metrics
-from streamcore.accounting import WorkerShare
-from streamcore.counters import DURATION_BOUNDS_S, Counters, Histogram
-from streamcore.errors import UsageError
-from streamcore.progress import each_second
+from streamcore.core.counters import DURATION_BOUNDS_S, Counters, Histogram
+from streamcore.core.errors import UsageError
+from streamcore.observe import metrics
+from streamcore.observe.progress import each_second
+from streamcore.run import figures
+from streamcore.run.accounting import WorkerShare
 from tests.streamcore.conftest import finish_run, start_run, udp_frame, write_pcap
 from tests.streamcore.test_progress import terminal  # noqa: F401  a fixture
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.circle import Market
-from streamcore.errors import StreamcoreError
+from streamcore.command.demo_market import Market
+from streamcore.core.errors import StreamcoreError
 from tests.streamcore.conftest import children, finish_run, kill, read_pcap, start_run, udp_frame, write_pcap
 
 sys.path.append(str(Path(__file__).parents[1] / "auction"))  # where servers for tests stand
@@ -108,8 +108,8 @@ otherwise = "in-house"
 
     def broken(self):
         """What `auction verify` finds on the database as it stands."""
-        from auction.invariants import verify
-        from auction.sql_store import SqlStore
+        from auction.moderator.invariants import verify
+        from auction.storage.sql_store import SqlStore
 
         store = SqlStore(self.database.url)
         try:

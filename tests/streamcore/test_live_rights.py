@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.errors import UsageError
-from streamcore.privileges import become
+from streamcore.core.errors import UsageError
+from streamcore.run.privileges import become
 from tests.streamcore.conftest import COMMAND, MARK, children, kill, read_pcap, udp_frame
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -74,7 +74,7 @@ def workers(pid):
     found = []
     for child in children(pid):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
-            if b"streamcore.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"streamcore.worker.local" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
 
@@ -158,7 +158,7 @@ def test_a_user_that_cannot_be_had():
         become("no-such-user")
     become(pwd.getpwuid(os.getuid()).pw_name)  # who we are already
     code = (
-        "import os; os.setuid(65534); from streamcore.privileges import become\n"
+        "import os; os.setuid(65534); from streamcore.run.privileges import become\n"
         "try: become('root')\nexcept Exception as error: print(error)"
     )
     command = readable_by_all([sys.executable, "-c", code]) if os.getuid() == 0 else None

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.config import Config
-from streamcore.errors import SinkError, SourceError, UsageError
-from streamcore.pipeline import Pipeline
+from streamcore.core.config import Config
+from streamcore.core.errors import SinkError, SourceError, UsageError
+from streamcore.run.pipeline import Pipeline
 from tests.streamcore.conftest import read_pcap, udp_frame, write_pcap
 
 SLOW = f"{Path(__file__).with_name('services_for_tests.py')}:Slow"

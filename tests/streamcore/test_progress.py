@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from streamcore.counters import Counters
-from streamcore.progress import following
+from streamcore.core.counters import Counters
+from streamcore.observe.progress import following
 
 
 class StandsStill:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import streamcore
-from streamcore.errors import SourceError
+from streamcore.core.errors import SourceError
 from tests.streamcore import twin
 from tests.streamcore.conftest import udp_frame
 from tests.streamcore.twin import Packet

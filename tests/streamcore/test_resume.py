@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from streamcore import resume
-from streamcore.config import Config
-from streamcore.errors import UsageError
-from streamcore.pipeline import Pipeline
+from streamcore.core.config import Config
+from streamcore.core.errors import UsageError
+from streamcore.run import resume
+from streamcore.run.pipeline import Pipeline
 
 from .conftest import children, finish_run, kill, start_run, udp_frame, write_pcap
 

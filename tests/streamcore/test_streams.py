@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from streamcore.config import Config, make_config
-from streamcore.errors import UsageError
+from streamcore.core.config import Config, make_config
+from streamcore.core.errors import UsageError
 from streamcore.parse.filter import Classifier, Filter
-from streamcore.pipeline import Pipeline
+from streamcore.run.pipeline import Pipeline
 from streamcore.segment._segmenter import Segmenter
 
 from .batches import make_batch

@@ -1,8 +1,8 @@
 """What a service reports, in lines for people."""
 
-from streamcore.accounting import Accounting
-from streamcore.counters import Counters
-from streamcore.summaries import in_words
+from streamcore.core.counters import Counters
+from streamcore.run.accounting import Accounting
+from streamcore.run.summaries import in_words
 
 SUMMARY = {
     "packets": 2_000,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore import tables
-from streamcore.errors import SinkError, SourceError, UsageError
+from streamcore.core.errors import SinkError, SourceError, UsageError
+from streamcore.tools import tables
 from tests.streamcore.conftest import udp_frame, write_pcap
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from auction.award import Award, no_set_aside, price_only
-from auction.bid import Announcement, Bid, Ratings
-from auction.errors import BadValue
 from auction.formats.dutch import dutch, ramp_of
 from auction.formats.open_bidding import open_bidding
 from auction.formats.packages import check_exact_items, check_package_items, packages
@@ -19,6 +16,9 @@ from auction.formats.packages_large import packages_large
 from auction.formats.scored import first_price, first_score, second_price, second_score
 from auction.formats.spot import spot
 from auction.formats.uniform_price import check_units, uniform_price
+from auction.model.award import Award, no_set_aside, price_only
+from auction.model.bid import Announcement, Bid, Ratings
+from auction.model.errors import BadValue
 
 
 class Format(Protocol):

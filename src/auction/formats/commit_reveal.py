@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from auction.award import Award
-from auction.bid import Announcement, Bid, Ratings, check_name, check_time, commitment
-from auction.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
 from auction.formats import award
-from auction.money import check_integer
+from auction.model.award import Award
+from auction.model.bid import Announcement, Bid, Ratings, check_name, check_time, commitment
+from auction.model.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
+from auction.model.money import check_integer
 
 
 class Commitment(msgspec.Struct, frozen=True, kw_only=True):

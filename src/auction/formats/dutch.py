@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from auction.award import Award, Draw, Standing, Winning, check_bids, conclude, no_set_aside, price_only
-from auction.bid import Announcement, Bid, Ramp, Ratings
-from auction.errors import BadValue
+from auction.model.award import Award, Draw, Standing, Winning, check_bids, conclude, no_set_aside, price_only
+from auction.model.bid import Announcement, Bid, Ramp, Ratings
+from auction.model.errors import BadValue
 
 
 def ramp_of(announcement: Announcement) -> Ramp:

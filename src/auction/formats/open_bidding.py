@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
-from auction.bid import Announcement, Bid, Ratings
-from auction.errors import AuctionError, BadValue, TooLate, WrongState
-from auction.money import AMOUNT_MAX
+from auction.model.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
+from auction.model.bid import Announcement, Bid, Ratings
+from auction.model.errors import AuctionError, BadValue, TooLate, WrongState
+from auction.model.money import AMOUNT_MAX
 
 
 class OpenState(msgspec.Struct, frozen=True, kw_only=True):

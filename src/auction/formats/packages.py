@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
-from auction.bid import Announcement, Bid, Ratings
-from auction.errors import BadAmount, BadValue
-from auction.money import AMOUNT_MAX, check_amount
+from auction.model.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
+from auction.model.bid import Announcement, Bid, Ratings
+from auction.model.errors import BadAmount, BadValue
+from auction.model.money import AMOUNT_MAX, check_amount
 
 EXACT_ITEMS_MAX = 12  # 4,096 sets of items
 EXACT_BIDS_MAX = 200

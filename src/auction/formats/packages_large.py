@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, conclude, no_set_aside, price_only
-from auction.bid import Announcement, Bid, Ratings
-from auction.errors import BadAmount, BadValue
 from auction.formats.packages import PackageBid, read_packages
-from auction.money import PPM
+from auction.model.award import Award, Draw, Outcome, Standing, Winning, conclude, no_set_aside, price_only
+from auction.model.bid import Announcement, Bid, Ratings
+from auction.model.errors import BadAmount, BadValue
+from auction.model.money import PPM
 
 BIDS_MAX = 5000
 NODES_MAX = 50

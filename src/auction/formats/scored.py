@@ -11,9 +11,19 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, latest_of_each, price_only
-from auction.bid import Announcement, Bid, Ratings, quality_value
-from auction.money import AMOUNT_MAX, PPM
+from auction.model.award import (
+    Award,
+    Draw,
+    Outcome,
+    Standing,
+    Winning,
+    check_bids,
+    conclude,
+    latest_of_each,
+    price_only,
+)
+from auction.model.bid import Announcement, Bid, Ratings, quality_value
+from auction.model.money import AMOUNT_MAX, PPM
 
 
 class Offered(Protocol):

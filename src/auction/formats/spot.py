@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from auction.award import Award, Draw, Outcome, Standing, Winning, conclude
-from auction.bid import Announcement, Bid, Ratings, StandingOffer, quality_value
-from auction.errors import BadValue, TooLate
 from auction.formats.scored import first_score, is_newcomer
-from auction.money import AMOUNT_MAX, PPM
+from auction.model.award import Award, Draw, Outcome, Standing, Winning, conclude
+from auction.model.bid import Announcement, Bid, Ratings, StandingOffer, quality_value
+from auction.model.errors import BadValue, TooLate
+from auction.model.money import AMOUNT_MAX, PPM
 
 Row = tuple[int, int, int, str, str]  # cost (price less quality value), quality value, price, offer, provider
 

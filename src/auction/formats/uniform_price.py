@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from auction.award import (
+from auction.formats.scored import Row, rank
+from auction.model.award import (
     Award,
     Draw,
     Outcome,
@@ -20,9 +21,8 @@ from auction.award import (
     no_set_aside,
     price_only,
 )
-from auction.bid import Announcement, Bid, Ratings
-from auction.formats.scored import Row, rank
-from auction.money import AMOUNT_MAX, check_amount
+from auction.model.bid import Announcement, Bid, Ratings
+from auction.model.money import AMOUNT_MAX, check_amount
 
 
 def check_units(announcement: Announcement) -> None:

@@ -4,7 +4,8 @@
 journals and commits what was decided; `commands` are what a caller calls, one class for each subject, and `Moderator`
 in `facade` is all of them. A file imports only what stands before it here, so that nothing goes round in a circle:
 
-terms, records, reputation, state, draft, rules, core, assigned, overview, commands, facade, awaited, aio
+config, clock, terms, records, reputation, state, invariants, draft, rules, core, assigned, overview, commands, facade,
+awaited, aio
 """
 
 from auction.moderator.facade import Moderator

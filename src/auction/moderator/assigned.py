@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from auction.agreement import Agreement
-from auction.bid import StandingOffer
-from auction.endpoint import Assignment, Assignments, Endpoint, OpenAuction
-from auction.errors import NotAllowed
+from auction.model.agreement import Agreement
+from auction.model.bid import StandingOffer
+from auction.model.endpoint import Assignment, Assignments, Endpoint, OpenAuction
+from auction.model.errors import NotAllowed
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 from auction.moderator.state import State

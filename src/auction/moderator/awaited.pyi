@@ -3,21 +3,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from auction.agreement import Agreement
-from auction.award import Award
-from auction.bid import Announcement, Bid, ShownRating, StandingOffer
-from auction.billing import Invoice
-from auction.block import Block
-from auction.delivery import Delivery
-from auction.endpoint import Assignments, Endpoint, Warm
 from auction.formats.commit_reveal import Commitment
+from auction.formats.transcript import Transcript
+from auction.groups.sharing import Share
+from auction.model.agreement import Agreement
+from auction.model.award import Award
+from auction.model.bid import Announcement, Bid, ShownRating, StandingOffer
+from auction.model.billing import Invoice
+from auction.model.block import Block
+from auction.model.delivery import Delivery
+from auction.model.endpoint import Assignments, Endpoint, Warm
+from auction.model.meter import Meter
+from auction.model.party import Party, Signature
+from auction.model.rating import DraftedRating, Exchange, Opinion
 from auction.moderator.overview import Overview
 from auction.moderator.records import BlockShares, Group, Measured
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held, Registered
-from auction.party import Party, Signature
-from auction.rating import DraftedRating, Exchange, Opinion
-from auction.sharing import Meter, Share
-from auction.transcript import Transcript
 
 def methods() -> dict[str, Callable[..., Any]]: ...
 

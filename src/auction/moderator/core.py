@@ -18,17 +18,17 @@ from typing import Any, Final, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
-from auction.clock import Clock, SteadyTime, system_clock
-from auction.config import MarketConfig
-from auction.errors import Conflict, KeyReused, StoreFailed
-from auction.journal import FIRST_HASH, Entry, decode_body, encode_body, seal, verify_chain
-from auction.ledger import Transfer
+from auction.model.errors import Conflict, KeyReused, StoreFailed
+from auction.model.ledger import Transfer
+from auction.model.party import Verifier
+from auction.moderator.clock import Clock, SteadyTime, system_clock
+from auction.moderator.config import MarketConfig
 from auction.moderator.draft import Draft
 from auction.moderator.rules.due import DUE
 from auction.moderator.state import State, decode_changes
-from auction.party import Verifier
-from auction.payment import Processor
-from auction.store import MemoryStore, Store, Write
+from auction.payment.protocol import Processor
+from auction.storage.journal import FIRST_HASH, Entry, decode_body, encode_body, seal, verify_chain
+from auction.storage.store import MemoryStore, Store, Write
 
 Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from auction.agreement import Agreement
-from auction.block import Block, Timeline
-from auction.config import MarketConfig
-from auction.errors import Exists, InsufficientFunds, Replayed, Unknown
-from auction.ledger import OUTSIDE, Transfer
+from auction.model.agreement import Agreement
+from auction.model.block import Block, Timeline
+from auction.model.errors import Exists, InsufficientFunds, Replayed, Unknown
+from auction.model.ledger import OUTSIDE, Transfer
+from auction.model.party import Party, Verifier
+from auction.moderator.config import MarketConfig
 from auction.moderator.records import Auction, BidSheet, BlockShares, Nonce, PlacedBid
 from auction.moderator.state import COMMITTING_STATES, State
-from auction.party import Party, Verifier
 
 
 class Draft:

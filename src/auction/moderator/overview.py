@@ -11,15 +11,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from auction.agreement import Agreement
-from auction.award import explain
-from auction.bid import ShownRating
-from auction.errors import Unknown
+from auction.model.agreement import Agreement
+from auction.model.award import explain
+from auction.model.bid import ShownRating
+from auction.model.errors import Unknown
+from auction.model.money import check_integer
 from auction.moderator.records import Auction, Measured
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import awarding
 from auction.moderator.state import State
-from auction.money import check_integer
 
 LIMIT_MAX: Final = 200
 _COUNTED: Final = ("counted_bits", "late_ppm", "below_minimum_ppm", "audited", "audits_failed")

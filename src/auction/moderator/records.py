@@ -9,21 +9,22 @@ from typing import Any, Final
 
 import msgspec
 
-from auction.agreement import Agreement
-from auction.award import Award, Standing
-from auction.bid import Announcement, Bid, ShownRating, StandingOffer
-from auction.block import Block
-from auction.delivery import Delivery, Evidence
-from auction.endpoint import Endpoint, Warm
 from auction.formats.commit_reveal import Commitment
 from auction.formats.open_bidding import OpenState
 from auction.formats.spot import Ranked, Row
+from auction.groups.negotiation import Negotiation
+from auction.groups.sharing import Share
+from auction.groups.sponsorship import GroupOutcome
+from auction.model.agreement import Agreement
+from auction.model.award import Award, Standing
+from auction.model.bid import Announcement, Bid, ShownRating, StandingOffer
+from auction.model.block import Block
+from auction.model.delivery import Delivery, Evidence
+from auction.model.endpoint import Endpoint, Warm
+from auction.model.meter import Meter
+from auction.model.party import Party
+from auction.model.rating import Exchange, Opinion
 from auction.moderator.terms import BidEntry
-from auction.negotiation import Negotiation
-from auction.party import Party
-from auction.rating import Exchange, Opinion
-from auction.sharing import Meter, Share
-from auction.sponsorship import GroupOutcome
 
 SEQUENCES_OF_AN_ENTRY: Final = 100_000  # a bid's sequence is its entry's times this, plus its place in the entry
 

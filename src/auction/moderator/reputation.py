@@ -9,12 +9,12 @@ from bisect import bisect_right
 
 import msgspec
 
-from auction.agreement import Agreement, Leg
-from auction.bid import ShownRating
-from auction.circles import without_circles
+from auction.model.agreement import Agreement, Leg
+from auction.model.bid import ShownRating
+from auction.model.circles import without_circles
+from auction.model.money import PPM
+from auction.model.rating import DAY_MS, EMPTY, Exchange, History, Kind, Opinion, RatingRules, Tally, record, show
 from auction.moderator.records import Revealed
-from auction.money import PPM
-from auction.rating import DAY_MS, EMPTY, Exchange, History, Kind, Opinion, RatingRules, Tally, record, show
 
 SEQUENCE_MAX = 2**63 - 1
 PAYMENTS = ""  # in place of a service: a recipient pays alike, whatever the service

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
-from auction.agreement import Agreement
-from auction.bid import StandingOffer
-from auction.block import Block, Timeline
-from auction.journal import Body
-from auction.ledger import Ledger, Transfer
+from auction.model.agreement import Agreement
+from auction.model.bid import StandingOffer
+from auction.model.block import Block, Timeline
+from auction.model.ledger import Ledger, Transfer
+from auction.model.party import Party
+from auction.model.rating import Exchange, RatingRules
 from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
@@ -29,8 +30,7 @@ from auction.moderator.records import (
     Revealed,
 )
 from auction.moderator.reputation import Reputation
-from auction.party import Party
-from auction.rating import Exchange, RatingRules
+from auction.storage.journal import Body
 
 COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.award import Award
-from auction.bid import Announcement, QualityWeights, Ramp, ShownRating
-from auction.party import Signature
+from auction.model.award import Award
+from auction.model.bid import Announcement, QualityWeights, Ramp, ShownRating
+from auction.model.party import Signature
 
 
 class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.packets import Outgoing, PacketBatch, Result, Segment
+from streamcore.core.packets import Outgoing, PacketBatch, Result, Segment
 
 ORDERS: tuple[str, ...]
 Settle = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]

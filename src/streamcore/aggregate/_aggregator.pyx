@@ -11,7 +11,7 @@ import numpy as np
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from streamcore.packets cimport Columns, Outgoing, PacketBatch, Result, Segment, record_head, record_size
+from streamcore.core.packets cimport Columns, Outgoing, PacketBatch, Result, Segment, record_head, record_size
 
 cnp.import_array()
 

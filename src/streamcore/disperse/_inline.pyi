@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.packets import PacketBatch, Segment
+from streamcore.core.packets import PacketBatch, Segment
 
 COLUMN_BYTES: int
 INTERFACES_MAX: int

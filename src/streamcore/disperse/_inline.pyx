@@ -10,8 +10,8 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport GUARD_BYTES, RECORD_KINDS, Columns, PacketBatch, Segment, pack_records, record_head
-from streamcore.packets cimport record_size, record_start, records_size
+from streamcore.core.packets cimport GUARD_BYTES, RECORD_KINDS, Columns, PacketBatch, Segment, pack_records, record_head
+from streamcore.core.packets cimport record_size, record_start, records_size
 
 cnp.import_array()
 

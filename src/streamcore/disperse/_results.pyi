@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.packets import Result, Segment
+from streamcore.core.packets import Result, Segment
 
 PACKED: int
 LENGTHS: int

@@ -9,7 +9,7 @@ cimport numpy as cnp
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from streamcore.packets cimport AHEAD, Columns, Result, Segment, prefetch, record_head, record_size, record_start
+from streamcore.core.packets cimport AHEAD, Columns, Result, Segment, prefetch, record_head, record_size, record_start
 
 import numpy as np
 

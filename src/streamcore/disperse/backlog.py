@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamcore.counters import Counters
-from streamcore.packets import Result, Segment
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Result, Segment
 
 # How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
 # segment (unless the system killed it for its memory), so only twelve such deaths weigh as much as three failures of

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from streamcore.core.packets import Result, Segment
 from streamcore.disperse import envelope
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, ResultError, dropped_of, read_result
 from streamcore.disperse.peer import Lease
-from streamcore.packets import Result, Segment
 
 NOTHING = np.empty(0, np.uint8)
 COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX = 4096, 16, 64

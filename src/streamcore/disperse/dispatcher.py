@@ -20,7 +20,10 @@ from typing import Any
 import msgspec
 import zmq
 
-from streamcore.counters import Counters, Histogram
+from streamcore.core.counters import Counters, Histogram
+from streamcore.core.errors import WorkerError
+from streamcore.core.packets import Arena, Result, Segment
+from streamcore.core.routes import Routes
 from streamcore.disperse import envelope, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError
 from streamcore.disperse.backlog import FAULT, KILLED, NO_AGREEMENT, Attempt, Backlog
@@ -29,9 +32,6 @@ from streamcore.disperse.lender import Lender
 from streamcore.disperse.peer import Peer
 from streamcore.disperse.providers import Providers
 from streamcore.disperse.roster import Roster, Slot, Terms
-from streamcore.errors import WorkerError
-from streamcore.packets import Arena, Result, Segment
-from streamcore.routes import Routes
 
 __all__ = ["NO_AGREEMENT", "Dispatcher"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
+from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.disperse._inline import InlineError, frame_bytes, frame_bytes_max, pack_frame, unpack_frame
-from streamcore.packets import Arena, PacketBatch, Segment
 
 __all__ = ["Digest", "FramePool", "InlineError", "Outlet", "frame_bytes_max", "unpack_segment"]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import zmq
 
-from streamcore.counters import Counters
+from streamcore.core.counters import Counters
+from streamcore.core.routes import IN_HOUSE, Route, Routes
 from streamcore.disperse import envelope
 from streamcore.disperse.backlog import Attempt, Backlog
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster
-from streamcore.routes import IN_HOUSE, Route, Routes
 
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
 

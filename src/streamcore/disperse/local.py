@@ -16,10 +16,10 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from streamcore.core.packets import Arena
     from streamcore.disperse.peer import Peer
-    from streamcore.packets import Arena
 
-COMMAND = "from streamcore.worker import main; main()"
+COMMAND = "from streamcore.worker.local import main; main()"
 SETUP_BYTES_MAX = 1 << 20
 ARENAS_MAX = 2
 

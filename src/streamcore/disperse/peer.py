@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from streamcore.packets import Arena, Chunk, Segment
+from streamcore.core.packets import Arena, Chunk, Segment
 
 if TYPE_CHECKING:
     from streamcore.disperse.inline import Outlet

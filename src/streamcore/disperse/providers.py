@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from streamcore.counters import Counters
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Result, Segment
+from streamcore.core.routes import Routes
 from streamcore.disperse._results import same_result
 from streamcore.disperse.backlog import Attempt, Backlog
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.roster import Roster
-from streamcore.packets import Result, Segment
-from streamcore.routes import Routes
 
 LOOK_S = 0.01  # between looks at the routes, while segments wait
 FAILURES_MAX = 3  # segments that a provider may say it cannot process

@@ -20,10 +20,10 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamcore.core.errors import UsageError
+from streamcore.core.packets import Arena
 from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, frame_bytes_max
 from streamcore.disperse.peer import LEASES_MAX, Peer
-from streamcore.errors import UsageError
-from streamcore.packets import Arena
 
 DOMAIN = "streamcore"
 PROTOCOL = 3

@@ -12,11 +12,11 @@ from typing import Any
 
 import zmq
 
-from streamcore.counters import Counters
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena
+from streamcore.core.routes import Routes
 from streamcore.disperse import envelope, local
 from streamcore.disperse.peer import LEASES_MAX, RESULT_BYTES_PER_PACKET, Peer, Tally
-from streamcore.packets import Arena
-from streamcore.routes import Routes
 
 SLOTS_MAX = 256
 MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its packets do not travel

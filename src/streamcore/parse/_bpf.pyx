@@ -8,7 +8,7 @@ makes it for "protochain", and a packet may take STEPS_MAX instructions. Compili
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
-from streamcore.packets cimport Columns, PacketBatch
+from streamcore.core.packets cimport Columns, PacketBatch
 
 cdef enum:
     MEMORY = 16              # scratch words

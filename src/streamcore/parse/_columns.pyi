@@ -1,4 +1,4 @@
-from streamcore.packets import PacketBatch
+from streamcore.core.packets import PacketBatch
 
 class ColumnParser:
     malformed: int

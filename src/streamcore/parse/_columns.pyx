@@ -6,7 +6,7 @@ What a header means stands in _headers.pyx, what a flow is in _key.pxd and _frag
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport (
+from streamcore.core.packets cimport (
     FLAG_FRAGMENT,
     FLAG_LINK_UNKNOWN,
     FLAG_MALFORMED,

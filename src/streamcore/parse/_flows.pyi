@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.packets import PacketBatch
+from streamcore.core.packets import PacketBatch
 
 FLOW_DTYPE: np.dtype[np.void]
 ENDED: dict[int, str]

@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
+from streamcore.core.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
 from streamcore.parse._fragments cimport Fragments
 from streamcore.parse._headers cimport Headers, parse_headers
 from streamcore.parse._key cimport (

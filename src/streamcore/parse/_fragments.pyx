@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport FLAG_FRAGMENT, FLAG_ORPHAN, VLAN_KEPT
+from streamcore.core.packets cimport FLAG_FRAGMENT, FLAG_ORPHAN, VLAN_KEPT
 from streamcore.parse._headers cimport Headers, Layer
 from streamcore.parse._key cimport KEY_LINK_ONLY, KEY_NO_IP, FlowKey, fill_seed, fold, load16, load32, load64, set_endpoints
 

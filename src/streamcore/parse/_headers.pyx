@@ -8,7 +8,7 @@ Sources: RFC 791, 8200, 4302, 9293, 768, 3828, 4340, 9260, 792, 4443; IEEE 802.1
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
-from streamcore.packets cimport (
+from streamcore.core.packets cimport (
     FLAG_DEPTH,
     FLAG_FRAGMENT,
     FLAG_LINK_UNKNOWN,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from streamcore.errors import UsageError
-from streamcore.packets import PacketBatch
+from streamcore.core.errors import UsageError
+from streamcore.core.packets import PacketBatch
 from streamcore.parse import _libpcap
 from streamcore.parse._bpf import BadProgram, Program, classify, link_types_of, select
 

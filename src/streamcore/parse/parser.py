@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from streamcore.packets import PacketBatch
+from streamcore.core.packets import PacketBatch
 from streamcore.parse._columns import ColumnParser
 
 

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from streamcore.packets import PacketBatch, Segment
+from streamcore.core.packets import PacketBatch, Segment
 
 ANY_LANE: int
 LANES_MAX: int

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport Columns, PacketBatch, Segment
+from streamcore.core.packets cimport Columns, PacketBatch, Segment
 
 ANY_LANE = 0xFFFFFFFF
 LANES_MAX = 1024

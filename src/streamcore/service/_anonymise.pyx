@@ -9,7 +9,7 @@ import numpy as np
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from streamcore.packets cimport prefetch
+from streamcore.core.packets cimport prefetch
 from streamcore.service._address_table cimport AddressTable, Table, find4, slot4
 from streamcore.service._address_walk cimport Walk, adjusted, adjusted_udp, delta32, load16, load32, store16, store32, walk_packet
 

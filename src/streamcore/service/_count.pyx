@@ -9,7 +9,7 @@ import numpy as np
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport prefetch
+from streamcore.core.packets cimport prefetch
 
 cdef extern from *:
     """

@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from streamcore.packets cimport prefetch
+from streamcore.core.packets cimport prefetch
 
 cdef extern from *:
     """

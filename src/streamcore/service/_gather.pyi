@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.packets import Segment
+from streamcore.core.packets import Segment
 
 def pack_records(segment: Segment, region: NDArray[np.uint8], offset: NDArray[np.uint32]) -> int: ...
 def pack_packets(

@@ -5,8 +5,8 @@ is checked here.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from streamcore.packets cimport Columns, Segment
-from streamcore.packets cimport pack_records as copy_records
+from streamcore.core.packets cimport Columns, Segment
+from streamcore.core.packets cimport pack_records as copy_records
 
 
 def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_t[::1] offset not None):

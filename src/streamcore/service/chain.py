@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.errors import UsageError
-from streamcore.packets import COLUMN_GROUPS
+from streamcore.core.errors import UsageError
+from streamcore.core.packets import COLUMN_GROUPS
 from streamcore.service.load import load
 from streamcore.service.protocol import ALLOWED, Effect, Service
 from streamcore.service.specification import parse_specification

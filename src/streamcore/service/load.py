@@ -14,7 +14,7 @@ from keyword import iskeyword
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 from streamcore.service.protocol import ALLOWED, Service
 from streamcore.service.specification import POSITIONAL, parse_specification
 

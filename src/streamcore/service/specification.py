@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 
 POSITIONAL = ""  # the key of a value that stands without one: it is meant for the service's first option
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.packets import Segment
+from streamcore.core.packets import Segment
 from streamcore.service._gather import pack_packets, pack_records
 from streamcore.service.protocol import ALLOWED, Service
 

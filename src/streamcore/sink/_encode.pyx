@@ -12,7 +12,7 @@ from posix.unistd cimport write
 
 from cpython.exc cimport PyErr_CheckSignals
 
-from streamcore.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_KUZNETZOV_SWAPPED, RECORD_OPB_SWAPPED, RECORD_PCAP,
+from streamcore.core.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_KUZNETZOV_SWAPPED, RECORD_OPB_SWAPPED, RECORD_PCAP,
                                  RECORD_PCAP_SWAPPED, RECORD_SPB, RECORD_SPB_SWAPPED, Columns, Outgoing, record_head,
                                  record_size, record_start, swap32)
 

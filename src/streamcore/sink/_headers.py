@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from streamcore.packets import CaptureForm, Interface
+from streamcore.core.packets import CaptureForm, Interface
 
 APPLICATION = b"streamcore"
 SNAP_LENGTH = 262_144  # bytes; libpcap cuts packets at the header's limit, so none is said that could be too short

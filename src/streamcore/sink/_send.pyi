@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from streamcore.packets import Outgoing
+from streamcore.core.packets import Outgoing
 
 class Sender:
     stopped: bool

@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from cpython.exc cimport PyErr_CheckSignals
 
-from streamcore.packets cimport Columns, Outgoing
+from streamcore.core.packets cimport Columns, Outgoing
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct iovec:

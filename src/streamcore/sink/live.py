@@ -12,10 +12,10 @@ import socket
 import struct
 import time
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.errors import RightsError, SinkError
-from streamcore.packets import Outgoing
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.errors import RightsError, SinkError
+from streamcore.core.packets import Outgoing
 from streamcore.sink._encode import first_not_accepted
 from streamcore.sink._send import Sender
 

@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.packets import CaptureForm, Interface, Outgoing
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.packets import CaptureForm, Interface, Outgoing
 from streamcore.sink._encode import rest_of
 from streamcore.sink.writer import Sink, shape_of
 

@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from streamcore.errors import SinkError
-from streamcore.packets import CaptureForm, Interface, Outgoing
+from streamcore.core.errors import SinkError
+from streamcore.core.packets import CaptureForm, Interface, Outgoing
 from streamcore.sink import _headers
 from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
 from streamcore.sink.nameless import Nameless

@@ -10,7 +10,7 @@ import time
 import zlib
 from typing import Any, Protocol
 
-from streamcore.packets import Chunk
+from streamcore.core.packets import Chunk
 from streamcore.source._streams import RawInput
 
 INPUT_BYTES = 64 * 1024

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streamcore.errors import RightsError, SourceError
+from streamcore.core.errors import RightsError, SourceError
 from streamcore.source._ring import LINK_COOKED, SPACE_BYTES_MAX, Ring, RingSpace
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, pack
 

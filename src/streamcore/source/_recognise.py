@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamcore.errors import SourceError
+from streamcore.core.errors import SourceError
 from streamcore.source._blocks import PCAP_MAGICS, SECTION_MAGIC
 from streamcore.source._compressed import CompressedStream, Frames, Gzip
 from streamcore.source._streams import PlainStream, RawInput, Stream

@@ -1,4 +1,4 @@
-from streamcore.packets import Chunk
+from streamcore.core.packets import Chunk
 
 MORE: int
 FULL: int

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport read
 
-from streamcore.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_OPB, RECORD_PCAP, RECORD_SPB, Chunk, Columns,
+from streamcore.core.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_OPB, RECORD_PCAP, RECORD_SPB, Chunk, Columns,
                                  swap32)
 
 cdef extern from "<poll.h>" nogil:

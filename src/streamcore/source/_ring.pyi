@@ -1,4 +1,4 @@
-from streamcore.packets import Chunk
+from streamcore.core.packets import Chunk
 
 LINK_COOKED: int
 SPACE_BYTES_MAX: int

@@ -14,7 +14,7 @@ from posix.mman cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
 )
 
-from streamcore.packets cimport RECORD_BARE, Chunk, Columns, prefetch
+from streamcore.core.packets cimport RECORD_BARE, Chunk, Columns, prefetch
 
 cdef extern from *:
     """

@@ -11,8 +11,8 @@ import os
 import tempfile
 from typing import Any, NamedTuple
 
-from streamcore.errors import SourceError
-from streamcore.packets import Chunk, PacketBatch
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Chunk, PacketBatch
 
 COLUMN_BYTES = 4 + 4 + 4 + 8 + 2  # of a packet
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from streamcore.packets import Chunk
+from streamcore.core.packets import Chunk
 from streamcore.source._records import read_into, read_ready
 
 POLL_MS = 100  # how long a wait on a pipe goes on before it is seen that the source was closed

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from streamcore.errors import SourceError
-from streamcore.packets import CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import CaptureForm, Chunk, Interface, PacketBatch
 from streamcore.source import _records
 from streamcore.source._blocks import (
     PCAP_HEADER_BYTES,

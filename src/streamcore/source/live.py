@@ -16,10 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.errors import SourceError
-from streamcore.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
 from streamcore.source._port import ANY, Port, link_type_of, share, space_for
 from streamcore.source._ring import LINK_COOKED, Loan
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket

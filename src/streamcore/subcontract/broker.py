@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamcore.config import Subcontract
-from streamcore.packets import Segment
-from streamcore.routes import IN_HOUSE, WAIT, Route
+from streamcore.core.config import Subcontract
+from streamcore.core.packets import Segment
+from streamcore.core.routes import IN_HOUSE, WAIT, Route
 from streamcore.subcontract.allocator import Allocator, Need, Placement, Report
 from streamcore.subcontract.meter import Meter
 from streamcore.subcontract.rates import Bucket

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from auction.agreement import Agreement
-from auction.bid import QualityWeights
-from auction.block import Block
-from auction.delivery import Delivery, Sample
-from auction.endpoint import OFFERS_MAX
-from auction.errors import AuctionError, NoAward, Unknown, WrongState
+from auction.model.agreement import Agreement
+from auction.model.bid import QualityWeights
+from auction.model.block import Block
+from auction.model.delivery import Delivery, Sample
+from auction.model.endpoint import OFFERS_MAX
+from auction.model.errors import AuctionError, NoAward, Unknown, WrongState
 from auction.moderator import AuctionTerms, Moderator
-from streamcore.config import Market as MarketKeys
-from streamcore.errors import MarketError, UsageError
+from streamcore.core.config import Market as MarketKeys
+from streamcore.core.errors import MarketError, UsageError
 from streamcore.subcontract.allocator import Interval, Need, Placement, Report, Runner
 
 SPOT_ANSWER_MS = 10_000  # the deadline of a spot award
@@ -235,7 +235,7 @@ def connect(told: MarketKeys, address: str, key: str) -> MarketAllocator:
     """
     import zmq.auth
 
-    from auction.client import MarketClient
+    from auction.web.client import MarketClient
 
     token = ""
     if told.token_file:

@@ -10,7 +10,7 @@ import runpy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 
 FORMS = "fixed:PRICE, per-gigabyte:PRICE, load:BASE:SLOPE or path/to/file.py:Class"
 

@@ -17,18 +17,18 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from auction.agreement import owed, topped_up_owed
-from auction.bid import Announcement, Bid, StandingOffer
-from auction.block import Block
-from auction.client import MarketClient
-from auction.delivery import Delivery, Sample
-from auction.endpoint import Assignment
-from auction.errors import AuctionError, Unreachable, WrongState
+from auction.model.agreement import owed, topped_up_owed
+from auction.model.bid import Announcement, Bid, StandingOffer
+from auction.model.block import Block
+from auction.model.delivery import Delivery, Sample
+from auction.model.endpoint import Assignment
+from auction.model.errors import AuctionError, Unreachable, WrongState
+from auction.model.party import Signature
+from auction.model.signing import bid_body, delivery_body, endpoint_body, offer_body, sign_statement
 from auction.moderator import Moderator
 from auction.moderator.terms import BidEntry
-from auction.party import Signature
-from auction.signing import bid_body, delivery_body, endpoint_body, offer_body, sign_statement
-from streamcore.errors import MarketError, UsageError
+from auction.web.client import MarketClient
+from streamcore.core.errors import MarketError, UsageError
 from streamcore.subcontract.pricing import Pricing, Quote, checked_price
 
 OFFER_MS = 600_000  # how long a standing offer is good; renewed at half of it

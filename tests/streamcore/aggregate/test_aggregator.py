@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamcore.aggregate._aggregator import Aggregator
+from streamcore.core.packets import Result
 from streamcore.disperse._results import (
     FLAGS_OF_CHANGE,
     KEEP,
@@ -16,7 +17,6 @@ from streamcore.disperse._results import (
     read_result,
     write_result,
 )
-from streamcore.packets import Result
 from streamcore.segment._segmenter import Segmenter
 from tests.streamcore.batches import make_batch
 

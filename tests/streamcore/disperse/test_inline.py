@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamcore.core.packets import Arena, PacketBatch, Segment, gather_records
 from streamcore.disperse._inline import InlineError, frame_bytes, frame_bytes_max, pack_frame, unpack_frame
 from streamcore.disperse.inline import Digest, FramePool, Outlet, unpack_segment
-from streamcore.packets import Arena, PacketBatch, Segment, gather_records
 from streamcore.source.capture import CaptureSource
 from tests.streamcore.conftest import udp_frame, write_pcap
 

@@ -1,8 +1,8 @@
 """How segments travel: as many in a message as there is credit for, and no fewer back and out again."""
 
-from streamcore.config import Config
+from streamcore.core.config import Config
 from streamcore.disperse.lender import Lender
-from streamcore.pipeline import Pipeline
+from streamcore.run.pipeline import Pipeline
 from tests.streamcore.conftest import udp_frame, write_pcap
 
 

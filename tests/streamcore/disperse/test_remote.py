@@ -14,7 +14,7 @@ import zmq
 
 from streamcore.disperse.dispatcher import START_S
 from streamcore.disperse.remote import DOMAIN, PROTOCOL
-from streamcore.remote_worker import RemoteWorker
+from streamcore.worker.remote import RemoteWorker
 from tests.streamcore.conftest import finish_run, kill, read_pcap, run_command, start_run, udp_frame, write_pcap
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

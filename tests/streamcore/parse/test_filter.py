@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamcore.errors import SourceError, UsageError
-from streamcore.packets import Arena
+from streamcore.core.errors import SourceError, UsageError
+from streamcore.core.packets import Arena
 from streamcore.parse import _libpcap
 from streamcore.parse._bpf import BadProgram, Program
 from streamcore.parse.filter import Filter

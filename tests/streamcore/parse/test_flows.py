@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamcore.packets import COLUMN_GROUPS, FLAGS
+from streamcore.core.packets import COLUMN_GROUPS, FLAGS
 from streamcore.parse._flows import ENDED, FlowTable
 from streamcore.parse.parser import Parser
 from tests.streamcore.batches import make_batch

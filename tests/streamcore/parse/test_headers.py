@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamcore.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS
+from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser

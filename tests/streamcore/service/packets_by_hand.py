@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from streamcore.packets import Arena, PacketBatch, Segment
+from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.service.protocol import Service
 from streamcore.service.view import View
 

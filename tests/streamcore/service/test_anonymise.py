@@ -11,7 +11,7 @@ import pytest
 from packets_by_hand import make_segment, packets_of, run
 from yacryptopan import CryptoPAn
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 from streamcore.service._address_table import AddressTable
 from streamcore.service.anonymise import Anonymise, CryptoPan
 from streamcore.service.load import load

@@ -16,10 +16,10 @@ import pytest
 from packets_by_hand import packets_of, run
 from yacryptopan import CryptoPAn
 
-from streamcore.errors import SourceError
-from streamcore.packets import Segment
-from streamcore.reader import read
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Segment
 from streamcore.service.anonymise import Anonymise
+from streamcore.tools.reader import read
 
 CORPUS = Path(__file__).parents[4] / "shared" / "corpus" / "dev"
 SHIPPED = Path(__file__).parents[3] / "examples" / "office.pcapng"
@@ -124,7 +124,7 @@ def test_the_shipped_capture():
 
 @pytest.mark.corpus
 @pytest.mark.skipif(not captures(), reason=f"the capture corpus is not at {CORPUS}")
-@pytest.mark.filterwarnings("ignore::streamcore.reader.DamageWarning")
+@pytest.mark.filterwarnings("ignore::streamcore.tools.reader.DamageWarning")
 def test_captures_of_the_corpus():
     right = checked = 0
     for path in captures():

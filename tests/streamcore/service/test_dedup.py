@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from packets_by_hand import make_segment, run
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 from streamcore.service._dedup import KEY_WORDS, Window, hash_packets
 from streamcore.service.dedup import Dedup
 from streamcore.service.load import load

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 from streamcore.service.load import BUILT_IN, describe, load
 from streamcore.service.specification import parse_specification
 

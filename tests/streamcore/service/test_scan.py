@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from packets_by_hand import make_segment, run
 
-from streamcore.errors import UsageError
+from streamcore.core.errors import UsageError
 from streamcore.service.load import load
 from streamcore.service.patterns import read_patterns
 

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from streamcore.errors import SinkError
-from streamcore.packets import Arena
+from streamcore.core.errors import SinkError
+from streamcore.core.packets import Arena
 from streamcore.source.capture import CaptureSource
 from tests.streamcore.sink.test_writer import copy
 from tests.streamcore.source.test_corpus import CORPUS, captures

@@ -6,10 +6,10 @@ import stat
 
 import pytest
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.errors import SinkError
-from streamcore.packets import Arena, Outgoing
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.errors import SinkError
+from streamcore.core.packets import Arena, Outgoing
 from streamcore.sink import _headers, open_sink
 from streamcore.sink.rotation import RotatingSink
 from streamcore.source.capture import CaptureSource

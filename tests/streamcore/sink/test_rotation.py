@@ -17,9 +17,9 @@ from pathlib import Path
 import dpkt
 import pytest
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.packets import Arena, Outgoing
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena, Outgoing
 from streamcore.sink.rotation import RotatingSink
 from streamcore.source.capture import CaptureSource
 from tests.streamcore.conftest import children, finish_run, read_pcap, run_command, start_run, udp_frame

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from streamcore.errors import SinkError
-from streamcore.packets import Arena, CaptureForm, Interface, Outgoing
+from streamcore.core.errors import SinkError
+from streamcore.core.packets import Arena, CaptureForm, Interface, Outgoing
 from streamcore.sink import open_sink
 from streamcore.sink.seal import seal
 from streamcore.source.capture import CaptureSource
@@ -75,7 +75,9 @@ def test_seal_leaves_alone_what_is_not_ours(tmp_path):
 
 
 def test_seal_imports_nothing_of_ours():
-    code = "import sys; from streamcore.sink import seal; print({'numpy', 'streamcore.packets'} & set(sys.modules))"
+    code = (
+        "import sys; from streamcore.sink import seal; print({'numpy', 'streamcore.core.packets'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
@@ -85,7 +87,7 @@ def test_killed_in_the_middle_of_writing(ending, source, tmp_path):
     target, note = tmp_path / f"out.{ending}", tmp_path / "committed"
     code = f"""
 import mmap, os, struct
-from streamcore.packets import Arena, Outgoing
+from streamcore.core.packets import Arena, Outgoing
 from streamcore.sink import open_sink
 from streamcore.source.capture import CaptureSource
 note = os.open({str(note)!r}, os.O_RDWR | os.O_CREAT)

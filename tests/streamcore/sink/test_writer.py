@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.aggregate._aggregator import Aggregator
+from streamcore.core.errors import SinkError
+from streamcore.core.packets import Arena, CaptureForm, Outgoing
+from streamcore.core.packets import Interface as StreamInterface
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_result, write_result
-from streamcore.errors import SinkError
-from streamcore.packets import Arena, CaptureForm, Outgoing
-from streamcore.packets import Interface as StreamInterface
 from streamcore.segment._segmenter import Segmenter
 from streamcore.sink import open_sink
 from streamcore.source.capture import CaptureSource
@@ -167,7 +167,7 @@ def test_rows_in_any_order(folder, drawn, ending, order):
     rows = rows[len(rows) // 2 :] + rows[: len(rows) // 2]
 
     def arranged(batch):
-        from streamcore.packets import PacketBatch
+        from streamcore.core.packets import PacketBatch
 
         again = PacketBatch(
             batch.chunk, len(batch), 0, batch.interfaces, span_stop=batch.span_stop, arranged=True, row_count=len(rows)

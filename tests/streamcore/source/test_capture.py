@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamcore.errors import SourceError
-from streamcore.packets import Arena
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
 from tests.streamcore.twin import Interface, Packet, Read

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.errors import SourceError
-from streamcore.packets import Arena
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena
 from streamcore.source.capture import CaptureSource
 
 CORPUS = Path(__file__).parents[4] / "shared" / "corpus" / "dev"

@@ -15,10 +15,10 @@ import dpkt
 import numpy as np
 import pytest
 
-from streamcore.config import Config
-from streamcore.counters import Counters
-from streamcore.errors import SourceError
-from streamcore.packets import Arena
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena
 from streamcore.parse.filter import Filter
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.live import LiveSource

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from streamcore.errors import SourceError
-from streamcore.packets import Arena, PacketBatch
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena, PacketBatch
 from streamcore.source._spool import Spool
 
 ROWS, DATA = 64, 1 << 14

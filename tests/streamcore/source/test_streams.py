@@ -12,8 +12,8 @@ import lz4.frame
 import pytest
 import zstandard
 
-from streamcore.errors import SourceError
-from streamcore.packets import Arena
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
 from tests.streamcore.twin import Packet

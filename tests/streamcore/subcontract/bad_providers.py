@@ -8,9 +8,9 @@ import time
 
 import zmq
 
+from streamcore.core.errors import WorkerError
 from streamcore.disperse import envelope
-from streamcore.errors import WorkerError
-from streamcore.remote_worker import RemoteWorker
+from streamcore.worker.remote import RemoteWorker
 
 DEADLINE_MS = 80  # of the runs that these are for
 

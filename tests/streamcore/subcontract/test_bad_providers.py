@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from auction.invariants import violations
-from streamcore.config import Config
-from streamcore.errors import WorkerError
-from streamcore.pipeline import Pipeline
-from streamcore.remote_worker import RemoteWorker
+from auction.moderator.invariants import violations
+from streamcore.core.config import Config
+from streamcore.core.errors import WorkerError
+from streamcore.run.pipeline import Pipeline
+from streamcore.worker.remote import RemoteWorker
 from tests.streamcore.conftest import read_pcap, udp_frame, write_pcap
 from tests.streamcore.subcontract.bad_providers import DEADLINE_MS, KINDS, bad
 from tests.streamcore.subcontract.test_market_run import a_market, allocator_of

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from auction.bid import StandingOffer
-from auction.config import MarketConfig
-from auction.invariants import violations
+from auction.model.bid import StandingOffer
+from auction.model.rating import RatingRules
 from auction.moderator import BidEntry, Moderator
-from auction.rating import RatingRules
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import violations
 from streamcore.subcontract.allocator import Interval, Need, Placement, Report
 from streamcore.subcontract.market import MarketAllocator, Terms, _samples
 
@@ -74,7 +74,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
         from serving import served
 
-        from auction.client import MarketClient
+        from auction.web.client import MarketClient
 
         with served(market) as url, MarketClient(url, token) as client:
             made = World(market, client, TERMS)

@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from auction.bid import StandingOffer
-from auction.config import MarketConfig
-from auction.invariants import violations
+from auction.model.bid import StandingOffer
+from auction.model.rating import RatingRules
 from auction.moderator import BidEntry, Moderator
-from auction.rating import RatingRules
-from auction.store import MemoryStore
+from auction.moderator.config import MarketConfig
+from auction.moderator.invariants import violations
+from auction.storage.store import MemoryStore
 from streamcore.subcontract.allocator import Need, Report
 from streamcore.subcontract.market import MarketAllocator, Terms
 from tests.streamcore.conftest import udp_frame

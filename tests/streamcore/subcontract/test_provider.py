@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from auction.block import Block
-from auction.invariants import violations
+from auction.model.block import Block
 from auction.moderator import AuctionTerms, Moderator
-from streamcore import provider_worker, remote_worker
-from streamcore.errors import UsageError, WorkerError
-from streamcore.provider import chain_of
-from streamcore.provider_worker import check_chains
+from auction.moderator.invariants import violations
+from streamcore.core.errors import UsageError, WorkerError
 from streamcore.subcontract.market import MarketAllocator, Terms
 from streamcore.subcontract.pricing import Quote, checked_price, make_pricing
 from streamcore.subcontract.trader import Done, Trader, signing_key_of
+from streamcore.worker import provider_worker
+from streamcore.worker import remote as remote_worker
+from streamcore.worker.provider import chain_of
+from streamcore.worker.provider_worker import check_chains
 from tests.streamcore.conftest import udp_frame
 from tests.streamcore.subcontract.test_routing import SERVICES, free_address, run, subcontract, turned
 from tests.streamcore.subcontract.test_routing import keys as keys  # a fixture
@@ -297,7 +298,7 @@ def test_it_outlives_a_market_that_is_killed_and_started_again(tmp_path, keys, n
     pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
     from serving import OPERATOR, start_process
 
-    from auction.client import MarketClient
+    from auction.web.client import MarketClient
 
     store = f"sqlite:///{tmp_path / 'market.db'}"
     market, url = start_process(store, tmp_path, 0, "--open-registration")

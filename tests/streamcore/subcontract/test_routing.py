@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from streamcore.config import Config
+from streamcore.core.config import Config
+from streamcore.core.errors import UsageError, WorkerError
 from streamcore.disperse.remote import load_public_key, make_keys
-from streamcore.errors import UsageError, WorkerError
-from streamcore.pipeline import Pipeline
-from streamcore.remote_worker import RemoteWorker
+from streamcore.run.pipeline import Pipeline
 from streamcore.subcontract.allocator import Fixed
+from streamcore.worker.remote import RemoteWorker
 from tests.streamcore.conftest import read_pcap, udp_frame, write_pcap
 
 SERVICES = "tests/streamcore/services_for_tests.py"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from auction.agreement import Agreement
-from auction.billing import Invoice, invoice
-from auction.delivery import Delivery
+from auction.model.agreement import Agreement
+from auction.model.billing import Invoice, invoice
+from auction.model.delivery import Delivery
+from auction.model.party import Signature
 from auction.moderator.core import Core
 from auction.moderator.records import Measured
 from auction.moderator.rules import agreements, chains, delivering, replacing
-from auction.party import Signature
 
 
 class Agreements(Core):
@@ -47,7 +47,7 @@ class Agreements(Core):
             return chains.subcontracts_of(self._draft(), agreement)
 
     def invoice(self, agreement: str) -> Invoice:
-        """The invoice of an agreement, with its metered lines; see `auction.billing` for text, JSON and HTML."""
+        """The invoice of an agreement, with its metered lines; see `auction.model.billing` for text, JSON and HTML."""
         with self._deciding:
             draft = self._draft()
             record = draft.agreement(agreement)

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from auction.award import Award, explain
-from auction.bid import Announcement, Bid, StandingOffer
-from auction.block import Block
-from auction.errors import Sealed, WrongState
 from auction.formats.commit_reveal import Commitment
-from auction.journal import decode_body
+from auction.formats.transcript import Transcript, write_spot_transcript, write_transcript
+from auction.model.award import Award, explain
+from auction.model.bid import Announcement, Bid, StandingOffer
+from auction.model.block import Block
+from auction.model.errors import Sealed, WrongState
+from auction.model.party import Signature
 from auction.moderator.core import Core
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 from auction.moderator.rules import announcing, awarding, bidding, holding, sealing, standing
 from auction.moderator.state import decode_changes
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held
-from auction.party import Signature
-from auction.transcript import Transcript, write_spot_transcript, write_transcript
+from auction.storage.journal import decode_body
 
 
 class Auctions(Core):
@@ -124,7 +124,7 @@ class Auctions(Core):
 
     def transcript(self, auction: str) -> Transcript:
         """What lets any bidder check the award of a closed auction without trusting the moderator: see
-        `auction.transcript.verify_own`. Bids that could not be considered any more are not in it."""
+        `auction.formats.transcript.verify_own`. Bids that could not be considered any more are not in it."""
         with self._deciding:
             draft = self._draft()
             record = draft.auction(auction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from auction.block import Block
+from auction.model.block import Block
 from auction.moderator.core import Core
 from auction.moderator.rules import blocks
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from auction.endpoint import Assignments, Endpoint, Warm
+from auction.model.endpoint import Assignments, Endpoint, Warm
+from auction.model.party import Signature
 from auction.moderator.assigned import Alive, find_assignments
 from auction.moderator.core import Core
 from auction.moderator.overview import Overview, look
 from auction.moderator.rules import endpoints
-from auction.party import Signature
 
 
 class Endpoints(Core):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from auction.errors import BadToken
-from auction.ledger import funds
+from auction.model.errors import BadToken
+from auction.model.ledger import funds
+from auction.model.party import Party, Signature, token_hash
 from auction.moderator.core import Core
 from auction.moderator.draft import Draft
 from auction.moderator.rules import parties
 from auction.moderator.terms import Registered
-from auction.party import Party, Signature, token_hash
 
 
 class Parties(Core):

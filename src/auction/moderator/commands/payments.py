@@ -6,13 +6,13 @@ lost or made twice, wherever the process dies.
 
 from __future__ import annotations
 
-from auction.agreement import Agreement
-from auction.errors import Declined, Unknown
+from auction.model.agreement import Agreement
+from auction.model.errors import Declined, Unknown
 from auction.moderator.core import Core
 from auction.moderator.draft import Draft
 from auction.moderator.records import PaymentRequest
 from auction.moderator.rules import agreements, payments, settling
-from auction.payment import PREPAID, Outcome, Processor
+from auction.payment.protocol import PREPAID, Outcome, Processor
 
 
 class Payments(Core):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from auction.bid import ShownRating
-from auction.errors import Unknown
+from auction.model.bid import ShownRating
+from auction.model.errors import Unknown
+from auction.model.party import Signature
+from auction.model.rating import DraftedRating, Exchange, Opinion
 from auction.moderator.core import Core
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import opinions, standing
-from auction.party import Signature
-from auction.rating import DraftedRating, Exchange, Opinion
 
 
 class Ratings(Core):

@@ -1,11 +1,12 @@
-"""Commands about sharing a block: joining and leaving while it runs, and metering. Three rules: `auction.sharing`."""
+"""Commands about sharing a block: joining and leaving while it runs, and metering. Rules: `auction.groups.sharing`."""
 
 from __future__ import annotations
 
+from auction.groups.sharing import Share
+from auction.model.meter import Meter, split_cost
 from auction.moderator.core import Core
 from auction.moderator.records import BlockShares
 from auction.moderator.rules import shares
-from auction.sharing import Meter, Share, split_cost
 
 
 class Shares(Core):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from auction.agreement import Agreement
-from auction.bid import StandingOffer
-from auction.block import Block
+from auction.model.agreement import Agreement
+from auction.model.bid import StandingOffer
+from auction.model.block import Block
+from auction.model.party import Signature
 from auction.moderator.core import Core
 from auction.moderator.rules import spot
 from auction.moderator.terms import AuctionTerms
-from auction.party import Signature
 
 
 class Spot(Core):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, Leg, next_state
-from auction.errors import WrongState
-from auction.ledger import funds, held
+from auction.model.agreement import Agreement, Leg, next_state
+from auction.model.errors import WrongState
+from auction.model.ledger import funds, held
 from auction.moderator.draft import Draft
 from auction.moderator.rules import settling, standing
-from auction.payment import PREPAID
+from auction.payment.protocol import PREPAID
 
 
 def agree(draft: Draft, name: str) -> Agreement:

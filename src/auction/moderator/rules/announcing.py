@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.bid import Announcement, Closing, commit_seed
-from auction.block import Block, check
-from auction.errors import NotAllowed, WrongState
 from auction.formats import check_announcement
+from auction.model.bid import Announcement, Closing, commit_seed
+from auction.model.block import Block, check
+from auction.model.errors import NotAllowed, WrongState
+from auction.model.money import check_integer
+from auction.model.party import check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 from auction.moderator.rules import blocks, chains, parties
 from auction.moderator.terms import AuctionTerms
-from auction.money import check_integer
-from auction.party import check_id
 
 
 def announce_openly(

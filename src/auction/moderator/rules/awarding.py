@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, Runner, next_state
-from auction.award import Award
-from auction.bid import Announcement, Bid
-from auction.block import Block
-from auction.errors import WrongState
 from auction.formats import award as decide_award
 from auction.formats.scored import award_among
-from auction.ledger import bond, held_bond
+from auction.model.agreement import Agreement, Runner, next_state
+from auction.model.award import Award
+from auction.model.bid import Announcement, Bid
+from auction.model.block import Block
+from auction.model.errors import WrongState
+from auction.model.ledger import bond, held_bond
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet, PlacedBid
 from auction.moderator.rules import chains, standing

@@ -6,17 +6,17 @@ from typing import Final
 
 import msgspec
 
-from auction.bid import Bid, ShownRating
-from auction.block import check_capacity_left
-from auction.errors import BadValue, InsufficientFunds, LinkedParties, NotAllowed, TooLate, WrongState
 from auction.formats.dutch import ramp_price
 from auction.formats.open_bidding import OpenState, begin, step
-from auction.ledger import bond
+from auction.model.bid import Bid, ShownRating
+from auction.model.block import check_capacity_left
+from auction.model.errors import BadValue, InsufficientFunds, LinkedParties, NotAllowed, TooLate, WrongState
+from auction.model.ledger import bond
+from auction.model.signing import bid_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
 from auction.moderator.rules import awarding, chains, parties, standing
 from auction.moderator.terms import BidEntry
-from auction.signing import bid_body
 
 _NO_LINKS: Final[dict[str, str]] = {}
 BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"provider", "recipient"})}

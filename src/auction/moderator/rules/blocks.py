@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from auction.block import Block, check, check_capacity_left, resell, split_in_rate, split_in_time
-from auction.errors import BadValue, NotAllowed, WrongState
-from auction.ledger import funds
+from auction.model.block import Block, check, check_capacity_left, resell, split_in_rate, split_in_time
+from auction.model.errors import BadValue, NotAllowed, WrongState
+from auction.model.ledger import funds
+from auction.model.money import check_amount
+from auction.model.party import check_id
 from auction.moderator.draft import Draft
 from auction.moderator.rules import parties
-from auction.money import check_amount
-from auction.party import check_id
 
 Pair = tuple[Block, Block]
 

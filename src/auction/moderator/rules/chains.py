@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from auction.agreement import Agreement
-from auction.block import Block
-from auction.errors import Cycle, NotAllowed, WrongState
+from auction.model.agreement import Agreement
+from auction.model.block import Block
+from auction.model.errors import Cycle, NotAllowed, WrongState
+from auction.model.party import are_linked
+from auction.model.subcontract import check_subcontract, check_subcontractor
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
-from auction.party import are_linked
-from auction.subcontract import check_subcontract, check_subcontractor
 
 OVER = ("charged", "declined", "cancelled", "lapsed")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, Leg, next_state
-from auction.delivery import Delivery, Promise, earned_ppm, evidence
-from auction.errors import NotAllowed
+from auction.model.agreement import Agreement, Leg, next_state
+from auction.model.delivery import Delivery, Promise, earned_ppm, evidence
+from auction.model.errors import NotAllowed
+from auction.model.party import Signature
+from auction.model.signing import delivery_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import Measured
 from auction.moderator.rules import parties
-from auction.party import Signature
-from auction.signing import delivery_body
 
 
 def deliver(draft: Draft, delivery: Delivery, signature: Signature | None) -> Measured:

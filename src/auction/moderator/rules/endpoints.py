@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from auction.endpoint import Endpoint, Warm
-from auction.errors import NotAllowed
+from auction.model.endpoint import Endpoint, Warm
+from auction.model.errors import NotAllowed
+from auction.model.party import ORGANISATIONS, Signature
+from auction.model.signing import endpoint_body
 from auction.moderator.draft import Draft
 from auction.moderator.rules import parties
-from auction.party import ORGANISATIONS, Signature
-from auction.signing import endpoint_body
 
 
 def publish_endpoint(draft: Draft, party: str, curve_key: str, address: str, signature: Signature | None) -> Endpoint:

@@ -1,20 +1,20 @@
 """Groups that share a price: the bargaining, bids and pledges, and the money that is held, taken and given back.
 
-Who is served for how much stands in `auction.sponsorship`, the bargaining in `auction.negotiation`.
+Who is served for how much stands in `auction.groups.sponsorship`, the bargaining in `auction.groups.negotiation`.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from auction.errors import NotAllowed, TooLate, WrongState
-from auction.ledger import funds, pledged
+from auction.groups.negotiation import Negotiation, Offer
+from auction.groups.sponsorship import Pledge, settle_group, shared_cost
+from auction.model.errors import NotAllowed, TooLate, WrongState
+from auction.model.ledger import funds, pledged
+from auction.model.money import check_amount, check_integer
 from auction.moderator.draft import Draft
 from auction.moderator.records import Group
 from auction.moderator.rules import parties
-from auction.money import check_amount, check_integer
-from auction.negotiation import Negotiation, Offer
-from auction.sponsorship import Pledge, settle_group, shared_cost
 
 
 def open_group(draft: Draft, agreement: str, organiser: str, open_for_ms: int) -> Group:

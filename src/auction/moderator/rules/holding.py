@@ -10,19 +10,19 @@ from typing import Final
 
 import msgspec
 
-from auction.agreement import Runner
-from auction.award import Award, conclude
-from auction.block import Block
-from auction.errors import BadValue
 from auction.formats import award as decide_award
 from auction.formats.scored import SEALED_FOR_ONE, award_by_price
-from auction.ledger import bond
+from auction.model.agreement import Runner
+from auction.model.award import Award, conclude
+from auction.model.block import Block
+from auction.model.errors import BadValue
+from auction.model.ledger import bond
+from auction.model.money import AMOUNT_MAX
+from auction.model.signing import bid_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet
 from auction.moderator.rules import agreements, announcing, awarding, bidding, parties, standing
 from auction.moderator.terms import AuctionTerms, BidEntry, Held
-from auction.money import AMOUNT_MAX
-from auction.signing import bid_body
 
 _ONLY_INTEGERS: Final = {int}
 

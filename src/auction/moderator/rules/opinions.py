@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, next_state
-from auction.errors import NotAllowed, WrongState
+from auction.model.agreement import Agreement, next_state
+from auction.model.errors import NotAllowed, WrongState
+from auction.model.money import check_integer
+from auction.model.party import Signature
+from auction.model.rating import DraftedRating, Exchange, Kind, Opinion, draft_of_payment, draft_of_service
+from auction.model.signing import rating_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import Drafted, Measured, Revealed
 from auction.moderator.rules import parties
-from auction.money import check_integer
-from auction.party import Signature
-from auction.rating import DraftedRating, Exchange, Kind, Opinion, draft_of_payment, draft_of_service
-from auction.signing import rating_body
 
 
 def rate(

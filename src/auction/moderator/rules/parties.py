@@ -6,12 +6,21 @@ from typing import Any, Final
 
 import msgspec
 
-from auction.bid import check_name
-from auction.errors import BadSignature, BadValue, NotAllowed
-from auction.ledger import OUTSIDE, bond, funds
+from auction.model.bid import check_name
+from auction.model.errors import BadSignature, BadValue, NotAllowed
+from auction.model.ledger import OUTSIDE, bond, funds
+from auction.model.money import check_amount, check_currency, check_integer
+from auction.model.party import (
+    KINDS,
+    ORGANISATIONS,
+    Party,
+    Signature,
+    canonical_bytes,
+    check_id,
+    check_public_key,
+    e164,
+)
 from auction.moderator.draft import Draft
-from auction.money import check_amount, check_currency, check_integer
-from auction.party import KINDS, ORGANISATIONS, Party, Signature, canonical_bytes, check_id, check_public_key, e164
 
 _PART_OF: Final = {"user": {"recipient"}, "device": {"recipient", "user"}, "number": {"recipient", "user"}}
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from auction.agreement import Agreement, next_state, owed
-from auction.errors import WrongState
-from auction.ledger import card, held
+from auction.model.agreement import Agreement, next_state, owed
+from auction.model.errors import WrongState
+from auction.model.ledger import card, held
 from auction.moderator.draft import Draft
 from auction.moderator.records import PaymentRequest
 from auction.moderator.rules import agreements, chains, settling, standing
-from auction.payment import Outcome
+from auction.payment.protocol import Outcome
 
 Ask = Callable[[Draft, str], PaymentRequest]
 

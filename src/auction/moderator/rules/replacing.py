@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, Runner, next_state, replace_provider
-from auction.block import Block
-from auction.errors import BadValue, NoAward, WrongState
-from auction.ledger import bond, held_bond, topped_up
+from auction.model.agreement import Agreement, Runner, next_state, replace_provider
+from auction.model.block import Block
+from auction.model.errors import BadValue, NoAward, WrongState
+from auction.model.ledger import bond, held_bond, topped_up
 from auction.moderator.draft import Draft
 from auction.moderator.rules import chains, delivering, standing
 

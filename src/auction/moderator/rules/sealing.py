@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.bid import Bid
-from auction.errors import Exists, TooLate
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
-from auction.ledger import bond, funds, held_bond
+from auction.model.bid import Bid
+from auction.model.errors import Exists, TooLate
+from auction.model.ledger import bond, funds, held_bond
+from auction.model.party import Signature
+from auction.model.signing import commitment_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, Committed
 from auction.moderator.rules import bidding, parties, standing
 from auction.moderator.terms import BidEntry
-from auction.party import Signature
-from auction.signing import commitment_body
 
 
 def commit(draft: Draft, auction: str, bidder: str, commitment: str, signature: Signature | None) -> Commitment:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, next_state, owed, topped_up_owed
-from auction.errors import BadValue, NotAllowed, WrongState
-from auction.ledger import bond, card, funds, held, held_bond, topped_up
+from auction.model.agreement import Agreement, next_state, owed, topped_up_owed
+from auction.model.errors import BadValue, NotAllowed, WrongState
+from auction.model.ledger import bond, card, funds, held, held_bond, topped_up
+from auction.model.money import check_amount
+from auction.model.subcontract import recourse
 from auction.moderator.draft import Draft
 from auction.moderator.rules import chains, opinions
-from auction.money import check_amount
-from auction.payment import PREPAID
-from auction.subcontract import recourse
+from auction.payment.protocol import PREPAID
 
 
 def settle(draft: Draft, agreement: Agreement, state: str) -> Agreement:

@@ -1,4 +1,4 @@
-"""Who shares a block, what each member gets and what it used. Who gets how much: `auction.sharing`."""
+"""Who shares a block, what each member gets and what it used. Who gets how much: `auction.groups.sharing`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Final
 
 import msgspec
 
-from auction.errors import BadValue, NotAllowed, TooLate
+from auction.groups.sharing import Share, allocate, allocate_channels, allocate_devices, join, leave
+from auction.model.errors import BadValue, NotAllowed, TooLate
+from auction.model.meter import Meter, measure
+from auction.model.money import check_integer
 from auction.moderator.draft import Draft
 from auction.moderator.records import BlockShares
 from auction.moderator.rules import blocks
-from auction.money import check_integer
-from auction.sharing import Meter, Share, allocate, allocate_channels, allocate_devices, join, leave, measure
 
 # What is shared between, and the kind of party that each member has to be.
 _MEMBERS: Final = {"recipients": "recipient", "numbers": "number", "devices": "device"}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.agreement import Agreement, Runner
-from auction.bid import ShownRating, StandingOffer
-from auction.block import Block
-from auction.errors import Expired, NoAward, NotAllowed
 from auction.formats.spot import award_ranked, rank_offers
-from auction.ledger import bond
+from auction.model.agreement import Agreement, Runner
+from auction.model.bid import ShownRating, StandingOffer
+from auction.model.block import Block
+from auction.model.errors import Expired, NoAward, NotAllowed
+from auction.model.ledger import bond
+from auction.model.party import Party, Signature
+from auction.model.signing import offer_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, OfferSheet
 from auction.moderator.rules import agreements, announcing, awarding, chains, parties, standing
 from auction.moderator.terms import AuctionTerms
-from auction.party import Party, Signature
-from auction.signing import offer_body
 
 
 def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None) -> StandingOffer:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from auction.agreement import Agreement
-from auction.bid import ShownRating
-from auction.errors import NotAllowed, PrepaymentRequired
+from auction.model.agreement import Agreement
+from auction.model.bid import ShownRating
+from auction.model.errors import NotAllowed, PrepaymentRequired
+from auction.model.rating import DAY_MS, bond_due, payment_terms, probability_of_payment_ppm
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 from auction.moderator.reputation import PAYMENTS
-from auction.payment import PREPAID
-from auction.rating import DAY_MS, bond_due, payment_terms, probability_of_payment_ppm
+from auction.payment.protocol import PREPAID
 
 
 def rating_at(draft: Draft, record: Auction, bidder: str) -> ShownRating:

@@ -1,0 +1,170 @@
+"""The transcript of an auction: what lets a bidder check an award without trusting the moderator. Pure.
+
+It shows the announcement, the seed that it was bound to, the ratings that weighed, a commitment for every bid in the
+moderator's order, and a digest of the award. Bidders get their commitment as a receipt when they bid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from auction.formats import award as decide
+from auction.formats.spot import spot_award
+from auction.model.award import Award, Draw, Standing, check_bids
+from auction.model.bid import Announcement, Bid, Ratings, ShownRating, StandingOffer, commitment, digest, quality_value
+from auction.model.errors import AuctionError, TranscriptWrong
+from auction.model.money import PPM
+
+SINGLE_SEALED = ("second_score", "first_score", "first_price", "second_price")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One bid in the transcript: its name, its place in the moderator's order, and the bidder's commitment to it."""
+
+    bid: str
+    sequence: int
+    commitment: str
+
+
+class Transcript(msgspec.Struct, frozen=True, kw_only=True):
+    """What is published after the close. It tells no losing price: that is for the award's explanation, or the
+    bidder."""
+
+    announcement: Announcement
+    seed: str
+    ratings: tuple[ShownRating, ...]
+    entries: tuple[Entry, ...]
+    award_digest: str
+    offers: tuple[StandingOffer, ...] = ()  # among which a spot award was made, as they stood; everybody could see them
+    decided_ms: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The hex hash over all of it, to be put into the journal and compared between bidders."""
+        return digest("auction.transcript", msgspec.json.encode(self)).hex()
+
+
+def digest_of_award(award: Award) -> str:
+    return digest("auction.award", msgspec.json.encode(award)).hex()
+
+
+def write_transcript(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, award: Award) -> Transcript:
+    """The transcript of a decided auction. Only ratings of parties that bid are in it. Raises as the formats do."""
+    ordered = check_bids(announcement, bids)
+    bidders = sorted({bid.bidder for bid in ordered})
+    return Transcript(
+        announcement=announcement,
+        seed=award.seed,
+        ratings=tuple(ratings[bidder] for bidder in bidders if bidder in ratings),
+        entries=tuple(Entry(bid.bid, bid.sequence, commitment(bid)) for bid in ordered),
+        award_digest=digest_of_award(award),
+    )
+
+
+def write_spot_transcript(
+    announcement: Announcement, offers: Iterable[StandingOffer], ratings: Ratings, award: Award, decided_ms: int
+) -> Transcript:
+    """The transcript of an award among standing offers, in the order in which the moderator took them."""
+    among = tuple(offers)
+    providers = sorted({offer.provider for offer in among})
+    return Transcript(
+        announcement=announcement,
+        seed=award.seed,
+        ratings=tuple(ratings[provider] for provider in providers if provider in ratings),
+        entries=(),
+        award_digest=digest_of_award(award),
+        offers=among,
+        decided_ms=decided_ms,
+    )
+
+
+def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
+    """Check everything, once all bids are opened: decide the auction anew and compare. A spot award among standing
+    offers has no bids: they stand in the transcript.
+
+    Raises TranscriptWrong where a bid was left out, added or changed, the seed is another, or the award another.
+    """
+    ordered = sorted(bids, key=lambda bid: bid.sequence)
+    entries = tuple(Entry(bid.bid, bid.sequence, commitment(bid)) for bid in ordered)
+    if entries != transcript.entries:
+        raise TranscriptWrong("the bids are not the ones of the transcript")
+    ratings = {rating.party: rating for rating in transcript.ratings}
+    try:
+        seed = bytes.fromhex(transcript.seed)
+        if transcript.offers:
+            again = spot_award(transcript.announcement, transcript.offers, ratings, seed, transcript.decided_ms)
+        else:
+            again = decide(transcript.announcement, ordered, ratings, seed)
+    except (AuctionError, ValueError) as error:
+        raise TranscriptWrong(f"the auction cannot be decided as it is told: {error}") from error
+    if again != award or digest_of_award(award) != transcript.award_digest:
+        raise TranscriptWrong("the award does not follow from the bids, the ratings and the announced rule")
+
+
+def verify_own(transcript: Transcript, award: Award, bid: Bid) -> None:
+    """Check what one bidder can without the others' bids: that its bid was counted as it was made, and lost to a
+    better.
+
+    The draw is checked against the announced seed, the own score against the shown ratings, and in sealed formats for
+    one block the winner's place and price against the shown standings. Raises TranscriptWrong with what does not hold.
+    """
+    announcement = transcript.announcement
+    try:
+        draw = Draw(announcement, bytes.fromhex(transcript.seed))
+    except (AuctionError, ValueError) as error:
+        raise TranscriptWrong(f"the seed is not the announced one: {error}") from error
+    if digest_of_award(award) != transcript.award_digest or award.seed != transcript.seed:
+        raise TranscriptWrong("the award is not the one of the transcript")
+    if Entry(bid.bid, bid.sequence, commitment(bid)) not in transcript.entries:
+        raise TranscriptWrong(f"bid {bid.bid} is not in the transcript as it was made")
+    if announcement.format not in SINGLE_SEALED:
+        return
+    share_ppm = announcement.newcomer_share_ppm
+    if award.newcomers_only and not (share_ppm and draw.among(PPM) < share_ppm):
+        raise TranscriptWrong("the seed did not draw this auction for newcomers")
+    own = next((standing for standing in award.standings if standing.bid == bid.bid), None)
+    later = next((standing for standing in award.standings if standing.bidder == bid.bidder), None)
+    if own is None:
+        # Only a later bid of the same bidder takes a bid out of the standings.
+        if later is None:
+            raise TranscriptWrong(f"bid {bid.bid} was left out of the standings")
+        return
+    ratings = {rating.party: rating for rating in transcript.ratings}
+    quality = quality_value(announcement.quality, ratings.get(bid.bidder))
+    score = quality + announcement.sign * bid.price
+    if (own.offered, own.quality, own.score) != (bid.price, quality, score):
+        raise TranscriptWrong(f"bid {bid.bid} was not scored by the announced rule")
+    _check_place(announcement, award, own, draw)
+    _check_price(announcement, award)
+
+
+def _check_place(announcement: Announcement, award: Award, own: Standing, draw: Draw) -> None:
+    """The own bid must not have been passed over."""
+    within = announcement.sign * own.offered >= announcement.sign * announcement.reserve
+    if own.outcome == "beyond_reserve" and within:
+        raise TranscriptWrong(f"bid {own.bid} is within the reserve and was put beyond it")
+    if own.outcome not in ("won", "lost"):
+        return
+    best = award.standings[0]
+    if best.outcome != "won" or not award.winners or award.winners[0].bid != best.bid:
+        raise TranscriptWrong("the winner does not stand first")
+    if (-best.score, draw.of(best.bid)) > (-own.score, draw.of(own.bid)):
+        raise TranscriptWrong(f"bid {own.bid} should have come before the winner")
+
+
+def _check_price(announcement: Announcement, award: Award) -> None:
+    """The winner's price must follow from the standings by the announced rule."""
+    if not award.winners:
+        return
+    best = award.standings[0]
+    price = best.offered
+    if announcement.format in ("second_score", "second_price"):
+        signed = announcement.sign * announcement.reserve
+        runners_up = award.runners_up
+        if runners_up:
+            signed = max(signed, runners_up[0].score - best.quality)
+        price = announcement.sign * signed
+    if award.winners[0].price != price:
+        raise TranscriptWrong("the winner's price does not follow from the standings")

@@ -1,0 +1,156 @@
+"""Billing: the invoice of an agreement with its metered lines, as text, JSON and HTML.
+
+Pure: made from the agreement and what was measured under it. What is owed was decided when it was charged.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from auction.model.agreement import Agreement, owed
+from auction.model.delivery import Evidence
+from auction.model.meter import Meter, split_cost
+
+
+class InvoiceLine(msgspec.Struct, frozen=True):
+    """One provider's part. Amounts in minor units, delivery in parts per million of what was promised."""
+
+    provider: str
+    from_ms: int
+    until_ms: int
+    price: int
+    delivered_ppm: int
+    amount: int
+    counted_bits: int = 0
+    evidence: str = ""  # the digest of the measurement that it rests on
+
+
+class ShareLine(msgspec.Struct, frozen=True):
+    """What a member used of a shared block, and its part of the amount."""
+
+    member: str
+    metered_ms: int
+    used_bits: int
+    amount: int
+
+
+class Invoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The bill for one agreement. `charged` is the sum of the lines; `balance` what remains of it after refunds."""
+
+    number: str
+    agreement: str
+    recipient: str
+    service: str
+    currency: str
+    state: str
+    agreed_price: int
+    lines: tuple[InvoiceLine, ...]
+    shares: tuple[ShareLine, ...]
+    charged: int
+    refunded: int
+    balance: int
+
+
+def invoice(
+    agreement: Agreement, evidence: Sequence[tuple[str, Evidence]] = (), meters: Mapping[str, Meter] | None = None
+) -> Invoice:
+    """The invoice of an agreement; `evidence` as (measurement's name, evidence), `meters` of who shared the block."""
+    known = dict(evidence)
+    declined = agreement.state == "declined" and not agreement.charged
+    lines = []
+    for leg in agreement.legs:
+        measured = known.get(leg.measurement)
+        lines.append(
+            InvoiceLine(
+                provider=leg.provider,
+                from_ms=leg.from_ms,
+                until_ms=leg.until_ms,
+                price=leg.price,
+                delivered_ppm=leg.delivered_ppm,
+                amount=0 if declined else owed(leg),
+                counted_bits=measured.counted_bits if measured else 0,
+                evidence=measured.digest if measured else "",
+            )
+        )
+    charged = sum(line.amount for line in lines)
+    parts = split_cost(charged, meters) if meters else {}
+    shares = tuple(
+        ShareLine(member, meters[member].metered_ms, meters[member].used_bits, amount)
+        for member, amount in parts.items()
+        if meters
+    )
+    return Invoice(
+        number=f"invoice-{agreement.id}",
+        agreement=agreement.id,
+        recipient=agreement.recipient,
+        service=agreement.service,
+        currency=agreement.currency,
+        state=agreement.state,
+        agreed_price=agreement.price,
+        lines=tuple(lines),
+        shares=shares,
+        charged=charged,
+        refunded=agreement.refunded,
+        balance=charged - agreement.refunded,
+    )
+
+
+def as_json(bill: Invoice) -> str:
+    """One JSON object with the fields of Invoice."""
+    return msgspec.json.encode(bill).decode()
+
+
+def as_text(bill: Invoice) -> str:
+    """For a terminal or a letter."""
+    rows = [
+        f"Invoice {bill.number}",
+        f"To {bill.recipient}, for {bill.service} under {bill.agreement} ({bill.state}); "
+        f"agreed price {bill.agreed_price}. Amounts are minor units of {bill.currency}.",
+        "",
+    ]
+    for line in bill.lines:
+        rows.append(
+            f"{_time(line.from_ms)} to {_time(line.until_ms)}  {line.provider:<20} "
+            f"{_percent(line.delivered_ppm):>9} of {line.price:>12} = {line.amount:>12}"
+        )
+    for share in bill.shares:
+        rows.append(f"  of which {share.member:<20} {share.used_bits:>16} bits used  {share.amount:>12}")
+    rows += [
+        "",
+        f"Charged {bill.charged}, refunded {bill.refunded}, balance {bill.balance} {bill.currency} minor units.",
+    ]
+    return "\n".join(rows)
+
+
+def as_html(bill: Invoice) -> str:
+    """A page of its own; every name is escaped."""
+    lines = "".join(
+        f"<tr><td>{_time(line.from_ms)} to {_time(line.until_ms)}</td><td>{html.escape(line.provider)}</td>"
+        f"<td>{_percent(line.delivered_ppm)}</td><td>{line.price}</td><td>{line.amount}</td></tr>"
+        for line in bill.lines
+    )
+    shares = "".join(
+        f"<tr><td>{html.escape(share.member)}</td><td>{share.used_bits}</td><td>{share.amount}</td></tr>"
+        for share in bill.shares
+    )
+    shared = f"<table><tr><th>Member<th>Bits used<th>Amount</tr>{shares}</table>" if shares else ""
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(bill.number)}</title>'
+        f"<h1>{html.escape(bill.number)}</h1>"
+        f"<p>To {html.escape(bill.recipient)}, for {html.escape(bill.service)} under "
+        f"{html.escape(bill.agreement)}. Amounts are minor units of {html.escape(bill.currency)}.</p>"
+        f"<table><tr><th>Time<th>Provider<th>Delivered<th>Price<th>Amount</tr>{lines}</table>{shared}"
+        f"<p>Charged {bill.charged}, refunded {bill.refunded}, <strong>balance {bill.balance}</strong>.</p></html>"
+    )
+
+
+def _time(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _percent(ppm: int) -> str:
+    return f"{ppm // 10_000}.{ppm % 10_000:04d}%"

@@ -1,0 +1,99 @@
+"""Where a party can be met, and what a provider is told of the work that it has, or may get. Words alone, no rule.
+
+The market never connects to anyone: it passes on addresses and CURVE public keys, so that recipients and providers find
+each other and admit nobody else.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Final, Literal
+
+import msgspec
+
+from auction.model.bid import Announcement, check_name, check_time
+from auction.model.block import Block
+from auction.model.errors import BadValue
+
+OFFERS_MAX: Final = 64
+_Z85: Final = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
+
+Role = Literal["winner", "runner_up", "standing"]
+"""`winner` serves, or will; `runner_up` is armed and takes over where the winner fails; `standing` has an offer out
+that a recipient wants to be able to take at once."""
+
+
+def check_curve_key(curve_key: object) -> str:
+    """A CURVE public key as ZeroMQ writes it: 40 characters of Z85 (RFC 32 of rfc.zeromq.org). Raises BadValue."""
+    if type(curve_key) is not str or len(curve_key) != 40 or not set(curve_key) <= _Z85:
+        raise BadValue("a CURVE public key is 40 characters of Z85")
+    return curve_key
+
+
+class Endpoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a party listens (`tcp://host:port`; empty for one that only dials, as providers do), and by which CURVE
+    public key it is known there."""
+
+    party: str
+    address: str
+    curve_key: str
+    at_ms: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.party, "party")
+        if self.address:
+            check_name(self.address, "address")
+        check_curve_key(self.curve_key)
+
+
+class Warm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The standing offers whose providers a recipient wants connected until `until_ms`, before anything is awarded."""
+
+    recipient: str
+    offers: tuple[str, ...]
+    until_ms: int
+
+    def __post_init__(self) -> None:
+        check_name(self.recipient, "recipient")
+        if len(self.offers) > OFFERS_MAX or len(set(self.offers)) != len(self.offers):
+            raise BadValue(f"at most {OFFERS_MAX} distinct offers are kept warm")
+        check_time(self.until_ms, "end of keeping warm")
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Work that a provider has or may get, and where: it dials `address`, whose key is `curve_key`, and names the
+    agreement, or the standing offer. Empty addresses: the recipient has not published where it listens. `price` is the
+    agreement's, the runner-up's own, or the offer's for one unit."""
+
+    role: Role
+    recipient: str
+    service: str
+    price: int
+    agreement: str = ""
+    offer: str = ""
+    state: str = ""
+    starts_ms: int = 0
+    ends_ms: int = 0
+    minimum_bps: int | None = None
+    maximum_bps: int | None = None
+    attributes: dict[str, str] = {}
+    address: str = ""
+    curve_key: str = ""
+
+
+class OpenAuction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An auction that a provider can bid in: what is asked for, and what it has bid last, if it has."""
+
+    announcement: Announcement
+    announcer: str
+    block: Block
+    own_price: int | None = None
+
+
+class Assignments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that concerns a provider now. `version` changes with what follows it, and with nothing else."""
+
+    version: str
+    now_ms: int
+    assignments: tuple[Assignment, ...] = ()
+    auctions: tuple[OpenAuction, ...] = ()

@@ -1,0 +1,117 @@
+"""Amounts of money: checks, sums within bounds, and exact splits.
+
+Amounts are whole minor units (cents) of one currency, from 0 to 2**63 - 1. Nothing here rounds in silence: each rule
+says where the remainder goes. No conversion between currencies lives here, nor any payment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from auction.model.errors import BadAmount, BadCurrency, BadValue
+
+AMOUNT_MAX = 2**63 - 1  # what a BIGINT column of every SQL store holds
+PPM = 1_000_000  # fractions travel as whole parts per million, so that every party computes the same result
+
+
+def check_integer(value: object, name: str, lowest: int = 0, highest: int = AMOUNT_MAX) -> int:
+    """Return `value` if it is an int within bounds. bool, float and NaN are not ints here. Raises BadValue."""
+    if type(value) is not int:
+        raise BadValue(f"{name} must be an integer, not {type(value).__name__}")
+    if not lowest <= value <= highest:
+        raise BadValue(f"{name} must be from {lowest} to {highest}, not {value}")
+    return value
+
+
+def check_amount(value: object, name: str = "amount") -> int:
+    """Return `value` if it is a whole number of minor units from 0 to 2**63 - 1. Raises BadAmount."""
+    if type(value) is not int:
+        raise BadAmount(f"{name} must be a whole number of minor units, not {type(value).__name__}")
+    if value < 0:
+        raise BadAmount(f"{name} must not be negative: {value}")
+    if value > AMOUNT_MAX:
+        raise BadAmount(f"{name} must be below 2**63: {value}")
+    return value
+
+
+def check_currency(value: object, expected: str | None = None) -> str:
+    """Return `value` if it is a currency code of three capitals (ISO 4217) and the expected one. Raises BadCurrency."""
+    if type(value) is not str or len(value) != 3 or not (value.isascii() and value.isalpha() and value.isupper()):
+        raise BadCurrency(f"a currency is three capital letters, not {value!r}")
+    if expected is not None and value != expected:
+        raise BadCurrency(f"the currency must be {expected}, not {value}")
+    return value
+
+
+def check_ppm(value: object, name: str) -> int:
+    """Return `value` if it is a whole number of parts per million from 0 to 1,000,000. Raises BadValue."""
+    return check_integer(value, name, 0, PPM)
+
+
+class Money(msgspec.Struct, frozen=True, order=False):
+    """An amount with its currency. Mixing two currencies raises BadCurrency, leaving the bounds raises BadAmount."""
+
+    amount: int
+    currency: str
+
+    def __post_init__(self) -> None:
+        check_amount(self.amount)
+        check_currency(self.currency)
+
+    def __add__(self, other: Money) -> Money:
+        check_currency(other.currency, self.currency)
+        return Money(self.amount + other.amount, self.currency)
+
+    def __sub__(self, other: Money) -> Money:
+        """Raises BadAmount where the result would be negative."""
+        check_currency(other.currency, self.currency)
+        return Money(self.amount - other.amount, self.currency)
+
+    def __lt__(self, other: Money) -> bool:
+        check_currency(other.currency, self.currency)
+        return self.amount < other.amount
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.currency} minor units"
+
+
+def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
+    """Split `total` by `weights`, so that the parts add up to it exactly.
+
+    Each part is first floored; the units left over go one each to the largest remainders, and among equal remainders to
+    the earlier place (Hamilton's method). So a part is always within one unit of its exact value. Raises BadAmount,
+    and BadValue for negative weights or weights that are all zero (unless the total is zero).
+    """
+    check_amount(total, "total")
+    for weight in weights:
+        check_integer(weight, "weight")
+    weight_sum = sum(weights)
+    if weight_sum == 0:
+        if total:
+            raise BadValue("an amount cannot be split by weights that are all zero")
+        return [0] * len(weights)
+    parts = [total * weight // weight_sum for weight in weights]
+    left = total - sum(parts)
+    if left:
+        by_remainder = sorted(range(len(weights)), key=lambda i: (-(total * weights[i] % weight_sum), i))
+        for i in by_remainder[:left]:
+            parts[i] += 1
+    return parts
+
+
+def scale_floor(amount: int, numerator: int, denominator: int) -> int:
+    """Return amount * numerator / denominator rounded down: the rule for what is charged, in favour of who pays."""
+    check_amount(amount)
+    check_integer(numerator, "numerator")
+    check_integer(denominator, "denominator", 1)
+    return check_amount(amount * numerator // denominator)
+
+
+def scale_ceiling(amount: int, numerator: int, denominator: int) -> int:
+    """Return amount * numerator / denominator rounded up: the rule for what is held, so that it always covers."""
+    check_amount(amount)
+    check_integer(numerator, "numerator")
+    check_integer(denominator, "denominator", 1)
+    return check_amount(-(-amount * numerator // denominator))

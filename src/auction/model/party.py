@@ -1,0 +1,165 @@
+"""Who takes part: providers, recipients, and a recipient's users, devices and telephone numbers.
+
+Here live the kinds of party, E.164 numbers, Ed25519 signatures over canonical bytes, and tokens. No clock and no
+randomness of its own: the moderator hands in both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any, Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from auction.model.errors import BadNumber, BadSignature, BadValue, Expired
+
+KINDS: Final = ("provider", "recipient", "user", "device", "number")
+ORGANISATIONS: Final = frozenset({"provider", "recipient"})
+ID_LENGTH_MAX: Final = 128
+SIGNED_VALIDITY_MS_MAX: Final = 7 * 24 * 3_600_000  # a nonce has to be remembered for as long as its statement is valid
+
+_PRIME: Final = 2**255 - 19
+_GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
+
+
+class Party(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One party. `belongs_to` names the recipient (or the user) that a user, device or number is part of;
+    `controller` names who stands behind it, so that linked parties cannot bid against each other. Rates in bits/s."""
+
+    id: str
+    kind: str
+    public_key: str = ""  # 32 bytes as hexadecimal digits; empty for a party that never signs
+    token_hash: str = ""
+    belongs_to: str = ""
+    controller: str = ""
+    capacity_bps: int = 0
+    registered_ms: int = 0
+
+    @property
+    def interests(self) -> tuple[str, ...]:
+        """Names and keys that linked parties have in common."""
+        return tuple(name for name in (self.id, self.controller, self.belongs_to, self.public_key) if name)
+
+
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a party adds to a statement: its nonce, until when it holds (ms since 1970) and 64 bytes of Ed25519."""
+
+    nonce: str
+    expires_ms: int
+    signature: bytes
+
+
+def e164(number: str, region: str | None = None) -> str:
+    """The number in E.164 form (`+442079460018`); `region` is where a national form was written, such as `GB`.
+
+    Raises BadNumber for what is not a possible and valid number."""
+    import phonenumbers  # only where numbers are meant: its tables take longer to import than the market
+
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException as reason:
+        raise BadNumber(f"{number!r} is not a telephone number: {reason}") from None
+    if not phonenumbers.is_valid_number(parsed):
+        raise BadNumber(f"{number!r} is not a valid telephone number")
+    return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+def check_id(name: str) -> str:
+    """A name that can stand in a journal line: 1 to 128 printable characters without spaces or slashes."""
+    if not isinstance(name, str) or not 0 < len(name) <= ID_LENGTH_MAX:
+        raise BadValue(f"a name has 1 to {ID_LENGTH_MAX} characters: {name!r}")
+    if not name.isprintable() or "/" in name or " " in name:
+        raise BadValue(f"a name is printable and has no spaces or slashes: {name!r}")
+    return name
+
+
+def check_public_key(public_key: str) -> str:
+    """32 bytes in hexadecimal digits, canonically encoded (RFC 8032, 5.1.3) and of full order; else BadValue."""
+    try:
+        raw = bytes.fromhex(public_key)
+    except (ValueError, TypeError):
+        raise BadValue("a public key is 64 hexadecimal digits") from None
+    if len(raw) != 32:
+        raise BadValue("a public key is 32 bytes")
+    y = int.from_bytes(raw, "little") & (2**255 - 1)
+    if y >= _PRIME or _is_small_order(y):
+        raise BadValue("a public key that anyone could sign for: of small order, or not canonically encoded")
+    return raw.hex()
+
+
+def _is_small_order(y: int) -> bool:
+    """Whether the point with this y has an order dividing 8. Doubling uses the curve's equation alone:
+    x^2 = (y^2 - 1) / (d y^2 + 1), and y(2P) = (y^2 + x^2) / (2 + x^2 - y^2) since a = -1."""
+    d = -121665 * pow(121666, -1, _PRIME) % _PRIME
+    for _ in range(3):
+        square = y * y % _PRIME
+        x_square = (square - 1) * pow(d * square + 1, -1, _PRIME) % _PRIME
+        denominator = (2 + x_square - square) % _PRIME
+        if denominator == 0:
+            return False  # cannot happen on the curve: the addition law is complete
+        y = (square + x_square) * pow(denominator, -1, _PRIME) % _PRIME
+    return y == 1
+
+
+def canonical_bytes(purpose: str, auction: str, party: str, nonce: str, expires_ms: int, body: dict[str, Any]) -> bytes:
+    """What a party signs: one JSON object with sorted keys and no spaces, of `auction`, `body`, `expires_ms`,
+    `nonce`, `party`, `purpose` (`bid`, `rating`, `delivery`, ...) and the version of this form."""
+    return msgspec.json.encode(
+        {
+            "auction": auction,
+            "body": body,
+            "expires_ms": expires_ms,
+            "nonce": nonce,
+            "party": party,
+            "purpose": purpose,
+            "version": 1,
+        },
+        order="sorted",
+    )
+
+
+def sign(private_key: Ed25519PrivateKey, statement: bytes, nonce: str, expires_ms: int) -> Signature:
+    """The signature of a party over `canonical_bytes(...)` made with the same nonce and expiry."""
+    return Signature(nonce=nonce, expires_ms=expires_ms, signature=private_key.sign(statement))
+
+
+class Verifier:
+    """Verifies signatures, and keeps the parsed keys of the parties it has met."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, Ed25519PublicKey] = {}
+
+    def verify(self, public_key: str, statement: bytes, signature: Signature, now_ms: int) -> None:
+        """Raises Expired, or BadSignature for one that is forged, altered or malleable (S not below the order)."""
+        if not now_ms < signature.expires_ms <= now_ms + SIGNED_VALIDITY_MS_MAX:
+            raise Expired("the signed statement has expired, or is valid for longer than the market remembers nonces")
+        if len(signature.signature) != 64:
+            raise BadSignature("an Ed25519 signature is 64 bytes")
+        if int.from_bytes(signature.signature[32:], "little") >= _GROUP_ORDER:
+            raise BadSignature("a malleable signature: its second half is not below the order of the group")
+        if not public_key:
+            raise BadSignature("the party has registered no key")
+        key = self._keys.get(public_key)
+        if key is None:
+            key = self._keys[public_key] = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        try:
+            key.verify(signature.signature, statement)
+        except InvalidSignature:
+            raise BadSignature("the signature does not belong to this statement and this party's key") from None
+
+
+def token_hash(token: str) -> str:
+    """What is stored of a token. Tokens are 32 random bytes, so a plain SHA-256 cannot be searched back."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def token_matches(token: str, stored_hash: str) -> bool:
+    return bool(stored_hash) and hmac.compare_digest(token_hash(token), stored_hash)
+
+
+def are_linked(one: Party, other: Party) -> bool:
+    """Whether two parties are one in interest: the same, of one controller or key, or one part of the other."""
+    return not set(one.interests).isdisjoint(other.interests)

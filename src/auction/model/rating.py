@@ -1,0 +1,294 @@
+"""Ratings: how yes and no, and measured deliveries, become the numbers that later auctions show. Pure whole arithmetic.
+
+Each party has one tally of opinions and one of evidence for each role. A tally is a Beta posterior that forgets
+(Jøsang and Ismail 2002); what ranks is its Wilson lower bound (Wilson 1927). Who may rate, and when, is checked here;
+it is stored elsewhere. Weights are in millionths: one deal of full value weighs 1,000,000.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from functools import lru_cache
+from math import isqrt
+from typing import Literal
+
+import msgspec
+
+from auction.model.bid import ShownRating, check_name, check_time
+from auction.model.errors import BadValue, Exists, NotAllowed, TooLate
+from auction.model.money import PPM, check_amount, check_integer, check_ppm
+
+DAY_MS = 86_400_000
+REMARK_LENGTH_MAX = 280
+REMARKS_SHOWN = 5
+
+Kind = Literal["service", "payment"]
+"""`service`: the recipient says whether the service was satisfactorily provided; `payment`: the provider says whether
+the recipient satisfactorily paid."""
+Terms = Literal["postpaid", "prepaid", "refused"]
+
+
+class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The stated rules of a market's ratings. Weights in millionths, fractions in parts per million.
+
+    A newcomer (less than `newcomer_weight`) starts at the prior, and owes `newcomer_bond`; a deal of `value_full` minor
+    units weighs 1, a smaller one in proportion; the deals with one counterparty weigh `pair_weight_max` at most,
+    of which the latest count most. `z_squared` sets the lower bound: 2,705,543 is one-sided 95 %. A delivery that
+    earned at least `satisfied_from_ppm` is drafted as satisfactory.
+    """
+
+    prior_yes: int = 1_000_000
+    prior_no: int = 1_000_000
+    payment_prior_yes: int = 9_000_000
+    payment_prior_no: int = 1_000_000
+    half_life_days: int = 180
+    value_full: int = 10_000
+    pair_weight_max: int = 3_000_000
+    newcomer_weight: int = 5_000_000
+    newcomer_bond: int = 5_000
+    z_squared: int = 2_705_543
+    hidden_ms: int = 14 * DAY_MS
+    satisfied_from_ppm: int = 950_000
+    prepayment_below_ppm: int = 800_000
+    refuse_below_ppm: int = 300_000
+
+    def __post_init__(self) -> None:
+        for name in ("prior_yes", "prior_no", "payment_prior_yes", "payment_prior_no", "newcomer_weight", "hidden_ms"):
+            check_integer(getattr(self, name), name)
+        for name in ("half_life_days", "value_full", "pair_weight_max", "z_squared"):
+            check_integer(getattr(self, name), name, 1)
+        check_amount(self.newcomer_bond, "newcomer bond")
+        check_ppm(self.prepayment_below_ppm, "threshold of prepayment")
+        check_ppm(self.refuse_below_ppm, "threshold of refusal")
+        check_ppm(self.satisfied_from_ppm, "threshold of satisfaction")
+        if self.prior_yes + self.prior_no == 0 or self.payment_prior_yes + self.payment_prior_no == 0:
+            raise BadValue("a prior must have some weight")
+
+
+class Tally(msgspec.Struct, frozen=True, gc=False):
+    """Weights of yes and no as of `day` (days since the epoch), and how many were counted. Without the prior."""
+
+    yes: int = 0
+    no: int = 0
+    day: int = 0
+    count: int = 0
+
+
+EMPTY = Tally()
+
+
+@lru_cache(maxsize=8192)
+def _remains_q32(days: int, half_life_days: int) -> int:
+    """What remains of 2**32 after `days`, floored. Decimals of 40 digits, so that every machine gets the same."""
+    context = Context(prec=40)
+    exponent = context.divide(Decimal(-days), Decimal(half_life_days))
+    return int(context.multiply(Decimal(2**32), context.power(Decimal(2), exponent)))
+
+
+def record(total: Tally, pair: Tally, yes_ppm: int, value: int, day: int, rules: RatingRules) -> tuple[Tally, Tally]:
+    """Count one deal: return the ratee's new total and its new tally with this counterparty, both as of `day`.
+
+    `yes_ppm` is 0 or 1,000,000 for an opinion and the fraction earned for evidence; `value` is what the deal was worth
+    in minor units, without what flowed back (see circles.py). Deals of one counterparty weigh
+    `pair_weight_max` at most together: where a new one would exceed it, the older ones give way. A day before the last
+    counts as the last. Takes about 2 µs (bench_auction_rules.py::test_rating_update).
+    """
+    if not 0 <= yes_ppm <= PPM or value < 0:
+        raise BadValue("a deal needs a fraction of yes and a value that is not negative")
+    yes, no, pair_yes, pair_no = total.yes, total.no, pair.yes, pair.no
+    half_life = rules.half_life_days
+    if day > total.day:
+        remains = _remains_q32(day - total.day, half_life)
+        yes, no = yes * remains >> 32, no * remains >> 32
+    else:
+        day = total.day
+    if day > pair.day and (pair_yes or pair_no):
+        remains = _remains_q32(day - pair.day, half_life)
+        pair_yes, pair_no = pair_yes * remains >> 32, pair_no * remains >> 32
+    limit = rules.pair_weight_max
+    weight = value * PPM // rules.value_full
+    if weight > PPM:
+        weight = PPM
+    if weight > limit:
+        weight = limit
+    yes -= pair_yes
+    no -= pair_no
+    known = pair_yes + pair_no
+    if known + weight > limit:
+        room = limit - weight
+        pair_yes, pair_no = pair_yes * room // known, pair_no * room // known
+    gained = weight * yes_ppm // PPM
+    pair_yes += gained
+    pair_no += weight - gained
+    # Both sides decay by floors, so the difference may miss zero by a few millionths; it is held at zero.
+    yes = yes + pair_yes if yes > 0 else pair_yes
+    no = no + pair_no if no > 0 else pair_no
+    return Tally(yes, no, day, total.count + 1), Tally(pair_yes, pair_no, day, pair.count + 1)
+
+
+def aged(total: Tally, day: int, rules: RatingRules) -> Tally:
+    """The tally as of a later day, with nothing new in it."""
+    if day <= total.day:
+        return total
+    remains = _remains_q32(day - total.day, rules.half_life_days)
+    return Tally(total.yes * remains >> 32, total.no * remains >> 32, day, total.count)
+
+
+def mean_ppm(yes: int, no: int) -> int:
+    """The mean of Beta(yes, no) in parts per million, rounded down."""
+    return yes * PPM // (yes + no)
+
+
+def lower_ppm(yes: int, no: int, z_squared: int) -> int:
+    """Wilson's lower bound of yes / (yes + no) in parts per million, all in whole numbers.
+
+    (yes + z²/2 - z √(yes no / (yes + no) + z²/4)) / (yes + no + z²). Never above the mean plus the pull to one half,
+    and rising with yes, falling with no.
+    """
+    total = yes + no
+    root = isqrt(z_squared * (4 * yes * no // total + z_squared) // 4) + 1
+    return max(0, (yes + z_squared // 2 - root) * PPM // (total + z_squared))
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is shown of one party in one role: opinions, evidence, finished agreements, silence, remarks."""
+
+    party: str
+    opinions: Tally = EMPTY
+    evidence: Tally = EMPTY
+    finished: int = 0
+    silent: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+def show(history: History, day: int, rules: RatingRules, kind: Kind = "service") -> ShownRating:
+    """The rating as later auctions show it: prior and tally together, as of `day`."""
+    service = kind == "service"
+    prior_yes = rules.prior_yes if service else rules.payment_prior_yes
+    prior_no = rules.prior_no if service else rules.payment_prior_no
+    opinions, evidence = aged(history.opinions, day, rules), aged(history.evidence, day, rules)
+    yes, no = prior_yes + opinions.yes, prior_no + opinions.no
+    good, bad = rules.prior_yes + evidence.yes, rules.prior_no + evidence.no
+    return ShownRating(
+        party=history.party,
+        mean_ppm=mean_ppm(yes, no),
+        lower_ppm=lower_ppm(yes, no, rules.z_squared),
+        count=opinions.count,
+        evidence_mean_ppm=mean_ppm(good, bad),
+        evidence_lower_ppm=lower_ppm(good, bad, rules.z_squared),
+        evidence_count=evidence.count,
+        silence_ppm=history.silent * PPM // history.finished if history.finished else 0,
+        remarks=history.remarks[-REMARKS_SHOWN:],
+        newcomer=opinions.yes + opinions.no < rules.newcomer_weight,
+    )
+
+
+def bond_due(shown: ShownRating, rules: RatingRules) -> int:
+    """The bond that the party owes before it may bid: a new name costs this much, which is what makes it no escape."""
+    return rules.newcomer_bond if shown.newcomer else 0
+
+
+def probability_of_payment_ppm(payments: Tally, day: int, rules: RatingRules) -> int:
+    """The predicted probability that the next charge is accepted: the mean of the payment posterior."""
+    tally = aged(payments, day, rules)
+    return mean_ppm(rules.payment_prior_yes + tally.yes, rules.payment_prior_no + tally.no)
+
+
+def payment_terms(probability_ppm: int, rules: RatingRules) -> Terms:
+    """Whether the recipient may pay afterwards, must pay before, or is refused."""
+    if probability_ppm < rules.refuse_below_ppm:
+        return "refused"
+    return "prepaid" if probability_ppm < rules.prepayment_below_ppm else "postpaid"
+
+
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """One side's yes or no about one finished agreement, with an optional remark and the evidence that it cites.
+
+    A `service` opinion names the recipient's device that it came from.
+    """
+
+    agreement: str
+    kind: Kind
+    rater: str
+    ratee: str
+    satisfied: bool
+    at_ms: int
+    device: str = ""
+    remark: str = ""
+    evidence: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("agreement", "rater", "ratee"):
+            check_name(getattr(self, name), name)
+        if self.kind not in ("service", "payment"):
+            raise BadValue("an opinion is about the service or the payment")
+        if type(self.satisfied) is not bool:
+            raise BadValue("an opinion is yes or no")
+        if self.rater == self.ratee:
+            raise NotAllowed("nobody rates itself")
+        check_time(self.at_ms, "time of the opinion")
+        if self.kind == "service":
+            check_name(self.device, "device")
+        if type(self.remark) is not str or len(self.remark) > REMARK_LENGTH_MAX:
+            raise BadValue(f"a remark has at most {REMARK_LENGTH_MAX} characters")
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """The two opinions of one finished agreement, hidden until both are in or the window has passed."""
+
+    agreement: str
+    provider: str
+    recipient: str
+    finished_ms: int
+    service: Opinion | None = None
+    payment: Opinion | None = None
+
+    def revealed(self, now_ms: int, rules: RatingRules) -> bool:
+        both = self.service is not None and self.payment is not None
+        return both or now_ms >= self.finished_ms + rules.hidden_ms
+
+    def visible(self, now_ms: int, rules: RatingRules) -> tuple[Opinion, ...]:
+        """What anyone may see: nothing before the exchange is revealed."""
+        if not self.revealed(now_ms, rules):
+            return ()
+        return tuple(opinion for opinion in (self.service, self.payment) if opinion is not None)
+
+    def with_opinion(self, opinion: Opinion, rules: RatingRules) -> Exchange:
+        """Take in one side's opinion. Raises NotAllowed for who is not that side of this agreement, Exists for a second
+        one, TooLate once the window has passed (an opinion could then answer the other)."""
+        sides = (self.recipient, self.provider) if opinion.kind == "service" else (self.provider, self.recipient)
+        if opinion.agreement != self.agreement or (opinion.rater, opinion.ratee) != sides:
+            raise NotAllowed(f"{opinion.rater} is not the side of agreement {self.agreement} that says this")
+        if getattr(self, opinion.kind) is not None:
+            raise Exists(f"{opinion.rater} has rated agreement {self.agreement} already")
+        if opinion.at_ms >= self.finished_ms + rules.hidden_ms:
+            raise TooLate(f"the time for rating agreement {self.agreement} is over")
+        if opinion.kind == "service":
+            return msgspec.structs.replace(self, service=opinion)
+        return msgspec.structs.replace(self, payment=opinion)
+
+
+def draft_of_payment(charge: str, sponsored: bool = False) -> bool | None:
+    """The provider's draft opinion from what the card processor said: captured or refunded yes, declined or charged
+    back no. None where nothing can be said yet, and always for a sponsored recipient, who owes nothing."""
+    if sponsored:
+        return None
+    return {"captured": True, "refunded": True, "declined": False, "charged_back": False}.get(charge)
+
+
+class DraftedRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one side's opinion would be by the stated rule, why, and the measurements that it cites."""
+
+    satisfied: bool
+    remark: str
+    evidence: tuple[str, ...] = ()
+
+
+def draft_of_service(delivered_ppm: int, audited: int, audits_failed: int, rules: RatingRules) -> DraftedRating:
+    """The recipient's draft opinion from what its side measured of who served at the end: satisfied where the delivery
+    earned `satisfied_from_ppm` at least, and no audited result was wrong."""
+    satisfied = delivered_ppm >= rules.satisfied_from_ppm and not audits_failed
+    words = f"measured {delivered_ppm / 10_000:.2f}% of the promise, {rules.satisfied_from_ppm / 10_000:.2f}% satisfy"
+    if audited:
+        words += f"; {audits_failed} of {audited} audited results wrong"
+    return DraftedRating(satisfied=satisfied, remark=words)

@@ -1,0 +1,73 @@
+"""The statements that parties sign: what exactly stands in each, for the moderator and for clients alike.
+
+Pure. The bytes are those of `party.canonical_bytes`; the functions here only name the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from auction.model.bid import Bid
+from auction.model.delivery import Delivery
+from auction.model.party import Signature, canonical_bytes, sign
+
+
+def bid_body(bid: Bid) -> dict[str, Any]:
+    """All that the bidder chose, and nothing that the moderator gives."""
+    return {
+        "currency": bid.currency,
+        "items": list(bid.items),
+        "limit": bid.limit,
+        "price": bid.price,
+        "quantity": bid.quantity,
+        "salt": bid.salt,
+    }
+
+
+def commitment_body(commitment: str) -> dict[str, Any]:
+    return {"commitment": commitment}
+
+
+def offer_body(
+    service: str, unit_price: int, currency: str, quantity: int, rate_bps_max: int, valid_until_ms: int, region: str
+) -> dict[str, Any]:
+    return {
+        "currency": currency,
+        "quantity": quantity,
+        "rate_bps_max": rate_bps_max,
+        "region": region,
+        "service": service,
+        "unit_price": unit_price,
+        "valid_until_ms": valid_until_ms,
+    }
+
+
+def endpoint_body(address: str, curve_key: str) -> dict[str, Any]:
+    return {"address": address, "curve_key": curve_key}
+
+
+def rating_body(satisfied: bool, remark: str, device: str) -> dict[str, Any]:
+    return {"device": device, "remark": remark, "satisfied": satisfied}
+
+
+def delivery_body(delivery: Delivery) -> dict[str, Any]:
+    """All samples and audits, as JSON holds them."""
+    return {"delivery": msgspec.to_builtins(delivery)}
+
+
+def sign_statement(
+    private_key: Ed25519PrivateKey,
+    purpose: str,
+    subject: str,
+    party: str,
+    body: dict[str, Any],
+    *,
+    nonce: str,
+    expires_ms: int,
+) -> Signature:
+    """Signs one statement. `subject` is the auction for bids, the agreement for ratings and deliveries; `purpose` is
+    `bid`, `commitment`, `offer`, `endpoint`, `rating` or `delivery`."""
+    return sign(private_key, canonical_bytes(purpose, subject, party, nonce, expires_ms, body), nonce, expires_ms)

@@ -1,0 +1,32 @@
+"""The settings of a market: every default and bound of the moderator stands here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from auction.model.delivery import DeliveryRules
+from auction.model.errors import BadValue
+from auction.model.rating import DAY_MS, RatingRules
+
+
+class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Amounts in minor units of `currency`, times in ms, shares in parts per million."""
+
+    currency: str = "EUR"
+    signatures: bool = False  # whether bids, ratings and deliveries must be signed
+    subcontract_depth_max: int = 4
+    rating: RatingRules = RatingRules()
+    delivery: DeliveryRules = DeliveryRules()
+    runners_up_max: int = 3
+    keys_kept_ms: int = 7 * DAY_MS  # how long the answer to an idempotency key is remembered
+
+
+def read_rules(path: str, currency: str) -> MarketConfig:
+    """The settings in a TOML file; `currency` where the file names none. Raises BadValue."""
+    try:
+        raw = msgspec.toml.decode(Path(path).read_bytes())
+        return msgspec.convert({"currency": currency, **raw}, MarketConfig)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as reason:
+        raise BadValue(f"{path} holds no rules of a market: {reason}") from None

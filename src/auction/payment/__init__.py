@@ -1,0 +1,1 @@
+"""What a payment processor is asked for, and the adapters to processors."""

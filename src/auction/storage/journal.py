@@ -1,0 +1,90 @@
+"""The journal: one entry for each command that changed something, each bound to the one before it by its hash.
+
+Here live the entry, its encoding and the verification of the chain. What the changes in an entry mean is the state's
+business, where they are kept is the store's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from auction.model.errors import JournalBroken
+
+FIRST_HASH: Final = bytes(32)
+_NUMBERS = struct.Struct(">qqIIIII")
+
+
+class Entry(NamedTuple):
+    """`sequence` counts from 1 without gaps. `key` and `request` (a SHA-256 of the command) are the idempotency key's,
+    or empty. `body` holds the changes and transfers as JSON, `answer` what the caller got."""
+
+    sequence: int
+    at_ms: int
+    command: str
+    key: str
+    request: bytes
+    body: bytes
+    answer: bytes
+    hash: bytes
+
+
+def entry_hash(
+    previous: bytes, sequence: int, at_ms: int, command: str, key: str, request: bytes, body: bytes, answer: bytes
+) -> bytes:
+    """SHA-256 over the previous hash, the numbers, the length of each field, and the fields."""
+    name, key_bytes = command.encode(), key.encode()
+    numbers = _NUMBERS.pack(sequence, at_ms, len(name), len(key_bytes), len(request), len(body), len(answer))
+    return hashlib.sha256(b"".join((previous, numbers, name, key_bytes, request, body, answer))).digest()
+
+
+def seal(
+    previous: bytes, sequence: int, at_ms: int, command: str, key: str, request: bytes, body: bytes, answer: bytes
+) -> Entry:
+    """The entry with its hash."""
+    sealed = entry_hash(previous, sequence, at_ms, command, key, request, body, answer)
+    return Entry(sequence, at_ms, command, key, request, body, answer, sealed)
+
+
+def verify_chain(
+    entries: Iterable[Entry], previous: bytes = FIRST_HASH, sequence: int = 0, at_ms: int = 0
+) -> Iterator[Entry]:
+    """Passes the entries on, and raises JournalBroken at the first that is missing, altered, moved or out of time."""
+    for entry in entries:
+        sequence += 1
+        if entry.sequence != sequence:
+            raise JournalBroken(f"entry {sequence} is missing: {entry.sequence} follows {sequence - 1}")
+        if entry_hash(previous, *entry[:-1]) != entry.hash:
+            raise JournalBroken(f"entry {sequence} is not what was written: its hash does not verify")
+        if entry.at_ms < at_ms:
+            raise JournalBroken(f"entry {sequence} is earlier than the one before it")
+        previous, at_ms = entry.hash, entry.at_ms
+        yield entry
+
+
+class Body(msgspec.Struct, array_like=True):
+    """The body of an entry: the records that the command put, as (kind, id, record), and the transfers it made."""
+
+    changes: list[tuple[str, str, msgspec.Raw]]
+    transfers: list[tuple[str, str, int]]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Body)
+
+
+def encode_body(changes: list[tuple[str, str, Any]], transfers: list[Any]) -> bytes:
+    """JSON as `Body` reads it."""
+    return _encoder.encode((changes, transfers))
+
+
+def decode_body(body: bytes) -> Body:
+    """Raises JournalBroken for what `encode_body` did not write."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.MsgspecError as reason:
+        raise JournalBroken(f"an entry that cannot be read: {reason}") from None

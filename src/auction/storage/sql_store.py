@@ -1,0 +1,213 @@
+"""The store on SQLite or PostgreSQL, through SQLAlchemy Core: the journal, its fold and the postings.
+
+Here stand reading and writing of rows in one transaction, and no rule of the market. Only the moderator writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+
+from auction.model.errors import BadValue, Conflict, JournalBroken, StoreFailed, Unknown
+from auction.storage.journal import Entry
+from auction.storage.migrations import Tables, migrate, tables
+from auction.storage.store import Write
+
+
+def open_engine(url: str) -> sql.Engine:
+    """An engine as the store wants it: SQLite in write-ahead mode, synced to the disk at every commit
+    (`synchronous=FULL`), one writer at a time. Other databases as SQLAlchemy opens them. Raises BadValue where the URL
+    is none, or its driver is not installed."""
+    try:
+        engine = sql.create_engine(url)
+    except (sql.exc.ArgumentError, ImportError) as reason:
+        raise BadValue(f"no database is opened by {url!r}: {reason}") from None
+    if engine.dialect.name == "sqlite":
+
+        @sql.event.listens_for(engine, "connect")
+        def _connected(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver must not begin transactions of its own
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @sql.event.listens_for(engine, "begin")
+        def _begun(connection: sql.Connection) -> None:
+            # Who only reads must not keep the writer from its lock.
+            writes = connection.get_execution_options().get("auction_writes")
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class SqlStore:
+    """The journal, its fold and the postings in SQL tables.
+
+    `engine` is a URL or the host's own engine; `schema` the host's schema for the tables (PostgreSQL). The tables are
+    brought up to date at once, and created where there are none; without `create`, Unknown is raised then."""
+
+    keeps_records = True
+
+    def __init__(self, engine: sql.Engine | str, schema: str | None = None, *, create: bool = True) -> None:
+        self._owns_engine = isinstance(engine, str)
+        self.engine = open_engine(engine) if isinstance(engine, str) else engine
+        self.tables: Tables = tables(schema)
+        if not create and not self._is_there():
+            raise Unknown(f"there is no market in {self.engine.url.render_as_string()}")
+        with self._connect() as connection, connection.begin():
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
+            migrate(connection, self.tables)
+        self._statements = _Statements(self.engine.dialect, self.tables)
+        self._writer: sql.PoolProxiedConnection | None = None
+
+    def _is_there(self) -> bool:
+        url = self.engine.url
+        if self.engine.dialect.name == "sqlite" and not Path(url.database or "").is_file():
+            return False  # to connect would make the file
+        with self._connect(writes=False) as connection:
+            return sql.inspect(connection).has_table(self.tables.journal.name, self.tables.journal.schema)
+
+    def close(self) -> None:
+        self._drop_writer()
+        if self._owns_engine:
+            self.engine.dispose()
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        with self.snapshot() as stored:
+            yield from stored.entries(after)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """All that is stored at one moment, to be read while others go on writing."""
+        with self._connect(writes=False) as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield Snapshot(connection, self.tables)
+
+    def append(self, writes: list[Write]) -> None:
+        """One transaction for all the writes. Raises Conflict where another moderator was there first, StoreFailed
+        where the database would not take them; in both cases nothing was written (or, if only the answer of the commit
+        was lost, all of it was: loading tells)."""
+        last: dict[tuple[str, str], tuple[str, str, int, str]] = {}
+        gone: dict[tuple[str, str], None] = {}
+        for write in writes:
+            for row in write.records:
+                last[row[0], row[1]] = row
+                gone.pop((row[0], row[1]), None)
+            for name in write.gone:
+                last.pop(name, None)
+                gone[name] = None
+        driver: Any = self.engine.dialect.dbapi
+        try:
+            # One connection is kept for writing, and used as the driver gives it: taking one from the pool, and
+            # SQLAlchemy's own transaction around three statements, took half as long as the commit.
+            if self._writer is None:
+                self._writer = self.engine.raw_connection()
+            cursor = self._writer.cursor()
+            if self.engine.dialect.name == "sqlite":
+                cursor.execute("BEGIN IMMEDIATE")  # the driver begins the others'
+            # Where the driver can, all of it goes to the database in one round trip.
+            pipeline = getattr(self._writer.driver_connection, "pipeline", nullcontext)
+            with pipeline():
+                self._statements.write(cursor, writes, list(last.values()), list(gone))
+                self._writer.commit()
+        except (sql.exc.IntegrityError, driver.IntegrityError) as reason:
+            self._drop_writer()
+            raise Conflict(f"another moderator wrote to this journal: {reason}") from reason
+        except (sql.exc.DBAPIError, driver.Error) as reason:
+            self._drop_writer()
+            raise StoreFailed(f"the database did not take the command: {reason}") from reason
+
+    def _connect(self, writes: bool = True) -> sql.Connection:
+        try:
+            return self.engine.connect().execution_options(auction_writes=writes)
+        except sql.exc.DBAPIError as reason:
+            raise StoreFailed(f"the database cannot be reached: {reason.orig}") from reason
+
+    def _drop_writer(self) -> None:
+        """After a failure nothing is known of the connection; the next write opens another."""
+        connection, self._writer = self._writer, None
+        if connection is not None:
+            with suppress(Exception):  # whatever a broken connection has to say
+                connection.rollback()
+            connection.invalidate()
+            connection.close()
+
+
+class Snapshot:
+    """What is stored at one moment. Raises StoreFailed where it cannot be read."""
+
+    def __init__(self, connection: sql.Connection, of: Tables) -> None:
+        self._connection = connection
+        self._tables = of
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        journal = self._tables.journal
+        for row in self._rows(sql.select(journal).where(journal.c.sequence > after).order_by(journal.c.sequence)):
+            numbers = (int(row.sequence), int(row.at_ms))
+            try:
+                blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
+            except TypeError:
+                raise JournalBroken(f"entry {row.sequence} holds what no moderator wrote") from None
+            yield Entry(*numbers, row.command, row.key, *blobs)
+
+    def records(self) -> dict[tuple[str, str], str]:
+        """Every record as (kind, id) -> JSON."""
+        record = self._tables.record
+        rows = self._rows(sql.select(record.c.kind, record.c.id, record.c.body))
+        return {(row.kind, row.id): row.body for row in rows}
+
+    def balances(self) -> dict[str, int]:
+        """The sum of the postings of each account."""
+        posting = self._tables.posting
+        rows = self._rows(sql.select(posting.c.account, sql.func.sum(posting.c.amount)).group_by(posting.c.account))
+        return {account: int(amount) for account, amount in rows}
+
+    def _rows(self, query: Any) -> Iterator[Any]:
+        try:
+            yield from self._connection.execution_options(yield_per=1000).execute(query)
+        except sql.exc.DBAPIError as reason:
+            raise StoreFailed(f"the database could not be read: {reason.orig}") from reason
+
+
+class _Statements:
+    """The statements of a commit, made once for the dialect and given to the driver with plain rows:
+    SQLAlchemy's own handling of statements and parameters took longer than SQLite took to write the rows."""
+
+    def __init__(self, dialect: sql.Dialect, of: Tables) -> None:
+        mark = {"qmark": "?"}.get(dialect.paramstyle, "%s")
+
+        def insert(table: sql.Table) -> str:
+            columns = ", ".join(column.name for column in table.columns)
+            marks = ", ".join(mark for _ in table.columns)
+            return f"INSERT INTO {dialect.identifier_preparer.format_table(table)} ({columns}) VALUES ({marks})"
+
+        replaced = ", ".join(f"{column} = excluded.{column}" for column in ("sequence", "body"))
+        self._entry = insert(of.journal)
+        self._record = f"{insert(of.record)} ON CONFLICT (kind, id) DO UPDATE SET {replaced}"
+        self._posting = insert(of.posting)
+        table = dialect.identifier_preparer.format_table(of.record)
+        self._gone = f"DELETE FROM {table} WHERE kind = {mark} AND id = {mark}"
+
+    def write(
+        self,
+        cursor: Any,
+        writes: list[Write],
+        records: list[tuple[str, str, int, str]],
+        gone: list[tuple[str, str]],
+    ) -> None:
+        """Runs them on the driver's own cursor, within the transaction of its connection."""
+        cursor.executemany(self._entry, [write.entry for write in writes])
+        if records:
+            cursor.executemany(self._record, records)
+        if gone:
+            cursor.executemany(self._gone, gone)
+        postings = [row for write in writes for row in write.postings]
+        if postings:
+            cursor.executemany(self._posting, postings)
+        cursor.close()

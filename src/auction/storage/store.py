@@ -1,0 +1,43 @@
+"""What the moderator needs of a store, and the one in memory. The one on SQL stands in `sql_store`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from auction.storage.journal import Entry
+
+
+class Write(NamedTuple):
+    """What one command adds: its entry, the records it put as (kind, id, sequence, JSON), and its postings as
+    (sequence, line, account, amount); and the records that are gone by then as (kind, id)."""
+
+    entry: Entry
+    records: list[tuple[str, str, int, str]]
+    postings: list[tuple[int, int, str, int]]
+    gone: list[tuple[str, str]]
+
+
+class Store(Protocol):
+    """What the moderator needs of a store. `append` is all or nothing, and durable once it returns."""
+
+    keeps_records: bool
+
+    def entries(self, after: int = 0) -> Iterable[Entry]: ...
+
+    def append(self, writes: list[Write]) -> None: ...
+
+
+class MemoryStore:
+    """The journal in a list: for tests, simulations, and markets that may be forgotten."""
+
+    keeps_records = False
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def entries(self, after: int = 0) -> Iterable[Entry]:
+        return self._entries[after:]
+
+    def append(self, writes: list[Write]) -> None:
+        self._entries += [write.entry for write in writes]

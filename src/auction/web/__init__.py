@@ -1,0 +1,1 @@
+"""The market as a service: HTTP routes, rights of callers, and the client."""

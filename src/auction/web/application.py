@@ -1,0 +1,157 @@
+"""`auction serve`: a market as a process that answers JSON over HTTP. Needs the extra `serve` (aiohttp).
+
+Here stand the network, the waiting for news and the passing of time; what a request means stands in `desk`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from auction.model.errors import AuctionError, BadValue
+from auction.moderator.aio import AsyncModerator
+from auction.web.handler import Desk, Request
+from auction.web.wire import PREFIX, REQUEST_BYTES_MAX, encode_failure
+
+TICK_EVERY_MS: Final = 25  # how late a close or a lapse may come about in a quiet market
+WAITING_MAX: Final = 1_000  # more callers than this that wait for news are answered at once
+
+
+class Server:
+    """Listens until it is stopped: `async with Server(desk, host, port) as server`, then `server.port`."""
+
+    def __init__(self, desk: Desk, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._desk = desk
+        self._host, self.port = host, port
+        self._tls = tls
+        self._market = AsyncModerator(desk.market)
+        self._waiting = 0
+        self._closing = False
+        self._news = asyncio.Event()
+        self._seen = 0
+
+    async def __aenter__(self) -> Server:
+        await self._market.__aenter__()
+        application = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        application.router.add_post(PREFIX + "{method}", self._answer)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self.port, ssl_context=self._tls)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._closing = True
+        self._tell()
+        self._ticking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._ticking
+        await self._runner.cleanup()
+        await self._market.__aexit__()
+
+    async def _tick(self) -> None:
+        """Lets come about what time brings, also when nobody asks for anything."""
+        while True:
+            with suppress(AuctionError):  # the database is away: the next tick tries again
+                await self._market.tick()
+            self._tell_if_changed()
+            await asyncio.sleep(TICK_EVERY_MS / 1000)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _failed(BadValue(f"a request has at most {REQUEST_BYTES_MAX} bytes"), 413)
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        asked = Request(
+            method=request.match_info["method"],
+            body=body,
+            token=token.strip() if scheme.lower() == "bearer" else "",
+            key=request.headers.get("Idempotency-Key", ""),
+        )
+        try:
+            answer = await self._carry_out(asked)
+            return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+        except AuctionError as reason:
+            return _failed(reason)
+
+    async def _carry_out(self, asked: Request) -> object:
+        wait_ms = self._desk.wait_ms(asked)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_ms / 1000
+        self._waiting += 1
+        try:
+            while True:
+                news = self._news  # taken before asking, so that nothing between the answer and the wait is missed
+                answer = await self._ask(asked)
+                left = deadline - loop.time()
+                if left <= 0 or self._closing or self._waiting > WAITING_MAX or self._desk.is_news(asked, answer):
+                    return answer
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), left)
+        finally:
+            self._waiting -= 1
+
+    async def _ask(self, asked: Request) -> object:
+        try:
+            return await self._market.carry_out(lambda: self._desk.carry_out(asked))
+        finally:
+            self._tell_if_changed()
+
+    def _tell_if_changed(self) -> None:
+        sequence = self._desk.market.state.sequence
+        if sequence != self._seen:
+            self._seen = sequence
+            self._tell()
+
+    def _tell(self) -> None:
+        """Wakes everyone who waits; who comes after waits for the next."""
+        told, self._news = self._news, asyncio.Event()
+        told.set()
+
+
+def _failed(reason: AuctionError, status: int = 0) -> web.Response:
+    usual, body = encode_failure(reason)
+    return web.Response(status=status or usual, body=body, content_type="application/json")
+
+
+def tls_context(certificate: str, private_key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private_key or None)
+    return context
+
+
+@asynccontextmanager
+async def _stop_signals() -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def serve(
+    desk: Desk, host: str, port: int, tls: ssl.SSLContext | None = None, ready: Callable[[str], None] = print
+) -> None:
+    """Serves the market until SIGINT or SIGTERM; `ready` is told the URL once it listens. Raises OSError."""
+
+    async def run() -> None:
+        async with _stop_signals() as stop, Server(desk, host, port, tls) as server:
+            shown = f"[{host}]" if ":" in host else host
+            ready(f"{'https' if tls else 'http'}://{shown}:{server.port}")
+            await stop.wait()
+
+    asyncio.run(run())

@@ -1,0 +1,157 @@
+"""A served market from afar: the moderator's methods, with the same names, types and errors, over HTTP.
+
+Nothing here waits for the event loop of anyone: it is for threads, each of which gets a connection of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import random
+import secrets
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from auction.model.errors import BadToken, BadValue, Conflict, StoreFailed, Unreachable
+from auction.moderator.facade import Moderator
+from auction.web.wire import METHODS, PREFIX, Method, check_key, decode_failure, method
+
+_PAUSE_MS_FIRST, _PAUSE_MS_MAX = 20, 1_000
+_ANSWER_BYTES_MAX = 1 << 28
+
+
+class _Client:
+    """The market at `url` (`http://host:port`, or `https`, where `authority` is a file of certificates to trust), for
+    who the token says.
+
+    Every method of `Moderator` that is a step of the market is here. A command without a `key` gets one, so it may be
+    sent again: while the market or its database is away it is, for up to `retry_for_ms`; then Unreachable (or what
+    the market said last) is raised. The answer to `register` has no token where the first answer was lost: see
+    `renew_token`."""
+
+    def __init__(
+        self, url: str, token: str = "", *, retry_for_ms: int = 15_000, timeout_ms: int = 10_000, authority: str = ""
+    ) -> None:
+        self.url = url.rstrip("/")
+        parts = urllib.parse.urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadValue(f"a market's address is http://host:port or https://host:port, not {url!r}")
+        if not token.isascii():
+            raise BadToken("a token is of ASCII characters")
+        self._token = token
+        self._host, self._port = parts.hostname, parts.port
+        self._path = parts.path.rstrip("/") + PREFIX
+        self._tls = ssl.create_default_context(cafile=authority or None) if parts.scheme == "https" else None
+        self._retry_for_ms, self._timeout_ms = retry_for_ms, timeout_ms
+        self._of_thread = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The party whose token this is. Raises BadToken."""
+        return str(self._call(method("authenticate"), {"token": self._token}, None))
+
+    def disconnect(self) -> None:
+        """Closes the connections of all threads."""
+        for connection in self._connections:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.disconnect()
+
+    def _call(self, of: Method, named: dict[str, Any], key: str | None) -> Any:
+        """Asks until there is an answer that is one."""
+        arguments: Any = msgspec.json.encode(of.request(**named))
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if of.takes_key:
+            headers["Idempotency-Key"] = check_key(key or secrets.token_hex(16))
+        timeout_ms = self._timeout_ms + named.get("wait_ms", 0)
+        deadline_ms = _now_ms() + self._retry_for_ms
+        pause_ms = 0.0  # the first failure may be a connection that has idled out: another is tried at once
+        while True:
+            try:
+                status, body = self._ask(of.name, arguments, headers, timeout_ms)
+                if status == 200:
+                    return msgspec.json.decode(body, type=of.answer)
+                raise decode_failure(body)
+            except (Unreachable, StoreFailed, Conflict):
+                if _now_ms() + pause_ms > deadline_ms:
+                    raise
+                time.sleep(pause_ms * random.uniform(0.5, 1) / 1000)
+                pause_ms = min(max(pause_ms * 2, _PAUSE_MS_FIRST), _PAUSE_MS_MAX)
+
+    def _ask(self, name: str, body: bytes, headers: dict[str, str], timeout_ms: int) -> tuple[int, bytes]:
+        connection = self._connection()
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout_ms / 1000)
+            connection.timeout = timeout_ms / 1000
+            connection.request("POST", self._path + name, body, headers)
+            response = connection.getresponse()
+            return response.status, response.read(_ANSWER_BYTES_MAX)
+        except (OSError, http.client.HTTPException) as reason:
+            connection.close()
+            raise Unreachable(f"the market at {self.url} does not answer: {reason or type(reason).__name__}") from None
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            if self._tls is not None:
+                connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+            else:
+                connection = http.client.HTTPConnection(self._host, self._port)
+            self._of_thread.connection = connection
+            self._connections.append(connection)
+        return connection
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _remote(name: str) -> Callable[..., Any]:
+    """The moderator's method of this name, asked for over the network."""
+    local = getattr(Moderator, name)
+
+    @functools.wraps(local)
+    def call(self: _Client, *arguments: Any, **named: Any) -> Any:
+        of = method(name)
+        bound = of.signature.bind(self, *arguments, **named).arguments
+        bound.pop("self")
+        return self._call(of, bound, bound.pop("key", None))
+
+    return call
+
+
+if TYPE_CHECKING:
+
+    class MarketClient(_Client, Moderator):
+        """For the reader of types: the methods are the moderator's."""
+
+        def __init__(
+            self,
+            url: str,
+            token: str = "",
+            *,
+            retry_for_ms: int = 15_000,
+            timeout_ms: int = 10_000,
+            authority: str = "",
+        ) -> None: ...
+
+else:
+    MarketClient = type(
+        "MarketClient",
+        (_Client,),
+        {"__doc__": _Client.__doc__, "__module__": __name__, **{name: _remote(name) for name in METHODS}},
+    )

@@ -1,0 +1,126 @@
+"""How a served market is spoken to: one POST of a JSON object for each call, one JSON answer, typed errors.
+
+    POST /v1/bid   Authorization: Bearer TOKEN   Idempotency-Key: KEY
+    {"auction": "auction-7", "entry": {"bidder": "north", "price": 4100}}
+
+The methods and their types are the moderator's own. Here stand encoding and decoding, for the server and the client.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from auction.model.bid import check_name
+from auction.model.errors import AuctionError, BadValue, Declined, Unknown
+from auction.moderator.facade import Moderator
+
+PREFIX: Final = "/v1/"
+REQUEST_BYTES_MAX: Final = 1 << 20
+WAIT_MS_MAX: Final = 60_000
+_NOT_SERVED: Final = frozenset({"group", "flush"})  # they are about how one process writes
+METHODS: Final = tuple(
+    name
+    for name in dir(Moderator)
+    if name[0] != "_" and name not in _NOT_SERVED and inspect.isfunction(inspect.getattr_static(Moderator, name))
+)
+
+_STATUS: Final = {
+    "bad_token": 401,
+    "not_allowed": 403,
+    "unknown": 404,
+    "exists": 409,
+    "conflict": 409,
+    "key_reused": 409,
+    "wrong_state": 409,
+    "store_failed": 503,
+    "payment_unknown": 502,
+}
+
+
+class Method(msgspec.Struct, frozen=True):
+    """A method of the moderator as it travels: the JSON object of its arguments, and its answer. One that takes a key
+    is a command, which has one effect however often it is sent."""
+
+    name: str
+    request: Any
+    answer: Any
+    signature: inspect.Signature
+    takes_key: bool
+
+
+class Failure(msgspec.Struct, omit_defaults=True):
+    """What stands in the place of an answer. `reason` is the card processor's."""
+
+    error: str
+    message: str
+    reason: str = ""
+
+
+@cache
+def method(name: str) -> Method:
+    """The method of this name. Raises Unknown."""
+    if name not in METHODS:
+        raise Unknown(f"the market has no method {name!r}")
+    found = getattr(Moderator, name)
+    hints = typing.get_type_hints(found)
+    signature = inspect.signature(found)
+    parameters = [one for one in signature.parameters.values() if one.name not in ("self", "key")]
+    fields: list[Any] = []
+    for one in parameters:
+        is_needed = one.default is inspect.Parameter.empty
+        fields.append((one.name, hints[one.name]) if is_needed else (one.name, hints[one.name], one.default))
+    request = msgspec.defstruct(f"{name}_request", fields, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    return Method(name, request, hints["return"], signature, "key" in signature.parameters)
+
+
+def decode_request(of: Method, body: bytes) -> Any:
+    """The arguments as a struct with a field for each. Raises BadValue for what does not fit the types, and what the
+    types themselves raise for what they do not take."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=of.request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as reason:
+        raise BadValue(f"the arguments of {of.name} do not fit: {reason}") from None
+
+
+def check_key(key: str) -> str:
+    """An idempotency key as a header can carry it: 1 to 200 printable ASCII characters. Raises BadValue."""
+    if not key.isascii() or key != key.strip():
+        raise BadValue("an idempotency key is of ASCII characters")
+    return check_name(key, "key")
+
+
+def encode_failure(reason: AuctionError) -> tuple[int, bytes]:
+    """The HTTP status and the body that say why not."""
+    word = reason.reason if isinstance(reason, Declined) else ""
+    return _status(type(reason)), msgspec.json.encode(Failure(reason.code, str(reason), word))
+
+
+def decode_failure(body: bytes) -> AuctionError:
+    """The error as it was raised at the other end."""
+    try:
+        failure = msgspec.json.decode(body, type=Failure)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return AuctionError("the market answered with something else than its own errors")
+    raised = {kind.code: kind for kind in _kinds(AuctionError)}.get(failure.error, AuctionError)
+    if issubclass(raised, Declined):
+        return raised(failure.message, failure.reason)
+    return raised(failure.message)
+
+
+def _status(kind: type[AuctionError]) -> int:
+    """The status of the nearest ancestor that has one of its own."""
+    return next(
+        (_STATUS[one.code] for one in kind.__mro__ if issubclass(one, AuctionError) and one.code in _STATUS), 422
+    )
+
+
+def _kinds(kind: type[AuctionError]) -> Iterator[type[AuctionError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _kinds(one)

@@ -1,0 +1,1 @@
+"""The command `streamcore`: flags -> Config -> a run, and the demonstrations. Nothing imports it."""

@@ -1,0 +1,349 @@
+"""The demonstration with the market: a stream that providers run, from the announcement to the ratings, twice.
+
+Everything runs as processes of its own, as on several machines: the market, two providers, the pipeline. This file only
+starts them, asks the market, and tells what happened; nothing in it is special to the demonstration but the figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from streamcore.command.demo import describe, shipped_capture
+from streamcore.core.errors import SinkError, StreamcoreError
+from streamcore.disperse.remote import make_keys
+
+SERVICE = "anonymise"
+PROVIDERS = {"north": 3_00, "south": 3_80}  # what each asks for a block, in cents; north is cheaper, and will fail
+PRICE_MAX = 6_00
+MINIMUM_BPS = 500_000
+TIMES = 3  # the shipped capture, over and over
+BLOCK_MS, AUCTION_MS, LEASE_MS = 20_000, 600, 8_000
+DEPOSIT = {"harbour-clinic": 100_00, "north": 50_00, "south": 50_00}
+BOND = 20_00
+VALUE_FULL = 2_00
+CAPACITY_BPS = 100_000_000
+RULES = f"""# A market in which a deal of {VALUE_FULL / 100:.2f} EUR weighs fully, so that one shows in the ratings.
+[rating]
+value_full = {VALUE_FULL}
+newcomer_bond = 1_000
+satisfied_from_ppm = 800_000
+"""
+FAILS_AT_BITS = 300_000  # delivered, of some ten million
+WAIT_S = 60.0
+
+
+class Market:
+    """The served market, asked by hand: one POST of a JSON object for each call."""
+
+    def __init__(self, url: str, operator: str) -> None:
+        self.url, self.operator = url, operator
+
+    def ask(self, method: str, token: str = "", /, **arguments: Any) -> Any:
+        headers = {"Authorization": f"Bearer {token or self.operator}", "Idempotency-Key": secrets.token_hex(8)}
+        body = json.dumps(arguments).encode()
+        request = urllib.request.Request(f"{self.url}/v1/{method}", body, headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise StreamcoreError(f"the market refused {method}: {error.read().decode(errors='replace')}") from None
+        except OSError as error:
+            raise StreamcoreError(f"the market does not answer: {error}") from None
+
+
+class Circle:
+    """Plays it in a directory; `tell` takes the lines for people."""
+
+    def __init__(self, directory: str, tell: Callable[[str], None]) -> None:
+        self._place = Path(directory).resolve()
+        self._input = self._place / "office-input.pcapng"
+        self._tell = tell
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._tokens: dict[str, str] = {}
+        self._agreements: set[str] = set()
+        self._address = f"tcp://127.0.0.1:{free_port()}"
+        self._key = secrets.token_hex(32)
+
+    def play(self) -> dict[str, Any]:
+        """Two blocks with all that lies around them. Returns what came of it; raises StreamcoreError."""
+        with self._ended():
+            self._open_market()
+            self._register()
+            blocks = [
+                self._block("first", "Nobody is known yet, so the price decides.", 1_000_000, fails="north"),
+                self._block("second", "The ratings of the first are shown, and outweigh the lower price.", 8_000_000),
+            ]
+            return {"blocks": blocks, "found": self._verify()}
+
+    def _open_market(self) -> None:
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+            (self._place / "rules.toml").write_text(RULES)
+            self._input.write_bytes(shipped_capture().read_bytes() * TIMES)
+            for name in ("market.db", "market.db-wal", "market.db-shm"):
+                (self._place / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise SinkError(f"cannot write to {self._place}: {(error.strerror or str(error)).lower()}") from None
+        operator = self._place / "operator.token"
+        words = ["auction", "serve", "--json", "--store", f"sqlite:///{self._place / 'market.db'}"]
+        words += ["--listen", "127.0.0.1:0", "--rules", str(self._place / "rules.toml")]
+        words += ["--operator-token-file", str(operator)]
+        process = self._start("market", words, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("{"):
+            raise StreamcoreError("the market did not start: is the extra `serve` installed?")
+        self._market = Market(json.loads(line)["listening"], operator.read_text().strip())
+        self._tell(f"The market: auction serve at {self._market.url}, kept in {self._place / 'market.db'}")
+
+    def _register(self) -> None:
+        """The operator lets the clinic and the providers in, and takes in their money."""
+        ask = self._market.ask
+        for name, amount in DEPOSIT.items():
+            kind = "recipient" if name == "harbour-clinic" else "provider"
+            capacity_bps = 0 if kind == "recipient" else CAPACITY_BPS
+            self._tokens[name] = ask("register", party=name, kind=kind, capacity_bps=capacity_bps)["token"]
+            ask("deposit", party=name, amount=amount, currency="EUR")
+            if kind == "provider":
+                ask("post_bond", self._tokens[name], party=name, amount=BOND, currency="EUR")
+            (self._place / f"{name}.token").write_text(self._tokens[name])
+            make_keys(name, str(self._place / "keys"))
+        ask("register", self._tokens["harbour-clinic"], party="desk", kind="device", belongs_to="harbour-clinic")
+        self._tell(
+            f"harbour-clinic has paid in {money(DEPOSIT['harbour-clinic'])} EUR; "
+            + " and ".join(f"{name} (asks {money(price)} a block)" for name, price in PROVIDERS.items())
+            + f" have put up bonds of {money(BOND)}"
+        )
+
+    def _start(self, name: str, words: list[str], stdout: Any = None) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", *words]
+        with self._log(name).open("w") as log:
+            process = subprocess.Popen(command, stdout=stdout or log, stderr=log, text=True)
+        self._processes[name] = process
+        return process
+
+    def _log(self, name: str) -> Path:
+        return self._place / f"{name}.log"
+
+    @contextlib.contextmanager
+    def _ended(self) -> Iterator[None]:
+        """Ends every process that was started, in the order of who needs whom."""
+        try:
+            yield
+        finally:
+            for process in reversed(self._processes.values()):
+                if process.poll() is None:
+                    process.terminate()
+            for process in self._processes.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
+
+    def _block(self, title: str, words: str, maximum_bps: int, fails: str = "") -> dict[str, Any]:
+        """One run of the pipeline in one block, at this rate at the most; the provider `fails` is killed on its way."""
+        self._tell(f"\nThe {title} block. {words}")
+        before = self._ratings()
+        for name, price in PROVIDERS.items():
+            if name not in self._processes or self._processes[name].poll() is not None:
+                self._start(name, self._provider(name, price))
+                self._awaited(functools.partial(self._offers, name), f"{name} offers")
+            rating = before[name]
+            self._tell(
+                f"  {name:<6} {rating['count']} opinions, at least {percent(rating['lower_ppm'])} satisfied; measured "
+                f"{rating['evidence_count']} times, at least {percent(rating['evidence_lower_ppm'])} delivered"
+            )
+        output = self._place / f"office-{title}.pcapng"
+        pipeline = self._start(
+            title, ["streamcore", *self._pipeline(title, output, maximum_bps)], stdout=subprocess.PIPE
+        )
+        agreement = self._awaited(lambda: self._serving(pipeline), "an agreement for the stream")
+        auction = self._market.ask("auction", auction=agreement["auction"])
+        explanation = self._market.ask("explain", auction=agreement["auction"]).splitlines()
+        for line in explanation:
+            self._tell(f"  {line}")
+        if fails:
+            self._awaited(functools.partial(self._has_delivered, pipeline), f"a delivery of {fails}")
+            self._processes[fails].send_signal(signal.SIGKILL)
+            self._processes[fails].wait()
+            self._tell(f"  {fails} is killed on its way")
+        told, _ = pipeline.communicate(timeout=WAIT_S)
+        if not told.strip():
+            raise StreamcoreError(f"the pipeline failed: {(self._place / f'{title}.log').read_text().strip()}")
+        run = json.loads(told.splitlines()[-1])
+        self._tell_run(run)
+        settled = self._settled(agreement["id"])
+        return {
+            "run": run, "auction": auction, "explanation": explanation, "ratings_before": before,
+            "ratings_after": self._ratings(), "output": str(output), **settled,
+        }  # fmt: skip
+
+    def _tell_run(self, run: dict[str, Any]) -> None:
+        for each in run["subcontracts"]:
+            failed = f", failed: {'; '.join(each['failures'])}" if each["failures"] else ""
+            self._tell(
+                f"  {each['provider']} ran {each['segments']} segments of {', '.join(each['streams'])}, "
+                f"{each['audited']} audited, {each['audits_failed']} of them wrong{failed}"
+            )
+        self._tell(
+            f"  {run['packets']['read']:,} packets in, {run['packets']['written']:,} out; "
+            f"{run['segments']['resent']} segments went to another when theirs failed"
+        )
+
+    def _settled(self, name: str) -> dict[str, Any]:
+        """What the agreement came to, when both sides have rated."""
+        ask = self._market.ask
+        serving = ask("agreement", agreement=name)["provider"]
+        with contextlib.suppress(StreamcoreError):  # it rates by itself, sooner or later
+            ask("rate_as_drafted", self._tokens[serving], agreement=name, rater=serving)
+        opinions = self._awaited(lambda: ask("opinions", agreement=name), "the opinions of both sides")
+        agreement = ask("agreement", agreement=name)
+        for leg in agreement["legs"]:
+            self._tell(
+                f"  {leg['provider']}: {money(leg['price'])} for its part, {percent(leg.get('delivered_ppm', 0))} "
+                f"delivered{', failed' if leg.get('failed') else ''}"
+            )
+        self._tell(f"  charged: {money(agreement['charged'])} of {money(agreement['price'])} EUR; the rest goes back")
+        for opinion in opinions:
+            verdict = "satisfied" if opinion["satisfied"] else "not satisfied"
+            self._tell(f"  {opinion['rater']} rates {opinion['ratee']}: {verdict} ({opinion['remark']})")
+        balances = {party: ask("balance", party=party) for party in DEPOSIT}
+        return {"agreement": agreement, "opinions": opinions, "balances": balances,
+                "invoice": ask("invoice", agreement=name)}  # fmt: skip
+
+    def _ratings(self) -> dict[str, Any]:
+        zero = {"count": 0, "lower_ppm": 0, "evidence_count": 0, "evidence_lower_ppm": 0}
+        return {name: zero | self._market.ask("rating", party=name, service=SERVICE) for name in PROVIDERS}
+
+    def _serving(self, pipeline: subprocess.Popen[str]) -> dict[str, Any] | None:
+        """The agreement that has been made for this run, when it has begun."""
+        if pipeline.poll() is not None:
+            raise StreamcoreError(f"the pipeline ended before an agreement was made, see {self._place}/*.log")
+        for glance in self._market.ask("overview", limit=1)["agreements"]:
+            if glance["state"] in ("agreed", "delivering") and glance["agreement"] not in self._agreements:
+                self._agreements.add(glance["agreement"])
+                return {**self._market.ask("agreement", agreement=glance["agreement"])}
+        return None
+
+    def _offers(self, name: str) -> bool:
+        """Whether a provider has come so far that it sees auctions."""
+        return "offers" in self._log(name).read_text()
+
+    def _has_delivered(self, pipeline: subprocess.Popen[str]) -> bool:
+        """Whether some of it is done, as the pipeline reports it while it runs."""
+        if pipeline.poll() is not None:
+            raise StreamcoreError("the run was over before a delivery was reported")
+        (glance,) = self._market.ask("overview", limit=1)["agreements"]
+        return bool(sum(leg["counted_bits"] for leg in glance["legs"]) > FAILS_AT_BITS)
+
+    def _awaited(self, look: Callable[[], Any], what: str) -> Any:
+        deadline_s = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline_s:
+            if found := look():
+                return found
+            time.sleep(0.05)
+        raise StreamcoreError(f"waited for {WAIT_S:.0f} s, and not seen: {what}; see {self._place}/*.log")
+
+    def _verify(self) -> list[str]:
+        """Stops the market, and has its journal and every invariant checked."""
+        market = self._processes["market"]
+        market.terminate()
+        market.wait(20)
+        done = subprocess.run(
+            [sys.executable, "-m", "auction", "verify", "--json", "--store", f"sqlite:///{self._place / 'market.db'}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_S,
+        )
+        found: list[str] = json.loads(done.stdout)["found"]
+        self._tell(f"\nThe market's journal and every invariant of it were checked: {len(found)} broken")
+        return found
+
+    def _provider(self, name: str, price: int) -> list[str]:
+        key = str(self._place / "keys" / f"{name}.key_secret")
+        words = ["streamcore", "provider", "--market", self._market.url, "--key", key, "--service", SERVICE]
+        words += ["--token-file", str(self._place / f"{name}.token"), "--pricing", f"fixed:{price}"]
+        return [*words, "--capacity-mbps", str(CAPACITY_BPS // 10**6), "--no-standing-offers"]
+
+    def _pipeline(self, title: str, output: Path, maximum_bps: int) -> list[str]:
+        """Writes the pipeline file; the words that run it."""
+        path = self._place / f"{title}.toml"
+        path.write_text(f'''# Packets of the calls go to a provider, under an agreement; our own worker does the rest.
+read = "{self._input}"
+write = "{output}"
+workers = 1
+segment-packets = 50
+chunk-rows = 1024
+lease-ms = {LEASE_MS}
+service = ["anonymise:key={self._key}"]
+listen = "{self._address}"
+key = "{self._place / "keys" / "harbour-clinic.key_secret"}"
+
+[market]
+url = "{self._market.url}"
+token-file = "{self._place / "harbour-clinic.token"}"
+device = "desk"
+auction-ms = {AUCTION_MS}
+
+[[stream]]
+name = "calls"
+select = "udp"
+service = ["anonymise:key={self._key}"]
+
+[stream.subcontract]
+service = "{SERVICE}"
+objective = "quality"
+price-max = {PRICE_MAX}
+minimum-bps = {MINIMUM_BPS}
+maximum-bps = {maximum_bps}
+block-ms = {BLOCK_MS}
+deadline-ms = {LEASE_MS}
+audit = 0.2
+otherwise = "refuse"
+''')
+        return ["run", "-c", str(path), "--json", "-q"]
+
+
+def show_circle(directory: str, as_json: bool) -> int:
+    """Plays it and tells it; with `as_json` as one object on standard output. Returns the exit status."""
+    told: list[str] = []
+    result = Circle(directory, told.append if as_json else print).play()
+    if as_json:
+        print(json.dumps({"told": told, **result}))
+    else:
+        print(f"\nWhat came out: {result['blocks'][-1]['output']}")
+        for line in describe(Path(result["blocks"][-1]["output"])):
+            print(f"  {line}")
+        print(f"To look at it: auction watch --once -d sqlite:///{Path(directory).resolve() / 'market.db'}")
+    return 1 if result["found"] else max(block["run"]["exit_status"] for block in result["blocks"])
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def money(cents: int) -> str:
+    return f"{cents / 100:.2f}"
+
+
+def percent(ppm: int) -> str:
+    return f"{ppm / 10_000:.1f}%"

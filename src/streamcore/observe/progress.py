@@ -1,0 +1,102 @@
+"""Progress on a terminal: how far the input is read, the rate, the time left; of live interfaces, a line of figures
+every second. Elsewhere, nothing.
+
+How far is told by the bytes of the file as it lies on the disk, so it is right for compressed captures too.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from streamcore.core.counters import Counters
+from streamcore.run.figures import Figures, line
+
+REFRESH_S = 0.25
+LINE_EVERY_S = 1.0
+
+
+class Followed(Protocol):
+    """What is shown of a Pipeline."""
+
+    counters: Counters
+
+    def progress(self) -> tuple[int, int | None]:
+        """Bytes of the input that were consumed, and its size where known."""
+
+
+@contextmanager
+def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
+    """Show the pipeline's progress while the block runs, where standard error is a terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    ended = threading.Event()
+    columns = (
+        TextColumn("{task.fields[share]}"),
+        BarColumn(),
+        TextColumn("{task.fields[packets]:,} packets"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        begin_s = time.monotonic()
+        task = shown.add_task("", total=None, packets=0, rate="", share="")
+
+        def show() -> None:
+            consumed, size = pipeline.progress()
+            packets = pipeline.counters.packets("source.read")
+            rate = f"{packets / max(time.monotonic() - begin_s, 1e-3) / 1e6:.2f} M/s" if packets else ""
+            share = f"{100 * consumed // size:3d}%" if size else ""
+            shown.update(task, completed=consumed, total=size, packets=packets, rate=rate, share=share)
+
+        def follow() -> None:
+            while not ended.wait(REFRESH_S):
+                show()
+
+        thread = threading.Thread(target=follow, name="streamcore-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            show()
+
+
+class Looked(Protocol):
+    """What is asked of a Pipeline for a line of figures."""
+
+    def look(self) -> Figures: ...
+
+
+@contextmanager
+def each_second(pipeline: Looked, wanted: bool) -> Iterator[None]:
+    """Print a line of figures every second while the block runs, where standard error is a terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+
+    def follow() -> None:
+        before = pipeline.look()
+        while not ended.wait(LINE_EVERY_S):
+            now = pipeline.look()
+            with suppress(OSError):  # nobody is there to read it
+                print(f"{time.strftime('%H:%M:%S')}  {line(before, now)}", file=sys.stderr, flush=True)
+            before = now
+
+    thread = threading.Thread(target=follow, name="streamcore-figures", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,1 @@
+"""One run: names the stages in order, starts and ends them, and accounts for every packet."""

@@ -1,0 +1,133 @@
+"""What a run did: the counters, the workers, the services' summaries, and the exit status that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamcore.core.config import REST
+from streamcore.core.counters import Counters, words_for
+from streamcore.run.summaries import in_words
+
+DELIVERED, LOSS, INTERRUPTED = 0, 3, 130
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerShare:
+    """One slot's part of the work."""
+
+    slot: int
+    segments: int
+    packets: int
+    bytes: int
+    busy_s: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """The account of a finished run."""
+
+    counters: Counters
+    seconds: float
+    shares: tuple[WorkerShare, ...]
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> summary
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> its account, where there are several
+    subcontracts: list[dict[str, Any]] = field(default_factory=list)  # who ran what under which agreement
+    market_errors: list[str] = field(default_factory=list)
+    unbalanced_streams: list[str] = field(default_factory=list)  # what does not add up in one of them, a line each
+    damage: str = ""  # where and why the input ends early
+    interrupted: bool = False
+    dead_letter: str = ""  # the capture with the segments that no worker could process
+    dead_reasons: dict[str, int] = field(default_factory=dict)  # why -> segments
+    output: str = ""
+    so_far: bool = False  # the run is not at its end: some packets are under way
+
+    @property
+    def unbalanced(self) -> list[str]:
+        """What does not add up, a line each. While packets are under way nobody can tell."""
+        if self.so_far:
+            return []
+        return self.counters.balance() + self.unbalanced_streams
+
+    @property
+    def exit_status(self) -> int:
+        """0 all delivered, 3 finished with loss that the counters name, 130 interrupted."""
+        if self.interrupted:
+            return INTERRUPTED
+        return LOSS if self.damage or self.counters.lost or self.unbalanced else DELIVERED
+
+    def json(self) -> dict[str, Any]:
+        """The object that `--json` prints; its schema is docs/accounting.md."""
+        told = self.counters.as_json()
+        told["seconds"] = round(self.seconds, 6)
+        told["workers"]["shares"] = [
+            {"slot": s.slot, "segments": s.segments, "packets": s.packets, "bytes": s.bytes,
+             "busy_seconds": round(s.busy_s, 6), "failed": s.failed}
+            for s in self.shares
+        ]  # fmt: skip
+        if self.services:
+            told["services"] = self.services
+        if self.streams:
+            told["streams"] = self.streams
+        if self.subcontracts:
+            told["subcontracts"] = self.subcontracts
+        if self.market_errors:
+            told["market_errors"] = self.market_errors
+        if self.damage:
+            told["damage"] = self.damage
+        if self.dead_letter:
+            told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
+        if self.unbalanced:
+            told["unbalanced"] = self.unbalanced
+        if self.so_far:
+            told["under_way"] = self.counters.under_way()
+        else:
+            told["exit_status"] = self.exit_status
+        return told
+
+    def text(self, verbose: bool = False) -> str:
+        """The accounting in words, a few lines."""
+        counters = self.counters
+        lines = [
+            f"{counters.packets('source.read'):,} packets read, {counters.packets('sink.written'):,} written"
+            f" in {self.seconds:.3f} s" + (f" -> {self.output}" if self.output not in ("", "-") else "")
+        ]
+        if self.so_far:
+            lines.append(f"  {counters.under_way():,} under way")
+        for name, packets in (counters.unread() | counters.dropped()).items():
+            lines.append(f"  {packets:,} dropped: {words_for(name)}")
+        if self.damage:
+            lines.append(f"  the input is damaged: {self.damage}")
+        if self.dead_letter:
+            for reason, segments in self.dead_reasons.items():
+                lines.append(f"  {segments} segments failed: {reason}")
+            lines.append(f"  their packets are in {self.dead_letter}")
+        lost, resent = counters.events("workers.lost"), counters.events("segments.resent")
+        if lost or resent:
+            lines.append(f"  {lost} workers lost, {resent} segments sent again")
+        for name, summary in self.services.items():
+            lines += in_words(name, summary)
+        for name, stream in self.streams.items():
+            packets = stream["packets"]
+            lines.append(f"  stream {name}: {packets['selected']:,} packets, {packets['written']:,} written")
+            if name != REST:  # its services stand above
+                for service, summary in stream.get("services", {}).items():
+                    lines += ["  " + line for line in in_words(service, summary)]
+        for each in self.subcontracts:
+            failures = f", failed: {'; '.join(each['failures'])}" if each["failures"] else ""
+            lines.append(
+                f"  {each['provider']} ran {each['segments']:,} segments of {', '.join(each['streams'])}"
+                f" under {each['agreement']}{failures}"
+            )
+        lines += [f"  the market: {words}" for words in self.market_errors]
+        if verbose:
+            lines += [f"  {name}: {count:,}" for name, count in counters.as_json()["notes"].items()]
+            for s in self.shares:
+                lines.append(
+                    f"  worker {s.slot}: {s.segments:,} segments, {s.packets:,} packets, busy {s.busy_s:.3f} s"
+                )
+        lines += [f"  this does not add up, please report it: {line}" for line in self.unbalanced]
+        if self.interrupted:
+            lines.append("  interrupted")
+        return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that holds it back.
+
+What becomes of the segments is the other thread's, in pipeline.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from streamcore.aggregate._aggregator import Aggregator
+from streamcore.core.config import Config
+from streamcore.core.counters import Counters
+from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch, Segment
+from streamcore.disperse.dispatcher import Dispatcher
+from streamcore.parse.parser import Parser
+from streamcore.run.streams import Streams
+from streamcore.segment._segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from streamcore.source.capture import CaptureSource
+    from streamcore.source.live import LiveSource
+
+GATE_WAIT_S = 0.01
+PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
+
+
+class Gate:
+    """Bounds the segments between the two threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @property
+    def inside(self) -> int:
+        return self._inside
+
+    def enter(self, count: int, waiting: Callable[[], None]) -> bool:
+        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed.
+
+        waiting: called now and then meanwhile.
+        """
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._inside < self._limit or self._closed, GATE_WAIT_S):
+                    self._inside += count
+                    return not self._closed
+            waiting()
+
+    def leave(self, count: int) -> None:
+        with self._changed:
+            self._inside -= count
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the other side has given up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Feeder:
+    """Feeds one run until its source ends, `drain` or `close`. `error` is what ended it otherwise."""
+
+    def __init__(
+        self,
+        config: Config,
+        counters: Counters,
+        source: CaptureSource | LiveSource,
+        select: Callable[[PacketBatch], tuple[int, int]] | None,
+        streams: Streams,
+        aggregator: Aggregator,
+        dispatcher: Dispatcher,
+        skip: int = 0,
+    ) -> None:
+        self.gate = Gate(config.outstanding_segments_max)
+        self.error: BaseException | None = None
+        self._counters = counters
+        self._source = source
+        self._select = select
+        self._streams = streams
+        self._classify = streams.classifier()  # None: there is one stream
+        self._groups = streams.groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
+        self._aggregator = aggregator
+        self._dispatcher = dispatcher
+        self._skip = skip  # packets of the first stream that the output holds already
+        self._parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
+        self._segmenter = Segmenter(
+            config.policy,
+            lanes=config.lanes,
+            packets_max=config.segment_packets,
+            bytes_max=config.segment_bytes,
+            streams=len(streams.all),
+            time_ms=config.segment_ms if config.read or config.policy == "time" else 0,  # live: the source keeps time
+        )
+        self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Read no further; what was read goes its way."""
+        self._source.stop()
+
+    def close(self) -> None:
+        """End now, also out of a wait. A read that never returns is left behind: the thread is a daemon."""
+        self.drain()
+        self.gate.close()
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _run(self) -> None:
+        try:
+            self._feed()
+        except ArenaClosed:
+            pass  # the other thread gave up
+        except BaseException as error:  # the thread that called Pipeline.run raises it
+            self.error = error
+        finally:
+            for name, count in self._parser.counts().items():
+                self._counters.bump(name, count)
+            self._counters.bump("source.blocks_skipped", self._source.blocks_skipped)
+            self._dispatcher.finish()
+
+    def _feed(self) -> None:
+        batch: Any
+        segments: Any
+        for batch in self._source:
+            self._counters.count("source.read", batch.count, batch.byte_count)
+            if self._select is not None:
+                self._counters.count("filter.not_matched", *self._select(batch))
+            batch.settle()
+            if self._groups:
+                self._parser(batch, self._groups)
+            stops = self._classify(batch) if self._classify is not None else None
+            segments = self._segmenter.cut(batch, stops)
+            if batch.first_number < self._skip:
+                segments = self._still_to_do(segments)
+            if segments:
+                self._streams.cut(segments)
+                if not self.gate.enter(len(segments), self._source.pressed):
+                    return
+                self._aggregator.expect(batch, segments)
+                self._dispatcher.submit(segments)
+            batch = segments = None  # or this thread would hold a chunk while it waits for one
+
+    def _still_to_do(self, segments: list[Segment]) -> list[Segment]:
+        """Those that an earlier run has not delivered; it was cut off between two of them."""
+        left = []
+        for segment in segments:
+            rows = segment.batch.rows
+            first = segment.start if rows is None else int(rows[segment.start])
+            if segment.batch.first_number + first >= self._skip:
+                left.append(segment)
+            else:
+                self._counters.count("resume.delivered_before", len(segment), segment.byte_count)
+        return left

@@ -1,0 +1,64 @@
+"""What a run is like at one moment: its counters, the depths of its queues, its workers, how long things took.
+
+Figures are taken by pipeline.py; progress.py, metrics.py and SIGUSR1 show them. Nothing here changes a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streamcore.core.counters import Counters, Histogram
+from streamcore.run.accounting import WorkerShare
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    """One place for a worker: what all who filled it did, and what is out with the present one."""
+
+    share: WorkerShare
+    present: bool = False
+    segments_out: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A look at a run. The parts are taken one after another, so they may differ by what happened meanwhile."""
+
+    seconds: float = 0.0  # since the run began
+    counters: Counters = field(default_factory=Counters)
+    depths: dict[str, int] = field(default_factory=dict)  # queue -> what is in it
+    workers: tuple[WorkerFigures, ...] = ()
+    durations: dict[str, Histogram] = field(default_factory=dict)  # what -> how long it took
+
+
+def line(before: Figures, now: Figures) -> str:
+    """What happened between two looks, in one line."""
+    seconds = max(now.seconds - before.seconds, 1e-3)
+
+    def rate(name: str) -> float:
+        return (now.counters.packets(name) - before.counters.packets(name)) / seconds
+
+    read_bytes = now.counters.bytes("source.read") - before.counters.bytes("source.read")
+    lost = sum((now.counters.unread() | now.counters.dropped()).values())
+    lost_before = sum((before.counters.unread() | before.counters.dropped()).values())
+    words = [
+        f"in {rate('source.read'):,.0f}/s {read_bytes / seconds / 1e6:.1f} MB/s",
+        f"out {rate('sink.written'):,.0f}/s",
+        f"dropped {lost:,}" + (f" (+{lost - lost_before:,})" if lost > lost_before else ""),
+        f"waiting {now.depths.get('segments waiting', 0):,} segments",
+        f"workers {sum(worker.present for worker in now.workers)}",
+    ]
+    taken = mean_s(before.durations.get("delivery"), now.durations.get("delivery"))
+    if taken is not None:
+        words.append(f"latency {taken * 1e3:.1f} ms")
+    return "  ".join(words)
+
+
+def mean_s(before: Histogram | None, now: Histogram | None) -> float | None:
+    """The mean of what was observed between two looks; None: nothing was."""
+    if now is None:
+        return None
+    before = before or Histogram()
+    count = sum(now.counts) - sum(before.counts)
+    return (now.sum_s - before.sum_s) / count if count else None

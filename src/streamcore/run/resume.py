@@ -1,0 +1,132 @@
+"""Going on where a run was cut off: a point is a length of the output and how much of the first stream it covers.
+
+A run notes a point beside its output (OUT.resume) once a second, and removes the note when it ends. `--resume` cuts the
+output at the last point and goes on from there; what services keep between segments is not noted, so a run with such a
+service starts from the beginning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from typing import Any
+
+import msgspec
+
+from streamcore.core.config import Config
+from streamcore.core.errors import UsageError
+from streamcore.core.packets import Outgoing
+from streamcore.sink.writer import Place, Sink
+
+ENDING = ".resume"
+POINT_S = 1.0  # between points
+SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms", "chunk_bytes", "chunk_rows", "lanes")
+
+
+class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The first `packets` packets of the first stream are what the output holds up to `place`."""
+
+    run: str  # a digest of all that decides what the output is
+    packets: int
+    place: Place
+
+
+class Points:
+    """Notes points of one run. `skip` packets of the first stream are in the output already, up to `place`."""
+
+    def __init__(self, config: Config, chains: list[Any]) -> None:
+        self._path = os.path.abspath(config.write) + ENDING
+        self._run = digest_of(config, chains)
+        self._next_s = time.monotonic() + POINT_S
+        self.skip = 0
+        self.place: Place | None = None
+        if config.resume:
+            self._find(config.write)
+        else:
+            self.forget()
+
+    def _find(self, output: str) -> None:
+        try:
+            with open(self._path, "rb") as file:
+                point = msgspec.json.decode(file.read(), type=Point)
+            size = os.stat(output).st_size
+        except FileNotFoundError:
+            return  # cut off before the first point: from the beginning
+        except (OSError, msgspec.MsgspecError) as error:
+            raise UsageError(f"cannot resume: {self._path} is not a note of ours ({error})") from None
+        if point.run != self._run:
+            raise UsageError(
+                "cannot resume: the input, the services or the cuts are not those of the run that was cut off (a key "
+                "that was drawn at random has to be given)"
+            )
+        if size < point.place.size:
+            raise UsageError(f"cannot resume: {output} is shorter than {self._path} says")
+        self.skip, self.place = point.packets, point.place
+
+    def passed(self, outgoing: Outgoing, sink: Sink) -> None:
+        """These packets were written, and all before them in the first stream."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        sink.flush()
+        place = sink.place
+        if place is None:
+            return
+        self._next_s = now_s + POINT_S
+        point = Point(run=self._run, packets=covered(outgoing), place=place)
+        with open(self._path + ".new", "wb") as file:
+            file.write(msgspec.json.encode(point))
+        os.replace(self._path + ".new", self._path)
+
+    def forget(self) -> None:
+        """The output is whole, or begins anew."""
+        for path in (self._path, self._path + ".new"):
+            if os.path.exists(path):
+                os.unlink(path)
+
+
+def points_of(config: Config, chains: list[Any], settles: bool, deterministic: bool) -> Points | None:
+    """The points of a run that can be resumed; None: it cannot. Raises UsageError where it was asked for."""
+    why = ""
+    if config.order != "total":
+        why = 'only with order = "total" does the output say how far it came'
+    elif config.read in ("", "-") or not os.path.isfile(config.read):
+        why = "the first stream is no file"
+    elif config.write in ("", "-") or (os.path.exists(config.write) and not os.path.isfile(config.write)):
+        why = "the second stream is no file"
+    elif config.rotates:
+        why = "the second stream goes into several files"
+    elif not deterministic:
+        why = "a service does not give the same result again"
+    if why and config.resume:
+        raise UsageError(f"cannot resume: {why}")
+    if why or settles:  # what settles knows what came before: all is done again
+        return None
+    return Points(config, chains)
+
+
+def digest_of(config: Config, chains: list[Any]) -> str:
+    """Of the input and all that decides what becomes of it."""
+    status = os.stat(config.read)
+    told = [
+        os.path.abspath(config.read),
+        status.st_size,
+        status.st_mtime_ns,
+        os.path.abspath(config.write),
+        [getattr(config, name) for name in SHAPING],
+        [[stream.select, stream.on_failure] for stream in config.streams],
+        chains,
+    ]
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+
+
+def covered(outgoing: Outgoing) -> int:
+    """How many packets of the first stream have had their turn when these have left, in order `total`."""
+    batch = outgoing.batch
+    if batch.interleaved:
+        return batch.first_number + batch.count
+    segment = outgoing.hold[-1].segment
+    rows = batch.rows
+    last = segment.stop - 1 if rows is None else int(rows[segment.stop - 1])
+    return batch.first_number + last + 1

@@ -1,0 +1,161 @@
+"""The streams of a run: which packets each selects, what is done to them, and each one's own account.
+
+A run without `[[stream]]` tables has one, and its account is the run's. How packets are classified and processed is
+the stages' part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamcore.core.config import Config
+from streamcore.core.config import Stream as Told
+from streamcore.core.counters import Counters
+from streamcore.core.errors import UsageError
+from streamcore.core.packets import Result
+from streamcore.service.chain import Chain, ChainElsewhere
+
+if TYPE_CHECKING:
+    from streamcore.subcontract.broker import Wanted
+
+
+class Stream:
+    """One stream of a run. Raises UsageError where a service cannot be had."""
+
+    def __init__(self, number: int, told: Told) -> None:
+        self.number = number
+        self.name = told.name
+        self.select = told.select
+        self.on_failure = told.on_failure
+        self.counters = Counters()
+        self.subcontract = told.subcontract
+        self.chain: Chain | ChainElsewhere
+        try:
+            self.chain = Chain(told.service)
+        except UsageError as error:
+            if self.subcontract is None or self.subcontract.effect is None or self.subcontract.otherwise == "in-house":
+                raise UsageError(f"stream {told.name}: {error}" if number else str(error)) from None
+            self.chain = ChainElsewhere(told.service, self.subcontract.effect)
+
+    def wanted(self) -> Wanted | None:
+        """What is asked of a provider; None where our own workers run the stream."""
+        told = self.subcontract
+        in_house = isinstance(self.chain, Chain)
+        if told is None or (told.when == "missing" and in_house):
+            return None
+        from streamcore.subcontract.broker import Wanted  # only here: it costs start-up time
+
+        names = [each.get("name", "") if isinstance(each, dict) else each for each in self.chain.specifications]
+        return Wanted(
+            self.number,
+            self.name,
+            told,
+            told.service or "+".join(name.partition(":")[0] for name in names) or "identity",
+            self.chain.specifications,
+            isinstance(self.chain, Chain) and self.chain.deterministic,
+            in_house,
+        )
+
+    def take_left(self, packets: int, byte_count: int, resized_bytes: int) -> None:
+        """What left into the second stream, as the aggregator counted it."""
+        self.counters.count("sink.written", packets, byte_count)
+        self.counters.count("service.resized", 0, resized_bytes)
+
+    def account(self) -> dict[str, Any]:
+        """The stream's part of the object that --json prints."""
+        counts = self.counters.as_json()
+        told: dict[str, Any] = {}
+        for unit in ("packets", "bytes"):
+            counted = counts[unit]
+            told[unit] = {"selected": counted.pop("read")} | counted
+        if services := self.chain.summaries():
+            told["services"] = services
+        return told
+
+
+class Streams:
+    """All streams of a run, in the order of their numbers. Counts both for each of them and for the run."""
+
+    def __init__(self, config: Config, counters: Counters) -> None:
+        self.all = [Stream(number, told) for number, told in enumerate(config.streams)]
+        self._counters = counters
+        self._several = len(self.all) > 1
+
+    def __getitem__(self, number: int) -> Stream:
+        return self.all[number]
+
+    @property
+    def groups(self) -> int:
+        """The column groups that the services read."""
+        bits = 0
+        for stream in self.all:
+            bits |= stream.chain.groups
+        return bits
+
+    def classifier(self) -> Any:
+        """What sorts a batch's rows by stream; None where there is only one."""
+        if not self._several:
+            return None
+        from streamcore.parse.filter import Classifier, Filter  # only here: libpcap costs start-up time
+
+        filters = []
+        for stream in self.all[1:]:
+            try:
+                filters.append(Filter(stream.select))
+            except UsageError as error:
+                raise UsageError(f"stream {stream.name}: {error}") from None
+        return Classifier(filters)
+
+    def count(self, number: int, name: str, packets: int, byte_count: int) -> None:
+        """Count packets of a stream under a name of counters.NAMES."""
+        self._counters.count(name, packets, byte_count)
+        if self._several:
+            self.all[number].counters.count(name, packets, byte_count)
+
+    def cut(self, segments: list[Any]) -> None:
+        """Count segments on their way to the workers."""
+        byte_count = sum(each.byte_count for each in segments)
+        self._counters.count("segment.cut", sum(map(len, segments)), byte_count)
+        if self._several:
+            for segment in segments:
+                counters = self.all[segment.stream].counters
+                counters.count("source.read", len(segment), segment.byte_count)
+                counters.count("segment.cut", len(segment), segment.byte_count)
+
+    def dropped(self, number: int, reason: str, packets: int, byte_count: int) -> None:
+        """Count what a service dropped for its reason."""
+        self.count(number, f"service.{reason}", packets, byte_count)
+
+    def absorb(self, results: Sequence[Result]) -> None:
+        """Count what services dropped of segments that leave, and what was not processed; fold their reports in."""
+        for result in results:
+            segment = result.segment
+            if result.reason and not result.dead:
+                self.count(segment.stream, "overload.passed_unprocessed", len(segment), segment.byte_count)
+            for reason, (packets, byte_count) in result.drops.items():
+                self.dropped(segment.stream, reason, packets, byte_count)
+            if result.reports:
+                self._merge(result)
+
+    def _merge(self, result: Result) -> None:
+        try:
+            self.all[result.segment.stream].chain.merge(result.reports)
+        except Exception:
+            if not result.provider:
+                raise
+            self._counters.bump("subcontract.bad_reports")  # what a provider says is no reason to end the run
+
+    def account(self, left: list[list[int]], stopped: bool) -> dict[str, dict[str, Any]]:
+        """Each stream's account by name, where there are several. left: of each, what left into the second stream."""
+        if not self._several:
+            return {}
+        for stream, counts in zip(self.all, left, strict=True):
+            stream.take_left(*counts)
+            if stopped:
+                stream.counters.count("pipeline.undelivered", *stream.counters.missing())
+        return {stream.name: stream.account() for stream in self.all}
+
+    def balance(self) -> list[str]:
+        """What does not add up in a stream's account, a line each."""
+        return [f"stream {s.name}: {line}" for s in self.all if self._several for line in s.counters.balance()]

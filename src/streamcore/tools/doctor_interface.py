@@ -1,0 +1,142 @@
+"""What a live interface offers: may we open it, who drives it, does it merge packets, how much room it has for them.
+
+Asked of the kernel as ethtool asks it: netdevice(7), linux/ethtool.h. Nothing is changed here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+from streamcore.run.privileges import NET_RAW, has
+
+ETHTOOL, GET_MTU, GET_FLAGS = 0x8946, 0x8921, 0x8913  # SIOC…
+GET_DRIVER, GET_RINGS = 0x03, 0x10  # ETHTOOL_G…
+MERGES = {"tso": 0x1E, "gso": 0x23, "gro": 0x2B}  # ETHTOOL_G…: one word, on or off
+CHECKSUMS = {"rx": 0x14, "tx": 0x16}
+GET_MORE_FLAGS, LRO = 0x25, 1 << 15
+ON_RECEIPT = ("gro", "lro")  # the others merge what this machine sends itself
+UP, RUNNING = 1, 0x40
+ANY = "any"
+ETHERNET_BYTES = 14
+
+Told = tuple[str, str, str]  # what, state, words: as doctor.Finding
+
+
+def findings_on(name: str) -> Iterator[Told]:
+    """What there is to say about one interface; `any` has only the right to be opened."""
+    yield right()
+    if name == ANY:
+        return
+    if name not in (known for _, known in socket.if_nameindex()):  # sysfs may show another namespace's
+        yield "interface", "broken", f"there is no {name} here: 'ip link' lists what there is"
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        device = Device(name, asking)
+        yield from (device.state(), device.driver(), device.merging(), device.checksums(), device.rings(), device.mtu())
+
+
+def right() -> Told:
+    if has(NET_RAW):
+        return "capability", "ok", "CAP_NET_RAW"
+    command = os.path.abspath(sys.argv[0])
+    return (
+        "capability",
+        "broken",
+        f"no CAP_NET_RAW: type sudo {command} run --user NAME …, who is root no longer than needed",
+    )
+
+
+def merged_on_receipt(name: str) -> str:
+    """What to say of an interface whose packets are to be sent on, "" where there is nothing to say: packets that were
+    merged on receipt are longer than the other interface takes.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        on = [offload for offload in Device(name, asking).merges_on() if offload in ON_RECEIPT]
+    if not on:
+        return ""
+    switches = " ".join(f"{offload} off" for offload in on)
+    return f"{name} merges packets ({', '.join(on)}) that will be too long to be sent: ethtool -K {name} {switches}"
+
+
+class Device:
+    """One interface, and a socket through which the kernel is asked."""
+
+    def __init__(self, name: str, asking: socket.socket) -> None:
+        self.name = name
+        self._asking = asking
+
+    def state(self) -> Told:
+        flags = struct.unpack_from("H", self._ask(GET_FLAGS), 16)[0]
+        if not flags & UP:
+            return "interface", "missing", f"{self.name} is down: ip link set {self.name} up"
+        if not flags & RUNNING:
+            return "interface", "missing", f"{self.name} has no carrier: nothing is at its other end"
+        return "interface", "ok", f"{self.name} is up"
+
+    def driver(self) -> Told:
+        told = self._ethtool(GET_DRIVER, 192)
+        if told is None:
+            return "driver", "ok", "a device of the kernel that does not say"
+        driver, version = (told[at : at + 32].split(b"\0")[0].decode(errors="replace") for at in (0, 32))
+        return "driver", "ok", f"{driver} {version}".strip()
+
+    def merging(self) -> Told:
+        """Packets that the kernel or the hardware merged are longer than any that was on the wire, and than the MTU."""
+        on = self.merges_on()
+        if not on:
+            return "offloads", "ok", "packets are seen as they were on the wire"
+        switches = " ".join(f"{name} off" for name in on)
+        words = f"{', '.join(on)} merge packets: longer ones than were on the wire; ethtool -K {self.name} {switches}"
+        return "offloads", "advice", words
+
+    def merges_on(self) -> list[str]:
+        """The offloads that merge packets and that are switched on."""
+        on = [name for name, command in MERGES.items() if self._word(command)]
+        return [*on, "lro"] if (self._word(GET_MORE_FLAGS) or 0) & LRO else on
+
+    def checksums(self) -> Told:
+        """Of packets that this machine sends itself; a veth pair hands them on unfinished."""
+        if not self._word(CHECKSUMS["tx"]):
+            return "checksums", "ok", "packets of this machine carry theirs"
+        words = f"those of packets that this machine sends are left to the hardware: ethtool -K {self.name} tx off"
+        return "checksums", "advice", words
+
+    def rings(self) -> Told:
+        told = self._ethtool(GET_RINGS, 32)
+        if told is None:
+            return "rings", "ok", "the device has none"
+        rx_max, _, _, tx_max, rx, _, _, tx = struct.unpack("8I", told)
+        if rx < rx_max:
+            words = f"{rx} of {rx_max} packets in, {tx} of {tx_max} out: ethtool -G {self.name} rx {rx_max}"
+            return "rings", "advice", words + " for bursts"
+        return "rings", "ok", f"{rx} packets in, {tx} out"
+
+    def mtu(self) -> Told:
+        mtu = struct.unpack_from("i", self._ask(GET_MTU), 16)[0]
+        return (
+            "mtu",
+            "ok",
+            f"{mtu} bytes: frames of up to {mtu + ETHERNET_BYTES} without VLAN tags can be sent",
+        )
+
+    def _ask(self, request: int) -> bytes:
+        return fcntl.ioctl(self._asking, request, struct.pack("16s24x", self.name.encode()))
+
+    def _ethtool(self, command: int, size: int) -> bytes | None:
+        """What the driver answers behind the command's number; None: it does not know the command."""
+        answer = ctypes.create_string_buffer(struct.pack("I", command), 4 + size)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._asking, ETHTOOL, struct.pack("16sP16x", self.name.encode(), ctypes.addressof(answer)))
+            return answer.raw[4:]
+        return None
+
+    def _word(self, command: int) -> int | None:
+        told = self._ethtool(command, 4)
+        return None if told is None else int(struct.unpack("I", told)[0])

@@ -1,0 +1,139 @@
+"""`streamcore.read`: a capture as batches of numpy columns, in one process, without a pipeline."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from streamcore.core.errors import SourceError
+from streamcore.core.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.parse.parser import Parser
+from streamcore.source.capture import CaptureSource, Damage
+
+CHUNK_BYTES = 4 << 20
+ROWS_MAX = 65_536
+CHUNKS_AT_ONCE = 4
+
+
+class DamageWarning(RuntimeWarning):
+    """A capture could not be read to its end; what came before was delivered."""
+
+
+def read(path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> Reader:
+    """Read a capture: `for batch in read("x.pcapng.zst"): …`.
+
+    path: pcap or pcapng, plain or in gzip, zstd or lz4, "-" for standard input. Each PacketBatch has one numpy array
+    per column (its attributes), one row per packet; header columns are parsed when first looked at. strict: raise
+    SourceError where the capture is damaged, instead of a DamageWarning, after everything before it was delivered.
+    hash_seed: of the flow hash, None: at random. Raises SourceError with one line when path cannot be read or is no
+    capture.
+    """
+    return Reader(path, strict=strict, hash_seed=hash_seed)
+
+
+class Reader:
+    """An iterator over a capture's PacketBatches; close it, use it in `with`, or read it to its end.
+
+    Several threads may take batches from one Reader; each batch goes to one of them. Batches and arrays made from them
+    stay valid after close. Memory is reused when a batch and the arrays made from it are gone: keep what you computed,
+    not the batches.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> None:
+        self._strict = strict
+        self._told = False
+        self._source = CaptureSource(path, ChunkSupply(), parser=_one_at_a_time(Parser(seed=hash_seed)))
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """The interfaces met so far; the column `interface` counts in this list."""
+        return self._source.interfaces
+
+    @property
+    def form(self) -> CaptureForm:
+        """How the capture is written."""
+        return self._source.form
+
+    @property
+    def damage(self) -> Damage | None:
+        """Where and why the capture could not be read to its end, known after the last batch; None: it could."""
+        return self._source.damage
+
+    def progress(self) -> tuple[int, int | None]:
+        """(bytes of the file read so far, its size or None where it has none)."""
+        return self._source.progress()
+
+    def close(self) -> None:
+        """End the iteration and close the file."""
+        self._source.close()
+
+    def __iter__(self) -> Iterator[PacketBatch]:
+        return self
+
+    def __next__(self) -> PacketBatch:
+        try:
+            return next(self._source)
+        except StopIteration:
+            self.close()
+            if self._source.damage is not None and not self._told:
+                self._told = True
+                self._complain(self._source.damage)
+            raise
+
+    def _complain(self, damage: Damage) -> None:
+        line = f"{self._source.name} is damaged: {damage}"
+        if self._strict:
+            raise SourceError(line) from None
+        warnings.warn(line, DamageWarning, stacklevel=3)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _one_at_a_time(parser: Parser) -> Callable[[PacketBatch, int], None]:
+    """A parser for batches that may be in the hands of several threads."""
+    parsing = threading.Lock()
+
+    def parse(batch: PacketBatch, groups: int) -> None:
+        with parsing:
+            parser(batch, groups)
+
+    return parse
+
+
+class ChunkSupply:
+    """Chunks as an Arena has them, but without waiting: whoever keeps all batches of a capture gets more memory."""
+
+    data_bytes_max = CHUNK_BYTES
+    rows_max = ROWS_MAX
+
+    def __init__(self) -> None:
+        self._link_types: dict[int, int] = {}
+        self._arenas: list[Arena] = []
+
+    def acquire(self, timeout_s: float | None = None) -> Chunk | None:
+        """A chunk, at once."""
+        for arena in self._arenas:
+            if arena.free_count:
+                chunk = arena.acquire(0)
+                if chunk is not None:
+                    return chunk
+        arena = Arena(CHUNKS_AT_ONCE, CHUNK_BYTES, ROWS_MAX)
+        for interface, link_type in self._link_types.items():
+            arena.set_link_type(interface, link_type)
+        self._arenas.append(arena)
+        return arena.acquire(0)
+
+    def set_link_type(self, interface: int, link_type: int) -> None:
+        """Make the link type of an interface known to whoever parses."""
+        self._link_types[interface] = link_type
+        for arena in self._arenas:
+            arena.set_link_type(interface, link_type)

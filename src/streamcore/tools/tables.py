@@ -1,0 +1,285 @@
+"""Tables of a capture: one row per packet (tab-separated), one row per flow (JSON lines, CSV, Parquet).
+
+What is written stands here; packets are read by source/ and parsed by parse/. The commands `packets` and `flows` call
+this.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcore.core.config import Config
+from streamcore.core.errors import SinkError, UsageError
+from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
+from streamcore.parse._flows import ENDED, FlowTable
+from streamcore.parse.parser import Parser
+from streamcore.source.capture import CaptureSource
+
+CHUNK_BYTES = 8 << 20
+CHUNK_ROWS = 65_536
+PACKET_COLUMNS = (
+    "cap", "n", "ts", "len", "caplen", "crc32", "lt", "vlan", "ipver", "src", "dst", "proto", "sport", "dport",
+    "frag", "ipoff", "depth", "isrc", "idst", "iproto", "isport", "idport",
+)  # fmt: skip
+FLOW_COLUMNS = (
+    "id", "ip_version", "source_address", "source_port", "target_address", "target_port", "protocol", "vlan",
+    "ether_type", "packets", "packets_back", "bytes", "bytes_back", "first_ns", "last_ns", "tcp_flags", "ended",
+)  # fmt: skip
+NO_INNER = "\t" * 4
+NO_IP = "\t" * 8 + "0\t" + NO_INNER + "\n"  # depth is 0
+RECORDS_WITHOUT_TIME = (4, 5)  # pcapng simple packet blocks
+DELIVERED, LOSS = 0, 3  # exit statuses
+HEADER_GROUPS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
+
+
+def write_packets(path: str, out: str, label: str) -> int:
+    """One row per packet of the capture at `path`, with PACKET_COLUMNS; `label` is the first of them.
+
+    out: a file, compressed where its name ends in .gz, or "-". Returns the exit status: 3 where the capture is damaged.
+    Raises SourceError, SinkError.
+    """
+    with _opened(path) as source, _written(out) as file:
+        file.write("\t".join(PACKET_COLUMNS) + "\n")
+        parser = Parser()
+        for batch in source:
+            parser(batch, HEADER_GROUPS)
+            file.write("".join(_packet_rows(batch, label)))
+        return _status(source)
+
+
+def _packet_rows(batch: PacketBatch, label: str) -> Iterator[str]:
+    """The rows of one batch."""
+    head = _record_texts(batch, " ".join(label.split()))
+    return map("\t".join, zip(head, _vlans(batch), _ip_texts(batch), strict=True))
+
+
+def _record_texts(batch: PacketBatch, label: str) -> Iterator[str]:
+    """cap, n, ts, len, caplen, crc32 and lt."""
+    data, lengths = memoryview(batch.data), batch.captured_length.tolist()
+    checks = (zlib.crc32(data[at : at + size]) for at, size in zip(batch.offset.tolist(), lengths, strict=True))
+    numbers = range(batch.first_number + 1, batch.first_number + 1 + len(batch))
+    columns = zip(
+        numbers, _times(batch), batch.wire_length.tolist(), lengths, checks, _link_types(batch), strict=True
+    )  # fmt: skip
+    for n, time, wire, size, check, link in columns:
+        yield f"{label}\t{n}\t{time}\t{wire}\t{size}\t{check:08x}\t{link}"
+
+
+def _ip_texts(batch: PacketBatch) -> Iterator[str]:
+    """ipver to idport, and the end of the line."""
+    ports, fragment, more = FLAGS["ports"], FLAGS["fragment"], FLAGS["more_fragments"]
+    inner = _inner_texts(batch)
+    columns = zip(
+        batch.ip_version.tolist(), _addresses(batch.source_address), _addresses(batch.target_address),
+        batch.protocol.tolist(), batch.source_port.tolist(), batch.target_port.tolist(), batch.flags.tolist(),
+        batch.fragment_offset.tolist(), batch.l3_offset.tolist(), batch.depth.tolist(), strict=True,
+    )  # fmt: skip
+    for row, (version, source, target, protocol, sport, dport, flags, place, offset, depth) in enumerate(columns):
+        if not version:
+            yield NO_IP
+            continue
+        port_text = f"{sport}\t{dport}" if flags & ports else "\t"
+        part = (f"{place}+" if flags & more else str(place)) if flags & fragment else ""
+        outer = f"{version}\t{source}\t{target}\t{protocol}\t{port_text}\t{part}\t{offset}\t{depth}"
+        yield f"{outer}\t{inner.get(row, NO_INNER)}\n"
+
+
+def _times(batch: PacketBatch) -> list[str]:
+    """Epoch seconds with nine decimals; empty where a record has no time."""
+    times = batch.timestamp_ns
+    seconds, rest = np.divmod(times, 10**9)  # rounds down: what stands before 1970 has a positive fraction, too
+    texts = [_time(s, r) for s, r in zip(seconds.tolist(), rest.tolist(), strict=True)]
+    for row in np.flatnonzero(np.isin(batch.record, RECORDS_WITHOUT_TIME)).tolist():
+        texts[row] = ""
+    return texts
+
+
+def _time(seconds: int, rest_ns: int) -> str:
+    if seconds >= 0:
+        return f"{seconds}.{rest_ns:09d}"
+    total = -(seconds * 10**9 + rest_ns)
+    return f"-{total // 10**9}.{total % 10**9:09d}"
+
+
+def _link_types(batch: PacketBatch) -> list[int]:
+    by_interface = np.array([interface.link_type for interface in batch.interfaces], np.int64)
+    return by_interface[batch.interface].tolist()  # type: ignore[no-any-return]
+
+
+def _vlans(batch: PacketBatch) -> list[str]:
+    """VLAN ids, outermost first, with commas."""
+    counts = np.minimum(batch.vlan_count, batch.vlan.shape[1])
+    texts = [""] * len(batch)
+    for row in np.flatnonzero(counts).tolist():
+        texts[row] = ",".join(map(str, batch.vlan[row, : counts[row]].tolist()))
+    return texts
+
+
+def _addresses(column: NDArray[np.uint8]) -> list[str]:
+    """Texts of addresses of 16 bytes a row."""
+    raw = column.tobytes()
+    return [_address(raw[at : at + 16]) for at in range(0, len(raw), 16)]
+
+
+@lru_cache(65_536)
+def _address(raw: bytes) -> str:
+    if raw[:12] == b"\0\0\0\0\0\0\0\0\0\0\xff\xff":  # as the columns hold IPv4
+        return inet_ntop(AF_INET, raw[12:])
+    return inet_ntop(AF_INET6, raw)
+
+
+def _inner_texts(batch: PacketBatch) -> dict[int, str]:
+    """Row -> isrc, idst, iproto, isport and idport of the packets with more than one IP header."""
+    texts = {}
+    for row in np.flatnonzero(batch.depth > 1).tolist():
+        source = _address(batch.inner_source_address[row].tobytes())
+        target = _address(batch.inner_target_address[row].tobytes())
+        has_ports = batch.inner_flags[row] & FLAGS["ports"]
+        port_text = f"{batch.inner_source_port[row]}\t{batch.inner_target_port[row]}" if has_ports else "\t"
+        texts[row] = f"{source}\t{target}\t{batch.inner_protocol[row]}\t{port_text}"
+    return texts
+
+
+# Flows.
+
+
+def write_flows(path: str, out: str, form: str) -> int:
+    """One row per flow of the capture at `path`; flows that had to give way come first, then all others by their ids.
+
+    out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
+    status: 3 where the capture is damaged. Raises SourceError, SinkError, UsageError.
+    """
+    writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
+    if form not in writers:
+        raise UsageError(f"no such form of flows: {form!r}; there are {', '.join(writers)}")
+    config = Config()
+    flows = FlowTable(config.flows_max, config.hash_seed, fragments_max=config.fragments_max)
+    with _opened(path) as source, _written(out, binary=form == "parquet") as file:
+        writer = writers[form](file)
+        for batch in source:
+            flows.find(batch)
+            if len(ended := flows.ended()):
+                writer.write(_flow_columns(ended))
+        writer.write(_flow_columns(flows.export()))
+        writer.close()
+        return _status(source)
+
+
+def _flow_columns(table: NDArray[np.void]) -> dict[str, list[Any]]:
+    """Columns of values for people and programs: addresses as text, times in ns since 1970."""
+    columns: dict[str, list[Any]] = {
+        name: table[name].tolist() for name in FLOW_COLUMNS if name in (table.dtype.names or ())
+    }
+    for name in ("source_address", "target_address"):
+        columns[name] = [_flow_address(row[name].tobytes(), int(row["ip_version"])) for row in table]
+    columns["vlan"] = [",".join(map(str, row["vlan"][: row["vlan_count"]].tolist())) for row in table]
+    columns["ended"] = [ENDED[why] for why in table["ended"].tolist()]
+    return {name: columns[name] for name in FLOW_COLUMNS}
+
+
+def _flow_address(raw: bytes, version: int) -> str:
+    if version:
+        return _address(raw)
+    return raw[:6].hex(":") if any(raw) else ""
+
+
+class _FlowWriter(Protocol):
+    def write(self, columns: dict[str, list[Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _JsonLines:
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        for row in zip(*columns.values(), strict=True):
+            self._file.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class _Csv:
+    def __init__(self, file: IO[str]) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(FLOW_COLUMNS)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.writerows(zip(*columns.values(), strict=True))
+
+    def close(self) -> None:
+        pass
+
+
+class _Parquet:
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise UsageError("Parquet needs pyarrow: type pip install 'streamcore-auction[parquet]'") from None
+        text, number, whole = pyarrow.string(), pyarrow.uint64(), pyarrow.int64()
+        kinds = {"source_address": text, "target_address": text, "vlan": text, "ended": text}
+        kinds |= {"first_ns": whole, "last_ns": whole}
+        self._schema = pyarrow.schema([(name, kinds.get(name, number)) for name in FLOW_COLUMNS])
+        self._table = pyarrow.Table
+        self._writer = parquet.ParquetWriter(file, self._schema)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.write_table(self._table.from_pydict(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+# Where it comes from and where it goes.
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[CaptureSource]:
+    with CaptureSource(path, Arena(2, CHUNK_BYTES, CHUNK_ROWS)) as source:
+        yield source
+
+
+@contextmanager
+def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file to write to, opened before anything is read. What goes wrong while it is written is a SinkError."""
+    name = "standard output" if out == "-" else out
+    try:
+        if out == "-":
+            yield sys.stdout.buffer if binary else sys.stdout
+            sys.stdout.flush()
+        elif binary:
+            with open(out, "wb") as raw:
+                yield raw
+        elif out.endswith(".gz"):
+            with gzip.open(out, "wt", compresslevel=3, encoding="utf-8", newline="") as packed:
+                yield packed
+        else:
+            with open(out, "w", encoding="utf-8", newline="") as file:
+                yield file
+    except OSError as error:
+        raise SinkError(f"cannot write {name}: {os.strerror(error.errno) if error.errno else error}") from None
+
+
+def _status(source: CaptureSource) -> int:
+    """The exit status at the end of a source; damage is said on standard error."""
+    if source.damage is None:
+        return DELIVERED
+    print(f"{source.name} is damaged: {source.damage}; everything before it was read", file=sys.stderr)
+    return LOSS

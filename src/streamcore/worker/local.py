@@ -1,0 +1,190 @@
+"""The worker process: takes segments, runs the services on them, and says what they changed.
+
+It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here stands what every worker
+does and the worker on
+the dispatcher's own machine; remote_worker.py has the one that joins over the network.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from streamcore.core.packets import Arena, PacketBatch, Segment
+from streamcore.disperse import envelope, local
+from streamcore.service.load import load
+from streamcore.service.protocol import ALLOWED, Service
+
+REPLY_AFTER_S = 0.001  # results of one message are sent together, unless that takes longer
+EXTRA_BYTES_MAX = 1 << 19  # of the comments and reports on one segment
+
+Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame
+
+
+class Bench:
+    """What a worker needs for every segment: each stream's services, made once, and the parser that fills missing
+    columns.
+    """
+
+    def __init__(self, chains: list[list[Any]]) -> None:
+        self.chains: list[list[Service]] = [[load(each) for each in chain] for chain in chains]
+        self.changes = [any(ALLOWED[service.effect] for service in chain) for chain in self.chains]  # anything?
+        self.idle = [all(service.name == "identity" for service in chain) for chain in self.chains]
+        self._parser: Any = None
+        for chain in self.chains:
+            for service in chain:
+                service.start()
+
+    def parse(self, batch: PacketBatch, groups: int) -> None:
+        """Fill columns that were not parsed before the segment was sent."""
+        if self._parser is None:
+            from streamcore.parse.parser import Parser
+
+            self._parser = Parser(stateless=True)
+        self._parser(batch, groups)
+
+    def process(self, segment: Segment, region: Any) -> Produced:
+        """Run the services over one segment; what they change goes into region. Raises what a service raises."""
+        if self.idle[segment.stream]:
+            return 0, 0, None
+        import msgspec
+
+        from streamcore.disperse._results import write_result
+        from streamcore.service.view import View
+
+        services = self.chains[segment.stream]
+        view = View(segment, region, services)
+        for service in services:
+            view.turn(service)
+            service.process(view)
+        left = view.result()
+        flags = 0
+        if region is not None:
+            flags = write_result(
+                region, left.packed, left.keys, left.offset, left.captured_length, left.wire_length, left.keep
+            )
+        if not (left.comments or left.reports or left.drops):
+            return flags, left.packed, None
+        told = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
+        extra = msgspec.msgpack.encode(told)
+        if len(extra) > EXTRA_BYTES_MAX:
+            raise ValueError(
+                f"the comments and reports on one segment take {len(extra)} bytes, more than {EXTRA_BYTES_MAX}"
+            )
+        return flags, left.packed, extra
+
+
+def attempt(work: envelope.Work, digest: bytes, do: Callable[[], Produced]) -> tuple[envelope.Outcome, bytes | None]:
+    """Do the work on one segment; whatever it raises becomes a failed outcome."""
+    begin_ns = time.perf_counter_ns()
+    status, flags, packed, extra = envelope.DONE, 0, 0, None
+    try:
+        flags, packed, extra = do()
+    except Exception as error:
+        status, extra = envelope.FAILED, one_line(error).encode()
+    busy_ns = time.perf_counter_ns() - begin_ns
+    frames = envelope.EXTRA if extra is not None else 0
+    return envelope.Outcome(
+        work.number, work.attempt, status, flags, packed, work.region, frames, 0, busy_ns, digest
+    ), extra
+
+
+def one_line(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {words}" if words else type(error).__name__)[:500]
+
+
+class LocalWorker:
+    """A worker on the dispatcher's own machine: packets come by reference, changes go into the arena that it was
+    given.
+    """
+
+    def __init__(self, setup: dict[str, Any], descriptors: list[int]) -> None:
+        self.slot = int(setup["slot"])
+        self.incarnation = int(setup["incarnation"])
+        capacities = setup["arenas"]
+        self.arena = Arena(*capacities[0], fd=descriptors[0])
+        self.regions: Arena | None = None
+        if len(capacities) > 1:
+            self.regions = Arena(*capacities[1], fd=descriptors[1], writable=True)
+        self.context = zmq.Context()
+        self.push = self.context.socket(zmq.PUSH)
+        self.push.connect(local.endpoint(setup["token"]))
+        self.pull = self.context.socket(zmq.PULL)
+        self.pull.bind(local.endpoint(setup["token"], self.incarnation))
+
+    def run(self, chains: list[list[Any]]) -> int:
+        """Work until told to stop. Returns the exit status."""
+        try:
+            bench = Bench(chains)
+        except Exception as error:
+            reason = f"the service does not start: {one_line(error)}"
+            self.push.send_multipart([self.head(envelope.REFUSE), reason.encode()])
+            self.context.destroy(linger=2000)
+            return 1
+        self.push.send(self.head(envelope.HELLO))
+        while True:
+            frame = self.pull.recv()
+            header = envelope.unpack_header(frame)
+            if header.incarnation == self.incarnation and header.kind == envelope.WORK:
+                self.work(bench, envelope.unpack_work(frame, header.descriptors))
+
+    def work(self, bench: Bench, works: list[envelope.Work]) -> None:
+        """Process the segments of one message, and answer: all at once, or in parts when they take long."""
+        outcomes: list[envelope.Outcome] = []
+        frames: list[bytes] = []
+        since_s = time.monotonic()
+        for place, work in enumerate(works):
+            outcome, extra = attempt(work, envelope.NO_DIGEST, lambda work=work: self.produce(bench, work))  # type: ignore[misc]
+            outcomes.append(outcome)
+            if extra is not None:
+                frames.append(extra)
+            if (
+                place + 1 == len(works)
+                or time.monotonic() - since_s > REPLY_AFTER_S
+                or sum(map(len, frames)) > EXTRA_BYTES_MAX // 2
+            ):
+                self.push.send_multipart([self.head(envelope.RESULT, outcomes), *frames])
+                outcomes, frames, since_s = [], [], time.monotonic()
+
+    def produce(self, bench: Bench, work: envelope.Work) -> Produced:
+        batch = PacketBatch(
+            self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=bench.parse, groups=work.groups,
+            arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,
+        )  # fmt: skip
+        region = None
+        if self.regions is not None and work.region_bytes:
+            region = self.regions.chunk(work.region).data[work.region_start : work.region_start + work.region_bytes]
+        return bench.process(Segment(work.number, batch, work.start, work.stop, stream=work.stream), region)
+
+    def head(self, kind: int, outcomes: list[envelope.Outcome] | None = None) -> bytes:
+        return envelope.pack(kind, self.slot, self.incarnation, outcomes or ())
+
+
+def watch(arena: Arena) -> None:
+    """Wait for the end of standard input: then our starter is gone. Cut its output at the last whole record, and go."""
+    while os.read(0, 1):
+        pass
+    if arena.output_path:
+        from streamcore.sink.seal import seal
+
+        seal(os.fsdecode(arena.output_path), arena.committed_bytes)
+    os._exit(1)
+
+
+def main() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # meant for our starter, where a whole service is signalled
+    try:
+        setup, descriptors = local.receive_setup()
+    except EOFError:
+        return
+    worker = LocalWorker(setup, descriptors)
+    threading.Thread(target=watch, args=(worker.arena,), daemon=True).start()
+    sys.exit(worker.run(setup["chains"]))

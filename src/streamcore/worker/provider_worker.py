@@ -1,0 +1,119 @@
+"""One worker process of a provider: joins the pipeline that it is told of, again and again, and says what it did.
+
+Standard input carries one JSON line of set-up and then nothing; when it ends the provider is gone, and so are we.
+Standard output carries a JSON line for what happens. Who pays for it is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from streamcore.core.errors import StreamcoreError, WorkerError
+from streamcore.service.specification import parse_specification
+from streamcore.worker.remote import Done, RemoteWorker
+
+TOLD_EVERY_S = 0.25
+COUNTED = ("segments", "packets", "bytes", "failed", "busy_ns")
+JOIN_S = 1.0  # a pipeline answers at once, or does not know us (yet)
+PAUSE_S, PAUSE_S_MAX = 0.1, 0.5  # before it is tried again
+COMMAND = "from streamcore.worker.provider_worker import main; main()"
+
+
+def check_chains(chains: list[list[Any]], offered: list[list[Any]]) -> list[str]:
+    """What the market calls each of the chains, by the offers as [name, chain]; "" for one without services, which
+    sends nothing. Raises WorkerError where a chain is none of those offered. An option that the offer names must be as
+    it says; others are the recipient's to choose. A file is run only where the offer names that very file.
+    """
+    names = []
+    for chain in chains:
+        of_chain = [name for name, each in offered if _is_offered(chain, each)] if chain else [""]
+        if not of_chain:
+            wanted = "+".join(parse_specification(each)[0] for each in chain)
+            raise WorkerError(f"{wanted} is not what this provider offers")
+        names.append(of_chain[0])
+    return names
+
+
+def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
+    if len(chain) != len(offer):
+        return False
+    for wanted, offered in zip(chain, offer, strict=True):
+        (name, options), (offered_name, fixed) = parse_specification(wanted), parse_specification(offered)
+        if name != offered_name or any(str(options.get(key)) != str(value) for key, value in fixed.items()):
+            return False
+    return True
+
+
+class Teller:
+    """Says what was done of each service since it said so last, but not too often."""
+
+    def __init__(self) -> None:
+        self.services: list[str] = []  # by the place of their chain
+        self._told: list[Done] = []
+        self._at_s = 0.0
+        self._last: list[Done] = []
+
+    def __call__(self, done: list[Done], now: bool = False) -> None:
+        self._last = done
+        self._told = self._told or [Done() for _ in done]
+        if not now and time.monotonic() - self._at_s < TOLD_EVERY_S:
+            return
+        for place, (service, did, told) in enumerate(zip(self.services, done, self._told, strict=True)):
+            if did.segments > told.segments:
+                fresh: dict[str, Any] = {name: getattr(did, name) - getattr(told, name) for name in COUNTED}
+                fresh["latency_ns"] = list(did.latency_ns)
+                did.latency_ns.clear()
+                self._told[place] = Done(*(getattr(did, name) for name in COUNTED))
+                self._at_s = time.monotonic()
+                tell({"service": service, "done": fresh})
+
+    def finish(self) -> bool:
+        """Says what is left; whether anything was ever done."""
+        self(self._last, now=True)
+        return bool(self._last)
+
+
+def tell(what: Mapping[str, Any]) -> None:
+    line = json.dumps(what).encode() + b"\n"
+    os.write(1, line)  # one write: short enough for a pipe to take whole
+
+
+def main() -> None:
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    setup = json.loads(line)
+    threading.Thread(target=_watch, daemon=True).start()
+    pause_s = PAUSE_S
+    while True:
+        teller = Teller()
+
+        def check(chains: list[list[Any]], teller: Teller = teller) -> None:
+            teller.services = check_chains(chains, setup["offered"])
+
+        try:
+            worker = RemoteWorker(
+                setup["connect"], setup["key"], setup["server_key"].encode(), JOIN_S,
+                check=check, watch=teller,
+            )  # fmt: skip
+            worker.run()
+            tell({"ended": "the pipeline has no more work"})
+        except StreamcoreError as error:
+            tell({"ended": str(error)})
+        if teller.finish():
+            pause_s = PAUSE_S  # it had let us in
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+
+def _watch() -> None:
+    """Wait for the end of standard input: then who started us is gone."""
+    while os.read(0, 1):
+        pass
+    os._exit(0)

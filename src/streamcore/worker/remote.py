@@ -1,0 +1,209 @@
+"""The worker that joins a pipeline over the network: `streamcore worker --connect tcp://HOST:PORT`.
+
+Segments and results travel inline, over CURVE; both sides know each other's key beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from streamcore.core.errors import WorkerError
+from streamcore.core.packets import Arena
+from streamcore.disperse import envelope
+from streamcore.disperse._results import region_bytes
+from streamcore.disperse.inline import Digest, FramePool, frame_bytes_max, unpack_segment
+from streamcore.disperse.peer import MESSAGE_BYTES_MAX
+from streamcore.disperse.remote import DOMAIN, PROTOCOL, keep_alive, load_key, load_public_key
+from streamcore.worker.local import REPLY_AFTER_S, Bench, Produced, attempt, one_line
+
+REGIONS = 8  # of results under way
+WATCH_MS = 1000
+LATENCIES_MAX = 256  # kept until somebody takes them
+COPIED_BYTES_MAX = 1 << 16  # a small result does not hold a region until it is sent
+JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that does not know our key never answers
+
+
+@dataclass(slots=True)
+class Done:
+    """What a worker has done by one chain of services since it joined, and how long each segment took from its arrival
+    to its answer since somebody last took `latency_ns`.
+    """
+
+    segments: int = 0
+    packets: int = 0
+    bytes: int = 0
+    failed: int = 0
+    busy_ns: int = 0
+    latency_ns: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_MAX))
+
+
+class RemoteWorker:
+    """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
+    .key file, or the key itself.
+
+    check: given the chains of services that the pipeline wants, raises WorkerError where they are not to be run;
+    watch: told what each of them did, in their order, after every message and after a second without one.
+    """
+
+    def __init__(
+        self,
+        connect: str,
+        key: str,
+        server_key: str | bytes,
+        join_s: float = JOIN_S,
+        check: Callable[[list[list[Any]]], None] = lambda chains: None,
+        watch: Callable[[list[Done]], None] = lambda done: None,
+    ) -> None:
+        public_key = server_key if isinstance(server_key, bytes) else load_public_key(server_key)
+        self._keys = (*load_key(key), public_key)
+        self._check = check
+        self._watch = watch
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._address = connect
+        self._join_s = join_s
+
+    def _secured(self, kind: int, port: int | None = None) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys[0])
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys[1])
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys[2])
+        socket.setsockopt(zmq.LINGER, 0)
+        keep_alive(socket)
+        address = self._address if port is None else f"{self._address.rpartition(':')[0]}:{port}"
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            raise WorkerError(f"cannot connect to {address}: {error.strerror}") from None
+        return socket
+
+    def run(self) -> int:
+        """Join, work until told to stop. Returns the number of segments; raises WorkerError."""
+        try:
+            told = self._join()
+            return self._work(told)
+        finally:
+            self._context.destroy(linger=1000)
+
+    def _join(self) -> dict[str, Any]:
+        door = self._secured(zmq.DEALER)
+        door.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
+        if not door.poll(int(self._join_s * 1000)):
+            raise WorkerError(
+                f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, "
+                "does it know this key, is the pipeline's key right?"
+            )
+        told: dict[str, Any] = json.loads(door.recv())
+        door.close(linger=0)
+        if "refused" in told:
+            raise WorkerError(f"{self._address} refused: {told['refused']}")
+        return told
+
+    def _work(self, told: dict[str, Any]) -> int:
+        slot, incarnation = told["slot"], told["incarnation"]
+        data_bytes_max, rows_max = told["chunk"]
+        digest = Digest(bytes.fromhex(told["digest_key"]))
+        inlet = Inlet(data_bytes_max, rows_max, told["region_bytes"], digest, len(told["chains"]))
+        pull = self._secured(zmq.PULL, told["work_port"])
+        pull.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max(rows_max, data_bytes_max))
+        push = self._secured(zmq.PUSH, told["results_port"])
+        monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            self._check(told["chains"])
+            bench = Bench(told["chains"])
+        except Exception as error:
+            reason = f"the service does not start: {one_line(error)}"
+            push.send_multipart([envelope.pack(envelope.REFUSE, slot, incarnation), reason.encode()])
+            raise WorkerError(reason) from None
+        push.send(envelope.pack(envelope.HELLO, slot, incarnation))
+        poller = zmq.Poller()
+        poller.register(pull, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
+        done = 0
+        while True:
+            events = dict(poller.poll(WATCH_MS))
+            self._watch(inlet.done)
+            for frames in all_messages(pull):
+                header = envelope.unpack_header(frames[0].buffer)
+                if header.kind == envelope.STOP:
+                    return done
+                if header.kind != envelope.WORK or header.incarnation != incarnation:
+                    continue
+                works = envelope.unpack_work(frames[0].buffer, header.descriptors)
+                for answer in inlet.answers(bench, works, [frame.buffer for frame in frames[1:]]):
+                    answer[0] = envelope.pack(envelope.RESULT, slot, incarnation, answer[0])
+                    push.send_multipart(answer, copy=False)
+                done += len(works)
+                self._watch(inlet.done)
+            if monitor in events and recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED:
+                time.sleep(0.1)  # a stop may have come with it
+                if not pull.poll(0):
+                    raise WorkerError(f"the connection to {self._address} ended")
+
+
+def all_messages(socket: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
+    """The messages that are there."""
+    with suppress(zmq.Again):
+        while True:
+            yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
+
+
+class Inlet:
+    """Segments as they come in, and what goes back: memory for one segment, and for the results under way, which are
+    as few as the pipeline's credit allows.
+    """
+
+    def __init__(self, data_bytes_max: int, rows_max: int, region_bytes_max: int, digest: Digest, chains: int) -> None:
+        self._arena = Arena(1, data_bytes_max, rows_max)
+        self._regions = FramePool(REGIONS, region_bytes_max)
+        self._region_bytes_max = region_bytes_max
+        self._digest = digest
+        self.done = [Done() for _ in range(chains)]
+
+    def answers(self, bench: Bench, works: list[envelope.Work], contents: list[memoryview]) -> Iterator[list[Any]]:
+        """Process the segments of one message: [outcomes, frame, …], all at once or in parts when they take long."""
+        outcomes: list[envelope.Outcome] = []
+        frames: list[Any] = []
+        byte_count = 0
+        came_s = since_s = time.monotonic()
+        for place, (work, content) in enumerate(zip(works, contents, strict=True)):
+            region = self._regions.take(self._region_bytes_max) if bench.changes[work.stream] else None
+            outcome, extra = attempt(
+                work,
+                self._digest(work.number, work.attempt, content),
+                lambda work=work, content=content, region=region: self._produce(bench, work, content, region),  # type: ignore[misc]
+            )
+            if extra is not None:
+                frames.append(extra)
+            if outcome.flags:
+                assert region is not None
+                size = region_bytes(work.stop - work.start, outcome.packed, outcome.flags)
+                frames.append(region[:size] if size > COPIED_BYTES_MAX else region[:size].tobytes())
+                outcome = outcome._replace(frames=outcome.frames | envelope.INLINE_REGION)
+                byte_count += size
+            outcomes.append(outcome)
+            done = self.done[work.stream]
+            done.segments += 1
+            done.busy_ns += outcome.busy_ns
+            done.failed += outcome.status != envelope.DONE
+            done.latency_ns.append(int((time.monotonic() - came_s) * 1e9))
+            byte_count += len(extra or b"")
+            late = time.monotonic() - since_s > REPLY_AFTER_S
+            if place + 1 == len(works) or late or byte_count > MESSAGE_BYTES_MAX:
+                yield [outcomes, *frames]
+                outcomes, frames, byte_count, since_s = [], [], 0, time.monotonic()
+
+    def _produce(self, bench: Bench, work: envelope.Work, content: memoryview, region: Any) -> Produced:
+        count = work.stop - work.start
+        segment = unpack_segment(work.number, count, content, self._arena, bench.parse, work.stream)
+        self.done[work.stream].packets += count
+        self.done[work.stream].bytes += segment.batch.byte_count
+        return bench.process(segment, region)
