@@ -43,9 +43,9 @@ test: build      ## the whole suite, some files at a time
 
 soak: build      ## 100,000 markets from seeds, 500 kills; ten minutes of overload under each rule (root; SOAK_S=60 for a minute)
 	scripts/system-packages test
-	AUCTION_SEEDS=100000 $(RUN) -m pytest -n auto tests/auction/test_simulation.py
-	STREAMCORE_KILLS=500 $(RUN) -m pytest tests/streamcore/test_kills.py
-	$(RUN) -m pytest -s tests/streamcore/soak_*.py
+	AUCTION_SEEDS=100000 $(RUN) -m pytest -n auto tests/auction/market/test_simulation.py
+	STREAMCORE_KILLS=500 $(RUN) -m pytest tests/streamcore/whole/test_kills.py
+	$(RUN) -m pytest -s tests/streamcore/whole/soak_*.py
 
 lint: build      ## ruff and mypy
 	$(VENV)/bin/ruff check --no-cache .

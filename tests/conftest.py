@@ -5,9 +5,9 @@ are many, long and independent of each other go test by test, after the others, 
 import pytest
 
 TEST_BY_TEST = {
-    "tests/auction/test_planted_bugs.py",
-    "tests/auction/test_simulation.py",
-    "tests/streamcore/test_corpus_run.py",
+    "tests/auction/market/test_planted_bugs.py",
+    "tests/auction/market/test_simulation.py",
+    "tests/streamcore/whole/test_corpus_run.py",
 }
 
 

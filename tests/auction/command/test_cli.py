@@ -1,0 +1,189 @@
+"""The command: every step with --json, the demonstration, replay and verification; and the example of the manual."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from auction.command.cli import STEPS, main
+from auction.command.demo import Demonstration
+from auction.moderator import Moderator
+from auction.storage.sql_store import SqlStore
+
+MANUAL = Path(__file__).parents[3] / "docs" / "auction.md"
+
+
+def asked_for_json(capsys: pytest.CaptureFixture[str], url: str, *words: str) -> Any:
+    """What a step prints as JSON."""
+    assert main([words[0], "-d", url, "--json", *words[1:]]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+
+    def step(*words: str) -> Any:
+        return asked_for_json(capsys, url, *words)
+
+    token = step("register", "rita", "recipient")["token"]
+    assert step("authenticate", token) == "rita"
+    step("register", "phone", "device", "--belongs-to", "rita")
+    assert step("deposit", "rita", "100000", "EUR", "--key", "d1") == 100_000
+    assert step("deposit", "rita", "100000", "EUR", "--key", "d1") == 100_000
+    for name in ("anton", "berta"):
+        step("register", name, "provider", "--capacity-bps", "10000")
+        step("deposit", name, "10000", "EUR")
+        step("post-bond", name, "10000", "EUR")
+    start = time.time_ns() // 1_000_000 + 1_000
+    block = {
+        "id": "",
+        "provider": "",
+        "service": "scan",
+        "starts_ms": start,
+        "ends_ms": start + 60_000,
+        "minimum_bps": 800,
+    }
+    terms = {"reserve": 5_000, "open_for_ms": 4_000}
+    auction = step("announce", "rita", json.dumps(block), json.dumps(terms))["auction"]
+    for name, price in (("anton", 3_000), ("berta", 2_000)):
+        step("bid", auction, json.dumps({"bidder": name, "price": price}))
+    deadline = time.monotonic() + 20
+    while step("auction", auction)["state"] == "open" and time.monotonic() < deadline:
+        step("tick")
+    assert step("close", auction)["winners"][0]["price"] == 3_000
+    assert "berta won it" in step("explain", auction)
+    (agreement,) = step("auction", auction)["agreements"]
+    assert step("agree", agreement)["state"] == "agreed"
+    step("start", agreement)
+    sample = {"starts_ms": start, "ends_ms": start + 30_000, "asked_bits": 24_000, "got_bits": 24_000}
+    step("deliver", json.dumps({"agreement": agreement, "measured_by": "phone", "samples": [sample]}))
+    step("finish", agreement)
+    assert step("charge", agreement)["charged"] == 1_500
+    step("rate", agreement, "rita", "yes", "--device", "phone")
+    step("rate", agreement, "berta", "yes")
+    assert step("rating", "berta", "--service", "scan")["count"] == 1
+    assert step("invoice", agreement)["balance"] == 1_500
+    assert main(["invoice", agreement, "-d", url]) == 0
+    assert "50.0000% of" in capsys.readouterr().out
+    assert main(["invoice", agreement, "--html", "-d", url]) == 0
+    assert capsys.readouterr().out.startswith("<!doctype html>")
+    assert step("replay")["found"] == []
+    assert step("verify")["found"] == []
+
+
+def test_a_refusal_has_a_code_and_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    asked_for_json(capsys, url, "register", "rita", "recipient")
+    assert main(["deposit", "nobody", "1", "EUR", "-d", url, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"] == "unknown"
+    assert main(["deposit", "nobody", "1", "EUR", "-d", url]) == 1
+    assert "nobody" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["deposit", "nobody", "1.5", "EUR", "-d", url])
+    assert caught.value.code == 2
+
+
+def test_replay_and_verify_find_what_was_altered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    asked_for_json(capsys, url, "register", "rita", "recipient")
+    asked_for_json(capsys, url, "deposit", "rita", "70", "EUR")
+    store = SqlStore(url)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE auction_posting SET amount = 71 WHERE account = 'funds:rita'")
+    for command in ("replay", "verify"):
+        assert main([command, "-d", url, "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["found"] == ["funds:rita has 71 in postings, 70 by the journal"]
+
+
+def test_every_step_of_the_moderator_is_a_command() -> None:
+    not_steps = {"now_ms", "group", "flush", "dispute", "resume_payments"}  # a process's own, or a webhook's
+    public = {name for name in dir(Moderator) if not name.startswith("_") and callable(getattr(Moderator, name))}
+    assert public - not_steps == set(STEPS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_help(step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([step.replace("_", "-"), "--help"])
+    assert caught.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 8
+
+
+def test_the_demonstration_plays_a_whole_market_and_explains_it(capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    assert main(["demo", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert time.monotonic() - started < 5
+    assert result["violations"] == []
+    assert sum(result["balances"].values()) < 500_00 + 3 * 100_00
+    first, second = result["agreements"]
+    assert first["state"] == "charged"
+    assert second["provider"] == first["provider"]  # who took over and was rated well outweighs the lower price
+    assert any("won it" in line for line in result["told"])
+
+
+def test_the_demonstration_is_the_same_in_every_run() -> None:
+    told: list[list[str]] = [[], []]
+    results = [Demonstration(lines.append).play() for lines in told]
+    assert told[0] == told[1]
+    assert results[0] == results[1]
+
+
+def test_the_manuals_twenty_lines_make_a_market(tmp_path: Path) -> None:
+    example, _ = re.findall(r"```python\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "south" in done.stdout
+    assert "\n4100\n" in done.stdout
+    assert "count=1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["verify"], ["replay"], ["watch"], ["party", "rita"], ["deposit", "rita", "1", "EUR"]]
+)
+def test_what_reads_a_market_makes_none(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = tmp_path / "misspelt.db"
+    assert main([words[0], "-d", f"sqlite:///{wanted}", *words[1:]]) == 1
+    assert capsys.readouterr().err == f"unknown: there is no market in sqlite:///{wanted}\n"
+    assert not wanted.exists()
+
+
+def test_a_database_of_something_else_is_no_market(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    assert main(["verify", "-d", f"sqlite:///{other}"]) == 1
+    assert "there is no market" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["nonsense://x", "nonsense", "sqlite:////nowhere/at/all.db", "mysql://x"])
+def test_a_database_that_cannot_be_opened_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["register", "rita", "recipient", "-d", url]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(("bad_value: no database is opened by", "store_failed: the database cannot be reached"))
+
+
+def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["nonsense"], ["verify", "--nonsense"], ["deposit", "rita", "one", "EUR"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
