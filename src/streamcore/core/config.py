@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from streamcore.core.errors import UsageError
+from streamcore.core.policies import POLICIES
 
-Policy = Literal["run", "flow", "time"]
 Order = Literal["total", "flow", "none"]
 Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` and the options
 
@@ -23,12 +23,12 @@ LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
 LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits where segment_ms is not told
 SNAP_LENGTH_MAX = 262_144  # as tcpdump
-SEGMENT_MS_OF_TIME = 1000  # what policy `time` takes where nothing else is said
 STREAMS_MAX = 255
 PORT_MAX = 65_535
 REST = "rest"  # the name of the packets that no stream selects
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 ADDRESS = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5}|\*)")
+TABLES = {"policy": POLICIES}  # keys whose values are the names of a table's rows
 PATHS = ("read", "write", "dead_letter", "key", "worker_keys", "spool_directory")
 
 
@@ -125,7 +125,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     market: Market | None = None
     subcontract: Subcontract | None = None
     stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it
-    policy: Policy = "flow"
+    policy: str = "flow"  # one of TABLES
     order: Order = "total"
     filter: str = ""  # a BPF expression
     segment_packets: Annotated[int, Meta(ge=1, le=1 << 20)] = 65_536
@@ -178,8 +178,11 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         names = [stream.name for stream in self.streams]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"two streams are called {twice[0]!r} ({REST!r} is what no stream selects)")
-        if self.policy == "time" and not self.segment_ms:
-            set_field(self, "segment_ms", SEGMENT_MS_OF_TIME)
+        for key, table in TABLES.items():
+            if getattr(self, key) not in table:
+                raise UsageError(f"{key} must be {allowed(key)}, not {getattr(self, key)!r}")
+        if not self.segment_ms:
+            set_field(self, "segment_ms", POLICIES[self.policy].segment_ms)
         if self.read and self.interface:
             raise UsageError("read and interface are both set: the first stream is one of them")
         if self.write and self.output_interface:
@@ -370,6 +373,8 @@ def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
 
 def allowed(key: str) -> str:
     """What a key takes, in words."""
+    if key in TABLES:
+        return one_of(TABLES[key])
     from msgspec import inspect
 
     info = inspect.type_info(Keys)
@@ -378,8 +383,7 @@ def allowed(key: str) -> str:
     if isinstance(kind, inspect.UnionType):
         kind = next(member for member in kind.types if not isinstance(member, inspect.NoneType))
     if isinstance(kind, inspect.LiteralType):
-        *most, last = sorted(map(str, kind.values))
-        return f"{', '.join(map(str, most))} or {last}"
+        return one_of(kind.values)
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         words = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
         return f"{words} of {kind.ge} or more" if kind.le is None else f"{words} from {kind.ge} to {kind.le}"
@@ -388,6 +392,11 @@ def allowed(key: str) -> str:
     if isinstance(kind, inspect.StrType):
         return "a text"
     return "a list of names or tables"
+
+
+def one_of(values: Iterable[Any]) -> str:
+    *most, last = sorted(map(str, values))
+    return f"{', '.join(most)} or {last}"
 
 
 def check_address(key: str, address: str, scheme: str = "") -> None:

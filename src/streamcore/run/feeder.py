@@ -5,14 +5,17 @@ What becomes of the segments is the other thread's, in pipeline.py.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch, Segment
+from streamcore.core.policies import POLICIES
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.parse.parser import Parser
 from streamcore.run.streams import Streams
@@ -84,7 +87,8 @@ class Feeder:
         self._select = select
         self._streams = streams
         self._classify = streams.classifier()  # None: there is one stream
-        self._groups = streams.groups | (COLUMN_GROUPS["flow"] if config.policy == "flow" else 0)
+        policy = POLICIES[config.policy]
+        self._groups = streams.groups | functools.reduce(or_, (COLUMN_GROUPS[name] for name in policy.groups), 0)
         self._aggregator = aggregator
         self._dispatcher = dispatcher
         self._skip = skip  # packets of the first stream that the output holds already
@@ -95,7 +99,7 @@ class Feeder:
             packets_max=config.segment_packets,
             bytes_max=config.segment_bytes,
             streams=len(streams.all),
-            time_ms=config.segment_ms if config.read or config.policy == "time" else 0,  # live: the source keeps time
+            time_ms=config.segment_ms if config.read or policy.owns_segment_ms else 0,  # live: the source keeps time
         )
         self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
 

@@ -4,7 +4,6 @@ from streamcore.core.packets import PacketBatch, Segment
 
 ANY_LANE: int
 LANES_MAX: int
-POLICIES: tuple[str, ...]
 
 class Segmenter:
     policy: str

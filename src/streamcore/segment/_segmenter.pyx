@@ -1,43 +1,49 @@
-"""The segmenter: one batch in, its segments out. Policies `run`, `flow` and `time`; the bounds on packets, bytes and capture time.
+"""The segmenter: one batch in, its segments out, within the bounds on packets, bytes and capture time.
 
-A segment never spans batches or streams, so a bound is a maximum. Which worker takes a lane is not decided here.
+Where else a policy cuts is its cutter's (cutter.py). A segment never spans batches or streams, so a bound is a maximum. Which worker
+takes a lane is not decided here.
 """
 
+import numpy as np
+
+cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport Columns, PacketBatch, Segment
 
+from streamcore.core.policies import POLICIES
+from streamcore.segment.cutter import Bounds, Preceding, cutter_class
+
+cnp.import_array()
+
 ANY_LANE = 0xFFFFFFFF
 LANES_MAX = 1024
-POLICIES = ("run", "flow", "time")
 
 cdef uint32_t NO_LANE = 0xFFFFFFFF
-
-cdef struct Window:
-    int64_t start_ns
-    bint open
 
 
 cdef class Segmenter:
     """Cuts batches into segments.
 
-    policy: "run" cuts consecutive packets; "flow" sorts them into `lanes` by the column flow_hash, which must have been parsed;
-    "time" cuts where a new window of time_ms of capture time begins, windows counted from the first packet.
+    policy: a name of core.policies.POLICIES; the column groups that its row names must have been parsed.
+    lanes: how many, under a policy that has them.
     packets_max, bytes_max (captured), time_ms (0: no bound): a segment has at most one packet more than bytes_max allows.
-    streams: how many there are; each has its own windows.
+    streams: how many there are; each has its own cutter.
     """
 
     cdef readonly str policy
     cdef readonly uint32_t lanes
+    cdef bint sorts               # into lanes
     cdef Py_ssize_t packets_max
     cdef uint64_t bytes_max
-    cdef int64_t time_ns
+    cdef int64_t time_ns          # 0: no bound
     cdef uint64_t next_number
     cdef uint32_t streams
-    cdef Window *windows          # policy time: one for each stream
-    cdef bint by_time
+    cdef object cutter            # the policy's class; None: the bounds alone decide
+    cdef object bounds
+    cdef dict cutters             # (stream, lane) -> [cutter, the segment cut last: Preceding]; bounded by streams * lanes
 
     def __init__(self, str policy, *, uint32_t lanes=1, Py_ssize_t packets_max=65536, uint64_t bytes_max=1 << 22,
                  int64_t time_ms=0, uint32_t streams=1):
@@ -45,21 +51,19 @@ cdef class Segmenter:
             raise ValueError(f"no policy {policy!r}: use one of {', '.join(POLICIES)}")
         if not 1 <= lanes <= LANES_MAX or packets_max < 1 or bytes_max < 1 or time_ms < 0 or time_ms > 1 << 40 or streams < 1:
             raise ValueError("a bound of the segmenter is out of range")
-        if policy == "time" and time_ms == 0:
-            raise ValueError("policy time needs a window: segment_ms")
+        row = POLICIES[policy]
         self.policy = policy
-        self.by_time = policy == "time"
-        self.lanes = lanes if policy == "flow" else 1
+        self.sorts = row.lanes
+        self.lanes = lanes if row.lanes else 1
         self.packets_max = packets_max
         self.bytes_max = bytes_max
-        self.time_ns = time_ms * 1_000_000
+        self.time_ns = 0 if row.owns_segment_ms else time_ms * 1_000_000
         self.streams = streams
-        self.windows = <Window *> calloc(streams, sizeof(Window))
-        if self.windows == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        free(self.windows)
+        self.bounds = Bounds(packets_max, bytes_max, time_ms)
+        self.cutter = cutter_class(row)
+        self.cutters = {}
+        if self.cutter is not None:
+            self.cutter(self.bounds)  # what it refuses is refused now
 
     def cut(self, PacketBatch batch not None, stops=None):
         """list[Segment] in number order. Sets batch.segment_count and batch.interleaved; may arrange batch.rows by lane.
@@ -92,7 +96,7 @@ cdef class Segmenter:
         cdef uint32_t lane
         cdef int failed
         if self.lanes == 1:
-            return self.cut_rows(batch, start, stop, 0 if self.policy == "flow" else NO_LANE, stream, segments)
+            return self.cut_rows(batch, start, stop, 0 if self.sorts else NO_LANE, stream, segments)
         lane_stop = <Py_ssize_t *> malloc((self.lanes + 1) * sizeof(Py_ssize_t))
         if lane_stop == NULL:
             raise MemoryError
@@ -111,23 +115,54 @@ cdef class Segmenter:
 
     cdef int cut_rows(self, PacketBatch batch, Py_ssize_t start, Py_ssize_t stop, uint32_t lane, uint32_t stream,
                       list segments) except -1:
-        cdef Window *window = self.windows + stream
+        if self.cutter is None:
+            return self.cut_within_bounds(batch, start, stop, lane, stream, segments)
+        if start < stop:
+            self.cut_at_places(batch, start, stop, lane, stream, segments)
+        return 0
+
+    cdef int cut_at_places(self, PacketBatch batch, Py_ssize_t start, Py_ssize_t stop, uint32_t lane, uint32_t stream,
+                           list segments) except -1:
+        """Where the policy's cutter says, and within the bounds."""
+        cdef list known = self.cutters.get((stream, lane))
+        cdef cnp.ndarray places
+        cdef const int64_t *place
+        cdef Py_ssize_t i, count
+        cdef Segment last
+        if known is None:
+            known = self.cutters[stream, lane] = [self.cutter(self.bounds), None]
+        places = np.ascontiguousarray(known[0].feed(batch, start, stop, known[1]), np.int64)
+        if places.ndim != 1:
+            raise ValueError(f"the cutter of policy {self.policy} gave places of {places.ndim} dimensions")
+        count = places.shape[0]
+        place = <const int64_t *> cnp.PyArray_DATA(places)
+        for i in range(count):
+            if not start < place[i] < stop:  # start moves on, so they ascend too
+                raise ValueError(f"the cutter of policy {self.policy} gave place {place[i]}, not between {start} and {stop}")
+            self.cut_within_bounds(batch, start, place[i], lane, stream, segments)
+            start = place[i]
+        self.cut_within_bounds(batch, start, stop, lane, stream, segments)
+        last = segments[len(segments) - 1]
+        known[1] = Preceding(last.stop - last.start, last.byte_count, span_ns(last))
+        return 0
+
+    cdef int cut_within_bounds(self, PacketBatch batch, Py_ssize_t start, Py_ssize_t stop, uint32_t lane, uint32_t stream,
+                               list segments) except -1:
         cdef Py_ssize_t at
         cdef uint64_t byte_count
         while start < stop:
             byte_count = 0
             with nogil:
-                at = self.next_cut(&batch.columns, batch.arranged, window, start, stop, &byte_count)
+                at = self.next_cut(&batch.columns, batch.arranged, start, stop, &byte_count)
             segments.append(Segment(self.next_number, batch, start, at, lane, byte_count, stream))
             self.next_number += 1
             start = at
         return 0
 
-    cdef Py_ssize_t next_cut(self, const Columns *columns, bint arranged, Window *window, Py_ssize_t start, Py_ssize_t stop,
+    cdef Py_ssize_t next_cut(self, const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop,
                              uint64_t *byte_count) noexcept nogil:
-        """The position after the segment that begins at start. About 0.6 ns a packet (bench_segment.py)."""
-        cdef bint windows = self.time_ns > 0
-        cdef bint by_window = windows and self.by_time
+        """The place after the segment that begins at start. About 0.6 ns a packet (bench_segment.py)."""
+        cdef bint timed = self.time_ns > 0
         cdef Py_ssize_t at
         cdef uint32_t row
         cdef int64_t first_ns = 0, now_ns
@@ -136,18 +171,9 @@ cdef class Segmenter:
             stop = start + self.packets_max
         for at in range(start, stop):
             row = columns.rows[at] if arranged else <uint32_t> at
-            if windows:
+            if timed:
                 now_ns = columns.timestamp_ns[row]
-                if by_window:
-                    if not window.open:
-                        window.open = True
-                        window.start_ns = now_ns
-                    elif now_ns - window.start_ns >= self.time_ns:
-                        window.start_ns += (now_ns - window.start_ns) // self.time_ns * self.time_ns
-                        if at > start:
-                            byte_count[0] = total
-                            return at
-                elif at == start:
+                if at == start:
                     first_ns = now_ns
                 elif now_ns - first_ns >= self.time_ns:
                     byte_count[0] = total
@@ -158,6 +184,15 @@ cdef class Segmenter:
                 return at + 1
         byte_count[0] = total
         return stop
+
+
+cdef int64_t span_ns(Segment segment) noexcept:
+    """Capture time from its first packet to its last."""
+    cdef const Columns *columns = &segment.batch.columns
+    cdef bint arranged = segment.batch.arranged
+    cdef Py_ssize_t first = columns.rows[segment.start] if arranged else segment.start
+    cdef Py_ssize_t last = columns.rows[segment.stop - 1] if arranged else segment.stop - 1
+    return columns.timestamp_ns[last] - columns.timestamp_ns[first]
 
 
 cdef int sort_by_lane(Columns *columns, Py_ssize_t start, Py_ssize_t stop, bint arranged, uint32_t lanes,

@@ -1,0 +1,53 @@
+"""What a cutter is: it decides where the packets of one stream are divided into segments.
+
+Cutters are named by the rows of core/policies.py. The bounds on packets and bytes are the segmenter's, and hold in any
+case.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcore.core.packets import PacketBatch
+from streamcore.core.policies import Policy
+
+
+class Bounds(NamedTuple):
+    """What the run says of the size of its segments."""
+
+    packets_max: int
+    bytes_max: int
+    segment_ms: int
+
+
+class Preceding(NamedTuple):
+    """The segment of the same stream and lane that was cut last, before the packets that a cutter is given."""
+
+    packets: int
+    byte_count: int  # captured
+    span_ns: int  # capture time from its first packet to its last
+
+
+class Cutter(Protocol):
+    """One for each stream and lane of a run: `Class(bounds)`, which raises ValueError for bounds that make no sense."""
+
+    def feed(self, batch: PacketBatch, start: int, stop: int, preceding: Preceding | None) -> NDArray[np.int64]:
+        """The places at which a new segment begins, ascending, each between start and stop (both excluded).
+
+        The packets are at places start..stop of `batch.rows`, or are the rows start..stop themselves while `batch.rows`
+        is None. Each packet is given once, in order. preceding: None at first. Runs in the feeding thread, and may keep
+        figures but neither the batch nor views of it.
+        """
+
+
+def cutter_class(policy: Policy) -> type | None:
+    """The class that a policy's row names, loaded now; None: the policy has no cutter."""
+    if not policy.cutter:
+        return None
+    module, _, name = policy.cutter.partition(":")
+    found: type = getattr(import_module(module), name)
+    return found
