@@ -17,6 +17,7 @@ from auction.storage.store import MemoryStore
 if TYPE_CHECKING:
     from auction.moderator.aio import AsyncModerator
     from auction.storage.sql_store import SqlStore
+    from auction.web.client import MarketClient
 
 __all__ = [
     "AsyncModerator",
@@ -26,6 +27,7 @@ __all__ = [
     "Block",
     "Delivery",
     "ManualClock",
+    "MarketClient",
     "MarketConfig",
     "MemoryStore",
     "Moderator",
@@ -34,7 +36,11 @@ __all__ = [
 ]
 
 # Imported when they are asked for: SQLAlchemy and asyncio take twice as long to import as all the rest.
-_WHEN_ASKED = {"AsyncModerator": "auction.moderator.aio", "SqlStore": "auction.storage.sql_store"}
+_WHEN_ASKED = {
+    "AsyncModerator": "auction.moderator.aio",
+    "MarketClient": "auction.web.client",
+    "SqlStore": "auction.storage.sql_store",
+}
 
 
 def __getattr__(name: str) -> Any:
