@@ -1,0 +1,143 @@
+"""Fail-over: what is left of a service whose provider has left, and who is offered which part of it at what price.
+
+Pure. Fail-over starts at once on `leaving`, `blaming` and on a provider that is not present after the start. Who takes
+a rest over does so in an agreement of its own with the same rules, as often as needed, within what is left of the
+reserve after what is owed. Nothing is held from who stands by. Times in milliseconds, amounts in minor units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from auction.model.bid import check_items, check_name, check_time
+from auction.model.errors import BadValue, WrongState
+from auction.model.holding import check_delta, with_delta
+from auction.model.money import PPM, check_amount, check_integer
+
+
+class StandBy(msgspec.Struct, frozen=True, kw_only=True):
+    """A bid that did not win, by who would serve a rest of it: its own price for all of its own units or items, over
+    the whole window. `price` is that of the whole bid, also where units were bid for one by one."""
+
+    provider: str
+    bid: str
+    price: int
+    units: int = 1
+    items: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.provider, "provider")
+        check_name(self.bid, "bid")
+        check_amount(self.price, "price")
+        check_integer(self.units, "units", 1)
+        check_items(self.items)
+
+
+class Rest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to serve: the time from `from_ms` to the end, so many units, or these items."""
+
+    starts_ms: int
+    from_ms: int
+    ends_ms: int
+    units: int = 1
+    items: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("starts_ms", "from_ms", "ends_ms"):
+            check_time(getattr(self, name), name)
+        if not self.starts_ms <= self.from_ms < self.ends_ms:
+            raise BadValue("a rest begins within its window")
+        check_integer(self.units, "units", 1)
+        check_items(self.items)
+
+
+class RestOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one runner-up is offered: its units or its items for the time that is left, at its own bid for them."""
+
+    provider: str
+    bid: str
+    price: int
+    units: int
+    items: tuple[str, ...]
+
+
+def rest_after(starts_ms: int, ends_ms: int, now_ms: int, units: int = 1, items: tuple[str, ...] = ()) -> Rest:
+    """What is left of a window at this time. Raises WrongState where nothing is."""
+    if now_ms >= ends_ms:
+        raise WrongState("the window is over: there is nothing left to serve")
+    return Rest(starts_ms=starts_ms, from_ms=max(starts_ms, now_ms), ends_ms=ends_ms, units=units, items=items)
+
+
+def owed_at_most(price: int, delta_ppm: int, signed: int, exposure: int, shortfall: int = 0) -> int:
+    """The most that an agreement that has ended, and is not settled, may still take of its recipient's hold: the higher
+    figure that can count, and δ of what is undelivered by the lower one. Afterwards the figures themselves are used."""
+    lower, higher = signed, min(signed + exposure, price - shortfall)
+    return higher + max(0, price - lower - shortfall) * check_delta(delta_ppm) // PPM
+
+
+def may_cost(held: int, owed: int, delta_ppm: int) -> int:
+    """The highest price of a rest that is left of what was held for the reserve, R(1+δ), after what is owed: the
+    largest p with p and δp (rounded up) within the difference."""
+    left = max(0, check_amount(held, "held") - check_amount(owed, "owed"))
+    price = left * PPM // (PPM + check_delta(delta_ppm))
+    return price + 1 if with_delta(price + 1, delta_ppm) <= left else price
+
+
+def price_for(stand_by: StandBy, rest: Rest, units: int) -> int:
+    """What a runner-up gets for this many units of the rest: its own bid in proportion to units and time, rounded down
+    (odd units stay with the payer)."""
+    left_ms, window_ms = rest.ends_ms - rest.from_ms, rest.ends_ms - rest.starts_ms
+    return stand_by.price * units * left_ms // (stand_by.units * window_ms)
+
+
+def offer_of(stand_by: StandBy, rest: Rest, limit: int) -> RestOffer | None:
+    """What this runner-up can be offered of a rest, within `limit`; None where there is nothing.
+
+    Of units as many as it bid for and as are left; where they would cost too much, as many as the limit pays. A package
+    is whole: it is offered where all of its items are left, at its own price and never at that of another's items."""
+    if bool(stand_by.items) != bool(rest.items):
+        return None
+    if stand_by.items:
+        if not set(stand_by.items) <= set(rest.items):
+            return None
+        price = price_for(stand_by, rest, stand_by.units)
+        whole = RestOffer(
+            provider=stand_by.provider, bid=stand_by.bid, price=price, units=1, items=tuple(stand_by.items)
+        )
+        return whole if price <= limit else None
+    units = min(stand_by.units, rest.units)
+    if price_for(stand_by, rest, units) > limit:
+        left_ms, window_ms = rest.ends_ms - rest.from_ms, rest.ends_ms - rest.starts_ms
+        # The most units u with floor(price * u * left / (units * window)) <= limit.
+        units = ((limit + 1) * stand_by.units * window_ms - 1) // (stand_by.price * left_ms)
+    if units < 1:
+        return None
+    price = price_for(stand_by, rest, units)
+    return RestOffer(provider=stand_by.provider, bid=stand_by.bid, price=price, units=units, items=())
+
+
+def without(rest: Rest, taken: RestOffer) -> Rest | None:
+    """The rest after one offer of it was taken; None where all of it is."""
+    if rest.items:
+        items = tuple(item for item in rest.items if item not in taken.items)
+        return msgspec.structs.replace(rest, items=items) if items else None
+    return msgspec.structs.replace(rest, units=rest.units - taken.units) if taken.units < rest.units else None
+
+
+def offers(stand_bys: Iterable[StandBy], rest: Rest, held: int, owed: int, delta_ppm: int) -> list[RestOffer]:
+    """Who is offered what, in the order of the award's standings, as if each took it: until nothing is left of the rest
+    or of the money. The caller leaves out who is not connected, has no capacity, or stands in the chain already."""
+    left: Rest | None = rest
+    offered: list[RestOffer] = []
+    for stand_by in stand_bys:
+        if left is None:
+            break
+        offer = offer_of(stand_by, left, may_cost(held, owed, delta_ppm))
+        if offer is None:
+            continue
+        offered.append(offer)
+        owed += with_delta(offer.price, delta_ppm)
+        left = without(left, offer)
+    return offered
