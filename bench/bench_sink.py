@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from streamcore.core.packets import Arena, Outgoing, PacketBatch
-from streamcore.sink import open_sink
+from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 
 CHUNK_BYTES, ROWS_MAX = 4 << 20, 65_536
@@ -30,7 +30,7 @@ def write_each(
     benchmark: Any, per_packet: Callable[[int], None], source: CaptureSource, target: Path, outgoing: Outgoing
 ) -> None:
     """Every round writes the same packets over the file of the round before, whose pages are there already."""
-    sink = open_sink(target, interfaces=source.interfaces, form=source.form)
+    sink = open_capture(target, interfaces=source.interfaces, form=source.form)
     descriptor = -1
 
     def setup() -> None:

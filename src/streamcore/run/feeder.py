@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Callable
 from operator import or_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.core.config import Config
@@ -20,10 +20,7 @@ from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.parse.parser import Parser
 from streamcore.run.streams import Streams
 from streamcore.segment._segmenter import Segmenter
-
-if TYPE_CHECKING:
-    from streamcore.source.capture import CaptureSource
-    from streamcore.source.live import LiveSource
+from streamcore.source.protocol import Source
 
 GATE_WAIT_S = 0.01
 PATIENCE_S = 2.0  # how long the end of a run waits for a feeder that is stuck in a read
@@ -73,7 +70,7 @@ class Feeder:
         self,
         config: Config,
         counters: Counters,
-        source: CaptureSource | LiveSource,
+        source: Source,
         select: Callable[[PacketBatch], tuple[int, int]] | None,
         streams: Streams,
         aggregator: Aggregator,

@@ -1,6 +1,6 @@
 """What a run is like at one moment: its counters, the depths of its queues, its workers, how long things took.
 
-Figures are taken by pipeline.py; progress.py, metrics.py and SIGUSR1 show them. Nothing here changes a run.
+progress.py, metrics.py and SIGUSR1 show them. Nothing here changes a run.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from streamcore.core.counters import Counters, Histogram
+from streamcore.core.packets import Arena
+from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.run.accounting import WorkerShare
+from streamcore.run.feeder import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,43 @@ class Figures:
     depths: dict[str, int] = field(default_factory=dict)  # queue -> what is in it
     workers: tuple[WorkerFigures, ...] = ()
     durations: dict[str, Histogram] = field(default_factory=dict)  # what -> how long it took
+
+
+def take_figures(
+    seconds: float,
+    counters: Counters,
+    dispatcher: Dispatcher | None,
+    arena: Arena | None,
+    gate: Gate | None,
+    delivery: Histogram | None,
+) -> Figures:
+    """The figures of a run so far; None: not there yet. From any thread."""
+    if dispatcher is None or arena is None:
+        return Figures(seconds, counters.copy())
+    waiting, out = dispatcher.depths
+    durations = {"dispersal": dispatcher.durations.copy()}
+    if delivery is not None:
+        durations["delivery"] = delivery.copy()
+    depths = {
+        "segments under way": gate.inside if gate is not None else 0,
+        "segments waiting": waiting,
+        "segments out": out,
+        "chunks in use": arena.chunk_count - arena.free_count,
+    }
+    workers = tuple(
+        WorkerFigures(share, peer is not None, len(peer.leases) if peer else 0, peer.bytes_out if peer else 0)
+        for share, peer in zip(shares(dispatcher), [slot.peer for slot in dispatcher.slots], strict=False)
+    )
+    return Figures(seconds, counters.copy(), depths, workers, durations)
+
+
+def shares(dispatcher: Dispatcher) -> tuple[WorkerShare, ...]:
+    """What each place for a worker did so far."""
+    return tuple(
+        WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)
+        for slot in dispatcher.slots
+        for t in [slot.tally]
+    )
 
 
 def line(before: Figures, now: Figures) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from streamcore.core.config import Config
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Outgoing
-from streamcore.sink.writer import Place, Sink
+from streamcore.sink.protocol import Place, Sink
 
 ENDING = ".resume"
 POINT_S = 1.0  # between points

@@ -18,6 +18,7 @@ from streamcore.core.errors import RightsError, SinkError
 from streamcore.core.packets import Outgoing
 from streamcore.sink._encode import first_not_accepted
 from streamcore.sink._send import Sender
+from streamcore.sink.protocol import Place, SinkNeeds
 
 SOL_PACKET, QDISC_BYPASS = 263, 20
 GET_FLAGS, GET_HARDWARE_ADDRESS = 0x8913, 0x8927  # SIOCGIFFLAGS, SIOCGIFHWADDR
@@ -41,6 +42,11 @@ PATIENCE_S = {"sink.interface_down": 10.0, "sink.queue_full": 1.0}
 LIVE_PATIENCE_S = {"sink.interface_down": 0.0, "sink.queue_full": 0.02}
 PAUSE_S = 0.0001
 LOOK_S = 0.1  # how often it is looked whether a removed interface is there again
+
+
+def open_live(config: Config, needs: SinkNeeds) -> LiveSink:
+    """The sink of `output_interface`. Raises SinkError, RightsError."""
+    return LiveSink(config, needs.counters)
 
 
 class LiveSink:
@@ -89,6 +95,11 @@ class LiveSink:
         finally:
             self._counters.bump("sink.sent_cut", self._sender.cut - self._cut)
             self._cut = self._sender.cut
+
+    @property
+    def place(self) -> Place | None:
+        """What was sent cannot be cut off."""
+        return None
 
     def flush(self) -> None:
         """Nothing is kept back."""

@@ -1,6 +1,6 @@
 """Rotation: the second stream in several files, named and cut as tcpdump's -C, -G and -W name and cut them.
 
-Each file is a Sink's, from its header to its last whole record. How long files are kept is nobody's business here.
+Each file is a CaptureSink's, from its header to its last whole record. How long files are kept is not decided here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,21 @@ from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.packets import CaptureForm, Interface, Outgoing
 from streamcore.sink._encode import rest_of
-from streamcore.sink.writer import Sink, shape_of
+from streamcore.sink.protocol import Place, SinkNeeds
+from streamcore.sink.writer import CaptureSink, shape_of
 
 NO_LIMIT_BYTES, NO_LIMIT_NS = (1 << 64) - 1, (1 << 63) - 1
+
+
+def open_rotating(config: Config, needs: SinkNeeds) -> RotatingSink:
+    """The sink of `write` with rotation; the arena tells the workers which file to cut. Raises SinkError."""
+    assert needs.form is not None
+    if config.write != "-":
+        needs.arena.set_output_path(os.fsencode(os.path.abspath(config.write)))
+    return RotatingSink(
+        config, interfaces=needs.interfaces, form=needs.form, counters=needs.counters,
+        on_commit=needs.arena.set_committed_bytes, on_file=needs.arena.set_output_path, on_last=needs.on_last,
+    )  # fmt: skip
 
 
 class RotatingSink:
@@ -27,9 +39,9 @@ class RotatingSink:
     then the first is overwritten. With rotate_s alone, rotate_files ends the run. Where tcpdump looks at the clock we
     look at the packets' times, so that captures are cut as live packets are.
 
-    interfaces, form, on_commit: as of a Sink; on_file: called with the path of each new file, after on_commit(0);
-    on_last: called when the last file is full: packets that come after it are counted as sink.after_last_file.
-    Raises SinkError.
+    interfaces, form, on_commit: as of a CaptureSink; on_file: called with the path of each new file, after
+    on_commit(0); on_last: called when the last file is full: packets that come after it are counted as
+    sink.after_last_file. Raises SinkError.
     """
 
     def __init__(
@@ -44,7 +56,7 @@ class RotatingSink:
         self._on_file = on_file
         self._on_last = on_last
         self._shape = shape_of(config.write, form)
-        self._sink: Sink | None = None
+        self._sink: CaptureSink | None = None
         self._full = False
         self._number = 0  # of the file, under rotate_mb
         self._windows = 0  # of rotate_s, so far
@@ -68,6 +80,11 @@ class RotatingSink:
             written, written_bytes, first = self._sink.write_some(outgoing, first)
             packets, byte_count = packets + written, byte_count + written_bytes
         return packets, byte_count
+
+    @property
+    def place(self) -> Place | None:
+        """Several files cannot be continued."""
+        return None
 
     def flush(self) -> None:
         """Write what was gathered. Raises SinkError."""
@@ -120,9 +137,9 @@ class RotatingSink:
         self._on_commit(0)
         self._on_file(os.fsencode(os.path.abspath(path)))
 
-    def _make(self, path: str) -> Sink:
+    def _make(self, path: str) -> CaptureSink:
         config = self._config
-        sink = Sink(path, self._interfaces, self._form, self._on_commit)
+        sink = CaptureSink(path, self._interfaces, self._form, self._on_commit)
         sink.shape = self._shape  # a number stands behind the ending
         sink.limits = (
             config.rotate_mb * 1_000_000 if config.rotate_mb else NO_LIMIT_BYTES,

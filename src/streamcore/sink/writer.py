@@ -13,11 +13,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from streamcore.core.config import Config
 from streamcore.core.errors import SinkError
 from streamcore.core.packets import CaptureForm, Interface, Outgoing
 from streamcore.sink import _headers
 from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
 from streamcore.sink.nameless import Nameless
+from streamcore.sink.protocol import Place, SinkNeeds
 
 PCAP_ENDINGS = (".pcap", ".cap", ".dmp")
 PCAPNG_ENDINGS = (".pcapng", ".ntar")
@@ -26,14 +28,6 @@ STAGING_BYTES, DIRECT_BYTES = 1 << 20, 64 << 10
 MEMBER_BYTES = 4 << 20  # of packets in one compressed member
 LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill, while others come
 RECORD_PCAP, RECORD_EPB, RECORD_NONE = 0, 2, 255  # as in packets.pxd: what is copied as it stands
-
-
-class Place(NamedTuple):
-    """Where an output was cut off: its size, and what the sink knew of what stands before."""
-
-    size: int  # bytes: whole records
-    described: int  # pcapng: interfaces that have their block
-    link_type: int  # pcap: the header's
 
 
 class Shape(NamedTuple):
@@ -55,28 +49,39 @@ def shape_of(path: str, form: CaptureForm) -> Shape:
     return Shape(form.family == "pcapng", compression)
 
 
-def open_sink(
+def open_output(config: Config, needs: SinkNeeds) -> CaptureSink:
+    """The sink of `write`; the arena tells the workers which file to cut where. Raises SinkError."""
+    assert needs.form is not None
+    if config.write != "-":
+        needs.arena.set_output_path(os.fsencode(os.path.abspath(config.write)))
+    return open_capture(
+        config.write, interfaces=needs.interfaces, form=needs.form, on_commit=needs.arena.set_committed_bytes,
+        place=needs.place,
+    )  # fmt: skip
+
+
+def open_capture(
     path: str | os.PathLike[str],
     *,
     interfaces: Sequence[Interface],
     form: CaptureForm,
     on_commit: Callable[[int], None] | None = None,
     place: Place | None = None,
-) -> Sink:
-    """A Sink for path, "-" for standard output. The file is checked now, and opened with the first packet: emptied, or
-    cut at `place`, from where it goes on.
+) -> CaptureSink:
+    """A CaptureSink for path, "-" for standard output. The file is checked now, and opened with the first packet:
+    emptied, or cut at `place`, from where it goes on.
 
     interfaces: the first stream's, which may grow; form: how that is written; on_commit: called with the bytes of the
     file up to which every record is whole, whenever there are more. Raises SinkError if it can be seen now that path
     cannot be written.
     """
-    sink = Sink(os.fspath(path), interfaces, form, on_commit, place)
+    sink = CaptureSink(os.fspath(path), interfaces, form, on_commit, place)
     sink.check()
     return sink
 
 
-class Sink:
-    """One capture file being written. Not for use by two threads at a time. See open_sink."""
+class CaptureSink:
+    """One capture file being written. Not for use by two threads at a time. See open_capture."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from streamcore.core.config import Config
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import CaptureForm, Chunk, Interface, PacketBatch
 from streamcore.source import _records
@@ -26,6 +27,7 @@ from streamcore.source._blocks import (
 from streamcore.source._recognise import check_magic, open_stream
 from streamcore.source._records import Tail, Walker, block_at
 from streamcore.source._streams import RawInput, Stream
+from streamcore.source.protocol import SourceNeeds
 
 CHUNK_WAIT_S = 0.1
 INTERFACES_MAX = 65_536
@@ -319,6 +321,11 @@ class CaptureSource:
 
     def _damaged(self, at: int, reason: str) -> None:
         self.damage = Damage(self._offset + at, reason)
+
+
+def open_capture(config: Config, needs: SourceNeeds) -> CaptureSource:
+    """The source of `read`. Raises SourceError."""
+    return CaptureSource(config.read, needs.arena, chunk_wait_s=config.chunk_wait_s)
 
 
 def _open(path: str | os.PathLike[str], name: str) -> int:

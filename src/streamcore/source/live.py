@@ -25,6 +25,7 @@ from streamcore.source._ring import LINK_COOKED, Loan
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
 from streamcore.source._spool import Spool
 from streamcore.source.capture import ChunkSupply, Damage
+from streamcore.source.protocol import SourceNeeds
 
 LOOPBACK = "lo"  # what is sent there comes in again: it is taken once, as tcpdump does
 NANOSECONDS = 9  # digits of a second
@@ -36,6 +37,11 @@ LENT_WAIT_S = 0.005  # between looks at the rings while packets in them wait for
 SETTLE_S = 0.05  # at the end, for packets that are on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
+
+
+def open_live(config: Config, needs: SourceNeeds) -> LiveSource:
+    """The source of `interface`, with `both` also of `output_interface`. Raises SourceError, UsageError."""
+    return LiveSource(config, needs.arena, needs.counters, needs.compile, needs.relieve)
 
 
 class LiveSource:

@@ -10,8 +10,9 @@ from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import SinkError
 from streamcore.core.packets import Arena, Outgoing
-from streamcore.sink import _headers, open_sink
+from streamcore.sink import _headers
 from streamcore.sink.rotation import RotatingSink
+from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 from tests.streamcore.conftest import read_pcap, udp_frame, write_pcap
 
@@ -42,7 +43,7 @@ def batch(tmp_path):
 
 
 def one_file(path, source):
-    return open_sink(path, interfaces=source.interfaces, form=source.form)
+    return open_capture(path, interfaces=source.interfaces, form=source.form)
 
 
 def rotating(path, source):

@@ -12,8 +12,8 @@ import pytest
 
 from streamcore.core.errors import SinkError
 from streamcore.core.packets import Arena, CaptureForm, Interface, Outgoing
-from streamcore.sink import open_sink
 from streamcore.sink.seal import seal
+from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
 from tests.streamcore.sink.test_writer import all_of, capture_of, copy, inner
@@ -88,13 +88,13 @@ def test_killed_in_the_middle_of_writing(ending, source, tmp_path):
     code = f"""
 import mmap, os, struct
 from streamcore.core.packets import Arena, Outgoing
-from streamcore.sink import open_sink
+from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 note = os.open({str(note)!r}, os.O_RDWR | os.O_CREAT)
 commit = lambda size: os.pwrite(note, struct.pack('<Q', size), 0)
 source = CaptureSource({str(source)!r}, Arena(2, 1 << 16, 1 << 10))
 batch = next(source)
-sink = open_sink({str(target)!r}, interfaces=source.interfaces, form=source.form, on_commit=commit)
+sink = open_capture({str(target)!r}, interfaces=source.interfaces, form=source.form, on_commit=commit)
 print(flush=True)
 while True:
     for start in range(0, len(batch), 7):
@@ -198,7 +198,7 @@ def test_what_cannot_be_written_is_refused_early_in_one_line(source, tmp_path):
             (source / "out.pcap", "not a directory|there is no directory"),
         ):
             with pytest.raises(SinkError, match=words) as caught:
-                open_sink(path, interfaces=capture.interfaces, form=capture.form)
+                open_capture(path, interfaces=capture.interfaces, form=capture.form)
             assert "\n" not in str(caught.value)
     assert source.read_bytes() == twin.pcap_bytes(PACKETS)
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_written_is_refused_early_in_one_line(source, tmp_path):
 def test_abandoned_output_is_whole_and_further_writes_are_refused(source, tmp_path):
     target = tmp_path / "out.pcap.gz"
     with CaptureSource(source, Arena(2, 1 << 16, 1 << 10)) as capture:
-        sink = open_sink(target, interfaces=capture.interfaces, form=capture.form)
+        sink = open_capture(target, interfaces=capture.interfaces, form=capture.form)
         batch = next(capture)
         sink.write(all_of(batch)[0])
         sink.flush()
@@ -221,7 +221,7 @@ def test_abandoned_output_is_whole_and_further_writes_are_refused(source, tmp_pa
 
 
 def test_nothing_is_opened_that_is_never_written(tmp_path):
-    sink = open_sink(tmp_path / "out.pcap", interfaces=[Interface(1)], form=CaptureForm("pcap"))
+    sink = open_capture(tmp_path / "out.pcap", interfaces=[Interface(1)], form=CaptureForm("pcap"))
     sink.abandon()
     assert list(tmp_path.iterdir()) == []
 

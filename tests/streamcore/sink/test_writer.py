@@ -17,7 +17,7 @@ from streamcore.core.packets import Arena, CaptureForm, Outgoing
 from streamcore.core.packets import Interface as StreamInterface
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_result, write_result
 from streamcore.segment._segmenter import Segmenter
-from streamcore.sink import open_sink
+from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 from tests.streamcore import twin
 from tests.streamcore.source.test_capture import encode, sections
@@ -39,7 +39,7 @@ def copy(source_path, target_path, outgoings=all_of, chunk_bytes=1 << 16, **more
     """Source to sink, through Outgoings that a test makes of each batch: (packets, bytes) as the sink counted them."""
     counts = np.zeros(2, int)
     with CaptureSource(source_path, Arena(2, chunk_bytes, 1 << 10)) as source:
-        sink = open_sink(target_path, interfaces=source.interfaces, form=source.form, **more)
+        sink = open_capture(target_path, interfaces=source.interfaces, form=source.form, **more)
         for batch in source:
             for outgoing in outgoings(batch):
                 counts += sink.write(outgoing)
@@ -286,7 +286,7 @@ def test_frame_check_sequences_stay_said(folder):
 )  # fmt: skip
 def test_the_name_says_the_format(folder, name, family, pcapng):
     target = folder / name
-    sink = open_sink(target, interfaces=[StreamInterface(1)], form=CaptureForm(family))
+    sink = open_capture(target, interfaces=[StreamInterface(1)], form=CaptureForm(family))
     assert not target.exists()  # it is opened with the first packet, or at the end
     sink.close()
     data = inner(target) if target.suffix in (".gz", ".zst", ".lz4") else target.read_bytes()

@@ -1,0 +1,57 @@
+"""The dead-letter capture: it keeps segments that no worker could process, and says what leaves in their place."""
+
+from __future__ import annotations
+
+from streamcore.core.config import Config
+from streamcore.core.errors import SinkError
+from streamcore.core.packets import Outgoing, Result
+from streamcore.disperse.dispatcher import NO_AGREEMENT
+from streamcore.run.streams import Streams
+from streamcore.sink.writer import CaptureSink, open_capture
+from streamcore.source.protocol import Source
+
+
+class DeadLetters:
+    """One capture, opened with the first segment that it keeps. Only the thread that takes results uses it."""
+
+    def __init__(self, config: Config, streams: Streams, source: Source) -> None:
+        self.reasons: dict[str, int] = {}  # why -> segments
+        self._path = config.dead_letter_path
+        self._streams = streams
+        self._source = source
+        self._sink: CaptureSink | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the segments are; "": there are none."""
+        return self._path if self._sink is not None else ""
+
+    def replace(self, result: Result) -> Result:
+        """Keep a dead segment; returns what leaves in its place by its stream's rule. Raises SinkError."""
+        segment = result.segment
+        stream = self._streams[segment.stream]
+        passes = stream.on_failure == "pass"
+        if result.reason == NO_AGREEMENT and stream.subcontract is not None:
+            passes = stream.subcontract.otherwise == "pass"
+        name = "disperse.passed_unprocessed" if passes else "disperse.dead_lettered"
+        self._streams.count(segment.stream, name, len(segment), segment.byte_count)
+        if result.reason == NO_AGREEMENT and passes:
+            return Result(segment)
+        if self._sink is None:
+            self._sink = open_capture(self._path, interfaces=self._source.interfaces, form=self._source.form)
+        self._sink.write(Outgoing(segment.batch, segment.start, segment.stop))
+        self.reasons[result.reason] = self.reasons.get(result.reason, 0) + 1
+        return Result(segment) if passes else result
+
+    def __enter__(self) -> DeadLetters:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        """Close the capture, also after an error: what it keeps is whole. The first error is the one to tell."""
+        if self._sink is None:
+            return
+        try:
+            self._sink.close()
+        except SinkError:
+            if kind is None:
+                raise

@@ -1,0 +1,55 @@
+"""What a sink is to the run that writes into it. Which sinks there are stands in opening.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from streamcore.core.counters import Counters
+from streamcore.core.packets import Arena, CaptureForm, Interface, Outgoing
+
+
+class Place(NamedTuple):
+    """Where an output was cut off: its size, and what the sink knew of what stands before."""
+
+    size: int  # bytes: whole records
+    described: int  # pcapng: interfaces that have their block
+    link_type: int  # pcap: the header's
+
+
+class Sink(Protocol):
+    """The second stream. One thread uses it; `stop` may be called from any. Everything but `stop` raises SinkError."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where the output could be cut off and continued. None: nowhere now, or never."""
+
+    def write(self, outgoing: Outgoing) -> tuple[int, int]:
+        """Write packets: (packets, captured bytes) that were written. What is not is counted by its reason."""
+
+    def flush(self) -> None:
+        """Write what was gathered, as after the last packet for a while."""
+
+    def stop(self) -> None:
+        """A `write` that waits returns soon. Returns at once."""
+
+    def close(self) -> None:
+        """Write the rest and give back what was opened."""
+
+    def abandon(self) -> None:
+        """Give back what was opened after something went wrong; what was written stays, and is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkNeeds:
+    """What a run hands to a sink when it is opened. One that needs rights is opened before the first stream: it gets no
+    interfaces and no form.
+    """
+
+    counters: Counters
+    arena: Arena  # its first page tells the workers which output to cut where, if the main process is killed
+    interfaces: Sequence[Interface] = field(default_factory=list)  # of the first stream; they may grow
+    form: CaptureForm | None = None
+    place: Place | None = None  # from where an output that is there goes on
+    on_last: Callable[[], None] = lambda: None  # called when no more packets are wanted
