@@ -1,4 +1,4 @@
-"""A source and a sink are added by a row and a file: examples in whole runs. Each thing is closed once, whatever fails."""
+"""A source and a sink are added by a row and a file: examples in whole runs. Each thing is closed once."""
 
 import pytest
 
