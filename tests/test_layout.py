@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from auction.moderator.core import Core
-from auction.moderator.facade import Moderator
-
 SOURCE = Path(__file__).parents[1] / "src"
 LAYOUT = tomllib.loads((Path(__file__).parent / "layout.toml").read_text())
 PACKAGES = ("streamcore", "auction")
@@ -75,7 +72,7 @@ def order_of(package):
 
 
 def broken_layers(name, text):
-    """What a file of the moderator imports that does not stand before it, and a command of its kind."""
+    """What a file of the moderator imports that does not stand before it."""
     parts = Path(name).with_suffix("").parts
     found = imports(text, native=False)
     wrong = []
@@ -86,8 +83,6 @@ def broken_layers(name, text):
             theirs = {one.removeprefix(prefix).split(".")[0] for one in found if one.startswith(prefix)}
             before = order[: order.index(parts[depth])]
             wrong += sorted(f"{parts[depth]} imports {one}" for one in theirs - {*before, parts[depth]} if one in order)
-    if parts[2] == "commands" and any(one.startswith("auction.moderator.commands.") for one in found):
-        wrong.append("a command imports another's")
     return wrong
 
 
@@ -178,20 +173,12 @@ def test_the_moderators_files_import_what_stands_before_them(path):
         ("auction/moderator/rules/spot.py", "from auction.moderator.core import Core", "rules imports core"),
         ("auction/moderator/rules/blocks.py", "from auction.moderator.rules import a, spot", "blocks imports spot"),
         ("auction/moderator/rules/blocks.py", "import auction.moderator.rules.due", "blocks imports due"),
-        ("auction/moderator/core.py", "from auction.moderator.commands.x import y", "core imports commands"),
-        ("auction/moderator/commands/spot.py", "import auction.moderator.commands.x", "a command imports another's"),
+        ("auction/moderator/core.py", "from auction.moderator.commands import Moderator", "core imports commands"),
+        ("auction/moderator/queries.py", "import auction.moderator.payments", "queries imports payments"),
     ],
 )
 def test_what_breaks_the_moderators_order_is_seen(name, text, wrong):
     assert broken_layers(name, text) == [wrong]
-
-
-def test_the_moderator_is_a_flat_list_of_commands():
-    assert Core in {base for one in Moderator.__bases__ for base in one.__bases__}
-    for one in Moderator.__bases__:
-        assert one.__bases__ == (Core,)
-        others = [other for other in Moderator.__bases__ if other is not one]
-        assert [name for name in vars(one) if name[:2] != "__" and any(name in vars(other) for other in others)] == []
 
 
 def test_every_native_module_has_its_stub():

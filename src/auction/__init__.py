@@ -35,7 +35,7 @@ __all__ = [
     "SqlStore",
 ]
 
-# Imported when they are asked for: SQLAlchemy and asyncio take twice as long to import as all the rest.
+# Imported when they are asked for: SQLAlchemy, asyncio and HTTP take twice as long to import as all the rest.
 _WHEN_ASKED = {
     "AsyncModerator": "auction.moderator.aio",
     "MarketClient": "auction.web.client",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from auction.moderator import Moderator
 from auction.web.application import Server
-from auction.web.handler import Desk
+from auction.web.handler import RequestHandler
 
 OPERATOR = "o" * 64
 
@@ -26,7 +26,7 @@ def served(moderator: Moderator, open_registration: bool = False) -> Iterator[st
     stop = asyncio.Event()
 
     async def run() -> None:
-        async with Server(Desk(moderator, OPERATOR, open_registration), "127.0.0.1", 0) as server:
+        async with Server(RequestHandler(moderator, OPERATOR, open_registration), "127.0.0.1", 0) as server:
             urls.append(f"http://127.0.0.1:{server.port}")
             ready.set()
             await stop.wait()

@@ -1,13 +1,15 @@
-"""A whole market in simulated time, explained as it goes. It plays through the public commands alone."""
+"""`auction demo`: a whole market in simulated time, explained as it goes. It uses the public methods alone."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from auction.command.options import Parents, Parser
 from auction.model.bid import QualityWeights
 from auction.model.billing import as_text
 from auction.model.block import Block
@@ -19,6 +21,19 @@ from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import violations
 
 PROVIDERS = {"northwind": 41_00, "copperline": 36_50, "larkspur": 45_00}  # what each asks, in cents
+
+
+def add(parser: Parser, parents: Parents) -> None:
+    sub = parser.add("demo", "plays a whole market in simulated time and explains it", parents=[parents.common])
+    sub.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    lines: list[str] = []
+    result = Demonstration(lines.append if options.json else print).play()
+    if options.json:
+        print(msgspec.json.encode({"told": lines, **result}).decode())
+    return 1 if result["violations"] else 0
 
 
 def numbered_bytes(seed: str) -> Callable[[int], bytes]:

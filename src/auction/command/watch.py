@@ -1,200 +1,54 @@
-"""`auction watch`: the market in a terminal, as it goes. It reads, and changes nothing.
-
-A served market is asked; of a stored one the journal is followed, so that watching never writes."""
+"""`auction watch`: the market in a terminal, as it goes. It reads, and changes nothing. What is drawn stands in
+`watch_screen`."""
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+import argparse
+import functools
+import sys
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+import msgspec
 
-from auction.model.errors import AuctionError, JournalBroken
-from auction.model.rating import RatingRules
-from auction.moderator.overview import AgreementGlance, AwardGlance, LegGlance, Overview, look
-from auction.moderator.state import State, decode_changes
-from auction.storage.journal import decode_body
-from auction.storage.store import Store
+from auction.command.options import Parents, Parser, open_store
+from auction.model.errors import BadToken
+from auction.moderator.config import MarketConfig
 
-EVERY_MS = 500
-Look = Callable[[], Overview]
+if TYPE_CHECKING:
+    from auction.command.watch_screen import Look
 
 
-class Follower:
-    """Follows the journal of a stored market, entry by entry, and gives it at a glance."""
-
-    def __init__(self, store: Store, rules: RatingRules, party: str, limit: int) -> None:
-        self._store, self._party, self._limit = store, party, limit
-        self._state = State(rules)
-
-    def __call__(self) -> Overview:
-        state = self._state
-        for entry in self._store.entries(state.sequence):
-            if entry.sequence != state.sequence + 1:
-                raise JournalBroken(f"the entry after {state.sequence} is missing")
-            changes, transfers = decode_changes(decode_body(entry.body))
-            state.apply(entry.sequence, entry.at_ms, changes, transfers)
-        return look(state, max(time.time_ns() // 1_000_000, state.at_ms), self._party, self._limit)
+def add(parser: Parser, parents: Parents) -> None:
+    sub = parser.add("watch", "shows the market in the terminal, as it goes", parents=[parents.served])
+    sub.set_defaults(run=_watch)
+    sub.add_argument("--party", default="", help="its agreements and ratings alone (a served market: one's own)")
+    sub.add_argument("--limit", type=int, default=20, help="at most so many of each (%(default)s)")
+    sub.add_argument("--once", action="store_true", help="print once and end")
 
 
-def show_live(look_again: Look, console: Console) -> None:
-    """Draws until the user has seen enough (Ctrl-C). A market that is away is waited for. For the main thread."""
-    is_enough = False
+def _watch(options: argparse.Namespace) -> int:
+    from rich.console import Console
 
-    def interrupt(_number: int, _frame: object) -> None:
-        nonlocal is_enough
-        is_enough = True  # for where the exception is lost: Python only prints one that is raised in a finalizer
-        raise KeyboardInterrupt
+    from auction.command import watch_screen
+    from auction.web.client import MarketClient
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
-            while not is_enough:
-                live.update(_drawn(look_again, console), refresh=True)
-                time.sleep(EVERY_MS / 1000)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _drawn(look_again: Look, console: Console) -> RenderableType:
-    try:
-        return draw(look_again(), console.width, console.height)
-    except AuctionError as reason:
-        return Text(f"{reason.code}: {reason}", style="red")
-
-
-def draw(seen: Overview, width: int, height: int = 0) -> Group:
-    """The four tables, in as many rows as the terminal has (0: all)."""
-    room = max(2, (height - 18) // 4) if height else max(len(seen.awards), len(seen.agreements), 1)
-    now = datetime.fromtimestamp(seen.now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return Group(
-        Text(f"market at {now} UTC, entry {seen.sequence}", style="bold"),
-        _auctions(seen, room, width),
-        _awards(seen.awards[:room], width),
-        _agreements(seen, room, width),
-        _ratings(seen, room * 2, width),
-    )
-
-
-def _table(title: str, width: int, *columns: str) -> Table:
-    """Columns whose name ends with `>` stand to the right."""
-    wrapping = [name for name in columns if name in ("why", "delivery", "remarks")]
-    table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, padding=(0, 1))
-    table.width = width if wrapping else None
-    for name in columns:
-        justify: JustifyMethod = "right" if name.endswith(">") else "left"
-        wraps = name in wrapping
-        table.add_column(name.rstrip(">"), justify=justify, no_wrap=not wraps, ratio=1 if wraps else None)
-    return table
-
-
-def _auctions(seen: Overview, room: int, width: int) -> Table:
-    columns = ("auction", "service", "asked by", "format", "rate>", "reserve>", "bids>", "closes in>")
-    table = _table(f"Open auctions ({len(seen.auctions)})", width, *columns)
-    for one in seen.auctions[:room]:
-        left_ms = max(0, one.closes_ms - seen.now_ms)
-        table.add_row(
-            one.auction,
-            one.service,
-            one.announcer,
-            one.format,
-            _rate(one.rate_bps),
-            _money(one.reserve),
-            str(one.bid_count),
-            f"{left_ms / 1000:.1f} s",
-        )
-    return table
-
-
-def _awards(awards: tuple[AwardGlance, ...], width: int) -> Table:
-    table = _table("Awards, and why", width, "auction", "service", "winner", "price>", "why")
-    for one in awards:
-        won = ", ".join(one.winners) or Text(one.state, style="red")
-        table.add_row(one.auction, one.service, won, _money(one.price), _why(one))
-    return table
-
-
-def _why(award: AwardGlance) -> str:
-    """The reasons without the rule and the reserve, which are the same for every award of the format."""
-    return " ".join(award.reasons[2:4]) if len(award.reasons) > 2 else " ".join(award.reasons)
-
-
-def _agreements(seen: Overview, room: int, width: int) -> Table:
-    columns = ("agreement", "service", "recipient", "state", "price>", "charged>", "window", "delivery")
-    table = _table("Agreements, and what was measured", width, *columns)
-    for one in seen.agreements[:room]:
-        table.add_row(
-            one.agreement,
-            one.service,
-            one.recipient,
-            one.state,
-            _money(one.price),
-            _money(one.charged) if one.state == "charged" else "",
-            _window(one, seen.now_ms),
-            Text("; ").join(_leg(leg) for leg in one.legs) if one.legs else one.provider,
-        )
-    return table
-
-
-def _leg(leg: LegGlance) -> Text:
-    words = f"{leg.provider} "
-    words += f"{leg.delivered_ppm / 10_000:.1f}%" if leg.measured else "not measured yet"
-    if leg.measured:
-        words += f", {leg.counted_bits / 8e6:.2f} MB"
-    if leg.below_minimum_ppm:
-        words += f", {leg.below_minimum_ppm / 10_000:.1f}% too slow"
-    if leg.late_ppm:
-        words += f", {leg.late_ppm / 10_000:.1f}% late"
-    if leg.audited:
-        words += f", audits {leg.audited - leg.audits_failed}/{leg.audited}"
-    if leg.failed:
-        return Text(f"{words}, failed", style="red")
-    return Text(words, style="green" if leg.measured and not leg.audits_failed else "")
-
-
-def _ratings(seen: Overview, room: int, width: int) -> Table:
-    columns = ("party", "for", "opinions>", "mean>", "at least>", "measured>", "mean>", "silent>", "remarks")
-    table = _table("Ratings", width, *columns)
-    for one in seen.ratings[:room]:
-        rating = one.rating
-        table.add_row(
-            rating.party,
-            one.service or "paying",
-            str(rating.count),
-            _percent(rating.mean_ppm),
-            _percent(rating.lower_ppm),
-            str(rating.evidence_count),
-            _percent(rating.evidence_mean_ppm),
-            _percent(rating.silence_ppm),
-            " | ".join(rating.remarks) + (" (newcomer)" if rating.newcomer and one.service else ""),
-        )
-    return table
-
-
-def _window(one: AgreementGlance, now_ms: int) -> str:
-    if now_ms < one.starts_ms:
-        return f"in {(one.starts_ms - now_ms) / 1000:.0f} s"
-    if now_ms >= one.ends_ms:
-        return "over"
-    return f"{(one.ends_ms - now_ms) / 1000:.0f} s left"
-
-
-def _money(amount: int) -> str:
-    return f"{amount / 100:,.2f}"
-
-
-def _percent(ppm: int) -> str:
-    return f"{ppm / 10_000:.1f}%"
-
-
-def _rate(bps: int) -> str:
-    for size, unit in ((10**9, "Gbit/s"), (10**6, "Mbit/s"), (10**3, "kbit/s")):
-        if bps >= size:
-            return f"{bps / size:g} {unit}"
-    return f"{bps} bit/s"
+    with ExitStack() as stack:
+        look: Look
+        if options.market:
+            client = stack.enter_context(MarketClient(options.market, options.token_file or "", retry_for_ms=0))
+            party = options.party
+            with suppress(BadToken):  # the operator sees all, any other its own
+                party = party or client.name
+            look = functools.partial(client.overview, party=party, limit=options.limit)
+        else:
+            store = stack.enter_context(open_store(options))
+            look = watch_screen.Follower(store, MarketConfig().rating, options.party, options.limit)
+        if options.json:
+            print(msgspec.json.encode(look()).decode())
+        elif options.once or not sys.stdout.isatty():
+            console = Console()
+            console.print(watch_screen.draw(look(), console.width))
+        else:
+            watch_screen.show_live(look, Console())
+    return 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from auction.moderator.awaited import Awaited
-from auction.moderator.facade import Moderator
+from auction.moderator.commands import Moderator
 
 Answer = TypeVar("Answer")
 _GROUP_MAX = 256

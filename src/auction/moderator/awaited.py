@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from auction.moderator.facade import Moderator
-
-_NOT_AWAITED: Final = {"group"}  # every answer is committed together with others in any case
-
-
-def methods() -> dict[str, Callable[..., Any]]:
-    """The moderator's methods that may be awaited, by name."""
-    public = inspect.getmembers(Moderator, inspect.isfunction)
-    return {name: method for name, method in public if not name.startswith("_") and name not in _NOT_AWAITED}
+from auction.moderator.commands import Moderator
+from auction.moderator.methods import Method
 
 
 class Awaited:
     """What an AsyncModerator inherits: each method asks its `carry_out`."""
 
 
-def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    async def command(self: Any, *arguments: Any, **named: Any) -> Any:
-        return await self.carry_out(lambda: getattr(self.moderator, method.__name__)(*arguments, **named))
+def _awaited(method: Method) -> Callable[..., Any]:
+    @functools.wraps(method.function)
+    async def ask(self: Any, *arguments: Any, **named: Any) -> Any:
+        return await self.carry_out(lambda: getattr(self.moderator, method.name)(*arguments, **named))
 
-    return command
+    return ask
 
 
-for _name, _method in methods().items():
-    setattr(Awaited, _name, _awaited(_method))
+for _method in Moderator.methods.values():
+    if _method.is_awaited:
+        setattr(Awaited, _method.name, _awaited(_method))

@@ -1,7 +1,6 @@
-# The types of `awaited.py`, written by scripts/async-stub from the moderator's own methods.
+# The types of `awaited.py`, written by scripts/method-stubs from the moderator's own methods.
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from auction.formats.commit_reveal import Commitment
 from auction.formats.transcript import Transcript
@@ -19,8 +18,6 @@ from auction.model.rating import DraftedRating, Exchange, Opinion
 from auction.moderator.overview import Overview
 from auction.moderator.records import BlockShares, Group, Measured
 from auction.moderator.terms import AuctionTerms, AuctionView, BidEntry, Held, Registered
-
-def methods() -> dict[str, Callable[..., Any]]: ...
 
 class Awaited:
     async def accept_price(self, group: str, by: str, *, key: str | None = None) -> Group: ...

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -24,6 +24,7 @@ from auction.model.party import Verifier
 from auction.moderator.clock import Clock, SteadyTime, system_clock
 from auction.moderator.config import MarketConfig
 from auction.moderator.draft import Draft
+from auction.moderator.methods import Method, command, query, table_of
 from auction.moderator.rules.due import DUE
 from auction.moderator.state import State, decode_changes
 from auction.payment.protocol import Processor
@@ -40,7 +41,14 @@ _LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks a
 
 class Core:
     """What every command goes through. Safe to call from several threads: decisions are made one at a time, and the
-    thread that finds nobody committing commits for all who wait."""
+    thread that finds nobody committing commits for all who wait. A class that derives from it states a right for every
+    public method (see `methods`)."""
+
+    methods: ClassVar[dict[str, Method]]
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        cls.methods = table_of(cls)
 
     def __init__(
         self,
@@ -250,6 +258,7 @@ class Core:
             one.done = True
         return failure is None
 
+    @command(right="operator", served=False, awaited=False)
     @contextmanager
     def group(self) -> Iterator[None]:
         """Commits all commands of the block in one transaction at its end: none is durable before that, and answers
@@ -265,14 +274,16 @@ class Core:
             if last is not None and not self._grouped:
                 self._commit(last)
 
+    @command(right="operator", served=False)
     def flush(self) -> None:
         """Makes durable what was answered without waiting."""
         if not self._commit_and_wait():
             raise StoreFailed("what was answered without waiting could not be written, and is undone")
 
+    @command("market tick", right="anyone")
     def tick(self) -> int:
-        """Lets come about what time has brought: closes, lapses, reveals. Every command does so before it is decided;
-        a quiet market calls this. Returns how many things came about."""
+        """Carries out what is due by now: closes, lapses, reveals. Every command does so before it is decided; a quiet
+        market calls this. Returns how many things were due."""
         with self._deciding:
             if self._stale:
                 self._load()
@@ -307,6 +318,7 @@ class Core:
                 return answer
             time.sleep(_LOOK_EVERY_MS / 1000)
 
+    @query(right="anyone")
     def now_ms(self) -> int:
         """The moderator's own time."""
         with self._deciding:

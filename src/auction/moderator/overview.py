@@ -105,7 +105,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overview:
-    """See `Endpoints.overview`. Raises Unknown, BadValue."""
+    """See `Queries.overview`. Raises Unknown, BadValue."""
     check_integer(limit, "limit", 1, LIMIT_MAX)
     if party and party not in state.records["party"]:
         raise Unknown(f"there is no party {party!r}")

@@ -1,6 +1,6 @@
 """`auction serve`: a market as a process that answers JSON over HTTP. Needs the extra `serve` (aiohttp).
 
-Here stand the network, the waiting for news and the passing of time; what a request means stands in `desk`.
+Here stand the network, the waiting for news and the passing of time; what a request means stands in `handler`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aiohttp import web
 
 from auction.model.errors import AuctionError, BadValue
 from auction.moderator.aio import AsyncModerator
-from auction.web.handler import Desk, Request
+from auction.web.handler import Request, RequestHandler
 from auction.web.wire import PREFIX, REQUEST_BYTES_MAX, encode_failure
 
 TICK_EVERY_MS: Final = 25  # how late a close or a lapse may come about in a quiet market
@@ -25,13 +25,13 @@ WAITING_MAX: Final = 1_000  # more callers than this that wait for news are answ
 
 
 class Server:
-    """Listens until it is stopped: `async with Server(desk, host, port) as server`, then `server.port`."""
+    """Listens until it is stopped: `async with Server(handler, host, port) as server`, then `server.port`."""
 
-    def __init__(self, desk: Desk, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        self._desk = desk
+    def __init__(self, handler: RequestHandler, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._handler = handler
         self._host, self.port = host, port
         self._tls = tls
-        self._market = AsyncModerator(desk.market)
+        self._market = AsyncModerator(handler.market)
         self._waiting = 0
         self._closing = False
         self._news = asyncio.Event()
@@ -85,7 +85,7 @@ class Server:
             return _failed(reason)
 
     async def _carry_out(self, asked: Request) -> object:
-        wait_ms = self._desk.wait_ms(asked)
+        wait_ms = self._handler.wait_ms(asked)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_ms / 1000
         self._waiting += 1
@@ -94,7 +94,7 @@ class Server:
                 news = self._news  # taken before asking, so that nothing between the answer and the wait is missed
                 answer = await self._ask(asked)
                 left = deadline - loop.time()
-                if left <= 0 or self._closing or self._waiting > WAITING_MAX or self._desk.is_news(asked, answer):
+                if left <= 0 or self._closing or self._waiting > WAITING_MAX or self._handler.is_news(asked, answer):
                     return answer
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), left)
@@ -103,12 +103,12 @@ class Server:
 
     async def _ask(self, asked: Request) -> object:
         try:
-            return await self._market.carry_out(lambda: self._desk.carry_out(asked))
+            return await self._market.carry_out(lambda: self._handler.carry_out(asked))
         finally:
             self._tell_if_changed()
 
     def _tell_if_changed(self) -> None:
-        sequence = self._desk.market.state.sequence
+        sequence = self._handler.market.state.sequence
         if sequence != self._seen:
             self._seen = sequence
             self._tell()
@@ -144,12 +144,16 @@ async def _stop_signals() -> AsyncIterator[asyncio.Event]:
 
 
 def serve(
-    desk: Desk, host: str, port: int, tls: ssl.SSLContext | None = None, ready: Callable[[str], None] = print
+    handler: RequestHandler,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    ready: Callable[[str], None] = print,
 ) -> None:
     """Serves the market until SIGINT or SIGTERM; `ready` is told the URL once it listens. Raises OSError."""
 
     async def run() -> None:
-        async with _stop_signals() as stop, Server(desk, host, port, tls) as server:
+        async with _stop_signals() as stop, Server(handler, host, port, tls) as server:
             shown = f"[{host}]" if ":" in host else host
             ready(f"{'https' if tls else 'http'}://{shown}:{server.port}")
             await stop.wait()

@@ -13,27 +13,34 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import msgspec
 
 from auction.model.errors import BadToken, BadValue, Conflict, StoreFailed, Unreachable
-from auction.moderator.facade import Moderator
-from auction.web.wire import METHODS, PREFIX, Method, check_key, decode_failure, method
+from auction.moderator.commands import Moderator
+from auction.moderator.methods import Method
+from auction.web.remote import Remote, add_methods
+from auction.web.wire import PREFIX, check_key, decode_failure, schema_of
 
 _PAUSE_MS_FIRST, _PAUSE_MS_MAX = 20, 1_000
 _ANSWER_BYTES_MAX = 1 << 28
 
 
-class _Client:
+class MarketClient(Remote):
     """The market at `url` (`http://host:port`, or `https`, where `authority` is a file of certificates to trust), for
     who the token says.
 
-    Every method of `Moderator` that is a step of the market is here. A command without a `key` gets one, so it may be
-    sent again: while the market or its database is away it is, for up to `retry_for_ms`; then Unreachable (or what
-    the market said last) is raised. The answer to `register` has no token where the first answer was lost: see
+    Every served method of `Moderator` is here, with its types; a market with methods of its own has a client of its
+    own: `class OwnClient(MarketClient, market=OwnModerator)`. A command without a `key` gets one, so it can be sent
+    again: while the market or its database is away it is, for up to `retry_for_ms`; then Unreachable (or what the
+    market said last) is raised. The answer to `register` has no token if the first answer was lost: see
     `renew_token`."""
+
+    def __init_subclass__(cls, *, market: type[Moderator] | None = None, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if market is not None:
+            add_methods(cls, market.methods.values())
 
     def __init__(
         self, url: str, token: str = "", *, retry_for_ms: int = 15_000, timeout_ms: int = 10_000, authority: str = ""
@@ -55,7 +62,7 @@ class _Client:
     @functools.cached_property
     def name(self) -> str:
         """The party whose token this is. Raises BadToken."""
-        return str(self._call(method("authenticate"), {"token": self._token}, None))
+        return self.authenticate(self._token)
 
     def disconnect(self) -> None:
         """Closes the connections of all threads."""
@@ -68,8 +75,9 @@ class _Client:
     def __exit__(self, *_exception: object) -> None:
         self.disconnect()
 
-    def _call(self, of: Method, named: dict[str, Any], key: str | None) -> Any:
-        """Asks until there is an answer that is one."""
+    def call(self, method: Method, named: dict[str, Any], key: str | None = None) -> Any:
+        """Calls a method of the market's table with named arguments, until there is an answer or it is given up."""
+        of = schema_of(method)
         arguments: Any = msgspec.json.encode(of.request(**named))
         headers = {"Content-Type": "application/json"}
         if self._token:
@@ -118,40 +126,3 @@ class _Client:
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
-
-
-def _remote(name: str) -> Callable[..., Any]:
-    """The moderator's method of this name, asked for over the network."""
-    local = getattr(Moderator, name)
-
-    @functools.wraps(local)
-    def call(self: _Client, *arguments: Any, **named: Any) -> Any:
-        of = method(name)
-        bound = of.signature.bind(self, *arguments, **named).arguments
-        bound.pop("self")
-        return self._call(of, bound, bound.pop("key", None))
-
-    return call
-
-
-if TYPE_CHECKING:
-
-    class MarketClient(_Client, Moderator):
-        """For the reader of types: the methods are the moderator's."""
-
-        def __init__(
-            self,
-            url: str,
-            token: str = "",
-            *,
-            retry_for_ms: int = 15_000,
-            timeout_ms: int = 10_000,
-            authority: str = "",
-        ) -> None: ...
-
-else:
-    MarketClient = type(
-        "MarketClient",
-        (_Client,),
-        {"__doc__": _Client.__doc__, "__module__": __name__, **{name: _remote(name) for name in METHODS}},
-    )

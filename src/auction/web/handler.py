@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from auction.model.errors import BadToken, BadValue
-from auction.moderator.facade import Moderator
+from auction.moderator.commands import Moderator
 from auction.web.rights import Caller, check_right, without_secrets
-from auction.web.wire import WAIT_MS_MAX, Method, check_key, decode_request, method
+from auction.web.wire import WAIT_MS_MAX, Schema, check_key, decode_request, find_method, schema_of
 
 
 def make_token(path: str) -> str:
@@ -43,7 +43,7 @@ class Request(msgspec.Struct, frozen=True):
     key: str = ""
 
 
-class Desk:
+class RequestHandler:
     """Carries requests out on a moderator. `operator_token` opens what is the operator's; empty: nobody is."""
 
     def __init__(self, market: Moderator, operator_token: str = "", open_registration: bool = False) -> None:
@@ -53,27 +53,26 @@ class Desk:
 
     def wait_ms(self, request: Request) -> int:
         """How long the caller is willing to wait for news; 0 for what never waits."""
-        of = method(request.method)
-        if "wait_ms" not in of.signature.parameters:
+        method = find_method(self.market, request.method)
+        if method.is_news is None:
             return 0
-        asked_ms: int = decode_request(of, request.body).wait_ms
+        asked_ms: int = decode_request(schema_of(method), request.body).wait_ms
         return max(0, min(asked_ms, WAIT_MS_MAX))
 
     def carry_out(self, request: Request) -> Any:
         """The moderator's answer. Waits for nothing: who asked to wait is asked for again when there is news. Raises
         an AuctionError."""
-        of = method(request.method)
+        method = find_method(self.market, request.method)
+        of = schema_of(method)
         arguments = decode_request(of, request.body)
         caller = self._caller(request.token)
-        check_right(self.market, caller, of.name, arguments, self._open_registration)
+        check_right(self.market, caller, method, arguments, self._open_registration)
         return without_secrets(caller, self._call(of, arguments, caller, request.key))
 
     def is_news(self, request: Request, answer: Any) -> bool:
         """Whether this answer is what a caller waits for."""
-        if request.method == "await_close":
-            return bool(answer.state != "open")
-        known: str = decode_request(method(request.method), request.body).known
-        return bool(answer.version != known)
+        method = find_method(self.market, request.method)
+        return method.is_news is None or method.is_news(decode_request(schema_of(method), request.body), answer)
 
     def _caller(self, token: str) -> Caller:
         if not token:
@@ -84,7 +83,7 @@ class Desk:
             return Caller(is_operator=True)
         return Caller(self.market.authenticate(token))
 
-    def _call(self, of: Method, arguments: Any, caller: Caller, key: str) -> Any:
+    def _call(self, of: Schema, arguments: Any, caller: Caller, key: str) -> Any:
         named = {name: getattr(arguments, name) for name in of.request.__struct_fields__}
         if "wait_ms" in named:
             named["wait_ms"] = 0

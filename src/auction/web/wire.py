@@ -18,17 +18,12 @@ import msgspec
 
 from auction.model.bid import check_name
 from auction.model.errors import AuctionError, BadValue, Declined, Unknown
-from auction.moderator.facade import Moderator
+from auction.moderator.commands import Moderator
+from auction.moderator.methods import Method
 
 PREFIX: Final = "/v1/"
 REQUEST_BYTES_MAX: Final = 1 << 20
 WAIT_MS_MAX: Final = 60_000
-_NOT_SERVED: Final = frozenset({"group", "flush"})  # they are about how one process writes
-METHODS: Final = tuple(
-    name
-    for name in dir(Moderator)
-    if name[0] != "_" and name not in _NOT_SERVED and inspect.isfunction(inspect.getattr_static(Moderator, name))
-)
 
 _STATUS: Final = {
     "bad_token": 401,
@@ -43,7 +38,7 @@ _STATUS: Final = {
 }
 
 
-class Method(msgspec.Struct, frozen=True):
+class Schema(msgspec.Struct, frozen=True):
     """A method of the moderator as it travels: the JSON object of its arguments, and its answer. One that takes a key
     is a command, which has one effect however often it is sent."""
 
@@ -62,12 +57,18 @@ class Failure(msgspec.Struct, omit_defaults=True):
     reason: str = ""
 
 
-@cache
-def method(name: str) -> Method:
-    """The method of this name. Raises Unknown."""
-    if name not in METHODS:
+def find_method(market: Moderator, name: str) -> Method:
+    """The served method of this name. Raises Unknown."""
+    found = market.methods.get(name)
+    if found is None or not found.is_served:
         raise Unknown(f"the market has no method {name!r}")
-    found = getattr(Moderator, name)
+    return found
+
+
+@cache
+def schema_of(method: Method) -> Schema:
+    """What travels for a call of the method, read from its signature."""
+    found = method.function
     hints = typing.get_type_hints(found)
     signature = inspect.signature(found)
     parameters = [one for one in signature.parameters.values() if one.name not in ("self", "key")]
@@ -75,11 +76,13 @@ def method(name: str) -> Method:
     for one in parameters:
         is_needed = one.default is inspect.Parameter.empty
         fields.append((one.name, hints[one.name]) if is_needed else (one.name, hints[one.name], one.default))
-    request = msgspec.defstruct(f"{name}_request", fields, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
-    return Method(name, request, hints["return"], signature, "key" in signature.parameters)
+    request = msgspec.defstruct(
+        f"{method.name}_request", fields, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+    )
+    return Schema(method.name, request, hints["return"], signature, "key" in signature.parameters)
 
 
-def decode_request(of: Method, body: bytes) -> Any:
+def decode_request(of: Schema, body: bytes) -> Any:
     """The arguments as a struct with a field for each. Raises BadValue for what does not fit the types, and what the
     types themselves raise for what they do not take."""
     try:

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from auction.model.agreement import Agreement
 from auction.model.bid import QualityWeights
@@ -22,6 +22,9 @@ from auction.moderator import AuctionTerms, Moderator
 from streamcore.core.config import Market as MarketKeys
 from streamcore.core.errors import MarketError, UsageError
 from streamcore.subcontract.allocator import Interval, Need, Placement, Report, Runner
+
+if TYPE_CHECKING:
+    from auction.web.client import MarketClient
 
 SPOT_ANSWER_MS = 10_000  # the deadline of a spot award
 WARM_MS = 600_000  # for how long the providers of standing offers are asked to stay connected
@@ -50,7 +53,7 @@ class MarketAllocator:
     a served one a round trip. Where none fulfils the need it holds an auction, which takes `open_for_ms`.
     """
 
-    def __init__(self, market: Moderator, terms: Terms) -> None:
+    def __init__(self, market: Moderator | MarketClient, terms: Terms) -> None:
         self._market = market
         self._terms = terms
         self._lock = threading.Lock()

@@ -124,7 +124,7 @@ class Trader:
 
     def __init__(
         self,
-        market: Moderator,
+        market: Moderator | MarketClient,
         party: str,
         services: Sequence[str],
         pricing: Pricing,

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from auction.command.cli import STEPS, main
+from auction.command.cli import main
 from auction.command.demo import Demonstration
+from auction.command.steps import NOUNS
 from auction.moderator import Moderator
 from auction.storage.sql_store import SqlStore
 
@@ -25,7 +26,7 @@ MANUAL = Path(__file__).parents[3] / "docs" / "auction.md"
 
 def asked_for_json(capsys: pytest.CaptureFixture[str], url: str, *words: str) -> Any:
     """What a step prints as JSON."""
-    assert main([words[0], "-d", url, "--json", *words[1:]]) == 0
+    assert main([*words, "-d", url, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -35,15 +36,15 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
     def step(*words: str) -> Any:
         return asked_for_json(capsys, url, *words)
 
-    token = step("register", "rita", "recipient")["token"]
-    assert step("authenticate", token) == "rita"
-    step("register", "phone", "device", "--belongs-to", "rita")
-    assert step("deposit", "rita", "100000", "EUR", "--key", "d1") == 100_000
-    assert step("deposit", "rita", "100000", "EUR", "--key", "d1") == 100_000
+    token = step("party", "register", "rita", "recipient")["token"]
+    assert step("party", "authenticate", token) == "rita"
+    step("party", "register", "phone", "device", "--belongs-to", "rita")
+    assert step("account", "deposit", "rita", "100000", "EUR", "--key", "d1") == 100_000
+    assert step("account", "deposit", "rita", "100000", "EUR", "--key", "d1") == 100_000
     for name in ("anton", "berta"):
-        step("register", name, "provider", "--capacity-bps", "10000")
-        step("deposit", name, "10000", "EUR")
-        step("post-bond", name, "10000", "EUR")
+        step("party", "register", name, "provider", "--capacity-bps", "10000")
+        step("account", "deposit", name, "10000", "EUR")
+        step("account", "post-bond", name, "10000", "EUR")
     start = time.time_ns() // 1_000_000 + 1_000
     block = {
         "id": "",
@@ -54,28 +55,28 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
         "minimum_bps": 800,
     }
     terms = {"reserve": 5_000, "open_for_ms": 4_000}
-    auction = step("announce", "rita", json.dumps(block), json.dumps(terms))["auction"]
+    auction = step("auction", "announce", "rita", json.dumps(block), json.dumps(terms))["auction"]
     for name, price in (("anton", 3_000), ("berta", 2_000)):
-        step("bid", auction, json.dumps({"bidder": name, "price": price}))
+        step("bid", "place", auction, json.dumps({"bidder": name, "price": price}))
     deadline = time.monotonic() + 20
-    while step("auction", auction)["state"] == "open" and time.monotonic() < deadline:
-        step("tick")
-    assert step("close", auction)["winners"][0]["price"] == 3_000
-    assert "berta won it" in step("explain", auction)
-    (agreement,) = step("auction", auction)["agreements"]
-    assert step("agree", agreement)["state"] == "agreed"
-    step("start", agreement)
+    while step("auction", "show", auction)["state"] == "open" and time.monotonic() < deadline:
+        step("market", "tick")
+    assert step("auction", "close", auction)["winners"][0]["price"] == 3_000
+    assert "berta won it" in step("auction", "explain", auction)
+    (agreement,) = step("auction", "show", auction)["agreements"]
+    assert step("payment", "authorise", agreement)["state"] == "agreed"
+    step("agreement", "start", agreement)
     sample = {"starts_ms": start, "ends_ms": start + 30_000, "asked_bits": 24_000, "got_bits": 24_000}
-    step("deliver", json.dumps({"agreement": agreement, "measured_by": "phone", "samples": [sample]}))
-    step("finish", agreement)
-    assert step("charge", agreement)["charged"] == 1_500
-    step("rate", agreement, "rita", "yes", "--device", "phone")
-    step("rate", agreement, "berta", "yes")
-    assert step("rating", "berta", "--service", "scan")["count"] == 1
-    assert step("invoice", agreement)["balance"] == 1_500
-    assert main(["invoice", agreement, "-d", url]) == 0
+    step("agreement", "deliver", json.dumps({"agreement": agreement, "measured_by": "phone", "samples": [sample]}))
+    step("agreement", "finish", agreement)
+    assert step("payment", "charge", agreement)["charged"] == 1_500
+    step("rating", "give", agreement, "rita", "yes", "--device", "phone")
+    step("rating", "give", agreement, "berta", "yes")
+    assert step("rating", "show", "berta", "--service", "scan")["count"] == 1
+    assert step("agreement", "invoice", agreement)["balance"] == 1_500
+    assert main(["agreement", "invoice", agreement, "-d", url]) == 0
     assert "50.0000% of" in capsys.readouterr().out
-    assert main(["invoice", agreement, "--html", "-d", url]) == 0
+    assert main(["agreement", "invoice", agreement, "--html", "-d", url]) == 0
     assert capsys.readouterr().out.startswith("<!doctype html>")
     assert step("replay")["found"] == []
     assert step("verify")["found"] == []
@@ -83,20 +84,20 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_refusal_has_a_code_and_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"sqlite:///{tmp_path / 'm.db'}"
-    asked_for_json(capsys, url, "register", "rita", "recipient")
-    assert main(["deposit", "nobody", "1", "EUR", "-d", url, "--json"]) == 1
+    asked_for_json(capsys, url, "party", "register", "rita", "recipient")
+    assert main(["account", "deposit", "nobody", "1", "EUR", "-d", url, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"] == "unknown"
-    assert main(["deposit", "nobody", "1", "EUR", "-d", url]) == 1
+    assert main(["account", "deposit", "nobody", "1", "EUR", "-d", url]) == 1
     assert "nobody" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
-        main(["deposit", "nobody", "1.5", "EUR", "-d", url])
+        main(["account", "deposit", "nobody", "1.5", "EUR", "-d", url])
     assert caught.value.code == 2
 
 
 def test_replay_and_verify_find_what_was_altered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"sqlite:///{tmp_path / 'm.db'}"
-    asked_for_json(capsys, url, "register", "rita", "recipient")
-    asked_for_json(capsys, url, "deposit", "rita", "70", "EUR")
+    asked_for_json(capsys, url, "party", "register", "rita", "recipient")
+    asked_for_json(capsys, url, "account", "deposit", "rita", "70", "EUR")
     store = SqlStore(url)
     with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE auction_posting SET amount = 71 WHERE account = 'funds:rita'")
@@ -105,18 +106,48 @@ def test_replay_and_verify_find_what_was_altered(tmp_path: Path, capsys: pytest.
         assert json.loads(capsys.readouterr().out)["found"] == ["funds:rita has 71 in postings, 70 by the journal"]
 
 
-def test_every_step_of_the_moderator_is_a_command() -> None:
+STEPS = {method.step: name for name, method in Moderator.methods.items() if method.step}
+
+
+def test_every_method_of_the_moderator_is_a_step() -> None:
     not_steps = {"now_ms", "group", "flush", "dispute", "resume_payments"}  # a process's own, or a webhook's
     public = {name for name in dir(Moderator) if not name.startswith("_") and callable(getattr(Moderator, name))}
-    assert public - not_steps == set(STEPS)
+    assert public - not_steps == set(STEPS.values())
+    assert {noun for noun, _ in STEPS} == set(NOUNS)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_every_step_has_help(step: str, capsys: pytest.CaptureFixture[str]) -> None:
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     with pytest.raises(SystemExit) as caught:
-        main([step.replace("_", "-"), "--help"])
+        main([*words, "--help"])
     assert caught.value.code == 0
-    assert len(capsys.readouterr().out.splitlines()) > 8
+    return capsys.readouterr().out.splitlines()
+
+
+def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """24 lines of 80 characters; of a noun each verb has one line that says what it does."""
+    lines = help_of(capsys)
+    assert len(lines) < 24, "the prompt after it needs a line as well"
+    for noun in NOUNS:
+        assert any(line.startswith(f"  {noun} ") for line in lines)
+        verbs = help_of(capsys, noun)
+        lines += verbs
+        for verb in (verb for one, verb in STEPS if one == noun):
+            assert any(re.match(rf"  {verb}  +[a-z]\S+ \S", line) for line in verbs), (noun, verb)
+    assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("step", STEPS, ids=" ".join)
+def test_every_step_has_help(step: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(help_of(capsys, *step)) > 8
+
+
+def test_the_old_names_of_steps_are_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in STEPS.values():
+        if name not in NOUNS:
+            with pytest.raises(SystemExit) as ended:
+                main([name.replace("_", "-"), "--help"])
+            assert ended.value.code == 2
+            capsys.readouterr()
 
 
 def test_the_demonstration_plays_a_whole_market_and_explains_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,11 +187,11 @@ def test_the_manuals_twenty_lines_make_a_market(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["verify"], ["replay"], ["watch"], ["party", "rita"], ["deposit", "rita", "1", "EUR"]]
+    "words", [["verify"], ["replay"], ["watch"], ["party", "show", "rita"], ["account", "deposit", "rita", "1", "EUR"]]
 )
 def test_what_reads_a_market_makes_none(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = tmp_path / "misspelt.db"
-    assert main([words[0], "-d", f"sqlite:///{wanted}", *words[1:]]) == 1
+    assert main([*words, "-d", f"sqlite:///{wanted}"]) == 1
     assert capsys.readouterr().err == f"unknown: there is no market in sqlite:///{wanted}\n"
     assert not wanted.exists()
 
@@ -175,14 +206,22 @@ def test_a_database_of_something_else_is_no_market(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize("url", ["nonsense://x", "nonsense", "sqlite:////nowhere/at/all.db", "mysql://x"])
 def test_a_database_that_cannot_be_opened_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["register", "rita", "recipient", "-d", url]) == 1
+    assert main(["party", "register", "rita", "recipient", "-d", url]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(("bad_value: no database is opened by", "store_failed: the database cannot be reached"))
 
 
 def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["nonsense"], ["verify", "--nonsense"], ["deposit", "rita", "one", "EUR"]):
+    for words in (
+        [],
+        ["nonsense"],
+        ["verify", "--nonsense"],
+        ["party"],
+        ["party", "nonsense"],
+        ["account", "deposit", "rita", "one", "EUR"],
+        ["deposit", "rita", "1", "EUR"],
+    ):
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == 2

@@ -24,7 +24,7 @@ from markets import asked, awarded, market, measured
 from rich.console import Console
 
 from auction.command.cli import main
-from auction.command.watch import Follower, draw, show_live
+from auction.command.watch_screen import Follower, draw, show_live
 from auction.model.errors import BadValue, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.config import MarketConfig

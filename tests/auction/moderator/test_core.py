@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -217,7 +214,7 @@ def test_threads_share_commits(tmp_path: Path) -> None:
     assert verify(store) == []
 
 
-def test_the_asynchronous_facade_answers_when_durable(tmp_path: Path) -> None:
+def test_the_asynchronous_moderator_answers_when_durable(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path / 'm.db'}")
     moderator, _ = market(store)
 
@@ -347,30 +344,3 @@ def test_a_key_is_remembered_for_as_long_as_the_market_says(store: Store) -> Non
     with pytest.raises(KeyReused):
         again.deposit("rita", 9, "EUR", key="third")
     assert again.deposit("rita", 7, "EUR", key="k") == 1_000_014  # forgotten: a command of its own
-
-
-def test_the_awaited_methods_have_the_moderators_types() -> None:
-    stub = ROOT / "src" / "auction" / "moderator" / "awaited.pyi"
-    command = [sys.executable, ROOT / "scripts" / "async-stub"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == stub.read_text()
-
-
-def test_a_wrong_awaited_call_is_found_by_the_type_checker(tmp_path: Path) -> None:
-    """And a right one is not."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "from auction import AsyncModerator\n"
-        "async def f(market: AsyncModerator) -> None:\n"
-        "    agreement = await market.agreement('a')\n"
-        "    right: str = agreement.provider\n"
-        "    wrong: int = await market.rating('north')\n"
-        "    await market.deposit('rita', 'ten', 'EUR')\n"
-        "    await market.nonsense()\n"
-    )
-    command = [sys.executable, "-m", "mypy", "--no-error-summary", program]  # with the cache of `make lint`
-    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
-    assert re.findall(r"program.py:(\d+).*\[([\w-]+)\]", told) == [
-        ("5", "assignment"),
-        ("6", "arg-type"),
-        ("7", "attr-defined"),
-    ]

@@ -51,7 +51,7 @@ class _Looked:
 
 
 def find_assignments(draft: Draft, alive: Alive, provider: str, services: tuple[str, ...]) -> Assignments:
-    """See `Endpoints.assignments`. Raises Unknown, NotAllowed."""
+    """See `Queries.assignments`. Raises Unknown, NotAllowed."""
     if draft.party(provider).kind != "provider":
         raise NotAllowed(f"{provider} is no provider")
     found = (*_agreed_with(draft, alive, provider), *_kept_warm(draft, provider))

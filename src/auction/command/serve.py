@@ -1,0 +1,57 @@
+"""`auction serve`: the market as a process. What it answers stands in `web`; here are its options."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+
+import msgspec
+
+from auction.command.options import Parents, Parser, open_store
+from auction.model.errors import BadValue, Unreachable
+from auction.moderator import Moderator
+from auction.moderator.config import MarketConfig, read_rules
+
+
+def add(parser: Parser, parents: Parents, market: type[Moderator]) -> None:
+    sub = parser.add("serve", "answers JSON over HTTP: the market as a process", parents=[parents.stored])
+    sub.set_defaults(run=functools.partial(_serve, market))
+    sub.add_argument(
+        "--listen", default="127.0.0.1:8620", metavar="HOST:PORT", help="%(default)s; port 0: any free one"
+    )
+    sub.add_argument("--operator-token-file", metavar="FILE", help="the operator's token; made if there is no file")
+    sub.add_argument("--open-registration", action="store_true", help="anyone may register as provider or recipient")
+    sub.add_argument("--rules", metavar="FILE", help="TOML with fields of MarketConfig: rating, delivery, signatures")
+    sub.add_argument("--tls-certificate", default="", metavar="FILE", help="PEM; answer over HTTPS")
+    sub.add_argument("--tls-key", default="", metavar="FILE", help="PEM, if it is not in the certificate's file")
+
+
+def _serve(market: type[Moderator], options: argparse.Namespace) -> int:
+    try:
+        from auction.web import application
+    except ImportError as reason:
+        print(f"serving needs the extra `serve`: pip install 'streamcore-auction[serve]' ({reason})", file=sys.stderr)
+        return 1
+    from auction.web.handler import RequestHandler, make_token
+
+    host, _, port = options.listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise BadValue(f"listen at HOST:PORT, not {options.listen!r}")
+    config = read_rules(options.rules, options.currency) if options.rules else MarketConfig(currency=options.currency)
+    token = make_token(options.operator_token_file) if options.operator_token_file else ""
+    tls = application.tls_context(options.tls_certificate, options.tls_key) if options.tls_certificate else None
+
+    def ready(url: str) -> None:
+        if options.json:
+            print(msgspec.json.encode({"listening": url}).decode(), flush=True)
+        else:
+            print(f"the market listens at {url}", file=sys.stderr, flush=True)
+
+    with open_store(options, create=True) as store:
+        handler = RequestHandler(market(store, config=config), token, options.open_registration)
+        try:
+            application.serve(handler, host.strip("[]"), int(port), tls, ready)
+        except OSError as reason:
+            raise Unreachable(f"cannot listen at {options.listen}: {reason.strerror or reason}") from None
+    return 0

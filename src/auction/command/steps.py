@@ -1,0 +1,142 @@
+"""The steps of a market on the command line, in groups by noun: `auction bid place`. They are made from the table of
+the moderator's methods, with arguments and help from the methods themselves. No rule stands here."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from auction.command.options import Parser, Run, open_store
+from auction.model.billing import Invoice, as_html, as_text
+from auction.moderator import Moderator
+from auction.moderator.config import MarketConfig
+from auction.moderator.methods import Method
+
+NOUNS: Final = {
+    "party": "who is in the market: register, show, renew tokens",
+    "account": "balances and bonds: deposit, withdraw, post, release",
+    "endpoint": "where recipients listen, and providers' keys",
+    "block": "blocks of time: publish, split, resell",
+    "auction": "announce, close, explain; award at once (spot)",
+    "bid": "place, commit and reveal bids",
+    "offer": "standing offers of providers",
+    "agreement": "start, measure, replace, finish; invoices",
+    "payment": "authorise, charge, refund, charge back",
+    "rating": "opinions of both sides, and what they come to",
+    "share": "share a block between members, and meter it",
+    "group": "groups in which some pay for others",
+    "market": "the market as a whole: overview, tick",
+}
+
+
+def add_steps(parser: Parser, parent: argparse.ArgumentParser, market: type[Moderator], words: Sequence[str]) -> None:
+    """Adds a group for each noun that a step of the market has, and fills those that the command line names: to read
+    the signatures of all methods would take longer than the command."""
+    steps = [one for one in market.methods.values() if one.step]
+    used = {one.step[0] for one in steps}
+    for noun in (*(one for one in NOUNS if one in used), *sorted(used - NOUNS.keys())):
+        group = parser.add(noun, NOUNS.get(noun, ""))
+        if noun in words:
+            own = [one for one in steps if one.step[0] == noun]
+            for method in sorted(own, key=lambda one: not one.is_command):
+                _add_step(group, method, parent, market)
+
+
+def _add_step(group: Parser, method: Method, parent: argparse.ArgumentParser, market: type[Moderator]) -> None:
+    words = inspect.getdoc(method.function) or ""
+    summary = words.split(". ")[0].split("\n")[0].rstrip(".")
+    sub = group.add(method.step[1], summary[:1].lower() + summary[1:], words, parents=[parent])
+    sub.set_defaults(run=_run(method, market))
+    for name, parameter in _parameters(method).items():
+        _add_argument(sub, name, parameter)
+    if typing.get_type_hints(method.function)["return"] is Invoice:
+        sub.add_argument("--html", action="store_true", help="as a page")
+
+
+def _run(method: Method, market: type[Moderator]) -> Run:
+    def run(options: argparse.Namespace) -> int:
+        named = {name: getattr(options, name) for name in _parameters(method)}
+        if options.market:
+            from auction.web.client import MarketClient  # only here: HTTP takes long to import
+
+            with MarketClient(options.market, options.token_file or "") as client:
+                key = named.pop("key", None)
+                answer = client.call(method, named, key)
+        else:
+            with open_store(options, create=method.name == "register") as store:
+                moderator = market(store, config=MarketConfig(currency=options.currency))
+                answer = getattr(moderator, method.name)(**named)
+        print(_shown(answer, options))
+        return 0
+
+    return run
+
+
+def _shown(answer: Any, options: argparse.Namespace) -> str:
+    if options.json:
+        return msgspec.json.encode(answer).decode()
+    if isinstance(answer, Invoice):
+        return as_html(answer) if options.html else as_text(answer)
+    if isinstance(answer, str):
+        return answer
+    return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+
+
+def _parameters(method: Method) -> dict[str, inspect.Parameter]:
+    """The method's parameters with their types resolved, without `self`."""
+    hints = typing.get_type_hints(method.function)
+    parameters = list(inspect.signature(method.function).parameters.values())[1:]
+    return {one.name: one.replace(annotation=hints[one.name]) for one in parameters}
+
+
+def _add_argument(sub: argparse.ArgumentParser, name: str, parameter: inspect.Parameter) -> None:
+    """Positional parameters become arguments; named ones, and those with a default, become options."""
+    convert = _converter(parameter.annotation)
+    shape = "JSON" if _is_json(parameter.annotation) else name.upper()
+    words = _help(parameter.annotation)
+    if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        sub.add_argument(name, type=convert, help=words)
+    else:
+        required = parameter.default is inspect.Parameter.empty
+        option = f"--{name.replace('_', '-')}"
+        default = None if required else parameter.default
+        sub.add_argument(option, dest=name, type=convert, required=required, default=default, metavar=shape, help=words)
+
+
+def _is_json(hint: Any) -> bool:
+    return not {str, int, bool} & set(_members(hint)) or typing.get_origin(hint) in (dict, tuple, list)
+
+
+def _help(hint: Any) -> str | None:
+    """The fields of a JSON argument."""
+    structs = [one for one in _members(hint) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    return "; ".join(f"JSON with {', '.join(one.__struct_fields__)}" for one in structs) or None
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _converter(hint: Any) -> Callable[[str], Any]:
+    """From a word of the command line to what the method takes: numbers, yes and no, names, else JSON."""
+    members = _members(hint)
+
+    def convert(word: str) -> Any:
+        try:
+            if bool in members:
+                return {"yes": True, "no": False}[word]
+            if int in members:
+                return int(word)
+            if str in members and not (len(members) > 1 and word.startswith("{")):
+                return word
+            return msgspec.json.decode(word, type=hint)
+        except (KeyError, ValueError, msgspec.MsgspecError) as reason:
+            raise argparse.ArgumentTypeError(f"{word!r} does not fit: {reason}") from None
+
+    return convert

@@ -1,0 +1,380 @@
+"""The moderator: every command of the market, each over a rule in `rules`. Those that move money are in `payments`,
+what reads is in `queries`.
+
+To add a command, write a method here with its rule; its decorator makes it served and a step of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from auction.formats.commit_reveal import Commitment
+from auction.groups.sharing import Share
+from auction.model.agreement import Agreement
+from auction.model.award import Award
+from auction.model.bid import Announcement, Bid, StandingOffer
+from auction.model.block import Block
+from auction.model.delivery import Delivery
+from auction.model.endpoint import Endpoint, Warm
+from auction.model.meter import Meter
+from auction.model.party import Signature, token_hash
+from auction.model.rating import DraftedRating, Exchange
+from auction.moderator.draft import Draft
+from auction.moderator.methods import command
+from auction.moderator.payments import Payments
+from auction.moderator.records import BlockShares, Group, Measured
+from auction.moderator.rules import (
+    agreements,
+    announcing,
+    awarding,
+    bidding,
+    blocks,
+    delivering,
+    endpoints,
+    groups,
+    holding,
+    opinions,
+    parties,
+    replacing,
+    sealing,
+    shares,
+    spot,
+)
+from auction.moderator.terms import AuctionTerms, BidEntry, Held, Registered
+
+
+class Moderator(Payments):
+    """Conducts auctions, keeps agreements, charges and ratings; the only writer of its market.
+
+    `store` is where the market is kept (in memory without one); `clock` returns ms since 1970; `random_bytes` makes
+    tokens and tie-breaking seeds. Every command takes a `key`: sent again under the same key, it has one effect and the
+    same answer. Every command either does all it says or raises an `AuctionError` and changes nothing."""
+
+    # --- parties ---
+
+    @command("party register", right="registration")
+    def register(
+        self,
+        party: str,
+        kind: str,
+        *,
+        public_key: str = "",
+        belongs_to: str = "",
+        controller: str = "",
+        capacity_bps: int = 0,
+        key: str | None = None,
+    ) -> Registered:
+        """Registers a party. Its kind is `provider`, `recipient`, or a recipient's `user`, `device` or `number`.
+
+        A number's name is its telephone number in E.164. `controller` names who stands behind the party, if several
+        are one in interest. Raises Exists, BadValue, BadNumber."""
+        token = self._random_bytes(32).hex()
+        hashed = token_hash(token)
+        arguments = (party, kind, public_key, belongs_to, controller, capacity_bps)
+
+        def decide(draft: Draft, *given: Any) -> str:
+            return parties.register(draft, hashed, *given)
+
+        name = self._run("register", key, arguments, decide, str)
+        # Only a hash is stored, so the token can be handed out by the very call that made it, and by no other.
+        is_ours = self._state.owners.get(hashed) == name
+        return Registered(name, token if is_ours else "")
+
+    @command("party renew-token", right="stranger")
+    def renew_token(self, party: str, signature: Signature) -> Registered:
+        """Replaces a party's token. The party's key signs for it (purpose `token`, empty body)."""
+        token = self._random_bytes(32).hex()
+        arguments = (party, signature, token_hash(token))
+        return Registered(self._run("renew_token", None, arguments, parties.renew_token, str), token)
+
+    # --- blocks ---
+
+    @command("block publish", right="own", about="block.provider")
+    def publish_block(self, block: Block, *, key: str | None = None) -> Block:
+        """Sets a block of a provider's capacity aside for sale. It is sold in auctions. Raises NoCapacity if the
+        provider's blocks would add up to more than its capacity at some instant."""
+        return self._run("publish_block", key, (block,), blocks.publish_block, Block)
+
+    @command("block split-in-time", right="own", about="holder")
+    def split_block_in_time(
+        self, block: str, holder: str, at_ms: int, *, key: str | None = None
+    ) -> tuple[Block, Block]:
+        """Replaces a block by two that follow each other. It must not have started."""
+        return self._run("split_block_in_time", key, (block, holder, at_ms), blocks.split_block_in_time, blocks.Pair)
+
+    @command("block split-in-rate", right="own", about="holder")
+    def split_block_in_rate(
+        self, block: str, holder: str, first_bps: int, *, key: str | None = None
+    ) -> tuple[Block, Block]:
+        """Replaces a block by two side by side. The first has `first_bps`. The block must not have started."""
+        return self._run(
+            "split_block_in_rate", key, (block, holder, first_bps), blocks.split_block_in_rate, blocks.Pair
+        )
+
+    @command("block resell", right="operator")
+    def resell_block(self, block: str, seller: str, buyer: str, price: int, *, key: str | None = None) -> Block:
+        """Passes a sold block on before it starts. The price is paid at once from the buyer's balance. An agreement
+        about the whole block passes with it: the buyer is its recipient from then on, gets what is returned, and rates.
+        (To find the best buyer, auction the block: see `announce`.)"""
+        return self._run("resell_block", key, (block, seller, buyer, price), blocks.resell_block, Block)
+
+    # --- auctions ---
+
+    @command("auction announce", right="own", about="announcer")
+    def announce(
+        self,
+        announcer: str,
+        block: Block | str,
+        terms: AuctionTerms,
+        *,
+        auction: str = "",
+        prime: str = "",
+        key: str | None = None,
+    ) -> Announcement:
+        """Announces an auction. A `Block` is what a recipient asks for, and providers bid to provide it; the name of a
+        block is what its holder sells, and recipients bid for it. `prime` names the agreement a part of which this
+        subcontracts."""
+        arguments = (announcer, block, terms, auction, prime)
+        return self._run("announce", key, arguments, announcing.announce_openly, Announcement)
+
+    @command("auction close", right="anyone")
+    def close(self, auction: str, *, key: str | None = None) -> Award:
+        """Closes an auction whose time has come. Raises WrongState before that; the award of one that is closed
+        already is the one it got."""
+        return self._run("close", key, (auction,), awarding.award_of, Award)
+
+    @command("auction hold", right="operator")
+    def hold_auction(
+        self,
+        announcer: str,
+        block: Block | str,
+        terms: AuctionTerms,
+        entries: Sequence[BidEntry],
+        *,
+        auction: str = "",
+        key: str | None = None,
+    ) -> Held:
+        """Holds a whole sealed auction as one command. It is announced, bid in the order given, closed, and agreed
+        with the price held. All or nothing: a bid that is refused, or a price that cannot be held, refuses the
+        whole."""
+        return self._run("hold_auction", key, (announcer, block, terms, entries, auction), holding.hold, Held)
+
+    @command("auction spot", right="own", about="recipient")
+    def spot(
+        self,
+        recipient: str,
+        block: Block,
+        terms: AuctionTerms,
+        *,
+        prime: str = "",
+        key: str | None = None,
+        wait: bool = True,
+    ) -> Agreement:
+        """Awards a block at once to the best standing offer. The price is held. `terms.open_for_ms` is the deadline of
+        the answer. With `wait=False` the answer comes before it is durable (no I/O): it is written with the next
+        command or by `flush`, and lost if the process dies before that. When 256 answers are not written yet, the next
+        one waits until they are. Raises NoAward."""
+        return self._run("spot", key, (recipient, block, terms, prime), spot.award_at_once, Agreement, wait=wait)
+
+    # --- bids and offers ---
+
+    @command("bid place", right="own", about="entry.bidder")
+    def bid(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
+        """Places a bid. Raises TooLate once the moderator's sequence has closed the auction; LinkedParties,
+        NoCapacity, InsufficientFunds (of the bond), BadSignature, Expired, Replayed, BadAmount."""
+        return self._run("bid", key, (auction, entry), bidding.bid, Bid)
+
+    @command("bid commit", right="own", about="bidder")
+    def commit(
+        self,
+        auction: str,
+        bidder: str,
+        commitment: str,
+        signature: Signature | None = None,
+        *,
+        key: str | None = None,
+    ) -> Commitment:
+        """Binds the bidder to a bid by its hash. The hash is `auction.model.bid.commitment`; the auction's bond is
+        held until the bid is revealed. Raises TooLate from the close on, Exists for a second one or a copied one."""
+        return self._run("commit", key, (auction, bidder, commitment, signature), sealing.commit, Commitment)
+
+    @command("bid reveal", right="own", about="entry.bidder")
+    def reveal(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
+        """Reveals a committed bid after the close. Its bond is free again. Raises BadSignature for a bid other than
+        the committed one, TooLate after the end of revealing."""
+        return self._run("reveal", key, (auction, entry), sealing.reveal, Bid)
+
+    @command("offer place", right="own", about="offer.provider")
+    def stand_offer(
+        self, offer: StandingOffer, signature: Signature | None = None, *, key: str | None = None
+    ) -> StandingOffer:
+        """Places a provider's firm offer until `valid_until_ms`. One of the same name replaces the former."""
+        return self._run("stand_offer", key, (offer, signature), spot.stand_offer, StandingOffer)
+
+    @command("offer withdraw", right="own", about="provider")
+    def withdraw_offer(self, offer: str, provider: str, *, key: str | None = None) -> StandingOffer:
+        """Withdraws a standing offer."""
+        return self._run("withdraw_offer", key, (offer, provider), spot.withdraw_offer, StandingOffer)
+
+    @command("offer keep-warm", right="own", about="recipient")
+    def keep_warm(self, recipient: str, offers: tuple[str, ...], until_ms: int, *, key: str | None = None) -> Warm:
+        """Asks the providers of offers to stay connected. They do so until `until_ms`, so that a spot award or a
+        takeover needs no new connection. It costs nothing and promises nothing; a later one replaces it."""
+        return self._run("keep_warm", key, (recipient, offers, until_ms), endpoints.keep_warm, Warm)
+
+    @command("endpoint publish", right="own", about="party")
+    def publish_endpoint(
+        self,
+        party: str,
+        curve_key: str,
+        *,
+        address: str = "",
+        signature: Signature | None = None,
+        key: str | None = None,
+    ) -> Endpoint:
+        """Publishes where a recipient listens, or a provider's key. The recipient listens for providers at `address`
+        with this CURVE public key; a provider has no address and will come with the key. A later one replaces it."""
+        return self._run(
+            "publish_endpoint", key, (party, curve_key, address, signature), endpoints.publish_endpoint, Endpoint
+        )
+
+    # --- agreements ---
+
+    @command("agreement start", right="side")
+    def start(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Starts the service."""
+        return self._run("start", key, (agreement,), agreements.start, Agreement)
+
+    @command("agreement deliver", right="own", about="delivery.measured_by")
+    def deliver(self, delivery: Delivery, signature: Signature | None = None, *, key: str | None = None) -> Measured:
+        """Takes in all that was measured of the delivery so far. It was measured by the recipient, one of its devices,
+        or the provider. What the recipient's side measured counts; what the provider did counts if the recipient
+        measured nothing, and is evidence in any case."""
+        return self._run("deliver", key, (delivery, signature), delivering.deliver, Measured)
+
+    @command("agreement replace", right="recipient")
+    def replace(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Replaces a provider that has failed. The first armed runner-up who can takes over what is left of the
+        window. Its price above the agreed one comes from the failed provider's bond. Raises NoAward if none can."""
+        return self._run("replace", key, (agreement,), replacing.replace, Agreement)
+
+    @command("agreement finish", right="recipient_or_after_the_end")
+    def finish(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Ends the service. What was measured is final."""
+        return self._run("finish", key, (agreement,), agreements.finish, Agreement)
+
+    # --- ratings ---
+
+    @command("rating give", right="rater")
+    def rate(
+        self,
+        agreement: str,
+        rater: str,
+        satisfied: bool,
+        *,
+        device: str = "",
+        remark: str = "",
+        evidence: tuple[str, ...] = (),
+        signature: Signature | None = None,
+        key: str | None = None,
+    ) -> Exchange:
+        """Rates the other side of an agreement. The recipient says, from one of its devices, whether the service was
+        satisfactorily provided; the provider whether the recipient satisfactorily paid. `evidence` names deliveries of
+        this agreement. The signature is the device's, or the provider's. The answer shows the rater's own side alone,
+        until both are in."""
+        arguments = (agreement, rater, satisfied, device, remark, evidence, signature)
+        return self._run("rate", key, arguments, opinions.rate, Exchange)
+
+    @command("rating give-drafted", right="rater")
+    def rate_as_drafted(
+        self,
+        agreement: str,
+        rater: str,
+        *,
+        device: str = "",
+        overrule_ms: int = 0,
+        signature: Signature | None = None,
+        key: str | None = None,
+    ) -> DraftedRating:
+        """Gives the rating that `drafted_rating` returns. It counts at once, or with `overrule_ms` above zero only when
+        that time has passed and this side has said nothing itself (see `rate`). The signature is over the drafted words. Raises
+        WrongState if nothing can be drafted."""
+        arguments = (agreement, rater, device, overrule_ms, signature)
+        return self._run("rate_as_drafted", key, arguments, opinions.rate_as_drafted, DraftedRating)
+
+    # --- sharing a block ---
+
+    @command("share open", right="holder")
+    def share_block(
+        self, block: str, holder: str, rule: str, *, channel_bps: int = 0, key: str | None = None
+    ) -> BlockShares:
+        """Opens a shareable block to members of one kind. The rule is `recipients`, telephone `numbers` (each call
+        needs a whole channel of `channel_bps`), or client `devices` of several users."""
+        return self._run("share_block", key, (block, holder, rule, channel_bps), shares.share_block, BlockShares)
+
+    @command("share join", right="holder")
+    def join_share(self, block: str, share: Share, *, key: str | None = None) -> BlockShares:
+        """Adds a member, also while the block runs. Between devices, users join first, as who has no user."""
+        return self._run("join_share", key, (block, share), shares.join_share, BlockShares)
+
+    @command("share leave", right="holder")
+    def leave_share(self, block: str, member: str, *, key: str | None = None) -> BlockShares:
+        """Removes a member. What was metered of it stays. A user takes its devices along."""
+        return self._run("leave_share", key, (block, member), shares.leave_share, BlockShares)
+
+    @command("share meter", right="holder")
+    def meter(
+        self,
+        block: str,
+        interval_ms: int,
+        used_bits: dict[str, int],
+        asked: dict[str, int] | None = None,
+        *,
+        key: str | None = None,
+    ) -> dict[str, Meter]:
+        """Counts what members were allowed and used in an interval."""
+        return self._run("meter", key, (block, interval_ms, used_bits, asked), shares.meter, dict[str, Meter])
+
+    # --- groups in which some will pay and some won't ---
+
+    @command("group open", right="own", about="organiser")
+    def open_group(self, agreement: str, organiser: str, open_for_ms: int, *, key: str | None = None) -> Group:
+        """Opens a group to share an agreement's price. The organiser is the recipient of an agreement that is awarded,
+        and not yet agreed."""
+        return self._run("open_group", key, (agreement, organiser, open_for_ms), groups.open_group, Group)
+
+    @command("group offer-price", right="own", about="by")
+    def offer_price(self, group: str, by: str, price: int, expires_ms: int, *, key: str | None = None) -> Group:
+        """Offers a price for all, or counters the other's. The group's organiser or the provider does so. The price
+        can only come down: none rises above the award."""
+        return self._run("offer_price", key, (group, by, price, expires_ms), groups.offer_price, Group)
+
+    @command("group accept-price", right="own", about="by")
+    def accept_price(self, group: str, by: str, *, key: str | None = None) -> Group:
+        """Accepts the price that is offered. The agreement has that price from then on."""
+        return self._run("accept_price", key, (group, by), groups.accept_price, Group)
+
+    @command("group reject-price", right="own", about="by")
+    def reject_price(self, group: str, by: str, *, key: str | None = None) -> Group:
+        """Ends the bargaining. The awarded price stands."""
+        return self._run("reject_price", key, (group, by), groups.reject_price, Group)
+
+    @command("group join", right="own", about="member")
+    def join_group(self, group: str, member: str, bid: int, *, key: str | None = None) -> Group:
+        """Bids the most that a member will pay for its part. 0 is a member that won't. The amount is held."""
+        return self._run("join_group", key, (group, member, bid), groups.join_group, Group)
+
+    @command("group pledge", right="own", about="sponsor")
+    def pledge(self, group: str, sponsor: str, amount: int, *, opted_in: bool, key: str | None = None) -> Group:
+        """Pledges money of a willing member for the unwilling. It is all or nothing, and held until the group is
+        settled."""
+        return self._run("pledge", key, (group, sponsor, amount, opted_in), groups.pledge, Group)
+
+    @command("group settle", right="organiser")
+    def settle_group(self, group: str, extra_cost: int = 0, *, key: str | None = None) -> Group:
+        """Shares the price among the willing members. It does so by the Moulin mechanism, adds `extra_cost` for each
+        member who is served (such as a device's set-up), serves the unwilling if the pledges suffice, and gives
+        everything else back. What was taken goes to the organiser, who agrees with it. Group-strategyproof and budget
+        balanced; not efficient. If nobody is willing, the group has failed."""
+        return self._run("settle_group", key, (group, extra_cost), groups.settle, Group)

@@ -1,0 +1,117 @@
+"""The table of the moderator's methods: each is one decorated function, and every list of methods follows from here.
+
+A decorator states who may call the method in a served market (its right), whether it is served at all, and its step of
+the command line. What a right means stands in `web/rights.py`; what a method does stands beside its decorator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+IsNews = Callable[[Any, Any], bool]
+Right = Literal[
+    "operator",  # the market's operator, who has every other right as well
+    "anyone",  # every party of the market
+    "stranger",  # also who has no token: the arguments prove who asks
+    "registration",  # who may register the party that the arguments describe
+    "own",  # the party that the argument names, or a recipient for its users, devices and numbers
+    "rater",  # the party that rates, or the device that it rates from
+    "recipient",  # of the agreement
+    "recipient_or_after_the_end",  # the recipient; after the window also who else is concerned
+    "provider",  # of the agreement
+    "side",  # recipient or provider of the agreement
+    "concerned",  # both sides, earlier providers, armed runners-up, and the recipient's devices
+    "holder",  # of the block
+    "organiser",  # of the group
+    "member",  # of the group, its organiser and sponsors included
+]
+# The argument that a right is about, if the decorator names no other.
+_ABOUT: Final[dict[str, str]] = {
+    "rater": "rater",
+    **dict.fromkeys(("recipient", "recipient_or_after_the_end", "provider", "side", "concerned"), "agreement"),
+    "holder": "block",
+    **dict.fromkeys(("organiser", "member"), "group"),
+}
+_NEEDS_ARGUMENT: Final = frozenset({"own", *_ABOUT})
+_ROW: Final = "_method_of_the_market"
+
+
+class Method(NamedTuple):
+    """One row of the table. `about` is the argument that the right reads (`entry.bidder`: a field of one); `step` is
+    noun and verb on the command line, empty if it is no step; `is_news` says of arguments and answer whether a caller
+    that waits has what it waits for."""
+
+    name: str
+    function: Callable[..., Any]
+    is_command: bool
+    right: Right
+    about: str
+    is_served: bool
+    is_awaited: bool
+    step: tuple[str, ...]
+    is_news: IsNews | None
+
+
+def command(
+    step: str = "", *, right: Right, about: str = "", served: bool = True, awaited: bool = True
+) -> Callable[[Function], Function]:
+    """Marks a method that writes. `step` is `noun verb`; `awaited` says whether `AsyncModerator` has it."""
+    return _marking(True, step, right, about, served, awaited, None)
+
+
+def query(
+    step: str = "", *, right: Right, about: str = "", is_news: IsNews | None = None
+) -> Callable[[Function], Function]:
+    """Marks a method that reads. One that takes `wait_ms` states with `is_news` what ends the wait."""
+    return _marking(False, step, right, about, True, True, is_news)
+
+
+def _marking(
+    is_command: bool, step: str, right: Right, about: str, served: bool, awaited: bool, is_news: IsNews | None
+) -> Callable[[Function], Function]:
+    if right not in get_args(Right):
+        raise TypeError(f"there is no right {right!r}")
+    words = tuple(step.split())
+    if words and (len(words) != 2 or not all(part.isalpha() for word in words for part in word.split("-"))):
+        raise TypeError(f"a step is a noun and a verb, not {step!r}")
+
+    def mark(function: Function) -> Function:
+        name = function.__name__
+        row = Method(name, function, is_command, right, about or _ABOUT.get(right, ""), served, awaited, words, is_news)
+        setattr(function, _ROW, row)
+        return function
+
+    return mark
+
+
+def table_of(market: type) -> dict[str, Method]:
+    """The methods of a class by name, its own last. A method that overrides another keeps the other's row. Raises
+    TypeError for a public method without a right, for a right about an argument that the method does not have, for a
+    method that waits without `is_news`, and for a step that two methods claim."""
+    table: dict[str, Method] = {}
+    for base in reversed(market.__mro__):
+        for name, function in vars(base).items():
+            if name[0] == "_" or not isinstance(function, FunctionType):
+                continue
+            row: Method | None = getattr(function, _ROW, None)
+            if row is None and name not in table:
+                raise TypeError(f"{base.__name__}.{name} states no right: decorate it with @command or @query")
+            table[name] = (row or table[name])._replace(name=name, function=function)
+            _check(table[name], function)
+    steps = [row.step for row in table.values() if row.step]
+    if len(steps) != len(set(steps)):
+        twice = sorted(" ".join(step) for step in set(steps) if steps.count(step) > 1)
+        raise TypeError(f"two methods have one step: {', '.join(twice)}")
+    return table
+
+
+def _check(row: Method, function: FunctionType) -> None:
+    code = function.__code__
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if row.right in _NEEDS_ARGUMENT and row.about.split(".")[0] not in parameters:
+        raise TypeError(f"the right {row.right!r} of {row.name} is about {row.about!r}, which is no argument of it")
+    if "wait_ms" in parameters and row.is_news is None:
+        raise TypeError(f"{row.name} waits, and does not state by `is_news` for what")

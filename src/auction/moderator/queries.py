@@ -1,0 +1,299 @@
+"""Everything that can be asked of the moderator without changing the market. `overview` and `assignments` beside this
+file build the two answers that are made of many records; what is written stands in `commands` and `payments`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from auction.formats.transcript import Transcript, write_spot_transcript, write_transcript
+from auction.model.agreement import Agreement
+from auction.model.award import Award, explain
+from auction.model.bid import Bid, ShownRating, StandingOffer
+from auction.model.billing import Invoice, invoice
+from auction.model.block import Block
+from auction.model.endpoint import Assignments, Endpoint
+from auction.model.errors import BadToken, Sealed, Unknown, WrongState
+from auction.model.ledger import funds
+from auction.model.meter import split_cost
+from auction.model.party import Party, token_hash
+from auction.model.rating import DraftedRating, Opinion
+from auction.moderator.assignments import Alive, find_assignments
+from auction.moderator.core import Core
+from auction.moderator.draft import Draft
+from auction.moderator.methods import query
+from auction.moderator.overview import Overview, look
+from auction.moderator.records import Auction, Group
+from auction.moderator.reputation import PAYMENTS
+from auction.moderator.rules import awarding, bidding, chains, opinions, shares, standing
+from auction.moderator.state import decode_changes
+from auction.moderator.terms import AuctionView
+from auction.storage.journal import decode_body
+
+
+def _is_closed(_asked: Any, view: AuctionView) -> bool:
+    return view.state != "open"
+
+
+def _is_other_version(asked: Any, answer: Any) -> bool:
+    return bool(answer.version != asked.known)
+
+
+class Queries(Core):
+    # --- parties ---
+
+    @query("party show", right="anyone")
+    def party(self, party: str) -> Party:
+        """Shows the party's record. Raises Unknown."""
+        with self._deciding:
+            return self._draft().party(party)
+
+    @query("party authenticate", right="stranger")
+    def authenticate(self, token: str) -> str:
+        """Returns the party whose token this is. Raises BadToken."""
+        with self._deciding:
+            party = self._state.owners.get(token_hash(token))
+        if party is None:
+            raise BadToken("no party has this token")
+        return party
+
+    @query("account balance", right="own", about="party")
+    def balance(self, party: str) -> int:
+        """Returns the prepaid balance in minor units."""
+        with self._deciding:
+            self._draft().party(party)
+            return self._state.ledger.balance(funds(party))
+
+    @query("endpoint show", right="anyone")
+    def endpoint(self, party: str) -> Endpoint:
+        """Shows the endpoint of a party. Raises Unknown."""
+        with self._deciding:
+            found: Endpoint = self._draft().get("endpoint", party)
+        return found
+
+    # --- blocks and shares of them ---
+
+    @query("block show", right="anyone")
+    def block(self, block: str) -> Block:
+        """Shows the block as it stands. Raises Unknown."""
+        with self._deciding:
+            return self._draft().block(block)
+
+    @query("share rates", right="holder")
+    def rates(self, block: str, asked: dict[str, int] | None = None) -> dict[str, int]:
+        """Returns what each member gets now. The unit is bits per second; for telephone numbers it is channels, for
+        the calls in `asked`."""
+        with self._deciding:
+            return shares.rates(self._draft(), block, asked)
+
+    @query("share costs", right="holder")
+    def share_costs(self, block: str, price: int) -> dict[str, int]:
+        """Splits the price of a block between its sharers. Each pays by what was allowed to it."""
+        with self._deciding:
+            return split_cost(price, self._draft().shares(block).meters)
+
+    # --- auctions, bids, offers ---
+
+    @query("auction show", right="anyone")
+    def auction(self, auction: str) -> AuctionView:
+        """Shows what anyone may see of an auction. Ratings are included."""
+        with self._deciding:
+            draft = self._draft(self._time.read())
+            record = draft.auction(auction)
+            placed = bidding.rated_bids(draft, record)
+            shown = [one.rating for one in placed if one.rating is not None]
+            is_over = record.state != "open"
+            return AuctionView(
+                auction=auction,
+                state=record.state,
+                announcement=record.announcement,
+                closes_ms=record.closes_ms,
+                bid_count=len(placed),
+                ratings=tuple({rating.party: rating for rating in shown}.values()),
+                seed=record.seed if is_over else "",
+                award=awarding.whole_award(self._state, record),
+                agreements=self._state.agreements_of.get(auction, ()),
+            )
+
+    @query("auction wait", right="anyone", is_news=_is_closed)
+    def await_close(self, auction: str, *, wait_ms: int = 0) -> AuctionView:
+        """Waits for the close of an auction. Returns the auction as soon as it is open no more, or as it is after
+        `wait_ms`."""
+        return self._when(lambda: self.auction(auction), lambda view: view.state != "open", wait_ms)
+
+    @query("auction explain", right="anyone")
+    def explain(self, auction: str) -> str:
+        """Explains the award of a closed auction. Gives the reasons in words and numbers."""
+        view = self.auction(auction)
+        if view.award is None:
+            raise WrongState(f"auction {auction} has no award yet")
+        return explain(view.award)
+
+    @query("auction transcript", right="anyone")
+    def transcript(self, auction: str) -> Transcript:
+        """Returns the proof of a closed auction's award. It lets any bidder check the award without trusting the
+        moderator: see `auction.formats.transcript.verify_own`. Bids that could not be considered any more are not in
+        it."""
+        with self._deciding:
+            draft = self._draft()
+            record = draft.auction(auction)
+            award = awarding.whole_award(self._state, record)
+            if award is None:
+                raise WrongState(f"auction {auction} has no award yet")
+            if record.announcement.format == "spot" and not draft.placed_bids(auction):
+                return self._spot_transcript(draft, record, award)
+            excluded = {bid for bid, _ in record.excluded}
+            placed = [one for one in bidding.rated_bids(draft, record) if one.bid.bid not in excluded]
+        ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
+        return write_transcript(record.announcement, [one.bid for one in placed], ratings, award)
+
+    def _spot_transcript(self, draft: Draft, record: Auction, award: Award) -> Transcript:
+        """The offers as the award found them are in the journal alone: a standing offer changes with every use."""
+        self._commit_and_wait()
+        offers: dict[str, StandingOffer] = {}
+        for entry in self.store.entries():
+            if entry.sequence >= record.announced_sequence:
+                break
+            for kind, name, offer in decode_changes(decode_body(entry.body))[0]:
+                if kind == "offer" and offer.service == record.announcement.service:
+                    offers.pop(name, None) if offer.valid_until_ms <= entry.at_ms else offers.update({name: offer})
+        considered = {one.bid for one in award.standings}
+        among = [offer for name, offer in offers.items() if name in considered]
+        ratings = {offer.provider: standing.rating_at(draft, record, offer.provider) for offer in among}
+        return write_spot_transcript(record.announcement, among, ratings, award, record.announced_ms)
+
+    @query("bid list", right="own", about="reader")
+    def bids(self, auction: str, reader: str) -> list[Bid]:
+        """Lists the bids that the reader may see. All in an open format or after the close, else its own. Raises
+        Sealed if there is none of its own among bids of others."""
+        with self._deciding:
+            draft = self._draft(self._time.read())
+            record = draft.auction(auction)
+            bids = [placed.bid for placed in draft.placed_bids(auction)]
+        if record.announcement.format == "open":
+            # A proxy's limit is the bidder's own, before the close and after it.
+            return [bid if bid.bidder == reader else msgspec.structs.replace(bid, limit=None) for bid in bids]
+        if record.state != "open":
+            return bids
+        own = [bid for bid in bids if bid.bidder == reader]
+        if bids and not own:
+            raise Sealed(f"the bids of auction {auction} are sealed until its close")
+        return own
+
+    @query("offer list", right="anyone")
+    def offers(self, service: str) -> list[StandingOffer]:
+        """Lists the standing offers of a service."""
+        with self._deciding:
+            now_ms = self._time.read()
+            offers = self._state.offers_of.get(service, {}).values()
+            return [offer for offer in offers if offer.valid_until_ms > now_ms]
+
+    # --- agreements and groups ---
+
+    @query("agreement show", right="concerned")
+    def agreement(self, agreement: str) -> Agreement:
+        """Shows the agreement as it stands. Raises Unknown."""
+        with self._deciding:
+            return self._draft().agreement(agreement)
+
+    @query("agreement chain", right="operator")
+    def chain(self, agreement: str) -> list[Agreement]:
+        """Lists the agreements from this one up to the first. It shows who is liable to whom."""
+        with self._deciding:
+            return chains.chain_of(self._draft(), agreement)
+
+    @query("agreement subcontracts", right="side")
+    def subcontracts(self, agreement: str) -> list[Agreement]:
+        """Lists the agreements directly under this one."""
+        with self._deciding:
+            return chains.subcontracts_of(self._draft(), agreement)
+
+    @query("agreement invoice", right="concerned")
+    def invoice(self, agreement: str) -> Invoice:
+        """Returns the invoice of an agreement. It has the metered lines; see `auction.model.billing` for text, JSON
+        and HTML."""
+        with self._deciding:
+            draft = self._draft()
+            record = draft.agreement(agreement)
+            names = self._state.deliveries_of.get(agreement, ())
+            evidence = [(name, draft.get("delivery", name).evidence) for name in names]
+            shared = draft.find("shares", record.block)
+        return invoice(record, evidence, shared.meters if shared is not None else None)
+
+    @query("group show", right="member")
+    def group_of(self, group: str) -> Group:
+        """Shows the group as it stands. Raises Unknown."""
+        with self._deciding:
+            return self._draft().get("group", group)  # type: ignore[no-any-return]
+
+    # --- ratings ---
+
+    @query("rating show", right="anyone")
+    def rating(self, party: str, service: str = PAYMENTS) -> ShownRating:
+        """Shows how a party is rated now. With a service: as its provider; without one: as who pays."""
+        with self._deciding:
+            self._draft().party(party)
+            return self._state.reputation.shown_at(party, service, self._state.sequence, self._time.read())
+
+    @query("rating opinions", right="anyone")
+    def opinions(self, agreement: str) -> tuple[Opinion, ...]:
+        """Lists the published opinions about an agreement. Returns none before they are published."""
+        with self._deciding:
+            exchange = self._draft().find("exchange", agreement)
+            if exchange is None:
+                raise Unknown(f"nobody could rate {agreement} yet")
+            is_open = agreement in self._state.records["revealed"]
+        return tuple(one for one in (exchange.service, exchange.payment) if one is not None) if is_open else ()
+
+    @query("rating draft", right="own", about="rater")
+    def drafted_rating(self, agreement: str, rater: str) -> DraftedRating | None:
+        """Drafts this side's opinion by the stated rule. The recipient's comes from what its side measured of who
+        serves (see `rating.draft_of_service`), the provider's from what the payment came to. Returns None if nothing
+        can be said: nobody of the recipient's side measured, or nothing is charged yet."""
+        with self._deciding:
+            return opinions.drafted_rating(self._draft(), agreement, rater)
+
+    @query("rating draft-payment", right="side")
+    def drafted_payment_rating(self, agreement: str) -> bool | None:
+        """Drafts the provider's rating of the payment. Returns None if nothing can be said."""
+        with self._deciding:
+            return opinions.drafted_payment_rating(self._draft().agreement(agreement))
+
+    @query("payment predict", right="anyone")
+    def payment_probability_ppm(self, recipient: str) -> int:
+        """Predicts whether the recipient's next charge succeeds. The unit is parts per million."""
+        with self._deciding:
+            return standing.payment_probability_ppm(self._draft(self._time.read()), recipient)
+
+    # --- many records at a time ---
+
+    @query("party assignments", right="own", about="provider", is_news=_is_other_version)
+    def assignments(
+        self, provider: str, *, services: tuple[str, ...] = (), known: str = "", wait_ms: int = 0
+    ) -> Assignments:
+        """Lists what a provider is to be ready for. That is what it serves, may have to take over, or should be
+        connected for; and the auctions of `services` that it can bid in. With the `version` of an answer as `known`,
+        waits up to `wait_ms` for another."""
+
+        def read() -> Assignments:
+            with self._deciding:
+                return find_assignments(self._draft(self._time.read()), self._alive, provider, services)
+
+        return self._when(read, lambda answer: answer.version != known, wait_ms)
+
+    @query("market overview", right="own", about="party", is_news=_is_other_version)
+    def overview(self, *, party: str = "", limit: int = 20, known: str = "", wait_ms: int = 0) -> Overview:
+        """Shows the market at a glance. At most `limit` of each kind; with a `party`, its agreements and ratings
+        alone. With the `version` of an answer as `known`, waits up to `wait_ms` for another."""
+
+        def read() -> Overview:
+            with self._deciding:
+                return look(self._state, self._time.read(), party, limit)
+
+        return self._when(read, lambda answer: answer.version != known, wait_ms)
+
+    @cached_property
+    def _alive(self) -> Alive:
+        return Alive()
