@@ -25,7 +25,7 @@ from auction.storage.sql_store import SqlStore
 from auction.web.client import MarketClient
 from auction.web.rights import RIGHTS, Caller, check_right
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def rename(draft: Draft, party: str, controller: str) -> Party:
