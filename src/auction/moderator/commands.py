@@ -298,8 +298,8 @@ class Moderator(Payments):
         key: str | None = None,
     ) -> DraftedRating:
         """Gives the rating that `drafted_rating` returns. It counts at once, or with `overrule_ms` above zero only when
-        that time has passed and this side has said nothing itself (see `rate`). The signature is over the drafted words. Raises
-        WrongState if nothing can be drafted."""
+        that time has passed and this side has said nothing itself (see `rate`). The signature is over the drafted
+        words. Raises WrongState if nothing can be drafted."""
         arguments = (agreement, rater, device, overrule_ms, signature)
         return self._run("rate_as_drafted", key, arguments, opinions.rate_as_drafted, DraftedRating)
 
