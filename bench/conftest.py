@@ -1,4 +1,5 @@
-"""What the benchmarks of the stages share: captures on tmpfs, made once and removed at the end, and ns per packet.
+"""What the benchmarks of the stages share: captures on tmpfs, made once and removed at the end, rounds of one chunk, and
+ns per packet. conditions.py has the core, the garbage collection and the machine's load.
 
 A benchmark is a `test_…` function in `bench_<stage>.py` that takes `benchmark` (pytest-benchmark) and what it needs
 of these.
@@ -6,6 +7,7 @@ of these.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ from typing import Any
 
 import captures
 import pytest
+
+pytest_plugins = ["conditions"]
 
 SIZE_BYTES = 76_000_000  # of each capture: a million packets of 64 bytes; far beyond the caches, quick to make
 TMPFS = Path("/dev/shm")
@@ -27,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def capture_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory on tmpfs where there is one: idle page cache may be evicted while others run."""
+    if given := os.environ.get("BENCH_CAPTURES"):  # compare.py makes them once for all turns, and removes them
+        yield Path(given)
+        return
     directory = Path(tempfile.mkdtemp(prefix="streamcore-bench-", dir=TMPFS if TMPFS.is_dir() else None))
     yield directory
     shutil.rmtree(directory)
