@@ -2,8 +2,8 @@
 
     make compare BASE=main K=segment        # or: .venv/bin/python bench/compare.py main -k segment
 
-Exit status: 0, nothing is slower; 1, something is, beyond the threshold and its own noise, or fails that did not; 2, the
-two cannot be compared. Lives here: turns, ratios and the table. Not here: building and running a side (sides.py).
+Exit status: 0, nothing is slower; 1, something is, beyond the threshold and its own noise, or fails that did not; 2,
+the two cannot be compared. Lives here: turns, ratios and the table. Not here: building and running a side (sides.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TMPFS = Path("/dev/shm")
 
 @dataclass
 class Row:
-    """One benchmark: the best round of every turn of either side, in seconds, and the packets of a round where it tells."""
+    """One benchmark: the best round of every turn of either side, in seconds, and the packets of a round."""
 
     name: str
     before_s: list[float] = field(default_factory=list)
@@ -158,8 +158,8 @@ def described(sides: tuple[Side, Side]) -> list[str]:
     """What is compared: the trees, their native modules and how those were built."""
     modules = [conditions.native_modules(side.tree) for side in sides]
     same = len(set(modules[0].values()) & set(modules[1].values()))
-    lines = [f"before: {sides[0].name}; after: {sides[1].name}; native modules {len(modules[0])} and {len(modules[1])}, "
-             f"the same {same}"]  # fmt: skip
+    counts = f"native modules {len(modules[0])} and {len(modules[1])}, the same {same}"
+    lines = [f"before: {sides[0].name}; after: {sides[1].name}; {counts}"]
     flags = [conditions.build_flags(side.tree) for side in sides]
     if flags[0] and flags[0] != flags[1]:
         lines += [f"WARNING: built otherwise: {', '.join(flags[0])} before, {', '.join(flags[1])} now"]

@@ -1,7 +1,7 @@
-"""Under what conditions a measurement was taken: one core, no garbage collection, what else the machine did, which build.
+"""The conditions of a measurement: one core, no garbage collection, what else the machine did, which build.
 
-A plugin of pytest, for the standard library only: conftest.py loads it, and compare.py gives it to either side. Not here:
-what is measured.
+A plugin of pytest that needs the standard library only: conftest.py loads it, and compare.py gives it to either side.
+Not here: what is measured.
 """
 
 from __future__ import annotations

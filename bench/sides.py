@@ -1,4 +1,4 @@
-"""The two revisions that compare.py sets side by side: where each lies, its native modules, and one turn of its benchmarks.
+"""The two revisions that compare.py compares: where each lies, its native modules, and one turn of its benchmarks.
 
 Both share this Python and its packages; only PYTHONPATH says whose code runs. Not here: what is made of the figures.
 """
@@ -30,7 +30,7 @@ class CannotCompare(Exception):
 
 @dataclass
 class Turn:
-    """What one run of a side's benchmarks told, by name: the best round in seconds, packets of a round, what did not run."""
+    """One run of a side's benchmarks, by name: the best round in seconds, its packets, and what did not run."""
 
     best_s: dict[str, float] = field(default_factory=dict)
     packets: dict[str, int] = field(default_factory=dict)
