@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: build debug demo test soak lint wheel bench peers clean help
+.PHONY: build debug demo test soak lint wheel bench compare peers clean help
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
@@ -56,7 +56,11 @@ wheel: build     ## build the wheel, install it outside the tree, run the demo o
 	scripts/check-wheel $(RUN)
 
 bench: build     ## a benchmark for every stage
-	$(RUN) -m pytest bench --benchmark-only --benchmark-columns=min,median,ops
+	$(RUN) -m pytest bench --benchmark-only --benchmark-columns=min,median,rounds
+
+compare: build   ## the benchmarks of this tree beside those of BASE=revision; K=expression for some of them
+	@test -n "$(BASE)" || { echo "which revision? make compare BASE=main" >&2; exit 2; }
+	$(RUN) bench/compare.py -k "$(K)" -- "$(BASE)"
 
 peers: build     ## the programs and libraries that bench/peers.py measures us beside
 	scripts/system-packages peers

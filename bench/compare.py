@@ -102,13 +102,16 @@ def measured(sides: tuple[Side, Side], flags: argparse.Namespace, note: Callable
     """A B A B …, then again what looks slower; every turn counts."""
     comparison = Comparison()
 
-    def turns(only: list[str], what: str) -> None:
-        for number in range(1, flags.turns + 1):
+    def turns(only: list[str], what: str, first: int = 1) -> None:
+        for number in range(first, flags.turns + 1):
             note(f"{what}: turn {number} of {flags.turns}")
             before = sides[0].turn(flags.expression, flags.seconds, only)
             comparison.add(before, sides[1].turn(flags.expression, flags.seconds, only))
 
-    turns([], "all")
+    note(f"all: turn 1 of {flags.turns}")
+    comparison.add(*(side.turn(flags.expression, flags.seconds, []) for side in sides))
+    if comparison.rows:
+        turns(list(comparison.rows), f"{len(comparison.rows)} that both have", 2)
     for _ in range(AGAIN_MAX):
         suspects = [row.name for row in comparison.rows.values() if row.slower(flags.threshold)]
         if not suspects:

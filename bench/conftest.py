@@ -1,5 +1,5 @@
 """What the benchmarks share: captures on tmpfs, made once and removed at the end, rounds of one chunk, ns per packet.
- conditions.py has the core, the garbage collection and the machine's load.
+conditions.py has the core, the garbage collection and the machine's load.
 
 A benchmark is a `test_…` function in `bench_<stage>.py` that takes `benchmark` (pytest-benchmark) and what it needs
 of these.

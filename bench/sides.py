@@ -57,9 +57,10 @@ class Side:
             "BENCH_COMMAND_ROUNDS": "3",
         }
 
-    def run(self, words: list[str], what: str) -> None:
+    def run(self, words: list[str], what: str, **more: str) -> None:
+        environment = self.environment() | more
         done = subprocess.run(
-            [sys.executable, *words], cwd=self.tree, env=self.environment(), capture_output=True, text=True, check=False
+            [sys.executable, *words], cwd=self.tree, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             last = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
@@ -70,12 +71,12 @@ class Side:
         if other is not None and native_sources(self.tree) == native_sources(other.tree):
             for path in (other.tree / "src").rglob("*.so"):
                 shutil.copy2(path, self.tree / path.relative_to(other.tree))
-        else:
+        elif not built(self.tree):
             self.run(["setup.py", "-q", "build_ext", "--inplace"], "building")
         if any("STREAMCORE_DEBUG=1" in flags for flags in conditions.build_flags(self.tree)):
             raise CannotCompare(f"{self.name} was built with bounds checks: make build")
         # What its entry points are called: other than those of the installed packages, after a move of modules.
-        self.run(["setup.py", "-q", "egg_info"], "naming its entry points")
+        self.run(["setup.py", "-q", "egg_info"], "naming its entry points", STREAMCORE_NATIVE="0")
         self.check()
 
     def check(self) -> None:
@@ -129,11 +130,24 @@ class Side:
                     found.best_s.pop(name, None)
 
 
+def sources_of(tree: Path) -> list[Path]:
+    """Everything that the native modules are made of."""
+    return sorted(path for path in (tree / "src").rglob("*") if path.suffix in (".pyx", ".pxd", ".h"))
+
+
+def built(tree: Path) -> bool:
+    """Whether every native module is there and newer than all sources, which is `make build`'s rule too."""
+    modules = [path.stat().st_mtime for path in (tree / "src").rglob("*.so")]
+    sources = sources_of(tree)
+    wanted = sum(path.suffix == ".pyx" for path in sources)
+    newest = max((path.stat().st_mtime for path in [tree / "setup.py", *sources]), default=0.0)
+    return len(modules) == wanted and min(modules, default=0.0) >= newest
+
+
 def native_sources(tree: Path) -> str:
-    """One digest of everything that the native modules are made of."""
+    """One digest of all of them, and of how they are built."""
     digest = hashlib.sha256()
-    sources = [path for path in (tree / "src").rglob("*") if path.suffix in (".pyx", ".pxd", ".h")]
-    for path in sorted([tree / "setup.py", *sources]):
+    for path in [tree / "setup.py", *sources_of(tree)]:
         digest.update(f"{path.relative_to(tree)} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

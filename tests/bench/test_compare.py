@@ -1,0 +1,113 @@
+"""`make compare` sees a slowdown that was planted, passes an unchanged tree, and says in one line what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SLOWER = """
+
+_plain = lower_ppm
+
+
+def lower_ppm(*arguments):
+    for _ in range(9):
+        _plain(*arguments)
+    return _plain(*arguments)
+"""
+# A threshold that this machine's noise does not reach: the slowdown is tenfold.
+FEW = ["-k", "rating_lower_bound", "--turns", "2", "--seconds", "0.05", "--threshold", "100"]
+
+
+@pytest.fixture(autouse=True)
+def _bench_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This tree as it stands, in a repository of its own, with its native modules."""
+    copy = tmp_path_factory.mktemp("throwaway") / "tree"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0"):
+        if name and (ROOT / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it stands"]):
+        subprocess.run([*git, *words], cwd=copy, check=True)
+    for module in (ROOT / "src").rglob("*.so"):
+        shutil.copy(module, copy / module.relative_to(ROOT))
+    return copy
+
+
+def compare(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "bench/compare.py", *words]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_an_unchanged_tree_passes_and_a_planted_slowdown_does_not(copy: Path) -> None:
+    same = compare(copy, "HEAD", *FEW)
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "test_rating_lower_bound" in same.stdout
+    with open(copy / "src/auction/model/rating.py", "a") as module:
+        module.write(SLOWER)
+    slower = compare(copy, "HEAD", *FEW)
+    assert slower.returncode == 1, slower.stdout + slower.stderr
+    (line,) = [line for line in slower.stdout.splitlines() if line.endswith("SLOWER")]
+    assert "test_rating_lower_bound" in line
+    assert 5 < float(line.split()[4]) < 20  # before, its unit, after, its unit, ratio
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nosuch"], "compare: there is no revision nosuch"),
+        ([], "the following arguments are required: BASE"),
+        (["HEAD", "--turns", "1"], "--turns: from 2"),
+        (["HEAD", "-k", "nosuch", "--turns", "2"], "compare: no benchmark matches nosuch"),
+        (["HEAD", "-k", "not (", "--turns", "2"], "Wrong expression passed to '-k'"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_and_status_2(copy: Path, words: list[str], complaint: str) -> None:
+    done = compare(copy, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_counts_as_slower() -> None:
+    import compare
+
+    def row(before: list[float], after: list[float], packets: tuple[int, int] = (0, 0)) -> compare.Row:
+        return compare.Row("some", before, after, packets)
+
+    assert row([10.0, 10.1, 10.2], [11.0, 11.1, 11.2]).slower(0.03)
+    assert not row([10.0, 10.1, 10.2], [10.2, 10.1, 10.2]).slower(0.03)  # within the threshold
+    assert not row([10.0, 12.0, 12.5], [11.0, 11.1, 11.2]).slower(0.03)  # the same code differs as much from itself
+    assert not row([10.0, 10.1, 10.2], [9.0, 9.1, 9.2]).slower(0.03)
+    other_rounds = row([10.0, 10.1], [1.2, 1.2], (1000, 100))
+    assert other_rounds.ratio == pytest.approx(1.2)  # by packet
+    assert not other_rounds.slower(0.03)
+
+
+def test_what_only_one_side_has_or_skips_or_fails_is_named() -> None:
+    import compare
+    from sides import Turn
+
+    comparison = compare.Comparison()
+    before = Turn({"both": 1.0, "old": 1.0}, {}, {"shy": "no root"}, {"weak": "always"})
+    after = Turn({"both": 1.0, "new": 1.0}, {}, {"shy": "no root"}, {"weak": "always", "fresh": "assert 1 == 2"})
+    comparison.add(before, after)
+    lines = compare.table(comparison, 0.03)
+    for told in ("only before: old", "only now: new", "skipped now: shy: no root", "failed now: fresh: assert 1 == 2"):
+        assert told in lines
+    assert list(comparison.rows) == ["both"]
+    assert comparison.broken() == {"fresh": "assert 1 == 2"}
