@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,46 +52,41 @@ def chunk_start(chunk: Any) -> int:
     return at
 
 
-def test_read_alone(benchmark: Any, per_packet: Callable[[int], None], small64: Path) -> None:
+def test_read_alone(chunk_by_chunk: Callable[..., None], small64: Path) -> None:
     """What reading a capture into chunks costs, without looking at it."""
     arena = Arena(4, CHUNK_BYTES, ROWS_MAX)
 
-    def work() -> int:
-        descriptor = os.open(small64, os.O_RDONLY)
-        total = 0
-        while got := read_into(arena.acquire(), 0, CHUNK_BYTES, descriptor):
-            total += got
-        os.close(descriptor)
-        return total
+    def chunks() -> Iterator[int]:
+        with open(small64, "rb", buffering=0) as file:
+            while got := read_into(arena.acquire(), 0, CHUNK_BYTES, file.fileno()):
+                yield got // 76
 
-    assert benchmark(work) == small64.stat().st_size
-    per_packet(small64.stat().st_size // 76)
+    chunk_by_chunk(chunks)
 
 
-def read_all(path: Path, arena: Arena) -> int:
-    packets = 0
-    with CaptureSource(path, arena) as source:
-        for batch in source:
-            packets += len(batch)
-            del batch
-    return packets
-
-
-def test_read_and_walk(benchmark: Any, per_packet: Callable[[int], None], each_capture: Path) -> None:
+def chunks_of(path: Path) -> Callable[[], Iterator[int]]:
     arena = Arena(4, CHUNK_BYTES, ROWS_MAX)
-    per_packet(benchmark(read_all, each_capture, arena))
+
+    def chunks() -> Iterator[int]:
+        with CaptureSource(path, arena) as source:
+            for batch in source:
+                packets = len(batch)
+                del batch
+                yield packets
+
+    return chunks
 
 
-def test_read_and_walk_pcapng(
-    benchmark: Any, per_packet: Callable[[int], None], capture_of: Callable[..., Path]
-) -> None:
-    arena = Arena(4, CHUNK_BYTES, ROWS_MAX)
-    per_packet(benchmark(read_all, capture_of("small64", 1_000_000, format="pcapng"), arena))
+def test_read_and_walk(chunk_by_chunk: Callable[..., None], each_capture: Path) -> None:
+    chunk_by_chunk(chunks_of(each_capture))
 
 
-def test_read_zstd(benchmark: Any, per_packet: Callable[[int], None], small64: Path) -> None:
+def test_read_and_walk_pcapng(chunk_by_chunk: Callable[..., None], capture_of: Callable[..., Path]) -> None:
+    chunk_by_chunk(chunks_of(capture_of("small64", 1_000_000, format="pcapng")))
+
+
+def test_read_zstd(chunk_by_chunk: Callable[..., None], small64: Path) -> None:
     compressed = small64.with_suffix(".pcap.zst")
     if not compressed.exists():
         compressed.write_bytes(zstandard.ZstdCompressor().compress(small64.read_bytes()))
-    arena = Arena(4, CHUNK_BYTES, ROWS_MAX)
-    per_packet(benchmark(read_all, compressed, arena))
+    chunk_by_chunk(chunks_of(compressed))

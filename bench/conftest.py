@@ -21,6 +21,7 @@ pytest_plugins = ["conditions"]
 
 SIZE_BYTES = 76_000_000  # of each capture: a million packets of 64 bytes; far beyond the caches, quick to make
 TMPFS = Path("/dev/shm")
+CHUNK_ROUNDS = 200
 PER_PACKET = pytest.StashKey[list[tuple[str, float]]]()
 
 
@@ -97,6 +98,32 @@ def per_packet(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[int]
         request.config.stash[PER_PACKET].append((request.node.name, ns_per_packet))
 
     return tell
+
+
+@pytest.fixture
+def chunk_by_chunk(benchmark: Any, per_packet: Callable[[int], None]) -> Callable[..., None]:
+    """`chunk_by_chunk(begin)`: measures the chunks of a capture one after another, as a run does, each as a round.
+
+    `begin()` returns an iterator whose every step handles a chunk and gives its packets; it is taken anew, untimed,
+    when the next step would be the last, because that chunk is not full.
+    """
+
+    def measure(begin: Callable[[], Iterator[int]], rounds: int = CHUNK_ROUNDS) -> None:
+        packets = list(begin())[:-1]
+        assert packets
+        steps: Iterator[int] = iter(())
+        done = len(packets)
+
+        def setup() -> None:
+            nonlocal steps, done
+            if done == len(packets):
+                steps, done = begin(), 0
+            done += 1
+
+        benchmark.pedantic(lambda: next(steps), setup=setup, rounds=rounds, warmup_rounds=1)
+        per_packet(round(sum(packets) / len(packets)))
+
+    return measure
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
