@@ -23,7 +23,6 @@ import conditions
 from sides import BENCH, COMMANDS, CannotCompare, Side, Turn, check_out, git, prepare
 
 ROOT = BENCH.parent
-AGAIN_MAX = 2  # times that what looks slower is measured again
 SEEN_RATIO = 1.05  # for the closing count of what differs
 TMPFS = Path("/dev/shm")
 
@@ -112,7 +111,7 @@ def measured(sides: tuple[Side, Side], flags: argparse.Namespace, note: Callable
     comparison.add(*(side.turn(flags.expression, flags.seconds, []) for side in sides))
     if comparison.rows:
         turns(list(comparison.rows), f"{len(comparison.rows)} that both have", 2)
-    for _ in range(AGAIN_MAX):
+    for _ in range(flags.again):
         suspects = [row.name for row in comparison.rows.values() if row.slower(flags.threshold)]
         if not suspects:
             break
@@ -206,10 +205,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-k", dest="expression", default="", metavar="EXPRESSION", help="only these, as pytest's -k")
     parser.add_argument("--turns", type=int, default=5, help="of each side (default: 5)")
     parser.add_argument("--seconds", type=float, default=0.1, help="for a benchmark in one turn (default: 0.1)")
+    parser.add_argument(
+        "--again", type=int, default=2, help="times that what looks slower is measured again (default: 2)"
+    )
     parser.add_argument("--threshold", type=float, default=3.0, metavar="PERCENT", help="default: 3")
     flags = parser.parse_args(arguments)
-    if flags.turns < 2 or not 0 < flags.seconds <= 60 or not 0 <= flags.threshold <= 1000:
-        parser.error("--turns: from 2; --seconds: above 0, to 60; --threshold: 0 to 1000")
+    if flags.turns < 2 or flags.again < 0 or not 0 < flags.seconds <= 60 or not 0 <= flags.threshold <= 1000:
+        parser.error("--turns: from 2; --again: from 0; --seconds: above 0, to 60; --threshold: 0 to 1000")
     flags.threshold /= 100
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ def lower_ppm(*arguments):
     return _plain(*arguments)
 """
 # A threshold that this machine's noise does not reach: the slowdown is tenfold.
-FEW = ["-k", "rating_lower_bound", "--turns", "2", "--seconds", "0.05", "--threshold", "100"]
+FEW = ["-k", "rating_lower_bound", "--turns", "2", "--seconds", "0.05", "--again", "0", "--threshold", "100"]
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,33 @@ def test_what_counts_as_slower() -> None:
     other_rounds = row([10.0, 10.1], [1.2, 1.2], (1000, 100))
     assert other_rounds.ratio == pytest.approx(1.2)  # by packet
     assert not other_rounds.slower(0.03)
+
+
+def test_what_looks_slower_is_measured_again_and_all_turns_count() -> None:
+    import compare
+    from sides import Turn
+
+    class Played:
+        """A side that answers from a list of the times of `spoilt`; `true` always takes the same."""
+
+        def __init__(self, spoilt_s: list[float], true_s: float) -> None:
+            self.spoilt_s, self.true_s = iter(spoilt_s), true_s
+            self.asked: list[list[str]] = []
+
+        def turn(self, expression: str, seconds: float, only: list[str]) -> Turn:
+            self.asked.append(only)
+            names = only or ["spoilt", "true"]
+            return Turn({name: next(self.spoilt_s) if name == "spoilt" else self.true_s for name in names})
+
+    before, after = Played([1.0] * 6, 1.0), Played([1.5, 1.5, 1.01, 1.0, 1.0, 1.0], 1.5)
+    flags = argparse.Namespace(turns=2, again=2, expression="", seconds=0.1, threshold=0.03)
+    comparison = compare.measured((before, after), flags, lambda what: None)  # type: ignore[arg-type]
+    assert after.asked == before.asked
+    assert after.asked[2:4] == [["spoilt", "true"]] * 2
+    assert after.asked[4:] == [["true"]] * 2
+    assert comparison.rows["true"].slower(0.03)
+    assert not comparison.rows["spoilt"].slower(0.03)
+    assert comparison.rows["spoilt"].after_s == [1.5, 1.5, 1.01, 1.0]
 
 
 def test_what_only_one_side_has_or_skips_or_fails_is_named() -> None:
