@@ -137,12 +137,12 @@ def test_two_builds_are_compared(tmp_path):
 
 
 def test_live_commands_are_words_that_the_command_takes():
-    from streamcore.command.flags import make_parser
-    from streamcore.core.config import make_config
+    from streamcore.command.cli import command_of
+    from streamcore.command.flags import keys_given
+    from streamcore.core.pipeline_file import make_config
 
     text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "live.md").read_text()
-    commands = re.findall(r"^    (?:sudo .venv/bin/)?streamcore (run .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    commands = re.findall(r"^    (?:sudo .venv/bin/)?streamcore run (.*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
-        told = vars(make_parser().parse_args(shlex.split(command)))
-        make_config(None, {key: told[key] for key in told if key not in ("command", "version", "config", "expression")})
+        make_config(None, keys_given(command_of("run")[1].parse_args(shlex.split(command))))

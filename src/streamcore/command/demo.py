@@ -1,84 +1,30 @@
-"""The demonstration: the main job on the capture that the package ships, told step by step. Nothing here is special
-to it.
-"""
+"""`streamcore demo`: the demonstrations, which are told by demo_capture.py and demo_market.py."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import shlex
-from collections import Counter
-from importlib import resources
-from pathlib import Path
-
-import numpy as np
-
-from streamcore.core.config import make_config
-from streamcore.core.errors import SinkError
-from streamcore.run.pipeline import Pipeline
-from streamcore.tools.reader import read
-
-WORKERS = 2
-SEGMENT_PACKETS = 200  # small, so that the shipped capture makes some twenty segments
-PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
+import argparse
 
 
-def shipped_capture() -> Path:
-    """Where the capture lies that the package ships."""
-    return Path(str(resources.files("streamcore") / "data" / "office.pcapng"))
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output",
+        metavar="DIRECTORY",
+        default="demo-output",
+        help="where the results are written (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--market",
+        action="store_true",
+        help="show a market with two providers, each in its own process (needs the extra 'serve')",
+    )
+    parser.add_argument("--json", action="store_true", help="with --market: print the results as a JSON object")
 
 
-def show(directory: str) -> int:
-    """Run the demonstration, write into `directory`, print what happened. Returns the exit status of the run."""
-    capture = shipped_capture()
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise SinkError(f"cannot make the directory {directory}: {(error.strerror or str(error)).lower()}") from None
-    output = os.path.join(directory, "office-anonymised.pcapng")
-    key = secrets.token_hex(32)
-    config = make_config(
-        flags={
-            "read": str(capture), "write": output, "workers": WORKERS, "segment_packets": SEGMENT_PACKETS,
-            "service": [{"name": "anonymise", "key": key}, "count"], "policy": "flow", "order": "total",
-        }
-    )  # fmt: skip
-    print(f"What goes in: {capture}")
-    for line in describe(capture):
-        print(f"  {line}")
-    print(f"\nWhat is done: flows are cut into segments, which {WORKERS} workers take over ZeroMQ, anonymise and count")
-    accounting = Pipeline(config).run()
-    for share in accounting.shares:
-        did = f"{share.segments} segments, {share.packets:,} packets, {share.bytes:,} bytes"
-        print(f"  worker {share.slot}: {did}, busy {share.busy_s * 1000:.1f} ms")
-    print(f"\nWhat comes out: {output}")
-    for line in describe(Path(output)):
-        print(f"  {line}")
-    print("\nThe account: " + accounting.text())
-    by_hand = ["streamcore", "run", "-r", str(capture), "-w", output, "-n", str(WORKERS), "--segment-packets"]
-    by_hand += [str(SEGMENT_PACKETS), "--service", f"anonymise:key={key}", "--service", "count"]
-    print("\nThe same by hand: " + shlex.join(by_hand))
-    return accounting.exit_status
+def execute(told: argparse.Namespace) -> int:
+    if told.market:
+        from streamcore.command.demo_market import show_circle
 
+        return show_circle(told.output, told.json)
+    from streamcore.command.demo_capture import show
 
-def describe(capture: Path) -> list[str]:
-    """A few lines about a capture: packets, bytes, time, protocols, some addresses."""
-    packets = byte_count = 0
-    first_ns, last_ns = 2**63 - 1, 0
-    protocols: Counter[int] = Counter()
-    addresses: Counter[bytes] = Counter()
-    for batch in read(capture):
-        packets += len(batch)
-        byte_count += int(batch.captured_length.sum(dtype=np.uint64))
-        first_ns, last_ns = min(first_ns, int(batch.timestamp_ns.min())), max(last_ns, int(batch.timestamp_ns.max()))
-        numbers, counts = np.unique(batch.protocol[batch.ip_version > 0], return_counts=True)
-        protocols.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        four = batch.source_address[batch.ip_version == 4, 12:]
-        addresses.update(row.tobytes() for row in four)
-    named = ", ".join(f"{PROTOCOLS.get(number, number)} {count:,}" for number, count in protocols.most_common())
-    busiest = ", ".join(".".join(map(str, address)) for address, _ in addresses.most_common(3))
-    return [
-        f"{packets:,} packets, {byte_count:,} bytes, {(last_ns - first_ns) / 1e9:.3f} s",
-        f"IP packets by protocol: {named}",
-        f"busiest IPv4 sources: {busiest}",
-    ]
+    return show(told.output)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from streamcore.command.demo import describe, shipped_capture
+from streamcore.command.demo_capture import describe, shipped_capture
 from streamcore.core.errors import SinkError, StreamcoreError
 from streamcore.disperse.remote import make_keys
 
@@ -318,7 +318,7 @@ deadline-ms = {LEASE_MS}
 audit = 0.2
 otherwise = "refuse"
 ''')
-        return ["run", "-c", str(path), "--json", "-q"]
+        return ["run", "--config", str(path), "--json", "-q"]
 
 
 def show_circle(directory: str, as_json: bool) -> int:

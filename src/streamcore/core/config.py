@@ -1,35 +1,47 @@
-"""The pipeline file and the flags -> one frozen Config: every default and every bound, under the name of its flag.
+"""Every key of a run, with its type, bounds, default, flag and meaning; and the Config that holds them, checked.
 
-What a filter or a service makes of its words is not known here.
+This is the table: flags, manual and errors are made from it (keys.py). Keys that contradict each other are in rules.py,
+the pipeline file is read by pipeline_file.py. What a filter or a service makes of its words is not known here.
+
+Annotations are evaluated here, so no `from __future__ import annotations`.
 """
 
-from __future__ import annotations
-
 import os
-import re
-from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from streamcore.core.errors import UsageError
+from streamcore.core.keys import ADDRESS, DIRECTORY, FILE, NAME, Key, explain, key_fields, one_of, refuse_useless
 from streamcore.core.policies import POLICIES
+from streamcore.core.rules import refuse_contradictions
 
 Order = Literal["total", "flow", "none"]
+OnFailure = Literal["drop", "pass"]
 Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` and the options
 
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
-LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits where segment_ms is not told
+LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits if segment_ms is 0
 SNAP_LENGTH_MAX = 262_144  # as tcpdump
 STREAMS_MAX = 255
-PORT_MAX = 65_535
 REST = "rest"  # the name of the packets that no stream selects
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-ADDRESS = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5}|\*)")
-TABLES = {"policy": POLICIES}  # keys whose values are the names of a table's rows
-PATHS = ("read", "write", "dead_letter", "key", "worker_keys", "spool_directory")
+STREAM_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+# The headings of --help, in this order.
+INPUT_OUTPUT = "input and output"
+PROCESSING = "processing"
+SEGMENTS = "segments and their order"
+LIVE = "live interfaces"
+SENDING = "sending on an interface"
+FAILURES = "failures"
+REMOTE = "remote workers (see 'streamcore keys', 'streamcore worker')"
+REPORTS = "reports"
+TUNING = "memory and speed"
+
+READERS = ("run", "packets", "flows")
 
 
 def workers_default() -> int:
@@ -40,24 +52,71 @@ def workers_default() -> int:
 class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[stream.subcontract]`: when a provider runs a stream's services, on which terms, and what happens without."""
 
-    service: str = ""  # as the market calls it; "": the stream's services, joined by "+"
-    objective: Literal["quality", "cost"] = "quality"
-    when: Literal["missing", "cheaper", "overloaded", "always"] = "always"
-    price_max: Annotated[int, Meta(ge=0)]  # for a block, in minor units
-    in_house_price: Annotated[int, Meta(ge=0)] = 0  # with `cheaper`: what a block costs in-house
-    minimum_bps: Annotated[int, Meta(ge=0)] = 0
-    maximum_bps: Annotated[int, Meta(ge=0)] = 0
-    block_ms: Annotated[int, Meta(ge=100, le=86_400_000)] = 60_000
-    deadline_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # for a segment; 0: half of lease_ms
-    join_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 5_000  # segments wait so long for a provider to join
-    audit: Annotated[float, Meta(ge=0, le=1)] = 0.05  # of the segments are processed again in-house
-    overload_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = (
-        1000  # with `overloaded`: a segment may wait so long for ours
-    )
-    otherwise: Literal["in-house", "pass", "refuse"] = "in-house"
-    effect: Literal["observe", "rewrite", "resize", "filter"] | None = (
-        None  # of a service that is not to be had in-house
-    )
+    service: Annotated[
+        str, Key("the service's name in the market", default="the services' names, joined by `+`")
+    ] = ""  # fmt: skip
+    objective: Annotated[
+        Literal["quality", "cost"],
+        Key("`quality` weighs ratings beside the price, `cost` the price alone"),
+    ] = "quality"
+    when: Annotated[
+        Literal["missing", "cheaper", "overloaded", "always"],
+        Key(
+            "when a provider is used",
+            more="`missing`: the service is not installed here; `cheaper`: a block costs less than `in_house_price`; "
+            "`overloaded`: a segment has waited `overload_ms` for a local worker, and the provider then helps",
+        ),
+    ] = "always"
+    price_max: Annotated[int, Meta(ge=0), Key("the highest price of a block, in minor units (cents)")]
+    in_house_price: Annotated[int, Meta(ge=0), Key('what a block costs in-house, for `when = "cheaper"`')] = 0
+    minimum_bps: Annotated[
+        int,
+        Meta(ge=0),
+        Key("the rate, in bits per second, that the provider owes", more="A shortfall is measured and priced"),
+    ] = 0
+    maximum_bps: Annotated[
+        int,
+        Meta(ge=0),
+        Key(
+            "the highest rate, in bits per second, at which segments are sent to the provider; 0: no limit",
+            more="Set this, `minimum_bps`, or both",
+        ),
+    ] = 0
+    block_ms: Annotated[int, Meta(ge=100, le=86_400_000), Key("length of a block")] = 60_000
+    deadline_ms: Annotated[
+        int,
+        Meta(ge=0, le=3_600_000),
+        Key(
+            "a provider that takes longer for a segment is suspended; 0: half of `lease_ms`",
+            more="Its replacement has the other half",
+        ),
+    ] = 0
+    join_ms: Annotated[
+        int, Meta(ge=0, le=3_600_000), Key("how long segments wait for a provider that has not joined")
+    ] = 5_000  # fmt: skip
+    audit: Annotated[
+        float,
+        Meta(ge=0, le=1),
+        Key(
+            "the share of a provider's segments that is processed again in-house and compared",
+            more="For a newcomer four times as much",
+        ),
+    ] = 0.05
+    overload_ms: Annotated[
+        int, Meta(ge=0, le=3_600_000), Key('how long a segment waits for a local worker, for `when = "overloaded"`')
+    ] = 1000  # fmt: skip
+    otherwise: Annotated[
+        Literal["in-house", "pass", "refuse"],
+        Key(
+            "what happens without a provider",
+            more="`in-house`: local workers run the services; `pass`: packets are forwarded unprocessed (a loss); "
+            "`refuse`: they go to the dead-letter capture",
+        ),
+    ] = "in-house"
+    effect: Annotated[
+        Literal["observe", "rewrite", "resize", "filter"] | None,
+        Key("the effect of a service that is not installed here; a provider's results are checked against it"),
+    ] = None
 
     @property
     def reserve(self) -> int:
@@ -65,7 +124,7 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return min(self.price_max, self.in_house_price - 1) if self.when == "cheaper" else self.price_max
 
     @property
-    def need(self) -> Subcontract:
+    def need(self) -> "Subcontract":
         """What must be equal for two streams to share an agreement: all but the rates, which add up."""
         return msgspec.structs.replace(self, minimum_bps=0, maximum_bps=0)
 
@@ -73,154 +132,366 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[market]`: where providers are found."""
 
-    url: Annotated[str, Meta(pattern=r"^https?://")]
-    token_file: str = ""  # whose content says who we are
-    recipient: str = ""  # "": who the token says
-    device: str = ""  # of ours, which measures and rates
-    address: str = ""  # where providers reach us; "": `listen`
-    auction_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = (
-        2_000  # how long an auction is open; 0: standing offers alone
-    )
-    overrule_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0  # how long a person may overrule a drafted rating
+    url: Annotated[str, Meta(pattern=r"^https?://"), Key("`http://HOST:PORT` or `https://…`")]
+    token_file: Annotated[str, Key("the file with the token that identifies us")] = ""
+    recipient: Annotated[str, Key("our name in the market", default="the token's owner")] = ""
+    device: Annotated[
+        str, Key("our device that measures deliveries, and rates providers by the market's stated rule")
+    ] = ""  # fmt: skip
+    address: Annotated[str, Key("the address at which providers reach us", default="`listen`")] = ""
+    auction_ms: Annotated[
+        int,
+        Meta(ge=0, le=3_600_000),
+        Key("how long an auction stays open when no standing offer fits; 0: use standing offers only"),
+    ] = 2_000
+    overrule_ms: Annotated[
+        int, Meta(ge=0, le=86_400_000), Key("how long a person may overrule a drafted rating")
+    ] = 0  # fmt: skip
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[stream]]` of a pipeline file: which packets, and what is done to them."""
 
-    name: Annotated[str, Meta(pattern=NAME)]
-    select: Annotated[str, Meta(min_length=1)]  # a BPF expression
-    service: list[Service] = []
-    on_failure: Literal["drop", "pass"] = "drop"
-    subcontract: Subcontract | None = None
+    name: Annotated[
+        str,
+        Meta(pattern=STREAM_NAME),
+        Key("the stream's name in the accounting: lower-case letters, digits, `.`, `_` and `-`"),
+    ]
+    select: Annotated[str, Meta(min_length=1), Key("a BPF expression")]
+    service: Annotated[list[Service], Key("services for its packets, in order; none: packets are forwarded as is")] = []
+    on_failure: Annotated[OnFailure, Key("as `on_failure` above, for this stream")] = "drop"
+    subcontract: Annotated[Subcontract | None, Key("a table: the terms on which a provider runs its services")] = None
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What one run may be told, with defaults and bounds. Sizes in bytes, times in the unit of the name."""
+    """The keys of a run. Sizes are in bytes, times in the unit that ends the name."""
 
-    read: str = ""  # a capture file, or "-": standard input
-    write: str = ""  # a capture file, or "-": standard output
-    interface: str = ""  # a live interface instead of `read`; "any": all of them, cooked
-    output_interface: str = ""  # a live interface instead of `write`
-    both: bool = False  # between two interfaces: both directions
-    rotate_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # a new file after so many millions of bytes; 0: one file
-    rotate_s: Annotated[int, Meta(ge=0, le=10**9)] = 0  # a new file after so many seconds, by the packets' times
-    rotate_files: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # how many; 0: no bound
-    replay: Annotated[float, Meta(ge=0, le=1e6)] | None = None  # times as fast as the capture; 0: as fast as it goes
-    rate_mbps: Annotated[float, Meta(ge=0, le=1e6)] = 0.0  # of what is sent, in 10^6 bits of frames a second; 0: any
-    rate_pps: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # packets a second; 0: any
-    promiscuous: bool = True
-    snap_length: Annotated[int, Meta(ge=0, le=SNAP_LENGTH_MAX)] = (
-        SNAP_LENGTH_MAX  # bytes of a live packet that are kept; 0: all
+    # Input and output.
+    read: Annotated[
+        str,
+        Key(
+            "read this capture; `-`: standard input",
+            "-r", FILE, INPUT_OUTPUT, "Pcap or pcapng, plain or in gzip, zstd or lz4", commands=READERS,
+        ),
+    ] = ""  # fmt: skip
+    write: Annotated[
+        str,
+        Key(
+            "write this capture; `-`: standard output",
+            "-w", FILE, INPUT_OUTPUT,
+            "The ending of the name selects the format: `.pcap` or `.pcapng`, and `.gz`, `.zst` or `.lz4`",
+        ),
+    ] = ""  # fmt: skip
+    interface: Annotated[
+        str,
+        Key(
+            "capture on this interface instead of `--read`; `any`: on all of them",
+            "-i", NAME, INPUT_OUTPUT, "With `any`, packets have cooked link headers",
+        ),
+    ] = ""  # fmt: skip
+    output_interface: Annotated[
+        str,
+        Key(
+            "send on this Ethernet interface instead of `--write`",
+            "-o", NAME, INPUT_OUTPUT, "Only Ethernet packets can be sent; they are sent as they are",
+        ),
+    ] = ""  # fmt: skip
+    rotate_mb: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000),
+        Key(
+            "start a new file after N million bytes",
+            "-C", "N", INPUT_OUTPUT,
+            default="0: one file",
+            more="The files are OUT, OUT1, OUT2, …; as in tcpdump, the next packet starts the new file."
+            " For a compressed file, compressed bytes count",
+        ),
+    ] = 0  # fmt: skip
+    rotate_s: Annotated[
+        int,
+        Meta(ge=0, le=10**9),
+        Key(
+            "start a new file after N seconds of packet time",
+            "-G", "N", INPUT_OUTPUT,
+            default="0: one file",
+            more="`write` may contain strftime codes, as `%Y%m%d-%H%M%S.pcap`; without them each file overwrites "
+            "the one before. Packet timestamps count, whereas tcpdump uses the clock",
+        ),
+    ] = 0  # fmt: skip
+    rotate_files: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000),
+        Key(
+            "with -C: overwrite the oldest of N files; with -G alone: stop after N",
+            "-W", "N", INPUT_OUTPUT,
+            "With `rotate_mb` the files are OUT0, OUT1, and so on", default="0: no limit",
+        ),
+    ] = 0  # fmt: skip
+    filter: Annotated[
+        str,
+        Key(
+            "process only packets that match, as in tcpdump",
+            "", "BPF EXPRESSION", INPUT_OUTPUT, "Other packets are left out, and counted", form="words",
+        ),
+    ] = ""  # fmt: skip
+    resume: Annotated[
+        bool,
+        Key("continue an interrupted run that wrote to this output", group=INPUT_OUTPUT, more="See below"),
+    ] = False
+
+    # Processing.
+    service: Annotated[
+        list[Service],
+        Key(
+            "apply this service; give it again for the next one",
+            "", "NAME[:KEY=VALUE,…]", PROCESSING,
+            "`streamcore services` lists them; one of your own is `path/to/file.py:ClassName`. "
+            "Without any, packets are forwarded as is",
+        ),
+    ] = []  # fmt: skip
+    workers: Annotated[
+        int,
+        Meta(ge=0, le=256),
+        Key("worker processes on this machine", "-n", "N", PROCESSING, default="cores - 1"),
+    ] = msgspec.field(default_factory=workers_default)
+    stream: Annotated[
+        list[Stream],
+        Meta(max_length=STREAMS_MAX),
+        Key("a list of tables, see below: packets that get other services than the rest", form="table"),
+    ] = []  # a packet belongs to the first that selects it
+    market: Annotated[Market | None, Key("a table, see below: where providers are found", form="table")] = None
+    subcontract: Annotated[
+        Subcontract | None, Key("a table, see below: the terms on which a provider runs the services", form="table")
+    ] = None
+
+    # Segments and their order.
+    policy: Annotated[
+        str,
+        Key(
+            "what a segment holds",
+            group=SEGMENTS,
+            names=POLICIES,
+        ),
+    ] = "flow"
+    order: Annotated[
+        Order,
+        Key(
+            "order of the output",
+            group=SEGMENTS,
+            more="`total`: as in the input; `flow`: as in the input within each flow; `none`: as results arrive",
+        ),
+    ] = "total"
+    segment_packets: Annotated[int, Meta(ge=1, le=1 << 20), Key("most packets in a segment", "", "N", SEGMENTS)] = (
+        65_536
     )
-    buffer_kib: Annotated[int, Meta(ge=256, le=4 << 20)] = 32_768  # of each live interface's ring
-    rings: Annotated[int, Meta(ge=1, le=64)] = 1  # of each live interface; flows are spread over them
-    user: str = ""  # live: whom root becomes when the interfaces are open
-    count: Annotated[int, Meta(ge=0, le=1 << 62)] = 0  # live: packets received, after which it ends; 0: no end
-    duration_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # live: 0: no end
-    overload: Literal["drop", "pass", "spool"] = "drop"  # live: what becomes of packets when workers fall behind
-    spool_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 44)] = 1 << 30
-    spool_directory: str = "/var/tmp"  # on disk, where /tmp may be memory
-    workers: Annotated[int, Meta(ge=0, le=256)] = msgspec.field(default_factory=workers_default)
-    service: list[Service] = []
-    market: Market | None = None
-    subcontract: Subcontract | None = None
-    stream: Annotated[list[Stream], Meta(max_length=STREAMS_MAX)] = []  # a packet belongs to the first that selects it
-    policy: str = "flow"  # one of TABLES
-    order: Order = "total"
-    filter: str = ""  # a BPF expression
-    segment_packets: Annotated[int, Meta(ge=1, le=1 << 20)] = 65_536
-    segment_bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = 4 << 20
-    segment_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0  # of capture time; 0: no bound (policy time: 1000)
-    on_failure: Literal["drop", "pass"] = "drop"  # what becomes of a segment that no worker could process
-    dead_letter: str = ""  # where such segments are kept; "": beside the output
-    lease_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 10_000
-    attempts_max: Annotated[int, Meta(ge=1, le=100)] = 3
-    restarts_max: Annotated[int, Meta(ge=0, le=1_000)] = 8  # of one worker in a row without a result
-    credit: Annotated[int, Meta(ge=1, le=64)] = 3  # full-sized segments out with one worker
-    outstanding_segments_max: Annotated[int, Meta(ge=1, le=65_536)] = 1024  # between the segmenter and the sink
-    chunk_bytes: Annotated[int, Meta(ge=1 << 19, le=1 << 28)] = 4 << 20
-    chunk_rows: Annotated[int, Meta(ge=1 << 10, le=1 << 22)] = 65_536
-    chunks: Annotated[int, Meta(ge=2, le=1024)] = 12
-    chunk_wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.1  # how long a slow pipe's packets wait for more of them
-    flows_max: Annotated[int, Meta(ge=1 << 8, le=1 << 26)] = 1 << 20
-    fragments_max: Annotated[int, Meta(ge=1 << 4, le=1 << 22)] = 1 << 16
-    resume: bool = False  # go on where a run was cut off
-    hash_seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None  # None: at random for every run
-    listen: str = ""  # tcp://HOST:PORT where workers elsewhere may join
-    key: str = ""  # our CURVE key file (.key_secret); needed with listen
-    worker_keys: str = ""  # a directory of the public keys of the workers that may join
-    json: bool = False  # the accounting as one JSON object, the last line of standard output
-    quiet: bool = False  # no words on standard error but errors and losses
-    verbose: bool = False
-    progress: bool = True  # on a terminal
-    metrics: str = ""  # HOST:PORT where Prometheus may ask for the figures
+    segment_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 30), Key("end a segment after N captured bytes", "", "N", SEGMENTS)
+    ] = 4 << 20
+    segment_ms: Annotated[
+        int,
+        Meta(ge=0, le=86_400_000),
+        Key(
+            "end a segment after N ms of capture time",
+            "", "N", SEGMENTS, default="0: no limit; 1000 with policy time",
+            more="Live: how long, in real time, a packet may wait for others; "
+            "0: 100 towards a file, 1 towards an interface",
+        ),
+    ] = 0  # fmt: skip
+    hash_seed: Annotated[
+        Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None,
+        Key("seed of the flow hash", "", "N", SEGMENTS, default="random", commands=READERS),
+    ] = None
+
+    # Live interfaces.
+    both: Annotated[
+        bool,
+        Key("forward between -i and -o in both directions (a bump in the wire)", group=LIVE),
+    ] = False
+    count: Annotated[
+        int, Meta(ge=0, le=1 << 62), Key("stop after receiving N packets", "-c", "N", LIVE, default="0: no limit")
+    ] = 0  # fmt: skip
+    duration_s: Annotated[
+        float, Meta(ge=0, le=1e9), Key("stop after N seconds", "", "N", LIVE, default="0: no limit")
+    ] = 0.0  # fmt: skip
+    promiscuous: Annotated[
+        bool,
+        Key(
+            "receive packets addressed to others, too", "-p", group=LIVE,
+            off="receive only packets addressed to this machine",
+        ),
+    ] = True  # fmt: skip
+    snap_length: Annotated[
+        int,
+        Meta(ge=0, le=SNAP_LENGTH_MAX),
+        Key("keep at most N bytes of each packet; 0: all", "-s", "N", LIVE),
+    ] = SNAP_LENGTH_MAX
+    buffer_kib: Annotated[
+        int, Meta(ge=256, le=4 << 20), Key("size of each kernel ring buffer, in KiB", "-B", "N", LIVE)
+    ] = 32_768  # fmt: skip
+    rings: Annotated[
+        int,
+        Meta(ge=1, le=64),
+        Key(
+            "ring buffers for each interface; the kernel spreads flows over them", "", "N", LIVE,
+            "For machines with many cores and network cards with many queues",
+        ),
+    ] = 1  # fmt: skip
+    user: Annotated[
+        str, Key("if started as root, continue as this user once the interfaces are open", "", NAME, LIVE)
+    ] = ""
+    overload: Annotated[
+        Literal["drop", "pass", "spool"],
+        Key(
+            "what to do with packets when workers fall behind",
+            group=LIVE,
+            more="This begins when half of `buffer_kib` is used. `drop`: the kernel drops when the ring is full; "
+            "`pass`: what waits for a worker is forwarded unprocessed; "
+            "`spool`: a file keeps packets until workers have time",
+        ),
+    ] = "drop"
+    spool_bytes: Annotated[
+        int,
+        Meta(ge=1 << 20, le=1 << 44),
+        Key(
+            "size of the spool file", "", "N", LIVE,
+            "It is allocated at the start and has no name. When it is full, the newest packets are dropped",
+        ),
+    ] = 1 << 30  # fmt: skip
+    spool_directory: Annotated[str, Key("directory of the spool file", "", DIRECTORY, LIVE)] = (
+        "/var/tmp"  # on disk, where /tmp may be memory
+    )
+
+    # Sending.
+    replay: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)] | None,
+        Key(
+            "send a capture at N times its recorded speed; 0: unpaced", "", "N", SENDING,
+            default="1, unless a rate is set",
+        ),
+    ] = None  # fmt: skip
+    rate_mbps: Annotated[
+        float,
+        Meta(ge=0, le=1e6),
+        Key("send N million bits of frames per second", "", "N", SENDING, default="0: no limit"),
+    ] = 0.0
+    rate_pps: Annotated[
+        float, Meta(ge=0, le=1e9), Key("send N packets per second", "", "N", SENDING, default="0: no limit")
+    ] = 0.0  # fmt: skip
+
+    # Failures.
+    on_failure: Annotated[
+        OnFailure,
+        Key(
+            "what to do with a segment that no worker can process",
+            group=FAILURES,
+            more="`drop` it, or forward it as it came (`pass`)",
+        ),
+    ] = "drop"
+    dead_letter: Annotated[
+        str, Key("capture that keeps such segments", "", FILE, FAILURES, default="OUT.dead-letter.pcapng")
+    ] = ""
+    lease_ms: Annotated[
+        int,
+        Meta(ge=10, le=3_600_000),
+        Key("replace a worker that takes longer than N ms for a segment", "", "N", FAILURES),
+    ] = 10_000
+    attempts_max: Annotated[
+        int, Meta(ge=1, le=100), Key("give a segment up after it failed N times", "", "N", FAILURES)
+    ] = 3  # fmt: skip
+    restarts_max: Annotated[
+        int, Meta(ge=0, le=1_000), Key("give a worker up after N restarts in a row without a result", "", "N", FAILURES)
+    ] = 8  # fmt: skip
+
+    # Workers elsewhere.
+    listen: Annotated[str, Key("let remote workers join here", "", "tcp://HOST:PORT", REMOTE)] = ""
+    key: Annotated[
+        str,
+        Key("our CURVE key file (.key_secret)", "", FILE, REMOTE, "`streamcore keys` makes it. `listen` needs it"),
+    ] = ""  # fmt: skip
+    worker_keys: Annotated[
+        str,
+        Key("public keys (.key) of the workers that may join", "", DIRECTORY, REMOTE, "`listen` needs it"),
+    ] = ""  # fmt: skip
+
+    # Reports.
+    json: Annotated[
+        bool, Key("print the accounting as a JSON object", group=REPORTS,
+                  more="It is the last line of standard output; [accounting.md](accounting.md) describes it")
+    ] = False  # fmt: skip
+    quiet: Annotated[bool, Key("print only errors and losses", "-q", group=REPORTS)] = False
+    verbose: Annotated[bool, Key("print what each worker did, and what was noticed", "-v", group=REPORTS)] = False
+    progress: Annotated[
+        bool,
+        Key(
+            "show progress on a terminal", group=REPORTS, off="do not show progress on a terminal",
+            more="For live interfaces a line of figures every second",
+        ),
+    ] = True  # fmt: skip
+    metrics: Annotated[
+        str, Key("serve metrics for Prometheus here", "", ADDRESS, REPORTS, "[live.md](live.md) lists them")
+    ] = ""  # fmt: skip
+
+    # Memory and speed.
+    credit: Annotated[int, Meta(ge=1, le=64), Key("full-sized segments sent ahead to a worker", "", "N", TUNING)] = 3
+    outstanding_segments_max: Annotated[
+        int, Meta(ge=1, le=65_536), Key("most segments between reading and writing", "", "N", TUNING)
+    ] = 1024  # fmt: skip
+    chunk_bytes: Annotated[int, Meta(ge=1 << 19, le=1 << 28), Key("bytes read at once", "", "N", TUNING)] = 4 << 20
+    chunk_rows: Annotated[int, Meta(ge=1 << 10, le=1 << 22), Key("most packets in a chunk", "", "N", TUNING)] = 65_536
+    chunks: Annotated[
+        int,
+        Meta(ge=2, le=1024),
+        Key(
+            "chunks in memory", "", "N", TUNING, "`chunks` times `chunk_bytes` is the memory for input that waits"
+        ),
+    ] = 12  # fmt: skip
+    chunk_wait_s: Annotated[
+        float, Meta(ge=0, le=60), Key("how long packets of a slow pipe wait for a full chunk", "", "N", TUNING)
+    ] = 0.1  # fmt: skip
+    flows_max: Annotated[
+        int,
+        Meta(ge=1 << 8, le=1 << 26),
+        Key(
+            "most flows in the table at once", "", "N", TUNING, commands=("flows",),
+            more="When it is full, a flow that has been idle for long is written and makes room",
+        ),
+    ] = 1 << 20  # fmt: skip
+    fragments_max: Annotated[
+        int,
+        Meta(ge=1 << 4, le=1 << 22),
+        Key("most fragmented packets whose later fragments are recognised", "", "N", TUNING, commands=READERS),
+    ] = 1 << 16  # fmt: skip
 
 
 class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one run is told, checked. Raises UsageError with one line that names the key and says what is allowed."""
 
     def __post_init__(self) -> None:
+        kind = type(self)
         set_field = msgspec.structs.force_setattr
-        for key in PATHS:
-            value = getattr(self, key)
-            if isinstance(value, os.PathLike):
-                set_field(self, key, os.fspath(value))
-        told = {key: getattr(self, key) for key in self.__struct_fields__}
-        try:
-            keys = msgspec.convert(
-                told, Keys
-            )  # a constructor takes anything: the bounds are checked here, for everybody
+        for name in paths_of(kind):
+            if isinstance(path := getattr(self, name), os.PathLike):
+                set_field(self, name, os.fspath(path))
+        told = {name: getattr(self, name) for name in kind.__struct_fields__}
+        try:  # a constructor takes anything: the bounds are checked here, for everybody
+            keys = msgspec.convert(told, keys_of(kind))
         except msgspec.ValidationError as error:
-            raise UsageError(explain(error, told)) from None
-        set_field(self, "stream", keys.stream)
-        set_field(self, "subcontract", keys.subcontract)
-        set_field(self, "market", keys.market)
-        names = [stream.name for stream in self.streams]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UsageError(f"two streams are called {twice[0]!r} ({REST!r} is what no stream selects)")
-        for key, table in TABLES.items():
-            if getattr(self, key) not in table:
-                raise UsageError(f"{key} must be {allowed(key)}, not {getattr(self, key)!r}")
+            raise UsageError(explain(error, told, keys_of(kind))) from None
+        for name, field in key_fields(kind).items():
+            if field.key.names and told[name] not in field.key.names:
+                raise UsageError(f"{name} must be {one_of(field.key.names)}, not {told[name]!r}")
+        for name in ("stream", "subcontract", "market"):
+            set_field(self, name, getattr(keys, name))
         if not self.segment_ms:
             set_field(self, "segment_ms", POLICIES[self.policy].segment_ms)
-        if self.read and self.interface:
-            raise UsageError("read and interface are both set: the first stream is one of them")
-        if self.write and self.output_interface:
-            raise UsageError("write and output_interface are both set: the second stream is one of them")
-        if self.output_interface and self.interface in ("any", self.output_interface):
-            raise UsageError(f"packets of {self.interface} would be captured again on {self.output_interface}")
         if not self.snap_length:
             set_field(self, "snap_length", SNAP_LENGTH_MAX)
-        if self.read and (self.count or self.duration_s):
-            raise UsageError("count and duration_s are for live interfaces: a capture is read to its end")
-        if self.both and not (self.interface and self.output_interface):
-            raise UsageError("both needs two interfaces: interface and output_interface")
-        if self.user and not (self.interface or self.output_interface):
-            raise UsageError("user is for live interfaces: whom root becomes when they are open")
-        if self.rotates and self.write in ("", "-"):
-            raise UsageError("rotate_mb and rotate_s are for files: they need write, with a name")
-        if self.rotate_files and not self.rotates:
-            raise UsageError("rotate_files needs rotate_mb or rotate_s")
-        paced = [key for key in ("replay", "rate_mbps", "rate_pps") if getattr(self, key)]
-        if len(paced) > 1:
-            raise UsageError(f"{paced[0]} and {paced[1]} are both set: packets are paced by one of them")
-        if paced and self.write:
-            raise UsageError(f"{paced[0]} is for packets that are sent: it needs output_interface, not write")
-        if self.replay and self.interface:
-            raise UsageError("replay is for captures: live packets leave as they come")
-        if self.listen:
-            check_address("listen", self.listen, "tcp://")
-        if self.metrics:
-            check_address("metrics", self.metrics)
-        subcontracted = [stream.name for stream in self.streams if stream.subcontract]
-        if subcontracted and not self.listen:
-            raise UsageError(f"stream {subcontracted[0]}: subcontract needs listen, for the providers to join")
-        if self.listen and not (self.key and (self.worker_keys or subcontracted)):
-            raise UsageError("listen needs key and worker_keys: make keys with 'streamcore keys NAME DIRECTORY'")
-        for stream in self.streams:
-            check_subcontract(stream, self.workers, bool(self.worker_keys))
-        if not self.workers and not self.listen:
-            raise UsageError("workers is 0 and listen is not set: nobody could do the work")
+        refuse_contradictions(self)
+
+    def refuse_useless(self, command: str) -> None:
+        """Raises UsageError if a key that has no effect in the command is not at its default."""
+        fields = key_fields(type(self))
+        refuse_useless(type(self), [name for name in fields if getattr(self, name) != fields[name].default], command)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -232,7 +503,7 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def lanes(self) -> int:
-        """Into how many lanes policy flow sorts: one for each worker, more where workers elsewhere may join at any
+        """Into how many lanes policy flow sorts: one for each worker, more if workers elsewhere may join at any
         time.
         """
         return max(1, self.workers) + (LANES_ELSEWHERE if self.listen else 0)
@@ -274,141 +545,19 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return "streamcore" + DEAD_LETTER_ENDING if self.write in ("", "-") else self.write + DEAD_LETTER_ENDING
 
 
-def check_subcontract(stream: Stream, workers: int, workers_may_join: bool) -> None:
-    """Raises UsageError where a stream's terms contradict themselves."""
-    told = stream.subcontract
-    if told is None:
-        return
-    if told.maximum_bps and told.minimum_bps > told.maximum_bps:
-        raise UsageError(f"stream {stream.name}: minimum_bps is above maximum_bps")
-    if not told.minimum_bps and not told.maximum_bps:
-        raise UsageError(f"stream {stream.name}: subcontract needs minimum_bps, maximum_bps or both")
-    if told.when == "cheaper" and not told.in_house_price:
-        raise UsageError(f'stream {stream.name}: when = "cheaper" needs in_house_price')
-    at_home = told.otherwise == "in-house" or told.when == "overloaded"
-    if at_home and not workers and not workers_may_join:
-        raise UsageError(f"stream {stream.name}: without workers nobody could run it in-house")
-    if told.when == "missing" and told.otherwise == "in-house":
-        raise UsageError(f'stream {stream.name}: when = "missing" needs otherwise = "pass" or "refuse"')
+@lru_cache
+def paths_of(kind: type[Config]) -> tuple[str, ...]:
+    """The keys that name a file or a directory, for which a Path may be given."""
+    return tuple(field.name for field in key_fields(kind).values() if field.key.metavar in (FILE, DIRECTORY))
 
 
-def make_config(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Config:
-    """The Config of a pipeline file (TOML) with flags laid over it; a flag that is None was not given.
-
-    Raises UsageError with one line that names the file, the key, and what is allowed.
-    """
-    flagged = {key: value for key, value in (flags or {}).items() if value is not None}
-    if path is None:
-        return from_keys(flagged)
-    try:
-        from_keys(told := read_file(path), partial=True)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    return from_keys(told | flagged)
-
-
-def from_keys(told: dict[str, Any], partial: bool = False) -> Config:
-    """The Config of these keys. partial: more keys will be laid over them, so what is missing is not yet an error."""
-    for key in told:
-        if key not in Config.__struct_fields__:
-            raise UsageError(f"there is no key {key!r}{nearest(key)}: docs/pipeline-file.md lists them")
-    if partial and told.get("workers") == 0 and "listen" not in told:
-        told = told | {"workers": 1}
-    return Config(**told)
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """The keys of a pipeline file, with _ where it has -. Raises UsageError without the file's name."""
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            told = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read the pipeline file: {(error.strerror or str(error)).lower()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"this is not TOML: {error}") from None
-    keys = with_underscores(told)
-    for name in ("subcontract", "market"):
-        if isinstance(table := keys.get(name), dict):
-            keys[name] = with_underscores(table)
-    if isinstance(streams := keys.get("stream"), list):
-        keys["stream"] = [with_underscores(each) if isinstance(each, dict) else each for each in streams]
-        for each in keys["stream"]:
-            if isinstance(each, dict) and isinstance(each.get("subcontract"), dict):
-                each["subcontract"] = with_underscores(each["subcontract"])
-    return keys
-
-
-def with_underscores(told: Mapping[str, Any]) -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for name, value in told.items():
-        key = name.replace("-", "_")
-        if key in keys:
-            raise UsageError(f"{key} is given twice, with - and with _")
-        keys[key] = value
-    return keys
-
-
-def explain(error: msgspec.ValidationError, told: Mapping[str, Any]) -> str:
-    """The line for a value that is not allowed: its key, what is allowed, what was given."""
-    _, _, where = str(error).rpartition(" - at `$.")
-    key = where.rstrip("`").partition("[")[0].partition(".")[0]
-    if key == "stream" and isinstance(told[key], list):
-        return in_a_stream(str(error).rpartition(" - at `$.")[0], where.rstrip("`"), told[key])
-    if key not in told:
-        return str(error)
-    if key in ("market", "subcontract") and isinstance(told[key], Mapping):
-        return f"{where.rstrip('`')}: {str(error).rpartition(' - at `$.')[0]}"
-    return f"{key} must be {allowed(key)}, not {told[key]!r}"
-
-
-def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
-    """The line for a value in a `[[stream]]` table, which is named if it has a name."""
-    place, _, key = where.removeprefix("stream[").partition("]")
-    stream = streams[int(place)] if place.isdecimal() and int(place) < len(streams) else None
-    name = stream.get("name", f"number {int(place) + 1}") if isinstance(stream, Mapping) else place or "stream"
-    return f"stream {name}: {key.lstrip('.') + ': ' if key.lstrip('.') else ''}{words[:1].lower()}{words[1:]}"
-
-
-def allowed(key: str) -> str:
-    """What a key takes, in words."""
-    if key in TABLES:
-        return one_of(TABLES[key])
-    from msgspec import inspect
-
-    info = inspect.type_info(Keys)
-    assert isinstance(info, inspect.StructType)
-    kind: Any = next(field.type for field in info.fields if field.name == key)
-    if isinstance(kind, inspect.UnionType):
-        kind = next(member for member in kind.types if not isinstance(member, inspect.NoneType))
-    if isinstance(kind, inspect.LiteralType):
-        return one_of(kind.values)
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        words = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
-        return f"{words} of {kind.ge} or more" if kind.le is None else f"{words} from {kind.ge} to {kind.le}"
-    if isinstance(kind, inspect.BoolType):
-        return "true or false"
-    if isinstance(kind, inspect.StrType):
-        return "a text"
-    return "a list of names or tables"
-
-
-def one_of(values: Iterable[Any]) -> str:
-    *most, last = sorted(map(str, values))
-    return f"{', '.join(most)} or {last}"
-
-
-def check_address(key: str, address: str, scheme: str = "") -> None:
-    """Raises UsageError where the address is not HOST:PORT after its scheme, or no such port can be. Port * is
-    ZeroMQ's word for any that is free."""
-    found = ADDRESS.fullmatch(address.removeprefix(scheme)) if address.startswith(scheme) else None
-    if found is None or (not scheme if found[2] == "*" else int(found[2]) > PORT_MAX):
-        raise UsageError(f"{key} must be {scheme}HOST:PORT, not {address!r}")
-
-
-def nearest(key: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(key, Config.__struct_fields__, 1, 0.6)
-    return f" (did you mean {near[0]}?)" if near else ""
+@lru_cache
+def keys_of(kind: type[Config]) -> type[Keys]:
+    """The keys of a Config without its checks: Keys itself, and what a subclass adds."""
+    more = [field for field in key_fields(kind).values() if field.name not in Keys.__struct_fields__]
+    if not more:
+        return Keys
+    fields = [(field.name, field.annotation, field.default) for field in more]
+    return msgspec.defstruct(  # type: ignore[return-value]
+        kind.__name__, fields, bases=(Keys,), frozen=True, forbid_unknown_fields=True, kw_only=True
+    )

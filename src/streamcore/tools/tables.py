@@ -45,15 +45,15 @@ DELIVERED, LOSS = 0, 3  # exit statuses
 HEADER_GROUPS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
 
 
-def write_packets(path: str, out: str, label: str) -> int:
-    """One row per packet of the capture at `path`, with PACKET_COLUMNS; `label` is the first of them.
+def write_packets(config: Config, out: str, label: str) -> int:
+    """One row per packet of the capture `config.read`, with PACKET_COLUMNS; `label` is the first of them.
 
     out: a file, compressed where its name ends in .gz, or "-". Returns the exit status: 3 where the capture is damaged.
     Raises SourceError, SinkError.
     """
-    with _opened(path) as source, _written(out) as file:
+    with _opened(config.read) as source, _written(out) as file:
         file.write("\t".join(PACKET_COLUMNS) + "\n")
-        parser = Parser()
+        parser = Parser(config.hash_seed, config.fragments_max)
         for batch in source:
             parser(batch, HEADER_GROUPS)
             file.write("".join(_packet_rows(batch, label)))
@@ -156,8 +156,8 @@ def _inner_texts(batch: PacketBatch) -> dict[int, str]:
 # Flows.
 
 
-def write_flows(path: str, out: str, form: str) -> int:
-    """One row per flow of the capture at `path`; flows that had to give way come first, then all others by their ids.
+def write_flows(config: Config, out: str, form: str) -> int:
+    """One row per flow of the capture `config.read`; those that had to give way come first, the others by their ids.
 
     out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
     status: 3 where the capture is damaged. Raises SourceError, SinkError, UsageError.
@@ -165,9 +165,8 @@ def write_flows(path: str, out: str, form: str) -> int:
     writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
     if form not in writers:
         raise UsageError(f"no such form of flows: {form!r}; there are {', '.join(writers)}")
-    config = Config()
     flows = FlowTable(config.flows_max, config.hash_seed, fragments_max=config.fragments_max)
-    with _opened(path) as source, _written(out, binary=form == "parquet") as file:
+    with _opened(config.read) as source, _written(out, binary=form == "parquet") as file:
         writer = writers[form](file)
         for batch in source:
             flows.find(batch)

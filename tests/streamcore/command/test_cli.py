@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.command.flags import make_parser
+from streamcore.command.cli import COMMANDS, command_of
 from streamcore.core.config import Config
 from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
 
@@ -38,7 +38,7 @@ def one_line(run, status):
 def test_help_names_every_command_and_every_command_has_help():
     told = command("--help")
     assert told.returncode == 0
-    for name in ("run", "packets", "flows", "services", "check", "doctor", "demo", "worker", "keys"):
+    for name in COMMANDS:
         assert re.search(rf"^ +{name} ", told.stdout, re.MULTILINE)
         assert command(name, "--help").stdout.startswith(f"usage: streamcore {name}")
 
@@ -46,7 +46,8 @@ def test_help_names_every_command_and_every_command_has_help():
 def test_help_and_config_load_nothing_heavy():
     code = (
         "import sys; from streamcore.core.config import Config; Config();"
-        "from streamcore.command.flags import make_parser; make_parser().format_help(); import streamcore.command.cli;"
+        "from streamcore.command.cli import COMMANDS, command_of, top_parser; top_parser().format_help();"
+        "[command_of(name)[1].format_help() for name in COMMANDS];"
         "print([m for m in ('numpy', 'zmq', 'rich', 'cypcap', 'lz4', 'zstandard') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -54,10 +55,10 @@ def test_help_and_config_load_nothing_heavy():
 
 
 def test_every_flag_of_run_is_a_key_under_the_same_name():
-    (run,) = [a.choices["run"] for a in make_parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
+    _, run = command_of("run")
     flags = {action.dest for action in run._actions}
-    not_keys = {"help", "config", "expression"}
-    assert flags - not_keys <= set(Config.__struct_fields__)
+    not_keys, not_flags = {"help", "config"}, {"stream", "market", "subcontract", "flows_max"}
+    assert flags - not_keys == set(Config.__struct_fields__) - not_flags
     for action in run._actions:
         for flag in action.option_strings:
             if flag.startswith("--") and action.dest not in not_keys:
@@ -67,8 +68,8 @@ def test_every_flag_of_run_is_a_key_under_the_same_name():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say what to do: run, packets"),
-        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        ([], "name a command: run, packets"),
+        (["frobnicate"], "there is no command 'frobnicate'"),
         (["run"], "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap"),
         (["run", "-r", "in.pcap"], "say what to read and where to write"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-i", "eth0"], "read and interface are both set"),
@@ -76,20 +77,30 @@ def test_every_flag_of_run_is_a_key_under_the_same_name():
         (["run", "-i", "eth0", "-w", "out.pcap", "-o", "eth1"], "write and output_interface are both set"),
         (["run", "-i", "any", "-o", "eth1"], "packets of any would be captured again on eth1"),
         (["run", "-r", "in.pcap", "-w", "-", "--json"], "--json and -w - both want standard output"),
-        (["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "two"], "invalid int value: 'two'"),
-        (["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "0"], "nobody could do the work"),
+        (
+            ["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "two"],
+            "workers must be a whole number from 0 to 256, not 'two'",
+        ),
+        (["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "0"], "no worker could process the packets"),
         (
             ["run", "-r", "in.pcap", "-w", "out.pcap", "--policy", "best"],
             "policy must be flow, run or time, not 'best'",
         ),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "--service", "nosuch"], "there is no service 'nosuch'"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "--service", "slice:bites=3"], "slice has no option 'bites'"),
-        (["run", "-r", "in.pcap", "-w", "out.pcap", "-c", "nosuch.toml"], "nosuch.toml: cannot read the pipeline file"),
+        (
+            ["run", "-r", "in.pcap", "-w", "out.pcap", "--config", "nosuch.toml"],
+            "nosuch.toml: cannot read the pipeline file",
+        ),
         (
             ["run", "-r", "in.pcap", "-w", "out.pcap", "--listen", "tcp://127.0.0.1:1"],
             "listen needs key and worker_keys",
         ),
-        (["check", "-c", "nosuch.toml"], "nosuch.toml: cannot read the pipeline file: no such file or directory"),
+        (["check", "--config", "nosuch.toml"], "nosuch.toml: cannot read the pipeline file: no such file or directory"),
+        (["run", "-r", "in.pcap", "-w", "out.pcap", "-c", "pipeline.toml"], "count must be a whole number from 0 to"),
+        (["run", "--flows-max", "300"], "unrecognized arguments: --flows-max"),
+        (["flows"], "say what to read: streamcore flows -r IN.pcap"),
+        (["-q", "run"], "there is no option -q"),
         (["keys", "me", "/proc/nosuch"], "/proc/nosuch"),
     ],
 )
@@ -148,11 +159,11 @@ def test_the_file_says_what_the_flags_do_not(tmp_path):
     file.write_text(
         f'read = "{OFFICE}"\nwrite = "{tmp_path}/out.pcap"\nfilter = "udp"\njson = true\nservice = ["slice:60"]\n'
     )
-    run = command("run", "-c", file, "tcp")
+    run = command("run", "--config", file, "tcp")
     told = json.loads(run.stdout)
     assert told["packets"]["dropped"] == {"filter.not_matched": 2846 - told["packets"]["written"]}
     assert 913 <= told["packets"]["written"] < 950  # TCP: examples/README.md; and fragments that libpcap cannot tell
-    assert "slice, policy flow, order total" in command("check", "-c", file).stdout
+    assert "slice, policy flow, order total" in command("check", "--config", file).stdout
 
 
 def test_an_error_with_json_says_how_far_it_came(tmp_path):

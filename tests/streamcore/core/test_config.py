@@ -2,13 +2,20 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
+from msgspec import Meta
 
-from streamcore.core.config import Config, Market, Stream, Subcontract, make_config
+from streamcore.command.flags import Parser, add_keys, keys_given
+from streamcore.core.config import Config, Market, Stream, Subcontract
 from streamcore.core.errors import UsageError
+from streamcore.core.keys import Key
+from streamcore.core.pipeline_file import make_config
 
 
 def test_flags_go_over_the_file(tmp_path):
@@ -49,7 +56,7 @@ def test_policy_time_has_a_bound_of_its_own():
         ("hash_seed", -1, f"hash_seed must be a whole number from 0 to {2**63 - 1}, not -1"),
         ("hash_seed", 2**64, f"hash_seed must be a whole number from 0 to {2**63 - 1}, not {2**64}"),
         ("service", "count", "service must be a list of names or tables, not 'count'"),
-        ("read", 3, "read must be a text, not 3"),
+        ("read", 3, "read must be a string, not 3"),
         ("quiet", "yes", "quiet must be true or false, not 'yes'"),
         ("listen", "0.0.0.0:5555", "listen must be tcp://HOST:PORT, not '0.0.0.0:5555'"),
         ("listen", "tcp://127.0.0.1:65536", "listen must be tcp://HOST:PORT, not 'tcp://127.0.0.1:65536'"),
@@ -59,7 +66,7 @@ def test_policy_time_has_a_bound_of_its_own():
         ("metrics", ":9100", "metrics must be HOST:PORT, not ':9100'"),
         ("metrics", "tcp://127.0.0.1:9100", "metrics must be HOST:PORT, not 'tcp://127.0.0.1:9100'"),
         ("listen", "tcp://127.0.0.1:1", "make keys with 'streamcore keys NAME DIRECTORY'"),
-        ("workers", 0, "nobody could do the work"),
+        ("workers", 0, "no worker could process the packets"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_its_key(key, value, words):
@@ -98,18 +105,72 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         make_config(str(file))
 
 
-@pytest.mark.parametrize(("kind", "part"), [(Config, 0), (Stream, 1), (Market, 2), (Subcontract, 3)])
-def test_every_key_stands_in_the_manual(kind, part):
+def test_the_tables_of_the_manual_are_those_of_the_fields():
+    script = Path(__file__).parents[3] / "scripts" / "write-keys"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_key_has_its_row_and_every_number_its_bounds():
     manual = (Path(__file__).parents[3] / "docs" / "pipeline-file.md").read_text()
-    manual = re.split(r"\n\| key", manual)[part + 1]
-    rows = {line.split("|")[1].strip(" `"): line for line in manual.splitlines() if line.startswith("| `")}
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    assert rows.keys() == fields.keys()
-    for key, row in rows.items():
-        default = fields[key].default
-        if default not in (msgspec.NODEFAULT, "", None) and default != []:
-            told = row.split("|")[2].strip(" `").replace(",", "")
-            assert told == str(default).lower() if isinstance(default, bool) else told == str(default), row
+    for kind in (Config, Stream, Market, Subcontract):
+        for field in msgspec.structs.fields(kind):
+            (row,) = re.findall(rf"^\| `{field.name}`.*$", of_kind(manual, kind), re.MULTILINE)
+            if type(field.default) in (int, float) and field.default:
+                assert f"| {field.default:g} |" in row or f"| {field.default} |" in row
+
+
+def of_kind(manual, kind):
+    """The part of the manual with the keys of a kind of table."""
+    name = "run" if kind is Config else kind.__name__.lower()
+    return manual.partition(f"<!-- keys of {name}:")[2].partition("<!-- end -->")[0]
+
+
+class WithPatience(Config, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A Config with one key more: this field is all that a new key needs, but what reads it."""
+
+    patience_s: Annotated[int, Meta(ge=0, le=60), Key("wait N seconds", "-P", "N", "failures")] = 5
+
+
+def test_a_new_key_is_one_field(tmp_path):
+    parser = Parser(prog="streamcore run")
+    add_keys(parser, "run", WithPatience)
+    assert "-P, --patience-s N" in parser.format_help()
+    assert "wait N seconds (default: 5)" in parser.format_help()
+    file = tmp_path / "pipeline.toml"
+    file.write_text("patience-s = 7\n")
+
+    def made(*words):
+        return make_config(str(file), keys_given(parser.parse_args(words), WithPatience), kind=WithPatience)
+
+    assert made().patience_s == 7
+    assert made("-P", "8").patience_s == 8
+    assert WithPatience(patience_s=9).patience_s == 9
+    assert WithPatience().patience_s == 5
+    for wrong in (lambda: made("-P", "61"), lambda: WithPatience(patience_s=61)):
+        with pytest.raises(UsageError, match=r"^patience_s must be a whole number from 0 to 60, not 61$"):
+            wrong()
+    with pytest.raises(UsageError, match="there is no key 'patience_s'"):
+        make_config(str(file))
+    with pytest.raises(UsageError, match="read and interface are both set"):
+        WithPatience(read="a", interface="b")
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "words"),
+    [
+        ("run", "flows_max = 300", "flows_max has no effect in 'streamcore run': it is a key of 'streamcore flows'"),
+        ("packets", "flows_max = 300", "flows_max has no effect in 'streamcore packets'"),
+        ("flows", "workers = 1", "workers has no effect in 'streamcore flows': it is a key of 'streamcore run'"),
+    ],
+)
+def test_a_key_without_effect_is_refused(command, key, words, tmp_path):
+    file = tmp_path / "pipeline.toml"
+    file.write_text(f"{key}\n")
+    with pytest.raises(UsageError) as raised:
+        make_config(str(file), command=command)
+    assert words in str(raised.value)
+    assert str(file) in str(raised.value)
 
 
 def test_a_snap_length_of_0_is_all_as_in_tcpdump():

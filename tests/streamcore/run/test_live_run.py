@@ -77,7 +77,7 @@ def overloaded(left, right, tmp_path, rule, *more, count=8_000):
     out = tmp_path / "out.pcap"
     process = start_live(
         right, "-i", "far", "-w", out, "-n", "1", "--overload", rule, "--service", f"{SLOW}:pause_ms=60",
-        "--segment-packets", "200", "-B", "1024", "-c", tmp_path / "small.toml", *more,
+        "--segment-packets", "200", "-B", "1024", "--config", tmp_path / "small.toml", *more,
     )  # fmt: skip
     frames = [udp_frame(i % 50, i, FRAME_BYTES - 50) for i in range(count)]
     send(left, frames, pause_every=20)
@@ -142,7 +142,7 @@ def test_a_second_interrupt_ends_it_at_once_and_it_adds_up(pair, tmp_path):
     left, right = pair
     process = start_live(
         right, "-i", "far", "-w", tmp_path / "out.pcap", "-n", "1", "--service", f"{SLOW}:pause_ms=3000",
-        "--segment-packets", "100", "-B", "1024", "-c", tmp_path / "small.toml",
+        "--segment-packets", "100", "-B", "1024", "--config", tmp_path / "small.toml",
     )  # fmt: skip
     send(left, [udp_frame(i, i, FRAME_BYTES) for i in range(8000)], pause_every=20)
     process.send_signal(signal.SIGINT)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from streamcore.core.config import Config, make_config
+from streamcore.core.config import Config
 from streamcore.core.errors import UsageError
+from streamcore.core.pipeline_file import make_config
 from streamcore.parse.filter import Classifier, Filter
 from streamcore.run.pipeline import Pipeline
 from streamcore.segment._segmenter import Segmenter

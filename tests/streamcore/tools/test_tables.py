@@ -8,11 +8,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import dpkt
 import pytest
 
+from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, SourceError, UsageError
 from streamcore.tools import tables
-from tests.streamcore.conftest import udp_frame, write_pcap
+from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
 
 ROOT = Path(__file__).parents[3]
 OFFICE = str(ROOT / "examples" / "office.pcapng")
@@ -41,7 +43,7 @@ def test_the_corpus_as_tshark_saw_it(tmp_path, capsys):
     with open(whole, "w") as out:
         for number, name in enumerate(manifest()):
             try:
-                tables.write_packets(str(CORPUS / "dev" / name), str(one), name)
+                tables.write_packets(Config(read=str(CORPUS / "dev" / name)), str(one), name)
             except SourceError:
                 refused.append(name)
                 continue
@@ -57,9 +59,9 @@ def test_the_corpus_as_tshark_saw_it(tmp_path, capsys):
 
 def test_packets_to_a_compressed_file_and_to_standard_output(tmp_path, capsys):
     plain, packed = tmp_path / "a.tsv", tmp_path / "a.tsv.gz"
-    assert tables.write_packets(OFFICE, str(plain), "a\tlabel") == 0
-    assert tables.write_packets(OFFICE, str(packed), "a\tlabel") == 0
-    assert tables.write_packets(OFFICE, "-", "a\tlabel") == 0
+    assert tables.write_packets(Config(read=OFFICE), str(plain), "a\tlabel") == 0
+    assert tables.write_packets(Config(read=OFFICE), str(packed), "a\tlabel") == 0
+    assert tables.write_packets(Config(read=OFFICE), "-", "a\tlabel") == 0
     text = plain.read_text()
     assert gzip.decompress(packed.read_bytes()).decode() == capsys.readouterr().out == text
     lines = text.splitlines()
@@ -71,24 +73,24 @@ def test_packets_to_a_compressed_file_and_to_standard_output(tmp_path, capsys):
 def test_a_damaged_capture_gives_what_came_before_and_status_3(tmp_path, capsys):
     capture = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i) for i in range(10)])
     capture.write_bytes(capture.read_bytes()[:-5])
-    assert tables.write_packets(str(capture), str(tmp_path / "out.tsv"), "x") == 3
+    assert tables.write_packets(Config(read=str(capture)), str(tmp_path / "out.tsv"), "x") == 3
     assert len((tmp_path / "out.tsv").read_text().splitlines()) == 1 + 9
     assert "is damaged" in capsys.readouterr().err
-    assert tables.write_flows(str(capture), str(tmp_path / "out.json"), "json") == 3
+    assert tables.write_flows(Config(read=str(capture)), str(tmp_path / "out.json"), "json") == 3
     assert len((tmp_path / "out.json").read_text().splitlines()) == 9
 
 
 def test_what_cannot_be_written_is_one_line():
     with pytest.raises(SinkError, match=r"cannot write /no/where: No such file or directory"):
-        tables.write_packets(OFFICE, "/no/where", "x")
+        tables.write_packets(Config(read=OFFICE), "/no/where", "x")
     with pytest.raises(SourceError):
-        tables.write_packets("/no/where", "-", "x")
+        tables.write_packets(Config(read="/no/where"), "-", "x")
     with pytest.raises(UsageError, match="no such form"):
-        tables.write_flows(OFFICE, "-", "xml")
+        tables.write_flows(Config(read=OFFICE), "-", "xml")
 
 
 def packets_of_office(tmp_path):
-    tables.write_packets(OFFICE, str(tmp_path / "p.tsv"), "o")
+    tables.write_packets(Config(read=OFFICE), str(tmp_path / "p.tsv"), "o")
     with open(tmp_path / "p.tsv") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
@@ -100,7 +102,7 @@ def ends(row, names):
 def test_flows_in_every_form_add_up_to_the_packets(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is not installed")
     for form in ("json", "csv", "parquet"):
-        assert tables.write_flows(OFFICE, str(tmp_path / form), form) == 0
+        assert tables.write_flows(Config(read=OFFICE), str(tmp_path / form), form) == 0
     by_json = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
     with open(tmp_path / "csv") as file:
         by_csv = list(csv.DictReader(file))
@@ -120,3 +122,49 @@ def test_flows_in_every_form_add_up_to_the_packets(tmp_path):
             )
     assert found == expected
     assert sum(row["packets"] + row["packets_back"] for row in by_json) == len(packets_of_office(tmp_path))
+
+
+def flows_of(tmp_path, *words):
+    """The rows of `streamcore flows` with these words, of 2,000 flows."""
+    capture = write_pcap(tmp_path / "many.pcap", [udp_frame(i % 2000, i) for i in range(4000)])
+    command = [*COMMAND, "flows", "-r", str(capture), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_keys_of_a_pipeline_file_reach_the_flow_table(tmp_path):
+    file = tmp_path / "flows.toml"
+    file.write_text("flows_max = 256\nhash_seed = 7\n")
+    assert Counter(json.loads(row)["ended"] for row in flows_of(tmp_path)) == {"": 2000}
+    few = flows_of(tmp_path, "--config", str(file))
+    ended = Counter(json.loads(row)["ended"] for row in few)
+    assert ended[""] <= 256
+    assert sum(ended.values()) > 2000  # a flow that gave way begins again
+    assert sum(json.loads(row)["packets"] for row in few) == 4000
+    assert flows_of(tmp_path, "--config", str(file)) == few  # the seed says who gives way
+    assert flows_of(tmp_path, "--config", str(file), "--hash-seed", "8") != few
+
+
+def fragment(number, first):
+    """One of the two halves of a UDP datagram; each datagram is a flow of its own."""
+    whole = dpkt.ethernet.Ethernet(udp_frame(number, number, size=48)).data
+    payload = bytes(whole.data)
+    ip = dpkt.ip.IP(src=whole.src, dst=whole.dst, id=number, p=17, data=payload[:32] if first else payload[32:])
+    ip.len, ip._flags_offset = len(ip), 0x2000 if first else 32 // 8
+    return bytes(dpkt.ethernet.Ethernet(src=b"\2" * 6, dst=b"\4" * 6, type=0x0800, data=bytes(ip)))
+
+
+def test_fragments_max_reaches_the_parser(tmp_path):
+    """The ports of later fragments come from a table of first ones: a small one forgets."""
+    firsts = [fragment(i, first=True) for i in range(400)]
+    capture = write_pcap(tmp_path / "in.pcap", firsts + [fragment(i, first=False) for i in range(400)])
+    file = tmp_path / "packets.toml"
+    file.write_text("fragments_max = 16\n")
+
+    def flows(*words):
+        out = tmp_path / "out.csv"
+        subprocess.run([*COMMAND, "flows", "-r", str(capture), "--csv", str(out), *words], check=True)
+        with open(out) as rows:
+            return len(list(csv.DictReader(rows)))
+
+    assert flows() == 400
+    assert flows("--config", str(file)) > 400

@@ -146,7 +146,7 @@ def test_no_more_space_keeps_what_was_written_whole(tmp_path, name):
     def no_space():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = start_run("-r", source, "-w", output, "-c", small, "--json", preexec_fn=no_space)
+    process = start_run("-r", source, "-w", output, "--config", small, "--json", preexec_fn=no_space)
     run = finish_run(process)
     assert the_line(run).startswith(f"cannot write {output}: file too large")
     assert run.json["exit_status"] == 1

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.core.config import make_config
 from streamcore.core.errors import StreamcoreError
+from streamcore.core.pipeline_file import make_config
 from streamcore.run.pipeline import Pipeline
 from streamcore.tools.reader import read
 

@@ -104,7 +104,7 @@ otherwise = "in-house"
         until(lambda: "offers" in (self.place / "north.log").read_text(), "the provider offers")
 
     def run(self, target, *more):
-        return start_run("-c", self.place / "pipeline.toml", "-w", target, "--json", "-q", *more)
+        return start_run("--config", self.place / "pipeline.toml", "-w", target, "--json", "-q", *more)
 
     def broken(self):
         """What `auction verify` finds on the database as it stands."""

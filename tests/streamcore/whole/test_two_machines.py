@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.command.demo import shipped_capture
+from streamcore.command.demo_capture import shipped_capture
 from tests.streamcore.namespaces import join, namespaces
 
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")

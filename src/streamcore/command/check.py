@@ -1,0 +1,35 @@
+"""`streamcore check`: whether a pipeline file is right, without running it."""
+
+from __future__ import annotations
+
+import argparse
+
+COMMANDS = ("run", "packets", "flows")  # those that take a pipeline file
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", required=True, help="the pipeline file (TOML)")
+    parser.add_argument(
+        "--for", dest="command", choices=COMMANDS, default="run", help="the command that will use it (default: run)"
+    )
+
+
+def execute(told: argparse.Namespace) -> int:
+    from streamcore.core.counters import Counters
+    from streamcore.core.pipeline_file import make_config
+    from streamcore.parse.filter import Filter
+    from streamcore.run.streams import Streams
+
+    config = make_config(told.config, command=told.command)
+    if told.command != "run":
+        print(f"{told.config}: right for 'streamcore {told.command}'")
+        return 0
+    streams = Streams(config, Counters())
+    if config.filter:
+        Filter(config.filter)
+    streams.classifier()
+    chains = [" -> ".join(service.name for service in stream.chain.services) or "identity" for stream in streams.all]
+    print(f"{told.config}: {chains[0]}, policy {config.policy}, order {config.order}, {config.workers} workers")
+    for stream, chain in zip(streams.all[1:], chains[1:], strict=True):
+        print(f"  stream {stream.name}: {chain}, {stream.select}")
+    return 0

@@ -1,0 +1,28 @@
+"""`streamcore flows`: one row for each flow. The table itself is made by tools/tables.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from streamcore.command.flags import add_config, add_keys, keys_given
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", metavar="OUT", nargs="?", const="-", dest="json_out",
+        help="write one JSON object per line (default, to standard output)",
+    )  # fmt: skip
+    form.add_argument("--csv", metavar="OUT", nargs="?", const="-", help="write comma-separated values")
+    form.add_argument("--parquet", metavar="OUT", help="write a Parquet file (needs the extra 'parquet')")
+    add_config(parser)
+    add_keys(parser, "flows")
+
+
+def execute(told: argparse.Namespace) -> int:
+    from streamcore.command.reading import capture_config
+    from streamcore.tools.tables import write_flows
+
+    form = "parquet" if told.parquet else "csv" if told.csv else "json"
+    config = capture_config("flows", told.config, keys_given(told))
+    return write_flows(config, told.parquet or told.csv or told.json_out or "-", form)

@@ -1,0 +1,59 @@
+"""`streamcore provider`: a provider's process, which worker/provider.py runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from streamcore.command.say import say
+from streamcore.core.errors import UsageError
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    market = parser.add_argument_group("the market")
+    market.add_argument("--market", metavar="URL", required=True, help="where 'auction serve' listens")
+    market.add_argument(
+        "--token-file", metavar="FILE", required=True,
+        help="our token at the market; --party writes it when it registers",
+    )  # fmt: skip
+    market.add_argument("--party", metavar="NAME", default="", help="register under this name if there is no token yet")
+    market.add_argument(
+        "--patience-s", type=float, metavar="N", default=300.0,
+        help="stop after N seconds without an answer from the market (default: %(default)s)",
+    )  # fmt: skip
+    offer = parser.add_argument_group("the offer")
+    offer.add_argument(
+        "--service", metavar="[NAME=]CHAIN", action="append", required=True,
+        help="services joined by +, and their name in the market (default: their own names); repeat for more",
+    )  # fmt: skip
+    offer.add_argument(
+        "--capacity-mbps", type=float, metavar="N", required=True, help="capacity in million bits per second, in all"
+    )
+    offer.add_argument(
+        "--pricing", metavar="RULE", required=True,
+        help="fixed:PRICE, per-gigabyte:PRICE, load:BASE:SLOPE, or path/to/file.py:Class with price(quote)",
+    )  # fmt: skip
+    offer.add_argument("--currency", default="EUR", metavar="CODE", help="currency of prices (default: %(default)s)")
+    offer.add_argument(
+        "--no-standing-offers", dest="stand", action="store_false", help="bid in auctions, but make no standing offers"
+    )
+    work = parser.add_argument_group("the work")
+    work.add_argument("--key", metavar="FILE", required=True, help="our CURVE key (.key_secret)")
+    work.add_argument(
+        "-n", "--workers", type=int, metavar="N", default=1,
+        help="worker processes for each pipeline (default: %(default)s)",
+    )  # fmt: skip
+    work.add_argument("--json", action="store_true", help="print what was done and earned as a JSON line at the end")
+    work.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+
+
+def execute(told: argparse.Namespace) -> int:
+    from streamcore.worker.provider import Offered, run_provider
+
+    if told.workers < 1 or told.capacity_mbps <= 0:
+        raise UsageError("a provider needs a worker (-n) and a capacity (--capacity-mbps)")
+    offered = Offered(
+        market=told.market, token_file=told.token_file, key=told.key, services=told.service,
+        capacity_bps=int(told.capacity_mbps * 1_000_000), pricing=told.pricing, workers=told.workers, party=told.party,
+        currency=told.currency, patience_s=told.patience_s, stand=told.stand,
+    )  # fmt: skip
+    return run_provider(offered, told.json, (lambda words: None) if told.quiet else lambda w: say(f"streamcore: {w}"))

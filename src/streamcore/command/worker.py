@@ -1,0 +1,30 @@
+"""`streamcore worker`: a worker process for a pipeline on another machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from streamcore.command.say import say
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--connect", metavar="tcp://HOST:PORT", required=True, help="where the pipeline listens")
+    parser.add_argument("--key", metavar="FILE", required=True, help="this worker's key (.key_secret)")
+    parser.add_argument("--server-key", metavar="FILE", required=True, help="the pipeline's public key (.key)")
+    parser.add_argument(
+        "--join-s",
+        type=float,
+        metavar="N",
+        default=30.0,
+        help="give up if the pipeline does not let it join within N seconds (default: %(default)s)",
+    )
+
+
+def execute(told: argparse.Namespace) -> int:
+    from streamcore.core.rules import check_address
+    from streamcore.worker.remote import RemoteWorker
+
+    check_address("connect", told.connect, "tcp://")
+    done = RemoteWorker(told.connect, told.key, told.server_key, told.join_s).run()
+    say(f"streamcore: done, {done} segments")
+    return 0

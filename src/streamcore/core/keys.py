@@ -1,0 +1,168 @@
+"""What a key of the pipeline file is: the notes that its field carries, and what is made from them.
+
+A field of a Config is `Annotated[type, Meta(bounds), Key(…)]`. The flags (command/flags.py), the tables of
+docs/pipeline-file.md (scripts/write-keys) and the lines that refuse a value are all made from it. The keys themselves
+stand in config.py.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from streamcore.core.errors import UsageError
+
+RUN = ("run",)
+FILE, DIRECTORY, NAME, ADDRESS = "FILE", "DIRECTORY", "NAME", "HOST:PORT"
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What a field carries beside its type and bounds. Words in backticks lose them in --help."""
+
+    help: str  # one line: in --help, and the beginning of the row in the manual
+    letter: str = ""  # of the flag: "-n"
+    metavar: str = ""  # "": by the type
+    group: str = ""  # the heading in --help
+    more: str = ""  # only in the manual
+    off: str = ""  # of a key that is true by default: the help of its flag --no-NAME
+    default: str = ""  # in words, where the default itself says nothing
+    form: Literal["flag", "words", "table"] = "flag"  # words: the rest of the command line; table: only in the file
+    names: Mapping[str, Any] = {}  # the table whose rows' names are what the key takes
+    commands: tuple[str, ...] = RUN  # where it has an effect; elsewhere it is refused
+
+
+class KeyField(NamedTuple):
+    """A field with a Key, as flags and manual need it."""
+
+    name: str
+    annotation: Any
+    default: Any  # msgspec.NODEFAULT where there is none
+    key: Key
+
+    @property
+    def type(self) -> Any:
+        """The type without its notes, and without None."""
+        return plain_type(self.annotation)
+
+    @property
+    def words(self) -> str:
+        """The key's help; of a key that takes the names of a table, what each row says."""
+        rows = [f"`{name}`: {row.words}" for name, row in self.key.names.items()]
+        return f"{self.key.help}: {'; '.join(rows)}" if rows else self.key.help
+
+    @property
+    def default_text(self) -> str:
+        """The default as the manual and --help show it; "": there is none to show."""
+        if self.key.default:
+            return self.key.default
+        value = self.default
+        if value is msgspec.NODEFAULT or value is None or value == "" or value == []:
+            return ""
+        return str(value).lower() if isinstance(value, bool) else tidy(value)
+
+
+def tidy(value: Any) -> str:
+    """A value as people write it: 1000000, not 1000000.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def plain_type(annotation: Any) -> Any:
+    """A field's type without notes and None; unions and Literals stay as they are."""
+    while hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
+        if len(members) == 1:
+            return plain_type(members[0])
+    return annotation
+
+
+@lru_cache
+def key_fields(kind: type[msgspec.Struct]) -> dict[str, KeyField]:
+    """The fields of a Struct by name, in the order in which the manual lists them. Each has a Key."""
+    annotations: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        annotations |= vars(each).get("__annotations__", {})
+    defaults = dict(zip(reversed(kind.__struct_fields__), reversed(kind.__struct_defaults__), strict=False))
+    fields = {}
+    for name in annotations:
+        if name in kind.__struct_fields__:
+            (key,) = [note for note in annotations[name].__metadata__ if isinstance(note, Key)]
+            fields[name] = KeyField(name, annotations[name], value_of(defaults.get(name)), key)
+    return fields
+
+
+def value_of(default: Any) -> Any:
+    """A default as a value: a factory's, if it is an empty list or the like."""
+    factory = getattr(default, "factory", None)
+    if factory is None:
+        return default
+    return factory() if isinstance(factory, type) else None
+
+
+def refuse_useless(kind: type[msgspec.Struct], names: Iterable[str], command: str) -> None:
+    """Raises UsageError if one of these keys has no effect in the command."""
+    fields = key_fields(kind)
+    for name in names:
+        if name in fields and command not in fields[name].key.commands:
+            others = " and ".join(f"'streamcore {each}'" for each in fields[name].key.commands)
+            raise UsageError(f"{name} has no effect in 'streamcore {command}': it is a key of {others}")
+
+
+def explain(error: msgspec.ValidationError, told: Mapping[str, Any], kind: type[msgspec.Struct]) -> str:
+    """The line that refuses a value: its key, what is allowed, what was given."""
+    words, _, where = str(error).rpartition(" - at `$.")
+    where = where.rstrip("`")
+    key = where.partition("[")[0].partition(".")[0]
+    if key not in told:
+        return str(error)
+    if key == "stream" and isinstance(told[key], list):
+        return in_a_stream(words, where, told[key])
+    if isinstance(told[key], Mapping) and key_fields(kind)[key].key.form == "table":
+        return f"{where}: {words[:1].lower()}{words[1:]}"
+    return f"{key} must be {allowed(kind, key)}, not {told[key]!r}"
+
+
+def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
+    """The line for a value in a `[[stream]]` table, with the stream's name if it has one."""
+    place, _, key = where.removeprefix("stream[").partition("]")
+    stream = streams[int(place)] if place.isdecimal() and int(place) < len(streams) else None
+    name = stream.get("name", f"number {int(place) + 1}") if isinstance(stream, Mapping) else place or "stream"
+    return f"stream {name}: {key.lstrip('.') + ': ' if key.lstrip('.') else ''}{words[:1].lower()}{words[1:]}"
+
+
+def allowed(kind: type[msgspec.Struct], name: str) -> str:
+    """What a key takes, in words."""
+    from msgspec import inspect
+
+    if names := key_fields(kind)[name].key.names:
+        return one_of(names)
+
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    taken: Any = next(field.type for field in info.fields if field.name == name)
+    if isinstance(taken, inspect.UnionType):
+        taken = next(member for member in taken.types if not isinstance(member, inspect.NoneType))
+    if isinstance(taken, inspect.LiteralType):
+        return one_of(taken.values)
+    if isinstance(taken, inspect.IntType | inspect.FloatType):
+        words = "a whole number" if isinstance(taken, inspect.IntType) else "a number"
+        return f"{words} of {taken.ge} or more" if taken.le is None else f"{words} from {taken.ge} to {tidy(taken.le)}"
+    if isinstance(taken, inspect.BoolType):
+        return "true or false"
+    if isinstance(taken, inspect.StrType):
+        return "a string"
+    if isinstance(taken, inspect.StructType):
+        return "a table"
+    tables = isinstance(taken, inspect.ListType) and isinstance(taken.item_type, inspect.StructType)
+    return "a list of tables" if tables else "a list of names or tables"
+
+
+def one_of(values: Iterable[Any]) -> str:
+    *most, last = sorted(map(str, values))
+    return f"{', '.join(most)} or {last}"

@@ -1,0 +1,82 @@
+"""The pipeline file (TOML) and the flags over it -> a Config. What the keys are stands in config.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from streamcore.core.config import Config
+from streamcore.core.errors import UsageError
+from streamcore.core.keys import refuse_useless
+
+
+def make_config(
+    path: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    command: str = "run",
+    kind: type[Config] = Config,
+) -> Config:
+    """The Config of a pipeline file with flags laid over it; a flag that is None was not given.
+
+    command: keys that have no effect in it are refused. Raises UsageError with one line that names the file, the key,
+    and what is allowed.
+    """
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    if path is None:
+        return from_keys(kind, given, command)
+    try:
+        from_keys(kind, told := read_file(path), command, partial=True)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return from_keys(kind, told | given, command)
+
+
+def from_keys(kind: type[Config], told: dict[str, Any], command: str, partial: bool = False) -> Config:
+    """The Config of these keys. partial: more keys will be laid over them, so what is missing is not yet an error."""
+    for key in told:
+        if key not in kind.__struct_fields__:
+            raise UsageError(f"there is no key {key!r}{nearest(key, kind)}: docs/pipeline-file.md lists them")
+    refuse_useless(kind, told, command)
+    if partial and told.get("workers") == 0 and "listen" not in told:
+        told = told | {"workers": 1}
+    return kind(**told)
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The keys of a pipeline file, with _ where it has -. Raises UsageError without the file's name."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            told = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the pipeline file: {(error.strerror or str(error)).lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"this is not TOML: {error}") from None
+    keys = with_underscores(told)
+    for name in ("subcontract", "market"):
+        if isinstance(table := keys.get(name), dict):
+            keys[name] = with_underscores(table)
+    if isinstance(streams := keys.get("stream"), list):
+        keys["stream"] = [with_underscores(each) if isinstance(each, dict) else each for each in streams]
+        for each in keys["stream"]:
+            if isinstance(each, dict) and isinstance(each.get("subcontract"), dict):
+                each["subcontract"] = with_underscores(each["subcontract"])
+    return keys
+
+
+def with_underscores(told: Mapping[str, Any]) -> dict[str, Any]:
+    keys: dict[str, Any] = {}
+    for name, value in told.items():
+        key = name.replace("-", "_")
+        if key in keys:
+            raise UsageError(f"{key} is given twice, with - and with _")
+        keys[key] = value
+    return keys
+
+
+def nearest(key: str, kind: type[Config]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, kind.__struct_fields__, 1, 0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
