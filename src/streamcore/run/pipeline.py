@@ -50,6 +50,7 @@ class Pipeline:
     """
 
     def __init__(self, config: Config, launched: Sequence[Launched] = (), allocator: Allocator | None = None) -> None:
+        config.refuse_useless("run")
         self.config = config
         self.counters = Counters()
         self._launched = launched

@@ -16,6 +16,7 @@ from streamcore.core.config import Config, Market, Stream, Subcontract
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import Key
 from streamcore.core.pipeline_file import make_config
+from streamcore.run.pipeline import Pipeline
 
 
 def test_flags_go_over_the_file(tmp_path):
@@ -171,6 +172,11 @@ def test_a_key_without_effect_is_refused(command, key, words, tmp_path):
         make_config(str(file), command=command)
     assert words in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+def test_a_pipeline_refuses_a_key_that_it_does_not_use():
+    with pytest.raises(UsageError, match="flows_max has no effect in 'streamcore run'"):
+        Pipeline(Config(read="in.pcap", write="out.pcap", flows_max=300))
 
 
 def test_a_snap_length_of_0_is_all_as_in_tcpdump():
