@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from streamcore.command import cli
 from streamcore.command.cli import COMMANDS, command_of
 from streamcore.core.config import Config
 from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
@@ -41,6 +42,19 @@ def test_help_names_every_command_and_every_command_has_help():
     for name in COMMANDS:
         assert re.search(rf"^ +{name} ", told.stdout, re.MULTILINE)
         assert command(name, "--help").stdout.startswith(f"usage: streamcore {name}")
+
+
+def test_every_file_with_a_command_has_its_row():
+    files = Path(cli.__file__).parent.glob("*.py")
+    assert {file.stem for file in files if "\ndef execute(told" in file.read_text()} == COMMANDS.keys()
+
+
+def test_a_pipeline_file_is_checked_for_the_command_that_takes_it(tmp_path):
+    file = tmp_path / "flows.toml"
+    file.write_text("flows_max = 300\n")
+    assert "flows_max has no effect in 'streamcore run'" in one_line(command("check", "--config", file), 2)
+    run = command("check", "--config", file, "--for", "flows")
+    assert (run.returncode, run.stdout) == (0, f"{file}: right for 'streamcore flows'\n")
 
 
 def test_help_and_config_load_nothing_heavy():
