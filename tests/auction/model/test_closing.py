@@ -6,6 +6,7 @@ The block of the examples: 60 s at 40.00, e 1.00, δ 10 %, Φ 10.00. Amounts in 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from fractions import Fraction
 from math import floor
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auction.model import closing
 from auction.model.closing import (
     ENDINGS,
     Case,
@@ -29,6 +31,7 @@ from auction.model.closing import (
 from auction.model.errors import BadAmount, BadValue
 
 ENDS_MS = 60_000
+Figures = Callable[[Case], tuple[int, int]]
 HALF = Case(
     price=4_000,
     delta_ppm=100_000,
@@ -459,3 +462,36 @@ def test_a_reproach_in_answer_to_an_early_finish_gains_nothing_from_who_answers_
     assert not is_over(reproach, offer, ENDS_MS)
     accepted, answered = case(say("finished", 2_050, 8), offer), case(reproach, say("blaming", 2_050, 9))
     assert flows(answered)[0] < flows(accepted)[0]
+
+
+def share_the_difference(one: Case, real: Figures) -> tuple[int, int]:
+    lower, higher = real(one)
+    return (lower + higher + 1) // 2, higher
+
+
+def believe_the_provider(one: Case, real: Figures) -> tuple[int, int]:
+    return (one.provider.figure, one.provider.figure) if one.provider and one.recipient else real(one)
+
+
+@pytest.mark.parametrize("planted", [share_the_difference, believe_the_provider])
+def test_the_search_finds_figures_that_pay_who_lies(
+    planted: Callable[[Case, Figures], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = closing.figures
+    monkeypatch.setattr(closing, "figures", lambda one: planted(one, real))
+    assert most_gained(TRUTHS["the provider left"], "provider") > 0
+
+
+def test_the_search_finds_a_receiver_that_counts_by_the_lower_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = closing._penalties
+
+    def by_the_lower(one: Case, source: str, target: str, lower: int, _higher: int, *ends: str) -> list[Payout]:
+        return real(one, source, target, lower, lower, *ends)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(closing, "_penalties", by_the_lower)
+    assert most_gained(TRUTHS["the provider left"], "recipient") > 0
+
+
+def test_the_search_finds_a_reproach_that_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(closing.TABLE, ("blaming", "blaming"), ())
+    assert most_gained(TRUTHS["the provider left"], "provider") > 0
