@@ -1,6 +1,6 @@
 """Headers -> columns, a batch at a time: one loop for the flow hash alone, which is all that the pipeline needs, one for everything else.
 
-What a header means stands in _headers.pyx, what a flow is in _key.pxd and _fragments.pyx.
+What a header means stands in headers/, what a flow is in _key.pxd and _fragments.pyx.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -25,7 +25,7 @@ from streamcore.core.packets cimport (
     prefetch,
 )
 from streamcore.parse._fragments cimport Fragments
-from streamcore.parse._headers cimport Headers, parse_headers
+from streamcore.headers._walk cimport Walk, walk_headers
 from streamcore.parse._key cimport FlowKey, Seed, fill_seed, key_hash, narrow_hash, ordinary4, ordinary6, wide_hash
 
 cdef enum:
@@ -62,7 +62,7 @@ cdef class ColumnParser:
 
     cdef void flow_columns(self, Columns *c, const Control *control, Py_ssize_t count, bint counting) noexcept nogil:
         """flow_hash alone: the ordinary packet never leaves this loop. Some 5 to 8 ns a packet (bench_parse.py)."""
-        cdef Headers headers
+        cdef Walk headers
         cdef FlowKey key
         cdef Py_ssize_t row
         cdef const uint8_t *p
@@ -82,7 +82,7 @@ cdef class ColumnParser:
                 if ordinary6(p, size, &key):
                     c.flow_hash[row] = <uint32_t> wide_hash(&self.seed, &key)
                     continue
-            parse_headers(p, size, link_type, &headers)
+            walk_headers(p, size, link_type, &headers)
             self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &key)
             c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)
             if counting:
@@ -90,7 +90,7 @@ cdef class ColumnParser:
 
     cdef void all_columns(self, Columns *c, const Control *control, Py_ssize_t count, uint32_t groups, bint counting) noexcept nogil:
         """Every group asked for. Some 21 ns a packet for the headers, 45 for all of them (bench_parse.py)."""
-        cdef Headers h
+        cdef Walk h
         cdef FlowKey key
         cdef uint64_t first, second
         cdef bint swapped
@@ -103,7 +103,7 @@ cdef class ColumnParser:
             size = c.captured_length[row]
             link_type = control.link_type[c.interface[row]]
             prefetch(p + PREFETCH_BYTES)
-            parse_headers(p, size, link_type, &h)
+            walk_headers(p, size, link_type, &h)
             if groups & GROUP_FLOW and link_type == ETHERNET and ordinary4(p, size, &first, &second, &swapped):
                 c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
             elif groups & GROUP_FLOW or (groups & GROUP_HEADERS and h.outer.flags & FLAG_FRAGMENT):

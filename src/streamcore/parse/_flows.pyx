@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
 from streamcore.parse._fragments cimport Fragments
-from streamcore.parse._headers cimport Headers, parse_headers
+from streamcore.headers._walk cimport Walk, walk_headers
 from streamcore.parse._key cimport (
     KEY_LINK_ONLY,
     FlowKey,
@@ -249,7 +249,7 @@ cdef class FlowTable:
         cdef uint32_t size = c.captured_length[row]
         cdef uint16_t link_type = control.link_type[c.interface[row]]
         cdef bint swapped
-        cdef Headers headers
+        cdef Walk headers
         prefetch(p + PREFETCH_BYTES)
         block.tcp_flags[i] = 0
         if link_type == ETHERNET:
@@ -266,7 +266,7 @@ cdef class FlowTable:
                     block.tcp_flags[i] = ip[53]
                 self.take_wide(block, i)
                 return
-        parse_headers(p, size, link_type, &headers)
+        walk_headers(p, size, link_type, &headers)
         self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &block.key[i])
         if headers.outer.flags & FLAG_PORTS and headers.outer.protocol == TCP and headers.outer.l4 + 14 <= size:
             block.tcp_flags[i] = p[headers.outer.l4 + 13]

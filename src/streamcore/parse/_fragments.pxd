@@ -1,7 +1,7 @@
 # Which flow a later fragment belongs to: what the first fragment said, kept for a while in a bounded table.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from streamcore.parse._headers cimport Headers
+from streamcore.headers._walk cimport Walk
 from streamcore.parse._key cimport FlowKey, Seed
 
 cdef struct FragmentEntry:
@@ -22,6 +22,6 @@ cdef class Fragments:
     cdef uint64_t bucket_mask
     cdef Seed seed
     cdef readonly uint64_t evicted          # first fragments that were forgotten for newer ones
-    cdef void key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Headers *headers, FlowKey *key) noexcept nogil
+    cdef void key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Walk *headers, FlowKey *key) noexcept nogil
     cdef FragmentEntry *bucket(self, const FragmentEntry *wanted) noexcept nogil
-    cdef const FragmentEntry *resolve(self, const Headers *headers, int64_t time_ns) noexcept nogil
+    cdef const FragmentEntry *resolve(self, const Walk *headers, int64_t time_ns) noexcept nogil

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_FRAGMENT, FLAG_ORPHAN, VLAN_KEPT
-from streamcore.parse._headers cimport Headers, Layer
+from streamcore.headers._walk cimport IpHeader, Walk
 from streamcore.parse._key cimport KEY_LINK_ONLY, KEY_NO_IP, FlowKey, fill_seed, fold, load16, load32, load64, set_endpoints
 
 cdef enum:
@@ -39,12 +39,12 @@ cdef class Fragments:
     def __dealloc__(self):
         free(self.entries)
 
-    cdef void key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Headers *headers, FlowKey *key) noexcept nogil:
+    cdef void key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Walk *headers, FlowKey *key) noexcept nogil:
         """The key of the outermost IP header's flow; without IP, of the EtherType and the MAC addresses, or of the link type alone.
 
         Sets FLAG_ORPHAN in the headers of a later fragment whose first one is not known; its key then has no ports.
         """
-        cdef const Layer *layer = &headers.outer
+        cdef const IpHeader *layer = &headers.outer
         cdef const FragmentEntry *first
         cdef uint8_t protocol = layer.protocol
         cdef uint16_t source_port = swap16(layer.source_port), target_port = swap16(layer.target_port)
@@ -74,12 +74,12 @@ cdef class Fragments:
             set_endpoints(key, load64(layer.source), load64(layer.source + 8), source_port,
                           load64(layer.target), load64(layer.target + 8), target_port)
 
-    cdef const FragmentEntry *resolve(self, const Headers *headers, int64_t time_ns) noexcept nogil:
+    cdef const FragmentEntry *resolve(self, const Walk *headers, int64_t time_ns) noexcept nogil:
         """What is known of a fragment's first one, which is remembered if this is it. NULL: it was not seen, or too long ago."""
         cdef FragmentEntry wanted
         cdef FragmentEntry *entry
         cdef FragmentEntry *place
-        cdef const Layer *layer = &headers.outer
+        cdef const IpHeader *layer = &headers.outer
         cdef int i
         if self.entries == NULL:
             return NULL
@@ -126,7 +126,7 @@ cdef inline uint64_t distance(int64_t one, int64_t other) noexcept nogil:
     return <uint64_t> one - <uint64_t> other if one > other else <uint64_t> other - <uint64_t> one
 
 
-cdef inline uint64_t vlan_word(const Headers *headers) noexcept nogil:
+cdef inline uint64_t vlan_word(const Walk *headers) noexcept nogil:
     cdef uint64_t word = 0
     cdef int i
     for i in range(VLAN_KEPT):

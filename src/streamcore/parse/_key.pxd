@@ -1,5 +1,5 @@
 # What makes a flow: the key, its seeded hash, and the fast path that reads the key of an ordinary packet. All of it is inline, because the
-# loops of _parser.pyx and _flows.pyx spend their time here. Packets that are not ordinary go through _headers.pyx and _fragments.pyx.
+# loops of _parser.pyx and _flows.pyx spend their time here. Packets that are not ordinary go through headers/ and _fragments.pyx.
 #
 # A flow is both directions of (address, port) x 2, protocol, and the VLAN ids. Nearly all packets are IPv4 with at most one VLAN tag; their
 # whole key fits two words ("narrow"), and two keys are equal exactly if both words are. Every other key is "wide": a FlowKey.

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 ABSENT = 65_535
 LOCATED = 65_534  # headers are looked for in the bytes before this
+DEPTH = 32  # IP headers in one another
+LAYERS = 255  # headers of any kind; a run of VLAN tags or MPLS labels is one
+VLAN = (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300)
 
 
 class Cut(Exception):
@@ -50,6 +53,12 @@ class Found:
     malformed: bool = False
     deep: bool = False
     known: bool = True
+    layers: int = 0
+
+    def another(self):
+        if self.layers == LAYERS:
+            raise Deep
+        self.layers += 1
 
 
 def take(data, at, size):
@@ -64,7 +73,8 @@ def parse(packet, link_type):
     try:
         at = link(data, link_type, found)
         while at is not None:
-            if len(found.ips) == 16:
+            if len(found.ips) == DEPTH:
+                take(data, at, 1)
                 raise Deep
             at, data = ip(data, at, found)
     except Cut:
@@ -78,10 +88,12 @@ def parse(packet, link_type):
 
 def link(data, link_type, found):
     """Where the outermost IP header stands, or None."""
-    if link_type == 1:
-        return ethernet(data, 14, struct.unpack(">H", take(data, 0, 14)[12:])[0], found)
     if link_type in (12, 14, 101, 228, 229):
         return 0
+    if link_type in (0, 1, 108, 113, 276):
+        found.another()
+    if link_type == 1:
+        return ethernet(data, 14, struct.unpack(">H", take(data, 0, 14)[12:])[0], found)
     if link_type == 113:
         _, hardware, _, _, protocol = struct.unpack(">HHH8sH", take(data, 0, 16))
         return None if hardware == 824 else ethernet(data, 16, protocol, found)
@@ -100,40 +112,48 @@ def link(data, link_type, found):
 
 
 def ethernet(data, at, kind, found):
-    inside = 0
     while kind not in (0x0800, 0x86DD):
-        if kind in (0x8100, 0x88A8, 0x9100):
-            tag, kind = struct.unpack(">HH", take(data, at, 4))
-            found.vlans.append(tag & 0xFFF)
-            at += 4
+        if kind in VLAN:
+            while kind in VLAN:
+                tag, kind = struct.unpack(">HH", take(data, at, 4))
+                if not found.ips:
+                    found.vlans.append(tag & 0xFFF)
+                at += 4
+            found.another()
             continue
-        if inside == 16:
-            raise Deep
-        inside += 1
         if kind <= 1500:
             if data[at : at + 3] == b"\x06\x06\x03":
+                found.another()
                 return at + 3
             snap = data[at : at + 8]
             if len(snap) < 8 or snap[:6] not in (b"\xaa\xaa\x03\0\0\0", b"\xaa\xaa\x03\0\0\xf8"):
                 return None
+            found.another()
             size = 8
         elif kind in (0x8847, 0x8848):
             while not take(data, at, 4)[2] & 1:
                 at += 4
             at += 4
+            found.another()
             if at >= len(data):
                 return None
             if data[at] >> 4 in (4, 6):
                 return at
             if data[at] >> 4:
                 return None
+            found.another()
+            found.another()
             size = 18
         elif kind == 0x8864:
+            found.another()
             return at + 8 if take(data, at, 8)[6:] in (b"\x00\x21", b"\x00\x57") else None
         else:
             sizes = {0x8926: 6, 0x893F: 8, 0x8909: 8, 0x88E7: 18, 0x8903: 16}
             if kind not in sizes:
                 return None
+            found.another()
+            if kind in (0x88E7, 0x8903):
+                found.another()
             size = sizes[kind]
         kind = int.from_bytes(take(data, at, size)[-2:], "big")
         at += size
@@ -143,6 +163,7 @@ def ethernet(data, at, kind, found):
 def ip(data, at, found):
     """Parse one IP header; (where the next one stands or None, the bytes that are trusted from here on)."""
     version = take(data, at, 1)[0] >> 4
+    found.another()
     if version == 4:
         return ip4(data, at, found)
     if version == 6:
@@ -167,7 +188,7 @@ def ip4(data, at, found):
     take(data, at, size)
     if layer.fragment:
         return None, data
-    return upper(data, at + size, protocol, layer), data
+    return upper(data, at + size, protocol, layer, found), data
 
 
 def ip6(data, at, found):
@@ -177,11 +198,8 @@ def ip6(data, at, found):
     if length:
         data = data[: at + 40 + length]
     at += 40
-    extensions = 0
     while layer.protocol in (0, 43, 44, 60):
-        if extensions == 16:
-            raise Deep
-        extensions += 1
+        found.another()
         head = take(data, at, 8)
         was, layer.protocol = layer.protocol, head[0]
         if was == 44:
@@ -194,22 +212,27 @@ def ip6(data, at, found):
             at += (head[1] + 1) * 8
             if at > len(data):
                 raise Cut
-    if extensions == 16:
-        raise Deep
-    return upper(data, at, layer.protocol, layer), data
+    return upper(data, at, layer.protocol, layer, found), data
 
 
-def upper(data, at, protocol, layer):
-    if protocol == 51:
-        size = (take(data, at, 12)[1] + 2) * 4
+def upper(data, at, protocol, layer, found):
+    while protocol == 51 or (layer.protocol == 51 and layer.version == 6 and protocol in (0, 43, 60)):
+        found.another()
+        if protocol == 51:
+            size = (take(data, at, 12)[1] + 2) * 4
+            if size < 12:
+                raise Bad
+        else:
+            size = 8 * (take(data, at, 8)[1] + 1)
         take(data, at, size)
         protocol = data[at]
         at += size
+    layer.l4 = at if at < len(data) else ABSENT
     if protocol in (4, 41):
-        layer.l4 = at
         take(data, at, 1)
         return at
-    layer.l4 = at if at < len(data) else ABSENT
+    if protocol == 47:
+        return gre(data, at, found)
     sizes = {6: 20, 17: 8, 136: 8, 132: 12, 33: 12, 1: 8, 58: 8}
     if protocol not in sizes:
         return None
@@ -223,3 +246,17 @@ def upper(data, at, protocol, layer):
     take(data, at, size)
     layer.payload = at + size
     return None
+
+
+def gre(data, at, found):
+    if data[at + 1 : at + 2] and data[at + 1] & 7:
+        return None
+    found.another()
+    first = data[at] if at < len(data) else 0
+    size = 4 + 4 * sum(bool(first & bit) for bit in (0x80, 0x20, 0x10))
+    kind = int.from_bytes(take(data, at, size)[2:4], "big")
+    at += size
+    if kind == 0x6558:
+        found.another()
+        return ethernet(data, at + 14, int.from_bytes(take(data, at, 14)[12:], "big"), found)
+    return ethernet(data, at, kind, found)

@@ -1,9 +1,9 @@
-# Reaching the addresses of one packet, seen from C: what a walk needs, and the arithmetic of checksums (RFC 1624).
+# Reaching the addresses of one packet, seen from C: what a rewrite needs, and the arithmetic of checksums (RFC 1624).
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from streamcore.service._address_table cimport Table
 
-cdef struct Walk:
+cdef struct Rewrite:
     const Table *table
     bint rewriting            # false: only look whether every address is known
     bint missing              # set where one is not
@@ -11,9 +11,12 @@ cdef struct Walk:
     uint64_t *missing6        # two for each address
     Py_ssize_t missing4_count, missing6_count, missing_max
     uint64_t changed          # addresses rewritten
-    bint known                # the packet is of a kind that the walk understands
+    uint64_t target6          # the change of the innermost IPv6 header's target
+    int packets               # quoted in options of this packet so far
+    bint known                # the packet has an IP header or is ARP
 
-cdef uint64_t walk_packet(Walk *walk, uint8_t *p, int64_t n, uint16_t link_type) noexcept nogil
+# False: an address is missing from the table, which says so in missing4 and missing6; the packet is as it was.
+cdef bint rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil
 
 
 cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:

@@ -1,0 +1,145 @@
+"""What follows an EtherType that is not IP: tags, frames in frames, LLC, MPLS, PPPoE, ARP. One row at the end for each.
+
+Sources: IEEE 802.1Q, 802.1ah, 802.1BR, 802.2; RFC 826, 1042, 3032, 4385, 4448, 2516.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from streamcore.core.packets cimport VLAN_KEPT
+from streamcore.headers._ip cimport step_ip
+from streamcore.headers._walk cimport (
+    LAYER_ARP,
+    LAYER_CONTROL_WORD,
+    LAYER_LLC,
+    LAYER_MPLS,
+    LAYER_PPPOE,
+    LAYER_TAG,
+    LAYER_VLAN,
+    OUTCOME_CONTROL,
+    OUTCOME_UNKNOWN,
+    Walk,
+    be16,
+    ends,
+    go_ether_type,
+    has,
+    here,
+    register_ether_type,
+    step_ethernet,
+    take,
+)
+
+
+cdef inline bint is_vlan(uint16_t ether_type) noexcept nogil:
+    return ether_type == 0x8100 or ether_type == 0x88A8 or ether_type == 0x9100 or ether_type == 0x9200 or ether_type == 0x9300
+
+
+cdef void vlan(Walk *walk) noexcept nogil:
+    """Any number of tags. A last one that is cut is part of the layer."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 4
+    while has(walk, size):
+        if walk.depth == 0:
+            if walk.vlan_count < VLAN_KEPT:
+                walk.vlan[walk.vlan_count] = be16(p + size - 4) & 0x0FFF
+            if walk.vlan_count < 255:
+                walk.vlan_count += 1
+        if not is_vlan(be16(p + size - 2)):
+            break
+        size += 4
+    if take(walk, LAYER_VLAN, size):
+        go_ether_type(walk, be16(p + size - 2))
+
+
+cdef inline void tag(Walk *walk, uint32_t size) noexcept nogil:
+    """A tag that ends with the EtherType of what follows."""
+    cdef const uint8_t *p = here(walk)
+    if take(walk, LAYER_TAG, size):
+        go_ether_type(walk, be16(p + size - 2))
+
+
+cdef void vn_tag(Walk *walk) noexcept nogil:
+    tag(walk, 6)
+
+
+cdef void e_tag(Walk *walk) noexcept nogil:
+    """IEEE 802.1BR; Cisco metadata is as long."""
+    tag(walk, 8)
+
+
+cdef void i_tag(Walk *walk) noexcept nogil:
+    """IEEE 802.1ah: a service's identity, then a whole Ethernet frame."""
+    if take(walk, LAYER_TAG, 4):
+        walk.next = step_ethernet
+
+
+cdef void fabric_path(Walk *walk) noexcept nogil:
+    """Tree and time to live, then a whole Ethernet frame."""
+    if take(walk, LAYER_TAG, 2):
+        walk.next = step_ethernet
+
+
+cdef void llc(Walk *walk) noexcept nogil:
+    """IEEE 802.2: SNAP with an EtherType (RFC 1042; Cisco's f8), or the access points that stand for IP."""
+    cdef const uint8_t *p = here(walk)
+    if has(walk, 3) and p[0] == 0x06 and p[1] == 0x06 and p[2] == 3:
+        if take(walk, LAYER_LLC, 3):
+            walk.next = step_ip
+    elif (has(walk, 8) and p[0] == 0xAA and p[1] == 0xAA and p[2] == 3 and be16(p + 3) == 0 and (p[5] == 0 or p[5] == 0xF8)):
+        if take(walk, LAYER_LLC, 8):
+            go_ether_type(walk, be16(p + 6))
+    else:
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void mpls(Walk *walk) noexcept nogil:
+    """The label stack (RFC 3032). What follows is said by nothing: IP by its version, or a pseudowire's control word and Ethernet (RFC 4448)."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 4
+    while has(walk, size) and not p[size - 2] & 1:
+        size += 4
+    if not take(walk, LAYER_MPLS, size):
+        return
+    if not has(walk, 1):
+        ends(walk, OUTCOME_UNKNOWN)
+    elif here(walk)[0] >> 4 == 4 or here(walk)[0] >> 4 == 6:
+        walk.next = step_ip
+    elif here(walk)[0] >> 4 == 0:
+        if take(walk, LAYER_CONTROL_WORD, 4):
+            walk.next = step_ethernet
+    else:
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void pppoe(Walk *walk) noexcept nogil:
+    """Version and type, code, session, length; then the PPP protocol."""
+    cdef const uint8_t *p = here(walk)
+    if not take(walk, LAYER_PPPOE, 8):
+        return
+    if be16(p + 6) == 0x0021 or be16(p + 6) == 0x0057:
+        walk.next = step_ip
+    else:
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void arp(Walk *walk) noexcept nogil:
+    """RFC 826: 8 bytes, then the addresses, as long as these say. What is cut off is no defect: nothing follows."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 8 + 2 * (<uint32_t> p[4] + p[5]) if has(walk, 8) else 8
+    if take(walk, LAYER_ARP, size if has(walk, size) else walk.end - walk.at):
+        ends(walk, OUTCOME_CONTROL)
+
+
+for _kind in (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300):  # is_vlan
+    register_ether_type(_kind, vlan)
+for _kind in range(1501):
+    register_ether_type(_kind, llc)
+register_ether_type(0x0806, arp)
+register_ether_type(0x8035, arp)
+register_ether_type(0x8926, vn_tag)
+register_ether_type(0x893F, e_tag)
+register_ether_type(0x8909, e_tag)
+register_ether_type(0x88E7, i_tag)
+register_ether_type(0x8903, fabric_path)
+register_ether_type(0x8847, mpls)
+register_ether_type(0x8848, mpls)
+register_ether_type(0x8864, pppoe)

@@ -1,0 +1,216 @@
+# The walk over one packet's headers, seen from C: what it reports, and what a step may do.
+#
+# A step is a function for one kind of header. It looks at the bytes walk.packet[walk.at:walk.end], checks them, calls `take` for the header
+# that it believes, and says what stands next with one of the go_ functions. It may not read at or beyond walk.end. A step that takes nothing
+# ends the walk, so every walk ends: each header taken fills one of the LAYERS_MAX places.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from streamcore.core.packets cimport FLAG_MALFORMED, FLAG_TRUNCATED, NO_OFFSET, VLAN_KEPT
+
+cdef enum:
+    LAYERS_MAX = 255         # headers of one packet; a run of VLAN tags or of MPLS labels is one
+    DEPTH_MAX = 32           # IP headers in one another
+
+cdef enum Kind:
+    # What a layer is. KINDS in _walk.pyx has their names.
+    LAYER_CAPTURE = 1        # what the capturing machine put in front: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …
+    LAYER_ETHERNET           # addresses and EtherType: 14 bytes
+    LAYER_LINK               # a header of another link: PPP, HDLC, Frame Relay, ARCNET, …
+    LAYER_FDDI               # frame control, target and source
+    LAYER_WIFI               # IEEE 802.11
+    LAYER_VLAN               # one or more tags of 4 bytes
+    LAYER_TAG                # VN-Tag, E-Tag, I-Tag, Cisco metadata, FabricPath, HSR, R-Tag, MACsec, …
+    LAYER_LLC                # IEEE 802.2, with SNAP where it follows
+    LAYER_MPLS               # the whole label stack
+    LAYER_CONTROL_WORD       # of a pseudowire (RFC 4385)
+    LAYER_PPPOE
+    LAYER_PPP                # the protocol field, with address and control where they stand
+    LAYER_ARP                # with all its addresses
+    LAYER_IP4                # with options
+    LAYER_IP6                # 40 bytes
+    LAYER_EXTENSION          # of IPv6; detail: its protocol number
+    LAYER_AH
+    LAYER_TCP
+    LAYER_UDP
+    LAYER_UDP_LITE
+    LAYER_SCTP
+    LAYER_DCCP
+    LAYER_ICMP4
+    LAYER_ICMP6
+    LAYER_IGMP
+    LAYER_TUNNEL             # the header of a tunnel; detail: TUNNEL_*
+    LAYER_KINDS
+
+cdef enum Tunnel:
+    # In the column tunnel_kind. TUNNELS in _walk.pyx has their names.
+    TUNNEL_NONE = 0
+    TUNNEL_IP                # IP in IP, without a header of its own
+    TUNNEL_GRE
+    TUNNEL_KINDS
+
+cdef enum Outcome:
+    # How far the headers of a packet are understood. OUTCOMES in _walk.pyx has their names.
+    OUTCOME_UNKNOWN = 0      # what stands at walk.at is of no kind that is known, or contradicts the kind that it should be
+    OUTCOME_TRANSPORT        # to a whole transport header (TCP, UDP, UDP-Lite, SCTP, DCCP); behind it is payload
+    OUTCOME_CONTROL          # to a listed control protocol, which is a layer of its own: ARP, ICMP, ICMPv6, IGMP
+    OUTCOME_FRAGMENT         # to the IP header of a later fragment; behind it is payload
+    OUTCOME_NOTHING          # to an IP header that says that nothing follows (59)
+    OUTCOME_ENCRYPTED        # to a header that says that the rest is encrypted
+    OUTCOME_TRUNCATED        # the header at walk.at goes on beyond what was captured, or beyond the length around it
+    OUTCOME_MALFORMED        # the header at walk.at contradicts itself
+    OUTCOME_TOO_DEEP         # LAYERS_MAX or DEPTH_MAX is reached, and more follows
+    OUTCOME_LINK_UNKNOWN     # the link type is not known: nothing was looked at
+    OUTCOMES_COUNT
+
+cdef enum:
+    # Bits of Layer.marks.
+    MARK_CUT = 1             # the header is longer than what is there: length is what there is of it, and it is the last layer
+    MARK_QUOTED = 2          # it stands in a packet that an ICMP error quotes: no header of this packet
+
+cdef struct Layer:
+    uint32_t offset          # from the packet's first byte
+    uint32_t length          # of the header
+    uint32_t end             # offset + length <= end <= captured bytes: where what the header is about ends
+    uint16_t detail          # see Kind
+    uint8_t kind
+    uint8_t marks
+
+cdef struct IpHeader:
+    # One IP header and what follows it, as the columns want it.
+    uint8_t version          # 4 or 6; 0: no IP header
+    uint8_t protocol         # upper-layer protocol, after IPv6 extension headers
+    uint16_t flags           # FLAG_*
+    uint16_t l3              # NO_OFFSET where absent, likewise below
+    uint16_t l4
+    uint16_t payload
+    uint16_t source_port
+    uint16_t target_port
+    uint16_t fragment_offset # in units of 8 bytes
+    uint32_t identification  # of the fragmented datagram
+    const uint8_t *source    # 4 or 16 bytes in the packet
+    const uint8_t *target
+
+cdef struct Walk
+ctypedef void (*Step)(Walk *walk) noexcept nogil
+
+cdef struct Walk:
+    # The cursor.
+    const uint8_t *packet
+    uint32_t at              # the next header begins here: understanding ends here when the walk has ended
+    uint32_t end             # it lies before this, which only moves inwards
+    Step next                # NULL: the walk has ended
+    uint8_t marks            # for the layers to come
+    # What was found.
+    uint8_t outcome          # OUTCOME_*
+    uint8_t depth            # IP headers
+    uint8_t vlan_count       # in front of the outermost IP header, at most 255
+    uint16_t[4] vlan         # the first VLAN_KEPT ids, outermost first
+    uint16_t ether_type      # the last one in front of the outermost IP header; 0: none
+    uint8_t number           # the IP protocol number that said what stands next
+    uint8_t tunnel_kind      # of the innermost tunnel, TUNNEL_*
+    uint32_t tunnel_id       # its key, VNI, TEID, session, …; 0 where it has none
+    IpHeader *ip             # the innermost so far; &outer before the first
+    IpHeader outer
+    IpHeader inner           # the innermost, where depth > 1
+    IpHeader quoted          # of an ICMP error: scratch
+    int layer_count
+    Layer[255] layers        # outermost first; a header that stands in another comes after it
+
+# The walk. Layers that lie beyond 65534 bytes count as cut.
+cdef void walk_headers(const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil
+cdef void walk_from(const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil
+
+# The tables: what is known of a number. Only to be called while modules are imported. Raises ValueError where the number is taken.
+cdef void register_link(int link_type, Step step) except *
+cdef void register_ether_type(int ether_type, Step step) except *
+cdef void register_protocol(int protocol, Step step) except *
+
+# For steps: what stands at walk.at.
+cdef void go_link(Walk *walk, int link_type) noexcept nogil
+cdef void go_ether_type(Walk *walk, uint16_t ether_type) noexcept nogil  # up to 1500: a length, and LLC
+cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil       # behind an IP header or an extension of it
+cdef void step_ethernet(Walk *walk) noexcept nogil
+
+
+cdef inline uint16_t be16(const uint8_t *at) noexcept nogil:
+    return <uint16_t> ((at[0] << 8) | at[1])
+
+
+cdef inline uint32_t be32(const uint8_t *at) noexcept nogil:
+    return (<uint32_t> at[0] << 24) | (at[1] << 16) | (at[2] << 8) | at[3]
+
+
+cdef inline uint16_t le16(const uint8_t *at) noexcept nogil:
+    return <uint16_t> ((at[1] << 8) | at[0])
+
+
+cdef inline const uint8_t *here(const Walk *walk) noexcept nogil:
+    return walk.packet + walk.at
+
+
+cdef inline bint has(const Walk *walk, uint32_t length) noexcept nogil:
+    """Whether so many bytes are there to be looked at."""
+    return walk.end - walk.at >= length
+
+
+cdef inline void ends(Walk *walk, uint8_t outcome) noexcept nogil:
+    """Say how far the headers are understood. A quoted packet is nearly always cut short, and says nothing of the one around it unless it
+    is of no known kind."""
+    if not walk.marks & MARK_QUOTED or outcome in (OUTCOME_MALFORMED, OUTCOME_TOO_DEEP, OUTCOME_UNKNOWN):
+        walk.outcome = outcome
+
+
+cdef inline void cut(Walk *walk) noexcept nogil:
+    walk.ip.flags |= FLAG_TRUNCATED
+    ends(walk, OUTCOME_TRUNCATED)
+
+
+cdef inline void malformed(Walk *walk) noexcept nogil:
+    walk.ip.flags |= FLAG_MALFORMED
+    ends(walk, OUTCOME_MALFORMED)
+
+
+cdef void too_deep(Walk *walk) noexcept nogil
+
+
+cdef inline bint take(Walk *walk, uint8_t kind, uint32_t length) noexcept nogil:
+    """Report a header of `length` bytes at walk.at and move behind it. False: it is cut, or there are too many; the step returns then."""
+    cdef Layer *layer
+    if walk.layer_count == LAYERS_MAX:
+        too_deep(walk)
+        return False
+    layer = &walk.layers[walk.layer_count]
+    walk.layer_count += 1
+    layer.offset = walk.at
+    layer.end = walk.end
+    layer.detail = 0
+    layer.kind = kind
+    layer.marks = walk.marks
+    if not has(walk, length):
+        layer.length = walk.end - walk.at
+        layer.marks |= MARK_CUT
+        cut(walk)
+        return False
+    layer.length = length
+    walk.at += length
+    return True
+
+
+cdef inline Layer *taken(Walk *walk) noexcept nogil:
+    """The layer taken last."""
+    return &walk.layers[walk.layer_count - 1]
+
+
+cdef inline void bound(Walk *walk, uint32_t end) noexcept nogil:
+    """What follows ends there at the latest, because a length field says so. Not in front of walk.at."""
+    if end < walk.end:
+        walk.end = end if end > walk.at else walk.at
+
+
+cdef inline bint enter(Walk *walk, uint8_t tunnel, uint32_t id) noexcept nogil:
+    """A tunnel is believed: what follows are headers again."""
+    if not walk.marks & MARK_QUOTED:
+        walk.tunnel_kind = tunnel
+        walk.tunnel_id = id
+        walk.outcome = OUTCOME_UNKNOWN
+    return True

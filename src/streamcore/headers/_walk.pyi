@@ -1,0 +1,5 @@
+KINDS: dict[int, str]
+TUNNELS: dict[int, str]
+OUTCOMES: dict[int, str]
+
+def explain(packet: bytes, link_type: int) -> tuple[list[tuple[str, int, int, int, int, str]], str, int, str, int]: ...

@@ -1,1 +1,0 @@
-"""The general parser of one packet. Only for `cimport`: there is nothing in it for Python."""
