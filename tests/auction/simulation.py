@@ -38,11 +38,12 @@ class Part:
     """The part of a state that an invariant reads: the records of these kinds, and the ledger if it is named. What it
     would read beside them is not there, so an invariant need not be looked at again until something of it changes."""
 
-    placed_bids = State.placed_bids
+    bids_in = State.bids_in
 
     def __init__(self, state: State, reads: str) -> None:
         self.reads = set(reads.split())
         self.records = {kind: state.records[kind] for kind in self.reads - {"ledger"}}
+        self.bids_of = state.bids_of
         if "ledger" in self.reads:
             self.ledger = state.ledger
 
@@ -57,7 +58,7 @@ READS = {
     "charges_follow_delivery": "agreement",
     "bonds_are_let_go": "ledger agreement commitment auction",
     "no_bid_after_the_close": "bid sheet auction",
-    "states_of_the_lifecycle": "auction agreement",
+    "states_of_the_lifecycle": "auction agreement award",
     "ratings_by_parties_alone": "exchange agreement",
     "chains_without_cycles": "agreement",
 }
@@ -167,7 +168,7 @@ class Simulation:
         if "auction" not in changed:
             return
         for name, record in state.records["auction"].items():
-            if record.award is not None and name not in self.checked:
+            if record.state != "open" and name not in self.checked:
                 self.checked.add(name)
                 check_award(self.market, name)
 
@@ -402,11 +403,11 @@ class Simulation:
 def check_award(market: Moderator, name: str) -> None:
     """The award of a sealed auction by the slow and obvious rule: score all, take the best, ties by the hash."""
     record = market.state.records["auction"][name]
-    announcement, award = record.announcement, record.award
+    announcement, winners = record.announcement, record.winners
     if announcement.format not in SEALED:
         return
     excluded = {bid for bid, _ in record.excluded}
-    placed = [one for one in market.state.placed_bids() if one.bid.auction == name]
+    placed = market.state.bids_in(name)
     latest: dict[str, Any] = {}
     for one in sorted(placed, key=lambda one: one.bid.sequence):
         if one.bid.bid not in excluded:
@@ -432,7 +433,7 @@ def check_award(market: Moderator, name: str) -> None:
     ]
     fit.sort(key=lambda one: (-score(one), draw(one)))
     if not fit:
-        if award.winners:
+        if winners:
             raise Found(f"{name} has a winner, and no bid was within the reserve")
         return
     best = fit[0]
@@ -443,6 +444,6 @@ def check_award(market: Moderator, name: str) -> None:
             gap = score(best) - score(fit[1])
             price = best.bid.price - gap if buys else min(announcement.reserve, best.bid.price + gap)
     expected = [(best.bid.bidder, price)]
-    got = [(winning.bidder, winning.price) for winning in award.winners]
+    got = [(winning.bidder, winning.price) for winning in winners]
     if got != expected:
         raise Found(f"{name} was awarded to {got}, the reference says {expected}")

@@ -1,46 +1,116 @@
-"""The formats of an auction by name: each decides winners and prices from what is handed in, and nothing else.
+"""The table of auction formats, and the one way to call them. Each decides winners and prices from what is handed in.
 
-Here lives the table of formats and the one way to call them. Each rule stands in its own file.
+To add one: a file here with its rule, a row in `FORMATS`, a test of the rule. Nothing else knows a format by its name:
+everybody asks the row (see `Format`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Final
 
-from auction.formats.dutch import dutch, ramp_of
-from auction.formats.open_bidding import open_bidding
-from auction.formats.packages import check_exact_items, check_package_items, packages
+from auction.formats.dutch import accept, dutch, ramp_of
+from auction.formats.format import Format
+from auction.formats.open_bidding import open_bidding, show_without_limit, step
+from auction.formats.packages import (
+    check_exact_items,
+    check_package_items,
+    packages,
+    reserve_for_items,
+    stands_by_for_items,
+)
 from auction.formats.packages_large import packages_large
-from auction.formats.scored import first_price, first_score, second_price, second_score
-from auction.formats.spot import spot
-from auction.formats.uniform_price import check_units, uniform_price
+from auction.formats.scored import (
+    check_first,
+    check_second,
+    first_by_price,
+    first_price,
+    first_score,
+    second_by_price,
+    second_price,
+    second_score,
+)
+from auction.formats.spot import SPOT, spot
+from auction.formats.uniform_price import check_units, reserve_for_units, stands_by_for_units, uniform_price
 from auction.model.award import Award, no_set_aside, price_only
 from auction.model.bid import Announcement, Bid, Ratings
 from auction.model.errors import BadValue
 
+FORMATS: Final[dict[str, Format]] = {
+    "second_score": Format(
+        decide=second_score,
+        words="the best score wins at the price that brings it down to the runner-up's score, within the reserve",
+        check_own=check_second,
+        by_price=second_by_price,
+    ),
+    "first_score": Format(
+        decide=first_score,
+        words="the best score wins at its own price",
+        check_own=check_first,
+        by_price=first_by_price,
+    ),
+    "first_price": Format(
+        decide=first_price,
+        words="the best price wins and holds",
+        checks=(price_only,),
+        check_own=check_first,
+        by_price=first_by_price,
+    ),
+    "second_price": Format(
+        decide=second_price,
+        words="the best price wins at the runner-up's price, or at the reserve where there is none",
+        checks=(price_only,),
+        check_own=check_second,
+        by_price=second_by_price,
+    ),
+    "open": Format(
+        decide=open_bidding,
+        words="the last leader of the open bidding wins at the standing price",
+        checks=(price_only, no_set_aside),
+        on_bid=step,
+        shows=show_without_limit,
+    ),
+    "dutch": Format(
+        decide=dutch,
+        words="the first to accept the price on the ramp wins at it",
+        checks=(price_only, no_set_aside, ramp_of),
+        on_bid=accept,
+    ),
+    "uniform_price": Format(
+        decide=uniform_price,
+        words="units go to the best prices, all at the price of the best unit that lost, or at the reserve",
+        checks=(price_only, no_set_aside, check_units),
+        price_bound=reserve_for_units,
+        runner_up=stands_by_for_units,
+    ),
+    SPOT: Format(
+        decide=spot,
+        words="the standing offer with the best score wins at its own price",
+        check_own=check_first,
+    ),
+    "packages": Format(
+        decide=packages,
+        words="the most valuable choice of packages wins; each is priced by what it changes for the others",
+        checks=(price_only, no_set_aside, check_package_items, check_exact_items),
+        price_bound=reserve_for_items,
+        runner_up=stands_by_for_items,
+    ),
+    "packages_large": Format(
+        decide=packages_large,
+        words="the most valuable choice of packages that was found wins at its own prices",
+        checks=(price_only, no_set_aside, check_package_items),
+        price_bound=reserve_for_items,
+        runner_up=stands_by_for_items,
+    ),
+}
 
-class Format(Protocol):
-    """A rule that selects winners and sets prices. Pure: the same arguments give the same award on every machine."""
 
-    def __call__(self, announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes, /) -> Award: ...
-
-
-FORMATS: Mapping[str, Format] = MappingProxyType(
-    {
-        "second_score": second_score,
-        "first_score": first_score,
-        "first_price": first_price,
-        "second_price": second_price,
-        "open": open_bidding,
-        "dutch": dutch,
-        "uniform_price": uniform_price,
-        "spot": spot,
-        "packages": packages,
-        "packages_large": packages_large,
-    }
-)
+def format_of(announcement: Announcement) -> Format:
+    """The row of the announced format. Raises BadValue where there is none."""
+    known = FORMATS.get(announcement.format)
+    if known is None:
+        raise BadValue(f"there is no format {announcement.format}; there are {', '.join(FORMATS)}")
+    return known
 
 
 def award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
@@ -49,23 +119,7 @@ def award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, see
     `ratings` are as they stood at the announcement, `seed` is the one that the announcement commits to. Raises BadValue
     for an unknown format, another seed or another auction's bid, BadCurrency, and Exists for a name or sequence twice.
     """
-    rule = FORMATS.get(announcement.format)
-    if rule is None:
-        raise BadValue(f"there is no format {announcement.format}; there are {', '.join(FORMATS)}")
-    return rule(announcement, bids, ratings, seed)
-
-
-CHECKS: Mapping[str, tuple[Callable[[Announcement], object], ...]] = MappingProxyType(
-    {
-        "first_price": (price_only,),
-        "second_price": (price_only,),
-        "open": (price_only, no_set_aside),
-        "dutch": (price_only, no_set_aside, ramp_of),
-        "uniform_price": (price_only, no_set_aside, check_units),
-        "packages": (price_only, no_set_aside, check_package_items, check_exact_items),
-        "packages_large": (price_only, no_set_aside, check_package_items),
-    }
-)
+    return format_of(announcement).decide(announcement, bids, ratings, seed)
 
 
 def check_announcement(announcement: Announcement) -> None:
@@ -74,7 +128,5 @@ def check_announcement(announcement: Announcement) -> None:
     Raises BadValue for an unknown format, a missing ramp or missing items, quality or newcomers in a format that knows
     none; BadAmount where prices for all units or items could leave the bounds.
     """
-    if announcement.format not in FORMATS:
-        raise BadValue(f"there is no format {announcement.format}; there are {', '.join(FORMATS)}")
-    for check in CHECKS.get(announcement.format, ()):
+    for check in format_of(announcement).checks:
         check(announcement)

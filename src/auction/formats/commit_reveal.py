@@ -10,9 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from auction.formats import award
-from auction.model.award import Award
-from auction.model.bid import Announcement, Bid, Ratings, check_name, check_time, commitment
+from auction.model.bid import Announcement, Bid, check_name, check_time, commitment
 from auction.model.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
 from auction.model.money import check_integer
 
@@ -33,20 +31,6 @@ class Commitment(msgspec.Struct, frozen=True, kw_only=True):
             raise BadValue("a commitment is a SHA-256 in hexadecimal")
         check_integer(self.sequence, "sequence")
         check_time(self.placed_ms, "time of the commitment")
-
-
-class Forfeit(msgspec.Struct, frozen=True, kw_only=True):
-    """A bond that is lost, because the bid behind a commitment was not revealed in time."""
-
-    bidder: str
-    amount: int
-
-
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out of the revealing: the bids that count, and the bonds that are lost."""
-
-    bids: tuple[Bid, ...]
-    forfeits: tuple[Forfeit, ...]
 
 
 def check_commitment(announcement: Announcement, handed_in: Iterable[Commitment], new: Commitment) -> None:
@@ -76,34 +60,3 @@ def check_reveal(announcement: Announcement, handed_in: Commitment, bid: Bid) ->
         raise TooLate(f"the time for revealing ended at {closing.reveal_until_ms} ms")
     if commitment(bid) != handed_in.commitment:
         raise BadSignature(f"the bid of {bid.bidder} is not the one that was committed to")
-
-
-def open_bids(announcement: Announcement, handed_in: Iterable[Commitment], reveals: Iterable[Bid]) -> Opened:
-    """Match reveals with commitments: a bid counts if its first valid reveal is in time; all others forfeit the bond.
-
-    A revealed bid beyond the reserve was revealed, so nothing is forfeited. Bids keep the sequence of their commitment.
-    """
-    by_bidder = {one.bidder: one for one in sorted(handed_in, key=lambda one: -one.sequence)}
-    opened: dict[str, Bid] = {}
-    for bid in sorted(reveals, key=lambda bid: bid.sequence):
-        committed = by_bidder.get(bid.bidder)
-        if committed is None or bid.bidder in opened:
-            continue
-        try:
-            check_reveal(announcement, committed, bid)
-        except (NotAllowed, WrongState):
-            continue
-        opened[bid.bidder] = msgspec.structs.replace(bid, sequence=committed.sequence)
-    forfeits = [
-        Forfeit(bidder=bidder, amount=announcement.bond) for bidder in sorted(by_bidder) if bidder not in opened
-    ]
-    bids = sorted(opened.values(), key=lambda bid: bid.sequence)
-    return Opened(bids=tuple(bids), forfeits=tuple(forfeits))
-
-
-def award_revealed(
-    announcement: Announcement, handed_in: Iterable[Commitment], reveals: Iterable[Bid], ratings: Ratings, seed: bytes
-) -> tuple[Award, tuple[Forfeit, ...]]:
-    """The award over the opened bids by the announced format, and the bonds that are lost."""
-    opened = open_bids(announcement, handed_in, reveals)
-    return award(announcement, opened.bids, ratings, seed), opened.forfeits

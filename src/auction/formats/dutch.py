@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
+from auction.formats.format import Bidding
 from auction.model.award import Award, Draw, Standing, Winning, check_bids, conclude, no_set_aside, price_only
 from auction.model.bid import Announcement, Bid, Ramp, Ratings
 from auction.model.errors import BadValue
@@ -31,6 +34,14 @@ def ramp_price(announcement: Announcement, at_ms: int) -> int:
     sign = announcement.sign
     moved = (at_ms - closing.opens_ms) // ramp.step_ms * ramp.step
     return sign * max(sign * ramp.start_price - moved, sign * announcement.reserve)
+
+
+def accept(announcement: Announcement, bidding: Bidding, bid: Bid) -> Bidding:
+    """The first bid that accepts the price of its moment ends the auction. Raises BadValue for one that does not."""
+    price, sign = ramp_price(announcement, bid.placed_ms), announcement.sign
+    if sign * bid.price < sign * price:
+        raise BadValue(f"the ramp stands at {price} and has not come to {bid.price}")
+    return msgspec.structs.replace(bidding, ended=True)
 
 
 def dutch(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:

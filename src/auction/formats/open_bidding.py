@@ -11,28 +11,19 @@ from collections.abc import Iterable
 
 import msgspec
 
+from auction.formats.format import Bidding, extend
 from auction.model.award import Award, Draw, Outcome, Standing, Winning, check_bids, conclude, no_set_aside, price_only
 from auction.model.bid import Announcement, Bid, Ratings
 from auction.model.errors import AuctionError, BadValue, TooLate, WrongState
 from auction.model.money import AMOUNT_MAX
 
 
-class OpenState(msgspec.Struct, frozen=True, kw_only=True):
-    """The open bidding after some bids: who leads, the standing price, the leader's secret limit, when it closes."""
-
-    closes_ms: int
-    extensions: int = 0
-    leader: Bid | None = None
-    price: int = 0
-    limit: int = 0
-
-
-def begin(announcement: Announcement) -> OpenState:
+def begin(announcement: Announcement) -> Bidding:
     """The bidding before the first bid."""
-    return OpenState(closes_ms=announcement.closing.closes_ms)
+    return Bidding(closes_ms=announcement.closing.closes_ms)
 
 
-def next_price(announcement: Announcement, state: OpenState) -> int | None:
+def next_price(announcement: Announcement, state: Bidding) -> int | None:
     """The least good price at which a new bid is taken: one increment past the standing price, or the reserve before
     the first bid; None where no amount can better what stands."""
     if state.leader is None:
@@ -41,7 +32,7 @@ def next_price(announcement: Announcement, state: OpenState) -> int | None:
     return price if 0 <= price <= AMOUNT_MAX else None
 
 
-def step(announcement: Announcement, state: OpenState, bid: Bid) -> OpenState:
+def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
     """Take in one bid and return what stands then.
 
     Raises TooLate at or after the close, WrongState before the opening, BadValue for a bid that is not good enough.
@@ -57,10 +48,10 @@ def step(announcement: Announcement, state: OpenState, bid: Bid) -> OpenState:
         if limit <= sign * state.limit:
             raise BadValue("the leader can only better its limit")
         led = msgspec.structs.replace(state, leader=bid, limit=sign * limit)
-        return _extended(announcement, led, bid.placed_ms)
+        return extend(closing, led, bid.placed_ms)
     if leader is None:
         led = msgspec.structs.replace(state, leader=bid, price=sign * offered, limit=sign * limit)
-        return _extended(announcement, led, bid.placed_ms)
+        return extend(closing, led, bid.placed_ms)
     standing, increment = sign * state.price, announcement.increment
     if limit < standing + increment:
         raise BadValue(f"bid {bid.bid} does not better the standing price {state.price} by {increment}")
@@ -72,7 +63,7 @@ def step(announcement: Announcement, state: OpenState, bid: Bid) -> OpenState:
     else:
         price = min(leaders_limit, limit + increment)
         led = msgspec.structs.replace(state, price=sign * price)
-    return _extended(announcement, led, bid.placed_ms)
+    return extend(closing, led, bid.placed_ms)
 
 
 def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
@@ -88,15 +79,9 @@ def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
     return max(offered, bound), limit
 
 
-def _extended(announcement: Announcement, state: OpenState, placed_ms: int) -> OpenState:
-    """The soft close: a bid shortly before the close moves it, a stated number of times at most."""
-    closing = announcement.closing
-    if state.extensions >= closing.extend_times_max or placed_ms < state.closes_ms - closing.extend_within_ms:
-        return state
-    later = placed_ms + closing.extend_by_ms
-    if later <= state.closes_ms:
-        return state
-    return msgspec.structs.replace(state, closes_ms=later, extensions=state.extensions + 1)
+def show_without_limit(bid: Bid, reader: str, is_over: bool) -> Bid:
+    """Everybody sees every bid, but a proxy's limit is the bidder's own, before the close and after it."""
+    return bid if bid.bidder == reader else msgspec.structs.replace(bid, limit=None)
 
 
 def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:

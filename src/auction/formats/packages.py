@@ -52,6 +52,16 @@ def check_exact_items(announcement: Announcement) -> None:
         raise BadValue(f"exact packages have at most {EXACT_ITEMS_MAX} items; announce more as packages_large")
 
 
+def reserve_for_items(announcement: Announcement, winning: Winning) -> int:
+    """The reserve is for each item."""
+    return announcement.reserve * len(winning.items)
+
+
+def stands_by_for_items(winning: Winning, bid: Bid, standing: Standing) -> int | None:
+    """A losing bid was for the winner's items only if it names the same ones."""
+    return standing.offered if set(bid.items) == set(winning.items) else None
+
+
 def read_packages(announcement: Announcement, bids: Iterable[Bid], draw: Draw) -> list[list[PackageBid]]:
     """The bids by bidder, in the order of the draw. Those beyond the reserve have a negative rank, and are never
     chosen.

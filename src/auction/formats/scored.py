@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import Any, Protocol
 
 from auction.model.award import (
     Award,
@@ -23,55 +22,58 @@ from auction.model.award import (
     price_only,
 )
 from auction.model.bid import Announcement, Bid, Ratings, quality_value
+from auction.model.errors import TranscriptWrong
 from auction.model.money import AMOUNT_MAX, PPM
 
-
-class Offered(Protocol):
-    """What these rules read of a bid."""
-
-    @property
-    def bid(self) -> str: ...
-    @property
-    def bidder(self) -> str: ...
-    @property
-    def price(self) -> int: ...
-
-
-SEALED_FOR_ONE = frozenset({"second_score", "first_score", "first_price", "second_price"})
-Row = tuple[int, int, Any]  # score, quality value, bid (Offered)
+Row = tuple[int, int, Bid]  # score, quality value, bid
 
 
 def second_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best score wins at the price that brings it down to the runner-up's score, bounded by the reserve."""
-    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
+    return _decide(announcement, bids, ratings, seed, second_best_price)
 
 
 def first_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best score wins at its own price: for a moderator whom the bidders do not trust with the runner-up's."""
-    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
+    return _decide(announcement, bids, ratings, seed, own_price)
 
 
 def first_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best price wins at its own price. Raises BadValue where quality was to weigh."""
     price_only(announcement)
-    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
+    return first_score(announcement, bids, ratings, seed)
 
 
 def second_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """The best price wins at the runner-up's, or at the reserve. Raises BadValue where quality was to weigh."""
     price_only(announcement)
-    return award_among(announcement, _arrived(announcement, bids), ratings, seed)
+    return second_score(announcement, bids, ratings, seed)
 
 
-def _arrived(announcement: Announcement, bids: Iterable[Bid]) -> list[Bid]:
-    return latest_of_each(check_bids(announcement, bids))
+def own_price(announcement: Announcement, ranked: list[Row]) -> int:
+    """What the first row offered."""
+    return ranked[0][2].price
 
 
-def award_among(announcement: Announcement, bids: Iterable[Offered], ratings: Ratings, seed: bytes) -> Award:
-    """The award of any of these formats among bids that are this auction's, one of each bidder, in order."""
-    second = announcement.format in ("second_score", "second_price")
+def second_best_price(announcement: Announcement, ranked: list[Row]) -> int:
+    """The price at which the first row's score equals the second row's; the reserve bounds it, or is it if alone."""
+    sign = announcement.sign
+    signed = sign * announcement.reserve
+    if len(ranked) > 1:
+        signed = max(signed, ranked[1][0] - ranked[0][1])
+    return sign * signed
+
+
+def _decide(
+    announcement: Announcement,
+    bids: Iterable[Bid],
+    ratings: Ratings,
+    seed: bytes,
+    price_of: Callable[[Announcement, list[Row]], int],
+) -> Award:
+    """The award of any of these formats; `price_of` is the price of the first of the ranked bids."""
     draw = Draw(announcement, seed)
-    considered, beyond = _score(announcement, bids, ratings)
+    considered, beyond = _score(announcement, latest_of_each(check_bids(announcement, bids)), ratings)
     for_newcomers = bool(announcement.newcomer_share_ppm) and draw.among(PPM) < announcement.newcomer_share_ppm
     aside: list[Row] = []
     if for_newcomers and any(is_newcomer(ratings, row[2].bidder) for row in considered):
@@ -86,8 +88,7 @@ def award_among(announcement: Announcement, bids: Iterable[Offered], ratings: Ra
     if considered:
         best_score, best_value, best = considered[0]
         newcomers_only = for_newcomers and is_newcomer(ratings, best.bidder)
-        price = second_best_price(announcement, considered) if second else best.price
-        winners = (Winning(bid=best.bid, bidder=best.bidder, price=price),)
+        winners = (Winning(bid=best.bid, bidder=best.bidder, price=price_of(announcement, considered)),)
         standings.append(Standing(best.bid, best.bidder, best.price, best_value, best_score, "won"))
         standings += _losing(announcement, considered[1:], "lost", considered[0])
     for row in beyond:
@@ -105,30 +106,43 @@ def award_among(announcement: Announcement, bids: Iterable[Offered], ratings: Ra
     return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
 
 
-def award_by_price(
+def first_by_price(
     announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
 ) -> tuple[tuple[Winning, ...], list[int]] | None:
-    """The winners that `award_among` gives where prices alone decide and no two are equal, and the places of the bids
-    within the reserve, best first. None where it takes more than that. One bid of each bidder.
+    """See `ByPrice`: the best price wins and holds. None where quality weighs, or a draw or a share for newcomers
+    decides, or a bidder bids twice."""
+    ranked = _ranked_by_price(announcement, bidders, prices)
+    if not ranked:
+        return None if ranked is None else ((), [])
+    best = ranked[0]
+    return (Winning(bid=name_of(best), bidder=bidders[best], price=prices[best]),), ranked
 
-    `name_of` says what the bid in a place is called."""
+
+def second_by_price(
+    announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
+) -> tuple[tuple[Winning, ...], list[int]] | None:
+    """See `ByPrice`: the best price wins at the second, or at the reserve. None as in `first_by_price`."""
+    ranked = _ranked_by_price(announcement, bidders, prices)
+    if not ranked:
+        return None if ranked is None else ((), [])
+    best = ranked[0]
+    price = prices[ranked[1]] if len(ranked) > 1 else announcement.reserve
+    return (Winning(bid=name_of(best), bidder=bidders[best], price=price),), ranked
+
+
+def _ranked_by_price(announcement: Announcement, bidders: Sequence[str], prices: Sequence[int]) -> list[int] | None:
+    """The places of the bids within the reserve, best first; None where prices alone do not decide."""
     weights = announcement.quality
-    if weights.opinion or weights.evidence or announcement.newcomer_share_ppm or len(set(prices)) < len(prices):
+    if weights.opinion or weights.evidence or announcement.newcomer_share_ppm:
+        return None
+    if len(set(prices)) < len(prices) or len(set(bidders)) < len(bidders):
         return None
     sign, reserve = announcement.sign, announcement.reserve
     ranked = sorted(range(len(prices)), key=prices.__getitem__, reverse=sign > 0)
-    ranked = [place for place in ranked if sign * prices[place] >= sign * reserve]
-    winners: tuple[Winning, ...] = ()
-    if ranked:
-        best = ranked[0]
-        price = prices[best]
-        if announcement.format in ("second_score", "second_price"):
-            price = prices[ranked[1]] if len(ranked) > 1 else reserve
-        winners = (Winning(bid=name_of(best), bidder=bidders[best], price=price),)
-    return winners, ranked
+    return [place for place in ranked if sign * prices[place] >= sign * reserve]
 
 
-def _score(announcement: Announcement, bids: Iterable[Offered], ratings: Ratings) -> tuple[list[Row], list[Row]]:
+def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) -> tuple[list[Row], list[Row]]:
     """The bids within the reserve and those beyond it, scored."""
     sign, weights = announcement.sign, announcement.quality
     weighs = bool(weights.opinion or weights.evidence)
@@ -155,15 +169,6 @@ def rank(rows: list[Row], draw: Draw) -> bool:
     return often[rows[0][0]] > 1
 
 
-def second_best_price(announcement: Announcement, ranked: list[Row]) -> int:
-    """The price at which the first row's score equals the second row's; the reserve bounds it, or is it if alone."""
-    sign = announcement.sign
-    signed = sign * announcement.reserve
-    if len(ranked) > 1:
-        signed = max(signed, ranked[1][0] - ranked[0][1])
-    return sign * signed
-
-
 def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival: Row | None) -> list[Standing]:
     """Standings of bids that did not win against `rival`, with the price that would have for sure."""
     sign = announcement.sign
@@ -182,3 +187,53 @@ def is_newcomer(ratings: Ratings, bidder: str) -> bool:
     """Whether a bidder is new to the service: its rating says so, or there is none."""
     rating = ratings.get(bidder)
     return rating is None or rating.newcomer
+
+
+def check_first(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> None:
+    """What a bidder can check alone: its score and place by the announced rule, and that the winner pays its own price.
+    Raises TranscriptWrong."""
+    if _check_place(announcement, award, bid, ratings):
+        _check_price(award, award.standings[0].offered)
+
+
+def check_second(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> None:
+    """As `check_first`, and that the winner's price follows from the second score. Raises TranscriptWrong."""
+    if _check_place(announcement, award, bid, ratings) and award.winners:
+        signed = announcement.sign * announcement.reserve
+        runners_up = award.first_runners_up(1)
+        if runners_up:
+            signed = max(signed, runners_up[0].score - award.standings[0].quality)
+        _check_price(award, announcement.sign * signed)
+
+
+def _check_place(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> bool:
+    """The bid must be scored as announced, and must not have been passed over. False if a later bid of the same bidder
+    took its place, so there is nothing to check."""
+    draw = Draw(announcement, bytes.fromhex(award.seed))
+    share_ppm = announcement.newcomer_share_ppm
+    if award.newcomers_only and not (share_ppm and draw.among(PPM) < share_ppm):
+        raise TranscriptWrong("the seed did not draw this auction for newcomers")
+    own = next((standing for standing in award.standings if standing.bid == bid.bid), None)
+    if own is None:
+        if not any(standing.bidder == bid.bidder for standing in award.standings):
+            raise TranscriptWrong(f"bid {bid.bid} was left out of the standings")
+        return False
+    quality = quality_value(announcement.quality, ratings.get(bid.bidder))
+    score = quality + announcement.sign * bid.price
+    if (own.offered, own.quality, own.score) != (bid.price, quality, score):
+        raise TranscriptWrong(f"bid {bid.bid} was not scored by the announced rule")
+    within = announcement.sign * own.offered >= announcement.sign * announcement.reserve
+    if own.outcome == "beyond_reserve" and within:
+        raise TranscriptWrong(f"bid {own.bid} is within the reserve and was put beyond it")
+    if own.outcome in ("won", "lost"):
+        best = award.standings[0]
+        if best.outcome != "won" or not award.winners or award.winners[0].bid != best.bid:
+            raise TranscriptWrong("the winner does not stand first")
+        if (-best.score, draw.of(best.bid)) > (-own.score, draw.of(own.bid)):
+            raise TranscriptWrong(f"bid {own.bid} should have come before the winner")
+    return True
+
+
+def _check_price(award: Award, price: int) -> None:
+    if award.winners and award.winners[0].price != price:
+        raise TranscriptWrong("the winner's price does not follow from the standings")

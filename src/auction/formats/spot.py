@@ -5,7 +5,7 @@ The offers are firm at their own price, so the best score wins and is paid what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from auction.model.bid import Announcement, Bid, Ratings, StandingOffer, quality
 from auction.model.errors import BadValue, TooLate
 from auction.model.money import AMOUNT_MAX, PPM
 
+SPOT = "spot"  # its name in the table of formats; an award among standing offers is always announced by it
 Row = tuple[int, int, int, str, str]  # cost (price less quality value), quality value, price, offer, provider
 
 
@@ -66,15 +67,19 @@ def spot_award(
     award with the reason. `now_ms` is the moderator's time. Raises TooLate from the close (the deadline of the answer)
     on, and BadValue where recipients were to bid.
     """
-    ranked = rank_offers(announcement, offers, ratings, seed, now_ms)
-    return award_ranked(announcement, ranked, seed, ranked.standings(announcement.reserve))
+    return award_ranked(announcement, rank_offers(announcement, offers, ratings, seed, now_ms), seed)
 
 
-def award_ranked(announcement: Announcement, ranked: Ranked, seed: bytes, standings: Sequence[Standing] = ()) -> Award:
-    """The award to the best of the offers; without standings until they are asked for."""
-    winners = ranked.winners(announcement.quantity)
-    tie_drawn, newcomers_only = ranked.tie_drawn, ranked.newcomers_only
-    return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
+def award_ranked(announcement: Announcement, ranked: Ranked, seed: bytes) -> Award:
+    """The award to the best of the offers."""
+    return conclude(
+        announcement,
+        seed,
+        ranked.winners(announcement.quantity),
+        ranked.standings(announcement.reserve),
+        newcomers_only=ranked.newcomers_only,
+        tie_drawn=ranked.tie_drawn,
+    )
 
 
 def rank_offers(

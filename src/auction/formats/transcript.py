@@ -11,13 +11,11 @@ from collections.abc import Iterable
 import msgspec
 
 from auction.formats import award as decide
+from auction.formats import format_of
 from auction.formats.spot import spot_award
-from auction.model.award import Award, Draw, Standing, check_bids
-from auction.model.bid import Announcement, Bid, Ratings, ShownRating, StandingOffer, commitment, digest, quality_value
+from auction.model.award import Award, Draw, check_bids
+from auction.model.bid import Announcement, Bid, Ratings, ShownRating, StandingOffer, commitment, digest
 from auction.model.errors import AuctionError, TranscriptWrong
-from auction.model.money import PPM
-
-SINGLE_SEALED = ("second_score", "first_score", "first_price", "second_price")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -107,64 +105,18 @@ def verify_own(transcript: Transcript, award: Award, bid: Bid) -> None:
     """Check what one bidder can without the others' bids: that its bid was counted as it was made, and lost to a
     better.
 
-    The draw is checked against the announced seed, the own score against the shown ratings, and in sealed formats for
-    one block the winner's place and price against the shown standings. Raises TranscriptWrong with what does not hold.
+    The seed is checked against the announced one, and what the format lets one bidder check besides (`check_own`): in
+    sealed formats for one block the own score, and the winner's place and price. Raises TranscriptWrong with what does
+    not hold.
     """
     announcement = transcript.announcement
     try:
-        draw = Draw(announcement, bytes.fromhex(transcript.seed))
+        Draw(announcement, bytes.fromhex(transcript.seed))
     except (AuctionError, ValueError) as error:
         raise TranscriptWrong(f"the seed is not the announced one: {error}") from error
     if digest_of_award(award) != transcript.award_digest or award.seed != transcript.seed:
         raise TranscriptWrong("the award is not the one of the transcript")
     if Entry(bid.bid, bid.sequence, commitment(bid)) not in transcript.entries:
         raise TranscriptWrong(f"bid {bid.bid} is not in the transcript as it was made")
-    if announcement.format not in SINGLE_SEALED:
-        return
-    share_ppm = announcement.newcomer_share_ppm
-    if award.newcomers_only and not (share_ppm and draw.among(PPM) < share_ppm):
-        raise TranscriptWrong("the seed did not draw this auction for newcomers")
-    own = next((standing for standing in award.standings if standing.bid == bid.bid), None)
-    later = next((standing for standing in award.standings if standing.bidder == bid.bidder), None)
-    if own is None:
-        # Only a later bid of the same bidder takes a bid out of the standings.
-        if later is None:
-            raise TranscriptWrong(f"bid {bid.bid} was left out of the standings")
-        return
     ratings = {rating.party: rating for rating in transcript.ratings}
-    quality = quality_value(announcement.quality, ratings.get(bid.bidder))
-    score = quality + announcement.sign * bid.price
-    if (own.offered, own.quality, own.score) != (bid.price, quality, score):
-        raise TranscriptWrong(f"bid {bid.bid} was not scored by the announced rule")
-    _check_place(announcement, award, own, draw)
-    _check_price(announcement, award)
-
-
-def _check_place(announcement: Announcement, award: Award, own: Standing, draw: Draw) -> None:
-    """The own bid must not have been passed over."""
-    within = announcement.sign * own.offered >= announcement.sign * announcement.reserve
-    if own.outcome == "beyond_reserve" and within:
-        raise TranscriptWrong(f"bid {own.bid} is within the reserve and was put beyond it")
-    if own.outcome not in ("won", "lost"):
-        return
-    best = award.standings[0]
-    if best.outcome != "won" or not award.winners or award.winners[0].bid != best.bid:
-        raise TranscriptWrong("the winner does not stand first")
-    if (-best.score, draw.of(best.bid)) > (-own.score, draw.of(own.bid)):
-        raise TranscriptWrong(f"bid {own.bid} should have come before the winner")
-
-
-def _check_price(announcement: Announcement, award: Award) -> None:
-    """The winner's price must follow from the standings by the announced rule."""
-    if not award.winners:
-        return
-    best = award.standings[0]
-    price = best.offered
-    if announcement.format in ("second_score", "second_price"):
-        signed = announcement.sign * announcement.reserve
-        runners_up = award.runners_up
-        if runners_up:
-            signed = max(signed, runners_up[0].score - best.quality)
-        price = announcement.sign * signed
-    if award.winners[0].price != price:
-        raise TranscriptWrong("the winner's price does not follow from the standings")
+    format_of(announcement).check_own(announcement, award, bid, ratings)

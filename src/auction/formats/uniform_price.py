@@ -30,6 +30,16 @@ def check_units(announcement: Announcement) -> None:
     check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
 
 
+def reserve_for_units(announcement: Announcement, winning: Winning) -> int:
+    """The reserve is for each unit."""
+    return announcement.reserve * winning.quantity
+
+
+def stands_by_for_units(winning: Winning, bid: Bid, standing: Standing) -> int | None:
+    """A losing bid was for one unit each, and stands by for the winner's units if it was for as many."""
+    return standing.offered * winning.quantity if bid.quantity >= winning.quantity else None
+
+
 def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
     """Fill `quantity` units from the best price on; the last winner may get a part of what it bid for.
 

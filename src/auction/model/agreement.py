@@ -14,11 +14,8 @@ from auction.model.errors import BadValue, WrongState
 # The one table: (state, step) -> state. An auction and its agreement are two records of one life: the auction's part
 # ends at `awarded` or `failed`, the agreement's begins there.
 LIFECYCLE: Final[dict[tuple[str, str], str]] = {
-    ("", "announce"): "open",
-    ("open", "bid"): "open",
     ("open", "close"): "awarded",
     ("open", "fail"): "failed",
-    ("open", "withdraw"): "failed",
     ("awarded", "agree"): "agreed",
     ("awarded", "lapse"): "lapsed",
     ("agreed", "start"): "delivering",

@@ -1,6 +1,6 @@
-"""The award: who won, at what price, where every bid stood and what it would have needed, and the words for it.
+"""The award: who won, at what price, where every bid stood and what it would have needed.
 
-Here live the result and its explanation. How it is decided stands in formats, how a bidder checks it in transcript.
+How it is decided, explained and checked is in `auction.formats`.
 """
 
 from __future__ import annotations
@@ -171,74 +171,3 @@ def price_only(announcement: Announcement) -> None:
     """Raises BadValue where quality was to weigh in a format that compares prices alone."""
     if announcement.quality.opinion or announcement.quality.evidence:
         raise BadValue(f"the format {announcement.format} compares prices alone; take a score format to weigh quality")
-
-
-_RULES = {
-    "second_score": "the best score wins at the price that brings it down to the runner-up's score, within the reserve",
-    "first_score": "the best score wins at its own price",
-    "first_price": "the best price wins and holds",
-    "second_price": "the best price wins at the runner-up's price, or at the reserve where there is none",
-    "open": "the last leader of the open bidding wins at the standing price",
-    "dutch": "the first to accept the price on the ramp wins at it",
-    "uniform_price": "units go to the best prices, all at the price of the best unit that lost, or at the reserve",
-    "spot": "the standing offer with the best score wins at its own price",
-    "packages": "the most valuable choice of packages wins; each is priced by what it changes for the others",
-    "packages_large": "the most valuable choice of packages that was found wins at its own prices",
-}
-
-
-def explain(award: Award) -> str:
-    """Say in words and numbers why the award is what it is: winner, price rule, second, and what each loser needed."""
-    lines = [f"Auction {award.auction} ({award.format}): {_RULES.get(award.format, 'a format of its own')}."]
-    lines.append(_conditions(award))
-    standing_of = {standing.bid: standing for standing in award.standings}
-    if award.failed:
-        lines.append("No award: no bid was within the reserve.")
-    for winning in award.winners:
-        lines.append(_why_it_won(award, winning, standing_of[winning.bid]))
-    runners_up = award.runners_up
-    if not award.failed:
-        if runners_up:
-            second = runners_up[0]
-            lines.append(f"Second was {second.bid} of {second.bidder} at {second.offered}, score {second.score}.")
-        else:
-            lines.append("There was no second bid within the reserve.")
-    lines.extend(_why_it_lost(award, standing) for standing in award.standings if standing.outcome != "won")
-    return "\n".join(lines)
-
-
-def _conditions(award: Award) -> str:
-    side = "at most" if award.direction == "provide" else "at least"
-    words = f"Amounts are minor units of {award.currency}; the reserve is {side} {award.reserve}."
-    if award.newcomers_only:
-        words += " The seed drew this auction for newcomers, so they alone were considered."
-    if award.tie_drawn:
-        words += " A tie was broken by the lowest hash of seed, auction and bid."
-    if award.gap_ppm:
-        words += f" The choice is within {award.gap_ppm} millionths of the best possible value."
-    return words
-
-
-def _why_it_won(award: Award, winning: Winning, standing: Standing) -> str:
-    what = f"{winning.quantity} units" if winning.quantity != 1 else "it"
-    if winning.items:
-        what = " + ".join(winning.items)
-    verb = "is paid" if award.direction == "provide" else "pays"
-    words = (
-        f"{winning.bid} of {winning.bidder} won {what}: it offered {standing.offered}, its quality is worth "
-        f"{standing.quality}, its score is {standing.score}; it {verb} {winning.price}"
-    )
-    return words + (f" ({award.unit_price} a unit)." if award.unit_price is not None else ".")
-
-
-def _why_it_lost(award: Award, standing: Standing) -> str:
-    words = f"{standing.bid} of {standing.bidder} offered {standing.offered}, score {standing.score}: "
-    if standing.outcome == "not_considered":
-        return words + "not considered, since this auction was drawn for newcomers."
-    if standing.outcome == "refused":
-        return words + f"refused, {standing.why}."
-    words += "beyond the reserve; " if standing.outcome == "beyond_reserve" else ""
-    if standing.needed is None:
-        return words + (standing.why or "no price would have won") + "."
-    side = "or less" if award.direction == "provide" else "or more"
-    return words + f"{standing.needed} {side} would have won."

@@ -14,7 +14,7 @@ from auction.model.errors import Exists, InsufficientFunds, Replayed, Unknown
 from auction.model.ledger import OUTSIDE, Transfer
 from auction.model.party import Party, Verifier
 from auction.moderator.config import MarketConfig
-from auction.moderator.records import Auction, BidSheet, BlockShares, Nonce, PlacedBid
+from auction.moderator.records import Auction, BlockShares, Nonce, PlacedBid
 from auction.moderator.state import COMMITTING_STATES, State
 
 
@@ -102,11 +102,7 @@ class Draft:
 
     def placed_bids(self, auction: str) -> list[PlacedBid]:
         """The bids of an auction in the moderator's sequence."""
-        sheet: BidSheet | None = self.find("sheet", auction)
-        if sheet is not None:
-            return sheet.placed()
-        of_kind = self.state.records["bid"]
-        placed = [of_kind[name] for name in self.state.bids_of.get(auction, ())]
+        placed = self.state.bids_in(auction)
         if self.changes:
             known = {bid.bid.bid: i for i, bid in enumerate(placed)}
             for (kind, name), record in self.changes.items():

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from auction.formats import format_of
 from auction.model.agreement import LIFECYCLE, Agreement
 from auction.model.errors import JournalBroken
 from auction.model.ledger import OUTSIDE
 from auction.model.rating import RatingRules
+from auction.moderator.records import Auction
 from auction.moderator.state import State, decode_changes
 from auction.storage.journal import Entry, decode_body, verify_chain
 
 if TYPE_CHECKING:
     from auction.storage.sql_store import Snapshot, SqlStore
 
-_STATES: Final = set(LIFECYCLE.values())
+_STATES: Final = {state for (before, _), after in LIFECYCLE.items() for state in (before, after)}
 _HOLDING: Final = ("agreed", "delivering", "delivered")
 _COMMITTING: Final = ("free", "offered", "sold")
 
@@ -70,12 +72,9 @@ def one_award_for_a_block(state: State) -> Iterator[str]:
             yield f"block {one.block} is awarded twice: in {sold[name]} and {one.id}"
         sold[name] = one.id
     for auction in state.records["auction"].values():
-        award = auction.award
-        if award is None:
-            continue
-        if auction.state == "awarded" and sum(winning.quantity for winning in award.winners) > max(
-            auction.announcement.quantity, len(auction.announcement.items)
-        ):
+        items = [item for winning in auction.winners for item in winning.items]
+        units = sum(winning.quantity for winning in auction.winners if not winning.items)
+        if units > auction.announcement.quantity or len(items) > len(set(items) & set(auction.announcement.items)):
             yield f"{auction.id} awarded more than there was"
 
 
@@ -99,6 +98,8 @@ def capacity_never_exceeded(state: State) -> Iterator[str]:
 
 def charges_within_the_price(state: State) -> Iterator[str]:
     """Nothing is charged above the agreed price, which no bidder can have raised above the reserve."""
+    for auction in state.records["auction"].values():
+        yield from _prices_within_the_reserve(auction)
     bargained = {group.agreement for group in state.records["group"].values()}
     for one in state.records["agreement"].values():
         if one.charged > one.price:
@@ -110,19 +111,22 @@ def charges_within_the_price(state: State) -> Iterator[str]:
         yield from _price_follows_award(state, one, one.id in bargained)
 
 
+def _prices_within_the_reserve(auction: Auction) -> Iterator[str]:
+    """No winner got a price that is worse for the announcer than the announced format allows."""
+    announcement = auction.announcement
+    for winning in auction.winners:
+        bound = format_of(announcement).price_bound(announcement, winning)
+        if announcement.sign * winning.price < announcement.sign * bound:
+            yield f"{winning.bid} won at {winning.price} in {auction.id}, beyond the reserve of {bound}"
+
+
 def _price_follows_award(state: State, one: Agreement, bargained: bool) -> Iterator[str]:
     auction = state.records["auction"][one.auction]
-    if auction.award is None:
+    prices = [winning.price for winning in auction.winners]
+    if not prices:
         yield f"{one.id} comes of {auction.id}, which has no award"
-        return
-    prices = [winning.price for winning in auction.award.winners]
-    if one.price not in prices and not (bargained and one.price < max(prices)):
+    elif one.price not in prices and not (bargained and one.price < max(prices)):
         yield f"{one.id} has another price than the award of {auction.id}"
-    announcement = auction.announcement
-    if announcement.direction == "provide" and announcement.format != "packages":
-        limit = announcement.reserve * (1 if announcement.format == "spot" else announcement.quantity)
-        if one.price > limit:
-            yield f"{one.id} costs {one.price}, above the reserve of {limit}"
 
 
 def charges_follow_delivery(state: State) -> Iterator[str]:
@@ -156,9 +160,8 @@ def bonds_are_let_go(state: State) -> Iterator[str]:
 def no_bid_after_the_close(state: State) -> Iterator[str]:
     """Every bid of an auction came before its close, by the moderator's sequence and by its time."""
     auctions = state.records["auction"]
-    for placed in state.placed_bids():
+    for auction, placed in ((auctions[name], placed) for name in auctions for placed in state.bids_in(name)):
         bid = placed.bid
-        auction = auctions[bid.auction]
         if bid.placed_ms >= auction.closes_ms and auction.announcement.closing.reveal_until_ms is None:
             yield f"{bid.bid} came after the close of {auction.id}"
         if auction.closed_sequence and bid.sequence // 100_000 > auction.closed_sequence:
@@ -170,10 +173,12 @@ def states_of_the_lifecycle(state: State) -> Iterator[str]:
     for auction in state.records["auction"].values():
         if auction.state not in _STATES:
             yield f"{auction.id} is in a state that does not exist: {auction.state}"
-        if (auction.award is None) != (auction.state == "open"):
-            yield f"{auction.id} is {auction.state}, with award {auction.award is not None}"
-        if auction.award is not None and auction.award.seed != auction.seed:
-            yield f"{auction.id} was awarded by another seed than it was announced with"
+        if bool(auction.winners) != (auction.state == "awarded"):
+            yield f"{auction.id} is {auction.state}, with {len(auction.winners)} winners"
+    for name, award in state.records["award"].items():
+        auction = state.records["auction"][name]
+        if (award.seed, award.winners) != (auction.seed, auction.winners):
+            yield f"{name} was awarded by another seed or to others than its award says"
     for one in state.records["agreement"].values():
         if one.state not in _STATES:
             yield f"{one.id} is in a state that does not exist: {one.state}"

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from auction.formats.explain import explain
 from auction.model.agreement import Agreement
-from auction.model.award import explain
 from auction.model.bid import ShownRating
 from auction.model.errors import Unknown
 from auction.model.money import check_integer
@@ -146,15 +146,14 @@ def _open(state: State, one: Auction) -> OpenGlance:
 
 
 def _award(state: State, one: Auction) -> AwardGlance:
-    award = awarding.whole_award(state, one)
-    winners = award.winners if award is not None else ()
+    award = awarding.find_award(state, one)
     return AwardGlance(
         auction=one.id,
         service=one.announcement.service,
         announcer=one.announcer,
         state=one.state,
-        winners=tuple(winning.bidder for winning in winners),
-        price=sum(winning.price for winning in winners),
+        winners=tuple(winning.bidder for winning in one.winners),
+        price=sum(winning.price for winning in one.winners),
         reasons=tuple(explain(award).splitlines()) if award is not None else (),
     )
 

@@ -6,16 +6,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import msgspec
-
+from auction.formats.explain import explain
 from auction.formats.transcript import Transcript, write_spot_transcript, write_transcript
 from auction.model.agreement import Agreement
-from auction.model.award import Award, explain
+from auction.model.award import Award
 from auction.model.bid import Bid, ShownRating, StandingOffer
 from auction.model.billing import Invoice, invoice
 from auction.model.block import Block
 from auction.model.endpoint import Assignments, Endpoint
-from auction.model.errors import BadToken, Sealed, Unknown, WrongState
+from auction.model.errors import BadToken, Unknown, WrongState
 from auction.model.ledger import funds
 from auction.model.meter import split_cost
 from auction.model.party import Party, token_hash
@@ -113,7 +112,7 @@ class Queries(Core):
                 bid_count=len(placed),
                 ratings=tuple({rating.party: rating for rating in shown}.values()),
                 seed=record.seed if is_over else "",
-                award=awarding.whole_award(self._state, record),
+                award=awarding.find_award(self._state, record),
                 agreements=self._state.agreements_of.get(auction, ()),
             )
 
@@ -139,10 +138,10 @@ class Queries(Core):
         with self._deciding:
             draft = self._draft()
             record = draft.auction(auction)
-            award = awarding.whole_award(self._state, record)
+            award = awarding.find_award(self._state, record)
             if award is None:
                 raise WrongState(f"auction {auction} has no award yet")
-            if record.announcement.format == "spot" and not draft.placed_bids(auction):
+            if draft.find("offer_sheet", auction) is not None:
                 return self._spot_transcript(draft, record, award)
             excluded = {bid for bid, _ in record.excluded}
             placed = [one for one in bidding.rated_bids(draft, record) if one.bid.bid not in excluded]
@@ -170,17 +169,7 @@ class Queries(Core):
         Sealed if there is none of its own among bids of others."""
         with self._deciding:
             draft = self._draft(self._time.read())
-            record = draft.auction(auction)
-            bids = [placed.bid for placed in draft.placed_bids(auction)]
-        if record.announcement.format == "open":
-            # A proxy's limit is the bidder's own, before the close and after it.
-            return [bid if bid.bidder == reader else msgspec.structs.replace(bid, limit=None) for bid in bids]
-        if record.state != "open":
-            return bids
-        own = [bid for bid in bids if bid.bidder == reader]
-        if bids and not own:
-            raise Sealed(f"the bids of auction {auction} are sealed until its close")
-        return own
+            return bidding.bids_shown_to(draft, auction, reader)
 
     @query("offer list", right="anyone")
     def offers(self, service: str) -> list[StandingOffer]:

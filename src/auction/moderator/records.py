@@ -10,19 +10,19 @@ from typing import Any, Final
 import msgspec
 
 from auction.formats.commit_reveal import Commitment
-from auction.formats.open_bidding import OpenState
+from auction.formats.format import Bidding
 from auction.formats.spot import Ranked, Row
 from auction.groups.negotiation import Negotiation
 from auction.groups.sharing import Share
 from auction.groups.sponsorship import GroupOutcome
 from auction.model.agreement import Agreement
-from auction.model.award import Award, Standing
+from auction.model.award import Award, Standing, Winning
 from auction.model.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.model.block import Block
 from auction.model.delivery import Delivery, Evidence
 from auction.model.endpoint import Endpoint, Warm
 from auction.model.meter import Meter
-from auction.model.party import Party
+from auction.model.party import Party, Signature
 from auction.model.rating import Exchange, Opinion
 from auction.moderator.terms import BidEntry
 
@@ -51,7 +51,7 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     extensions: int = 0
     due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
     closed_sequence: int = 0
-    award: Award | None = None  # without its standings where they follow from a sheet: see `awarding.whole_award`
+    winners: tuple[Winning, ...] = ()  # the whole award: see `awarding.find_award`
     excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not be considered)
     block: Block | None = None  # what is asked for, where providers bid
     prime: str = ""  # the agreement of which a part is subcontracted
@@ -65,14 +65,6 @@ class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     bid: Bid
     rating: ShownRating | None = None
     signature: bytes = b""
-
-
-class PlainBid(msgspec.Struct, frozen=True, gc=False):
-    """What the sealed rules read of a bid, where it says a price and nothing else."""
-
-    bid: str
-    bidder: str
-    price: int
 
 
 class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -95,11 +87,6 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def names(self) -> list[str]:
         return [self.name_of(index) for index in range(len(self.bidders))]
-
-    def plain(self) -> list[PlainBid]:
-        """The bids where they say a price and nothing else; a later one takes the place of its bidder's earlier."""
-        bids = map(PlainBid, self.names(), self.bidders, self.prices)
-        return list({bid.bidder: bid for bid in bids}.values())
 
     def bids(self) -> list[Bid]:
         """The bids one by one. Raises BadValue, BadAmount for what is no bid."""
@@ -128,13 +115,15 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def placed(self) -> list[PlacedBid]:
         """The bids as if they had come one by one; without a rating where none weighed."""
-        signatures = [entry.signature.signature if entry.signature else b"" for entry in self.entries]
-        signatures = signatures or [b""] * len(self.bidders)
         ratings = self.rating_of()
         return [
-            PlacedBid(bid, ratings.get(bid.bidder), signature)
-            for bid, signature in zip(self.bids(), signatures, strict=True)
+            PlacedBid(bid, ratings.get(bid.bidder), signature.signature if signature else b"")
+            for bid, signature in zip(self.bids(), self.signatures(), strict=True)
         ]
+
+    def signatures(self) -> list[Signature | None]:
+        """What came with each bid."""
+        return [entry.signature for entry in self.entries] or [None] * len(self.bidders)
 
 
 class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -250,7 +239,8 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "sheet": BidSheet,
     "offer_sheet": OfferSheet,
     "commitment": Committed,
-    "bidding": OpenState,
+    "bidding": Bidding,
+    "award": Award,
     "agreement": Agreement,
     "delivery": Measured,
     "exchange": Exchange,

@@ -6,7 +6,6 @@ Here live the records by kind, the indexes over them and the ledger. No rule dec
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,7 @@ from auction.model.rating import Exchange, RatingRules
 from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
+    BidSheet,
     Committed,
     Drafted,
     Group,
@@ -87,11 +87,13 @@ class State:
             gone.append(("nonce", f"{party}/{nonce}"))
         return gone
 
-    def placed_bids(self) -> Iterator[PlacedBid]:
-        """The bids of all auctions."""
-        yield from self.records["bid"].values()
-        for sheet in self.records["sheet"].values():
-            yield from sheet.placed()
+    def bids_in(self, auction: str) -> list[PlacedBid]:
+        """The bids of an auction in the moderator's sequence, whether they came one by one or in one command."""
+        sheet: BidSheet | None = self.records["sheet"].get(auction)
+        if sheet is not None:
+            return sheet.placed()
+        of_kind = self.records["bid"]
+        return [of_kind[name] for name in self.bids_of.get(auction, ())]
 
     def timeline(self, provider: str) -> Timeline:
         timeline = self.timelines.get(provider)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
+from auction.formats.explain import explain
 from auction.formats.open_bidding import begin, next_price, open_bidding, step
-from auction.model.award import explain
 from auction.model.bid import Announcement, Bid, Closing, QualityWeights
 from auction.model.errors import AuctionError, BadValue, TooLate, WrongState
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import SEED, announce, bid_of
 
+from auction.formats.explain import explain
 from auction.formats.packages import packages
 from auction.formats.packages_large import packages_large
-from auction.model.award import Award, explain
+from auction.model.award import Award
 from auction.model.bid import Announcement, Bid
 from auction.model.errors import BadAmount, BadValue
 from auction.model.money import AMOUNT_MAX

@@ -11,8 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, World, announce, bid_of, rate, worlds
 
-from auction.formats.scored import award_by_price, first_price, first_score, second_price, second_score
-from auction.model.award import Award, explain
+from auction.formats import FORMATS
+from auction.formats.explain import explain
+from auction.formats.scored import first_price, first_score, second_price, second_score
+from auction.model.award import Award
 from auction.model.bid import Announcement, Bid, QualityWeights, Ratings
 from auction.model.errors import BadCurrency, BadValue, Exists
 
@@ -257,7 +259,9 @@ def test_what_prices_alone_decide_is_decided_by_them(
     announcement = announce(format=form, direction=direction, **more)
     bidders = [f"p{index}" for index in range(len(prices))]
     bids = [bid_of(bidder, price, index) for index, (bidder, price) in enumerate(zip(bidders, prices, strict=True))]
-    decided = award_by_price(announcement, lambda index: bids[index].bid, bidders, prices)
+    by_price = FORMATS[form].by_price
+    assert by_price is not None
+    decided = by_price(announcement, lambda index: bids[index].bid, bidders, prices)
     if more or len(set(prices)) < len(prices):
         assert decided is None
         return

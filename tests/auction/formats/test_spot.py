@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of, rate
 
+from auction.formats.explain import explain
 from auction.formats.scored import first_score
 from auction.formats.spot import rank_offers, spot, spot_award
-from auction.model.award import explain
 from auction.model.bid import QualityWeights, ShownRating, StandingOffer, commit_seed
 from auction.model.errors import BadValue, TooLate
 from auction.model.money import AMOUNT_MAX

@@ -61,7 +61,7 @@ def capacity_is_not_looked_at(patch: Patch) -> None:
 
 
 def capacity_of_a_split_block_is_forgotten(patch: Patch) -> None:
-    whole_parts = auction.block.split_in_rate
+    whole_parts = auction.model.block.split_in_rate
 
     def split(block: Block, first_bps: int, ids: tuple[str, str], now_ms: int) -> tuple[Block, Block]:
         first, rest = whole_parts(block, first_bps, ids, now_ms)
@@ -206,7 +206,7 @@ def pledges_are_not_given_back(patch: Patch) -> None:
 
 
 def the_journal_forgets_transfers(patch: Patch) -> None:
-    encode = auction.journal.encode_body
+    encode = auction.storage.journal.encode_body
 
     def forget(changes: Any, transfers: list[Any]) -> bytes:
         return encode(changes, transfers[:3])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
 
 from auction.formats import award as decide_award
-from auction.formats.scored import award_among
+from auction.formats import format_of
+from auction.formats.spot import award_ranked
 from auction.model.agreement import Agreement, Runner, next_state
-from auction.model.award import Award
-from auction.model.bid import Announcement, Bid
+from auction.model.award import Award, Winning
+from auction.model.bid import Announcement, Bid, Ratings, ShownRating
 from auction.model.block import Block
 from auction.model.errors import WrongState
 from auction.model.ledger import bond, held_bond
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet, PlacedBid
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, OfferSheet, PlacedBid
 from auction.moderator.rules import chains, standing
 from auction.moderator.state import State
 
@@ -33,57 +36,82 @@ def close(draft: Draft, record: Auction) -> Auction:
             excluded.append((one.bid.bid, why))
         else:
             bids.append(one.bid)
-    ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
-    award = decide_award(record.announcement, bids, ratings, bytes.fromhex(record.seed))
-    return conclude(draft, record, award, tuple(excluded))
+    return take(draft, record, decide(record, bids, ratings_of(placed)), bids, tuple(excluded))
+
+
+def decide(record: Auction, bids: Sequence[Bid], ratings: Ratings) -> Award:
+    return decide_award(record.announcement, bids, ratings, bytes.fromhex(record.seed))
+
+
+def ratings_of(placed: Iterable[PlacedBid]) -> dict[str, ShownRating]:
+    """The ratings that weigh, by bidder."""
+    return {one.bid.bidder: one.rating for one in placed if one.rating is not None}
+
+
+def take(
+    draft: Draft, record: Auction, award: Award, bids: Sequence[Bid], excluded: tuple[tuple[str, str], ...]
+) -> Auction:
+    """Writes an award down, and makes its agreements, each with the runners-up that stand by for it."""
+    draft.put("award", record.id, award)
+    runners = [
+        _runners_up(record, award, winning, bids, draft.config.runners_up_max) if record.block is not None else ()
+        for winning in award.winners
+    ]
+    return conclude(draft, record, award.winners, runners, excluded)
 
 
 def conclude(
     draft: Draft,
     record: Auction,
-    award: Award,
-    excluded: tuple[tuple[str, str], ...],
-    runners: tuple[Runner, ...] | None = None,
+    winners: tuple[Winning, ...],
+    runners: Sequence[tuple[Runner, ...]],
+    excluded: tuple[tuple[str, str], ...] = (),
 ) -> Auction:
-    """Takes an award, and makes its agreements (see `agreements_made`). `runners` are armed; None: those of the award's
-    standings."""
-    state = next_state(record.state, "fail" if award.failed else "close")
+    """Closes an auction with these winners, and makes an agreement with each; `runners` stand by for each. Without
+    winners it has failed, and its block is free again."""
     closed = msgspec.structs.replace(
-        record, state=state, award=award, excluded=excluded, due_ms=0, closed_sequence=draft.sequence
+        record,
+        state=next_state(record.state, "close" if winners else "fail"),
+        winners=winners,
+        excluded=excluded,
+        due_ms=0,
+        closed_sequence=draft.sequence,
     )
     draft.put("auction", record.id, closed)
-    if award.failed:
-        if record.block is None:
-            _free_block(draft, record)
-    else:
-        if runners is None:
-            runners = runners_up(award, draft.config.runners_up_max)
-        _make_agreements(draft, closed, award, runners)
+    if winners:
+        _make_agreements(draft, closed, runners)
+    elif record.block is None:
+        _free_block(draft, record)
     return closed
 
 
-def runners_up(award: Award, count: int) -> tuple[Runner, ...]:
-    return tuple([Runner(one.bidder, one.bid, one.offered) for one in award.first_runners_up(count)])
+def _runners_up(record: Auction, award: Award, winning: Winning, bids: Sequence[Bid], count: int) -> tuple[Runner, ...]:
+    """The first losing bids that were for what this winner got, at their own price for it."""
+    stands_by_at = format_of(record.announcement).runner_up
+    bid_of = {bid.bid: bid for bid in bids}
+    runners: list[Runner] = []
+    for loser in award.runners_up:
+        if len(runners) >= count:
+            break
+        price = stands_by_at(winning, bid_of[loser.bid], loser)
+        if price is not None:
+            runners.append(Runner(loser.bidder, loser.bid, price))
+    return tuple(runners)
 
 
-def award_of_sheet(record: Auction, sheet: BidSheet) -> Award:
-    """The award among bids that say a price and nothing else."""
-    return award_among(record.announcement, sheet.plain(), sheet.rating_of(), bytes.fromhex(record.seed))
-
-
-def whole_award(state: State, record: Auction) -> Award | None:
-    """The award with the standing of every bid or offer. Of an auction that was held in one command, or awarded on the
-    spot, they are not written down: they follow from its sheet."""
-    award = record.award
-    if award is None or award.standings:
+def find_award(state: State, record: Auction) -> Award | None:
+    """The whole award of an auction, or None while there is none. Where it is not written down it follows from what
+    is: of an auction among standing offers from their order, of one that was held at once from its bids."""
+    if record.state not in ("awarded", "failed"):
+        return None
+    award: Award | None = state.records["award"].get(record.id)
+    if award is not None:
         return award
     offers: OfferSheet | None = state.records["offer_sheet"].get(record.id)
     if offers is not None:
-        return msgspec.structs.replace(award, standings=tuple(offers.ranked().standings(award.reserve)))
-    sheet: BidSheet | None = state.records["sheet"].get(record.id)
-    if sheet is None or not sheet.bidders:
-        return award
-    return msgspec.structs.replace(award, standings=award_of_sheet(record, sheet).standings)
+        return award_ranked(record.announcement, offers.ranked(), bytes.fromhex(record.seed))
+    placed = state.bids_in(record.id)
+    return decide(record, [one.bid for one in placed], ratings_of(placed))
 
 
 def award_of(draft: Draft, auction: str) -> Award:
@@ -91,9 +119,10 @@ def award_of(draft: Draft, auction: str) -> Award:
     record = draft.auction(auction)
     if record.state == "open":
         raise WrongState(f"auction {auction} is open until {record.closes_ms}, it is {draft.at_ms}")
-    if record.award is None:
-        raise WrongState(f"auction {auction} was withdrawn, or waits for bids to be revealed")
-    return record.award
+    award = find_award(draft.state, record)
+    if award is None:
+        raise WrongState(f"auction {auction} has no award")
+    return award
 
 
 def agreements_made(draft: Draft) -> list[str]:
@@ -123,11 +152,11 @@ def _free_block(draft: Draft, record: Auction) -> None:
     draft.put("block", block.id, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
 
 
-def _make_agreements(draft: Draft, record: Auction, award: Award, runners: tuple[Runner, ...]) -> None:
+def _make_agreements(draft: Draft, record: Auction, runners: Sequence[tuple[Runner, ...]]) -> None:
     announcement = record.announcement
     is_providing = announcement.direction == "provide"
-    blocks = _awarded_blocks(draft, record, award)
-    for winning, block in zip(award.winners, blocks, strict=True):
+    blocks = _awarded_blocks(draft, record)
+    for winning, block, stand_by in zip(record.winners, blocks, runners, strict=True):
         name = draft.new_id("agreement")
         provider = winning.bidder if is_providing else record.announcer
         recipient = record.announcer if is_providing else winning.bidder
@@ -144,7 +173,7 @@ def _make_agreements(draft: Draft, record: Auction, award: Award, runners: tuple
             currency=announcement.currency,
             starts_ms=block.starts_ms,
             ends_ms=block.ends_ms,
-            runners_up=runners if is_providing else (),
+            runners_up=stand_by,
             bond=needed_bond,
             bond_of=winning.bidder if needed_bond else "",
             method=record.method,
@@ -159,15 +188,15 @@ def _make_agreements(draft: Draft, record: Auction, award: Award, runners: tuple
         draft.put("agreement", name, agreement)
 
 
-def _awarded_blocks(draft: Draft, record: Auction, award: Award) -> list[Block]:
+def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
     """A block for each winner: the whole, or its part where units were sold."""
     announcement = record.announcement
     is_providing = record.block is not None
     whole = record.block or draft.block(announcement.block)
     blocks: list[Block] = []
-    for number, winning in enumerate(award.winners):
+    for number, winning in enumerate(record.winners):
         block = whole
-        if len(award.winners) > 1 or winning.quantity != announcement.quantity:
+        if len(record.winners) > 1 or winning.quantity != announcement.quantity:
             block = _units_of(whole, winning.quantity, announcement.quantity, f"{whole.id}.{number + 1}")
         if winning.items:
             block = msgspec.structs.replace(block, attributes={**block.attributes, "items": ",".join(winning.items)})
@@ -178,15 +207,15 @@ def _awarded_blocks(draft: Draft, record: Auction, award: Award) -> list[Block]:
         blocks.append(block)
     if not is_providing and blocks != [] and blocks[0].id != whole.id:
         draft.put("block", whole.id, msgspec.structs.replace(whole, state="split"))
-        _keep_rest(draft, whole, award, announcement)
+        _keep_rest(draft, whole, record.winners, announcement)
     for block in blocks:
         draft.put("block", block.id, block)
     return blocks
 
 
-def _keep_rest(draft: Draft, whole: Block, award: Award, announcement: Announcement) -> None:
+def _keep_rest(draft: Draft, whole: Block, winners: tuple[Winning, ...], announcement: Announcement) -> None:
     """The units that nobody bought stay with the seller."""
-    left = announcement.quantity - sum(winning.quantity for winning in award.winners)
+    left = announcement.quantity - sum(winning.quantity for winning in winners)
     if left > 0:
         rest = _units_of(whole, left, announcement.quantity, f"{whole.id}.0")
         state = "free" if whole.holder in ("", whole.provider) else "sold"

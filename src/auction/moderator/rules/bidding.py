@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
-from auction.formats.dutch import ramp_price
-from auction.formats.open_bidding import OpenState, begin, step
+from auction.formats import format_of
+from auction.formats.format import Bidding
 from auction.model.bid import Bid, ShownRating
 from auction.model.block import check_capacity_left
-from auction.model.errors import BadValue, InsufficientFunds, LinkedParties, NotAllowed, TooLate, WrongState
+from auction.model.errors import InsufficientFunds, LinkedParties, NotAllowed, Sealed, TooLate, WrongState
 from auction.model.ledger import bond
 from auction.model.signing import bid_body
 from auction.moderator.draft import Draft
@@ -30,48 +30,18 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     if announcement.closing.reveal_until_ms is not None:
         raise WrongState("in this auction bids are committed first (see `commit`), then revealed")
     placed = place(draft, record, entry)
-    if announcement.format == "open":
-        _bid_openly(draft, record, placed.bid)
-    elif announcement.format == "dutch":
-        _accept(draft, record, placed.bid)
-    else:
-        _extend(draft, record)
-    return placed.bid
-
-
-def _bid_openly(draft: Draft, record: Auction, bid: Bid) -> None:
-    """The bidding takes one step, which may move the close; raises BadValue for a bid that is not good enough."""
-    bidding: OpenState = draft.find("bidding", record.id) or begin(record.announcement)
-    stepped = step(record.announcement, bidding, bid)
-    draft.put("bidding", record.id, stepped)
-    if stepped.closes_ms != record.closes_ms:
+    before: Bidding = draft.find("bidding", auction) or Bidding(closes_ms=record.closes_ms)
+    after = format_of(announcement).on_bid(announcement, before, placed.bid)
+    if after != before:
+        draft.put("bidding", auction, after)
+    if after.closes_ms != record.closes_ms:
         moved = msgspec.structs.replace(
-            record, closes_ms=stepped.closes_ms, due_ms=stepped.closes_ms, extensions=stepped.extensions
+            record, closes_ms=after.closes_ms, due_ms=after.closes_ms, extensions=after.extensions
         )
-        draft.put("auction", record.id, moved)
-
-
-def _accept(draft: Draft, record: Auction, bid: Bid) -> None:
-    """The first who accepts the ramp's price ends the auction at once."""
-    price, sign = ramp_price(record.announcement, bid.placed_ms), record.announcement.sign
-    if sign * bid.price < sign * price:
-        raise BadValue(f"the ramp stands at {price} and has not come to {bid.price}")
-    awarding.close(draft, record)
-
-
-def _extend(draft: Draft, record: Auction) -> None:
-    """The soft close: a bid near the end moves it."""
-    closing = record.announcement.closing
-    if not closing.extend_within_ms or record.extensions >= closing.extend_times_max:
-        return
-    if draft.at_ms < record.closes_ms - closing.extend_within_ms:
-        return
-    closes_ms = max(record.closes_ms, draft.at_ms + closing.extend_by_ms)
-    if closes_ms != record.closes_ms:
-        changed = msgspec.structs.replace(
-            record, closes_ms=closes_ms, due_ms=closes_ms, extensions=record.extensions + 1
-        )
-        draft.put("auction", record.id, changed)
+        draft.put("auction", auction, moved)
+    if after.ended:
+        awarding.close(draft, record)
+    return placed.bid
 
 
 def place(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
@@ -132,6 +102,17 @@ def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
         if other is not None and other != bidder:
             raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
         now[auction, name] = bidder
+
+
+def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:
+    """The bids that the reader may see by the format. Raises Sealed if there are some, and none for this reader."""
+    record = draft.auction(auction)
+    shows, is_over = format_of(record.announcement).shows, record.state != "open"
+    placed = draft.placed_bids(auction)
+    shown = [bid for one in placed if (bid := shows(one.bid, reader, is_over)) is not None]
+    if placed and not shown:
+        raise Sealed(f"the bids of auction {auction} are sealed until its close")
+    return shown
 
 
 def rated_bids(draft: Draft, record: Auction) -> list[PlacedBid]:

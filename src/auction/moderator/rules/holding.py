@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
-from auction.formats import award as decide_award
-from auction.formats.scored import SEALED_FOR_ONE, award_by_price
+from auction.formats import format_of
 from auction.model.agreement import Runner
-from auction.model.award import Award, conclude
 from auction.model.block import Block
 from auction.model.errors import BadValue
 from auction.model.ledger import bond
@@ -31,19 +27,6 @@ def hold(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, entries: Sequence[BidEntry], auction: str
 ) -> Held:
     record = announcing.announce(draft, announcer, block, terms, auction, "")
-    award, runners = _award_entries(draft, record, entries)
-    closed = awarding.conclude(draft, record, award, (), runners)
-    made = awarding.agreements_made(draft)
-    for name in made:
-        agreements.agree(draft, name)
-    return Held(record.id, closed.state, tuple(made))
-
-
-def _award_entries(
-    draft: Draft, record: Auction, entries: Sequence[BidEntry]
-) -> tuple[Award, tuple[Runner, ...] | None]:
-    """The award, and the first runners-up where it is without its standings."""
-    announcement = record.announcement
     bidders = [entry.bidder for entry in entries]
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
         raise BadValue(f"at most {SEQUENCES_OF_AN_ENTRY - 1} bids come in one command")
@@ -52,27 +35,34 @@ def _award_entries(
             bidding.check_bidder(draft, record, bidder)
     sheet = _sheet(draft, record, entries, bidders)
     draft.put("sheet", record.id, sheet)
-    if not sheet.entries and announcement.format in SEALED_FOR_ONE:
-        return _award_sheet(draft, record, sheet)
+    closed = _close_by_price(draft, record, sheet) or _close(draft, record, sheet)
+    made = awarding.agreements_made(draft)
+    for name in made:
+        agreements.agree(draft, name)
+    return Held(record.id, closed.state, tuple(made))
+
+
+def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction | None:
+    """Closes from the columns alone, where the format can; the award then follows from the sheet. This is what the
+    columns are for: without them an auction of 10 bids takes 1.9 times as long, one of 100 bids 4.9 times."""
+    by_price = format_of(record.announcement).by_price
+    if by_price is None or sheet.entries:
+        return None
+    decided = by_price(record.announcement, sheet.name_of, sheet.bidders, sheet.prices)
+    if decided is None:
+        return None
+    winners, ranked = decided
+    armed = ranked[1 : 1 + draft.config.runners_up_max] if record.block is not None else ()
+    runners = tuple([Runner(sheet.bidders[i], sheet.name_of(i), sheet.prices[i]) for i in armed])
+    return awarding.conclude(draft, record, winners, (runners,))
+
+
+def _close(draft: Draft, record: Auction, sheet: BidSheet) -> Auction:
     bids = sheet.bids()
-    for bid, entry in zip(bids, entries, strict=True):
-        if entry.signature is not None or draft.config.signatures:
-            parties.check_signature(draft, "bid", record.id, bid.bidder, bid_body(bid), entry.signature)
-    return decide_award(announcement, bids, sheet.rating_of(), bytes.fromhex(record.seed)), None
-
-
-def _award_sheet(draft: Draft, record: Auction, sheet: BidSheet) -> tuple[Award, tuple[Runner, ...]]:
-    announcement = record.announcement
-    if len(set(sheet.bidders)) == len(sheet.bidders):
-        decided = award_by_price(announcement, sheet.name_of, sheet.bidders, sheet.prices)
-        if decided is not None:
-            winners, ranked = decided
-            armed = ranked[1 : 1 + draft.config.runners_up_max]
-            runners = tuple([Runner(sheet.bidders[i], sheet.name_of(i), sheet.prices[i]) for i in armed])
-            return conclude(announcement, bytes.fromhex(record.seed), winners, ()), runners
-    award = awarding.award_of_sheet(record, sheet)
-    runners = awarding.runners_up(award, draft.config.runners_up_max)
-    return msgspec.structs.replace(award, standings=()), runners
+    for bid, signature in zip(bids, sheet.signatures(), strict=True):
+        if signature is not None or draft.config.signatures:
+            parties.check_signature(draft, "bid", record.id, bid.bidder, bid_body(bid), signature)
+    return awarding.take(draft, record, awarding.decide(record, bids, sheet.rating_of()), bids, ())
 
 
 def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str]) -> BidSheet:

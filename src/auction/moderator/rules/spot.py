@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.formats.spot import award_ranked, rank_offers
+from auction.formats.spot import SPOT, rank_offers
 from auction.model.agreement import Agreement, Runner
 from auction.model.bid import ShownRating, StandingOffer
 from auction.model.block import Block
@@ -51,6 +51,7 @@ def withdraw_offer(draft: Draft, offer: str, provider: str) -> StandingOffer:
 
 
 def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerms, prime: str) -> Agreement:
+    terms = msgspec.structs.replace(terms, format=SPOT)
     record = announcing.announce(draft, recipient, block, terms, "", prime)
     announcement = record.announcement
     offers, ratings = _able(draft, record, record.block or block, prime)
@@ -60,11 +61,11 @@ def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerm
         raise NoAward("no standing offer fulfils the terms within the reserve")
     armed = ranked.within[1 : 1 + draft.config.runners_up_max]
     runners = tuple([Runner(provider, offer, price) for _, _, price, offer, provider in armed])
-    award = award_ranked(announcement, ranked, seed)
     draft.put("offer_sheet", record.id, OfferSheet.of(ranked))
-    awarding.conclude(draft, record, award, (), runners)
+    winners = tuple(ranked.winners(announcement.quantity))
+    awarding.conclude(draft, record, winners, (runners,))
     name = awarding.agreements_made(draft)[0]
-    _use_units(draft, award.winners[0].bid, terms.quantity)
+    _use_units(draft, winners[0].bid, terms.quantity)
     return agreements.agree(draft, name)
 
 

@@ -1,0 +1,102 @@
+"""What the market asks of an auction format, and the answers that most formats share.
+
+The table of formats is in `__init__`; the rule of each format is in its own file. Everything here is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from auction.model.award import Award, Standing, Winning
+from auction.model.bid import Announcement, Bid, Closing, Ratings
+
+
+class Decide(Protocol):
+    """Selects the winners and sets their prices. The same arguments give the same award on every machine."""
+
+    def __call__(self, announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes, /) -> Award: ...
+
+
+class Bidding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An auction while bids come in: when it closes, how often the close was moved, and `ended` once a bid has ended
+    it. An open format also knows who leads, the standing price, and the leader's secret limit."""
+
+    closes_ms: int
+    extensions: int = 0
+    ended: bool = False
+    leader: Bid | None = None
+    price: int = 0
+    limit: int = 0
+
+
+class ByPrice(Protocol):
+    """The winners that `decide` gives, from columns of prices alone: a short cut for auctions that are held at once.
+    Returns them and the places of the bids within the reserve, best first; None if `decide` has to be asked."""
+
+    def __call__(
+        self,
+        announcement: Announcement,
+        name_of: Callable[[int], str],
+        bidders: Sequence[str],
+        prices: Sequence[int],
+        /,
+    ) -> tuple[tuple[Winning, ...], list[int]] | None: ...
+
+
+def extend(closing: Closing, bidding: Bidding, placed_ms: int) -> Bidding:
+    """The soft close: a bid shortly before the close moves it, a stated number of times at most."""
+    if bidding.extensions >= closing.extend_times_max or placed_ms < bidding.closes_ms - closing.extend_within_ms:
+        return bidding
+    later_ms = placed_ms + closing.extend_by_ms
+    if later_ms <= bidding.closes_ms:
+        return bidding
+    return msgspec.structs.replace(bidding, closes_ms=later_ms, extensions=bidding.extensions + 1)
+
+
+def take_sealed(announcement: Announcement, bidding: Bidding, bid: Bid) -> Bidding:
+    """A sealed bid moves nothing but the close."""
+    return extend(announcement.closing, bidding, bid.placed_ms)
+
+
+def show_after_close(bid: Bid, reader: str, is_over: bool) -> Bid | None:
+    """A sealed bid is its bidder's own until the close."""
+    return bid if is_over or bid.bidder == reader else None
+
+
+def reserve_bounds(announcement: Announcement, winning: Winning) -> int:
+    """The reserve is for everything that is won."""
+    return announcement.reserve
+
+
+def stands_by_at_own_price(winning: Winning, bid: Bid, standing: Standing) -> int | None:
+    """Every losing bid was for what the winner got."""
+    return standing.offered
+
+
+def nothing_more(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> None:
+    """One bidder alone can check nothing more than that its bid was counted."""
+
+
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """One auction format, as a row of the table.
+
+    `decide`: the award. `words`: its rule, for `explain`. `checks`: what an announcement must fulfil; each raises.
+    `price_bound`: the worst price, in minor units, at which a winner may get what it won (the most where providers bid,
+    the least where recipients do). `on_bid`: takes a bid in while bidding goes on; raises for one that the format
+    refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid stands by
+    for exactly what a winner got, or None if it was not for that. `check_own`: what one bidder can check of an award
+    without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
+    """
+
+    decide: Decide
+    words: str
+    checks: tuple[Callable[[Announcement], object], ...] = ()
+    price_bound: Callable[[Announcement, Winning], int] = reserve_bounds
+    on_bid: Callable[[Announcement, Bidding, Bid], Bidding] = take_sealed
+    shows: Callable[[Bid, str, bool], Bid | None] = show_after_close
+    runner_up: Callable[[Winning, Bid, Standing], int | None] = stands_by_at_own_price
+    check_own: Callable[[Announcement, Award, Bid, Ratings], None] = nothing_more
+    by_price: ByPrice | None = None
