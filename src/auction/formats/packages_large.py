@@ -69,9 +69,8 @@ def _solve(fit: list[PackageBid], item_count: int) -> tuple[set[int], int]:
         highspy: Any = import_module("highspy")
     except ImportError as error:
         raise BadValue("large packages need highspy: pip install 'streamcore-auction[packages]'") from error
-    solver: Any = highspy.Highs()
+    solver = _quiet(highspy.Highs)
     for option, setting in (
-        ("output_flag", False),
         ("threads", 1),
         ("random_seed", 0),
         ("mip_max_nodes", NODES_MAX),
@@ -94,6 +93,18 @@ def _solve(fit: list[PackageBid], item_count: int) -> tuple[set[int], int]:
     # The bound is of whole ranks, so it may be rounded down but for the solver's tolerance; without one, take them all.
     most = sum(package.rank for package in fit)
     return chosen, max(sum(fit[place].rank for place in chosen), int(min(bound + 0.5, most)))
+
+
+def _quiet(highs: Any) -> Any:
+    """A solver that prints nothing. highspy's own constructor prints a banner to standard output when it enables its
+    callbacks, so the output is turned off before that."""
+
+    class Quiet(highs):  # type: ignore[misc]
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    return Quiet()
 
 
 def _fitting(fit: list[PackageBid], wanted: list[int]) -> set[int]:

@@ -7,7 +7,6 @@ randomness of its own: the moderator hands in both.
 from __future__ import annotations
 
 import hashlib
-import hmac
 from typing import Any, Final
 
 import msgspec
@@ -154,10 +153,6 @@ class Verifier:
 def token_hash(token: str) -> str:
     """What is stored of a token. Tokens are 32 random bytes, so a plain SHA-256 cannot be searched back."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def token_matches(token: str, stored_hash: str) -> bool:
-    return bool(stored_hash) and hmac.compare_digest(token_hash(token), stored_hash)
 
 
 def are_linked(one: Party, other: Party) -> bool:

@@ -247,12 +247,6 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
         both = self.service is not None and self.payment is not None
         return both or now_ms >= self.finished_ms + rules.hidden_ms
 
-    def visible(self, now_ms: int, rules: RatingRules) -> tuple[Opinion, ...]:
-        """What anyone may see: nothing before the exchange is revealed."""
-        if not self.revealed(now_ms, rules):
-            return ()
-        return tuple(opinion for opinion in (self.service, self.payment) if opinion is not None)
-
     def with_opinion(self, opinion: Opinion, rules: RatingRules) -> Exchange:
         """Take in one side's opinion. Raises NotAllowed for who is not that side of this agreement, Exists for a second
         one, TooLate once the window has passed (an opinion could then answer the other)."""

@@ -1,4 +1,4 @@
-"""Commit and reveal: who opens its hash in time bids, everyone else forfeits the bond."""
+"""Commit and reveal: who opens its hash in time bids, everyone else forfeits the bond. Played through the moderator."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PARTIES, SEED, announce, bid_of
+from worlds import PARTIES, announce, bid_of
 
-from auction.formats.commit_reveal import Commitment, Forfeit, award_revealed, check_commitment, check_reveal, open_bids
-from auction.formats.scored import second_score
+from auction import AuctionTerms, BidEntry, Block, ManualClock, MarketConfig, Moderator
+from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.model.bid import Bid, Closing, commitment
 from auction.model.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
+from auction.model.ledger import bond
+from auction.model.rating import RatingRules
 
 CLOSING = Closing(opens_ms=10, closes_ms=100, reveal_until_ms=200)
 ANNOUNCEMENT = announce(closing=CLOSING, bond=7)
@@ -33,33 +35,43 @@ FATES = st.dictionaries(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(FATES)
 def test_bonds_are_lost_by_exactly_those_who_did_not_reveal(fates: dict[str, tuple[int, str]]) -> None:
-    bids = {name: reveal_of(name, price, place) for place, (name, (price, _)) in enumerate(sorted(fates.items()))}
-    handed_in = [commit(bid) for bid in bids.values()]
-    reveals = []
+    clock = ManualClock()
+    moderator = Moderator(clock=clock, config=MarketConfig(rating=RatingRules(newcomer_bond=0)))
+    moderator.register("rita", "recipient")
+    for name in fates:
+        moderator.register(name, "provider", capacity_bps=1)
+        moderator.deposit(name, 7, "EUR")
+        moderator.post_bond(name, 7, "EUR")
+    terms = AuctionTerms(reserve=100, open_for_ms=90, reveal_for_ms=100, bond=7)
+    block = Block("", "", "s", clock.now_ms + 500, clock.now_ms + 600, maximum_bps=1)
+    auction = moderator.announce("rita", block, terms).auction
+    for name, (price, _) in fates.items():
+        bid = Bid(bid="-", auction=auction, bidder=name, price=price, currency="EUR", salt="grain")
+        moderator.commit(auction, name, commitment(bid))
+    clock.advance(90)
+    for name, (price, fate) in fates.items():
+        if fate == "changed":
+            with pytest.raises(BadSignature):
+                moderator.reveal(auction, BidEntry(name, price + 1, salt="grain"))
+        if fate == "in time":
+            moderator.reveal(auction, BidEntry(name, price, salt="grain"))
+            with pytest.raises(Exists):
+                moderator.reveal(auction, BidEntry(name, price, salt="grain"))
+    clock.advance(100)
     for name, (price, fate) in fates.items():
         if fate == "late":
-            reveals.append(msgspec.structs.replace(bids[name], placed_ms=200))
-        elif fate == "changed":
-            reveals.append(msgspec.structs.replace(bids[name], price=price + 1))
-        elif fate == "in time":
-            reveals.append(bids[name])
-    award, forfeits = award_revealed(ANNOUNCEMENT, handed_in, reveals, {}, SEED)
-    honest = [bids[name] for name, (_, fate) in fates.items() if fate == "in time"]
-    assert {one.bidder for one in forfeits} == {name for name, (_, fate) in fates.items() if fate != "in time"}
-    assert all(one.amount == 7 for one in forfeits)
-    assert award == second_score(ANNOUNCEMENT, honest, {}, SEED)
-
-
-def test_a_slip_can_be_mended_in_time_and_nothing_is_bid_twice() -> None:
-    bid = reveal_of("p", 30, 1)
-    wrong = reveal_of("p", 31, 2)
-    again = reveal_of("p", 30, 3)
-    opened = open_bids(ANNOUNCEMENT, [commit(bid, sequence=5)], [wrong, again, reveal_of("stranger", 1, 4)])
-    assert opened.forfeits == ()
-    assert [(one.bidder, one.price, one.sequence) for one in opened.bids] == [("p", 30, 5)]
-    assert open_bids(ANNOUNCEMENT, [commit(bid)], []).forfeits == (Forfeit(bidder="p", amount=7),)
+            with pytest.raises(TooLate):
+                moderator.reveal(auction, BidEntry(name, price, salt="grain"))
+    award = moderator.close(auction)
+    lost = {name for name in fates if moderator.state.ledger.balance(bond(name)) == 0}
+    winner = {one.bidder for one in award.winners}
+    assert lost - winner == {name for name, (_, fate) in fates.items() if fate != "in time"}
+    assert {one.bidder for one in award.standings} == set(fates) - (lost - winner)
+    placed = sorted((one.sequence, one.bidder) for one in moderator.bids(auction, "rita"))
+    assert [name for _, name in placed] == [name for name in fates if name not in lost - winner]
 
 
 def test_reveals_that_are_refused() -> None:
