@@ -228,6 +228,6 @@ def test_the_solver_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         "bids = [bid_of('p', 50, 0, items=('u',))]\n"
         "print(len(award(announce(format='packages_large', items=('u', 'd')), bids, {}, SEED).winners))\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
     assert ran.stdout == "1\n"
