@@ -170,8 +170,12 @@ def test_the_moderators_files_import_what_stands_before_them(path):
     ("name", "text", "wrong"),
     [
         ("auction/moderator/state.py", "from auction.moderator import draft", "state imports draft"),
-        ("auction/moderator/rules/spot.py", "from auction.moderator.core import Core", "rules imports core"),
-        ("auction/moderator/rules/blocks.py", "from auction.moderator.rules import a, spot", "blocks imports spot"),
+        ("auction/moderator/rules/bidding.py", "from auction.moderator.core import Core", "rules imports core"),
+        (
+            "auction/moderator/rules/blocks.py",
+            "from auction.moderator.rules import a, bidding",
+            "blocks imports bidding",
+        ),
         ("auction/moderator/rules/blocks.py", "import auction.moderator.rules.due", "blocks imports due"),
         ("auction/moderator/core.py", "from auction.moderator.commands import Moderator", "core imports commands"),
         ("auction/moderator/queries.py", "import auction.moderator.payments", "queries imports payments"),

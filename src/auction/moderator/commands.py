@@ -27,19 +27,14 @@ from auction.moderator.records import BlockShares, Group, Measured
 from auction.moderator.rules import (
     agreements,
     announcing,
+    at_once,
     awarding,
     bidding,
     blocks,
     delivering,
-    endpoints,
     groups,
-    holding,
     opinions,
     parties,
-    replacing,
-    sealing,
-    shares,
-    spot,
 )
 from auction.moderator.terms import AuctionTerms, BidEntry, Held, Registered
 
@@ -158,7 +153,7 @@ class Moderator(Payments):
         """Holds a whole sealed auction as one command. It is announced, bid in the order given, closed, and agreed
         with the price held. All or nothing: a bid that is refused, or a price that cannot be held, refuses the
         whole."""
-        return self._run("hold_auction", key, (announcer, block, terms, entries, auction), holding.hold, Held)
+        return self._run("hold_auction", key, (announcer, block, terms, entries, auction), at_once.hold, Held)
 
     @command("auction spot", right="own", about="recipient")
     def spot(
@@ -175,7 +170,7 @@ class Moderator(Payments):
         the answer. With `wait=False` the answer comes before it is durable (no I/O): it is written with the next
         command or by `flush`, and lost if the process dies before that. When 256 answers are not written yet, the next
         one waits until they are. Raises NoAward."""
-        return self._run("spot", key, (recipient, block, terms, prime), spot.award_at_once, Agreement, wait=wait)
+        return self._run("spot", key, (recipient, block, terms, prime), at_once.award_at_once, Agreement, wait=wait)
 
     # --- bids and offers ---
 
@@ -197,31 +192,31 @@ class Moderator(Payments):
     ) -> Commitment:
         """Binds the bidder to a bid by its hash. The hash is `auction.model.bid.commitment`; the auction's bond is
         held until the bid is revealed. Raises TooLate from the close on, Exists for a second one or a copied one."""
-        return self._run("commit", key, (auction, bidder, commitment, signature), sealing.commit, Commitment)
+        return self._run("commit", key, (auction, bidder, commitment, signature), bidding.commit, Commitment)
 
     @command("bid reveal", right="own", about="entry.bidder")
     def reveal(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
         """Reveals a committed bid after the close. Its bond is free again. Raises BadSignature for a bid other than
         the committed one, TooLate after the end of revealing."""
-        return self._run("reveal", key, (auction, entry), sealing.reveal, Bid)
+        return self._run("reveal", key, (auction, entry), bidding.reveal, Bid)
 
     @command("offer place", right="own", about="offer.provider")
     def stand_offer(
         self, offer: StandingOffer, signature: Signature | None = None, *, key: str | None = None
     ) -> StandingOffer:
         """Places a provider's firm offer until `valid_until_ms`. One of the same name replaces the former."""
-        return self._run("stand_offer", key, (offer, signature), spot.stand_offer, StandingOffer)
+        return self._run("stand_offer", key, (offer, signature), at_once.stand_offer, StandingOffer)
 
     @command("offer withdraw", right="own", about="provider")
     def withdraw_offer(self, offer: str, provider: str, *, key: str | None = None) -> StandingOffer:
         """Withdraws a standing offer."""
-        return self._run("withdraw_offer", key, (offer, provider), spot.withdraw_offer, StandingOffer)
+        return self._run("withdraw_offer", key, (offer, provider), at_once.withdraw_offer, StandingOffer)
 
     @command("offer keep-warm", right="own", about="recipient")
     def keep_warm(self, recipient: str, offers: tuple[str, ...], until_ms: int, *, key: str | None = None) -> Warm:
         """Asks the providers of offers to stay connected. They do so until `until_ms`, so that a spot award or a
         takeover needs no new connection. It costs nothing and promises nothing; a later one replaces it."""
-        return self._run("keep_warm", key, (recipient, offers, until_ms), endpoints.keep_warm, Warm)
+        return self._run("keep_warm", key, (recipient, offers, until_ms), parties.keep_warm, Warm)
 
     @command("endpoint publish", right="own", about="party")
     def publish_endpoint(
@@ -236,7 +231,7 @@ class Moderator(Payments):
         """Publishes where a recipient listens, or a provider's key. The recipient listens for providers at `address`
         with this CURVE public key; a provider has no address and will come with the key. A later one replaces it."""
         return self._run(
-            "publish_endpoint", key, (party, curve_key, address, signature), endpoints.publish_endpoint, Endpoint
+            "publish_endpoint", key, (party, curve_key, address, signature), parties.publish_endpoint, Endpoint
         )
 
     # --- agreements ---
@@ -257,7 +252,7 @@ class Moderator(Payments):
     def replace(self, agreement: str, *, key: str | None = None) -> Agreement:
         """Replaces a provider that has failed. The first armed runner-up who can takes over what is left of the
         window. Its price above the agreed one comes from the failed provider's bond. Raises NoAward if none can."""
-        return self._run("replace", key, (agreement,), replacing.replace, Agreement)
+        return self._run("replace", key, (agreement,), delivering.replace, Agreement)
 
     @command("agreement finish", right="recipient_or_after_the_end")
     def finish(self, agreement: str, *, key: str | None = None) -> Agreement:
@@ -311,17 +306,17 @@ class Moderator(Payments):
     ) -> BlockShares:
         """Opens a shareable block to members of one kind. The rule is `recipients`, telephone `numbers` (each call
         needs a whole channel of `channel_bps`), or client `devices` of several users."""
-        return self._run("share_block", key, (block, holder, rule, channel_bps), shares.share_block, BlockShares)
+        return self._run("share_block", key, (block, holder, rule, channel_bps), blocks.share_block, BlockShares)
 
     @command("share join", right="holder")
     def join_share(self, block: str, share: Share, *, key: str | None = None) -> BlockShares:
         """Adds a member, also while the block runs. Between devices, users join first, as who has no user."""
-        return self._run("join_share", key, (block, share), shares.join_share, BlockShares)
+        return self._run("join_share", key, (block, share), blocks.join_share, BlockShares)
 
     @command("share leave", right="holder")
     def leave_share(self, block: str, member: str, *, key: str | None = None) -> BlockShares:
         """Removes a member. What was metered of it stays. A user takes its devices along."""
-        return self._run("leave_share", key, (block, member), shares.leave_share, BlockShares)
+        return self._run("leave_share", key, (block, member), blocks.leave_share, BlockShares)
 
     @command("share meter", right="holder")
     def meter(
@@ -334,7 +329,7 @@ class Moderator(Payments):
         key: str | None = None,
     ) -> dict[str, Meter]:
         """Counts what members were allowed and used in an interval."""
-        return self._run("meter", key, (block, interval_ms, used_bits, asked), shares.meter, dict[str, Meter])
+        return self._run("meter", key, (block, interval_ms, used_bits, asked), blocks.meter, dict[str, Meter])
 
     # --- groups in which some will pay and some won't ---
 

@@ -12,7 +12,7 @@ from auction.moderator.draft import Draft
 from auction.moderator.methods import command
 from auction.moderator.queries import Queries
 from auction.moderator.records import PaymentRequest
-from auction.moderator.rules import agreements, parties, payments, settling
+from auction.moderator.rules import agreements, parties, payments
 from auction.payment.protocol import PREPAID, Outcome, Processor
 
 
@@ -65,7 +65,7 @@ class Payments(Queries):
     def refund(self, agreement: str, amount: int, *, key: str) -> Agreement:
         """Gives back part or all of what was charged. Raises InsufficientFunds if the provider has spent it."""
         if self._is_prepaid(agreement):
-            return self._run("refund", key, (agreement, amount), settling.refund, Agreement)
+            return self._run("refund", key, (agreement, amount), agreements.refund, Agreement)
 
         def ask(draft: Draft, name: str) -> PaymentRequest:
             return payments.ask_to_refund(draft, name, amount)
@@ -78,7 +78,7 @@ class Payments(Queries):
         agreement is `declined`."""
 
         def decide(draft: Draft, name: str, amount: int, _reason: str) -> Agreement:
-            return settling.charge_back(draft, name, amount)
+            return agreements.charge_back(draft, name, amount)
 
         return self._run("charge_back", key, (agreement, amount, reason), decide, Agreement)
 

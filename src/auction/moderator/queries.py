@@ -26,7 +26,7 @@ from auction.moderator.methods import query
 from auction.moderator.overview import Overview, look
 from auction.moderator.records import Auction, Group
 from auction.moderator.reputation import PAYMENTS
-from auction.moderator.rules import awarding, bidding, chains, opinions, shares, standing
+from auction.moderator.rules import awarding, bidding, blocks, chains, opinions
 from auction.moderator.state import decode_changes
 from auction.moderator.terms import AuctionView
 from auction.storage.journal import decode_body
@@ -85,7 +85,7 @@ class Queries(Core):
         """Returns what each member gets now. The unit is bits per second; for telephone numbers it is channels, for
         the calls in `asked`."""
         with self._deciding:
-            return shares.rates(self._draft(), block, asked)
+            return blocks.rates(self._draft(), block, asked)
 
     @query("share costs", right="holder")
     def share_costs(self, block: str, price: int) -> dict[str, int]:
@@ -160,7 +160,7 @@ class Queries(Core):
                     offers.pop(name, None) if offer.valid_until_ms <= entry.at_ms else offers.update({name: offer})
         considered = {one.bid for one in award.standings}
         among = [offer for name, offer in offers.items() if name in considered]
-        ratings = {offer.provider: standing.rating_at(draft, record, offer.provider) for offer in among}
+        ratings = {offer.provider: opinions.rating_at(draft, record, offer.provider) for offer in among}
         return write_spot_transcript(record.announcement, among, ratings, award, record.announced_ms)
 
     @query("bid list", right="own", about="reader")
@@ -254,7 +254,7 @@ class Queries(Core):
     def payment_probability_ppm(self, recipient: str) -> int:
         """Predicts whether the recipient's next charge succeeds. The unit is parts per million."""
         with self._deciding:
-            return standing.payment_probability_ppm(self._draft(self._time.read()), recipient)
+            return opinions.payment_probability_ppm(self._draft(self._time.read()), recipient)
 
     # --- many records at a time ---
 

@@ -23,7 +23,7 @@ from auction.model.rating import Exchange
 from auction.moderator import Moderator
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Committed
-from auction.moderator.rules import awarding, bidding, chains, replacing, sealing, settling
+from auction.moderator.rules import agreements, awarding, bidding, chains, delivering
 from auction.moderator.rules.due import DUE
 
 SEEDS = int(os.environ.get("AUCTION_SEEDS", "10000"))
@@ -134,7 +134,7 @@ def too_much_is_charged(patch: Patch) -> None:
     def owed(leg: Leg) -> int:
         return -(-leg.price * leg.delivered_ppm // 1_000_000) + (0 < leg.delivered_ppm < 1_000_000)
 
-    patch.setattr(settling, "owed", owed)
+    patch.setattr(agreements, "owed", owed)
 
 
 def what_is_held_stays_held_after_a_cancellation(patch: Patch) -> None:
@@ -149,11 +149,11 @@ def what_is_held_stays_held_after_a_cancellation(patch: Patch) -> None:
 
 
 def bonds_are_kept(patch: Patch) -> None:
-    patch.setattr(settling, "_return_bond", lambda *_: None)
+    patch.setattr(agreements, "_return_bond", lambda *_: None)
 
 
 def unrevealed_bonds_are_forgotten(patch: Patch) -> None:
-    patch.setattr(sealing, "forfeit_unrevealed", lambda *_: None)
+    patch.setattr(bidding, "forfeit_unrevealed", lambda *_: None)
 
 
 def a_revealed_bond_is_forfeited_too(patch: Patch) -> None:
@@ -162,11 +162,11 @@ def a_revealed_bond_is_forfeited_too(patch: Patch) -> None:
             committed: Committed = draft.get("commitment", name)
             draft.transfers.append(Transfer(f"held_bond:{name}", funds(record.announcer), max(committed.bond, 1)))
 
-    patch.setattr(sealing, "forfeit_unrevealed", forfeit)
+    patch.setattr(bidding, "forfeit_unrevealed", forfeit)
 
 
 def a_refund_may_exceed_the_charge(patch: Patch) -> None:
-    patch.setattr(settling, "check_refund", lambda *_: None)
+    patch.setattr(agreements, "check_refund", lambda *_: None)
 
 
 def anyone_may_rate(patch: Patch) -> None:
@@ -215,7 +215,7 @@ def the_journal_forgets_transfers(patch: Patch) -> None:
 
 
 def a_replacement_raises_the_price(patch: Patch) -> None:
-    decide = replacing.replace_provider
+    decide = delivering.replace_provider
 
     def dearer(agreement: Any, runner: Any, now_ms: int, bond: int) -> Any:
         decided = decide(agreement, runner, now_ms, bond)
@@ -225,7 +225,7 @@ def a_replacement_raises_the_price(patch: Patch) -> None:
             decided, agreement=msgspec.structs.replace(decided.agreement, legs=(*legs[:-1], leg))
         )
 
-    patch.setattr(replacing, "replace_provider", dearer)
+    patch.setattr(delivering, "replace_provider", dearer)
 
 
 def balances_may_go_below_zero(patch: Patch) -> None:

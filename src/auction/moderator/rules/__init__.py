@@ -3,6 +3,5 @@
 They put records and move money on the draft, raise an `AuctionError`, and know nothing of journals, locks and networks.
 What each command promises its caller is said in `commands`. A file imports only what stands before it here:
 
-parties, blocks, chains, standing, opinions, delivering, settling, replacing, agreements, awarding, announcing, bidding,
-sealing, holding, spot, payments, shares, groups, endpoints, due
+parties, blocks, chains, opinions, agreements, delivering, payments, awarding, announcing, bidding, at_once, groups, due
 """

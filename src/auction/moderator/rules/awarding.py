@@ -17,7 +17,7 @@ from auction.model.errors import WrongState
 from auction.model.ledger import bond, held_bond
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, OfferSheet, PlacedBid
-from auction.moderator.rules import chains, standing
+from auction.moderator.rules import chains, opinions
 from auction.moderator.state import State
 
 
@@ -136,7 +136,7 @@ def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
     bidder = placed.bid.bidder
     if record.prime and not chains.is_allowed(draft, record.prime, bidder):
         return "chain"
-    needed = standing.bond_needed(draft, record, placed.rating)
+    needed = opinions.bond_needed(draft, record, placed.rating)
     if needed and draft.balance(bond(bidder)) < needed:
         return "bond"
     if record.block is not None and record.announcement.quantity == 1:
@@ -160,7 +160,7 @@ def _make_agreements(draft: Draft, record: Auction, runners: Sequence[tuple[Runn
         name = draft.new_id("agreement")
         provider = winning.bidder if is_providing else record.announcer
         recipient = record.announcer if is_providing else winning.bidder
-        needed_bond = standing.bond_needed(draft, record, standing.rating_at(draft, record, winning.bidder))
+        needed_bond = opinions.bond_needed(draft, record, opinions.rating_at(draft, record, winning.bidder))
         draft.transfer(bond(winning.bidder), held_bond(name), needed_bond)
         agreement = Agreement(
             id=name,

@@ -1,4 +1,7 @@
-"""Bids: who may bid, when it is too late, and what a bid moves. The formats decide who wins."""
+"""Bids: who may bid, when it is too late, what a bid moves; and bids that are first committed, then revealed.
+
+Which bid wins, and what a single bid does in its format, is in `auction.formats`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ from typing import Final
 import msgspec
 
 from auction.formats import format_of
+from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.formats.format import Bidding
 from auction.model.bid import Bid, ShownRating
 from auction.model.block import check_capacity_left
-from auction.model.errors import InsufficientFunds, LinkedParties, NotAllowed, Sealed, TooLate, WrongState
-from auction.model.ledger import bond
-from auction.model.signing import bid_body
+from auction.model.errors import Exists, InsufficientFunds, LinkedParties, NotAllowed, Sealed, TooLate, WrongState
+from auction.model.ledger import bond, funds, held_bond
+from auction.model.party import Signature
+from auction.model.signing import bid_body, commitment_body
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, PlacedBid
-from auction.moderator.rules import awarding, chains, parties, standing
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, Committed, PlacedBid
+from auction.moderator.rules import awarding, chains, opinions, parties
 from auction.moderator.terms import BidEntry
 
 _NO_LINKS: Final[dict[str, str]] = {}
@@ -78,8 +83,8 @@ def check_bidder(draft: Draft, record: Auction, bidder: str) -> ShownRating:
     if party.kind not in BIDDERS[announcement.direction]:
         raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
     _check_links(draft, record, bidder)
-    rating = standing.rating_at(draft, record, bidder)
-    needed_bond = standing.bond_needed(draft, record, rating)
+    rating = opinions.rating_at(draft, record, bidder)
+    needed_bond = opinions.bond_needed(draft, record, rating)
     if needed_bond and draft.balance(bond(bidder)) < needed_bond:
         raise InsufficientFunds(f"a bid needs a free bond of {needed_bond}")
     if record.block is not None and announcement.quantity == 1:
@@ -119,6 +124,54 @@ def rated_bids(draft: Draft, record: Auction) -> list[PlacedBid]:
     """The bids of an auction with the ratings that every bidder of it was shown."""
     placed = draft.placed_bids(record.id)
     return [
-        one if one.rating is not None else PlacedBid(one.bid, standing.rating_at(draft, record, one.bid.bidder))
+        one if one.rating is not None else PlacedBid(one.bid, opinions.rating_at(draft, record, one.bid.bidder))
         for one in placed
     ]
+
+
+def commit(draft: Draft, auction: str, bidder: str, commitment: str, signature: Signature | None) -> Commitment:
+    record = draft.auction(auction)
+    new = Commitment(
+        auction=auction,
+        bidder=bidder,
+        commitment=commitment,
+        sequence=draft.sequence,
+        placed_ms=draft.at_ms,
+    )
+    names = draft.state.commitments_of.get(auction, ())
+    handed_in = [draft.get("commitment", name).commitment for name in names]
+    check_commitment(record.announcement, handed_in, new)
+    rating = check_bidder(draft, record, bidder)
+    parties.check_signature(draft, "commitment", auction, bidder, commitment_body(commitment), signature)
+    name = f"{auction}/{bidder}"
+    amount = opinions.bond_needed(draft, record, rating)
+    draft.transfer(bond(bidder), held_bond(name), amount)
+    draft.add("commitment", name, Committed(id=name, commitment=new, bond=amount))
+    return new
+
+
+def reveal(draft: Draft, auction: str, entry: BidEntry) -> Bid:
+    record = draft.auction(auction)
+    committed: Committed = draft.get("commitment", f"{auction}/{entry.bidder}")
+    if record.state != "open":
+        raise TooLate(f"auction {auction} is {record.state}: the time for revealing is over")
+    if committed.revealed:
+        raise Exists(f"{entry.bidder} has revealed its bid already")
+    draft.transfer(held_bond(committed.id), bond(entry.bidder), committed.bond)
+    placed = place(draft, record, entry)
+    check_reveal(record.announcement, committed.commitment, placed.bid)
+    # A revealed bid stands where its commitment stood.
+    sequence = committed.commitment.sequence * SEQUENCES_OF_AN_ENTRY
+    bid = msgspec.structs.replace(placed.bid, sequence=sequence)
+    draft.put("bid", bid.bid, msgspec.structs.replace(placed, bid=bid))
+    draft.put("commitment", committed.id, msgspec.structs.replace(committed, revealed=bid.bid))
+    return bid
+
+
+def forfeit_unrevealed(draft: Draft, record: Auction) -> None:
+    """The bond of who did not reveal goes to the announcer, who was kept from a better award."""
+    for name in draft.state.commitments_of.get(record.id, ()):
+        committed: Committed = draft.get("commitment", name)
+        if not committed.revealed and not committed.forfeited:
+            draft.transfer(held_bond(name), funds(record.announcer), committed.bond)
+            draft.put("commitment", name, msgspec.structs.replace(committed, forfeited=True))

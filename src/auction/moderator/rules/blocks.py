@@ -1,17 +1,21 @@
-"""Blocks: publishing, splitting and reselling; who holds one, and may pass it on."""
+"""Blocks: published, split, resold, and shared between users, with what is metered of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
+from auction.groups.sharing import Share, allocate, allocate_channels, allocate_devices, join, leave
 from auction.model.block import Block, check, check_capacity_left, resell, split_in_rate, split_in_time
-from auction.model.errors import BadValue, NotAllowed, WrongState
+from auction.model.errors import BadValue, NotAllowed, TooLate, WrongState
 from auction.model.ledger import funds
-from auction.model.money import check_amount
+from auction.model.meter import Meter, measure
+from auction.model.money import check_amount, check_integer
 from auction.model.party import check_id
 from auction.moderator.draft import Draft
+from auction.moderator.records import BlockShares
 from auction.moderator.rules import parties
 
 Pair = tuple[Block, Block]
@@ -78,3 +82,90 @@ def check_paid_for(draft: Draft, block: str) -> None:
     for name in draft.state.agreements_about.get(block, ()):
         if draft.agreement(name).state == "awarded":
             raise WrongState(f"the block {block} was awarded under {name}, which is not agreed yet")
+
+
+# What is shared between, and the kind of party that each member has to be.
+_MEMBERS: Final = {"recipients": "recipient", "numbers": "number", "devices": "device"}
+
+
+def share_block(draft: Draft, block: str, holder: str, rule: str, channel_bps: int) -> BlockShares:
+    whole = draft.block(block)
+    check_holder(whole, holder)
+    if not whole.shareable:
+        raise NotAllowed(f"the block {block} may not be shared")
+    if rule not in _MEMBERS:
+        raise BadValue(f"a block is shared between {', '.join(_MEMBERS)}")
+    if rule == "numbers":
+        check_integer(channel_bps, "rate of a channel", 1, whole.committed_bps)
+    shares = BlockShares(block=block, rule=rule, channel_bps=channel_bps)
+    draft.add("shares", block, shares)
+    return shares
+
+
+def join_share(draft: Draft, block: str, share: Share) -> BlockShares:
+    shared = draft.shares(block)
+    _check_running(draft, block)
+    if shared.rule == "devices" and not share.user:
+        _check_member(draft, share.member, "user")
+        changed = msgspec.structs.replace(shared, users=join(_capacity(draft, shared), shared.users, share))
+    else:
+        _check_member(draft, share.member, _MEMBERS[shared.rule])
+        if share.user and draft.party(share.member).belongs_to != share.user:
+            raise NotAllowed(f"{share.member} is no device of {share.user}")
+        changed = msgspec.structs.replace(shared, shares=join(_capacity(draft, shared), shared.shares, share))
+    _rates(changed, _capacity(draft, shared), None)  # refuses what would not fit together
+    draft.put("shares", block, changed)
+    return changed
+
+
+def leave_share(draft: Draft, block: str, member: str) -> BlockShares:
+    shared = draft.shares(block)
+    if any(user.member == member for user in shared.users):
+        left = tuple(share for share in shared.shares if share.user != member)
+        changed = msgspec.structs.replace(shared, users=leave(shared.users, member), shares=left)
+    else:
+        changed = msgspec.structs.replace(shared, shares=leave(shared.shares, member))
+    draft.put("shares", block, changed)
+    return changed
+
+
+def meter(
+    draft: Draft, block: str, interval_ms: int, used_bits: dict[str, int], asked: dict[str, int] | None
+) -> dict[str, Meter]:
+    shared = draft.shares(block)
+    scale = shared.channel_bps or 1
+    rates_bps = {member: rate * scale for member, rate in rates(draft, block, asked).items()}
+    meters = measure(shared.meters, interval_ms, rates_bps, used_bits)
+    draft.put("shares", block, msgspec.structs.replace(shared, meters=meters))
+    return meters
+
+
+def rates(draft: Draft, block: str, asked: dict[str, int] | None) -> dict[str, int]:
+    """What each member gets now, in bits per second (numbers: in channels)."""
+    shared = draft.shares(block)
+    return _rates(shared, _capacity(draft, shared), asked)
+
+
+def _check_running(draft: Draft, block: str) -> None:
+    if draft.at_ms >= draft.block(block).ends_ms:
+        raise TooLate(f"the window of {block} is over")
+
+
+def _check_member(draft: Draft, member: str, kind: str) -> None:
+    if draft.party(member).kind != kind:
+        raise NotAllowed(f"{member} is a {draft.party(member).kind}; this is shared between parties of kind {kind}")
+
+
+def _capacity(draft: Draft, shared: BlockShares) -> int:
+    """What there is to share: bits per second, or whole channels."""
+    committed_bps = draft.block(shared.block).committed_bps
+    return committed_bps // shared.channel_bps if shared.rule == "numbers" else committed_bps
+
+
+def _rates(shared: BlockShares, capacity: int, asked: dict[str, int] | None) -> dict[str, int]:
+    if shared.rule == "recipients":
+        return allocate(capacity, shared.shares, asked)
+    if shared.rule == "numbers":
+        calls = asked if asked is not None else {share.member: share.cap for share in shared.shares}
+        return allocate_channels(capacity * shared.channel_bps, shared.channel_bps, shared.shares, calls)
+    return allocate_devices(capacity, shared.users, shared.shares, asked)

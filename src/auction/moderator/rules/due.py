@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from auction.moderator.draft import Draft
-from auction.moderator.rules import awarding, groups, opinions, sealing
+from auction.moderator.rules import awarding, bidding, groups, opinions
 
 
 def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
@@ -21,7 +21,7 @@ def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
         draft.put("auction", name, msgspec.structs.replace(record, due_ms=reveal_until_ms))
         return
     if reveal_until_ms is not None:
-        sealing.forfeit_unrevealed(draft, record)
+        bidding.forfeit_unrevealed(draft, record)
     awarding.close(draft, record)
 
 

@@ -1,4 +1,4 @@
-"""Who may stand for whom, whose signature it is, and the money that a party brings."""
+"""Who may stand for whom, whose signature it is, the money that a party brings, and where it is met."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from auction.model.bid import check_name
+from auction.model.endpoint import Endpoint, Warm
 from auction.model.errors import BadSignature, BadValue, NotAllowed
 from auction.model.ledger import OUTSIDE, bond, funds
 from auction.model.money import check_amount, check_currency, check_integer
@@ -20,6 +21,7 @@ from auction.model.party import (
     check_public_key,
     e164,
 )
+from auction.model.signing import endpoint_body
 from auction.moderator.draft import Draft
 
 _PART_OF: Final = {"user": {"recipient"}, "device": {"recipient", "user"}, "number": {"recipient", "user"}}
@@ -135,3 +137,21 @@ def release_bond(draft: Draft, party: str, amount: int, currency: str) -> int:
     check_amount(amount)
     draft.transfer(bond(party), funds(party), amount)
     return draft.balance(bond(party))
+
+
+def publish_endpoint(draft: Draft, party: str, curve_key: str, address: str, signature: Signature | None) -> Endpoint:
+    if draft.party(party).kind not in ORGANISATIONS:
+        raise NotAllowed("recipients and providers publish endpoints")
+    check_signature(draft, "endpoint", "", party, endpoint_body(address, curve_key), signature)
+    published = Endpoint(party, address, curve_key, draft.at_ms)
+    draft.put("endpoint", party, published)
+    return published
+
+
+def keep_warm(draft: Draft, recipient: str, offers: tuple[str, ...], until_ms: int) -> Warm:
+    check_organisation(draft, recipient)
+    for offer in offers:
+        draft.get("offer", offer)
+    warm = Warm(recipient, offers, until_ms)
+    draft.put("warm", recipient, warm)
+    return warm

@@ -11,7 +11,7 @@ from auction.model.errors import WrongState
 from auction.model.ledger import card, held
 from auction.moderator.draft import Draft
 from auction.moderator.records import PaymentRequest
-from auction.moderator.rules import agreements, chains, settling, standing
+from auction.moderator.rules import agreements, chains, opinions
 from auction.payment.protocol import Outcome
 
 Ask = Callable[[Draft, str], PaymentRequest]
@@ -20,7 +20,7 @@ Ask = Callable[[Draft, str], PaymentRequest]
 def ask_to_authorise(draft: Draft, agreement: str) -> PaymentRequest:
     asked = draft.agreement(agreement)
     next_state(asked.state, "agree")
-    standing.check_payer(draft, asked)
+    opinions.check_payer(draft, asked)
     return _request(asked, "authorise", asked.price)
 
 
@@ -35,13 +35,13 @@ def ask_to_capture(draft: Draft, agreement: str) -> PaymentRequest:
 def ask_to_void(draft: Draft, agreement: str) -> PaymentRequest:
     asked = draft.agreement(agreement)
     next_state(asked.state, "cancel")
-    settling.check_returnable(draft, asked)
+    agreements.check_returnable(draft, asked)
     return _request(asked, "void", 0)
 
 
 def ask_to_refund(draft: Draft, agreement: str, amount: int) -> PaymentRequest:
     asked = draft.agreement(agreement)
-    settling.check_refund(draft, asked, amount)
+    agreements.check_refund(draft, asked, amount)
     return _request(asked, "refund", amount)
 
 
@@ -85,15 +85,15 @@ def _answered(draft: Draft, request: PaymentRequest, outcome: Outcome) -> Agreem
     if request.step == "authorise":
         return _authorised(draft, agreement, outcome)
     if request.step == "refund":
-        return settling.give_back(draft, agreement, request.amount) if outcome.approved else agreement
+        return agreements.give_back(draft, agreement, request.amount) if outcome.approved else agreement
     if agreement.state == "agreed":
-        return settling.give_up(draft, agreement)
-    return settling.settle(draft, agreement, next_state(agreement.state, "charge" if outcome.approved else "decline"))
+        return agreements.give_up(draft, agreement)
+    return agreements.settle(draft, agreement, next_state(agreement.state, "charge" if outcome.approved else "decline"))
 
 
 def _authorised(draft: Draft, agreement: Agreement, outcome: Outcome) -> Agreement:
     if not outcome.approved:
-        return settling.lapse(draft, agreement)
+        return agreements.lapse(draft, agreement)
     draft.transfer(card(agreement.method), held(agreement.id), agreement.price)
     paid = msgspec.structs.replace(agreement, processor_reference=outcome.reference)
     return agreements.take_effect(draft, paid, next_state(agreement.state, "agree"))
