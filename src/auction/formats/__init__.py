@@ -31,7 +31,13 @@ from auction.formats.scored import (
     second_score,
 )
 from auction.formats.spot import SPOT, spot
-from auction.formats.uniform_price import check_units, reserve_for_units, stands_by_for_units, uniform_price
+from auction.formats.uniform_price import (
+    check_units,
+    reserve_for_units,
+    stands_by_for_units,
+    stated_units,
+    uniform_price,
+)
 from auction.model.award import Award, no_set_aside, price_only
 from auction.model.bid import Announcement, Bid, Ratings
 from auction.model.errors import BadValue
@@ -81,6 +87,7 @@ FORMATS: Final[dict[str, Format]] = {
         words="units go to the best prices, all at the price of the best unit that lost, or at the reserve",
         checks=(price_only, no_set_aside, check_units),
         price_bound=reserve_for_units,
+        units=stated_units,
         runner_up=stands_by_for_units,
     ),
     SPOT: Format(

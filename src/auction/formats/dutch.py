@@ -67,7 +67,7 @@ def dutch(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, see
             why = f"the ramp stood at {price} and had not come to {bid.price}"
             refused.append(Standing(bid.bid, bid.bidder, bid.price, 0, signed, "refused", None, why))
         elif not winners:
-            winners.append(Winning(bid=bid.bid, bidder=bid.bidder, price=price))
+            winners.append(Winning(bid=bid.bid, bidder=bid.bidder, price=price, quantity=announcement.quantity))
             standings.append(Standing(bid.bid, bid.bidder, bid.price, 0, signed, "won"))
         else:
             standings.append(_second_comer(announcement, bid, winners[0].price, ramp))

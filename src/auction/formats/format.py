@@ -71,6 +71,11 @@ def reserve_bounds(announcement: Announcement, winning: Winning) -> int:
     return announcement.reserve
 
 
+def every_unit(announcement: Announcement, quantity: int) -> int:
+    """A bid is for all that is announced, whatever quantity it states."""
+    return announcement.quantity
+
+
 def stands_by_at_own_price(winning: Winning, bid: Bid, standing: Standing) -> int | None:
     """Every losing bid was for what the winner got."""
     return standing.offered
@@ -85,7 +90,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     `decide`: the award. `words`: its rule, for `explain`. `checks`: what an announcement must fulfil; each raises.
     `price_bound`: the worst price, in minor units, at which a winner may get what it won (the most where providers bid,
-    the least where recipients do). `on_bid`: takes a bid in while bidding goes on; raises for one that the format
+    the least where recipients do). `units`: how many of the announced units a bid may be awarded by the quantity that
+    it states; it needs the capacity for them. `on_bid`: takes a bid in while bidding goes on; raises for one that the format
     refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid stands by
     for exactly what a winner got, or None if it was not for that. `check_own`: what one bidder can check of an award
     without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
@@ -95,6 +101,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     checks: tuple[Callable[[Announcement], object], ...] = ()
     price_bound: Callable[[Announcement, Winning], int] = reserve_bounds
+    units: Callable[[Announcement, int], int] = every_unit
     on_bid: Callable[[Announcement, Bidding, Bid], Bidding] = take_sealed
     shows: Callable[[Bid, str, bool], Bid | None] = show_after_close
     runner_up: Callable[[Winning, Bid, Standing], int | None] = stands_by_at_own_price

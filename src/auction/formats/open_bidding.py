@@ -113,7 +113,7 @@ def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratin
     why += ", and the leader's limit is not told"
     losers = [_standing(announcement, bid, bid.price if bid.limit is None else bid.limit, why) for bid in last.values()]
     losers.sort(key=lambda standing: -standing.score)
-    winning = Winning(bid=leader.bid, bidder=leader.bidder, price=state.price)
+    winning = Winning(bid=leader.bid, bidder=leader.bidder, price=state.price, quantity=announcement.quantity)
     return conclude(announcement, seed, (winning,), standings + losers + refused)
 
 

@@ -88,7 +88,8 @@ def _decide(
     if considered:
         best_score, best_value, best = considered[0]
         newcomers_only = for_newcomers and is_newcomer(ratings, best.bidder)
-        winners = (Winning(bid=best.bid, bidder=best.bidder, price=price_of(announcement, considered)),)
+        price = price_of(announcement, considered)
+        winners = (Winning(bid=best.bid, bidder=best.bidder, price=price, quantity=announcement.quantity),)
         standings.append(Standing(best.bid, best.bidder, best.price, best_value, best_score, "won"))
         standings += _losing(announcement, considered[1:], "lost", considered[0])
     for row in beyond:
@@ -115,7 +116,9 @@ def first_by_price(
     if not ranked:
         return None if ranked is None else ((), [])
     best = ranked[0]
-    return (Winning(bid=name_of(best), bidder=bidders[best], price=prices[best]),), ranked
+    return (
+        Winning(bid=name_of(best), bidder=bidders[best], price=prices[best], quantity=announcement.quantity),
+    ), ranked
 
 
 def second_by_price(
@@ -127,7 +130,7 @@ def second_by_price(
         return None if ranked is None else ((), [])
     best = ranked[0]
     price = prices[ranked[1]] if len(ranked) > 1 else announcement.reserve
-    return (Winning(bid=name_of(best), bidder=bidders[best], price=price),), ranked
+    return (Winning(bid=name_of(best), bidder=bidders[best], price=price, quantity=announcement.quantity),), ranked
 
 
 def _ranked_by_price(announcement: Announcement, bidders: Sequence[str], prices: Sequence[int]) -> list[int] | None:

@@ -35,6 +35,11 @@ def reserve_for_units(announcement: Announcement, winning: Winning) -> int:
     return announcement.reserve * winning.quantity
 
 
+def stated_units(announcement: Announcement, quantity: int) -> int:
+    """A bid is for the units that it states, and no more than there are."""
+    return min(quantity, announcement.quantity)
+
+
 def stands_by_for_units(winning: Winning, bid: Bid, standing: Standing) -> int | None:
     """A losing bid was for one unit each, and stands by for the winner's units if it was for as many."""
     return standing.offered * winning.quantity if bid.quantity >= winning.quantity else None

@@ -220,6 +220,39 @@ class Timeline:
         self._tops.insert(place, max(levels) + raised)
 
 
+def units_of(whole: Block, before: int, units: int, of_units: int, name: str) -> Block:
+    """The part of a block that is `units` of its `of_units` equal units, after the first `before` of them. Rates and
+    volume are cut at whole bits and bytes so that the parts of all units add up to the block, no more and no less."""
+
+    def part(amount: int | None) -> int | None:
+        return None if amount is None else amount * (before + units) // of_units - amount * before // of_units
+
+    return msgspec.structs.replace(
+        whole,
+        id=name,
+        parent=whole.id,
+        minimum_bps=part(whole.minimum_bps),
+        maximum_bps=part(whole.maximum_bps),
+        volume_bytes=part(whole.volume_bytes),
+    )
+
+
+def most_of_units(whole: Block, units: int, of_units: int) -> Block:
+    """A block of the rate that any `units` of the units have at most: what a bid for them has to keep ready."""
+
+    def most(amount: int | None) -> int | None:
+        return None if amount is None else -(-amount * min(units, of_units) // of_units)
+
+    return msgspec.structs.replace(whole, minimum_bps=most(whole.minimum_bps), maximum_bps=most(whole.maximum_bps))
+
+
+def check_units_of(whole: Block, of_units: int) -> None:
+    """Raises BadValue for more units than the block has bits a second or bytes: some would be nothing."""
+    for amount in (whole.minimum_bps, whole.maximum_bps, whole.volume_bytes):
+        if amount is not None and amount < of_units:
+            raise BadValue(f"{of_units} units of a block that has {amount}: some would be nothing")
+
+
 def check_capacity_left(capacity_bps: int, peak_bps: int, block: Block, provider: str) -> None:
     """Raises NoCapacity where the block on top of the peak that is promised already would exceed the capacity."""
     if peak_bps + block.committed_bps > capacity_bps:

@@ -244,12 +244,12 @@ def a_refused_command_leaves_something(patch: Patch) -> None:
         market[:] = [self]
         return draft_of(self, at_ms)
 
-    def leave(draft: Draft, record: Auction, bidder: str) -> Any:
+    def leave(draft: Draft, record: Auction, bidder: str, *more: Any) -> Any:
         if bidder.startswith("anna"):
             other = market[0]._draft(draft.at_ms)
             other.put("party", "anna", draft.state.records["party"]["anna"])
             market[0]._journal("leak", "", b"", other, None)
-        return check(draft, record, bidder)
+        return check(draft, record, bidder, *more)
 
     patch.setattr(Moderator, "_draft", remember)
     patch.setattr(bidding, "check_bidder", leave)

@@ -6,7 +6,7 @@ import msgspec
 
 from auction.formats import check_announcement
 from auction.model.bid import Announcement, Closing, commit_seed
-from auction.model.block import Block, check
+from auction.model.block import Block, check, check_units_of
 from auction.model.errors import NotAllowed, WrongState
 from auction.model.money import check_integer
 from auction.model.party import check_id
@@ -61,6 +61,8 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         ends_ms=asked.ends_ms,
     )
     check_announcement(announcement)
+    if announcement.quantity > 1:
+        check_units_of(asked, announcement.quantity)
     record = Auction(
         id=auction,
         announcement=announcement,

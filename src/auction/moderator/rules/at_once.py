@@ -36,8 +36,8 @@ def hold(
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
         raise BadValue(f"at most {SEQUENCES_OF_AN_ENTRY - 1} bids come in one command")
     if not _plainly_may_bid(draft, record, bidders):
-        for bidder in bidders:
-            bidding.check_bidder(draft, record, bidder)
+        for entry in entries:
+            bidding.check_bidder(draft, record, entry.bidder, entry.quantity)
     sheet = _sheet(draft, record, entries, bidders)
     draft.put("sheet", record.id, sheet)
     closed = _close_by_price(draft, record, sheet) or _close(draft, record, sheet)
@@ -93,11 +93,15 @@ def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: 
 def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> bool:
     """Whether it is plain that `bidding.check_bidder` would refuse none of them. False says nothing."""
     state, announcement = draft.state, record.announcement
-    if not state.linked.isdisjoint(bidders) or len({record.announcer, *bidders}) <= len(bidders):
+    if (
+        announcement.quantity != 1
+        or not state.linked.isdisjoint(bidders)
+        or len({record.announcer, *bidders}) <= len(bidders)
+    ):
         return False
     registered, timelines = state.records["party"], state.timelines
     kinds = bidding.BIDDERS[announcement.direction]
-    block = record.block if announcement.quantity == 1 else None
+    block = record.block
     rate_bps = block.committed_bps if block is not None else 0
     asks_bond = announcement.bond or (announcement.direction == "provide" and draft.config.rating.newcomer_bond)
     service = announcement.service

@@ -12,7 +12,7 @@ from auction.formats.spot import award_ranked
 from auction.model.agreement import Agreement, Runner, next_state
 from auction.model.award import Award, Winning
 from auction.model.bid import Announcement, Bid, Ratings, ShownRating
-from auction.model.block import Block
+from auction.model.block import Block, most_of_units, units_of
 from auction.model.errors import WrongState
 from auction.model.ledger import bond, held_bond
 from auction.moderator.draft import Draft
@@ -139,9 +139,11 @@ def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
     needed = opinions.bond_needed(draft, record, placed.rating)
     if needed and draft.balance(bond(bidder)) < needed:
         return "bond"
-    if record.block is not None and record.announcement.quantity == 1:
-        peak = draft.committed_peak(bidder, record.block)
-        if peak + record.block.committed_bps > draft.party(bidder).capacity_bps:
+    if record.block is not None:
+        units = format_of(record.announcement).units(record.announcement, placed.bid.quantity)
+        asked = most_of_units(record.block, units, record.announcement.quantity)
+        peak = draft.committed_peak(bidder, asked)
+        if peak + asked.committed_bps > draft.party(bidder).capacity_bps:
             return "capacity"
     return ""
 
@@ -194,10 +196,16 @@ def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
     is_providing = record.block is not None
     whole = record.block or draft.block(announcement.block)
     blocks: list[Block] = []
+    before = 0
     for number, winning in enumerate(record.winners):
         block = whole
         if len(record.winners) > 1 or winning.quantity != announcement.quantity:
-            block = _units_of(whole, winning.quantity, announcement.quantity, f"{whole.id}.{number + 1}")
+            name = f"{whole.id}.{number + 1}"
+            if winning.items:
+                block = units_of(whole, 0, 1, 1, name)
+            else:
+                block = units_of(whole, before, winning.quantity, announcement.quantity, name)
+                before += winning.quantity
         if winning.items:
             block = msgspec.structs.replace(block, attributes={**block.attributes, "items": ",".join(winning.items)})
         if is_providing:
@@ -217,22 +225,6 @@ def _keep_rest(draft: Draft, whole: Block, winners: tuple[Winning, ...], announc
     """The units that nobody bought stay with the seller."""
     left = announcement.quantity - sum(winning.quantity for winning in winners)
     if left > 0:
-        rest = _units_of(whole, left, announcement.quantity, f"{whole.id}.0")
+        rest = units_of(whole, announcement.quantity - left, left, announcement.quantity, f"{whole.id}.0")
         state = "free" if whole.holder in ("", whole.provider) else "sold"
         draft.put("block", rest.id, msgspec.structs.replace(rest, state=state))
-
-
-def _units_of(whole: Block, units: int, of_units: int, name: str) -> Block:
-    """The part of a block that is some of its units: rates and volume in that proportion, rounded down."""
-
-    def part(amount: int | None) -> int | None:
-        return None if amount is None else max(amount * units // of_units, 1)
-
-    return msgspec.structs.replace(
-        whole,
-        id=name,
-        parent=whole.id,
-        minimum_bps=part(whole.minimum_bps),
-        maximum_bps=part(whole.maximum_bps),
-        volume_bytes=part(whole.volume_bytes),
-    )

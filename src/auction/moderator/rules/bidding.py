@@ -12,10 +12,11 @@ import msgspec
 from auction.formats import format_of
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.formats.format import Bidding
-from auction.model.bid import Bid, ShownRating
-from auction.model.block import check_capacity_left
+from auction.model.bid import QUANTITY_MAX, Bid, ShownRating
+from auction.model.block import check_capacity_left, most_of_units
 from auction.model.errors import Exists, InsufficientFunds, LinkedParties, NotAllowed, Sealed, TooLate, WrongState
 from auction.model.ledger import bond, funds, held_bond
+from auction.model.money import check_integer
 from auction.model.party import Signature
 from auction.model.signing import bid_body, commitment_body
 from auction.moderator.draft import Draft
@@ -52,7 +53,7 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
 def place(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
     """What a bid has to fulfil, whether it is placed at once or revealed after its commitment."""
     bidder = entry.bidder
-    rating = check_bidder(draft, record, bidder)
+    rating = check_bidder(draft, record, bidder, entry.quantity)
     name = draft.new_id("bid")
     bid = Bid(
         bid=name,
@@ -76,8 +77,9 @@ def place(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
     return placed
 
 
-def check_bidder(draft: Draft, record: Auction, bidder: str) -> ShownRating:
-    """Whether this party may bid; returns the rating that counts for it."""
+def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) -> ShownRating:
+    """Whether this party may bid for so many units; returns the rating that counts for it. A commitment, which hides
+    its quantity, is looked at for one unit, and for what it was when it is revealed."""
     announcement = record.announcement
     party = draft.party(bidder)
     if party.kind not in BIDDERS[announcement.direction]:
@@ -87,8 +89,10 @@ def check_bidder(draft: Draft, record: Auction, bidder: str) -> ShownRating:
     needed_bond = opinions.bond_needed(draft, record, rating)
     if needed_bond and draft.balance(bond(bidder)) < needed_bond:
         raise InsufficientFunds(f"a bid needs a free bond of {needed_bond}")
-    if record.block is not None and announcement.quantity == 1:
-        check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, record.block), record.block, bidder)
+    if record.block is not None:
+        units = format_of(announcement).units(announcement, check_integer(quantity, "quantity", 1, QUANTITY_MAX))
+        asked = most_of_units(record.block, units, announcement.quantity)
+        check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, asked), asked, bidder)
     if record.prime:
         chains.check_allowed(draft, record, bidder)
     return rating
