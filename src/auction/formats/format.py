@@ -91,10 +91,10 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     `decide`: the award. `words`: its rule, for `explain`. `checks`: what an announcement must fulfil; each raises.
     `price_bound`: the worst price, in minor units, at which a winner may get what it won (the most where providers bid,
     the least where recipients do). `units`: how many of the announced units a bid may be awarded by the quantity that
-    it states; it needs the capacity for them. `on_bid`: takes a bid in while bidding goes on; raises for one that the format
-    refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid stands by
-    for exactly what a winner got, or None if it was not for that. `check_own`: what one bidder can check of an award
-    without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
+    it states; it needs the capacity for them. `on_bid`: takes a bid in while bidding goes on; raises for one that the
+    format refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
+    stands by for exactly what a winner got, or None if it was not for that. `check_own`: what one bidder can check of
+    an award without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """
 
     decide: Decide
