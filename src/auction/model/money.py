@@ -99,3 +99,19 @@ def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
         for i in by_remainder[:left]:
             parts[i] += 1
     return parts
+
+
+def scale_floor(amount: int, numerator: int, denominator: int) -> int:
+    """Return amount * numerator / denominator rounded down: the rule for what is charged, in favour of who pays."""
+    check_amount(amount)
+    check_integer(numerator, "numerator")
+    check_integer(denominator, "denominator", 1)
+    return check_amount(amount * numerator // denominator)
+
+
+def scale_ceiling(amount: int, numerator: int, denominator: int) -> int:
+    """Return amount * numerator / denominator rounded up: the rule for what is held, so that it always covers."""
+    check_amount(amount)
+    check_integer(numerator, "numerator")
+    check_integer(denominator, "denominator", 1)
+    return check_amount(-(-amount * numerator // denominator))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auction.model.errors import BadAmount, BadCurrency, BadValue
-from auction.model.money import AMOUNT_MAX, Money, check_amount, split_proportionally
+from auction.model.money import AMOUNT_MAX, Money, check_amount, scale_ceiling, scale_floor, split_proportionally
 
 AMOUNTS = st.integers(0, AMOUNT_MAX)
 
@@ -68,3 +68,12 @@ def test_split_refuses_what_it_cannot_split() -> None:
     for total, weights in ((1, [0, 0]), (1, []), (1, [1, -1]), (1, [True]), (1, [0.5])):
         with pytest.raises(BadValue):
             split_proportionally(total, weights)  # type: ignore[arg-type]
+
+
+@given(AMOUNTS, st.integers(0, 1000), st.integers(1, 1000))
+def test_scaling_rounds_to_the_stated_side(amount: int, numerator: int, denominator: int) -> None:
+    exact = Fraction(amount) * numerator / denominator
+    if exact > AMOUNT_MAX - 1:
+        return
+    assert 0 <= exact - scale_floor(amount, numerator, denominator) < 1
+    assert 0 <= scale_ceiling(amount, numerator, denominator) - exact < 1
