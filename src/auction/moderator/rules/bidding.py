@@ -46,7 +46,7 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
         )
         draft.put("auction", auction, moved)
     if after.ended:
-        awarding.close(draft, record)
+        awarding.close(draft, draft.auction(auction))
     return placed.bid
 
 
