@@ -98,7 +98,7 @@ FORMATS: Final[dict[str, Format]] = {
     "packages": Format(
         decide=packages,
         words="the most valuable choice of packages wins; each is priced by what it changes for the others",
-        checks=(price_only, no_set_aside, check_package_items, check_exact_items),
+        checks=(price_only, no_set_aside, check_exact_items, check_package_items),
         price_bound=reserve_for_items,
         runner_up=stands_by_for_items,
     ),
