@@ -15,8 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 from streamcore.command.demo_capture import describe, shipped_capture
 from streamcore.core.errors import SinkError, StreamcoreError
 from streamcore.disperse.remote import make_keys
+from streamcore.subcontract.market import PlainMarket
 
 SERVICE = "anonymise"
 PROVIDERS = {"north": 3_00, "south": 3_80}  # what each asks for a block, in cents; north is cheaper, and will fail
@@ -43,25 +42,6 @@ satisfied_from_ppm = 800_000
 """
 FAILS_AT_BITS = 300_000  # delivered, of some ten million
 WAIT_S = 60.0
-
-
-class Market:
-    """The served market, asked by hand: one POST of a JSON object for each call."""
-
-    def __init__(self, url: str, operator: str) -> None:
-        self.url, self.operator = url, operator
-
-    def ask(self, method: str, token: str = "", /, **arguments: Any) -> Any:
-        headers = {"Authorization": f"Bearer {token or self.operator}", "Idempotency-Key": secrets.token_hex(8)}
-        body = json.dumps(arguments).encode()
-        request = urllib.request.Request(f"{self.url}/v1/{method}", body, headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise StreamcoreError(f"the market refused {method}: {error.read().decode(errors='replace')}") from None
-        except OSError as error:
-            raise StreamcoreError(f"the market does not answer: {error}") from None
 
 
 class Circle:
@@ -106,7 +86,7 @@ class Circle:
         line = process.stdout.readline()
         if not line.startswith("{"):
             raise StreamcoreError("the market did not start: is the extra `serve` installed?")
-        self._market = Market(json.loads(line)["listening"], operator.read_text().strip())
+        self._market = PlainMarket(json.loads(line)["listening"], operator.read_text().strip())
         self._tell(f"The market: auction serve at {self._market.url}, kept in {self._place / 'market.db'}")
 
     def _register(self) -> None:
@@ -188,10 +168,10 @@ class Circle:
             raise StreamcoreError(f"the pipeline failed: {(self._place / f'{title}.log').read_text().strip()}")
         run = json.loads(told.splitlines()[-1])
         self._tell_run(run)
-        settled = self._settled(agreement["id"])
+        outcome = self._outcome(agreement["id"])
         return {
             "run": run, "auction": auction, "explanation": explanation, "ratings_before": before,
-            "ratings_after": self._ratings(), "output": str(output), **settled,
+            "ratings_after": self._ratings(), "output": str(output), **outcome,
         }  # fmt: skip
 
     def _tell_run(self, run: dict[str, Any]) -> None:
@@ -206,7 +186,7 @@ class Circle:
             f"{run['segments']['resent']} segments went to another when theirs failed"
         )
 
-    def _settled(self, name: str) -> dict[str, Any]:
+    def _outcome(self, name: str) -> dict[str, Any]:
         """What the agreement came to, when both sides have rated."""
         ask = self._market.ask
         serving = ask("agreement", agreement=name)["provider"]

@@ -300,7 +300,7 @@ cdef class PacketBatch:
         self.row_count = chosen.shape[0]
         self.arranged = True
 
-    def settle(self):
+    def copy_to_chunk(self):
         """Copy the packets in use from memory that was lent (a live interface's ring) into the chunk, as pcap records with
         nanoseconds, and give that memory back at once.
 

@@ -231,24 +231,24 @@ class Dispatcher:
                 frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None,
             )
             for outcome in outcomes
-        ]  # before any is settled: nothing is of a message that lacks a frame
+        ]  # before any is taken: nothing is of a message that lacks a frame
         results = []
         for outcome, extra, content in told:
             if self.slots[peer.slot].peer is not peer:
                 break  # it was suspended for one of these
-            result = self._settle(peer, outcome, extra, content)
+            result = self._take_result(peer, outcome, extra, content)
             if result is not None:
                 results.append(result)
         self._take_inbox()
         self._lender.send()
         yield from results
 
-    def _settle(
+    def _take_result(
         self, peer: Peer, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None
     ) -> Result | None:
         """What became of one lease: its Result; None where it is not believed, or waits for an audit."""
         now_s = time.monotonic()
-        lease = peer.settle(outcome.number, outcome.attempt, now_s)
+        lease = peer.end_lease(outcome.number, outcome.attempt, now_s)
         if lease is None:
             self._counters.bump("segments.discarded")
             if peer.streams is not None:

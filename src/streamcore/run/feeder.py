@@ -134,7 +134,7 @@ class Feeder:
             self._counters.count("source.read", batch.count, batch.byte_count)
             if self._select is not None:
                 self._counters.count("filter.not_matched", *self._select(batch))
-            batch.settle()
+            batch.copy_to_chunk()
             if self._groups:
                 self._parser(batch, self._groups)
             stops = self._classify(batch) if self._classify is not None else None

@@ -75,7 +75,7 @@ cdef class Segmenter:
         cdef uint32_t stream = 0, present = 0
         cdef Py_ssize_t stop
         if batch.chunk.lender is not None:
-            raise ValueError("segments need packets that stay: settle the batch first")
+            raise ValueError("segments need packets that stay: copy the batch to its chunk first")
         if stops is None:
             self.cut_stream(batch, 0, 0, batch.row_count, segments)
         else:

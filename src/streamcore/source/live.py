@@ -1,5 +1,5 @@
 """The source: live interfaces, as PacketBatches. A batch leaves when its chunk is full or its first packet has waited
-long enough in real time. Its packets stand in the rings, in place, until it is settled or dropped.
+long enough in real time. Its packets stand in the rings, in place, until it is copied to the chunk or dropped.
 
 Sockets are in _port.py, packets are found in _ring.pyx. A live source cannot be held back: while there is no chunk the
 rings fill, and when they are full the kernel drops the newest packets, and counts them. Before that, when a ring is
@@ -34,7 +34,7 @@ ACQUIRE_WAIT_S = 0.01
 RETIRE_MS_MAX = 50  # how long the kernel may gather packets in a block
 RECORD_HEAD = 16  # bytes in front of a packet
 LENT_WAIT_S = 0.005  # between looks at the rings while packets in them wait for more
-SETTLE_S = 0.05  # at the end, for packets that are on their way into the ring
+ARRIVE_S = 0.05  # at the end, for packets that are on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
 
@@ -51,7 +51,7 @@ class LiveSource:
     kernel's filter; relieve, called with overload "pass" to have waiting packets passed unprocessed.
     Packets are received from the moment that it is made, VLAN tags in their places; those of `any` and of link types
     that we have no number for are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings: who keeps it
-    longer than it takes to look at it calls its `settle`, which copies what is in use into the chunk, as pcap records
+    longer than it takes to look at it calls its `copy_to_chunk`, which copies what is in use, as pcap records
     with nanoseconds; or the kernel has no room, and drops. Raises SourceError.
     It ends with `stop`, after config.count packets or config.duration_s; what was received before it ends is read.
     One thread iterates and calls `pressed`; `stop`, `close` and `progress` may be called from any.
@@ -93,7 +93,7 @@ class LiveSource:
         self._turn = 0  # the port whose ring is read next
         self._quiet_s = float("inf")  # from when on nothing more can come
         self._over = False
-        self._tended_s = time.monotonic()
+        self._counted_s = time.monotonic()
         self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
         try:
             self._space = space_for(len(config.interfaces) * config.rings, config.buffer_kib << 10, self._retire_ms)
@@ -191,7 +191,7 @@ class LiveSource:
 
     def _next_batch(self) -> PacketBatch | None:
         """The next chunk's packets; None at the end."""
-        self._tend(time.monotonic())
+        self._watch(time.monotonic())
         if self._spool is not None:
             self.pressed()  # the spool is also for when we are too slow ourselves
         chunk = self._acquire()
@@ -225,7 +225,7 @@ class LiveSource:
                 due_s = now_s + self._wait_s - wait_s
             if full or now_s >= min(due_s, self._quiet_s):
                 break
-            self._tend(now_s)
+            self._watch(now_s)
             self._listen(0.0 if rows and wait_s else min(due_s, self._ends_s, self._quiet_s) - now_s)
         self._taken += rows
         return rows, used
@@ -238,7 +238,7 @@ class LiveSource:
         while full and spool.has_room_for(staging):
             rows, used, full = self._walk(staging, Loan(), 0, 0, 0.0)
             batch = PacketBatch(staging, rows, 0, self.interfaces)
-            batch.settle()
+            batch.copy_to_chunk()
             if rows:
                 self._taken += spool.put(batch)
                 self._counters.count("overload.spooled", rows, used - RECORD_HEAD * rows)
@@ -260,7 +260,7 @@ class LiveSource:
             if chunk is not None:
                 return chunk
             self.pressed()
-            self._tend(time.monotonic())
+            self._watch(time.monotonic())
 
     def _rows_max(self) -> int:
         """Packets that may still be taken into one chunk."""
@@ -282,22 +282,22 @@ class LiveSource:
                 if port.went_down() and port is first:
                     self._counters.bump("source.interface_down")
 
-    def _tend(self, now_s: float) -> None:
+    def _watch(self, now_s: float) -> None:
         """See whether it is the end; now and then what the kernel counted, and whether an interface was replaced."""
         if self._quiet_s == float("inf") and (self._closing.is_set() or now_s >= self._ends_s):
-            self._hush()
-        if now_s - self._tended_s < TICK_S:
+            self._shut_rings()
+        if now_s - self._counted_s < TICK_S:
             return
-        self._tended_s = now_s
+        self._counted_s = now_s
         self._count()
         for port in self._ports:
             port.follow()
 
-    def _hush(self) -> None:
+    def _shut_rings(self) -> None:
         """Let nothing more into the rings; what was on its way is there soon."""
         for port in self._ports:
             port.filter(REJECT_ALL)
-        self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + SETTLE_S
+        self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + ARRIVE_S
 
     def _end(self) -> None:
         """Count what was received and not read, and close."""
@@ -305,7 +305,7 @@ class LiveSource:
             return
         self._over = True
         if self._quiet_s == float("inf"):
-            self._hush()
+            self._shut_rings()
         time.sleep(max(0.0, self._quiet_s - time.monotonic()))
         for port in self._ports:
             self._counters.count("source.unread", *port.ring.skip())

@@ -263,7 +263,7 @@ class Broker:
         taken = self._ask(lambda: self._allocator.replace(placement, reason, report))
         with self._lock:
             if taken is None:  # the agreement ends with what was delivered
-                self._settle(placement, None)
+                self._charge(placement, None)
             if contract.placement is None:
                 self._take(contract, taken)
         self.wake()
@@ -272,7 +272,7 @@ class Broker:
         """From now on this placement holds; None: nobody."""
         if placement is not None and placement.public_key in self._suspended:
             refused = placement
-            self._later(lambda: self._settle(refused, None))
+            self._later(lambda: self._charge(refused, None))
             placement = None
         contract.renewed = False
         if placement is None:
@@ -298,9 +298,9 @@ class Broker:
         self._note(contract, placement, report)
         self._take(contract, following)
         contract.following = None
-        self._later(lambda: self._settle(placement, report))
+        self._later(lambda: self._charge(placement, report))
 
-    def _settle(self, placement: Placement, report: Report | None) -> None:
+    def _charge(self, placement: Placement, report: Report | None) -> None:
         """Have an agreement charged. report: None where it was told already."""
         outcome = self._ask(lambda: self._allocator.report(placement, report or Report(())))
         for each in self.served:
@@ -345,7 +345,7 @@ class Broker:
                 if not self._tasks and self._closing:
                     for contract in self._contracts:  # also one that took over while we were closing
                         if contract.following is not None:  # a block that nobody needs any more
-                            self._later(functools.partial(self._settle, contract.following, None))
+                            self._later(functools.partial(self._charge, contract.following, None))
                             contract.following = None
                         if contract.placement is not None:
                             self._end_block(contract, None)

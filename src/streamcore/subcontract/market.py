@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from auction.model.agreement import Agreement
 from auction.model.bid import QualityWeights
 from auction.model.block import Block
@@ -231,6 +233,16 @@ class MarketAllocator:
         return drafted.satisfied
 
 
+def open_client(url: str, token: str) -> MarketClient:
+    """A client of the market served at `url`, for whom the token says. Raises MarketError where that is no address."""
+    from auction.web.client import MarketClient  # only here: an embedded market needs no HTTP
+
+    try:
+        return MarketClient(url, token)
+    except AuctionError as error:
+        raise MarketError(f"the market at {url}: {error}") from None
+
+
 def connect(told: MarketKeys, address: str, key: str) -> MarketAllocator:
     """The allocator for a served market, which is told that we listen at `address` with the key of that file.
 
@@ -238,15 +250,13 @@ def connect(told: MarketKeys, address: str, key: str) -> MarketAllocator:
     """
     import zmq.auth
 
-    from auction.web.client import MarketClient
-
     token = ""
     if told.token_file:
         try:
             token = Path(told.token_file).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the market's token: {error}") from None
-    client = MarketClient(told.url, token)
+    client = open_client(told.url, token)
     try:
         party = told.recipient or client.name
         public, _ = zmq.auth.load_certificate(key)
@@ -296,3 +306,22 @@ def _samples(intervals: tuple[Interval, ...], from_ms: int, until_ms: int, to_th
     if samples and to_the_end and at_ms < until_ms:
         samples.append(Sample(starts_ms=at_ms, ends_ms=until_ms, asked_bits=0, got_bits=0))
     return tuple(samples)
+
+
+class PlainMarket:
+    """A served market whose answers are plain data (as JSON has them), asked for several parties by their tokens."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._token = token
+        self._clients: dict[str, MarketClient] = {}  # of the parties that asked, by token
+
+    def ask(self, method: str, token: str = "", /, **arguments: Any) -> Any:
+        """Call a method of the market for whose token it is; "": whose it was made for. Raises MarketError."""
+        token = token or self._token
+        if token not in self._clients:
+            self._clients[token] = open_client(self.url, token)
+        try:
+            return msgspec.to_builtins(getattr(self._clients[token], method)(**arguments))
+        except AuctionError as error:
+            raise MarketError(f"the market refused {method}: {error}") from None

@@ -206,7 +206,7 @@ class Trader:
             if work.segments > work.reported and work.samples and self._deliver(work):
                 work.reported = work.segments
             if work.agreement not in serving and not work.rated:
-                self._settle(work)
+                self._look_back(work)
 
     @_asking
     def end(self) -> None:
@@ -216,7 +216,7 @@ class Trader:
             self._try(f"withdrawing {name}", functools.partial(self._market.withdraw_offer, name, self._party))
         self.report()
         for work in self.work.values():
-            self._settle(work)
+            self._look_back(work)
 
     @property
     def earned(self) -> int:
@@ -274,7 +274,7 @@ class Trader:
         starts_ms, ends_ms, _ = self._committed[work.agreement]
         return tuple(each for each in work.samples if each.starts_ms >= starts_ms and each.ends_ms <= ends_ms)
 
-    def _settle(self, work: Work) -> None:
+    def _look_back(self, work: Work) -> None:
         """What an agreement came to."""
         try:
             agreement = self._market.agreement(work.agreement)

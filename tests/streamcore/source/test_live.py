@@ -100,8 +100,8 @@ def test_what_was_sent_arrives_with_its_time(pair):
     assert not counters.lost
 
 
-def test_what_is_settled_or_dropped_goes_back_to_the_kernel(pair):
-    """Four times the ring's size goes through it; meanwhile one batch is kept, settled."""
+def test_what_is_copied_or_dropped_goes_back_to_the_kernel(pair):
+    """Four times the ring's size goes through it; meanwhile one batch is kept, copied to its chunk."""
     left, right = pair
     frames = [udp_frame(i % 7, i, 1400) for i in range(3_000)]
     with capturing(right, chunks=8, buffer_kib=1024, segment_ms=100) as (source, counters):
@@ -112,7 +112,7 @@ def test_what_is_settled_or_dropped_goes_back_to_the_kernel(pair):
                 batch = next(source)
                 assert batch.chunk.lender is not None
                 if not kept:
-                    batch.settle()
+                    batch.copy_to_chunk()
                     kept.append((batch, [batch.packet(row).tobytes() for row in range(batch.count)]))
                     assert batch.chunk.lender is None
                     assert batch.contiguous
@@ -126,7 +126,7 @@ def test_what_is_settled_or_dropped_goes_back_to_the_kernel(pair):
     assert counters.packets("kernel.dropped") == 0
 
 
-def test_a_batch_that_is_kept_unsettled_keeps_its_part_of_the_ring_and_what_has_no_room_is_counted(pair):
+def test_a_batch_that_is_kept_in_place_keeps_its_part_of_the_ring_and_what_has_no_room_is_counted(pair):
     left, right = pair
     frames = [udp_frame(1, i, 1400) for i in range(6_000)]
     with capturing(right, chunks=12, buffer_kib=1024, segment_ms=100) as (source, counters):
@@ -162,7 +162,7 @@ def test_slow_traffic_does_not_lend_the_whole_ring_to_one_batch(pair, rings, buf
     assert counters.packets("kernel.dropped") == 0
 
 
-def test_only_the_rows_in_use_are_settled(pair):
+def test_only_the_rows_in_use_are_copied(pair):
     left, right = pair
     frames = [udp_frame(i % 7, i, 60 + i) for i in range(500)]
     with capturing(right, segment_ms=100) as (source, _):
@@ -171,9 +171,9 @@ def test_only_the_rows_in_use_are_settled(pair):
         batch = next(source)
         used = list(range(3, batch.count, 5))
         batch.arrange(np.array(used, np.uint32))
-        with pytest.raises(ValueError, match="settle the batch first"):
+        with pytest.raises(ValueError, match="copy the batch to its chunk first"):
             Segmenter("run").cut(batch)
-        batch.settle()
+        batch.copy_to_chunk()
         assert batch.span_stop == sum(16 + len(frames[row]) for row in used)
         assert [batch.packet(row).tobytes() for row in used] == [frames[row] for row in used]
         assert batch.byte_count == sum(len(frames[row]) for row in used)
