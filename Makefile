@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: build debug demo test soak lint wheel bench compare peers clean help
+.PHONY: build debug demo test test-all soak lint wheel bench compare peers clean help
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
@@ -37,9 +37,14 @@ demo: build      ## the main job on the shipped capture, then the same with a ma
 	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
 # One process more than there are cores: many a test waits for processes that it has started or killed.
-test: build      ## the whole suite, some files at a time
+SUITE = $(RUN) -m pytest --durations=10 -n $$(($$(nproc) + 1)) --dist loadfile
+test: build      ## the whole suite, with a tenth of the seeds and the first of the kills
 	scripts/system-packages test
-	$(RUN) -m pytest -n $$(($$(nproc) + 1)) --dist loadfile
+	$(SUITE)
+
+test-all: build  ## the same with every seed and every kill, as CI runs it
+	scripts/system-packages test
+	$(SUITE) --all
 
 soak: build      ## 100,000 markets from seeds, 500 kills; ten minutes of overload under each rule (root; SOAK_S=60 for a minute)
 	scripts/system-packages test

@@ -7,9 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
+from tests.unused import unused
 
-SOURCE = Path(__file__).parents[1] / "src"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
 LAYOUT = tomllib.loads((Path(__file__).parent / "layout.toml").read_text())
 PACKAGES = ("streamcore", "auction")
 LINES_MAX, LINES_MOST, OVER_MOST_SHARE = 600, 300, 0.15
@@ -95,56 +96,55 @@ def test_the_rules_are_kept():
     assert broken == {}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_folder_stands_in_the_layout(package):
-    there = {path.name for path in (SOURCE / package).iterdir() if path.is_dir() and list(path.glob("*.py"))}
-    assert there == {folder for line in LAYOUT[package]["order"] for folder in line}
-    loose = {path.stem for path in (SOURCE / package).glob("*.py")}
-    assert loose == {"__init__", "__main__"}
+def test_every_folder_stands_in_the_layout():
+    for package in PACKAGES:
+        there = {path.name for path in (SOURCE / package).iterdir() if path.is_dir() and list(path.glob("*.py"))}
+        assert there == {folder for line in LAYOUT[package]["order"] for folder in line}, package
+        loose = {path.stem for path in (SOURCE / package).glob("*.py")}
+        assert loose == {"__init__", "__main__"}, package
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "rule"),
-    [
-        ("streamcore/sink/x.py", "if 1:\n    from streamcore.source import capture", "sink imports source"),
-        ("streamcore/sink/x.py", "import streamcore.run.pipeline", "sink imports run"),
-        ("streamcore/sink/_x.pyx", "from streamcore.parse._headers cimport (a,\n  b)", "sink imports parse"),
-        ("streamcore/sink/_x.pxd", "cimport numpy\nfrom streamcore cimport parse", "sink imports parse"),
-        ("streamcore/core/packets.pyx", "from streamcore.source.capture import x", "core imports source"),
-        ("streamcore/worker/x.py", "from streamcore.run import pipeline", "worker imports run"),
-        ("streamcore/parse/x.py", "import zmq.auth", "only disperse subcontract worker may import zmq"),
-        ("streamcore/run/x.py", "from auction import model", "only subcontract may import auction"),
-        ("streamcore/run/demo.py", "from streamcore.command.cli import main", "run imports command"),
-        ("streamcore/parse/x.py", "from streamcore.core.errors import *", "a star import"),
-        ("auction/storage/x.py", "from streamcore.core.errors import UsageError", "auction imports streamcore"),
-        ("auction/formats/x.py", "from random import choice", "a pure file imports random"),
-        ("auction/model/x.py", "from auction.groups.sharing import x", "model imports groups"),
-        ("auction/moderator/x.py", "import sqlalchemy", "only storage may import sqlalchemy"),
-    ],
+BROKEN = (
+    ("streamcore/sink/x.py", "if 1:\n    from streamcore.source import capture", "sink imports source"),
+    ("streamcore/sink/x.py", "import streamcore.run.pipeline", "sink imports run"),
+    ("streamcore/sink/_x.pyx", "from streamcore.parse._headers cimport (a,\n  b)", "sink imports parse"),
+    ("streamcore/sink/_x.pxd", "cimport numpy\nfrom streamcore cimport parse", "sink imports parse"),
+    ("streamcore/core/packets.pyx", "from streamcore.source.capture import x", "core imports source"),
+    ("streamcore/worker/x.py", "from streamcore.run import pipeline", "worker imports run"),
+    ("streamcore/parse/x.py", "import zmq.auth", "only disperse subcontract worker may import zmq"),
+    ("streamcore/run/x.py", "from auction import model", "only subcontract may import auction"),
+    ("streamcore/run/demo.py", "from streamcore.command.cli import main", "run imports command"),
+    ("streamcore/parse/x.py", "from streamcore.core.errors import *", "a star import"),
+    ("auction/storage/x.py", "from streamcore.core.errors import UsageError", "auction imports streamcore"),
+    ("auction/formats/x.py", "from random import choice", "a pure file imports random"),
+    ("auction/model/x.py", "from auction.groups.sharing import x", "model imports groups"),
+    ("auction/moderator/x.py", "import sqlalchemy", "only storage may import sqlalchemy"),
 )  # fmt: skip
-def test_what_breaks_a_rule_is_seen(name, text, rule):
-    assert broken_rules(name, text) == [rule]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("streamcore/sink/x.py", "from streamcore.core.packets import Arena\nfrom streamcore.sink._encode import E"),
-        ("streamcore/sink/_x.pyx", "from streamcore.core.packets cimport (Columns,\n  Segment)\ncimport numpy"),
-        ("streamcore/disperse/x.py", "import zmq\nfrom streamcore.core import errors"),
-        ("streamcore/run/pipeline.py", "from streamcore.source.capture import CaptureSource"),
-        ("auction/storage/store.py", "import os, sqlalchemy"),
-    ],
+def test_what_breaks_a_rule_is_seen():
+    for name, text, rule in BROKEN:
+        assert broken_rules(name, text) == [rule], (name, text)
+
+
+ALLOWED = (
+    ("streamcore/sink/x.py", "from streamcore.core.packets import Arena\nfrom streamcore.sink._encode import E"),
+    ("streamcore/sink/_x.pyx", "from streamcore.core.packets cimport (Columns,\n  Segment)\ncimport numpy"),
+    ("streamcore/disperse/x.py", "import zmq\nfrom streamcore.core import errors"),
+    ("streamcore/run/pipeline.py", "from streamcore.source.capture import CaptureSource"),
+    ("auction/storage/store.py", "import os, sqlalchemy"),
 )  # fmt: skip
-def test_what_is_allowed_is_allowed(name, text):
-    assert broken_rules(name, text) == []
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.suffix != ".pyi"], ids=name_of)
-def test_a_file_opens_with_what_it_is_for(path):
-    text = path.read_text()
-    opening = text.lstrip().startswith(('"""', "#", "# cython"))
-    assert opening or not text.strip(), "say in two or three lines what lives here, and what does not"
+def test_what_is_allowed_is_allowed():
+    for name, text in ALLOWED:
+        assert broken_rules(name, text) == [], (name, text)
+
+
+def test_a_file_opens_with_what_it_is_for():
+    texts = {name_of(path): path.read_text().lstrip() for path in FILES if path.suffix != ".pyi"}
+    silent = [name for name, text in texts.items() if text and not text.startswith(('"""', "#"))]
+    assert silent == [], "say in two or three lines what lives here, and what does not"
 
 
 def test_files_are_short():
@@ -153,36 +153,33 @@ def test_files_are_short():
     assert sum(count > LINES_MOST for count in lines.values()) <= OVER_MOST_SHARE * len(lines)
 
 
-@pytest.mark.parametrize("package", ["auction/moderator", "auction/moderator/rules"])
-def test_the_order_of_the_moderators_files_is_said(package):
-    there = {
-        path.stem for path in (SOURCE / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
-    assert sorted(order_of(package)) == sorted(there - {"__init__"})
+def test_the_order_of_the_moderators_files_is_said():
+    for package in ("auction/moderator", "auction/moderator/rules"):
+        files = [
+            path for path in (SOURCE / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+        ]
+        assert sorted(order_of(package)) == sorted({path.stem for path in files} - {"__init__"}), package
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "auction/moderator").rglob("*.py")), ids=name_of)
-def test_the_moderators_files_import_what_stands_before_them(path):
-    assert broken_layers(name_of(path), path.read_text()) == []
+def test_the_moderators_files_import_what_stands_before_them():
+    files = {name_of(path): path for path in (SOURCE / "auction/moderator").rglob("*.py")}
+    broken = {name: wrong for name, path in files.items() if (wrong := broken_layers(name, path.read_text()))}
+    assert broken == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "wrong"),
-    [
-        ("auction/moderator/state.py", "from auction.moderator import draft", "state imports draft"),
-        ("auction/moderator/rules/bidding.py", "from auction.moderator.core import Core", "rules imports core"),
-        (
-            "auction/moderator/rules/blocks.py",
-            "from auction.moderator.rules import a, bidding",
-            "blocks imports bidding",
-        ),
-        ("auction/moderator/rules/blocks.py", "import auction.moderator.rules.due", "blocks imports due"),
-        ("auction/moderator/core.py", "from auction.moderator.commands import Moderator", "core imports commands"),
-        ("auction/moderator/queries.py", "import auction.moderator.payments", "queries imports payments"),
-    ],
+BROKEN_ORDER = (
+    ("auction/moderator/state.py", "from auction.moderator import draft", "state imports draft"),
+    ("auction/moderator/rules/bidding.py", "from auction.moderator.core import Core", "rules imports core"),
+    ("auction/moderator/rules/blocks.py", "from auction.moderator.rules import a, bidding", "blocks imports bidding"),
+    ("auction/moderator/rules/blocks.py", "import auction.moderator.rules.due", "blocks imports due"),
+    ("auction/moderator/core.py", "from auction.moderator.commands import Moderator", "core imports commands"),
+    ("auction/moderator/queries.py", "import auction.moderator.payments", "queries imports payments"),
 )
-def test_what_breaks_the_moderators_order_is_seen(name, text, wrong):
-    assert broken_layers(name, text) == [wrong]
+
+
+def test_what_breaks_the_moderators_order_is_seen():
+    for name, text, wrong in BROKEN_ORDER:
+        assert broken_layers(name, text) == [wrong], (name, text)
 
 
 def test_every_native_module_has_its_stub():
@@ -194,3 +191,69 @@ def test_a_market_in_memory_is_imported_without_what_it_does_not_use():
     script = f"import sys, auction; print([name for name in {heavy} if name in sys.modules], auction.SqlStore.__name__)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown == "[] SqlStore\n"
+
+
+# Public names that nothing but tests mentions, and why they stay.
+USED_ELSEWHERE = {
+    "streamcore/observe/metrics.py collect": "prometheus_client asks a collector for it",
+    "streamcore/core/packets.pyx arrange": "tests choose the rows of a batch with it; native code writes them itself",
+    "auction/command/options.py format_help": "argparse asks a parser for it",
+    "streamcore/segment/cutter.py Cutter": "the protocol of what cuts, for who writes one",
+}
+# Rules that stand before the commands that will use them, and what is still to be deleted: names or whole files.
+UNFINISHED = {
+    "auction/groups/sponsorship.py peak_cost": "a cost that no command offers, to be deleted",
+    "auction/model/closing.py": "no command closes an agreement with it yet",
+    "auction/model/earned.py": "no command charges with it yet",
+    "auction/model/holding.py": "no command holds money with it yet",
+    "auction/model/lifecycle.py": "the agreement does not step through it yet",
+    "auction/model/receipt.py": "no command takes receipts yet",
+    "auction/model/takeover.py": "no command replaces a provider with it yet",
+    "auction/model/weighing.py": "no rating is weighed with it yet",
+}
+SPEAKING = ("README.md", "docs/*.md", "examples/**/*.*", "bench/*.py", "scripts/*", "pyproject.toml", "setup.py")
+PUBLIC = {"streamcore/__init__.py", "auction/__init__.py"}
+
+
+def test_what_is_public_is_used_by_more_than_tests():
+    sources = {name_of(path): path.read_text() for path in FILES if path.suffix != ".pyi"}
+    paths = [path for pattern in SPEAKING for path in ROOT.glob(pattern) if path.suffix in ("", ".py", ".md", ".toml")]
+    found = unused(sources, {path.name: path.read_text() for path in paths if path.is_file()}, PUBLIC)
+    known = USED_ELSEWHERE | UNFINISHED
+    dead = [one for one in found if one not in known and one.split(" ")[0] not in known]
+    assert dead == [], "nothing but tests uses it: delete it, or say above what it waits for"
+    assert [one for one in USED_ELSEWHERE if one not in found] == [], "take it off the list"
+
+
+PLANTED = {
+    "a.py": """
+__all__ = ["in_a_list_alone"]
+def used(): return calls_itself_not
+def calls_itself(): return calls_itself()
+def calls_itself_not(): 'said_in_a_docstring is no use'
+def said_in_a_docstring(): pass
+def in_a_list_alone(): pass
+def imported_alone(): pass
+def named_in_a_string(): pass
+def in_the_manual(): pass
+def a_word_of_the_manual(): pass
+def _private(): pass
+class Dead:
+    def method(self): pass
+    def other(self): return Dead()
+    @command("a thing")
+    def entered_in_a_table(self): pass
+""",
+    "b.py": "from a import imported_alone, used\nused().method()\nd = {'one': 'named_in_a_string'}\n",
+    "c.pyx": "cdef class Native:\n    def called(self): pass  # dead() here\n    def dead(self): pass\n",
+    "d.py": "import c\nc.Native().called()\n",
+    "__init__.py": "from e import exported\n__all__ = ['stated']\n",
+    "e.py": "def exported(): pass\nclass stated: pass\n",
+}
+
+
+def test_planted_dead_code_is_found():
+    manual = {"manual.md": "A page with a_word_of_the_manual and `in_the_manual()`.", "bench.py": "# nothing\n"}
+    dead = ["a_word_of_the_manual", "Dead", "calls_itself", "imported_alone", "in_a_list_alone", "other"]
+    dead += ["said_in_a_docstring"]
+    assert unused(PLANTED, manual, {"__init__.py"}) == sorted([f"a.py {name}" for name in dead] + ["c.pyx dead"])

@@ -1,13 +1,18 @@
-"""Kills a process in the middle of its commands, again and again, and compares what it acknowledged with the store."""
+"""Kills a process in the middle of its commands, again and again, and compares what it acknowledged with the store.
+
+The seed says when, whatever the speed of the machine: every other process is killed once it has acknowledged so many
+commands, wherever it then is in the next one; the others kill themselves at the so-manieth step of their database.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import select
 import signal
-import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from markets import measured
@@ -21,6 +26,7 @@ from auction.moderator.invariants import verify
 from auction.storage.sql_store import SqlStore
 
 RULES = RatingRules(newcomer_bond=0)
+ACKNOWLEDGED_MOST, STEPS_MOST = 6, 60
 
 
 def open_market(url: str) -> tuple[SqlStore, Moderator, ManualClock]:
@@ -38,9 +44,45 @@ def prepare(url: str) -> None:
     store.close()
 
 
-def work(url: str, first: int, write: Callable[[bytes], object]) -> None:
-    """Endless commands, each under its key, each told with `write` once it is acknowledged."""
+class Counted:
+    """A connection of a driver, or a cursor of it, that tells before and after each step that it takes."""
+
+    def __init__(self, inner: Any, step: Callable[[], None]) -> None:
+        self._inner, self._step = inner, step
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name == "cursor":
+            return lambda *words: Counted(found(*words), self._step)
+        return self._counted(found) if name in ("execute", "executemany", "commit") else found
+
+    def _counted(self, found: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            self._step()
+            answer = found(*words)
+            self._step()
+            return answer
+
+        return call
+
+
+def die_at(step: int, store: SqlStore) -> None:
+    """Has this process kill itself at a step of its writes: before or after a statement or a commit."""
+    left = itertools.count(step - 1, -1)
+
+    def count() -> None:
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    connect = store.engine.raw_connection
+    store.engine.raw_connection = lambda: Counted(connect(), count)  # type: ignore[assignment, method-assign, return-value]
+
+
+def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> None:
+    """Endless commands, each under its key, told with `write` once acknowledged. With a `step` it dies there."""
     store, market, clock = open_market(url)
+    if step:
+        die_at(step, store)
     number = first
     while True:
         number += 1
@@ -66,25 +108,31 @@ def work(url: str, first: int, write: Callable[[bytes], object]) -> None:
 
 
 def kill_once(url: str, first: int, numbers: random.Random) -> list[str]:
-    """Lets a process work until it has acknowledged something, kills it a moment later; what it had acknowledged."""
+    """Lets a process work up to where it is killed; what it had acknowledged."""
+    step = numbers.choice((0, numbers.randint(1, STEPS_MOST)))
+    enough = numbers.randint(1, ACKNOWLEDGED_MOST)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
         try:
-            work(url, first, lambda line: os.write(writer, line))
+            work(url, first, step, lambda line: os.write(writer, line))
         finally:
             os._exit(1)
     os.close(writer)
     try:
-        ready, _, _ = select.select([reader], [], [], 30)
-        assert ready, "the process acknowledged nothing in 30 s"
-        time.sleep(numbers.random() * 0.03)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
         told = b""
+        while step or told.count(b"\n") < enough:
+            ready, _, _ = select.select([reader], [], [], 60)
+            assert ready, "the process acknowledged nothing in 60 s"
+            if not (piece := os.read(reader, 65_536)):
+                break
+            told += piece
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
         while piece := os.read(reader, 65_536):
             told += piece
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "it ended by itself"
     finally:
         os.close(reader)
     lines = told.decode().split("\n")

@@ -84,13 +84,6 @@ def restartable_server(programs: Path) -> Iterator[Server]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-@contextmanager
-def running_server(programs: Path) -> Iterator[str]:
-    """A server that runs while the block does; yields its URL."""
-    with restartable_server(programs) as server:
-        yield server.url
-
-
 def _is_alive(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from auction.model.errors import BadAmount, BadCurrency, BadValue
 
 AMOUNT_MAX = 2**63 - 1  # what a BIGINT column of every SQL store holds
@@ -50,33 +48,6 @@ def check_ppm(value: object, name: str) -> int:
     return check_integer(value, name, 0, PPM)
 
 
-class Money(msgspec.Struct, frozen=True, order=False):
-    """An amount with its currency. Mixing two currencies raises BadCurrency, leaving the bounds raises BadAmount."""
-
-    amount: int
-    currency: str
-
-    def __post_init__(self) -> None:
-        check_amount(self.amount)
-        check_currency(self.currency)
-
-    def __add__(self, other: Money) -> Money:
-        check_currency(other.currency, self.currency)
-        return Money(self.amount + other.amount, self.currency)
-
-    def __sub__(self, other: Money) -> Money:
-        """Raises BadAmount where the result would be negative."""
-        check_currency(other.currency, self.currency)
-        return Money(self.amount - other.amount, self.currency)
-
-    def __lt__(self, other: Money) -> bool:
-        check_currency(other.currency, self.currency)
-        return self.amount < other.amount
-
-    def __str__(self) -> str:
-        return f"{self.amount} {self.currency} minor units"
-
-
 def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
     """Split `total` by `weights`, so that the parts add up to it exactly.
 
@@ -99,14 +70,6 @@ def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
         for i in by_remainder[:left]:
             parts[i] += 1
     return parts
-
-
-def scale_floor(amount: int, numerator: int, denominator: int) -> int:
-    """Return amount * numerator / denominator rounded down: the rule for what is charged, in favour of who pays."""
-    check_amount(amount)
-    check_integer(numerator, "numerator")
-    check_integer(denominator, "denominator", 1)
-    return check_amount(amount * numerator // denominator)
 
 
 def scale_ceiling(amount: int, numerator: int, denominator: int) -> int:

@@ -31,7 +31,3 @@ class WorkerError(StreamcoreError):
 
 class MarketError(StreamcoreError):
     """The market cannot be asked for providers."""
-
-
-class ServiceError(StreamcoreError):
-    """A service cannot do its work: not its options, which are a UsageError, but what it found when it ran."""

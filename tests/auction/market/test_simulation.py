@@ -1,6 +1,6 @@
 """Seeded simulation of whole markets, and bugs planted one at a time that it has to find.
 
-AUCTION_SEEDS says how many seeds of 500 events are played: 10,000 without it.
+AUCTION_SEEDS says how many seeds of 500 events are played; tests/conftest.py says how many without it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from simulation import Found, Simulation
 import auction.moderator.core
 import auction.storage.journal
 from auction.model import award as award_file
+from auction.model import block as block_file
 from auction.model.agreement import Leg
 from auction.model.block import Block
 from auction.model.ledger import Ledger, Transfer, funds
@@ -26,7 +27,7 @@ from auction.moderator.records import Auction, Committed
 from auction.moderator.rules import agreements, awarding, bidding, chains, delivering
 from auction.moderator.rules.due import DUE
 
-SEEDS = int(os.environ.get("AUCTION_SEEDS", "10000"))
+SEEDS = int(os.environ["AUCTION_SEEDS"])
 SEEDS_A_TEST = 50
 TRIES = 60
 
@@ -61,7 +62,7 @@ def capacity_is_not_looked_at(patch: Patch) -> None:
 
 
 def capacity_of_a_split_block_is_forgotten(patch: Patch) -> None:
-    whole_parts = auction.model.block.split_in_rate
+    whole_parts = block_file.split_in_rate
 
     def split(block: Block, first_bps: int, ids: tuple[str, str], now_ms: int) -> tuple[Block, Block]:
         first, rest = whole_parts(block, first_bps, ids, now_ms)

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sql
 from killing import kill_and_compare
 from markets import awarded, check_snapshot, counted_bytes, market
-from postgres import restartable_server, running_server, server_programs
+from postgres import Server, restartable_server, server_programs
 
 from auction.model.errors import Unknown
 from auction.moderator import Moderator
@@ -27,24 +27,24 @@ pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
     assert PROGRAMS is not None, "no PostgreSQL server is installed (Debian: postgresql)"
-    with running_server(PROGRAMS) as url:
-        yield url
+    with restartable_server(PROGRAMS) as server:
+        yield server
 
 
 @pytest.fixture
-def fresh(server: str) -> Callable[..., str]:
+def fresh(server: Server) -> Callable[..., str]:
     """Makes an empty database of its own and returns its URL."""
 
     def make(*_: object) -> str:
         name = f"market_{next(numbers)}"
-        engine = sql.create_engine(server, isolation_level="AUTOCOMMIT")
+        engine = sql.create_engine(server.url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
-        return server.replace("/postgres?", f"/{name}?")
+        return server.url.replace("/postgres?", f"/{name}?")
 
     return make
 
@@ -113,53 +113,55 @@ def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(fresh: C
 
 
 @pytest.mark.timeout(600)
-def test_thirty_kills_lose_no_acknowledged_command(fresh: Callable[..., str]) -> None:
-    assert kill_and_compare(fresh, 30) > 60
+def test_kills_lose_no_acknowledged_command(fresh: Callable[..., str]) -> None:
+    kills = int(os.environ["AUCTION_KILLS"]) // 6
+    assert kill_and_compare(fresh, kills) > 2 * kills
 
 
-def test_a_served_market_survives_a_database_that_is_killed_and_started_again(tmp_path: Path) -> None:
+def test_a_served_market_survives_a_database_that_is_killed_and_started_again(
+    server: Server, fresh: Callable[..., str], tmp_path: Path
+) -> None:
     """Deposits go on through the served market while its database is killed twice: each arrives exactly once."""
     pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
     from serving import OPERATOR, start_process
 
     from auction.web.client import MarketClient
 
-    assert PROGRAMS is not None
-    with restartable_server(PROGRAMS) as database:
-        process, url = start_process(database.url, tmp_path)
-        client = MarketClient(url, OPERATOR, retry_for_ms=60_000)
-        client.register("rita", "recipient")
-        sent: list[int] = []
-        failures: list[BaseException] = []
-        stop = threading.Event()
+    database = fresh()
+    process, url = start_process(database, tmp_path)
+    client = MarketClient(url, OPERATOR, retry_for_ms=60_000)
+    client.register("rita", "recipient")
+    sent: list[int] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
 
-        def deposit() -> None:
-            try:
-                while not stop.is_set():
-                    client.deposit("rita", 1, "EUR")
-                    sent.append(1)
-            except BaseException as reason:
-                failures.append(reason)
-
-        threads = [threading.Thread(target=deposit) for _ in range(3)]
-        for thread in threads:
-            thread.start()
+    def deposit() -> None:
         try:
-            for _ in range(2):
-                before = len(sent)
-                while len(sent) < before + 20 and not failures:
-                    time.sleep(0.01)
-                database.kill()
-                time.sleep(0.2)
-                database.start()
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(80)
-            process.terminate()
-            assert process.wait(30) == 0
-        assert failures == []
-        store = SqlStore(database.url)
-        assert verify(store) == []
-        assert Moderator(store).balance("rita") == len(sent)
-        store.close()
+            while not stop.is_set():
+                client.deposit("rita", 1, "EUR")
+                sent.append(1)
+        except BaseException as reason:
+            failures.append(reason)
+
+    threads = [threading.Thread(target=deposit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(2):
+            before = len(sent)
+            while len(sent) < before + 20 and not failures:
+                time.sleep(0.01)
+            server.kill()
+            time.sleep(0.2)
+            server.start()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(80)
+        process.terminate()
+        assert process.wait(30) == 0
+    assert failures == []
+    store = SqlStore(database)
+    assert verify(store) == []
+    assert Moderator(store).balance("rita") == len(sent)
+    store.close()

@@ -29,7 +29,7 @@ pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 if postgres.server_programs() is None:
     pytest.skip("no PostgreSQL server is installed (Debian: postgresql)", allow_module_level=True)
 
-MOMENTS = int(os.environ.get("STREAMCORE_KILLS", "50"))
+MOMENTS = int(os.environ["STREAMCORE_KILLS"])
 VICTIMS = ("pipeline", "provider", "database")
 SEED = 20_261_123
 KEY = "5a" * 32
