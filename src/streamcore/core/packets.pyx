@@ -15,6 +15,7 @@ cimport numpy as cnp
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from posix.unistd cimport close as close_descriptor
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 cnp.import_array()
@@ -142,7 +143,7 @@ cdef class Arena:
         if self.base != NULL:
             munmap(self.base, self.size)
         if self.fd >= 0:
-            os.close(self.fd)
+            close_descriptor(self.fd)  # not os.close: the interpreter may be ending, and its modules gone
 
     cdef void columns(self, Py_ssize_t index, Columns *columns) noexcept nogil:
         layout(self.base + CONTROL_BYTES + self.stride * index, self.data_bytes_max, self.rows_max, columns)
