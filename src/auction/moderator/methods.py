@@ -1,14 +1,19 @@
 """The table of the moderator's methods: each is one decorated function, and every list of methods follows from here.
 
 A decorator states who may call the method in a served market (its right), whether it is served at all, and its step of
-the command line. What a right means stands in `web/rights.py`; what a method does stands beside its decorator.
+the command line; and it lets through only arguments that are what the type hints say. What a right means stands in
+`web/rights.py`; what a method does stands beside its decorator.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
+
+from auction.moderator.arguments import Arguments
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 IsNews = Callable[[Any, Any], bool]
@@ -80,11 +85,23 @@ def _marking(
 
     def mark(function: Function) -> Function:
         name = function.__name__
-        row = Method(name, function, is_command, right, about or _ABOUT.get(right, ""), served, awaited, words, is_news)
-        setattr(function, _ROW, row)
-        return function
+        checked = _checking(function)
+        row = Method(name, checked, is_command, right, about or _ABOUT.get(right, ""), served, awaited, words, is_news)
+        setattr(checked, _ROW, row)
+        return checked
 
     return mark
+
+
+def _checking(function: Function) -> Function:
+    """The method for arguments of the types that it states; others are refused with BadValue before it is called."""
+    check = Arguments(function).check
+
+    @functools.wraps(function)
+    def checked(self: Any, *given: Any, **named: Any) -> Any:
+        return function(self, *check(given, named), **named)
+
+    return cast(Function, checked)
 
 
 def table_of(market: type) -> dict[str, Method]:
@@ -97,8 +114,10 @@ def table_of(market: type) -> dict[str, Method]:
             if name[0] == "_" or not isinstance(function, FunctionType):
                 continue
             row: Method | None = getattr(function, _ROW, None)
-            if row is None and name not in table:
-                raise TypeError(f"{base.__name__}.{name} states no right: decorate it with @command or @query")
+            if row is None:
+                if name not in table:
+                    raise TypeError(f"{base.__name__}.{name} states no right: decorate it with @command or @query")
+                setattr(base, name, _checking(function))
             table[name] = (row or table[name])._replace(name=name, function=function)
             _check(table[name], function)
     steps = [row.step for row in table.values() if row.step]
@@ -109,8 +128,7 @@ def table_of(market: type) -> dict[str, Method]:
 
 
 def _check(row: Method, function: FunctionType) -> None:
-    code = function.__code__
-    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    parameters = inspect.signature(function).parameters
     if row.right in _NEEDS_ARGUMENT and row.about.split(".")[0] not in parameters:
         raise TypeError(f"the right {row.right!r} of {row.name} is about {row.about!r}, which is no argument of it")
     if "wait_ms" in parameters and row.is_news is None:

@@ -1,0 +1,226 @@
+"""Whether the arguments of a call are what the method's type hints say: to the letter, before anything is decided.
+
+A check is made once for each type, as one expression that is true for what is right; only what is wrong is looked at
+again, to say where. Nothing is converted. What passes can be written to the journal and read back as it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import math
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from auction.model.errors import AuctionError, BadAmount, BadValue
+
+Check = Callable[[Any], bool]
+Copy = Callable[[Any], Any]
+_AMOUNTS: Final = frozenset(("amount", "price", "reserve", "limit", "bid", "bond", "increment", "unit_price"))
+INTEGER_MAX: Final = 2**63 - 1  # what a BIGINT column holds; also below zero
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be written as UTF-8, and to every database: without lone surrogates and NUL."""
+    if type(value) is not str or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Checks:
+    """The checks of types, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._names: dict[Any, str] = {}
+        self._scope: dict[str, Any] = {"is_text": is_text, "isfinite": math.isfinite, "MAX": INTEGER_MAX}
+        self._numbers = itertools.count()
+
+    def of(self, hint: Any) -> Check:
+        """The check of one type. Raises TypeError for a type that no argument may have."""
+        check: Check = self._scope[self._name(hint)]
+        return check
+
+    def _name(self, hint: Any) -> str:
+        """The name of the check in the scope of all."""
+        name = self._names.get(hint)
+        if name is None:
+            name = self._names[hint] = f"is_{next(self._numbers)}"
+            source = f"lambda x: {self._expression(hint, 'x')}"
+            self._scope[name] = eval(source, self._scope)  # of our own words and names alone
+        return name
+
+    def _expression(self, hint: Any, x: str) -> str:
+        """What is true if `x` is of this type."""
+        plain = _PLAIN.get(hint)
+        if plain is not None:
+            return plain.format(x=x)
+        origin, inner = typing.get_origin(hint), typing.get_args(hint)
+        if origin in (types.UnionType, typing.Union):
+            return f"({' or '.join(self._expression(one, x) for one in inner)})"
+        if origin is typing.Literal:
+            return f"(type({x}) in {self._constant({type(one) for one in inner})} and {x} in {self._constant(inner)})"
+        if origin is tuple and inner[-1] is not Ellipsis:
+            parts = [self._expression(one, f"{x}[{place}]") for place, one in enumerate(inner)]
+            return f"(type({x}) is tuple and len({x}) == {len(inner)} and {' and '.join(parts)})"
+        if origin in _CONTAINERS:
+            kinds = self._constant(_CONTAINERS[origin])
+            return f"(type({x}) in {kinds} and (not {x} or all(map({self._name(inner[0])}, {x}))))"
+        if origin is dict:
+            keys, values = map(self._name, inner)
+            return f"(type({x}) is dict and (not {x} or all(map({keys}, {x})) and all(map({values}, {x}.values()))))"
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            fields = msgspec.structs.fields(hint)
+            parts = [f"type({x}) is {self._constant(hint)}"]
+            parts += [self._expression(field.type, f"{x}.{field.name}") for field in fields]
+            return f"({' and '.join(parts)})" if x == "x" else f"{self._name(hint)}({x})"
+        raise TypeError(f"an argument of the market cannot be of type {hint!r}")
+
+    def _constant(self, value: Any) -> str:
+        name = f"constant_{next(self._numbers)}"
+        self._scope[name] = value
+        return name
+
+
+_PLAIN: Final[dict[Any, str]] = {
+    str: "(type({x}) is str and ({x}.isprintable() or is_text({x})))",  # what is printable has no surrogate, no NUL
+    int: "(type({x}) is int and -MAX <= {x} <= MAX)",
+    bool: "({x} is True or {x} is False)",
+    float: "(type({x}) is float and isfinite({x}))",
+    bytes: "type({x}) is bytes",
+    None: "{x} is None",
+    type(None): "{x} is None",
+}
+_CONTAINERS: Final[dict[Any, tuple[type, ...]]] = {tuple: (tuple,), list: (list,), Sequence: (list, tuple)}
+_checks = Checks()
+
+
+class Arguments:
+    """The arguments of one method. Its types are read at the first call: to read those of all takes longer than a
+    short command."""
+
+    __slots__ = ("_by_name", "_by_place", "_function", "_hints")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._by_name: dict[str, tuple[Check, Copy | None]] | None = None
+        self._by_place: tuple[tuple[Check, Copy | None], ...] = ()
+        self._hints: dict[str, Any] = {}
+
+    def check(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments by place as the method is to get them (those by name are put into `named`): as they are, but
+        that what the caller could alter afterwards is copied. Raises BadValue or BadAmount for the first that is of
+        another type, and TypeError for a call that does not fit the signature at all."""
+        by_name = self._by_name or self._read()
+        copies: list[Any] | None = None
+        for place, (value, (is_right, copy)) in enumerate(zip(given, self._by_place, strict=False)):
+            if not is_right(value):
+                self._refuse(given, named)
+            if copy is not None:
+                copies = copies or list(given)
+                copies[place] = copy(value)
+        for name, value in named.items():
+            if name in by_name:
+                is_right, copy = by_name[name]
+                if not is_right(value):
+                    self._refuse(given, named)
+                if copy is not None:
+                    named[name] = copy(value)
+        return given if copies is None else tuple(copies)
+
+    def _read(self) -> dict[str, tuple[Check, Copy | None]]:
+        hints = typing.get_type_hints(self._function)
+        signature = list(inspect.signature(self._function).parameters.values())[1:]
+        self._hints = {one.name: hints[one.name] for one in signature}
+        checks = {name: (_checks.of(hint), copy_of(hint)) for name, hint in self._hints.items()}
+        self._by_place = tuple(checks[one.name] for one in signature if one.kind is not inspect.Parameter.KEYWORD_ONLY)
+        self._by_name = checks
+        return checks
+
+    def _refuse(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        bound = inspect.signature(self._function).bind(None, *given, **named)  # TypeError: another kind of mistake
+        for name, hint in self._hints.items():
+            if name in bound.arguments and not _checks.of(hint)(bound.arguments[name]):
+                raise wrong(bound.arguments[name], hint, name, self._function.__name__)
+        raise AssertionError("an argument that was wrong is right")
+
+
+@functools.cache
+def copy_of(hint: Any) -> Copy | None:
+    """What copies that part of a right value that its owner could still alter; None: there is none."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    copies = [copy_of(one) for one in inner if one is not Ellipsis]
+    if origin is dict:
+        return _copy_of_dict(copies[1])
+    if origin in _CONTAINERS:
+        return _copy_of_items(copies[0], origin)
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return _copy_of_struct(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _copy_of_one_of(dict(zip((typing.get_origin(one) or one for one in inner), copies, strict=True)))
+    if any(copies):
+        raise TypeError(f"an argument of the market cannot be of type {hint!r}")
+    return None
+
+
+def _copy_of_one_of(copies: dict[Any, Copy | None]) -> Copy | None:
+    altered = {kind: copy for kind, copy in copies.items() if copy is not None}
+    return (lambda value: altered.get(type(value), _same)(value)) if altered else None
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _copy_of_dict(inner: Copy | None) -> Copy:
+    return dict if inner is None else lambda value: {name: inner(one) for name, one in value.items()}
+
+
+def _copy_of_items(inner: Copy | None, origin: Any) -> Copy | None:
+    if inner is not None:
+        return lambda value: type(value)(map(inner, value))
+    return None if origin is tuple else lambda value: value[:]
+
+
+def _copy_of_struct(hint: type[msgspec.Struct]) -> Copy | None:
+    fields = {field.name: copy_of(field.type) for field in msgspec.structs.fields(hint)}
+    altered = {name: copy for name, copy in fields.items() if copy is not None}
+    if not altered:
+        return None
+
+    def copied(value: Any) -> Any:
+        new = {name: copy(old) for name, copy in altered.items() if (old := getattr(value, name))}
+        return msgspec.structs.replace(value, **new) if new else value
+
+    return copied
+
+
+def wrong(value: Any, hint: Any, where: str, method: str) -> AuctionError:
+    """What is raised for a value that is not of this type: it names the innermost place that is wrong."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and type(value) is hint:
+        for field in msgspec.structs.fields(hint):
+            if not _checks.of(field.type)(getattr(value, field.name)):
+                return wrong(getattr(value, field.name), field.type, f"{where}.{field.name}", method)
+    if origin in _CONTAINERS and type(value) in _CONTAINERS[origin] and inner[-1] in (Ellipsis, inner[0]):
+        for place, one in enumerate(value):
+            if not _checks.of(inner[0])(one):
+                return wrong(one, inner[0], f"{where}[{place}]", method)
+    if origin in (types.UnionType, typing.Union):
+        for one in inner:
+            if type(value) is (typing.get_origin(one) or one):
+                return wrong(value, one, where, method)
+    kind = BadAmount if where.rpartition(".")[2] in _AMOUNTS else BadValue
+    if type(value) is hint:
+        limits = {int: f"is not within {INTEGER_MAX} of zero", str: "holds a lone surrogate or NUL, which is no text"}
+        return kind(f"{method}: {where} {limits.get(hint, 'is not finite')}")
+    wanted = getattr(hint, "__name__", str(hint)) if not inner else str(hint)
+    return kind(f"{method}: {where} must be {wanted}, not {type(value).__name__}")
