@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from auction.model.errors import Conflict
 from auction.moderator.awaited import Awaited
 from auction.moderator.commands import Moderator
+from auction.storage.store import RowsRefused
 
 Answer = TypeVar("Answer")
 _GROUP_MAX = 256
@@ -69,6 +71,9 @@ class AsyncModerator(Awaited):
             with self.moderator.group():
                 for one in taken:
                     one.decide()
+        except (Conflict, RowsRefused):
+            for one in taken:
+                one.decide()  # each on its own: what was at fault is one caller's, or was another moderator's
         except Exception as reason:
             for one in taken:
                 one.failure = reason  # none of them is durable, whatever was decided
@@ -89,6 +94,7 @@ class _Asked:
         self.failure: BaseException | None = None
 
     def decide(self) -> None:
+        self.failure = None
         try:
             self._result = self._call()
         except Exception as reason:  # whatever it is, it is the caller's: the moderator goes on for the others

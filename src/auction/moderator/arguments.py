@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import math
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -43,10 +44,12 @@ class Checks:
         self._names: dict[Any, str] = {}
         self._scope: dict[str, Any] = {"is_text": is_text, "isfinite": math.isfinite, "MAX": INTEGER_MAX}
         self._numbers = itertools.count()
+        self._making = threading.RLock()
 
     def of(self, hint: Any) -> Check:
         """The check of one type. Raises TypeError for a type that no argument may have."""
-        check: Check = self._scope[self._name(hint)]
+        with self._making:
+            check: Check = self._scope[self._name(hint)]
         return check
 
     def _name(self, hint: Any) -> str:
@@ -80,9 +83,19 @@ class Checks:
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             fields = msgspec.structs.fields(hint)
             parts = [f"type({x}) is {self._constant(hint)}"]
-            parts += [self._expression(field.type, f"{x}.{field.name}") for field in fields]
+            parts += [self._field(field, x) for field in fields]
+            if hasattr(hint, "__post_init__"):  # its own check, which it passed when it was made, holds still
+                parts.append(f"{x}.__post_init__() is None")
             return f"({' and '.join(parts)})" if x == "x" else f"{self._name(hint)}({x})"
         raise TypeError(f"an argument of the market cannot be of type {hint!r}")
+
+    def _field(self, field: msgspec.structs.FieldInfo, x: str) -> str:
+        """What is true if the field of `x` is right: at once where it has its default, as most have."""
+        value = f"{x}.{field.name}"
+        expression = self._expression(field.type, value)
+        if field.default is msgspec.NODEFAULT or copy_of(field.type) is not None:
+            return expression
+        return f"({value} is {self._constant(field.default)} or {expression})"
 
     def _constant(self, value: Any) -> str:
         name = f"constant_{next(self._numbers)}"
@@ -119,7 +132,7 @@ class Arguments:
         """The arguments by place as the method is to get them (those by name are put into `named`): as they are, but
         that what the caller could alter afterwards is copied. Raises BadValue or BadAmount for the first that is of
         another type, and TypeError for a call that does not fit the signature at all."""
-        by_name = self._by_name or self._read()
+        by_name = self._by_name if self._by_name is not None else self._read()
         copies: list[Any] | None = None
         for place, (value, (is_right, copy)) in enumerate(zip(given, self._by_place, strict=False)):
             if not is_right(value):
@@ -139,8 +152,8 @@ class Arguments:
     def _read(self) -> dict[str, tuple[Check, Copy | None]]:
         hints = typing.get_type_hints(self._function)
         signature = list(inspect.signature(self._function).parameters.values())[1:]
-        self._hints = {one.name: hints[one.name] for one in signature}
-        checks = {name: (_checks.of(hint), copy_of(hint)) for name, hint in self._hints.items()}
+        self._hints = wanted = {one.name: hints[one.name] for one in signature}
+        checks = {name: (_checks.of(hint), copy_of(hint)) for name, hint in wanted.items()}
         self._by_place = tuple(checks[one.name] for one in signature if one.kind is not inspect.Parameter.KEYWORD_ONLY)
         self._by_name = checks
         return checks
@@ -173,11 +186,14 @@ def copy_of(hint: Any) -> Copy | None:
 
 def _copy_of_one_of(copies: dict[Any, Copy | None]) -> Copy | None:
     altered = {kind: copy for kind, copy in copies.items() if copy is not None}
-    return (lambda value: altered.get(type(value), _same)(value)) if altered else None
+    if not altered:
+        return None
 
+    def copied(value: Any) -> Any:
+        copy = altered.get(type(value))
+        return value if copy is None else copy(value)
 
-def _same(value: Any) -> Any:
-    return value
+    return copied
 
 
 def _copy_of_dict(inner: Copy | None) -> Copy:
@@ -196,9 +212,16 @@ def _copy_of_struct(hint: type[msgspec.Struct]) -> Copy | None:
     if not altered:
         return None
 
+    names = tuple(altered)
+
     def copied(value: Any) -> Any:
+        for name in names:
+            if getattr(value, name):
+                break
+        else:
+            return value
         new = {name: copy(old) for name, copy in altered.items() if (old := getattr(value, name))}
-        return msgspec.structs.replace(value, **new) if new else value
+        return msgspec.structs.replace(value, **new)
 
     return copied
 
@@ -214,6 +237,11 @@ def wrong(value: Any, hint: Any, where: str, method: str) -> AuctionError:
         for place, one in enumerate(value):
             if not _checks.of(inner[0])(one):
                 return wrong(one, inner[0], f"{where}[{place}]", method)
+    if origin is dict and type(value) is dict:
+        for name, one in value.items():
+            for part, kind in ((name, inner[0]), (one, inner[1])):
+                if not _checks.of(kind)(part):
+                    return wrong(part, kind, f"{where}[{name!r}]", method)
     if origin in (types.UnionType, typing.Union):
         for one in inner:
             if type(value) is (typing.get_origin(one) or one):

@@ -29,7 +29,7 @@ from auction.moderator.rules.due import DUE
 from auction.moderator.state import State, decode_changes
 from auction.payment.protocol import Processor
 from auction.storage.journal import FIRST_HASH, Entry, decode_body, encode_body, seal, verify_chain
-from auction.storage.store import MemoryStore, Store, Write
+from auction.storage.store import MemoryStore, RowsRefused, Store, Write
 
 Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")
@@ -109,51 +109,55 @@ class Core:
         if key or not wait:
             encoded = _encode((command, arguments))  # what is sealed after the answer must not fail then
             request = hashlib.sha256(encoded).digest() if key else b""
-        tries = 0
-        while True:
-            with self._deciding:
-                if self._stale:
-                    self._load()
-                if key:
-                    known = self._answers.get(key)
-                    if known is not None:
-                        if known[0] != request:
-                            raise KeyReused(f"the key {key!r} came before with another command")
-                        answer: Answer = msgspec.json.decode(known[1], type=answer_type)
-                        waiting = None
-                    else:
-                        answer, waiting = self._decide(command, key, request, decide, arguments, wait)
-                else:
-                    known = None
-                    answer, waiting = self._decide(command, "", b"", decide, arguments, wait)
+        asked = _Asked(command, key or "", request, arguments, decide, answer_type, wait)
+        for _ in range(_TRIES_MAX):
             try:
-                if self._grouped or (not wait and len(self._waiting) < _UNWRITTEN_MAX):
-                    return answer
-                if waiting is not None:
-                    self._commit(waiting)
-                elif known is not None and not self._is_durable(key):
-                    continue  # the first attempt failed after all: decide again
-                return answer
-            except Conflict:
-                tries += 1
-                if tries >= _TRIES_MAX:
-                    raise
+                return self._answer_durably(asked)  # type: ignore[no-any-return]
+            except Conflict as reason:
+                conflict = reason  # decided anew, on what another moderator wrote
+            except RowsRefused:
+                return self._answer_alone(asked)  # type: ignore[no-any-return]
+        raise conflict
 
-    def _decide(
-        self,
-        command: str,
-        key: str,
-        request: bytes,
-        decide: Callable[[Draft, *Given], Answer],
-        arguments: tuple[*Given],
-        wait: bool,
-    ) -> tuple[Answer, _Waiting | None]:
+    def _answer_durably(self, asked: _Asked) -> Any:
+        with self._deciding:
+            answer, waiting, is_known = self._answer(asked)
+        if self._grouped or (not asked.wait and len(self._waiting) < _UNWRITTEN_MAX):
+            return answer
+        if waiting is not None:
+            self._commit(waiting)
+        elif is_known and not self._is_durable(asked.key):
+            raise Conflict("the first attempt failed after all")
+        return answer
+
+    def _answer_alone(self, asked: _Asked) -> Any:
+        """Decides and commits with no other command beside it, so that each has the failure that is its own."""
+        with self._committing, self._deciding:
+            self._commit_all()
+            answer, waiting, _ = self._answer(asked)
+            self._commit_all()
+        if waiting is not None and waiting.failure is not None:
+            raise waiting.failure
+        return answer
+
+    def _answer(self, asked: _Asked) -> tuple[Any, _Waiting | None, bool]:
+        """The answer, what of it is still to be committed, and whether it is one that was given before."""
+        if self._stale:
+            self._load()
+        known = self._answers.get(asked.key) if asked.key else None
+        if known is None:
+            return *self._decide(asked), False
+        if known[0] != asked.request:
+            raise KeyReused(f"the key {asked.key!r} came before with another command")
+        return msgspec.json.decode(known[1], type=asked.answer_type), None, True
+
+    def _decide(self, asked: _Asked) -> tuple[Any, _Waiting | None]:
         now_ms = self._time.read()
         if self._state.due and self._state.due[0][0] <= now_ms:
             self._bring_about(now_ms)
         draft = self._draft(now_ms)
-        answer = decide(draft, *arguments)
-        return answer, self._journal(command, key, request, draft, answer, wait)
+        answer = asked.decide(draft, *asked.arguments)
+        return answer, self._journal(asked.command, asked.key, asked.request, draft, answer, asked.wait)
 
     def _journal(
         self, command: str, key: str, request: bytes, draft: Draft, answer: Any, wait: bool = True
@@ -223,7 +227,7 @@ class Core:
         if waiting.failure is not None:
             raise waiting.failure
 
-    def _is_durable(self, key: str | None) -> bool:
+    def _is_durable(self, key: str) -> bool:
         """Commits what is waiting and waits for who is committing; whether the key's command is still there after."""
         self._commit_and_wait()
         with self._deciding:
@@ -243,8 +247,8 @@ class Core:
         failure: Exception | None = None
         try:
             self.store.append([one.write for one in taken if one.write is not None])
-        except (Conflict, StoreFailed) as reason:
-            failure = reason
+        except Exception as reason:
+            failure = reason if isinstance(reason, Conflict | StoreFailed) else RowsRefused(f"not written: {reason!r}")
             with self._deciding:
                 # What is in memory is ahead of what is stored, and so is all that was decided on top of it.
                 self._stale = True
@@ -323,6 +327,18 @@ class Core:
         """The moderator's own time."""
         with self._deciding:
             return self._time.read()
+
+
+class _Asked(NamedTuple):
+    """A command as it was asked for; `request` is the SHA-256 of what was asked under a key."""
+
+    command: str
+    key: str
+    request: bytes
+    arguments: tuple[Any, ...]
+    decide: Callable[..., Any]
+    answer_type: Any
+    wait: bool
 
 
 class _Decided(NamedTuple):

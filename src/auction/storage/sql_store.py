@@ -15,7 +15,7 @@ import sqlalchemy as sql
 from auction.model.errors import BadValue, Conflict, JournalBroken, StoreFailed, Unknown
 from auction.storage.journal import Entry
 from auction.storage.migrations import Tables, migrate, tables
-from auction.storage.store import Write
+from auction.storage.store import RowsRefused, Write
 
 
 def open_engine(url: str) -> sql.Engine:
@@ -57,12 +57,18 @@ class SqlStore:
         self.tables: Tables = tables(schema)
         if not create and not self._is_there():
             raise Unknown(f"there is no market in {self.engine.url.render_as_string()}")
-        with self._connect() as connection, connection.begin():
-            if self.engine.dialect.name == "postgresql":
-                connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
-            migrate(connection, self.tables)
+        self._bring_up_to_date()
         self._statements = _Statements(self.engine.dialect, self.tables)
         self._writer: sql.PoolProxiedConnection | None = None
+
+    def _bring_up_to_date(self) -> None:
+        try:
+            with self._connect() as connection, connection.begin():
+                if self.engine.dialect.name == "postgresql":
+                    connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
+                migrate(connection, self.tables)
+        except sql.exc.SQLAlchemyError as reason:
+            raise StoreFailed(f"the tables of a market cannot be made here: {_words(reason)}") from reason
 
     def _is_there(self) -> bool:
         url = self.engine.url
@@ -91,8 +97,8 @@ class SqlStore:
 
     def append(self, writes: list[Write]) -> None:
         """One transaction for all the writes. Raises Conflict where another moderator was there first, StoreFailed
-        where the database would not take them; in both cases nothing was written (or, if only the answer of the commit
-        was lost, all of it was: loading tells)."""
+        where the database is away, RowsRefused where it takes no such rows; each time nothing was written (or, if only
+        the answer of the commit was lost, all of it was: loading tells)."""
         last: dict[tuple[str, str], tuple[str, str, int, str]] = {}
         gone: dict[tuple[str, str], None] = {}
         for write in writes:
@@ -119,15 +125,18 @@ class SqlStore:
         except (sql.exc.IntegrityError, driver.IntegrityError) as reason:
             self._drop_writer()
             raise Conflict(f"another moderator wrote to this journal: {reason}") from reason
-        except (sql.exc.DBAPIError, driver.Error) as reason:
+        except (sql.exc.SQLAlchemyError, driver.OperationalError, driver.InterfaceError) as reason:
             self._drop_writer()
-            raise StoreFailed(f"the database did not take the command: {reason}") from reason
+            raise StoreFailed(f"the database did not take the command: {_words(reason)}") from reason
+        except Exception as reason:  # a value that the driver or a column cannot take, whatever it raises for that
+            self._drop_writer()
+            raise RowsRefused(f"the database takes no such rows: {_words(reason)}") from reason
 
     def _connect(self, writes: bool = True) -> sql.Connection:
         try:
             return self.engine.connect().execution_options(auction_writes=writes)
-        except sql.exc.DBAPIError as reason:
-            raise StoreFailed(f"the database cannot be reached: {reason.orig}") from reason
+        except sql.exc.SQLAlchemyError as reason:
+            raise StoreFailed(f"the database cannot be reached: {_words(reason)}") from reason
 
     def _drop_writer(self) -> None:
         """After a failure nothing is known of the connection; the next write opens another."""
@@ -171,8 +180,13 @@ class Snapshot:
     def _rows(self, query: Any) -> Iterator[Any]:
         try:
             yield from self._connection.execution_options(yield_per=1000).execute(query)
-        except sql.exc.DBAPIError as reason:
-            raise StoreFailed(f"the database could not be read: {reason.orig}") from reason
+        except sql.exc.SQLAlchemyError as reason:
+            raise StoreFailed(f"the database could not be read: {_words(reason)}") from reason
+
+
+def _words(reason: BaseException) -> str:
+    """What the driver said, in one line."""
+    return " ".join(str(getattr(reason, "orig", None) or reason).split())
 
 
 class _Statements:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from auction.model.errors import Conflict, StoreFailed
 from auction.storage.journal import Entry
+
+
+class RowsRefused(StoreFailed):
+    """The store is there and takes no such rows: one of several writes is at fault, and the others can be taken."""
 
 
 class Write(NamedTuple):
@@ -19,7 +24,9 @@ class Write(NamedTuple):
 
 
 class Store(Protocol):
-    """What the moderator needs of a store. `append` is all or nothing, and durable once it returns."""
+    """What the moderator needs of a store. `append` is all or nothing, and durable once it returns. It raises Conflict
+    where the entries do not follow what is stored, StoreFailed where the store is away, RowsRefused where it is there
+    and takes no such rows."""
 
     keeps_records: bool
 
@@ -40,4 +47,6 @@ class MemoryStore:
         return self._entries[after:]
 
     def append(self, writes: list[Write]) -> None:
+        if writes and writes[0].entry.sequence != len(self._entries) + 1:
+            raise Conflict("another moderator wrote to this journal")
         self._entries += [write.entry for write in writes]

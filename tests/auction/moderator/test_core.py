@@ -14,7 +14,7 @@ from markets import asked, awarded, counted_bytes, market
 
 from auction import AsyncModerator
 from auction.model.bid import StandingOffer
-from auction.model.errors import AuctionError, KeyReused, Sealed, StoreFailed, TooLate, Unknown
+from auction.model.errors import AuctionError, BadValue, KeyReused, Sealed, StoreFailed, TooLate, Unknown
 from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock, SteadyTime
@@ -22,7 +22,7 @@ from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import replay, verify, violations
 from auction.storage.journal import verify_chain
 from auction.storage.sql_store import SqlStore
-from auction.storage.store import MemoryStore, Store, Write
+from auction.storage.store import MemoryStore, RowsRefused, Store, Write
 
 ROOT = Path(__file__).parents[3]
 
@@ -177,9 +177,11 @@ def test_what_could_not_be_journalled_is_refused_before_it_is_answered() -> None
     terms = standing_offers(moderator, clock.now_ms + 3_600_000)
     sequence = moderator.state.sequence
     block = msgspec.structs.replace(asked(clock), attributes={"region": "\ud800"})
-    with pytest.raises(UnicodeEncodeError):
-        moderator.spot("rita", block, terms, wait=False)
+    for wrong, key in ((block, None), (asked(clock), "\ud800"), (asked(clock), 5)):
+        with pytest.raises(BadValue):
+            moderator.spot("rita", wrong, terms, wait=False, key=key)  # type: ignore[arg-type]
     assert moderator.state.sequence == sequence
+    assert moderator.deposit("rita", 1, "EUR") == 1_000_001
 
 
 def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(tmp_path: Path) -> None:
@@ -344,3 +346,48 @@ def test_a_key_is_remembered_for_as_long_as_the_market_says(store: Store) -> Non
     with pytest.raises(KeyReused):
         again.deposit("rita", 9, "EUR", key="third")
     assert again.deposit("rita", 7, "EUR", key="k") == 1_000_014  # forgotten: a command of its own
+
+
+class PickyStore(MemoryStore):
+    """Takes no entry under the key `bad`, as a database that cannot hold some value."""
+
+    def append(self, writes: list[Write]) -> None:
+        if any(one.entry.key == "bad" for one in writes):
+            raise OverflowError("too large")
+        super().append(writes)
+
+
+def test_what_the_store_does_not_take_hurts_its_own_caller_alone() -> None:
+    """Forty tasks; the commands are committed together, one of them with a value that the store cannot hold."""
+    moderator, _ = market(PickyStore())
+
+    async def run() -> list[object]:
+        async with AsyncModerator(moderator) as awaited:
+            keys = ["bad" if number == 7 else f"d{number}" for number in range(40)]
+            return await asyncio.gather(
+                *(awaited.deposit("rita", 1, "EUR", key=key) for key in keys), return_exceptions=True
+            )
+
+    answers = asyncio.run(run())
+    assert [type(one) for one in answers if not isinstance(one, int)] == [RowsRefused]
+    assert moderator.balance("rita") == 1_000_039
+    assert replay(moderator.store.entries()).records == moderator.state.records
+
+
+def test_threads_whose_commands_are_committed_together_fail_one_by_one() -> None:
+    moderator, _ = market(PickyStore())
+    failed: list[str] = []
+
+    def deposit(key: str) -> None:
+        try:
+            moderator.deposit("rita", 1, "EUR", key=key)
+        except StoreFailed:
+            failed.append(key)
+
+    threads = [threading.Thread(target=deposit, args=("bad" if one == 5 else f"d{one}",)) for one in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == ["bad"]
+    assert moderator.balance("rita") == 1_000_015

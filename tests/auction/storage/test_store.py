@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sql
 from markets import awarded, check_snapshot, counted_bytes, market
 
-from auction.model.errors import JournalBroken
+from auction.model.errors import JournalBroken, StoreFailed
 from auction.moderator import Moderator
 from auction.moderator.invariants import replay, verify
 from auction.storage.migrations import STEPS, migrate, tables
@@ -103,3 +103,17 @@ def test_reading_does_not_keep_the_moderator_from_writing(tmp_path: Path) -> Non
 
 def test_a_market_that_goes_on_is_verified_as_of_one_moment(tmp_path: Path) -> None:
     check_snapshot(f"sqlite:///{tmp_path / 'm.db'}")
+
+
+def test_what_goes_wrong_with_the_database_is_an_error_of_the_market(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    engine = sql.create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    with engine.connect(), pytest.raises(StoreFailed):  # no connection is left
+        SqlStore(engine)
+    with pytest.raises(StoreFailed):
+        SqlStore(engine, schema="not_there")
+    (tmp_path / "text.db").write_text("no database")
+    with pytest.raises(StoreFailed):
+        SqlStore(f"sqlite:///{tmp_path / 'text.db'}")
+    with pytest.raises(StoreFailed):
+        SqlStore(f"sqlite:///{tmp_path / 'no' / 'folder' / 'm.db'}")
