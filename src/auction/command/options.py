@@ -8,6 +8,10 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from auction.model.money import check_currency
+from auction.moderator import Moderator
+from auction.moderator.config import MarketConfig
+
 if TYPE_CHECKING:
     from auction.storage.sql_store import SqlStore
 
@@ -54,7 +58,9 @@ class Parents:
         self.stored.add_argument(
             "-d", "--database", "--store", default="sqlite:///auction.db", help="SQLAlchemy URL (%(default)s)"
         )
-        self.stored.add_argument("--currency", default="EUR", help="of the market (%(default)s)")
+        self.stored.add_argument(
+            "--currency", dest="market_currency", help="of a market that is made (EUR); of any other, what it must be"
+        )
         self.served = argparse.ArgumentParser(add_help=False, parents=[self.stored])
         self.served.add_argument("-m", "--market", default="", metavar="URL", help="a served market, not a database")
         self.served.add_argument("--token-file", type=_read_file, metavar="FILE", help="its caller's token")
@@ -65,6 +71,20 @@ def open_store(options: argparse.Namespace, create: bool = False) -> AbstractCon
     from auction.storage.sql_store import SqlStore  # only here: most of the time of a short command would be its import
 
     return closing(SqlStore(options.database, create=create))
+
+
+def open_market(
+    market: type[Moderator], store: SqlStore, options: argparse.Namespace, rules: MarketConfig | None = None
+) -> Moderator:
+    """The market in the store, by the rules that stand there; a new one by `rules`. Raises OtherRules or BadCurrency
+    where the options ask for others."""
+    currency: str | None = options.market_currency
+    if currency and rules is None and next(iter(store.entries()), None) is None:
+        rules = MarketConfig(currency=currency)
+    moderator = market(store, config=rules)
+    if currency:
+        check_currency(currency, moderator.config.currency)
+    return moderator
 
 
 def _read_file(path: str) -> str:

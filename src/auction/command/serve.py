@@ -8,10 +8,10 @@ import sys
 
 import msgspec
 
-from auction.command.options import Parents, Parser, open_store
+from auction.command.options import Parents, Parser, open_market, open_store
 from auction.model.errors import BadValue, Unreachable
 from auction.moderator import Moderator
-from auction.moderator.config import MarketConfig, read_rules
+from auction.moderator.config import read_rules
 
 
 def add(parser: Parser, parents: Parents, market: type[Moderator]) -> None:
@@ -22,7 +22,7 @@ def add(parser: Parser, parents: Parents, market: type[Moderator]) -> None:
     )
     sub.add_argument("--operator-token-file", metavar="FILE", help="the operator's token; made if there is no file")
     sub.add_argument("--open-registration", action="store_true", help="anyone may register as provider or recipient")
-    sub.add_argument("--rules", metavar="FILE", help="TOML with fields of MarketConfig: rating, delivery, signatures")
+    sub.add_argument("--rules", metavar="FILE", help="TOML with fields of MarketConfig, of a new market")
     sub.add_argument("--tls-certificate", default="", metavar="FILE", help="PEM; answer over HTTPS")
     sub.add_argument("--tls-key", default="", metavar="FILE", help="PEM, if it is not in the certificate's file")
 
@@ -38,7 +38,7 @@ def _serve(market: type[Moderator], options: argparse.Namespace) -> int:
     host, _, port = options.listen.rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
         raise BadValue(f"listen at HOST:PORT, not {options.listen!r}")
-    config = read_rules(options.rules, options.currency) if options.rules else MarketConfig(currency=options.currency)
+    rules = read_rules(options.rules, options.market_currency or "EUR") if options.rules else None
     token = make_token(options.operator_token_file) if options.operator_token_file else ""
     tls = application.tls_context(options.tls_certificate, options.tls_key) if options.tls_certificate else None
 
@@ -49,7 +49,7 @@ def _serve(market: type[Moderator], options: argparse.Namespace) -> int:
             print(f"the market listens at {url}", file=sys.stderr, flush=True)
 
     with open_store(options, create=True) as store:
-        handler = RequestHandler(market(store, config=config), token, options.open_registration)
+        handler = RequestHandler(open_market(market, store, options, rules), token, options.open_registration)
         try:
             application.serve(handler, host.strip("[]"), int(port), tls, ready)
         except OSError as reason:

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from auction.command.options import Parser, Run, open_store
+from auction.command.options import Parser, Run, open_market, open_store
 from auction.model.billing import Invoice, as_html, as_text
 from auction.moderator import Moderator
-from auction.moderator.config import MarketConfig
 from auction.moderator.methods import Method
 
 NOUNS: Final = {
@@ -70,7 +69,7 @@ def _run(method: Method, market: type[Moderator]) -> Run:
                 answer = client.call(method, named, key)
         else:
             with open_store(options, create=method.name == "register") as store:
-                moderator = market(store, config=MarketConfig(currency=options.currency))
+                moderator = open_market(market, store, options)
                 answer = getattr(moderator, method.name)(**named)
         print(_shown(answer, options))
         return 0

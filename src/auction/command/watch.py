@@ -13,7 +13,6 @@ import msgspec
 
 from auction.command.options import Parents, Parser, open_store
 from auction.model.errors import BadToken
-from auction.moderator.config import MarketConfig
 
 if TYPE_CHECKING:
     from auction.command.watch_screen import Look
@@ -43,7 +42,7 @@ def _watch(options: argparse.Namespace) -> int:
             look = functools.partial(client.overview, party=party, limit=options.limit)
         else:
             store = stack.enter_context(open_store(options))
-            look = watch_screen.Follower(store, MarketConfig().rating, options.party, options.limit)
+            look = watch_screen.Follower(store, options.party, options.limit)
         if options.json:
             print(msgspec.json.encode(look()).decode())
         elif options.once or not sys.stdout.isatty():

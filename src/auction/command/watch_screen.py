@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from auction.model.errors import AuctionError, JournalBroken
-from auction.model.rating import RatingRules
 from auction.moderator.overview import AgreementGlance, AwardGlance, LegGlance, Overview, look
 from auction.moderator.state import State, decode_changes
 from auction.storage.journal import decode_body
@@ -29,9 +28,9 @@ Look = Callable[[], Overview]
 class Follower:
     """Follows the journal of a stored market, entry by entry, and gives it at a glance."""
 
-    def __init__(self, store: Store, rules: RatingRules, party: str, limit: int) -> None:
+    def __init__(self, store: Store, party: str, limit: int) -> None:
         self._store, self._party, self._limit = store, party, limit
-        self._state = State(rules)
+        self._state = State()
 
     def __call__(self) -> Overview:
         state = self._state

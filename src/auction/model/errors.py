@@ -172,6 +172,18 @@ class JournalBroken(AuctionError):
     code = "journal_broken"
 
 
+class TooNew(AuctionError):
+    """The database was written by a newer version of the program: this one would lose what it does not know."""
+
+    code = "too_new"
+
+
+class OtherRules(AuctionError):
+    """The rules or the currency that a market was opened with are not those that stand in its journal."""
+
+    code = "other_rules"
+
+
 class StoreFailed(AuctionError):
     """The database refused or was gone; the command may be sent again under the same key."""
 

@@ -22,7 +22,7 @@ from auction.model.errors import AuctionError, BadAmount, BadValue
 
 Check = Callable[[Any], bool]
 Copy = Callable[[Any], Any]
-_AMOUNTS: Final = frozenset(("amount", "price", "reserve", "limit", "bid", "bond", "increment", "unit_price"))
+_AMOUNTS: Final = frozenset(("amount", "price", "reserve", "entry.limit", "bid", "bond", "increment", "unit_price"))
 INTEGER_MAX: Final = 2**63 - 1  # what a BIGINT column holds; also below zero
 
 
@@ -166,6 +166,12 @@ class Arguments:
         raise AssertionError("an argument that was wrong is right")
 
 
+def check_value(value: Any, hint: Any, name: str) -> None:
+    """The same for a value that is no argument of a method. Raises BadValue."""
+    if not _checks.of(hint)(value):
+        raise wrong(value, hint, name, "the market")
+
+
 @functools.cache
 def copy_of(hint: Any) -> Copy | None:
     """What copies that part of a right value that its owner could still alter; None: there is none."""
@@ -246,7 +252,7 @@ def wrong(value: Any, hint: Any, where: str, method: str) -> AuctionError:
         for one in inner:
             if type(value) is (typing.get_origin(one) or one):
                 return wrong(value, one, where, method)
-    kind = BadAmount if where.rpartition(".")[2] in _AMOUNTS else BadValue
+    kind = BadAmount if {where, where.rpartition(".")[2]} & _AMOUNTS else BadValue
     if type(value) is hint:
         limits = {int: f"is not within {INTEGER_MAX} of zero", str: "holds a lone surrogate or NUL, which is no text"}
         return kind(f"{method}: {where} {limits.get(hint, 'is not finite')}")

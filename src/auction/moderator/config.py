@@ -8,6 +8,7 @@ import msgspec
 
 from auction.model.delivery import DeliveryRules
 from auction.model.errors import BadValue
+from auction.model.money import check_currency, check_integer
 from auction.model.rating import DAY_MS, RatingRules
 
 
@@ -21,6 +22,34 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     delivery: DeliveryRules = DeliveryRules()
     runners_up_max: int = 3
     keys_kept_ms: int = 7 * DAY_MS  # how long the answer to an idempotency key is remembered
+
+    def __post_init__(self) -> None:
+        check_currency(self.currency)
+        for name in ("subcontract_depth_max", "runners_up_max", "keys_kept_ms"):
+            check_integer(getattr(self, name), name)
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The rules of a market as they stand in its journal, from the first entry on; `format` is the journal's."""
+
+    format: int
+    config: MarketConfig
+
+
+def differing(one: MarketConfig, other: MarketConfig) -> list[str]:
+    """In which settings two markets differ, in words."""
+    words: list[str] = []
+
+    def look(one: msgspec.Struct, other: msgspec.Struct, before: str) -> None:
+        for name in one.__struct_fields__:
+            left, right = getattr(one, name), getattr(other, name)
+            if isinstance(left, msgspec.Struct):
+                look(left, right, f"{before}{name}.")
+            elif left != right:
+                words.append(f"{before}{name} is {left!r}, not {right!r}")
+
+    look(one, other, "")
+    return words
 
 
 def read_rules(path: str, currency: str) -> MarketConfig:

@@ -18,17 +18,19 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
-from auction.model.errors import Conflict, KeyReused, StoreFailed
+from auction.model.errors import BadCurrency, Conflict, KeyReused, OtherRules, StoreFailed
 from auction.model.ledger import Transfer
+from auction.model.money import check_currency
 from auction.model.party import Verifier
+from auction.moderator.arguments import check_value
 from auction.moderator.clock import Clock, SteadyTime, system_clock
-from auction.moderator.config import MarketConfig
+from auction.moderator.config import MarketConfig, Rules, differing
 from auction.moderator.draft import Draft
 from auction.moderator.methods import Method, command, query, table_of
 from auction.moderator.rules.due import DUE
 from auction.moderator.state import State, decode_changes
 from auction.payment.protocol import Processor
-from auction.storage.journal import FIRST_HASH, Entry, decode_body, encode_body, seal, verify_chain
+from auction.storage.journal import FIRST_HASH, FORMAT, Entry, decode_body, encode_body, seal, verify_chain
 from auction.storage.store import MemoryStore, RowsRefused, Store, Write
 
 Answer = TypeVar("Answer")
@@ -60,7 +62,6 @@ class Core:
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.store: Store = store if store is not None else MemoryStore()
-        self.config = config or MarketConfig()
         self.processors = dict(processors or {})
         self._random_bytes = random_bytes
         self._verifier = Verifier()
@@ -72,6 +73,12 @@ class Core:
         self._grouped = 0
         self._stale = False
         self._load()
+        self._open(config)
+
+    @property
+    def config(self) -> MarketConfig:
+        """The rules of the market, as they stand in its journal."""
+        return self._state.config
 
     @property
     def state(self) -> State:
@@ -80,7 +87,7 @@ class Core:
 
     def _load(self) -> None:
         """The state as the fold of the whole journal, whose chain is verified on the way."""
-        state = State(self.config.rating)
+        state = State()
         self._answers: dict[str, tuple[bytes, bytes]] = {}
         self._keys: deque[tuple[int, str]] = deque()
         self._hash = FIRST_HASH
@@ -88,11 +95,24 @@ class Core:
             changes, transfers = decode_changes(decode_body(entry.body))
             state.apply(entry.sequence, entry.at_ms, changes, transfers)
             if entry.key:
-                self._remember(entry.at_ms, entry.key, entry.request, entry.answer)
+                self._remember(entry.at_ms, entry.key, entry.request, entry.answer, state.config.keys_kept_ms)
             self._hash = entry.hash
         self._state = state
         self._time = SteadyTime(self._clock, state.at_ms)
         self._stale = False
+
+    def _open(self, given: MarketConfig | None) -> None:
+        """The rules stand in the journal from its first entry on. Who opens the market with others is refused: raises
+        OtherRules, or BadCurrency."""
+        if given is not None:
+            check_value(given, MarketConfig, "config")
+        if not self._state.sequence:
+            self._run("open_market", None, (given or MarketConfig(),), _open_market, None)
+        if given is None or given == self.config:
+            return
+        kind = OtherRules if given.currency == self.config.currency else BadCurrency
+        words = "; ".join(differing(self.config, given))
+        raise kind(f"this market has other rules: {words} (they change by `change_rules` alone)")
 
     def _run(
         self,
@@ -175,7 +195,7 @@ class Core:
             sealed = self._seal(decided)
         gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
         if key:
-            self._remember(draft.at_ms, key, request, stored_answer)
+            self._remember(draft.at_ms, key, request, stored_answer, self._state.config.keys_kept_ms)
         waiting = _Waiting(decided, gone)
         if wait:
             waiting.write = Write(*sealed, gone)
@@ -211,12 +231,12 @@ class Core:
         self._hash = entry.hash
         return entry, records, postings
 
-    def _remember(self, at_ms: int, key: str, request: bytes, answer: bytes) -> None:
+    def _remember(self, at_ms: int, key: str, request: bytes, answer: bytes, kept_ms: int) -> None:
         """The answer to a key, for as long as a client may still be sending it again."""
         self._answers[key] = (request, answer)
         kept = self._keys
         kept.append((at_ms, key))
-        while kept and kept[0][0] <= at_ms - self.config.keys_kept_ms:
+        while kept and kept[0][0] <= at_ms - kept_ms:
             del self._answers[kept.popleft()[1]]
 
     def _commit(self, waiting: _Waiting) -> None:
@@ -310,7 +330,7 @@ class Core:
 
     def _draft(self, at_ms: int = 0) -> Draft:
         """A draft of the state as it stands: a command is decided on one; to read, what is put is thrown away."""
-        return Draft(self._state, at_ms, self.config, self._verifier, self._random_bytes)
+        return Draft(self._state, at_ms, self._state.config, self._verifier, self._random_bytes)
 
     def _when(self, read: Callable[[], Answer], is_news: Callable[[Answer], bool], wait_ms: int) -> Answer:
         """What `read` gives as soon as it is news, or as it is after `wait_ms`."""
@@ -322,11 +342,35 @@ class Core:
                 return answer
             time.sleep(_LOOK_EVERY_MS / 1000)
 
+    @command("market change-rules", right="operator")
+    def change_rules(self, rules: MarketConfig, *, key: str | None = None) -> MarketConfig:
+        """Changes the rules of the market. They hold for what is announced from then on; ratings that an auction was
+        announced with stay as they were. The currency cannot change: raises BadCurrency."""
+
+        def decide(draft: Draft, rules: MarketConfig) -> MarketConfig:
+            check_currency(rules.currency, draft.config.currency)
+            if rules != draft.config:
+                draft.put("rules", "market", Rules(FORMAT, rules))
+            return rules
+
+        return self._run("change_rules", key, (rules,), decide, MarketConfig)
+
+    @query("market rules", right="anyone")
+    def rules(self) -> MarketConfig:
+        """Shows the rules of the market as they stand."""
+        with self._deciding:
+            return self._state.config
+
     @query(right="anyone")
     def now_ms(self) -> int:
         """The moderator's own time."""
         with self._deciding:
             return self._time.read()
+
+
+def _open_market(draft: Draft, config: MarketConfig) -> None:
+    if not draft.state.sequence:  # else another moderator was there first
+        draft.put("rules", "market", Rules(FORMAT, config))
 
 
 class _Asked(NamedTuple):

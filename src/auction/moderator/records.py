@@ -24,6 +24,7 @@ from auction.model.endpoint import Endpoint, Warm
 from auction.model.meter import Meter
 from auction.model.party import Party, Signature
 from auction.model.rating import Exchange, Opinion
+from auction.moderator.config import Rules
 from auction.moderator.terms import BidEntry
 
 SEQUENCES_OF_AN_ENTRY: Final = 100_000  # a bid's sequence is its entry's times this, plus its place in the entry
@@ -231,6 +232,7 @@ class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 RECORD_TYPES: Final[dict[str, Any]] = {
+    "rules": Rules,
     "party": Party,
     "nonce": Nonce,
     "block": Block,

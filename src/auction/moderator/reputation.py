@@ -26,11 +26,12 @@ class Reputation:
 
     def __init__(self, rules: RatingRules) -> None:
         self.rules = rules
+        self._rules: list[tuple[int, RatingRules]] = [(0, rules)]  # each with the entry from which on it counts
         self._versions: dict[tuple[str, str], tuple[list[int], list[History]]] = {}
         self._pairs: dict[tuple[str, str, str, str], Tally] = {}
         self._paid: dict[tuple[str, str], int] = {}
         self._payees: set[str] = set()
-        self._shown: dict[tuple[str, str, int, int], ShownRating] = {}
+        self._shown: dict[tuple[str, str, int, int, int], ShownRating] = {}
         self._latest: dict[str, dict[str, ShownRating]] = {}  # by service and party, of the day `_latest_day`
         self._latest_day = 0
 
@@ -96,15 +97,29 @@ class Reputation:
         """The rating as it stood before the entry `sequence`. `service` may be PAYMENTS."""
         versions = self._versions.get((party, service))
         version = bisect_right(versions[0], sequence) if versions is not None else 0
-        name = (party, service, version, at_ms // DAY_MS)
+        rules = self._rules_at(sequence)
+        name = (party, service, version, at_ms // DAY_MS, rules)
         shown = self._shown.get(name)
         if shown is None:
             history = versions[1][version - 1] if versions is not None and version else History(party=party)
             kind: Kind = "payment" if service == PAYMENTS else "service"
             if len(self._shown) >= 100_000:
                 self._shown.clear()
-            shown = self._shown[name] = show(history, at_ms // DAY_MS, self.rules, kind)
+            shown = self._shown[name] = show(history, at_ms // DAY_MS, self._rules[rules][1], kind)
         return shown
+
+    def change_rules(self, rules: RatingRules, sequence: int) -> None:
+        """The rules from this entry on. What was announced before goes on being rated by those before."""
+        self.rules = rules
+        self._rules.append((sequence, rules))
+        self._latest.clear()
+
+    def _rules_at(self, sequence: int) -> int:
+        """The place of the rules that hold before this entry; those of the first entry hold from the start."""
+        place = len(self._rules) - 1
+        while place > 1 and self._rules[place][0] >= sequence:
+            place -= 1
+        return place
 
     def latest(self, service: str, at_ms: int) -> dict[str, ShownRating]:
         """The ratings of the service that were asked for since they last changed: to be read by `latest_of` alone."""

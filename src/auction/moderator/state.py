@@ -13,9 +13,11 @@ import msgspec
 from auction.model.agreement import Agreement
 from auction.model.bid import StandingOffer
 from auction.model.block import Block, Timeline
+from auction.model.errors import AuctionError, JournalBroken, TooNew
 from auction.model.ledger import Ledger, Transfer
 from auction.model.party import Party
 from auction.model.rating import Exchange, RatingRules
+from auction.moderator.config import MarketConfig, Rules
 from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
@@ -30,7 +32,7 @@ from auction.moderator.records import (
     Revealed,
 )
 from auction.moderator.reputation import Reputation
-from auction.storage.journal import Body
+from auction.storage.journal import FORMAT, Body
 
 COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 
@@ -38,12 +40,13 @@ COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 class State:
     """Everything that the journal says, as of `sequence`."""
 
-    def __init__(self, rules: RatingRules) -> None:
+    def __init__(self, rules: RatingRules | None = None) -> None:
+        self.config = MarketConfig(rating=rules or RatingRules())  # those of the journal, once it says so
         self.sequence = 0
         self.at_ms = 0
         self.records: dict[str, dict[str, Any]] = {kind: {} for kind in RECORD_TYPES}
         self.ledger = Ledger()
-        self.reputation = Reputation(rules)
+        self.reputation = Reputation(self.config.rating)
         self.payments_by_reference: dict[tuple[str, str], str] = {}
         self.bids_of: dict[str, list[str]] = {}
         self.links_of: dict[str, dict[str, str]] = {}  # auction -> whose interests have bid -> the bidder
@@ -100,6 +103,12 @@ class State:
         if timeline is None:
             timeline = self.timelines[provider] = Timeline()
         return timeline
+
+    def _index_rules(self, _old: Rules | None, new: Rules) -> None:
+        if new.format > FORMAT:
+            raise TooNew(f"the journal is of format {new.format}, this version knows {FORMAT}")
+        self.config = new.config
+        self.reputation.change_rules(new.config.rating, self.sequence)
 
     def _index_party(self, _old: Party | None, new: Party) -> None:
         if _old is not None and _old.token_hash:
@@ -189,6 +198,7 @@ class State:
 
 
 _INDEXES: Final[dict[str, Any]] = {
+    "rules": State._index_rules,
     "party": State._index_party,
     "block": State._index_block,
     "auction": State._index_auction,
@@ -208,6 +218,12 @@ _DECODERS: Final = {kind: msgspec.json.Decoder(record) for kind, record in RECOR
 
 
 def decode_changes(body: Body) -> tuple[list[tuple[str, str, Any]], list[Transfer]]:
-    """The changes and transfers of a journal entry as the records they were."""
-    changes = [(kind, name, _DECODERS[kind].decode(raw)) for kind, name, raw in body.changes]
+    """The changes and transfers of a journal entry as the records they were. Raises TooNew for a kind of record that
+    this version does not know, JournalBroken for what is no record."""
+    try:
+        changes = [(kind, name, _DECODERS[kind].decode(raw)) for kind, name, raw in body.changes]
+    except KeyError as kind:
+        raise TooNew(f"the journal holds records of the kind {kind}: it was written by a newer version") from None
+    except (msgspec.MsgspecError, AuctionError) as reason:
+        raise JournalBroken(f"the journal holds a record that this version cannot read: {reason}") from None
     return changes, [Transfer(*transfer) for transfer in body.transfers]

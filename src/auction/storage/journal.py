@@ -16,6 +16,7 @@ import msgspec
 from auction.model.errors import JournalBroken
 
 FIRST_HASH: Final = bytes(32)
+FORMAT: Final = 1  # of the records in the entries: the first entry says which; raised where older programs would err
 _NUMBERS = struct.Struct(">qqIIIII")
 
 

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 import sqlalchemy as sql
 
+from auction.model.errors import TooNew
+
 
 class Tables(NamedTuple):
     """The tables, in the host's schema if it named one."""
@@ -73,10 +75,13 @@ STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (_first, _a
 
 
 def migrate(connection: sql.Connection, wanted: Tables, steps: int = len(STEPS)) -> int:
-    """Runs the steps that this database has not seen, up to `steps` in all; returns how many were run. The caller's
-    transaction makes it all or nothing, on databases whose data definition is transactional (both of ours are)."""
+    """Runs the steps that this database has not seen, up to `steps` in all; returns how many. Raises TooNew for
+    one that has seen more than there are. The caller's transaction makes it all or nothing, on databases whose data
+    definition is transactional (both of ours are)."""
     wanted.schema_steps.create(connection, checkfirst=True)
-    done = connection.execute(sql.select(sql.func.count()).select_from(wanted.schema_steps)).scalar_one()
+    done = connection.execute(sql.select(sql.func.max(wanted.schema_steps.c.step))).scalar_one() or 0
+    if done > len(STEPS):
+        raise TooNew(f"the database has had {done} steps, this version knows {len(STEPS)}: a newer one has opened it")
     for number in range(done, steps):
         STEPS[number](connection, wanted)
         connection.execute(wanted.schema_steps.insert().values(step=number + 1))

@@ -5,6 +5,7 @@ Here stand reading and writing of rows in one transaction, and no rule of the ma
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -57,6 +58,7 @@ class SqlStore:
         self.tables: Tables = tables(schema)
         if not create and not self._is_there():
             raise Unknown(f"there is no market in {self.engine.url.render_as_string()}")
+        self._make_private()
         self._bring_up_to_date()
         self._statements = _Statements(self.engine.dialect, self.tables)
         self._writer: sql.PoolProxiedConnection | None = None
@@ -69,6 +71,13 @@ class SqlStore:
                 migrate(connection, self.tables)
         except sql.exc.SQLAlchemyError as reason:
             raise StoreFailed(f"the tables of a market cannot be made here: {_words(reason)}") from reason
+
+    def _make_private(self) -> None:
+        """A database file that is made here is its owner's alone; SQLite gives those beside it the same rights."""
+        name = self.engine.url.database
+        if self.engine.dialect.name == "sqlite" and name and name != ":memory:" and not name.startswith("file:"):
+            with suppress(FileExistsError, OSError):  # what is wrong with the path, connecting tells
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
     def _is_there(self) -> bool:
         url = self.engine.url

@@ -27,7 +27,6 @@ from auction.command.cli import main
 from auction.command.watch_screen import Follower, draw, show_live
 from auction.model.errors import BadValue, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
-from auction.moderator.config import MarketConfig
 from auction.moderator.overview import Overview
 from auction.storage.sql_store import SqlStore
 
@@ -102,7 +101,7 @@ def test_an_overview_is_bounded_and_can_be_of_one_party() -> None:
 
 def test_following_the_journal_shows_what_the_moderator_shows_and_writes_nothing(url: str) -> None:
     moderator, clock = market(SqlStore(url))
-    follower = Follower(SqlStore(url), moderator.config.rating, "", 20)
+    follower = Follower(SqlStore(url), "", 20)
     for _ in range(3):
         awarded(moderator, clock)
         seen, own = follower(), moderator.overview()
@@ -121,7 +120,7 @@ def test_watch_once_shows_the_four_tables(url: str, capsys: pytest.CaptureFixtur
     for words in ("Open auctions (1)", "Awards, and why", "Agreements, and what was measured", "Ratings"):
         assert words in told
     console = Console(width=250, file=io.StringIO())
-    console.print(draw(Follower(SqlStore(url), MarketConfig().rating, "", 20)(), 250))
+    console.print(draw(Follower(SqlStore(url), "", 20)(), 250))
     wide = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(r"of p1 won it: it offered 200,.* it is paid 250", wide)
     assert re.search(r"p1 37\.5%.*, failed; p2 90\.0%.* audits 19/20", wide)

@@ -185,7 +185,7 @@ def test_what_cannot_be_drafted_or_not_by_this_one_is_refused() -> None:
 
 def test_a_market_of_signed_statements_wants_the_drafted_words_signed() -> None:
     moderator, _, name = served()
-    moderator.config = msgspec.structs.replace(moderator.config, signatures=True)
+    moderator.change_rules(msgspec.structs.replace(moderator.config, signatures=True))
     with pytest.raises(BadSignature):
         moderator.rate_as_drafted(name, "rita", device="phone")
 

@@ -68,7 +68,7 @@ def test_a_key_that_is_none_is_refused(curve_key: Any) -> None:
 
 def test_a_market_of_signed_statements_takes_signed_endpoints_alone() -> None:
     moderator, _ = market()
-    moderator.config = msgspec.structs.replace(moderator.config, signatures=True)
+    moderator.change_rules(msgspec.structs.replace(moderator.config, signatures=True))
     with pytest.raises(BadSignature):
         moderator.publish_endpoint("rita", HERS)
 
