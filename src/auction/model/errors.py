@@ -190,6 +190,12 @@ class StoreFailed(AuctionError):
     code = "store_failed"
 
 
+class RowsRefused(StoreFailed):
+    """The database is there and does not take the values of this command; others' commands are taken."""
+
+    code = "rows_refused"
+
+
 class TranscriptWrong(AuctionError):
     """A transcript or an award that does not follow from the bids, the ratings, the seed and the announced rule."""
 

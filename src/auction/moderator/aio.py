@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from auction.model.errors import Conflict
+from auction.model.errors import Conflict, RowsRefused
 from auction.moderator.awaited import Awaited
 from auction.moderator.commands import Moderator
-from auction.storage.store import RowsRefused
 
 Answer = TypeVar("Answer")
 _GROUP_MAX = 256

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
-from auction.model.errors import BadCurrency, Conflict, KeyReused, OtherRules, StoreFailed
+from auction.model.errors import BadCurrency, Conflict, KeyReused, OtherRules, RowsRefused, StoreFailed
 from auction.model.ledger import Transfer
 from auction.model.money import check_currency
 from auction.model.party import Verifier
@@ -31,7 +31,7 @@ from auction.moderator.rules.due import DUE
 from auction.moderator.state import State, decode_changes
 from auction.payment.protocol import Processor
 from auction.storage.journal import FIRST_HASH, FORMAT, Entry, decode_body, encode_body, seal, verify_chain
-from auction.storage.store import MemoryStore, RowsRefused, Store, Write
+from auction.storage.store import MemoryStore, Store, Write
 
 Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")

@@ -13,10 +13,10 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from auction.model.errors import BadValue, Conflict, JournalBroken, StoreFailed, Unknown
+from auction.model.errors import BadValue, Conflict, JournalBroken, RowsRefused, StoreFailed, Unknown
 from auction.storage.journal import Entry
 from auction.storage.migrations import Tables, migrate, tables
-from auction.storage.store import RowsRefused, Write
+from auction.storage.store import Write
 
 
 def open_engine(url: str) -> sql.Engine:

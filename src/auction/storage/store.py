@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from auction.model.errors import Conflict, StoreFailed
+from auction.model.errors import Conflict
 from auction.storage.journal import Entry
-
-
-class RowsRefused(StoreFailed):
-    """The store is there and takes no such rows: one of several writes is at fault, and the others can be taken."""
 
 
 class Write(NamedTuple):

@@ -34,6 +34,7 @@ _STATUS: Final = {
     "key_reused": 409,
     "wrong_state": 409,
     "store_failed": 503,
+    "rows_refused": 422,
     "payment_unknown": 502,
 }
 

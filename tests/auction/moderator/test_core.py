@@ -14,7 +14,7 @@ from markets import asked, awarded, counted_bytes, market
 
 from auction import AsyncModerator
 from auction.model.bid import StandingOffer
-from auction.model.errors import AuctionError, BadValue, KeyReused, Sealed, StoreFailed, TooLate, Unknown
+from auction.model.errors import AuctionError, BadValue, KeyReused, RowsRefused, Sealed, StoreFailed, TooLate, Unknown
 from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock, SteadyTime
@@ -22,7 +22,7 @@ from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import replay, verify, violations
 from auction.storage.journal import verify_chain
 from auction.storage.sql_store import SqlStore
-from auction.storage.store import MemoryStore, RowsRefused, Store, Write
+from auction.storage.store import MemoryStore, Store, Write
 
 ROOT = Path(__file__).parents[3]
 
