@@ -1,16 +1,19 @@
-"""Bugs planted one at a time in a copy of the rule files: the tests of that rule must fail for each.
+"""Bugs planted one at a time in the rule files: the tests of that rule must fail for each.
 
-Every bug is one replaced piece of text, which must stand in the file exactly once. The tests run in a process of their
-own on the copy, with the profile `planted` of conftest.py.
+Every bug is one replaced piece of text, which must stand in the file exactly once. The tests run in a fork of this
+process, where what they need besides our own files is imported already, with the profile `planted` of conftest.py. The
+fork imports our files anew, and takes the text with the bug for the one it is planted in; the file stays as it is.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
+import select
+import signal
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import NamedTuple
 
 import pytest
@@ -19,6 +22,7 @@ import auction
 
 PACKAGE = Path(auction.__file__).parent
 TESTS = Path(__file__).parents[1]
+PATIENCE_S = 100
 
 
 class Bug(NamedTuple):
@@ -53,7 +57,13 @@ BUGS = [
         "if signed > bound else",
         "formats/test_scored.py::test_winner_is_the_best_score_within_the_reserve",
     ),
-    Bug("the worst score wins", "formats/scored.py", ", reverse=True)", ")", "formats/test_reference.py"),
+    Bug(
+        "the worst score wins",
+        "formats/scored.py",
+        ", reverse=True)",
+        ")",
+        "formats/test_reference.py::test_winners_and_prices_are_the_references",
+    ),
     Bug(
         "a loser is told a price that may lose",
         "formats/scored.py",
@@ -73,7 +83,7 @@ BUGS = [
         "model/award.py",
         "{bid.bidder: bid for bid in ordered}",
         "{bid.bidder: bid for bid in reversed(list(ordered))}",
-        "formats/test_reference.py",
+        "formats/test_reference.py::test_winners_and_prices_are_the_references",
     ),
     Bug(
         "other currencies are taken",
@@ -87,56 +97,56 @@ BUGS = [
         "model/bid.py",
         "weights.opinion * rating.lower_ppm",
         "weights.opinion * rating.mean_ppm",
-        "model/test_bid.py",
+        "model/test_bid.py::test_quality_is_worth_its_lower_bounds_and_nothing_for_a_stranger",
     ),
     Bug(
         "the commitment forgets the salt",
         "model/bid.py",
         "bid.limit, bid.salt)",
         "bid.limit)",
-        "model/test_bid.py",
+        "model/test_bid.py::test_commitment_binds_what_the_bidder_chose_and_no_more",
     ),
     Bug(
         "True is an amount",
         "model/money.py",
         "    if type(value) is not int:\n        raise BadAmount",
         "    if not isinstance(value, int):\n        raise BadAmount",
-        "model/test_money.py",
+        "model/test_money.py::test_amounts_that_are_refused",
     ),
     Bug(
         "the remainder goes to the smallest rests",
         "model/money.py",
         "(-(total * weights[i] % weight_sum), i)",
         "(total * weights[i] % weight_sum, i)",
-        "model/test_money.py",
+        "model/test_money.py::test_split_is_exact_fair_and_as_by_hand",
     ),
     Bug(
         "a part that lost sets no uniform price",
         "formats/uniform_price.py",
         "units < row[2].quantity",
         "units == 0",
-        "formats/test_uniform_price.py",
+        "formats/test_uniform_price.py::test_units_and_price_are_as_sold_one_by_one",
     ),
     Bug(
         "units are served twice",
         "formats/uniform_price.py",
         "left -= units",
         "left -= 1",
-        "formats/test_uniform_price.py",
+        "formats/test_uniform_price.py::test_units_and_price_are_as_sold_one_by_one",
     ),
     Bug(
         "an equal limit takes the lead",
         "formats/open_bidding.py",
         "if limit > leaders_limit:",
         "if limit >= leaders_limit:",
-        "formats/test_open_bidding.py",
+        "formats/test_open_bidding.py::test_every_step_keeps_what_bidders_rely_on",
     ),
     Bug(
         "the proxy bids past its limit",
         "formats/open_bidding.py",
         "min(limit, max(leaders_limit + increment, offered))",
         "max(leaders_limit + increment, offered)",
-        "formats/test_open_bidding.py",
+        "formats/test_open_bidding.py::test_every_step_keeps_what_bidders_rely_on",
     ),
     Bug(
         "a bid at the close is in time",
@@ -150,7 +160,7 @@ BUGS = [
         "formats/dutch.py",
         "// ramp.step_ms * ramp.step",
         "* ramp.step // ramp.step_ms",
-        "formats/test_dutch.py",
+        "formats/test_dutch.py::test_first_to_accept_the_walked_price_wins_at_it",
     ),
     Bug(
         "an offer that is over is taken",
@@ -164,35 +174,35 @@ BUGS = [
         "formats/packages.py",
         "old[with_it ^ package.mask] + package.rank",
         "old[with_it] + package.rank",
-        "formats/test_packages.py",
+        "formats/test_packages.py::test_the_choice_is_the_best_of_all_subsets",
     ),
     Bug(
         "VCG looks at the wrong items of the others",
         "formats/packages.py",
         "others_before + others_after[::-1]",
         "others_before + others_after",
-        "formats/test_packages.py",
+        "formats/test_packages.py::test_prices_are_what_each_presence_changes_for_the_others",
     ),
     Bug(
         "another bid than the committed one is revealed",
         "formats/commit_reveal.py",
         "if commitment(bid) != handed_in.commitment:",
         "if False:",
-        "formats/test_commit_reveal.py",
+        "formats/test_commit_reveal.py::test_bonds_are_lost_by_exactly_those_who_did_not_reveal",
     ),
     Bug(
         "the transcript may leave bids out",
         "formats/transcript.py",
         "if entries != transcript.entries:",
         "if False:",
-        "formats/test_transcript.py",
+        "formats/test_transcript.py::test_what_a_moderator_changes_is_found",
     ),
     Bug(
         "a full share is still paid for",
         "groups/sharing.py",
         "        left -= limits[i]\n",
         "",
-        "groups/test_sharing.py",
+        "groups/test_sharing.py::test_fill_is_max_min_fair_and_exact",
     ),
     Bug(
         "unused guarantees are not lent",
@@ -206,7 +216,7 @@ BUGS = [
         "groups/sponsorship.py",
         "if bids[member] < share",
         "if bids[member] <= share",
-        "groups/test_sponsorship.py",
+        "groups/test_sponsorship.py::test_moulin_is_budget_balanced_and_nobody_pays_above_its_bid",
     ),
     Bug(
         "pledges that just suffice are refunded",
@@ -241,14 +251,14 @@ BUGS = [
         "model/delivery.py",
         "owed = min(sample.asked_bits, promise.rate_min_bps *",
         "owed = max(0, promise.rate_min_bps *",
-        "model/test_delivery.py",
+        "model/test_delivery.py::test_fraction_earned_is_the_recount_rounded_down",
     ),
     Bug(
         "an expired offer can be accepted",
         "groups/negotiation.py",
         "now_ms >= self.offers[-1].expires_ms",
         "now_ms > self.offers[-1].expires_ms",
-        "groups/test_negotiation.py",
+        "groups/test_negotiation.py::test_deadlines_hold_to_the_millisecond",
     ),
     Bug(
         "small payments are lost",
@@ -260,52 +270,70 @@ BUGS = [
 ]
 
 
-def run_tests(package_parent: Path, test: str) -> subprocess.CompletedProcess[str]:
-    """The tests of one file, on the package in that folder."""
-    environment = os.environ | {"PYTHONPATH": str(package_parent), "AUCTION_TEST_PROFILE": "planted"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:benchmark",
-        str(TESTS / test),
-    ]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+def run_tests(test: str, file: str, text: str, output: Path) -> tuple[int, str]:
+    """The status and the output of pytest on one test, with that text in place of a file of the package."""
+    child = os.fork()
+    if child == 0:
+        status = 70
+        try:
+            status = in_the_fork(test, file, text, output)
+        finally:
+            os._exit(status)
+    ended = os.pidfd_open(child)
+    try:
+        if not select.select([ended], [], [], PATIENCE_S)[0]:
+            os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        os.close(ended)
+    return status, output.read_text()
 
 
-def copy_package(folder: Path) -> Path:
-    """A copy of the package, with what is compiled already: to compile it takes longer than many a test."""
-    shutil.copytree(PACKAGE, folder / "auction")
-    return folder / "auction"
+def in_the_fork(test: str, file: str, text: str, output: Path) -> int:
+    with output.open("w", buffering=1) as told:
+        for number, stream in ((1, "stdout"), (2, "stderr")):
+            os.dup2(told.fileno(), number)
+            setattr(sys, stream, told)
+        os.environ["AUCTION_TEST_PROFILE"] = "planted"
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(PACKAGE) or is_a_test(module):
+                del sys.modules[name]
+        plant(PACKAGE / file, text)
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist"]
+        return int(pytest.main([*options, str(TESTS / test)]))
 
 
-def rewrite(file: Path, text: str) -> None:
-    """A new text, of which no older compilation may be taken for it."""
-    file.write_text(text)
-    for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
-        compiled.unlink()
+def is_a_test(module: object) -> bool:
+    return Path(getattr(module, "__file__", None) or "/").is_relative_to(TESTS.parent)
+
+
+def plant(path: Path, text: str) -> None:
+    """From here on this process imports `text` where it would import that file."""
+    as_it_is = SourceFileLoader.get_code
+
+    def get_code(self: SourceFileLoader, name: str) -> CodeType | None:
+        if self.path == str(path):
+            return compile(text, self.path, "exec", dont_inherit=True)
+        return as_it_is(self, name)
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
-    copy = copy_package(tmp_path) / bug.file
-    text = copy.read_text()
+    text = (PACKAGE / bug.file).read_text()
     assert text.count(bug.right) == 1, "the bug must be planted at one place"
-    rewrite(copy, text.replace(bug.right, bug.wrong))
-    result = run_tests(tmp_path, bug.test)
+    status, told = run_tests(bug.test, bug.file, text.replace(bug.right, bug.wrong), tmp_path / "told")
     # 1: tests ran and failed. Anything else (no test found, an import that breaks) would find nothing.
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert " failed" in result.stdout
-    assert "error" not in result.stdout.splitlines()[-1]
+    assert status == 1, told
+    assert " failed" in told
+    assert "error" not in told.splitlines()[-1]
 
 
-def test_the_copy_without_a_bug_passes_and_is_what_is_tested(tmp_path: Path) -> None:
-    copy = copy_package(tmp_path)
-    assert run_tests(tmp_path, "model/test_money.py").returncode == 0
-    rewrite(copy / "model/money.py", "raise SystemExit('the copy is imported')\n")
-    assert "the copy is imported" in (found := run_tests(tmp_path, "model/test_money.py")).stdout + found.stderr
+def test_without_a_bug_they_pass_and_the_text_is_what_is_tested(tmp_path: Path) -> None:
+    text = (PACKAGE / "model/money.py").read_text()
+    assert run_tests("model/test_money.py", "model/money.py", text, tmp_path / "told")[0] == 0
+    wrong = "raise RuntimeError('the text is imported')\n"
+    status, told = run_tests("model/test_money.py", "model/money.py", wrong, tmp_path / "told")
+    assert status not in (0, 1)
+    assert "the text is imported" in told

@@ -85,20 +85,22 @@ def test_two_workers_elsewhere_do_all_the_work(capture, tmp_path, address, keys)
 
 def test_a_worker_elsewhere_that_dies_is_made_up_for(capture, tmp_path, address, keys):
     run_command("-r", capture, "-w", tmp_path / "whole.pcap", "--service", f"{SERVICES}:Slow")
+    (begun := tmp_path / "begun").mkdir()
     pipeline = start_pipeline(
         capture,
         tmp_path / "out.pcap",
         address,
         keys,
         "--service",
-        f"{SERVICES}:Slow:pause_ms=20",
+        f"{SERVICES}:Slow:pause_ms=50,begun={begun}",
         "--segment-packets",
         "50",
     )
-    first = start_worker(address, keys)
-    time.sleep(1.5)
-    second = start_worker(address, keys, "other")
-    time.sleep(0.7)
+    first, second = start_worker(address, keys), start_worker(address, keys, "other")
+    deadline_s = time.monotonic() + 30
+    while len(list(begun.iterdir())) < 2:  # one alone works for 5 s
+        assert time.monotonic() < deadline_s, "they did not both begin"
+        time.sleep(0.01)
     kill(first.pid, signal.SIGKILL)
     run = finish_run(pipeline)
     assert run.status == 0, run.stderr
