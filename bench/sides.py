@@ -136,12 +136,14 @@ def sources_of(tree: Path) -> list[Path]:
 
 
 def built(tree: Path) -> bool:
-    """Whether every native module is there and newer than all sources, which is `make build`'s rule too."""
-    modules = [path.stat().st_mtime for path in (tree / "src").rglob("*.so")]
+    """Whether every native module is there and newer than all sources, which is `make build`'s rule too. A module whose
+    source is gone is left from an earlier revision, and says nothing."""
+    modules = {
+        path.with_name(path.name.split(".")[0] + ".pyx"): path.stat().st_mtime for path in (tree / "src").rglob("*.so")
+    }
     sources = sources_of(tree)
-    wanted = sum(path.suffix == ".pyx" for path in sources)
     newest = max((path.stat().st_mtime for path in [tree / "setup.py", *sources]), default=0.0)
-    return len(modules) == wanted and min(modules, default=0.0) >= newest
+    return all(modules.get(path, 0.0) >= newest for path in sources if path.suffix == ".pyx")
 
 
 def native_sources(tree: Path) -> str:

@@ -1,7 +1,8 @@
 """How the suite is spread over the cores: a file at a time, because its tests share what they set up. Files whose tests
 are many, long and independent of each other go test by test, after the others, and fill what is left.
 
-With --all every seed and every kill is played, without it the first few of the same ones.
+With --all every seed and every kill is played, and every capture under every policy; without it the first few of the
+same seeds and kills, and each capture under one policy.
 """
 
 import os
@@ -19,7 +20,7 @@ TEST_BY_TEST = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--all", action="store_true", help="play every seed and every kill (make test-all)")
+    parser.addoption("--all", action="store_true", help="play every seed, every kill, every policy (make test-all)")
 
 
 def pytest_configure(config):

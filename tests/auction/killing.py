@@ -107,10 +107,9 @@ def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> N
     store.close()
 
 
-def kill_once(url: str, first: int, numbers: random.Random) -> list[str]:
-    """Lets a process work up to where it is killed; what it had acknowledged."""
-    step = numbers.choice((0, numbers.randint(1, STEPS_MOST)))
-    enough = numbers.randint(1, ACKNOWLEDGED_MOST)
+def kill_once(url: str, first: int, step: int, enough: int) -> list[str]:
+    """Lets a process work up to where it is killed: at that step, or with 0 once it has acknowledged enough commands.
+    Returns what it had acknowledged."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -150,7 +149,8 @@ def kill_and_compare(fresh_url: Callable[[int], str], kills: int) -> int:
         if kill % 20 == 0:
             url, told = fresh_url(kill), []
             prepare(url)
-        told += kill_once(url, (kill + 1) * 100_000, numbers)
+        step = numbers.choice((0, numbers.randint(1, STEPS_MOST)))
+        told += kill_once(url, (kill + 1) * 100_000, step, numbers.randint(1, ACKNOWLEDGED_MOST))
         store = SqlStore(url)
         entries = {entry.key: entry for entry in store.entries() if entry.key}
         store.close()
@@ -163,6 +163,27 @@ def kill_and_compare(fresh_url: Callable[[int], str], kills: int) -> int:
         check_store(url, deposits)
         acknowledged = acknowledged + len(told) if kill % 20 == 19 or kill == kills - 1 else acknowledged
     return acknowledged
+
+
+def first_command_by_step(url: str, steps: int) -> list[str]:
+    """What became of the first command of processes that die at step 1, 2, … `steps` of their writes."""
+    prepare(url)
+    became = []
+    for step in range(1, steps + 1):
+        told = kill_once(url, step * 100_000, step, 0)
+        store = SqlStore(url)
+        stored = any(entry.key == f"deposit-{step * 100_000 + 1}" for entry in store.entries())
+        store.close()
+        became.append("acknowledged" if told and stored else "lost" if told else "stored" if stored else "not done")
+    return became
+
+
+def check_kills_come_at_their_step(url: str) -> None:
+    """A kill comes before the commit, between it and the acknowledgement, or after, as its step says."""
+    became = first_command_by_step(url, 14)
+    assert became == sorted(became, key=("not done", "stored", "acknowledged").index)
+    assert set(became) == {"not done", "stored", "acknowledged"}
+    check_store(url, len(became) - became.count("not done"))
 
 
 def check_store(url: str, deposits: int) -> None:

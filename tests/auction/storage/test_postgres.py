@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from killing import kill_and_compare
+from killing import check_kills_come_at_their_step, kill_and_compare
 from markets import awarded, check_snapshot, counted_bytes, market
 from postgres import Server, restartable_server, server_programs
 
@@ -116,6 +116,10 @@ def test_two_moderators_on_one_database_do_not_lose_or_double_a_command(fresh: C
 def test_kills_lose_no_acknowledged_command(fresh: Callable[..., str]) -> None:
     kills = int(os.environ["AUCTION_KILLS"]) // 6
     assert kill_and_compare(fresh, kills) > 2 * kills
+
+
+def test_kills_come_at_the_step_that_is_said(fresh: Callable[..., str]) -> None:
+    check_kills_come_at_their_step(fresh())
 
 
 def test_a_served_market_survives_a_database_that_is_killed_and_started_again(
