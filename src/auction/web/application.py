@@ -1,6 +1,6 @@
 """`auction serve`: a market as a process that answers JSON over HTTP. Needs the extra `serve` (aiohttp).
 
-Here stand the network, the waiting for news and the passing of time; what a request means stands in `handler`.
+Here stands the network; what a request means stands in `handler`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -20,7 +20,6 @@ from auction.moderator.aio import AsyncModerator
 from auction.web.handler import Request, RequestHandler
 from auction.web.wire import PREFIX, REQUEST_BYTES_MAX, encode_failure
 
-TICK_EVERY_MS: Final = 25  # how late a close or a lapse may come about in a quiet market
 WAITING_MAX: Final = 1_000  # more callers than this that wait for news are answered at once
 
 
@@ -32,10 +31,6 @@ class Server:
         self._host, self.port = host, port
         self._tls = tls
         self._market = AsyncModerator(handler.market)
-        self._waiting = 0
-        self._closing = False
-        self._news = asyncio.Event()
-        self._seen = 0
 
     async def __aenter__(self) -> Server:
         await self._market.__aenter__()
@@ -46,25 +41,12 @@ class Server:
         site = web.TCPSite(self._runner, self._host, self.port, ssl_context=self._tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        self._ticking = asyncio.create_task(self._tick())
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._closing = True
-        self._tell()
-        self._ticking.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._ticking
+        self._market.stop_waiting()
         await self._runner.cleanup()
         await self._market.__aexit__()
-
-    async def _tick(self) -> None:
-        """Lets come about what time brings, also when nobody asks for anything."""
-        while True:
-            with suppress(AuctionError):  # the database is away: the next tick tries again
-                await self._market.tick()
-            self._tell_if_changed()
-            await asyncio.sleep(TICK_EVERY_MS / 1000)
 
     async def _answer(self, request: web.Request) -> web.Response:
         try:
@@ -86,37 +68,11 @@ class Server:
 
     async def _carry_out(self, asked: Request) -> object:
         wait_ms = self._handler.wait_ms(asked)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_ms / 1000
-        self._waiting += 1
-        try:
-            while True:
-                news = self._news  # taken before asking, so that nothing between the answer and the wait is missed
-                answer = await self._ask(asked)
-                left = deadline - loop.time()
-                if left <= 0 or self._closing or self._waiting > WAITING_MAX or self._handler.is_news(asked, answer):
-                    return answer
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), left)
-        finally:
-            self._waiting -= 1
-
-    async def _ask(self, asked: Request) -> object:
-        try:
+        if not wait_ms or self._market.waiting >= WAITING_MAX:
             return await self._market.carry_out(lambda: self._handler.carry_out(asked))
-        finally:
-            self._tell_if_changed()
-
-    def _tell_if_changed(self) -> None:
-        sequence = self._handler.market.state.sequence
-        if sequence != self._seen:
-            self._seen = sequence
-            self._tell()
-
-    def _tell(self) -> None:
-        """Wakes everyone who waits; who comes after waits for the next."""
-        told, self._news = self._news, asyncio.Event()
-        told.set()
+        return await self._market.wait_for(
+            lambda: self._handler.carry_out(asked), lambda answer: self._handler.is_news(asked, answer), wait_ms
+        )
 
 
 def _failed(reason: AuctionError, status: int = 0) -> web.Response:
