@@ -325,14 +325,14 @@ def test_only_ethernet_goes_onto_ethernet(pair, tmp_path):
     [
         (["-o", "nothing"], "cannot send on nothing: there is no such interface (see 'ip link')"),
         (["-o", "off"], "cannot send on off: it is down, type 'ip link set off up'"),
-        (["-o", "near", "-w", "x.pcap"], "write and output_interface are both set: the second stream is one of them"),
+        (["-o", "near", "-w", "x.pcap"], "write and output_interface are both set: set one of them"),
         (
             ["-w", "x.pcap", "--rate-pps", "5"],
-            "rate_pps is for packets that are sent: it needs output_interface, not write",
+            "rate_pps paces packets that are sent: it needs output_interface, not write",
         ),
         (
             ["-o", "near", "--rate-pps", "5", "--replay", "2"],
-            "replay and rate_pps are both set: packets are paced by one of them",
+            "replay and rate_pps are both set: only one of them can pace the packets",
         ),
     ],
 )
