@@ -96,3 +96,23 @@ class NoStart(Marked):
 class Prints(Service):
     def process(self, segment):
         print("a service that prints")
+
+
+class Hashes(Service):
+    """Reports the flow hash of every packet, by its source port, and does not declare the group that fills it."""
+
+    def __init__(self, pause_ms=0):
+        self.pause_ms = int(pause_ms)
+        self.hashes = {}
+
+    def process(self, segment):
+        time.sleep(self.pause_ms / 1000)
+        pairs = zip(segment.column("source_port").tolist(), segment.column("flow_hash").tolist(), strict=True)
+        segment.report(sorted(set(pairs)))
+
+    def merge(self, report):
+        for port, value in report:
+            self.hashes.setdefault(str(port), set()).add(value)
+
+    def summary(self):
+        return {"hashes": {port: sorted(values) for port, values in self.hashes.items()}}

@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from streamcore.command.flags import Parser
+from streamcore.command.parser import Parser
 from streamcore.command.say import say
 from streamcore.core.errors import RightsError, StreamcoreError
 

@@ -1,6 +1,7 @@
-"""The parser that every command uses, and the flags that are keys of a run, made from the table in core/config.py.
+"""The flags that are keys of a run, made from the table in core/config.py, for the commands that take them.
 
-The letters mean what they mean in tcpdump. What only one command takes stands in that command's file.
+The letters mean what they mean in tcpdump. Flags of a single command are in that command's file, the parser is in
+parser.py.
 """
 
 from __future__ import annotations
@@ -11,32 +12,6 @@ from typing import Any, get_args
 
 from streamcore.core.config import Config
 from streamcore.core.keys import KeyField, key_fields
-
-HELP_COLUMN = 28
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors are one line that says what to do; help keeps its examples as they stand."""
-
-    def __init__(self, **told: Any) -> None:
-        told.setdefault("formatter_class", Formatter)
-        super().__init__(**told)
-
-    def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: {message} (try '{self.prog} --help')\n")
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """A letter and a name share one metavar: `-n, --workers N`."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=HELP_COLUMN)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        words = self._format_args(action, self._get_default_metavar_for_optional(action))
-        return f"{', '.join(action.option_strings)} {words}"
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -137,7 +137,10 @@ cdef class PacketBatch:
     cdef public bint interleaved            # the rows of its segments interleave: only together they are in order
     cdef public object parser               # called as parser(batch, groups) when a column of another group is read
     cdef Columns columns
-    cdef cnp.ndarray column(self, uint32_t group, int kind, void *pointer, Py_ssize_t width)
+    cdef Chunk own                          # columns that were parsed here, if the arena is mapped read-only; None: none
+    cdef uint32_t own_groups                # GROUP_* of which stand in it
+    cdef int prepare_columns(self, uint32_t groups) except -1
+    cdef cnp.ndarray column(self, uint32_t group, int kind, void **pointer, Py_ssize_t width)  # *pointer moves when it is parsed
 
 cdef class Segment:
     cdef readonly uint64_t number           # in the order of cutting, from 0

@@ -100,6 +100,26 @@ cdef Py_ssize_t layout(uint8_t *base, Py_ssize_t data_bytes, Py_ssize_t rows, Co
     return at - base
 
 
+cdef void choose_columns(Columns *c, const Columns *other, uint32_t groups) noexcept nogil:
+    """Set the pointers of these groups to the other's columns."""
+    if groups & GROUP_FLOW:
+        c.flow_hash = other.flow_hash
+    if groups & GROUP_HEADERS:
+        c.ip_version, c.protocol, c.flags = other.ip_version, other.protocol, other.flags
+        c.l3_offset, c.l4_offset, c.payload_offset = other.l3_offset, other.l4_offset, other.payload_offset
+        c.source_port, c.target_port = other.source_port, other.target_port
+        c.fragment_offset = other.fragment_offset
+    if groups & GROUP_ADDRESSES:
+        c.source_address, c.target_address = other.source_address, other.target_address
+    if groups & GROUP_VLAN:
+        c.vlan_count, c.vlan = other.vlan_count, other.vlan
+    if groups & GROUP_INNER:
+        c.depth, c.inner_ip_version, c.inner_protocol = other.depth, other.inner_ip_version, other.inner_protocol
+        c.inner_flags, c.inner_l3_offset = other.inner_flags, other.inner_l3_offset
+        c.inner_source_port, c.inner_target_port = other.inner_source_port, other.inner_target_port
+        c.inner_source_address, c.inner_target_address = other.inner_source_address, other.inner_target_address
+
+
 cdef class Arena:
     """A mapping of equal chunks. Shared (a memfd, for worker processes) or private (for a reader in one process).
 
@@ -278,12 +298,27 @@ cdef class PacketBatch:
     def __repr__(self):
         return f"<PacketBatch of {self.count} packets from number {self.first_number}>"
 
-    cdef cnp.ndarray column(self, uint32_t group, int kind, void *pointer, Py_ssize_t width):
+    cdef cnp.ndarray column(self, uint32_t group, int kind, void **pointer, Py_ssize_t width):
         if group & ~self.groups:
             if self.parser is None:
                 raise AttributeError("this column was not parsed, and the batch has no parser")
             self.parser(self, group)
-        return self.chunk.array(kind, pointer, self.count, width)
+        if group & self.own_groups:
+            return self.own.array(kind, pointer[0], self.count, width)
+        return self.chunk.array(kind, pointer[0], self.count, width)
+
+    cdef int prepare_columns(self, uint32_t groups) except -1:
+        """Called before columns of groups are filled: a worker maps the arena read-only, so its columns go into memory of its own."""
+        cdef Columns own
+        groups &= ~self.groups
+        if self.chunk.arena.writable or not groups:
+            return 0
+        if self.own is None:
+            self.own = Arena(1, 1, max(1, self.count)).chunk(0)
+        self.own.arena.columns(0, &own)
+        choose_columns(&self.columns, &own, groups)
+        self.own_groups |= groups
+        return 0
 
     def packet(self, Py_ssize_t row):
         """uint8[captured_length]: the bytes of one packet, a view. Raises IndexError."""
@@ -348,140 +383,140 @@ cdef class PacketBatch:
     @property
     def offset(self):
         """uint32: of the packet's first byte in `data`."""
-        return self.column(0, cnp.NPY_UINT32, self.columns.offset, 0)
+        return self.column(0, cnp.NPY_UINT32, <void **> &self.columns.offset, 0)
 
     @property
     def captured_length(self):
         """uint32: bytes captured."""
-        return self.column(0, cnp.NPY_UINT32, self.columns.captured_length, 0)
+        return self.column(0, cnp.NPY_UINT32, <void **> &self.columns.captured_length, 0)
 
     @property
     def wire_length(self):
         """uint32: bytes the packet had on the wire."""
-        return self.column(0, cnp.NPY_UINT32, self.columns.wire_length, 0)
+        return self.column(0, cnp.NPY_UINT32, <void **> &self.columns.wire_length, 0)
 
     @property
     def timestamp_ns(self):
         """int64: nanoseconds since 1970, 0 where the record has no time."""
-        return self.column(0, cnp.NPY_INT64, self.columns.timestamp_ns, 0)
+        return self.column(0, cnp.NPY_INT64, <void **> &self.columns.timestamp_ns, 0)
 
     @property
     def interface(self):
         """uint16: index into `interfaces`."""
-        return self.column(0, cnp.NPY_UINT16, self.columns.interface, 0)
+        return self.column(0, cnp.NPY_UINT16, <void **> &self.columns.interface, 0)
 
     @property
     def record(self):
         """uint8: how the packet's record stands in the chunk (RECORD_ in packets.pxd)."""
-        return self.column(0, cnp.NPY_UINT8, self.columns.record, 0)
+        return self.column(0, cnp.NPY_UINT8, <void **> &self.columns.record, 0)
 
     @property
     def flow_hash(self):
         """uint32: symmetric over both directions, seeded at random for every run."""
-        return self.column(GROUP_FLOW, cnp.NPY_UINT32, self.columns.flow_hash, 0)
+        return self.column(GROUP_FLOW, cnp.NPY_UINT32, <void **> &self.columns.flow_hash, 0)
 
     @property
     def ip_version(self):
         """uint8: 4, 6, or 0 where there is no IP header."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT8, self.columns.ip_version, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT8, <void **> &self.columns.ip_version, 0)
 
     @property
     def protocol(self):
         """uint8: upper-layer protocol of the outermost IP header, after IPv6 extension headers."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT8, self.columns.protocol, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT8, <void **> &self.columns.protocol, 0)
 
     @property
     def flags(self):
         """uint16: bits named in FLAGS."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.flags, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.flags, 0)
 
     @property
     def l3_offset(self):
         """uint16: of the outermost IP header."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.l3_offset, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.l3_offset, 0)
 
     @property
     def l4_offset(self):
         """uint16: of the header after the outermost IP header and its extension headers."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.l4_offset, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.l4_offset, 0)
 
     @property
     def payload_offset(self):
         """uint16: of the first byte after the TCP, UDP, SCTP or ICMP header."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.payload_offset, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.payload_offset, 0)
 
     @property
     def source_port(self):
         """uint16: 0 where flags has no "ports"."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.source_port, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.source_port, 0)
 
     @property
     def target_port(self):
         """uint16: 0 where flags has no "ports"."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.target_port, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.target_port, 0)
 
     @property
     def fragment_offset(self):
         """uint16: in units of 8 bytes."""
-        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, self.columns.fragment_offset, 0)
+        return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.fragment_offset, 0)
 
     @property
     def source_address(self):
         """uint8[n, 16]: network byte order; IPv4 as ::ffff:a.b.c.d."""
-        return self.column(GROUP_ADDRESSES, cnp.NPY_UINT8, self.columns.source_address, 16)
+        return self.column(GROUP_ADDRESSES, cnp.NPY_UINT8, <void **> &self.columns.source_address, 16)
 
     @property
     def target_address(self):
         """uint8[n, 16]: network byte order; IPv4 as ::ffff:a.b.c.d."""
-        return self.column(GROUP_ADDRESSES, cnp.NPY_UINT8, self.columns.target_address, 16)
+        return self.column(GROUP_ADDRESSES, cnp.NPY_UINT8, <void **> &self.columns.target_address, 16)
 
     @property
     def vlan_count(self):
         """uint8: VLAN tags in front of the outermost IP header."""
-        return self.column(GROUP_VLAN, cnp.NPY_UINT8, self.columns.vlan_count, 0)
+        return self.column(GROUP_VLAN, cnp.NPY_UINT8, <void **> &self.columns.vlan_count, 0)
 
     @property
     def vlan(self):
         """uint16[n, 4]: VLAN ids, outermost first; only the first vlan_count are meant."""
-        return self.column(GROUP_VLAN, cnp.NPY_UINT16, self.columns.vlan, VLAN_KEPT)
+        return self.column(GROUP_VLAN, cnp.NPY_UINT16, <void **> &self.columns.vlan, VLAN_KEPT)
 
     @property
     def depth(self):
         """uint8: stacked IP headers."""
-        return self.column(GROUP_INNER, cnp.NPY_UINT8, self.columns.depth, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.depth, 0)
 
     @property
     def inner_ip_version(self):
         """uint8: of the innermost IP header where depth > 1, else 0; likewise the other inner_ columns."""
-        return self.column(GROUP_INNER, cnp.NPY_UINT8, self.columns.inner_ip_version, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.inner_ip_version, 0)
 
     @property
     def inner_protocol(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT8, self.columns.inner_protocol, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.inner_protocol, 0)
 
     @property
     def inner_flags(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT16, self.columns.inner_flags, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT16, <void **> &self.columns.inner_flags, 0)
 
     @property
     def inner_l3_offset(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT16, self.columns.inner_l3_offset, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT16, <void **> &self.columns.inner_l3_offset, 0)
 
     @property
     def inner_source_port(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT16, self.columns.inner_source_port, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT16, <void **> &self.columns.inner_source_port, 0)
 
     @property
     def inner_target_port(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT16, self.columns.inner_target_port, 0)
+        return self.column(GROUP_INNER, cnp.NPY_UINT16, <void **> &self.columns.inner_target_port, 0)
 
     @property
     def inner_source_address(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT8, self.columns.inner_source_address, 16)
+        return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.inner_source_address, 16)
 
     @property
     def inner_target_address(self):
-        return self.column(GROUP_INNER, cnp.NPY_UINT8, self.columns.inner_target_address, 16)
+        return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.inner_target_address, 16)
 
 
 cdef class Segment:

@@ -26,7 +26,7 @@ from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, fram
 from streamcore.disperse.peer import LEASES_MAX, Peer
 
 DOMAIN = "streamcore"
-PROTOCOL = 3
+PROTOCOL = 4
 HEARTBEAT_MS = 2000
 SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
 JOIN_BYTES_MAX = 4096

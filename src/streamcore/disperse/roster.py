@@ -37,6 +37,7 @@ class Terms:
     listen: str = ""
     key: str = ""
     worker_keys: str = ""
+    hash_seed: int = 0  # of the flow hash: workers that parse columns use the same one
     leases_max: int = LEASES_MAX  # segments out with one worker, whatever their size
 
 
@@ -119,7 +120,7 @@ class Roster:
         regions = None
         if any(terms.changes):  # a batch takes one region, with attempts that failed another
             regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
-        setup = {"token": self._token, "chains": terms.chains}
+        setup = {"token": self._token, "chains": terms.chains, "hash_seed": terms.hash_seed}
         launched = self._launched.pop() if self._launched else local.launch()
         local.start(peer, launched, self._arena, regions, setup)
         slot.peer = peer
@@ -220,6 +221,7 @@ class Roster:
         told = {
             "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
             "region_bytes": region_bytes(self._arena),
+            "hash_seed": self._terms.hash_seed,
         }
         peer = self.listener.join(self._place, self._chains_for, told)
         if peer is None:

@@ -52,6 +52,7 @@ cdef class ColumnParser:
         cdef bint counting = not batch.groups & (GROUP_FLOW | GROUP_HEADERS)
         groups &= GROUP_ALL & ~batch.groups
         if groups:
+            batch.prepare_columns(groups)
             counting = counting and groups & (GROUP_FLOW | GROUP_HEADERS) != 0
             with nogil:
                 if groups == GROUP_FLOW:

@@ -75,6 +75,7 @@ class Feeder:
         streams: Streams,
         aggregator: Aggregator,
         dispatcher: Dispatcher,
+        hash_seed: int,
         skip: int = 0,
     ) -> None:
         self.gate = Gate(config.outstanding_segments_max)
@@ -89,7 +90,7 @@ class Feeder:
         self._aggregator = aggregator
         self._dispatcher = dispatcher
         self._skip = skip  # packets of the first stream that the output holds already
-        self._parser = Parser(seed=config.hash_seed, fragments_max=config.fragments_max)
+        self._parser = Parser(seed=hash_seed, fragments_max=config.fragments_max)
         self._segmenter = Segmenter(
             config.policy,
             lanes=config.lanes,

@@ -8,6 +8,7 @@ Memory is bounded by the arena's chunks and by the gate on segments in flight be
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -57,6 +58,8 @@ class Pipeline:
         self._streams = Streams(config, self.counters)
         wanted = [each for each in (stream.wanted() for stream in self._streams.all) if each is not None]
         self._broker = make_broker(config, wanted, allocator)
+        # One seed for our own parser and those of all workers, so that a flow has one hash in the whole run.
+        self._hash_seed = secrets.randbits(64) if config.hash_seed is None else config.hash_seed
         self._filter: Any = None
         if config.filter:
             from streamcore.parse.filter import Filter  # only here: libpcap costs start-up time
@@ -144,7 +147,9 @@ class Pipeline:
             dispatcher.withdraw_with(aggregator.withdraw)
             dead_letters = self._dead_letters = stack.enter_context(DeadLetters(config, streams, source))
             skip = points.skip if points is not None else 0
-            feeder = Feeder(config, self.counters, source, self._filter, streams, aggregator, dispatcher, skip)
+            feeder = Feeder(
+                config, self.counters, source, self._filter, streams, aggregator, dispatcher, self._hash_seed, skip
+            )
             stack.callback(feeder.close)
             stack.callback(arena.close)  # the feeder may wait for a chunk
             self._feeder = feeder
@@ -192,6 +197,7 @@ class Pipeline:
             listen=config.listen,
             key=config.key,
             worker_keys=config.worker_keys,
+            hash_seed=self._hash_seed,
             leases_max=LEASES_MAX_TO_PASS if config.overload == "pass" else LEASES_MAX,
         )
 

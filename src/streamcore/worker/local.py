@@ -28,15 +28,16 @@ EXTRA_BYTES_MAX = 1 << 19  # of the comments and reports on one segment
 Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame
 
 
-class Bench:
-    """What a worker needs for every segment: each stream's services, made once, and the parser that fills missing
-    columns.
+class Processor:
+    """Runs each stream's services over segments. It makes them once, and parses the columns that they read if the
+    pipeline has not. hash_seed: of the run's flow hash.
     """
 
-    def __init__(self, chains: list[list[Any]]) -> None:
+    def __init__(self, chains: list[list[Any]], hash_seed: int) -> None:
         self.chains: list[list[Service]] = [[load(each) for each in chain] for chain in chains]
         self.changes = [any(ALLOWED[service.effect] for service in chain) for chain in self.chains]  # anything?
         self.idle = [all(service.name == "identity" for service in chain) for chain in self.chains]
+        self._hash_seed = hash_seed
         self._parser: Any = None
         for chain in self.chains:
             for service in chain:
@@ -47,7 +48,7 @@ class Bench:
         if self._parser is None:
             from streamcore.parse.parser import Parser
 
-            self._parser = Parser(stateless=True)
+            self._parser = Parser(self._hash_seed, stateless=True)
         self._parser(batch, groups)
 
     def process(self, segment: Segment, region: Any) -> Produced:
@@ -120,10 +121,10 @@ class LocalWorker:
         self.pull = self.context.socket(zmq.PULL)
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
-    def run(self, chains: list[list[Any]]) -> int:
+    def run(self, chains: list[list[Any]], hash_seed: int) -> int:
         """Work until told to stop. Returns the exit status."""
         try:
-            bench = Bench(chains)
+            processor = Processor(chains, hash_seed)
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             self.push.send_multipart([self.head(envelope.REFUSE), reason.encode()])
@@ -134,15 +135,15 @@ class LocalWorker:
             frame = self.pull.recv()
             header = envelope.unpack_header(frame)
             if header.incarnation == self.incarnation and header.kind == envelope.WORK:
-                self.work(bench, envelope.unpack_work(frame, header.descriptors))
+                self.work(processor, envelope.unpack_work(frame, header.descriptors))
 
-    def work(self, bench: Bench, works: list[envelope.Work]) -> None:
+    def work(self, processor: Processor, works: list[envelope.Work]) -> None:
         """Process the segments of one message, and answer: all at once, or in parts when they take long."""
         outcomes: list[envelope.Outcome] = []
         frames: list[bytes] = []
         since_s = time.monotonic()
         for place, work in enumerate(works):
-            outcome, extra = attempt(work, envelope.NO_DIGEST, lambda work=work: self.produce(bench, work))  # type: ignore[misc]
+            outcome, extra = attempt(work, envelope.NO_DIGEST, lambda work=work: self.produce(processor, work))  # type: ignore[misc]
             outcomes.append(outcome)
             if extra is not None:
                 frames.append(extra)
@@ -154,15 +155,15 @@ class LocalWorker:
                 self.push.send_multipart([self.head(envelope.RESULT, outcomes), *frames])
                 outcomes, frames, since_s = [], [], time.monotonic()
 
-    def produce(self, bench: Bench, work: envelope.Work) -> Produced:
+    def produce(self, processor: Processor, work: envelope.Work) -> Produced:
         batch = PacketBatch(
-            self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=bench.parse, groups=work.groups,
-            arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,
+            self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=processor.parse,
+            groups=work.groups, arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,
         )  # fmt: skip
         region = None
         if self.regions is not None and work.region_bytes:
             region = self.regions.chunk(work.region).data[work.region_start : work.region_start + work.region_bytes]
-        return bench.process(Segment(work.number, batch, work.start, work.stop, stream=work.stream), region)
+        return processor.process(Segment(work.number, batch, work.start, work.stop, stream=work.stream), region)
 
     def head(self, kind: int, outcomes: list[envelope.Outcome] | None = None) -> bytes:
         return envelope.pack(kind, self.slot, self.incarnation, outcomes or ())
@@ -187,4 +188,4 @@ def main() -> None:
         return
     worker = LocalWorker(setup, descriptors)
     threading.Thread(target=watch, args=(worker.arena,), daemon=True).start()
-    sys.exit(worker.run(setup["chains"]))
+    sys.exit(worker.run(setup["chains"], setup["hash_seed"]))

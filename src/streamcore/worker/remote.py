@@ -23,7 +23,7 @@ from streamcore.disperse._results import region_bytes
 from streamcore.disperse.inline import Digest, FramePool, frame_bytes_max, unpack_segment
 from streamcore.disperse.peer import MESSAGE_BYTES_MAX
 from streamcore.disperse.remote import DOMAIN, PROTOCOL, keep_alive, load_key, load_public_key
-from streamcore.worker.local import REPLY_AFTER_S, Bench, Produced, attempt, one_line
+from streamcore.worker.local import REPLY_AFTER_S, Processor, Produced, attempt, one_line
 
 REGIONS = 8  # of results under way
 WATCH_MS = 1000
@@ -118,7 +118,7 @@ class RemoteWorker:
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             self._check(told["chains"])
-            bench = Bench(told["chains"])
+            processor = Processor(told["chains"], told["hash_seed"])
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             push.send_multipart([envelope.pack(envelope.REFUSE, slot, incarnation), reason.encode()])
@@ -138,7 +138,7 @@ class RemoteWorker:
                 if header.kind != envelope.WORK or header.incarnation != incarnation:
                     continue
                 works = envelope.unpack_work(frames[0].buffer, header.descriptors)
-                for answer in inlet.answers(bench, works, [frame.buffer for frame in frames[1:]]):
+                for answer in inlet.answers(processor, works, [frame.buffer for frame in frames[1:]]):
                     answer[0] = envelope.pack(envelope.RESULT, slot, incarnation, answer[0])
                     push.send_multipart(answer, copy=False)
                 done += len(works)
@@ -168,18 +168,20 @@ class Inlet:
         self._digest = digest
         self.done = [Done() for _ in range(chains)]
 
-    def answers(self, bench: Bench, works: list[envelope.Work], contents: list[memoryview]) -> Iterator[list[Any]]:
+    def answers(
+        self, processor: Processor, works: list[envelope.Work], contents: list[memoryview]
+    ) -> Iterator[list[Any]]:
         """Process the segments of one message: [outcomes, frame, …], all at once or in parts when they take long."""
         outcomes: list[envelope.Outcome] = []
         frames: list[Any] = []
         byte_count = 0
         came_s = since_s = time.monotonic()
         for place, (work, content) in enumerate(zip(works, contents, strict=True)):
-            region = self._regions.take(self._region_bytes_max) if bench.changes[work.stream] else None
+            region = self._regions.take(self._region_bytes_max) if processor.changes[work.stream] else None
             outcome, extra = attempt(
                 work,
                 self._digest(work.number, work.attempt, content),
-                lambda work=work, content=content, region=region: self._produce(bench, work, content, region),  # type: ignore[misc]
+                lambda work=work, content=content, region=region: self._produce(processor, work, content, region),  # type: ignore[misc]
             )
             if extra is not None:
                 frames.append(extra)
@@ -201,9 +203,9 @@ class Inlet:
                 yield [outcomes, *frames]
                 outcomes, frames, byte_count, since_s = [], [], 0, time.monotonic()
 
-    def _produce(self, bench: Bench, work: envelope.Work, content: memoryview, region: Any) -> Produced:
+    def _produce(self, processor: Processor, work: envelope.Work, content: memoryview, region: Any) -> Produced:
         count = work.stop - work.start
-        segment = unpack_segment(work.number, count, content, self._arena, bench.parse, work.stream)
+        segment = unpack_segment(work.number, count, content, self._arena, processor.parse, work.stream)
         self.done[work.stream].packets += count
         self.done[work.stream].bytes += segment.batch.byte_count
-        return bench.process(segment, region)
+        return processor.process(segment, region)

@@ -68,6 +68,16 @@ def test_help_and_config_load_nothing_heavy():
     assert run.stdout == "[]\n"
 
 
+def test_commands_without_keys_do_not_load_the_table_of_keys():
+    code = (
+        "import sys; from streamcore.command.cli import COMMANDS, command_of, top_parser; top_parser().format_help();"
+        "[command_of(name)[1].format_help() for name in COMMANDS if name not in ('run', 'packets', 'flows')];"
+        "print([m for m in ('msgspec', 'streamcore.core.config') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
 def test_every_flag_of_run_is_a_key_under_the_same_name():
     _, run = command_of("run")
     flags = {action.dest for action in run._actions}

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from streamcore.command.flags import Parser, add_keys, keys_given
+from streamcore.command.flags import add_keys, keys_given
+from streamcore.command.parser import Parser
 from streamcore.core.config import Config, Market, Stream, Subcontract
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import Key

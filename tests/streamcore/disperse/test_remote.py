@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+import streamcore
 from streamcore.disperse.dispatcher import START_S
 from streamcore.disperse.remote import DOMAIN, PROTOCOL
 from streamcore.worker.remote import RemoteWorker
@@ -81,6 +82,27 @@ def test_two_workers_elsewhere_do_all_the_work(capture, tmp_path, address, keys)
     assert all(shares)
     for worker in workers:
         worker.stderr.close()
+
+
+@pytest.mark.parametrize("seed", [None, 12345])
+def test_every_worker_gives_a_flow_the_same_hash(capture, tmp_path, address, keys, seed):
+    given = [] if seed is None else ["--hash-seed", seed]
+    service = f"{SERVICES}:Hashes:pause_ms=60"
+    more = ("--policy", "run", "--segment-packets", "50", "-n", "1", "--service", service, *given)
+    pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, *more)
+    worker = start_worker(address, keys)
+    run = finish_run(pipeline)
+    assert run.status == 0, run.stderr
+    assert [share["packets"] > 0 for share in run.json["workers"]["shares"]] == [True, True], run.json["workers"]
+    ((_, told),) = run.json["services"].items()
+    assert len(told["hashes"]) == 100
+    assert {len(values) for values in told["hashes"].values()} == {1}
+    if seed is not None:
+        (batch,) = streamcore.read(capture, hash_seed=seed)
+        pairs = zip(batch.source_port.tolist(), batch.flow_hash.tolist(), strict=True)
+        assert {port: [value] for port, value in pairs} == {int(port): v for port, v in told["hashes"].items()}
+    worker.wait(10)
+    worker.stderr.close()
 
 
 def test_a_worker_elsewhere_that_dies_is_made_up_for(capture, tmp_path, address, keys):

@@ -1,0 +1,35 @@
+"""The parser that every command uses. Flags that are keys of a run are in flags.py, which loads the table of the keys.
+
+Nothing heavy is imported here: `streamcore --help` and commands without keys start with this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP_COLUMN = 28
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line that says what to do; help keeps its examples as they stand."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", Formatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message} (try '{self.prog} --help')\n")
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """A letter and a name share one metavar: `-n, --workers N`."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=HELP_COLUMN)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        words = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {words}"
