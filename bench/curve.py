@@ -33,7 +33,7 @@ from streamcore.disperse import envelope
 from streamcore.disperse._inline import frame_bytes
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.remote import make_keys
-from streamcore.disperse.roster import Terms
+from streamcore.disperse.workers import Terms
 from streamcore.parse.parser import Parser
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource

@@ -14,22 +14,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.core.counters import Counters
     from streamcore.core.pipeline_file import make_config
     from streamcore.parse.filter import Filter
     from streamcore.run.streams import Streams
 
-    config = make_config(told.config, command=told.command)
-    if told.command != "run":
-        print(f"{told.config}: right for 'streamcore {told.command}'")
+    config = make_config(arguments.config, command=arguments.command)
+    if arguments.command != "run":
+        print(f"{arguments.config}: right for 'streamcore {arguments.command}'")
         return 0
     streams = Streams(config, Counters())
     if config.filter:
         Filter(config.filter)
     streams.classifier()
     chains = [" -> ".join(service.name for service in stream.chain.services) or "identity" for stream in streams.all]
-    print(f"{told.config}: {chains[0]}, policy {config.policy}, order {config.order}, {config.workers} workers")
+    print(f"{arguments.config}: {chains[0]}, policy {config.policy}, order {config.order}, {config.workers} workers")
     for stream, chain in zip(streams.all[1:], chains[1:], strict=True):
         print(f"  stream {stream.name}: {chain}, {stream.select}")
     return 0

@@ -72,13 +72,13 @@ def execute(arguments: list[str]) -> int:
         module, parser = command_of(arguments[0])
         return int(module.execute(parser.parse_args(arguments[1:])))
     parser = top_parser()
-    told, rest = parser.parse_known_args(arguments)
-    if told.version:
+    known, rest = parser.parse_known_args(arguments)
+    if known.version:
         return version()
     if rest:
         parser.error(f"there is no option {rest[0]}")
-    if told.command:
-        parser.error(f"there is no command {told.command!r}")
+    if known.command:
+        parser.error(f"there is no command {known.command!r}")
     return int(parser.error(f"name a command: {', '.join(COMMANDS)}"))
 
 

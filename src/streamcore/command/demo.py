@@ -1,4 +1,4 @@
-"""`streamcore demo`: the demonstrations, which are told by demo_capture.py and demo_market.py."""
+"""`streamcore demo`: the demonstrations, in demo_capture.py and demo_market.py."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="with --market: print the results as a JSON object")
 
 
-def execute(told: argparse.Namespace) -> int:
-    if told.market:
+def execute(arguments: argparse.Namespace) -> int:
+    if arguments.market:
         from streamcore.command.demo_market import show_circle
 
-        return show_circle(told.output, told.json)
+        return show_circle(arguments.output, arguments.json)
     from streamcore.command.demo_capture import show
 
-    return show(told.output)
+    return show(arguments.output)

@@ -1,4 +1,4 @@
-"""The demonstration: the main job on the capture that the package ships, told step by step. Nothing here is special
+"""The demonstration: runs the main job on the bundled capture, step by step. Nothing here is special
 to it.
 """
 

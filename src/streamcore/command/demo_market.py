@@ -163,10 +163,10 @@ class Circle:
             self._processes[fails].send_signal(signal.SIGKILL)
             self._processes[fails].wait()
             self._tell(f"  {fails} is killed on its way")
-        told, _ = pipeline.communicate(timeout=WAIT_S)
-        if not told.strip():
+        output, _ = pipeline.communicate(timeout=WAIT_S)
+        if not output.strip():
             raise StreamcoreError(f"the pipeline failed: {(self._place / f'{title}.log').read_text().strip()}")
-        run = json.loads(told.splitlines()[-1])
+        run = json.loads(output.splitlines()[-1])
         self._tell_run(run)
         outcome = self._outcome(agreement["id"])
         return {
@@ -303,10 +303,10 @@ otherwise = "refuse"
 
 def show_circle(directory: str, as_json: bool) -> int:
     """Plays it and tells it; with `as_json` as one object on standard output. Returns the exit status."""
-    told: list[str] = []
-    result = Circle(directory, told.append if as_json else print).play()
+    lines: list[str] = []
+    result = Circle(directory, lines.append if as_json else print).play()
     if as_json:
-        print(json.dumps({"told": told, **result}))
+        print(json.dumps({"told": lines, **result}))
     else:
         print(f"\nWhat came out: {result['blocks'][-1]['output']}")
         for line in describe(Path(result["blocks"][-1]["output"])):

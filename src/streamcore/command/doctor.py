@@ -10,7 +10,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.tools.doctor import examine
 
-    return examine(told.json, told.interface)
+    return examine(arguments.json, arguments.interface)

@@ -83,10 +83,10 @@ def number(kind: type) -> Callable[[str], Any]:
     return read
 
 
-def keys_given(told: argparse.Namespace, kind: type[Config] = Config) -> dict[str, Any]:
+def keys_given(arguments: argparse.Namespace, kind: type[Config] = Config) -> dict[str, Any]:
     """The keys that the command line gives."""
     fields = key_fields(kind)
-    given = {name: value for name, value in vars(told).items() if name in fields and value is not None}
+    given = {name: value for name, value in vars(arguments).items() if name in fields and value is not None}
     for name in given:
         if fields[name].key.form == "words":
             given[name] = " ".join(given[name]) or None

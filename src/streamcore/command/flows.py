@@ -19,10 +19,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_keys(parser, "flows")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.command.reading import capture_config
     from streamcore.tools.tables import write_flows
 
-    form = "parquet" if told.parquet else "csv" if told.csv else "json"
-    config = capture_config("flows", told.config, keys_given(told))
-    return write_flows(config, told.parquet or told.csv or told.json_out or "-", form)
+    form = "parquet" if arguments.parquet else "csv" if arguments.csv else "json"
+    config = capture_config("flows", arguments.config, keys_given(arguments))
+    return write_flows(config, arguments.parquet or arguments.csv or arguments.json_out or "-", form)

@@ -10,8 +10,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIRECTORY", help="where they are written")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.disperse.remote import make_keys
 
-    print("\n".join(make_keys(told.name, told.directory)))
+    print("\n".join(make_keys(arguments.name, arguments.directory)))
     return 0

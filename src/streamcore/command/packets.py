@@ -19,9 +19,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_keys(parser, "packets")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.command.reading import capture_config
     from streamcore.tools.tables import write_packets
 
-    config = capture_config("packets", told.config, keys_given(told))
-    return write_packets(config, told.tsv, told.label or os.path.basename(config.read))
+    config = capture_config("packets", arguments.config, keys_given(arguments))
+    return write_packets(config, arguments.tsv, arguments.label or os.path.basename(config.read))

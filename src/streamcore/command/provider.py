@@ -46,14 +46,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     work.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.worker.provider import Offered, run_provider
 
-    if told.workers < 1 or told.capacity_mbps <= 0:
+    if arguments.workers < 1 or arguments.capacity_mbps <= 0:
         raise UsageError("a provider needs a worker (-n) and a capacity (--capacity-mbps)")
     offered = Offered(
-        market=told.market, token_file=told.token_file, key=told.key, services=told.service,
-        capacity_bps=int(told.capacity_mbps * 1_000_000), pricing=told.pricing, workers=told.workers, party=told.party,
-        currency=told.currency, patience_s=told.patience_s, stand=told.stand,
+        market=arguments.market, token_file=arguments.token_file, key=arguments.key, services=arguments.service,
+        capacity_bps=int(arguments.capacity_mbps * 1_000_000), pricing=arguments.pricing, workers=arguments.workers,
+        party=arguments.party,
+        currency=arguments.currency, patience_s=arguments.patience_s, stand=arguments.stand,
     )  # fmt: skip
-    return run_provider(offered, told.json, (lambda words: None) if told.quiet else lambda w: say(f"streamcore: {w}"))
+    if arguments.quiet:
+        return run_provider(offered, arguments.json, lambda words: None)
+    return run_provider(offered, arguments.json, lambda words: say(f"streamcore: {words}"))

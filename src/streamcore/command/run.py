@@ -42,10 +42,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_keys(parser, "run")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.core.pipeline_file import make_config
 
-    config = make_config(told.config, keys_given(told))
+    config = make_config(arguments.config, keys_given(arguments))
     if not (config.read or config.interface) or not config.output:
         raise UsageError(
             "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap, or -i eth0 -o eth1"

@@ -10,11 +10,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.service.load import describe
 
     described = describe()
-    if told.json:
+    if arguments.json:
         print(json.dumps({"services": [each._asdict() for each in described]}))
         return 0
     for each in described:

@@ -20,11 +20,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(told: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
     from streamcore.core.rules import check_address
     from streamcore.worker.remote import RemoteWorker
 
-    check_address("connect", told.connect, "tcp://")
-    done = RemoteWorker(told.connect, told.key, told.server_key, told.join_s).run()
+    check_address("connect", arguments.connect, "tcp://")
+    done = RemoteWorker(arguments.connect, arguments.key, arguments.server_key, arguments.join_s).run()
     say(f"streamcore: done, {done} segments")
     return 0

@@ -464,7 +464,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What one run is told, checked. Raises UsageError with one line that names the key and says what is allowed."""
+    """The keys of one run, checked. Raises UsageError with one line that names the key and says what is allowed."""
 
     def __post_init__(self) -> None:
         kind = type(self)
@@ -472,14 +472,14 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name in paths_of(kind):
             if isinstance(path := getattr(self, name), os.PathLike):
                 set_field(self, name, os.fspath(path))
-        told = {name: getattr(self, name) for name in kind.__struct_fields__}
+        values = {name: getattr(self, name) for name in kind.__struct_fields__}
         try:  # a constructor takes anything: the bounds are checked here, for everybody
-            keys = msgspec.convert(told, keys_of(kind))
+            keys = msgspec.convert(values, keys_of(kind))
         except msgspec.ValidationError as error:
-            raise UsageError(explain(error, told, keys_of(kind))) from None
+            raise UsageError(explain(error, values, keys_of(kind))) from None
         for name, field in key_fields(kind).items():
-            if field.key.names and told[name] not in field.key.names:
-                raise UsageError(f"{name} must be {one_of(field.key.names)}, not {told[name]!r}")
+            if field.key.names and values[name] not in field.key.names:
+                raise UsageError(f"{name} must be {one_of(field.key.names)}, not {values[name]!r}")
         for name in ("stream", "subcontract", "market"):
             set_field(self, name, getattr(keys, name))
         if not self.segment_ms:

@@ -105,11 +105,11 @@ class Counters:
 
     def copy(self) -> Counters:
         """All counters at one moment."""
-        told = Counters()
-        told.live = self.live
+        copy = Counters()
+        copy.live = self.live
         with self._lock:
-            told._packets, told._bytes, told._events = self._packets.copy(), self._bytes.copy(), self._events.copy()
-        return told
+            copy._packets, copy._bytes, copy._events = self._packets.copy(), self._bytes.copy(), self._events.copy()
+        return copy
 
     def under_way(self) -> int:
         """Packets that were read and have neither left nor been dropped yet."""
@@ -221,6 +221,6 @@ class Histogram:
         self.sum_s += seconds
 
     def copy(self) -> Histogram:
-        told = Histogram()
-        told.counts, told.sum_s = list(self.counts), self.sum_s
-        return told
+        copy = Histogram()
+        copy.counts, copy.sum_s = list(self.counts), self.sum_s
+        return copy

@@ -114,18 +114,18 @@ def refuse_useless(kind: type[msgspec.Struct], names: Iterable[str], command: st
             raise UsageError(f"{name} has no effect in 'streamcore {command}': it is a key of {others}")
 
 
-def explain(error: msgspec.ValidationError, told: Mapping[str, Any], kind: type[msgspec.Struct]) -> str:
+def explain(error: msgspec.ValidationError, values: Mapping[str, Any], kind: type[msgspec.Struct]) -> str:
     """The line that refuses a value: its key, what is allowed, what was given."""
     words, _, where = str(error).rpartition(" - at `$.")
     where = where.rstrip("`")
     key = where.partition("[")[0].partition(".")[0]
-    if key not in told:
+    if key not in values:
         return str(error)
-    if key == "stream" and isinstance(told[key], list):
-        return in_a_stream(words, where, told[key])
-    if isinstance(told[key], Mapping) and key_fields(kind)[key].key.form == "table":
+    if key == "stream" and isinstance(values[key], list):
+        return in_a_stream(words, where, values[key])
+    if isinstance(values[key], Mapping) and key_fields(kind)[key].key.form == "table":
         return f"{where}: {words[:1].lower()}{words[1:]}"
-    return f"{key} must be {allowed(kind, key)}, not {told[key]!r}"
+    return f"{key} must be {allowed(kind, key)}, not {values[key]!r}"
 
 
 def in_a_stream(words: str, where: str, streams: list[Any]) -> str:

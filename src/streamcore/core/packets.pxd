@@ -90,6 +90,26 @@ cdef struct Columns:
     uint8_t *inner_source_address
     uint8_t *inner_target_address
 
+cdef inline void choose_columns(Columns *c, const Columns *other, uint32_t groups) noexcept nogil:
+    """Set the pointers of these groups to the other's columns."""
+    if groups & GROUP_FLOW:
+        c.flow_hash = other.flow_hash
+    if groups & GROUP_HEADERS:
+        c.ip_version, c.protocol, c.flags = other.ip_version, other.protocol, other.flags
+        c.l3_offset, c.l4_offset, c.payload_offset = other.l3_offset, other.l4_offset, other.payload_offset
+        c.source_port, c.target_port = other.source_port, other.target_port
+        c.fragment_offset = other.fragment_offset
+    if groups & GROUP_ADDRESSES:
+        c.source_address, c.target_address = other.source_address, other.target_address
+    if groups & GROUP_VLAN:
+        c.vlan_count, c.vlan = other.vlan_count, other.vlan
+    if groups & GROUP_INNER:
+        c.depth, c.inner_ip_version, c.inner_protocol = other.depth, other.inner_ip_version, other.inner_protocol
+        c.inner_flags, c.inner_l3_offset = other.inner_flags, other.inner_l3_offset
+        c.inner_source_port, c.inner_target_port = other.inner_source_port, other.inner_target_port
+        c.inner_source_address, c.inner_target_address = other.inner_source_address, other.inner_target_address
+
+
 # The first page of an arena: what the workers must know of the stream and of the output.
 cdef struct Control:
     uint64_t committed_bytes  # of the output file: whole records up to here

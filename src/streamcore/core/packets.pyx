@@ -100,26 +100,6 @@ cdef Py_ssize_t layout(uint8_t *base, Py_ssize_t data_bytes, Py_ssize_t rows, Co
     return at - base
 
 
-cdef void choose_columns(Columns *c, const Columns *other, uint32_t groups) noexcept nogil:
-    """Set the pointers of these groups to the other's columns."""
-    if groups & GROUP_FLOW:
-        c.flow_hash = other.flow_hash
-    if groups & GROUP_HEADERS:
-        c.ip_version, c.protocol, c.flags = other.ip_version, other.protocol, other.flags
-        c.l3_offset, c.l4_offset, c.payload_offset = other.l3_offset, other.l4_offset, other.payload_offset
-        c.source_port, c.target_port = other.source_port, other.target_port
-        c.fragment_offset = other.fragment_offset
-    if groups & GROUP_ADDRESSES:
-        c.source_address, c.target_address = other.source_address, other.target_address
-    if groups & GROUP_VLAN:
-        c.vlan_count, c.vlan = other.vlan_count, other.vlan
-    if groups & GROUP_INNER:
-        c.depth, c.inner_ip_version, c.inner_protocol = other.depth, other.inner_ip_version, other.inner_protocol
-        c.inner_flags, c.inner_l3_offset = other.inner_flags, other.inner_l3_offset
-        c.inner_source_port, c.inner_target_port = other.inner_source_port, other.inner_target_port
-        c.inner_source_address, c.inner_target_address = other.inner_source_address, other.inner_target_address
-
-
 cdef class Arena:
     """A mapping of equal chunks. Shared (a memfd, for worker processes) or private (for a reader in one process).
 
@@ -303,22 +283,16 @@ cdef class PacketBatch:
             if self.parser is None:
                 raise AttributeError("this column was not parsed, and the batch has no parser")
             self.parser(self, group)
-        if group & self.own_groups:
-            return self.own.array(kind, pointer[0], self.count, width)
-        return self.chunk.array(kind, pointer[0], self.count, width)
+        return (self.own if group & self.own_groups else self.chunk).array(kind, pointer[0], self.count, width)
 
     cdef int prepare_columns(self, uint32_t groups) except -1:
         """Called before columns of groups are filled: a worker maps the arena read-only, so its columns go into memory of its own."""
-        cdef Columns own
         groups &= ~self.groups
         if self.chunk.arena.writable or not groups:
             return 0
-        if self.own is None:
-            self.own = Arena(1, 1, max(1, self.count)).chunk(0)
-        self.own.arena.columns(0, &own)
-        choose_columns(&self.columns, &own, groups)
+        self.own = self.own or Arena(1, 1, max(1, self.count)).chunk(0)
+        choose_columns(&self.columns, &self.own.columns, groups)
         self.own_groups |= groups
-        return 0
 
     def packet(self, Py_ssize_t row):
         """uint8[captured_length]: the bytes of one packet, a view. Raises IndexError."""

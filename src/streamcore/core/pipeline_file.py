@@ -25,21 +25,21 @@ def make_config(
     if path is None:
         return from_keys(kind, given, command)
     try:
-        from_keys(kind, told := read_file(path), command, partial=True)
+        from_keys(kind, values := read_file(path), command, partial=True)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    return from_keys(kind, told | given, command)
+    return from_keys(kind, values | given, command)
 
 
-def from_keys(kind: type[Config], told: dict[str, Any], command: str, partial: bool = False) -> Config:
+def from_keys(kind: type[Config], values: dict[str, Any], command: str, partial: bool = False) -> Config:
     """The Config of these keys. partial: more keys will be laid over them, so what is missing is not yet an error."""
-    for key in told:
+    for key in values:
         if key not in kind.__struct_fields__:
             raise UsageError(f"there is no key {key!r}{nearest(key, kind)}: docs/pipeline-file.md lists them")
-    refuse_useless(kind, told, command)
-    if partial and told.get("workers") == 0 and "listen" not in told:
-        told = told | {"workers": 1}
-    return kind(**told)
+    refuse_useless(kind, values, command)
+    if partial and values.get("workers") == 0 and "listen" not in values:
+        values = values | {"workers": 1}
+    return kind(**values)
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -48,12 +48,12 @@ def read_file(path: str) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as file:
-            told = tomllib.load(file)
+            values = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"cannot read the pipeline file: {(error.strerror or str(error)).lower()}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"this is not TOML: {error}") from None
-    keys = with_underscores(told)
+    keys = with_underscores(values)
     for name in ("subcontract", "market"):
         if isinstance(table := keys.get(name), dict):
             keys[name] = with_underscores(table)
@@ -65,9 +65,9 @@ def read_file(path: str) -> dict[str, Any]:
     return keys
 
 
-def with_underscores(told: Mapping[str, Any]) -> dict[str, Any]:
+def with_underscores(values: Mapping[str, Any]) -> dict[str, Any]:
     keys: dict[str, Any] = {}
-    for name, value in told.items():
+    for name, value in values.items():
         key = name.replace("-", "_")
         if key in keys:
             raise UsageError(f"{key} is given twice, with - and with _")

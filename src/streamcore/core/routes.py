@@ -25,10 +25,10 @@ WAIT = Route("wait")
 
 
 class Routes(Protocol):
-    """Asked and told by the thread that takes results; answers at once, without input or output.
+    """Called by the thread that takes results; answers at once, without input or output.
 
-    limited: the streams with a maximum rate; followed: those, and others of which is told what goes to a provider. Both
-    are known from the beginning.
+    limited: the streams with a maximum rate; followed: those, and others for which `sent` is called. Both are known
+    from the beginning.
     """
 
     limited: frozenset[int]
@@ -52,23 +52,23 @@ class Routes(Protocol):
     def pause_s(self, stream: int) -> float:
         """Seconds until the maximum rate lets the stream's next segment go to its provider."""
 
-    def is_possible_at_home(self, stream: int) -> bool:
+    def is_possible_in_house(self, stream: int) -> bool:
         """Whether our own workers can run the stream's services."""
 
     def came(self, byte_counts: Mapping[int, int]) -> None:
         """Segments came, perhaps for a provider: so many bytes of each stream."""
 
-    def lent(self, stream: int, byte_count: int) -> None:
-        """A segment of a stream that is followed has gone to its provider."""
+    def sent(self, stream: int, byte_count: int) -> None:
+        """A segment of a followed stream was sent to its provider."""
 
     def done(self, key: str, segment: Segment, seconds: float) -> bool:
-        """Its result is in, and believed so far. True: process it again in-house, and compare."""
+        """Its result came in and passed the checks so far. True: process it again in-house, and compare."""
 
     def audited(self, stream: int, key: str, same: bool) -> None:
         """What the comparison gave."""
 
     def failed(self, key: str, reason: str) -> None:
-        """The provider is suspended: from now on nothing of it is believed."""
+        """The provider is suspended: from now on its results are refused."""
 
     def waited(self, stream: int, seconds: float) -> None:
         """How long a segment of this stream has been waiting for our own workers."""

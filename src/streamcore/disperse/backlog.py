@@ -1,6 +1,6 @@
-"""Every segment that is not back yet: those that wait for a worker, and those to be sent again.
+"""Every segment that has no result yet: those that wait for a worker, and those to be sent again.
 
-Who has a segment that is out stands with the peers (peer.py); who gets one next, in lender.py.
+peer.py knows which segments a peer holds, scheduler.py who gets the next one.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Attempt:
     failures: int = 0  # weighed: FAULT or KILLED each
     avoid: int = -1  # the slot that failed last
     reason: str = ""
-    at_home: bool = False  # a provider has failed it, or is audited with it
+    in_house: bool = False  # a provider has failed it, or is audited with it
     claimed: Result | None = None  # audited: what the provider said
 
 
 class Backlog:
     """For the thread that takes results. Each segment is in `attempts` until it is back; while no peer has it, also in
-    `again`, in a queue of `waiting`, or, having failed too often to be sent again, among the dead until `bury`.
+    `again`, in a queue of `waiting`, or, having failed too often to be sent again, among the dead until `take_dead`.
     """
 
     def __init__(self, counters: Counters, attempts_max: int) -> None:
@@ -56,7 +56,7 @@ class Backlog:
         self.waiting.setdefault((segment.stream, segment.lane), collections.deque()).append(attempt)
 
     def add_again(self, segment: Segment) -> None:
-        """A segment that was back, and whose result is not believed any more."""
+        """A segment whose accepted result is withdrawn: its provider lied."""
         attempt = self.attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
         self.resend(attempt, -1)
 
@@ -78,7 +78,7 @@ class Backlog:
 
     def audit(self, attempt: Attempt, claimed: Result) -> None:
         """Have our own workers make the result that a provider has claimed."""
-        attempt.claimed, attempt.at_home = claimed, True
+        attempt.claimed, attempt.in_house = claimed, True
         attempt.attempt += 1
         self.again.append(attempt)
 
@@ -95,12 +95,12 @@ class Backlog:
         """Since when each stream's segments wait; without those that are for our own workers to do again."""
         first = [queue[0] for queue in self.waiting.values() if queue]
         since_s: dict[int, float] = {}
-        for attempt in first + [each for each in self.again if not each.at_home]:
+        for attempt in first + [each for each in self.again if not each.in_house]:
             stream = attempt.segment.stream
             since_s[stream] = min(attempt.since_s, since_s.get(stream, math.inf))
         return since_s
 
-    def bury(self) -> Iterator[Result]:
+    def take_dead(self) -> Iterator[Result]:
         """Dead results for the segments that have failed too often."""
         dead, self._dead = self._dead, []
         for attempt in dead:
@@ -113,7 +113,7 @@ class Backlog:
 
     def unserved(self, stream: int) -> Iterator[Result]:
         """Results for the segments that nobody runs; what becomes of them is the stream's rule."""
-        attempts = [each for each in self.again if each.segment.stream == stream and not each.at_home]
+        attempts = [each for each in self.again if each.segment.stream == stream and not each.in_house]
         self.again = [each for each in self.again if each not in attempts]
         for (of, _), queue in self.waiting.items():
             if of == stream:

@@ -1,9 +1,9 @@
-"""The dispatcher: segments go in from one thread, results come out in another. It keeps the loop and the leases.
+"""The dispatcher: one thread submits segments, another takes their results. Here are the loop and the faults of peers.
 
-What it promises: every submitted segment comes back exactly once, as a checked Result or as dead; nothing is sent to a
-peer without credit; a peer that dies, hangs or lies loses its leases to another. What waits stands in backlog.py, who
-gets it in lender.py, what is believed in belief.py, what providers are held to in providers.py. Where a result belongs
-in the second stream is not known here.
+It promises: each submitted segment comes back exactly once, as a checked Result or as dead; no peer gets more than its
+credit; a peer that dies, hangs or lies loses its leases to another. backlog.py keeps the segments, scheduler.py
+sends them, validation.py checks results, providers.py audits and suspends providers. Where a result belongs in the
+second stream is not known here.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from streamcore.core.routes import Routes
 from streamcore.disperse import envelope, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError
 from streamcore.disperse.backlog import FAULT, KILLED, NO_AGREEMENT, Attempt, Backlog
-from streamcore.disperse.belief import believe
-from streamcore.disperse.lender import Lender
 from streamcore.disperse.peer import Peer
 from streamcore.disperse.providers import Providers
-from streamcore.disperse.roster import Roster, Slot, Terms
+from streamcore.disperse.scheduler import Scheduler
+from streamcore.disperse.validation import validate
+from streamcore.disperse.workers import Slot, Terms, Workers
 
 __all__ = ["NO_AGREEMENT", "Dispatcher"]
 
-START_S = 30.0  # a worker that has not said hello by then is taken for hung
+START_S = 30.0  # a worker that is not ready by then counts as hung
 JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
-TICK_S = 1.0  # the loop looks around at least so often
+TICK_S = 1.0  # the loop checks deadlines at least so often
 REFUSAL_CHARACTERS_MAX = 500
 
 
@@ -60,23 +60,23 @@ class Dispatcher:
         self._counters = counters
         self._routes = routes
         self._allowed = [reduce(or_, (FLAGS_OF_CHANGE[c] for c in changes), 0) for changes in terms.changes]
-        self._roster = Roster(terms, arena, counters, list(launched), routes)
+        self._workers = Workers(terms, arena, counters, list(launched), routes)
         self._backlog = Backlog(counters, terms.attempts_max)
-        self._lender = Lender(self._roster, self._backlog, counters, self._allowed, routes)
-        self._providers = Providers(routes, self._roster, self._backlog, counters) if routes is not None else None
+        self._scheduler = Scheduler(self._workers, self._backlog, counters, self._allowed, routes)
+        self._providers = Providers(routes, self._workers, self._backlog, counters) if routes is not None else None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._roster.poller.register(self._wake, zmq.POLLIN)
+        self._workers.poller.register(self._wake, zmq.POLLIN)
         self._inbox: collections.deque[Segment] = collections.deque()  # bounded by the pipeline's gate
         self.durations = Histogram()  # of each segment, from its coming to its accepted result
         self._finished = False
         self._cancelled = False
-        self._relieved = False
+        self._passes_waiting = False
         self._refusal = ""
         self._alone_since_s = time.monotonic()
 
     @property
     def slots(self) -> list[Slot]:
-        return self._roster.slots
+        return self._workers.slots
 
     @property
     def depths(self) -> tuple[int, int]:
@@ -86,13 +86,13 @@ class Dispatcher:
 
     @property
     def address(self) -> str:
-        """Where workers elsewhere may join; "" where they may not."""
-        return self._roster.listener.address if self._roster.listener is not None else ""
+        """Where workers elsewhere may join; "" if they may not."""
+        return self._workers.listener.address if self._workers.listener is not None else ""
 
     # For the feeding thread.
 
     def submit(self, segments: list[Segment]) -> None:
-        """Hand over segments. The caller bounds how many are in flight."""
+        """Submit segments. The caller bounds how many are in flight."""
         self._inbox.extend(segments)
         os.eventfd_write(self._wake, 1)
 
@@ -101,9 +101,9 @@ class Dispatcher:
         self._finished = True
         os.eventfd_write(self._wake, 1)
 
-    def relieve(self) -> None:
-        """Give what waits for a worker back as it is, its reason OVERLOAD. From any thread."""
-        self._relieved = True
+    def pass_waiting(self) -> None:
+        """Return the segments that wait for a worker unprocessed, with the reason OVERLOAD. From any thread."""
+        self._passes_waiting = True
         self.wake()
 
     def wake(self) -> None:
@@ -121,7 +121,7 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the workers."""
-        self._roster.start()
+        self._workers.start()
 
     def withdraw_with(self, withdraw: Callable[[str], list[Segment]]) -> None:
         """Who is asked, with the key of a provider that lied, for the segments whose results have not left yet."""
@@ -136,25 +136,25 @@ class Dispatcher:
         """
         while True:
             self._take_inbox()
-            self._lender.send()
+            self._scheduler.send()
             if self._providers is not None:
                 yield from self._providers.look_after()
             if self._cancelled or (self._finished and not self._inbox and not self._backlog.attempts):
                 return
-            self._look_for_life()
-            events = dict(self._roster.poller.poll(self._patience_ms()))
+            self._require_workers()
+            events = dict(self._workers.poller.poll(self._patience_ms()))
             if not events:
                 idle()
             yield from self._receive_from(events)
             yield from self._look_after_peers(events)
-            yield from self._backlog.bury()
-            if self._relieved:
-                self._relieved = False
+            yield from self._backlog.take_dead()
+            if self._passes_waiting:
+                self._passes_waiting = False
                 yield from self._backlog.unprocessed()
 
     def close(self) -> None:
         """End all workers and sockets; nothing is left behind."""
-        self._roster.close()
+        self._workers.close()
         if self._wake >= 0:
             os.close(self._wake)
             self._wake = -1
@@ -171,9 +171,9 @@ class Dispatcher:
 
     def _patience_ms(self) -> int:
         """Until the next deadline, and no longer than a tick."""
-        peers = self._roster.peers() + self._roster.providers()
+        peers = self._workers.peers() + self._workers.providers()
         until_s = min((self._deadline_s(peer) for peer in peers), default=math.inf)
-        until_s = min(until_s, self._lender.next_send_s)
+        until_s = min(until_s, self._scheduler.next_send_s)
         if self._providers is not None:
             until_s = min(until_s, self._providers.patience_until_s())
         return max(0, math.ceil(min(TICK_S, until_s - time.monotonic()) * 1000))
@@ -182,14 +182,14 @@ class Dispatcher:
 
     def _receive_from(self, events: dict[Any, int]) -> Iterator[Result]:
         """What made the poller return: somebody woke us, a worker wants to join, or there are messages."""
-        listener = self._roster.listener
+        listener = self._workers.listener
         if self._wake in events:
             os.eventfd_read(self._wake)
-        if self._roster.results in events:
-            yield from self._receive(self._roster.results)
+        if self._workers.results in events:
+            yield from self._receive(self._workers.results)
         if listener is not None:
-            if listener.door in events:
-                self._roster.admit()
+            if listener.join_socket in events:
+                self._workers.admit()
             if listener.results in events:
                 yield from self._receive(listener.results)
 
@@ -200,7 +200,7 @@ class Dispatcher:
                 frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            key = str(frames[0].get("User-Id")) if socket is not self._roster.results else None
+            key = str(frames[0].get("User-Id")) if socket is not self._workers.results else None
             try:
                 yield from self._understand(frames, key)
             except (envelope.EnvelopeError, msgspec.MsgspecError, IndexError):
@@ -209,11 +209,11 @@ class Dispatcher:
 
     def _understand(self, frames: list[zmq.Frame], key: str | None) -> Iterator[Result]:
         header = envelope.unpack_header(frames[0].buffer)
-        peer = self._roster.of(header, key)
+        peer = self._workers.of(header, key)
         if peer is None:
             self._counters.bump("segments.discarded", header.descriptors)
         elif header.kind == envelope.HELLO:
-            self._roster.welcome(peer)
+            self._workers.welcome(peer)
         elif header.kind == envelope.REFUSE:
             self._refusal = bytes(frames[1].buffer).decode(errors="replace")[:REFUSAL_CHARACTERS_MAX]
             self._lose(self.slots[peer.slot], self._refusal, restart=False)
@@ -221,10 +221,10 @@ class Dispatcher:
             yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.descriptors), frames[1:])
 
     def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
-        """The results of one message. What its leases held is lent again at once, so that the peer works while they
-        are written, and together: segments that came in one message leave in one.
+        """The results of one message. The credit that they free is used at once, so that the peer works while they are
+        written; results that came in one message make segments leave in one.
         """
-        told = [
+        answers = [
             (
                 outcome,
                 frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None,
@@ -233,20 +233,20 @@ class Dispatcher:
             for outcome in outcomes
         ]  # before any is taken: nothing is of a message that lacks a frame
         results = []
-        for outcome, extra, content in told:
+        for outcome, extra, content in answers:
             if self.slots[peer.slot].peer is not peer:
                 break  # it was suspended for one of these
             result = self._take_result(peer, outcome, extra, content)
             if result is not None:
                 results.append(result)
         self._take_inbox()
-        self._lender.send()
+        self._scheduler.send()
         yield from results
 
     def _take_result(
         self, peer: Peer, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None
     ) -> Result | None:
-        """What became of one lease: its Result; None where it is not believed, or waits for an audit."""
+        """What became of one lease: its Result; None if it fails the checks, or waits for an audit."""
         now_s = time.monotonic()
         lease = peer.end_lease(outcome.number, outcome.attempt, now_s)
         if lease is None:
@@ -259,9 +259,9 @@ class Dispatcher:
             self._declined(peer, attempt, bytes(extra or b"the service failed").decode(errors="replace"))
             return None
         try:
-            result = believe(lease, outcome, extra, content, self._allowed[lease.segment.stream])
+            result = validate(lease, outcome, extra, content, self._allowed[lease.segment.stream])
         except (ResultError, msgspec.MsgspecError) as error:
-            self._disbelieved(peer, attempt, str(error))
+            self._reject(peer, attempt, str(error))
             return None
         peer.tally.add(lease.segment, outcome.busy_ns)
         if self._providers is not None:
@@ -279,10 +279,10 @@ class Dispatcher:
         if peer.streams is not None and self._providers is not None:
             self._providers.give_up(peer, attempt.segment.number, words)
         else:
-            self._disbelieved(peer, attempt, words)
+            self._reject(peer, attempt, words)
 
-    def _disbelieved(self, peer: Peer, attempt: Attempt, reason: str) -> None:
-        """A result is not what it has to be."""
+    def _reject(self, peer: Peer, attempt: Attempt, reason: str) -> None:
+        """A result fails the checks: send the segment again, and suspend a provider."""
         peer.tally.failed += 1
         if peer.streams is not None:
             self._backlog.resend(attempt, peer.slot)
@@ -293,15 +293,15 @@ class Dispatcher:
     # Faults.
 
     def _suspend(self, key: str, reason: str) -> None:
-        """Believe a provider no more; nothing where the key is none of a provider."""
+        """Suspend a provider; a key that is no provider's is ignored."""
         if self._providers is not None:
             self._providers.suspend(key, reason)
 
-    def _look_for_life(self) -> None:
-        """Raise WorkerError when nobody is there to do the rest, and nobody can be expected."""
-        if self._roster.peers() or self._roster.providers():
+    def _require_workers(self) -> None:
+        """Raise WorkerError if no worker is left for the rest, and none can be expected."""
+        if self._workers.peers() or self._workers.providers():
             self._alone_since_s = time.monotonic()
-        elif self._roster.listener is None:
+        elif self._workers.listener is None:
             raise WorkerError(self._refusal or "no worker is left: all ended without a result")
         elif time.monotonic() - self._alone_since_s > JOIN_S:
             raise WorkerError(f"no worker has joined at {self.address} for {JOIN_S:.0f} s")
@@ -312,20 +312,20 @@ class Dispatcher:
             if peer is None:
                 continue
             if peer.blocked and peer.push in events:
-                self._roster.unblock(peer)
+                self._workers.unblock(peer)
             if peer.pidfd in events:
                 peer.died = True
-                yield from self._receive(self._roster.results)  # what it sent before it died
+                yield from self._receive(self._workers.results)  # what it sent before it died
                 self._lose(slot, "the worker died")
-            elif peer.monitor in events and self._roster.gone(peer):
+            elif peer.monitor in events and self._workers.gone(peer):
                 self._lose(slot, "the worker's connection ended")
             elif time.monotonic() >= self._deadline_s(peer) and not self._has_news():
                 self._lose(slot, f"no result within {peer.lease_ms or self._terms.lease_ms} ms")
 
     def _has_news(self) -> bool:
         """Whether messages wait: we may have been too busy to read them, which is no peer's fault."""
-        listener = self._roster.listener
-        return bool(self._roster.results.poll(0)) or (listener is not None and bool(listener.results.poll(0)))
+        listener = self._workers.listener
+        return bool(self._workers.results.poll(0)) or (listener is not None and bool(listener.results.poll(0)))
 
     def _deadline_s(self, peer: Peer) -> float:
         return peer.deadline_s(self._terms.lease_ms / 1000, START_S)
@@ -337,12 +337,12 @@ class Dispatcher:
         if peer is None:
             return
         if peer.elsewhere and not peer.ready and restart:
-            self._roster.lose(slot, restart)
+            self._workers.lose(slot, restart)
             return
         if peer.streams is not None:
             self._suspend(peer.key, reason)
             return
-        self._roster.lose(slot, restart)
+        self._workers.lose(slot, restart)
         weight = KILLED if peer.was_killed else FAULT
         for place, number in enumerate(peer.leases):
             if place == 0 and peer.ready:

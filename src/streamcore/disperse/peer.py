@@ -38,8 +38,8 @@ def result_bytes_max(segment: Segment) -> int:
 
 
 @dataclass(slots=True)
-class Room:
-    """A part of a region, lent with a lease. The region is free again when no lease and no result holds it."""
+class RegionPart:
+    """A part of a region, reserved with a lease. The region is free again when no lease and no result holds it."""
 
     region: Chunk
     start: int
@@ -52,7 +52,7 @@ class Lease:
 
     segment: Segment
     attempt: int
-    room: Room | None  # None: the service changes nothing, or the segment left the machine
+    part: RegionPart | None  # None: the service changes nothing, or the segment left the machine
     digest: bytes
     since_s: float = 0.0
 
@@ -96,12 +96,12 @@ class Peer:
     leaving: bool = False  # of a provider: it gets no more, and joins again when it has done what it has
     outlet: Outlet | None = None  # of a worker elsewhere: packs what is sent to it
     monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
-    dismissed: bool = False  # it was told to stop
+    dismissed: bool = False  # we have asked it to stop
     died: bool = False  # its process ended by itself, or by somebody's hand that was not ours
     blocked: bool = False  # its socket took no more
-    rooms: dict[int, tuple[weakref.ref[Chunk], int]] = field(
+    region_uses: dict[int, tuple[weakref.ref[Chunk], int]] = field(
         default_factory=dict
-    )  # batch -> its region, bytes lent of it
+    )  # batch -> its region, bytes reserved in it
     leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
     bytes_out: int = 0
     clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
@@ -126,7 +126,7 @@ class Peer:
         """
         return not self.elsewhere or byte_count <= MESSAGE_BYTES_MAX
 
-    def room_for(self, segment: Segment) -> Room | None:
+    def part_for(self, segment: Segment) -> RegionPart | None:
         """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None:
         there is none now.
 
@@ -135,18 +135,18 @@ class Peer:
         assert self.regions is not None
         size = result_bytes_max(segment)
         batch = segment.batch.first_number
-        reference, used = self.rooms.get(batch, (None, 0))
+        reference, used = self.region_uses.get(batch, (None, 0))
         region = reference() if reference is not None else None
         if region is None or used + size > self.regions.data_bytes_max:
             region, used = self.regions.acquire(0), 0
             if region is None:
                 return None
-        if len(self.rooms) >= REMEMBERED_MAX:
-            self.rooms = {key: value for key, value in self.rooms.items() if value[0]() is not None}
-        self.rooms[batch] = (weakref.ref(region), used + size)
-        return Room(region, used, size)
+        if len(self.region_uses) >= REMEMBERED_MAX:
+            self.region_uses = {key: value for key, value in self.region_uses.items() if value[0]() is not None}
+        self.region_uses[batch] = (weakref.ref(region), used + size)
+        return RegionPart(region, used, size)
 
-    def lend(self, lease: Lease, now_s: float) -> None:
+    def add_lease(self, lease: Lease, now_s: float) -> None:
         if not self.leases:
             self.clock_from_s = now_s
         lease.since_s = now_s

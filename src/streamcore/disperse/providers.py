@@ -1,4 +1,4 @@
-"""Providers: what is asked of them beyond a worker's duties, and what becomes of one that fails.
+"""Providers: audits of their results, and what happens to one that fails.
 
 Who is one, and of which stream, is answered by `routes`; their results come in as any worker's, in dispatcher.py.
 """
@@ -14,7 +14,7 @@ from streamcore.core.routes import Routes
 from streamcore.disperse._results import same_result
 from streamcore.disperse.backlog import Attempt, Backlog
 from streamcore.disperse.peer import Lease, Peer
-from streamcore.disperse.roster import Roster
+from streamcore.disperse.workers import Workers
 
 LOOK_S = 0.01  # between looks at the routes, while segments wait
 FAILURES_MAX = 3  # segments that a provider may say it cannot process
@@ -25,9 +25,9 @@ class Providers:
     segments back whose results have not left yet.
     """
 
-    def __init__(self, routes: Routes, roster: Roster, backlog: Backlog, counters: Counters) -> None:
+    def __init__(self, routes: Routes, workers: Workers, backlog: Backlog, counters: Counters) -> None:
         self._routes = routes
-        self._roster = roster
+        self._workers = workers
         self._backlog = backlog
         self._counters = counters
         self.withdraw: Callable[[str], list[Segment]] = lambda _key: []
@@ -36,7 +36,7 @@ class Providers:
 
     def is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result, now_s: float) -> bool:
         """Whether a provider's result waits for our own, which is asked for."""
-        if attempt.at_home or not self._routes.done(peer.key, lease.segment, now_s - lease.since_s):
+        if attempt.in_house or not self._routes.done(peer.key, lease.segment, now_s - lease.since_s):
             return False
         self._backlog.audit(attempt, result)
         self._counters.bump("subcontract.audited")
@@ -56,8 +56,8 @@ class Providers:
         attempt = self._backlog.attempts[number]
         peer.tally.failed += 1
         peer.failures += 1
-        if self._routes.is_possible_at_home(attempt.segment.stream):
-            attempt.at_home = True
+        if self._routes.is_possible_in_house(attempt.segment.stream):
+            attempt.in_house = True
             self._backlog.resend(attempt, peer.slot)
         else:
             self._backlog.fail(attempt, peer.slot, reason)
@@ -65,16 +65,16 @@ class Providers:
             self.suspend(peer.key, f"it failed {FAILURES_MAX} segments: {reason}")
 
     def suspend(self, key: str, reason: str, lied: bool = False) -> None:
-        """Nothing of this provider is believed any more: its segments go to whoever has the stream now. Where it lied,
-        also those whose results have not left yet. A key that is no provider's is nothing to us.
+        """Refuse the results of this provider from now on: its segments go to whoever has the stream now. If it
+        lied, so do those whose results have not left yet. A key that is no provider's is ignored.
         """
-        peers = self._roster.providers(key) if key else []
+        peers = self._workers.providers(key) if key else []
         if not key or not (peers or self._routes.is_provider(key)):
             return
         self._routes.failed(key, reason)
         self._absent_since_s.pop(key, None)
         for peer in peers:
-            self._roster.lose(self._roster.slots[peer.slot], restart=False)
+            self._workers.lose(self._workers.slots[peer.slot], restart=False)
             for number in peer.leases:
                 self._backlog.resend(self._backlog.attempts[number], peer.slot)
         for segment in self.withdraw(key) if lied else ():
@@ -94,7 +94,7 @@ class Providers:
                 self._routes.waited(stream, now_s - since_s)
             elif route.kind == "provider":
                 self._ask_in_again(route.key, stream)
-                if any(peer.ready for peer in self._roster.providers(route.key, stream)):
+                if any(peer.ready for peer in self._workers.providers(route.key, stream)):
                     self._absent_since_s.pop(route.key, None)
                 elif now_s - self._absent_since_s.setdefault(route.key, now_s) > self._routes.join_s(route.key):
                     self.suspend(route.key, "it has not joined")
@@ -102,15 +102,15 @@ class Providers:
                 yield from self._backlog.unserved(stream)
 
     def _ask_in_again(self, key: str, stream: int) -> None:
-        """Services are told when a provider joins: one that has won another need since joins again, when it has done
-        what it has.
+        """A provider learns its services when it joins. If it has won another need since, it must join again, after it
+        has done what it has.
         """
-        for peer in self._roster.providers(key):
+        for peer in self._workers.providers(key):
             assert peer.streams is not None
             if stream not in peer.streams and peer.ready:
                 peer.leaving = True
                 if not peer.leases:
-                    self._roster.dismiss(self._roster.slots[peer.slot])
+                    self._workers.dismiss(self._workers.slots[peer.slot])
 
     def patience_until_s(self) -> float:
         """When `look_after` has something to do at the earliest."""

@@ -115,17 +115,17 @@ class Listener:
         self._authenticator.start()
         self._authenticator.configure_curve_callback(DOMAIN, known)
         self._host = address.rpartition(":")[0]
-        self.door = self._secured(zmq.ROUTER, DOMAIN)
-        self.door.setsockopt(zmq.MAXMSGSIZE, JOIN_BYTES_MAX)
+        self.join_socket = self._secured(zmq.ROUTER, DOMAIN)
+        self.join_socket.setsockopt(zmq.MAXMSGSIZE, JOIN_BYTES_MAX)
         self.results = self._secured(zmq.PULL, DOMAIN)
         self.results.setsockopt(zmq.MAXMSGSIZE, message_bytes_max)
         try:
-            self.door.bind(address)
+            self.join_socket.bind(address)
             self.results_port = self.results.bind_to_random_port(self._host)
         except zmq.ZMQError as error:
             self.close()
             raise UsageError(f"cannot listen on {address}: {error.strerror}") from None
-        self.address = self.door.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.address = self.join_socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def _secured(self, kind: int, domain: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -138,12 +138,12 @@ class Listener:
         return socket
 
     def join(
-        self, admit: Callable[[str], Peer | None], chains: Callable[[Peer], list[Any]], told: dict[str, Any]
+        self, admit: Callable[[str], Peer | None], chains: Callable[[Peer], list[Any]], setup: dict[str, Any]
     ) -> Peer | None:
         """Answer one that asks to join: admit(key) gives it a Peer, or None where there is no slot; chains(peer): what
-        it is told of the services.
+        it learns about the services.
         """
-        frames = self.door.recv_multipart(copy=False)
+        frames = self.join_socket.recv_multipart(copy=False)
         key = str(frames[-1].get("User-Id"))
         identity = bytes(frames[0].buffer)
         try:
@@ -165,17 +165,17 @@ class Listener:
         port = peer.push.bind_to_random_port(self._host)
         digest_key = secrets.token_bytes(DIGEST_KEY_BYTES)
         peer.outlet = Outlet(self._arena, self._frames, digest_key)
-        self._answer(identity, told | {
+        self._answer(identity, setup | {
             "chains": chains(peer), "slot": peer.slot, "incarnation": peer.incarnation, "digest_key": digest_key.hex(),
             "work_port": port, "results_port": self.results_port,
         })  # fmt: skip
         return peer
 
-    def _answer(self, identity: bytes, told: dict[str, Any]) -> None:
+    def _answer(self, identity: bytes, setup: dict[str, Any]) -> None:
         with contextlib.suppress(zmq.ZMQError):  # who asked is gone
-            self.door.send_multipart([identity, json.dumps(told).encode()], zmq.NOBLOCK)
+            self.join_socket.send_multipart([identity, json.dumps(setup).encode()], zmq.NOBLOCK)
 
     def close(self) -> None:
         self._authenticator.stop()
-        self.door.close(linger=0)
+        self.join_socket.close(linger=0)
         self.results.close(linger=0)

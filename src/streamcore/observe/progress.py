@@ -1,7 +1,7 @@
 """Progress on a terminal: how far the input is read, the rate, the time left; of live interfaces, a line of figures
 every second. Elsewhere, nothing.
 
-How far is told by the bytes of the file as it lies on the disk, so it is right for compressed captures too.
+The progress counts bytes of the file on the disk, so it is right for compressed captures too.
 """
 
 from __future__ import annotations

@@ -59,32 +59,32 @@ class Accounting:
 
     def json(self) -> dict[str, Any]:
         """The object that `--json` prints; its schema is docs/accounting.md."""
-        told = self.counters.as_json()
-        told["seconds"] = round(self.seconds, 6)
-        told["workers"]["shares"] = [
+        account = self.counters.as_json()
+        account["seconds"] = round(self.seconds, 6)
+        account["workers"]["shares"] = [
             {"slot": s.slot, "segments": s.segments, "packets": s.packets, "bytes": s.bytes,
              "busy_seconds": round(s.busy_s, 6), "failed": s.failed}
             for s in self.shares
         ]  # fmt: skip
         if self.services:
-            told["services"] = self.services
+            account["services"] = self.services
         if self.streams:
-            told["streams"] = self.streams
+            account["streams"] = self.streams
         if self.subcontracts:
-            told["subcontracts"] = self.subcontracts
+            account["subcontracts"] = self.subcontracts
         if self.market_errors:
-            told["market_errors"] = self.market_errors
+            account["market_errors"] = self.market_errors
         if self.damage:
-            told["damage"] = self.damage
+            account["damage"] = self.damage
         if self.dead_letter:
-            told["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
+            account["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
         if self.unbalanced:
-            told["unbalanced"] = self.unbalanced
+            account["unbalanced"] = self.unbalanced
         if self.so_far:
-            told["under_way"] = self.counters.under_way()
+            account["under_way"] = self.counters.under_way()
         else:
-            told["exit_status"] = self.exit_status
-        return told
+            account["exit_status"] = self.exit_status
+        return account
 
     def text(self, verbose: bool = False) -> str:
         """The accounting in words, a few lines."""

@@ -22,7 +22,7 @@ from streamcore.core.packets import Arena, Outgoing
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.local import Launched
 from streamcore.disperse.peer import LEASES_MAX
-from streamcore.disperse.roster import Terms
+from streamcore.disperse.workers import Terms
 from streamcore.run.accounting import Accounting
 from streamcore.run.dead_letters import DeadLetters
 from streamcore.run.feeder import Feeder
@@ -203,7 +203,7 @@ class Pipeline:
 
     def _open_source(self, arena: Arena) -> Source:
         compile = self._filter and self._filter.instructions
-        source = self._source = open_source(self.config, SourceNeeds(arena, self.counters, compile, self._relieve))
+        source = self._source = open_source(self.config, SourceNeeds(arena, self.counters, compile, self._pass_waiting))
         self._open_things.callback(source.close)
         return source
 
@@ -216,9 +216,9 @@ class Pipeline:
         self._open_things.push(lambda kind, *rest: sink.close() if kind is None else sink.abandon())
         return sink
 
-    def _relieve(self) -> None:
+    def _pass_waiting(self) -> None:
         if self._dispatcher is not None:
-            self._dispatcher.relieve()
+            self._dispatcher.pass_waiting()
 
     def _last_file_is_full(self) -> None:
         if self._feeder is not None:

@@ -29,7 +29,7 @@ def give_up(user: str = "") -> None:
     """Give up every capability, for good and for all that we start; and become user, if given.
 
     Root without a user stays root and keeps the right to write files anywhere (CAP_DAC_OVERRIDE), or it could not
-    write the captures that it was told to write. Capabilities belong to threads: call it while there is only one.
+    write the captures that it is to write. Capabilities belong to threads: call it while there is only one.
     Raises UsageError where there is no such user or we may not become it.
     """
     libc = ctypes.CDLL(None, use_errno=True)

@@ -109,7 +109,7 @@ def points_of(config: Config, chains: list[Any], settles: bool, deterministic: b
 def digest_of(config: Config, chains: list[Any]) -> str:
     """Of the input and all that decides what becomes of it."""
     status = os.stat(config.read)
-    told = [
+    parts = [
         os.path.abspath(config.read),
         status.st_size,
         status.st_mtime_ns,
@@ -118,7 +118,7 @@ def digest_of(config: Config, chains: list[Any]) -> str:
         [[stream.select, stream.on_failure] for stream in config.streams],
         chains,
     ]
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
 def covered(outgoing: Outgoing) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamcore.core.config import Config
-from streamcore.core.config import Stream as Told
+from streamcore.core.config import Stream as StreamKeys
 from streamcore.core.counters import Counters
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Result
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 class Stream:
     """One stream of a run. Raises UsageError where a service cannot be had."""
 
-    def __init__(self, number: int, told: Told) -> None:
+    def __init__(self, number: int, keys: StreamKeys) -> None:
         self.number = number
-        self.name = told.name
-        self.select = told.select
-        self.on_failure = told.on_failure
+        self.name = keys.name
+        self.select = keys.select
+        self.on_failure = keys.on_failure
         self.counters = Counters()
-        self.subcontract = told.subcontract
+        self.subcontract = keys.subcontract
         self.chain: Chain | ChainElsewhere
         try:
-            self.chain = Chain(told.service)
+            self.chain = Chain(keys.service)
         except UsageError as error:
             if self.subcontract is None or self.subcontract.effect is None or self.subcontract.otherwise == "in-house":
-                raise UsageError(f"stream {told.name}: {error}" if number else str(error)) from None
-            self.chain = ChainElsewhere(told.service, self.subcontract.effect)
+                raise UsageError(f"stream {keys.name}: {error}" if number else str(error)) from None
+            self.chain = ChainElsewhere(keys.service, self.subcontract.effect)
 
     def wanted(self) -> Wanted | None:
         """What is asked of a provider; None where our own workers run the stream."""
-        told = self.subcontract
+        terms = self.subcontract
         in_house = isinstance(self.chain, Chain)
-        if told is None or (told.when == "missing" and in_house):
+        if terms is None or (terms.when == "missing" and in_house):
             return None
         from streamcore.subcontract.broker import Wanted  # only here: it costs start-up time
 
@@ -50,8 +50,8 @@ class Stream:
         return Wanted(
             self.number,
             self.name,
-            told,
-            told.service or "+".join(name.partition(":")[0] for name in names) or "identity",
+            terms,
+            terms.service or "+".join(name.partition(":")[0] for name in names) or "identity",
             self.chain.specifications,
             isinstance(self.chain, Chain) and self.chain.deterministic,
             in_house,
@@ -65,20 +65,20 @@ class Stream:
     def account(self) -> dict[str, Any]:
         """The stream's part of the object that --json prints."""
         counts = self.counters.as_json()
-        told: dict[str, Any] = {}
+        account: dict[str, Any] = {}
         for unit in ("packets", "bytes"):
             counted = counts[unit]
-            told[unit] = {"selected": counted.pop("read")} | counted
+            account[unit] = {"selected": counted.pop("read")} | counted
         if services := self.chain.summaries():
-            told["services"] = services
-        return told
+            account["services"] = services
+        return account
 
 
 class Streams:
     """All streams of a run, in the order of their numbers. Counts both for each of them and for the run."""
 
     def __init__(self, config: Config, counters: Counters) -> None:
-        self.all = [Stream(number, told) for number, told in enumerate(config.streams)]
+        self.all = [Stream(number, keys) for number, keys in enumerate(config.streams)]
         self._counters = counters
         self._several = len(self.all) > 1
 

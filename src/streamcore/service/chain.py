@@ -64,11 +64,11 @@ class Chain:
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         """What the services report at the end, by name; a service that stands twice is numbered."""
-        told: dict[str, dict[str, Any]] = {}
+        summaries: dict[str, dict[str, Any]] = {}
         for place, service in enumerate(self.services):
             if summary := service.summary():
-                told[service.name if service.name not in told else f"{service.name}-{place + 1}"] = summary
-        return told
+                summaries[service.name if service.name not in summaries else f"{service.name}-{place + 1}"] = summary
+        return summaries
 
 
 class ChainElsewhere:

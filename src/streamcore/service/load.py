@@ -85,16 +85,16 @@ def describe() -> list[Description]:
     """Every service that has a name on this machine: the built-in ones, then those of entry points."""
     named = list(BUILT_IN.items())
     named += sorted((point.name, point.value) for point in _entry_points() if point.name not in BUILT_IN)
-    told = []
+    descriptions = []
     for name, target in named:
         try:
             kind = find(name)
         except (UsageError, ImportError) as error:
-            told.append(Description(name, "", {}, _one_line(error), target))
+            descriptions.append(Description(name, "", {}, _one_line(error), target))
             continue
         words = " ".join((kind.__doc__ or "").strip().partition("\n\n")[0].split())
-        told.append(Description(name, kind.effect, _options(kind), words, target))
-    return told
+        descriptions.append(Description(name, kind.effect, _options(kind), words, target))
+    return descriptions
 
 
 def _entry_points() -> list[Any]:

@@ -161,7 +161,7 @@ class Output:
 
     def may_try_again(self, sent: int, patience_s: float) -> bool:
         """Whether a packet may be tried again, after a pause. sent: packets sent so far; where there are more than
-        last time, this is new trouble, whose first packet is always tried again: what the socket told may be old.
+        last time, this is new trouble, whose first packet is always tried again: what the socket reported may be old.
         """
         now_s = time.monotonic()
         if sent != self._sent:

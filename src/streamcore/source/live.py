@@ -41,14 +41,14 @@ Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a
 
 def open_live(config: Config, needs: SourceNeeds) -> LiveSource:
     """The source of `interface`, with `both` also of `output_interface`. Raises SourceError, UsageError."""
-    return LiveSource(config, needs.arena, needs.counters, needs.compile, needs.relieve)
+    return LiveSource(config, needs.arena, needs.counters, needs.compile, needs.pass_waiting)
 
 
 class LiveSource:
     """The packets that arrive on config.interfaces; iterate over it for its PacketBatches.
 
     Parameters: config; arena to take chunks from; counters, which get what the kernel counts; compile, which makes the
-    kernel's filter; relieve, called with overload "pass" to have waiting packets passed unprocessed.
+    kernel's filter; pass_waiting, called with overload "pass" to have waiting packets passed unprocessed.
     Packets are received from the moment that it is made, VLAN tags in their places; those of `any` and of link types
     that we have no number for are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings: who keeps it
     longer than it takes to look at it calls its `copy_to_chunk`, which copies what is in use, as pcap records
@@ -63,7 +63,7 @@ class LiveSource:
         arena: ChunkSupply,
         counters: Counters,
         compile: Compile | None = None,
-        relieve: Callable[[], None] | None = None,
+        pass_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.name = " and ".join(config.interfaces)
         self.form = CaptureForm("pcap", NANOSECONDS)
@@ -75,7 +75,7 @@ class LiveSource:
         self._counters = counters
         counters.live = True
         self._compile = compile
-        self._relieve = relieve
+        self._pass_waiting = pass_waiting
         self._spool: Spool | None = None
         self._staging: Chunk | None = None  # between a ring and the spool
         latency_ms = config.latency_ms
@@ -184,8 +184,8 @@ class LiveSource:
         """What was given cannot go on now: if a ring is half full, do what config.overload says."""
         if not any(2 * port.ring.ready_count > port.ring.block_count for port in self._ports):
             return
-        if self._config.overload == "pass" and self._relieve is not None:
-            self._relieve()
+        if self._config.overload == "pass" and self._pass_waiting is not None:
+            self._pass_waiting()
         elif self._spool is not None:
             self._fill_spool(self._spool)
 
@@ -317,10 +317,10 @@ class LiveSource:
     def _count(self) -> None:
         """Count what the kernel counted since this was last done."""
         for port in self._ports:
-            told = port.statistics()
-            self._counters.count("kernel.received", told.received, 0)
-            self._counters.count("kernel.dropped", told.dropped, 0)
-            self._counters.bump("kernel.freezes", told.freezes)
+            statistics = port.statistics()
+            self._counters.count("kernel.received", statistics.received, 0)
+            self._counters.count("kernel.dropped", statistics.dropped, 0)
+            self._counters.bump("kernel.freezes", statistics.freezes)
 
     def _close_all(self) -> None:
         for port in self._ports:

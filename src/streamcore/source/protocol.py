@@ -47,4 +47,4 @@ class SourceNeeds:
     arena: Arena  # chunks are taken from it
     counters: Counters
     compile: Callable[[int, str], list[Any]] | None  # (link type, interface) -> socket filter; raises UsageError
-    relieve: Callable[[], None]  # has waiting packets passed unprocessed (overload = "pass")
+    pass_waiting: Callable[[], None]  # has waiting packets passed unprocessed (overload = "pass")

@@ -1,1 +1,1 @@
-"""Segments that a provider runs: who gets them, and what is measured of it. The only room that meets the auction."""
+"""Streams that a provider runs: who gets them, and what is measured. The only folder that imports `auction`."""

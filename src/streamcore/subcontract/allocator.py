@@ -1,6 +1,6 @@
 """The protocol by which the pipeline asks for a provider: what it needs, what it is given, what it reports.
 
-market.py answers over `auction`; Fixed answers with the providers it was told, for tests and for fixed contracts.
+market.py answers over `auction`; Fixed answers with the providers that it was given, for tests and for fixed contracts.
 Nothing here sends a segment.
 """
 

@@ -35,7 +35,7 @@ class Wanted:
 
     number: int
     name: str
-    told: Subcontract
+    terms: Subcontract
     service: str  # as the market calls it
     chain: list[Any]
     deterministic: bool
@@ -48,34 +48,34 @@ class Contract:
     def __init__(self, streams: list[Wanted], lease_ms: int) -> None:
         self.streams = streams
         first = streams[0]
-        self.told = first.told
-        self.in_house = first.in_house and first.told.otherwise == "in-house"
+        self.terms = first.terms
+        self.in_house = first.in_house and first.terms.otherwise == "in-house"
         self.auditable = first.deterministic and first.in_house
-        self.lease_ms = first.told.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
+        self.lease_ms = first.terms.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
         self.following: Placement | None = None
         self.renewed = False
         self.next_progress_ms = 0
-        self.dormant = first.told.when == "overloaded"  # until our own workers cannot keep up
-        rates = [each.told.maximum_bps for each in streams]
+        self.dormant = first.terms.when == "overloaded"  # until our own workers cannot keep up
+        rates = [each.terms.maximum_bps for each in streams]
         self.maximum_bps = sum(rate for rate in rates if rate) if all(rates) else None
-        self.minimum_bps = sum(each.told.minimum_bps for each in streams) or None
+        self.minimum_bps = sum(each.terms.minimum_bps for each in streams) or None
         self.bucket = Bucket(self.maximum_bps) if self.maximum_bps else None
-        self.buckets = {s.number: Bucket(s.told.maximum_bps) for s in streams if s.told.maximum_bps}
+        self.buckets = {s.number: Bucket(s.terms.maximum_bps) for s in streams if s.terms.maximum_bps}
         self.hold(None)
 
     def need(self, starts_ms: int) -> Need:
-        told = self.told
+        terms = self.terms
         return Need(
             "+".join(each.name for each in self.streams),
             self.streams[0].service,
             self.streams[0].chain,
-            told.objective,
-            told.reserve,
+            terms.objective,
+            terms.reserve,
             self.minimum_bps,
             self.maximum_bps,
             starts_ms,
-            starts_ms + told.block_ms,
-            told.deadline_ms or None,
+            starts_ms + terms.block_ms,
+            terms.deadline_ms or None,
         )
 
     def hold(self, placement: Placement | None, meter: Meter | None = None, pending: bool = False) -> None:
@@ -88,7 +88,7 @@ class Contract:
         elif self.in_house or self.dormant:
             self.route = IN_HOUSE
         else:
-            self.route = WAIT if pending else Route("pass" if self.told.otherwise == "pass" else "refuse")
+            self.route = WAIT if pending else Route("pass" if self.terms.otherwise == "pass" else "refuse")
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class Broker:
         self._draw = draw
         groups: dict[tuple[Any, ...], list[Wanted]] = {}
         for each in streams:
-            groups.setdefault((each.service, repr(each.chain), each.told.need, each.in_house), []).append(each)
+            groups.setdefault((each.service, repr(each.chain), each.terms.need, each.in_house), []).append(each)
         self._contracts = [Contract(group, lease_ms) for group in groups.values()]
         self._of = {each.number: contract for contract in self._contracts for each in contract.streams}
         self.limited = frozenset(number for number, each in self._of.items() if each.bucket or each.buckets)
@@ -178,14 +178,14 @@ class Broker:
         return max(contract.lease_ms for contract in self._providers[key])
 
     def join_s(self, key: str) -> float:
-        return max(contract.told.join_ms for contract in self._providers[key]) / 1000
+        return max(contract.terms.join_ms for contract in self._providers[key]) / 1000
 
     def pause_s(self, stream: int) -> float:
         contract, now_s = self._of[stream], time.monotonic()
         buckets = [each for each in (contract.bucket, contract.buckets.get(stream)) if each is not None]
         return max((each.pause_s(now_s) for each in buckets), default=0.0)
 
-    def is_possible_at_home(self, stream: int) -> bool:
+    def is_possible_in_house(self, stream: int) -> bool:
         return self._of[stream].streams[0].in_house
 
     def came(self, byte_counts: Mapping[int, int]) -> None:
@@ -195,7 +195,7 @@ class Broker:
             if contract is not None and (meter := contract.meter) is not None and not contract.dormant:
                 meter.asked(byte_count, now_ms)
 
-    def lent(self, stream: int, byte_count: int) -> None:
+    def sent(self, stream: int, byte_count: int) -> None:
         contract, now_s = self._of[stream], time.monotonic()
         if contract.meter is not None and contract.dormant:  # what our own workers take is not asked of it
             contract.meter.asked(byte_count, self._allocator.now_ms())
@@ -209,9 +209,9 @@ class Broker:
         if meter is None or placement is None or placement.public_key != key:
             return False  # its block is over
         meter.got(segment.byte_count, int(seconds * 1000), self._allocator.now_ms())
-        if not contract.auditable or not contract.told.audit:
+        if not contract.auditable or not contract.terms.audit:
             return False
-        share = contract.told.audit * (NEWCOMER_TIMES if placement.newcomer else 1)
+        share = contract.terms.audit * (NEWCOMER_TIMES if placement.newcomer else 1)
         return self._draw() < share
 
     def audited(self, stream: int, key: str, same: bool) -> None:
@@ -243,7 +243,7 @@ class Broker:
 
     def waited(self, stream: int, seconds: float) -> None:
         contract = self._of.get(stream)
-        if contract is None or not contract.dormant or seconds < contract.told.overload_ms / 1000:
+        if contract is None or not contract.dormant or seconds < contract.terms.overload_ms / 1000:
             return
         if contract.placement is None and not contract.pending:
             contract.hold(None, pending=True)
@@ -279,7 +279,7 @@ class Broker:
             contract.hold(None)
             return
         self._admit(contract, placement)
-        interval_ms = max(10, min(1000, contract.told.block_ms // 10))
+        interval_ms = max(10, min(1000, contract.terms.block_ms // 10))
         starts_ms = max(placement.starts_ms, self._allocator.now_ms())
         contract.hold(placement, Meter(starts_ms, interval_ms, contract.lease_ms))
 
@@ -301,7 +301,7 @@ class Broker:
         self._later(lambda: self._charge(placement, report))
 
     def _charge(self, placement: Placement, report: Report | None) -> None:
-        """Have an agreement charged. report: None where it was told already."""
+        """Have an agreement charged. report: None if it was reported already."""
         outcome = self._ask(lambda: self._allocator.report(placement, report or Report(())))
         for each in self.served:
             if each.agreement == placement.agreement:
@@ -372,7 +372,7 @@ class Broker:
         length_ms = placement.ends_ms - placement.starts_ms
         if not contract.renewed and now_ms >= placement.starts_ms + RENEW_AT * length_ms:
             contract.renewed = True
-            ends_ms = placement.ends_ms + contract.told.block_ms
+            ends_ms = placement.ends_ms + contract.terms.block_ms
             following = self._ask(lambda: self._allocator.renew(placement, placement.ends_ms, ends_ms))
             with self._lock:
                 if following is not None:

@@ -119,7 +119,7 @@ class MarketAllocator:
         self._deliver(placement, report, to_the_end=False)
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
-        """Delivers, finishes, charges, and rates as drafted. Without intervals only what was told before counts."""
+        """Delivers, finishes, charges, and rates as drafted. Without intervals only what was reported before counts."""
         with self._lock:
             known = self._over.get(placement.agreement)
         if known is not None:
@@ -243,28 +243,28 @@ def open_client(url: str, token: str) -> MarketClient:
         raise MarketError(f"the market at {url}: {error}") from None
 
 
-def connect(told: MarketKeys, address: str, key: str) -> MarketAllocator:
-    """The allocator for a served market, which is told that we listen at `address` with the key of that file.
+def connect(keys: MarketKeys, address: str, key: str) -> MarketAllocator:
+    """The allocator for a served market, which learns that we listen at `address` with the key of that file.
 
     Raises UsageError for the token's file, MarketError where the market does not answer.
     """
     import zmq.auth
 
     token = ""
-    if told.token_file:
+    if keys.token_file:
         try:
-            token = Path(told.token_file).read_text().strip()
+            token = Path(keys.token_file).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the market's token: {error}") from None
-    client = open_client(told.url, token)
+    client = open_client(keys.url, token)
     try:
-        party = told.recipient or client.name
+        party = keys.recipient or client.name
         public, _ = zmq.auth.load_certificate(key)
-        terms = Terms(party, told.device or party, open_for_ms=told.auction_ms, overrule_ms=told.overrule_ms)
+        terms = Terms(party, keys.device or party, open_for_ms=keys.auction_ms, overrule_ms=keys.overrule_ms)
         allocator = MarketAllocator(client, terms)
-        allocator.listening(told.address or address, public.decode())
+        allocator.listening(keys.address or address, public.decode())
     except AuctionError as error:
-        raise MarketError(f"the market at {told.url}: {error}") from None
+        raise MarketError(f"the market at {keys.url}: {error}") from None
     return allocator
 
 

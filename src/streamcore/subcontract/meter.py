@@ -48,7 +48,7 @@ class Meter:
             self._asked[now_ms] = self._asked.get(now_ms, 0) + 8 * byte_count
 
     def got(self, byte_count: int, latency_ms: int, now_ms: int) -> None:
-        """A result came that was believed."""
+        """A result came and passed the checks."""
         with self._lock:
             if now_ms - self._starts_ms >= self._interval_ms:
                 self._turn(now_ms)
@@ -70,12 +70,19 @@ class Meter:
             if final:
                 self._end_interval(ends_ms)
             latencies = self._latencies
-            told = {}
+            latency_ms = {}
             if latencies:
-                told = {f"p{p}": latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 95, 99)}
-                told["max"] = latencies[-1]
+                latency_ms = {
+                    f"p{p}": latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 95, 99)
+                }
+                latency_ms["max"] = latencies[-1]
             return Report(
-                tuple(self._intervals), self.segments, self.audited, self.audits_failed, told, tuple(self.failures)
+                tuple(self._intervals),
+                self.segments,
+                self.audited,
+                self.audits_failed,
+                latency_ms,
+                tuple(self.failures),
             )
 
     def _turn(self, now_ms: int) -> None:

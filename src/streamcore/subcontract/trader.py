@@ -54,7 +54,7 @@ class Work:
     busy_ns: int = 0
     latency_ns: list[int] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    reported: int = 0  # segments that the last delivery told
+    reported: int = 0  # segments that the last delivery reported
     earned: int = 0
     rated: bool = False
 
@@ -84,14 +84,14 @@ class Work:
         return self.latency_ns[min(len(self.latency_ns) - 1, int(share * len(self.latency_ns)))] / 1e6
 
     def json(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
+        account: dict[str, Any] = {
             name: getattr(self, name)
             for name in self.__slots__
             if name not in ("busy_ns", "latency_ns", "samples", "reported", "rated")
         }
-        told["busy_s"] = self.busy_ns / 1e9
-        told["latency_ms"] = {f"p{share}": self.percentile_ms(share / 100) for share in (50, 95, 99)}
-        return told
+        account["busy_s"] = self.busy_ns / 1e9
+        account["latency_ms"] = {f"p{share}": self.percentile_ms(share / 100) for share in (50, 95, 99)}
+        return account
 
 
 @dataclass(slots=True)
@@ -166,16 +166,16 @@ class Trader:
         """What is assigned to us now, waiting up to wait_ms for news; bid where an auction is open. Raises
         MarketError.
         """
-        told = self._market.assignments(self._party, services=self._services, known=self._version, wait_ms=wait_ms)
-        self.now_ms, self._version = told.now_ms, told.version
-        self.assignments = told.assignments
-        for each in told.assignments:
+        answer = self._market.assignments(self._party, services=self._services, known=self._version, wait_ms=wait_ms)
+        self.now_ms, self._version = answer.now_ms, answer.version
+        self.assignments = answer.assignments
+        for each in answer.assignments:
             if each.role == "winner":
                 rate = each.maximum_bps or each.minimum_bps or 0
                 self._committed[each.agreement] = (each.starts_ms, each.ends_ms, rate)
                 work = self.work.setdefault(each.agreement, Work(each.agreement, each.recipient, each.service))
                 work.state = each.state
-        for auction in told.auctions:
+        for auction in answer.auctions:
             if auction.own_price is None and auction.announcement.auction not in self._asked:
                 self._bid(auction.announcement, auction.block)
         if self.now_ms > self._offers_until_ms - OFFER_MS // 2:
@@ -198,8 +198,8 @@ class Trader:
 
     @_asking
     def report(self) -> None:
-        """Tell the market what we measured and have not told; look what became of agreements that are over, and
-        rate. Raises MarketError.
+        """Report to the market what we measured since the last report; look at agreements that have ended, and rate.
+        Raises MarketError.
         """
         serving = {each.agreement for each in self.assignments if each.role == "winner"}
         for work in self.work.values():

@@ -31,7 +31,7 @@ def examine(as_json: bool, interface: str | None = None) -> int:
     if interface is not None:
         from streamcore.tools.doctor_interface import findings_on
 
-        findings += [Finding(*told) for told in findings_on(interface)]
+        findings += [Finding(*each) for each in findings_on(interface)]
     if as_json:
         print(json.dumps({"findings": [finding._asdict() for finding in findings]}))
     else:
@@ -71,8 +71,8 @@ def memory() -> Finding:
     """Chunks are shared memory, which counts as memory, not as files."""
     need_mib = MEMORY_BYTES_MAX >> 20
     try:
-        told = dict(line.split(":") for line in Path(MEMORY_INFORMATION).read_text().splitlines())
-        free_mib = int(told["MemAvailable"].split()[0]) >> 10
+        memory = dict(line.split(":") for line in Path(MEMORY_INFORMATION).read_text().splitlines())
+        free_mib = int(memory["MemAvailable"].split()[0]) >> 10
     except (OSError, KeyError, ValueError) as error:
         return Finding("memory", "missing", f"cannot tell how much is free: {error}")
     if free_mib < need_mib:

@@ -81,10 +81,10 @@ class Device:
         return "interface", "ok", f"{self.name} is up"
 
     def driver(self) -> Told:
-        told = self._ethtool(GET_DRIVER, 192)
-        if told is None:
+        answer = self._ethtool(GET_DRIVER, 192)
+        if answer is None:
             return "driver", "ok", "a device of the kernel that does not say"
-        driver, version = (told[at : at + 32].split(b"\0")[0].decode(errors="replace") for at in (0, 32))
+        driver, version = (answer[at : at + 32].split(b"\0")[0].decode(errors="replace") for at in (0, 32))
         return "driver", "ok", f"{driver} {version}".strip()
 
     def merging(self) -> Told:
@@ -109,10 +109,10 @@ class Device:
         return "checksums", "advice", words
 
     def rings(self) -> Told:
-        told = self._ethtool(GET_RINGS, 32)
-        if told is None:
+        answer = self._ethtool(GET_RINGS, 32)
+        if answer is None:
             return "rings", "ok", "the device has none"
-        rx_max, _, _, tx_max, rx, _, _, tx = struct.unpack("8I", told)
+        rx_max, _, _, tx_max, rx, _, _, tx = struct.unpack("8I", answer)
         if rx < rx_max:
             words = f"{rx} of {rx_max} packets in, {tx} of {tx_max} out: ethtool -G {self.name} rx {rx_max}"
             return "rings", "advice", words + " for bursts"
@@ -138,5 +138,5 @@ class Device:
         return None
 
     def _word(self, command: int) -> int | None:
-        told = self._ethtool(command, 4)
-        return None if told is None else int(struct.unpack("I", told)[0])
+        answer = self._ethtool(command, 4)
+        return None if answer is None else int(struct.unpack("I", answer)[0])

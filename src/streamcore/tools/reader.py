@@ -44,7 +44,7 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> None:
         self._strict = strict
-        self._told = False
+        self._warned = False
         self._source = CaptureSource(path, ChunkSupply(), parser=_one_at_a_time(Parser(seed=hash_seed)))
 
     @property
@@ -78,8 +78,8 @@ class Reader:
             return next(self._source)
         except StopIteration:
             self.close()
-            if self._source.damage is not None and not self._told:
-                self._told = True
+            if self._source.damage is not None and not self._warned:
+                self._warned = True
                 self._complain(self._source.damage)
             raise
 

@@ -1,8 +1,7 @@
 """The worker process: takes segments, runs the services on them, and says what they changed.
 
-It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here stands what every worker
-does and the worker on
-the dispatcher's own machine; remote_worker.py has the one that joins over the network.
+It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here is what every worker does, and
+the worker on the dispatcher's own machine; remote.py has the one that joins over the network.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ class Processor:
             )
         if not (left.comments or left.reports or left.drops):
             return flags, left.packed, None
-        told = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
-        extra = msgspec.msgpack.encode(told)
+        fields = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
+        extra = msgspec.msgpack.encode(fields)
         if len(extra) > EXTRA_BYTES_MAX:
             raise ValueError(
                 f"the comments and reports on one segment take {len(extra)} bytes, more than {EXTRA_BYTES_MAX}"
@@ -122,7 +121,7 @@ class LocalWorker:
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
     def run(self, chains: list[list[Any]], hash_seed: int) -> int:
-        """Work until told to stop. Returns the exit status."""
+        """Work until the pipeline ends. Returns the exit status."""
         try:
             processor = Processor(chains, hash_seed)
         except Exception as error:

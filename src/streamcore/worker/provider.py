@@ -38,7 +38,7 @@ PAUSE_S_MAX = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What a provider was told to offer, on which terms."""
+    """What a provider offers, on which terms."""
 
     market: str
     token_file: str
@@ -69,7 +69,7 @@ Place = tuple[str, str, str]  # recipient, address, CURVE key
 
 
 class Workforce:
-    """Worker processes, by place. Spare ones are started beforehand and wait to be told where to go."""
+    """Worker processes, by place. Spare ones are started beforehand and wait for a pipeline to join."""
 
     def __init__(self, count: int, key: str, offered: Sequence[tuple[str, list[str]]]) -> None:
         self._count = count
@@ -104,7 +104,7 @@ class Workforce:
 
     def news(self) -> list[tuple[Place, dict[str, Any]]]:
         """What the workers have said since."""
-        told = []
+        messages = []
         for chosen, _ in self._selector.select(0):
             place, process = chosen.data
             piece = os.read(chosen.fd, 1 << 16)
@@ -112,8 +112,8 @@ class Workforce:
                 self._selector.unregister(chosen.fileobj)
                 continue
             *lines, self._rest[process.pid] = (self._rest.get(process.pid, b"") + piece).split(b"\n")
-            told += [(place, json.loads(line)) for line in lines]
-        return told
+            messages += [(place, json.loads(line)) for line in lines]
+        return messages
 
     def close(self) -> None:
         for process in [*self._spare, *(each for here in self._at.values() for each in here)]:
@@ -198,14 +198,14 @@ class Provider:
         from streamcore.subcontract.trader import Done
 
         now_ms = self._trader.now_ms
-        for (recipient, address, _), told in self._workforce.news():
-            if "done" in told:
-                service = told["service"]
+        for (recipient, address, _), message in self._workforce.news():
+            if "done" in message:
+                service = message["service"]
                 starts_ms = min(self._since_ms.get((recipient, service), now_ms - LOOK_MS), now_ms - 1)
-                self._trader.did(recipient, service, starts_ms, now_ms, Done(**told["done"]))
+                self._trader.did(recipient, service, starts_ms, now_ms, Done(**message["done"]))
                 self._since_ms[recipient, service] = now_ms
-            elif "ended" in told:
-                self._say(f"{recipient} at {address}: {told['ended']}")
+            elif "ended" in message:
+                self._say(f"{recipient} at {address}: {message['ended']}")
 
     def _finish(self) -> None:
         time.sleep(DRAIN_S)
@@ -247,6 +247,6 @@ def run_provider(offered: Offered, as_json: bool, say: Callable[[str], None]) ->
     segments = sum(each.segments for each in work)
     say(f"{party}: {segments} segments under {len(work)} agreements, earned {trader.earned} {offered.currency}")
     if as_json:
-        told = {"party": party, "bids": trader.bids, "earned": trader.earned, "currency": offered.currency}
-        print(json.dumps(told | {"agreements": [each.json() for each in work]}), flush=True)
+        account = {"party": party, "bids": trader.bids, "earned": trader.earned, "currency": offered.currency}
+        print(json.dumps(account | {"agreements": [each.json() for each in work]}), flush=True)
     return 0

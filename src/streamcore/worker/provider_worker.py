@@ -1,4 +1,4 @@
-"""One worker process of a provider: joins the pipeline that it is told of, again and again, and says what it did.
+"""One worker process of a provider: joins the pipeline that it is given, again and again, and says what it did.
 
 Standard input carries one JSON line of set-up and then nothing; when it ends the provider is gone, and so are we.
 Standard output carries a JSON line for what happens. Who pays for it is not known here.
@@ -18,7 +18,7 @@ from streamcore.core.errors import StreamcoreError, WorkerError
 from streamcore.service.specification import parse_specification
 from streamcore.worker.remote import Done, RemoteWorker
 
-TOLD_EVERY_S = 0.25
+REPORT_EVERY_S = 0.25
 COUNTED = ("segments", "packets", "bytes", "failed", "busy_ns")
 JOIN_S = 1.0  # a pipeline answers at once, or does not know us (yet)
 PAUSE_S, PAUSE_S_MAX = 0.1, 0.5  # before it is tried again
@@ -50,28 +50,28 @@ def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
     return True
 
 
-class Teller:
+class Reporter:
     """Says what was done of each service since it said so last, but not too often."""
 
     def __init__(self) -> None:
         self.services: list[str] = []  # by the place of their chain
-        self._told: list[Done] = []
+        self._reported: list[Done] = []
         self._at_s = 0.0
         self._last: list[Done] = []
 
     def __call__(self, done: list[Done], now: bool = False) -> None:
         self._last = done
-        self._told = self._told or [Done() for _ in done]
-        if not now and time.monotonic() - self._at_s < TOLD_EVERY_S:
+        self._reported = self._reported or [Done() for _ in done]
+        if not now and time.monotonic() - self._at_s < REPORT_EVERY_S:
             return
-        for place, (service, did, told) in enumerate(zip(self.services, done, self._told, strict=True)):
-            if did.segments > told.segments:
-                fresh: dict[str, Any] = {name: getattr(did, name) - getattr(told, name) for name in COUNTED}
+        for place, (service, did, before) in enumerate(zip(self.services, done, self._reported, strict=True)):
+            if did.segments > before.segments:
+                fresh: dict[str, Any] = {name: getattr(did, name) - getattr(before, name) for name in COUNTED}
                 fresh["latency_ns"] = list(did.latency_ns)
                 did.latency_ns.clear()
-                self._told[place] = Done(*(getattr(did, name) for name in COUNTED))
+                self._reported[place] = Done(*(getattr(did, name) for name in COUNTED))
                 self._at_s = time.monotonic()
-                tell({"service": service, "done": fresh})
+                write_line({"service": service, "done": fresh})
 
     def finish(self) -> bool:
         """Says what is left; whether anything was ever done."""
@@ -79,7 +79,7 @@ class Teller:
         return bool(self._last)
 
 
-def tell(what: Mapping[str, Any]) -> None:
+def write_line(what: Mapping[str, Any]) -> None:
     line = json.dumps(what).encode() + b"\n"
     os.write(1, line)  # one write: short enough for a pipe to take whole
 
@@ -92,21 +92,21 @@ def main() -> None:
     threading.Thread(target=_watch, daemon=True).start()
     pause_s = PAUSE_S
     while True:
-        teller = Teller()
+        reporter = Reporter()
 
-        def check(chains: list[list[Any]], teller: Teller = teller) -> None:
-            teller.services = check_chains(chains, setup["offered"])
+        def check(chains: list[list[Any]], reporter: Reporter = reporter) -> None:
+            reporter.services = check_chains(chains, setup["offered"])
 
         try:
             worker = RemoteWorker(
                 setup["connect"], setup["key"], setup["server_key"].encode(), JOIN_S,
-                check=check, watch=teller,
+                check=check, watch=reporter,
             )  # fmt: skip
             worker.run()
-            tell({"ended": "the pipeline has no more work"})
+            write_line({"ended": "the pipeline has no more work"})
         except StreamcoreError as error:
-            tell({"ended": str(error)})
-        if teller.finish():
+            write_line({"ended": str(error)})
+        if reporter.finish():
             pause_s = PAUSE_S  # it had let us in
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_S_MAX)

@@ -50,8 +50,8 @@ class RemoteWorker:
     """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
     .key file, or the key itself.
 
-    check: given the chains of services that the pipeline wants, raises WorkerError where they are not to be run;
-    watch: told what each of them did, in their order, after every message and after a second without one.
+    check: given the chains of services that the pipeline wants, raises WorkerError if they must not run;
+    watch: called with what each of them did, in their order, after every message and after a second without one.
     """
 
     def __init__(
@@ -86,39 +86,39 @@ class RemoteWorker:
         return socket
 
     def run(self) -> int:
-        """Join, work until told to stop. Returns the number of segments; raises WorkerError."""
+        """Join, work until the pipeline says stop. Returns the number of segments; raises WorkerError."""
         try:
-            told = self._join()
-            return self._work(told)
+            setup = self._join()
+            return self._work(setup)
         finally:
             self._context.destroy(linger=1000)
 
     def _join(self) -> dict[str, Any]:
-        door = self._secured(zmq.DEALER)
-        door.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
-        if not door.poll(int(self._join_s * 1000)):
+        join_socket = self._secured(zmq.DEALER)
+        join_socket.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
+        if not join_socket.poll(int(self._join_s * 1000)):
             raise WorkerError(
                 f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, "
                 "does it know this key, is the pipeline's key right?"
             )
-        told: dict[str, Any] = json.loads(door.recv())
-        door.close(linger=0)
-        if "refused" in told:
-            raise WorkerError(f"{self._address} refused: {told['refused']}")
-        return told
+        setup: dict[str, Any] = json.loads(join_socket.recv())
+        join_socket.close(linger=0)
+        if "refused" in setup:
+            raise WorkerError(f"{self._address} refused: {setup['refused']}")
+        return setup
 
-    def _work(self, told: dict[str, Any]) -> int:
-        slot, incarnation = told["slot"], told["incarnation"]
-        data_bytes_max, rows_max = told["chunk"]
-        digest = Digest(bytes.fromhex(told["digest_key"]))
-        inlet = Inlet(data_bytes_max, rows_max, told["region_bytes"], digest, len(told["chains"]))
-        pull = self._secured(zmq.PULL, told["work_port"])
+    def _work(self, setup: dict[str, Any]) -> int:
+        slot, incarnation = setup["slot"], setup["incarnation"]
+        data_bytes_max, rows_max = setup["chunk"]
+        digest = Digest(bytes.fromhex(setup["digest_key"]))
+        inlet = Inlet(data_bytes_max, rows_max, setup["region_bytes"], digest, len(setup["chains"]))
+        pull = self._secured(zmq.PULL, setup["work_port"])
         pull.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max(rows_max, data_bytes_max))
-        push = self._secured(zmq.PUSH, told["results_port"])
+        push = self._secured(zmq.PUSH, setup["results_port"])
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
-            self._check(told["chains"])
-            processor = Processor(told["chains"], told["hash_seed"])
+            self._check(setup["chains"])
+            processor = Processor(setup["chains"], setup["hash_seed"])
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             push.send_multipart([envelope.pack(envelope.REFUSE, slot, incarnation), reason.encode()])

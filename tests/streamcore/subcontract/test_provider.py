@@ -198,9 +198,9 @@ def test_what_it_did_counts_under_the_agreement_about_that_service(market):
 
 def test_each_service_is_told_by_its_name_and_only_what_is_new(monkeypatch):
     told = []
-    monkeypatch.setattr(provider_worker, "tell", told.append)
+    monkeypatch.setattr(provider_worker, "write_line", told.append)
     monkeypatch.setattr(provider_worker, "TOLD_EVERY_S", 0.0)
-    teller = provider_worker.Teller()
+    teller = provider_worker.Reporter()
     teller.services = ["turning", "dusting"]
     turned, dusted = done = [remote_worker.Done(), remote_worker.Done()]
     teller(done)

@@ -1,6 +1,6 @@
-"""What is believed of a result, and what a result says besides the packets.
+"""The checks that a result must pass, and what a result says besides the packets.
 
-Whose result it is stands in dispatcher.py, how packets are compared in _results.pyx.
+dispatcher.py decides whose result it is, _results.pyx compares packets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOTHING = np.empty(0, np.uint8)
 COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX = 4096, 16, 64
 
 
-def believe(
+def validate(
     lease: Lease,
     outcome: envelope.Outcome,
     extra: memoryview | None,
@@ -28,22 +28,22 @@ def believe(
 ) -> Result:
     """The checked Result of a lease; extra, content: its frames; allowed: flags of the stream's declared effect.
 
-    Raises ResultError, or msgspec.MsgspecError where the extra frame is not a Told.
+    Raises ResultError, or msgspec.MsgspecError if the extra frame is not an Extra.
     """
     if outcome.digest != lease.digest:
         raise ResultError("the result is of another input")
-    room = lease.room
+    part = lease.part
     region: Any = NOTHING if content is None else aligned(content)
     hold: Any = region
-    if room is not None:
-        region, hold = room.region.data[room.start : room.start + room.size], room.region
+    if part is not None:
+        region, hold = part.region.data[part.start : part.start + part.size], part.region
     if lease.digest != envelope.NO_DIGEST and outcome.flags & LENGTHS and not outcome.flags & PACKED:
         region = hold = with_our_offsets(region, lease.segment, outcome.flags)
     result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
     if extra is not None:
-        told = msgspec.msgpack.decode(extra, type=Told)
-        told.check(len(lease.segment))
-        result.comments, result.reports, result.drops = told.comments, told.reports, told.drops
+        fields = msgspec.msgpack.decode(extra, type=Extra)
+        fields.check(len(lease.segment))
+        result.comments, result.reports, result.drops = fields.comments, fields.reports, fields.drops
     if outcome.flags & KEEP or result.drops:
         counted = tuple(map(sum, zip(*result.drops.values(), strict=True))) or (0, 0)
         if counted != dropped_of(result):
@@ -51,7 +51,7 @@ def believe(
     return result
 
 
-class Told(msgspec.Struct, forbid_unknown_fields=True):
+class Extra(msgspec.Struct, forbid_unknown_fields=True):
     """The extra frame of a result."""
 
     comments: dict[int, list[bytes]] = {}

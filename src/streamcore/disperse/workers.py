@@ -1,6 +1,4 @@
-"""The roster: the slots, who fills them, and the sockets and processes that go with that. Which segment goes to whom
-is the dispatcher's.
-"""
+"""The workers of a run: slots, the peers that fill them, their sockets and processes. scheduler.py chooses a peer."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its pa
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What disperse/ is told: a part of the Config, and what the services declare."""
+    """What disperse/ needs to know: a part of the Config, and what the services declare."""
 
     workers: int
     chains: list[list[Any]]  # each stream's services: specifications, plain data, as the workers load them
@@ -52,7 +50,7 @@ class Slot:
     fruitless: int = 0  # incarnations in a row that gave no result
 
 
-class Roster:
+class Workers:
     """See the file's head. One thread uses it, except `slots`, which anyone may read."""
 
     def __init__(
@@ -88,7 +86,7 @@ class Roster:
         return [slot.peer for slot in self.slots if slot.peer is not None and slot.peer.streams is None]
 
     def providers(self, key: str = "", stream: int | None = None) -> list[Peer]:
-        """The peers of the provider with this key that were told the services of this stream, or of all providers."""
+        """The peers of the provider with this key that know the services of this stream, or of all providers."""
         return [
             peer
             for slot in self.slots
@@ -128,7 +126,7 @@ class Roster:
         self._counters.bump("workers.started")
 
     def welcome(self, peer: Peer) -> None:
-        """It has said hello: open the way to it."""
+        """It is ready: connect to it."""
         peer.clock_from_s = time.monotonic()
         if peer.push is None:
             peer.push = self._context.socket(zmq.PUSH)
@@ -159,7 +157,7 @@ class Roster:
         self._close(peer)
 
     def block(self, peer: Peer) -> None:
-        """Its socket took no more: look out for when it does."""
+        """Its socket takes no more now: wait until it does."""
         assert peer.push is not None
         peer.blocked = True
         self.poller.register(peer.push, zmq.POLLOUT)
@@ -213,17 +211,17 @@ class Roster:
         self.listener = Listener(
             self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join, self._arena
         )
-        self.poller.register(self.listener.door, zmq.POLLIN)
+        self.poller.register(self.listener.join_socket, zmq.POLLIN)
         self.poller.register(self.listener.results, zmq.POLLIN)
 
     def admit(self) -> None:
-        """Somebody knocks."""
-        told = {
+        """Let a worker join that asks to."""
+        setup = {
             "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
             "region_bytes": region_bytes(self._arena),
             "hash_seed": self._terms.hash_seed,
         }
-        peer = self.listener.join(self._place, self._chains_for, told)
+        peer = self.listener.join(self._place, self._chains_for, setup)
         if peer is None:
             return
         peer.monitor = peer.push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -235,7 +233,7 @@ class Roster:
         return self._routes is not None and bool(self._routes.streams_of(key))
 
     def _chains_for(self, peer: Peer) -> list[list[Any]]:
-        """Each stream's services; a provider is told those that its agreement covers."""
+        """Each stream's services; a provider gets those that its agreement covers."""
         if peer.streams is None:
             return self._terms.chains
         return [chain if stream in peer.streams else [] for stream, chain in enumerate(self._terms.chains)]

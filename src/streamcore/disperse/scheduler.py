@@ -1,6 +1,6 @@
-"""Who gets which segment: the routes, the lanes, credit and maximum rates; and the message that carries it.
+"""Chooses the peer for each segment by routes, lanes, credit and maximum rates, and sends it.
 
-What becomes of a segment once it is out stands in dispatcher.py.
+How results and failures come back is in dispatcher.py.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from streamcore.core.routes import IN_HOUSE, Route, Routes
 from streamcore.disperse import envelope
 from streamcore.disperse.backlog import Attempt, Backlog
 from streamcore.disperse.peer import Lease, Peer
-from streamcore.disperse.roster import Roster
+from streamcore.disperse.workers import Workers
 
 WORK_PER_MESSAGE_MAX = 16  # segments in one message
 
 
-class Lender:
+class Scheduler:
     """allowed: by stream, the flags of what its services may change. `next_send_s`: when a maximum rate lets the next
     segment go.
     """
 
     def __init__(
-        self, roster: Roster, backlog: Backlog, counters: Counters, allowed: list[int], routes: Routes | None
+        self, workers: Workers, backlog: Backlog, counters: Counters, allowed: list[int], routes: Routes | None
     ) -> None:
-        self._roster = roster
+        self._workers = workers
         self._backlog = backlog
         self._counters = counters
         self._allowed = allowed
@@ -46,16 +46,16 @@ class Lender:
             backlog.again = [
                 attempt
                 for attempt in sorted(backlog.again, key=lambda a: a.segment.number)
-                if (peer := self._choose(attempt)) is None or self._lend(peer, [attempt]) == 0
+                if (peer := self._choose(attempt)) is None or self._send_to(peer, [attempt]) == 0
             ]
         if not self._is_credit_left():
             return  # without a look at every lane
         for queue in backlog.waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
                 message = self._take_message(queue, peer)
-                lent = self._lend(peer, message)
-                queue.extendleft(reversed(message[lent:]))
-                if lent == 0:
+                sent = self._send_to(peer, message)
+                queue.extendleft(reversed(message[sent:]))
+                if sent == 0:
                     break
                 if not self._is_credit_left():
                     return
@@ -75,20 +75,22 @@ class Lender:
         return message
 
     def _is_credit_left(self) -> bool:
-        return any(slot.peer is not None and slot.peer.ready and slot.peer.has_credit(0) for slot in self._roster.slots)
+        return any(
+            slot.peer is not None and slot.peer.ready and slot.peer.has_credit(0) for slot in self._workers.slots
+        )
 
     def _choose(self, attempt: Attempt) -> Peer | None:
-        """The peer for a segment: its lane's, or where that one failed another; None: nobody has credit now."""
+        """The peer for a segment: its lane's, or another if that one failed; None: no peer has credit now."""
         segment = attempt.segment
         route = self._route(attempt)
-        if route.helps and (peer := self._able(attempt, self._roster.peers())) is not None:
+        if route.helps and (peer := self._able(attempt, self._workers.peers())) is not None:
             return peer
         if route.kind == "provider":
-            peers = self._roster.providers(route.key, segment.stream)
+            peers = self._workers.providers(route.key, segment.stream)
             if peers and segment.stream in self._limited and not self._may_leave(segment.stream):
                 return None
         elif route.kind == "in-house":
-            peers = self._roster.peers()
+            peers = self._workers.peers()
         else:
             return None
         return self._able(attempt, peers)
@@ -107,7 +109,7 @@ class Lender:
         return min(able, key=lambda peer: peer.bytes_out, default=None)
 
     def _route(self, attempt: Attempt) -> Route:
-        return IN_HOUSE if self._routes is None or attempt.at_home else self._routes.of(attempt.segment.stream)
+        return IN_HOUSE if self._routes is None or attempt.in_house else self._routes.of(attempt.segment.stream)
 
     def _may_leave(self, stream: int) -> bool:
         """Whether the maximum rate lets a segment go now; otherwise the loop wakes up when it does."""
@@ -117,25 +119,25 @@ class Lender:
             self.next_send_s = min(self.next_send_s, time.monotonic() + pause_s)
         return pause_s <= 0
 
-    def _lend(self, peer: Peer, batch: list[Attempt]) -> int:
-        """Send as many segments of batch as there is room for: how many; 0 where its socket takes nothing now."""
+    def _send_to(self, peer: Peer, batch: list[Attempt]) -> int:
+        """Send as many segments of batch as fit; returns how many, 0 if its socket takes nothing now."""
         assert peer.push is not None
-        rooms_before = dict(peer.rooms)
+        uses_before = dict(peer.region_uses)
         frames, leases = self._message(peer, batch)
         if not leases:
             return 0
         try:
             peer.push.send_multipart(frames, zmq.NOBLOCK, copy=False)  # small ones are copied all the same
         except zmq.Again:
-            self._roster.block(peer)
-            peer.rooms = rooms_before
+            self._workers.block(peer)
+            peer.region_uses = uses_before
             return 0
         now_s = time.monotonic()
         for lease in leases:
-            peer.lend(lease, now_s)
+            peer.add_lease(lease, now_s)
             if peer.streams is not None and lease.segment.stream in self._followed:
                 assert self._routes is not None
-                self._routes.lent(lease.segment.stream, lease.segment.byte_count)
+                self._routes.sent(lease.segment.stream, lease.segment.byte_count)
         self._counters.bump("segments.dispersed", len(leases))
         return len(leases)
 
@@ -145,17 +147,17 @@ class Lender:
         frames: list[Any] = [b""]
         for attempt in batch:
             segment, b = attempt.segment, attempt.segment.batch
-            room = None
+            part = None
             changes = peer.regions is not None and self._allowed[segment.stream]
-            if changes and (room := peer.room_for(segment)) is None:
+            if changes and (part := peer.part_for(segment)) is None:
                 break  # until results leave
             flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
             if peer.outlet is not None:
                 frame, digest = peer.outlet.pack(segment, attempt.attempt)
                 frames.append(frame)
                 flags = envelope.INLINE
-            leases.append(Lease(segment, attempt.attempt, room, digest))
-            region, start, size = (room.region.index, room.start, room.size) if room is not None else (0, 0, 0)
+            leases.append(Lease(segment, attempt.attempt, part, digest))
+            region, start, size = (part.region.index, part.start, part.size) if part is not None else (0, 0, 0)
             works.append(
                 envelope.Work(
                     segment.number, b.first_number, attempt.attempt, b.chunk.index, region, start, size,
