@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# The suite starts Python hundreds of times: what was compiled is kept, whatever the environment says.
+# The suite starts Python hundreds of times, so compiled files are kept even if the environment says otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
@@ -12,7 +12,7 @@ help:            ## this list
 
 build: $(VENV)/built   ## the native modules, in place, in .venv
 
-# Once, and again when pyproject.toml changes: the environment, and both packages in it as they lie in src/.
+# Once, and again when pyproject.toml changes: the environment, with both packages as they are in src/.
 $(VENV)/installed: pyproject.toml scripts/system-packages
 	scripts/system-packages build
 	$(PYTHON) -m venv $(VENV)
@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml scripts/system-packages
 	STREAMCORE_NATIVE=0 $(RUN) -m pip install -q --no-build-isolation -e '.[dev,scan,parquet,cards,postgres,packages,serve]'
 	@touch $@
 
-# Whenever a native source changed: only what depends on it is compiled.
+# After a native source changed: compile only what depends on it.
 $(VENV)/built: $(VENV)/installed setup.py $(NATIVE)
 	@if [ -e $(VENV)/debug ]; then rm -rf build $(VENV)/debug; fi
 	$(RUN) setup.py -q build_ext --inplace
@@ -31,12 +31,12 @@ debug: $(VENV)/installed ## the native modules with bounds checks on everywhere,
 	STREAMCORE_DEBUG=1 $(RUN) setup.py -q build_ext --inplace --force
 	@touch $(VENV)/debug; rm -f $(VENV)/built
 
-demo: build      ## the main job on the shipped capture, then the same with a market that places it
+demo: build      ## run the main job on the bundled capture, then again with a market that chooses who runs it
 	$(VENV)/bin/streamcore demo
 	@echo
 	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
-# One process more than there are cores: many a test waits for processes that it has started or killed.
+# One process more than there are cores, because many tests wait for other processes.
 SUITE = $(RUN) -m pytest --durations=10 -n $$(($$(nproc) + 1)) --dist loadfile
 test: build      ## the whole suite, with a tenth of the seeds and the first of the kills
 	scripts/system-packages test

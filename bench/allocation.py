@@ -40,7 +40,8 @@ from streamcore.disperse.remote import load_public_key, make_keys
 from streamcore.disperse.workers import Terms
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
-from streamcore.subcontract.broker import Broker, Wanted
+from streamcore.subcontract.broker import Broker
+from streamcore.subcontract.contract import Wanted
 from streamcore.subcontract.market import MarketAllocator
 from streamcore.subcontract.market import Terms as MarketTerms
 

@@ -17,7 +17,7 @@ from streamcore.core.packets import Result
 from streamcore.service.chain import Chain, ChainElsewhere
 
 if TYPE_CHECKING:
-    from streamcore.subcontract.broker import Wanted
+    from streamcore.subcontract.contract import Wanted
 
 
 class Stream:
@@ -44,7 +44,7 @@ class Stream:
         in_house = isinstance(self.chain, Chain)
         if terms is None or (terms.when == "missing" and in_house):
             return None
-        from streamcore.subcontract.broker import Wanted  # only here: it costs start-up time
+        from streamcore.subcontract.contract import Wanted  # only here: it costs start-up time
 
         names = [each.get("name", "") if isinstance(each, dict) else each for each in self.chain.specifications]
         return Wanted(

@@ -11,15 +11,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from streamcore.core.config import Subcontract
 from streamcore.core.packets import Segment
-from streamcore.core.routes import IN_HOUSE, WAIT, Route
-from streamcore.subcontract.allocator import Allocator, Need, Placement, Report
+from streamcore.core.routes import IN_HOUSE, Route
+from streamcore.subcontract.allocator import Allocator, Placement, Report
+from streamcore.subcontract.contract import Contract, Served, Wanted
 from streamcore.subcontract.meter import Meter
-from streamcore.subcontract.rates import Bucket
 
 NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
 RENEW_AT = 0.7  # of a block: then the next one is asked for
@@ -27,85 +25,6 @@ ANSWER_S = 30.0  # how long the end of a run waits for the market
 TICK_S = 0.05
 PROGRESS_MS = 2_000  # between reports of what was delivered so far
 DRAW = secrets.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A stream that may be subcontracted."""
-
-    number: int
-    name: str
-    terms: Subcontract
-    service: str  # as the market calls it
-    chain: list[Any]
-    deterministic: bool
-    in_house: bool  # whether our own workers can run it
-
-
-class Contract:
-    """Streams with the same need, and who runs them now."""
-
-    def __init__(self, streams: list[Wanted], lease_ms: int) -> None:
-        self.streams = streams
-        first = streams[0]
-        self.terms = first.terms
-        self.in_house = first.in_house and first.terms.otherwise == "in-house"
-        self.auditable = first.deterministic and first.in_house
-        self.lease_ms = first.terms.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
-        self.following: Placement | None = None
-        self.renewed = False
-        self.next_progress_ms = 0
-        self.dormant = first.terms.when == "overloaded"  # until our own workers cannot keep up
-        rates = [each.terms.maximum_bps for each in streams]
-        self.maximum_bps = sum(rate for rate in rates if rate) if all(rates) else None
-        self.minimum_bps = sum(each.terms.minimum_bps for each in streams) or None
-        self.bucket = Bucket(self.maximum_bps) if self.maximum_bps else None
-        self.buckets = {s.number: Bucket(s.terms.maximum_bps) for s in streams if s.terms.maximum_bps}
-        self.hold(None)
-
-    def need(self, starts_ms: int) -> Need:
-        terms = self.terms
-        return Need(
-            "+".join(each.name for each in self.streams),
-            self.streams[0].service,
-            self.streams[0].chain,
-            terms.objective,
-            terms.reserve,
-            self.minimum_bps,
-            self.maximum_bps,
-            starts_ms,
-            starts_ms + terms.block_ms,
-            terms.deadline_ms or None,
-        )
-
-    def hold(self, placement: Placement | None, meter: Meter | None = None, pending: bool = False) -> None:
-        """From now on this placement holds, and this is where its segments go. pending: an answer of the market is
-        under way.
-        """
-        self.placement, self.meter, self.pending = placement, meter, pending
-        if placement is not None:
-            self.route = Route("provider", placement.public_key, self.dormant)
-        elif self.in_house or self.dormant:
-            self.route = IN_HOUSE
-        else:
-            self.route = WAIT if pending else Route("pass" if self.terms.otherwise == "pass" else "refuse")
-
-
-@dataclass(slots=True)
-class Served:
-    """What one provider did under one agreement, for the accounting."""
-
-    agreement: str
-    provider: str
-    streams: list[str]
-    price: int
-    segments: int
-    bytes: int
-    audited: int
-    audits_failed: int
-    latency_ms: dict[str, int]
-    failures: list[str]
-    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 class Broker:

@@ -9,7 +9,8 @@ from streamcore.core.errors import UsageError
 
 if TYPE_CHECKING:
     from streamcore.subcontract.allocator import Allocator
-    from streamcore.subcontract.broker import Broker, Wanted
+    from streamcore.subcontract.broker import Broker
+from streamcore.subcontract.contract import Wanted
 
 
 def make_broker(config: Config, wanted: list[Wanted], allocator: Allocator | None) -> Broker | None:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,80 +29,13 @@ from auction.moderator.terms import BidEntry
 from auction.web.client import MarketClient
 from streamcore.core.errors import MarketError, UsageError
 from streamcore.subcontract.pricing import Pricing, Quote, checked_price
+from streamcore.subcontract.work import Done, Work
 
 OFFER_MS = 600_000  # how long a standing offer is good; renewed at half of it
 OFFER_BLOCK_MS = 60_000  # the block that a unit of a standing offer is priced for
 OFFER_UNITS = 1_000
 SIGNED_MS = 60_000  # how long a signature is good
-SAMPLES_MAX = 256  # of one agreement: then two become one
 RETRY_MS = 1_000  # how long one question is repeated; the caller asks again
-
-
-@dataclass(slots=True)
-class Work:
-    """What this provider did under one agreement, as it measured it itself."""
-
-    agreement: str
-    recipient: str
-    service: str
-    state: str = ""
-    segments: int = 0
-    packets: int = 0
-    bytes: int = 0
-    failed: int = 0
-    busy_ns: int = 0
-    latency_ns: list[int] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    reported: int = 0  # segments that the last delivery reported
-    earned: int = 0
-    rated: bool = False
-
-    def add(self, starts_ms: int, ends_ms: int, done: Done) -> None:
-        self.segments += done.segments
-        self.packets += done.packets
-        self.bytes += done.bytes
-        self.failed += done.failed
-        self.busy_ns += done.busy_ns
-        self.latency_ns = sorted(self.latency_ns + done.latency_ns)
-        if len(self.latency_ns) > 4096:
-            self.latency_ns = self.latency_ns[::2]  # sorted, so the percentiles stay
-        starts_ms = max(starts_ms, self.samples[-1].ends_ms if self.samples else 0)
-        worst_ms = -(-max(done.latency_ns, default=0) // 1_000_000)
-        bits = 8 * done.bytes
-        if bits and starts_ms < ends_ms:
-            self.samples.append(
-                Sample(starts_ms=starts_ms, ends_ms=ends_ms, asked_bits=bits, got_bits=bits, latency_ms=worst_ms)
-            )
-        if len(self.samples) > SAMPLES_MAX:
-            self.samples = [_joined(self.samples[i : i + 2]) for i in range(0, len(self.samples), 2)]
-
-    def percentile_ms(self, share: float) -> float | None:
-        """Latency from the arrival of a segment to its answer."""
-        if not self.latency_ns:
-            return None
-        return self.latency_ns[min(len(self.latency_ns) - 1, int(share * len(self.latency_ns)))] / 1e6
-
-    def json(self) -> dict[str, Any]:
-        account: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in self.__slots__
-            if name not in ("busy_ns", "latency_ns", "samples", "reported", "rated")
-        }
-        account["busy_s"] = self.busy_ns / 1e9
-        account["latency_ms"] = {f"p{share}": self.percentile_ms(share / 100) for share in (50, 95, 99)}
-        return account
-
-
-@dataclass(slots=True)
-class Done:
-    """What workers did since they were last asked."""
-
-    segments: int = 0
-    packets: int = 0
-    bytes: int = 0
-    failed: int = 0
-    busy_ns: int = 0
-    latency_ns: list[int] = field(default_factory=list)
 
 
 def _asking(call: Callable[..., None]) -> Callable[..., None]:
@@ -362,15 +294,3 @@ def _public(signing_key: Ed25519PrivateKey) -> str:
 def signing_key_of(curve_secret: bytes) -> Ed25519PrivateKey:
     """The key that a provider signs with follows from its CURVE secret, so that it has one secret file to keep."""
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"streamcore.provider.sign\0" + curve_secret).digest())
-
-
-def _joined(samples: list[Sample]) -> Sample:
-    """One sample for several that follow each other."""
-    worst_ms = max((each.latency_ms or 0 for each in samples), default=0)
-    return Sample(
-        starts_ms=samples[0].starts_ms,
-        ends_ms=samples[-1].ends_ms,
-        asked_bits=sum(each.asked_bits for each in samples),
-        got_bits=sum(each.got_bits for each in samples),
-        latency_ms=worst_ms,
-    )

@@ -195,7 +195,7 @@ class Provider:
         self._finish()
 
     def _hear(self) -> None:
-        from streamcore.subcontract.trader import Done
+        from streamcore.subcontract.work import Done
 
         now_ms = self._trader.now_ms
         for (recipient, address, _), message in self._workforce.news():

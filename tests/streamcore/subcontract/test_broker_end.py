@@ -4,7 +4,8 @@ import threading
 
 from streamcore.core.config import Subcontract
 from streamcore.subcontract.allocator import Fixed
-from streamcore.subcontract.broker import Broker, Wanted
+from streamcore.subcontract.broker import Broker
+from streamcore.subcontract.contract import Wanted
 
 
 class Slow(Fixed):

@@ -18,7 +18,8 @@ from auction.moderator.invariants import violations
 from streamcore.core.errors import UsageError, WorkerError
 from streamcore.subcontract.market import MarketAllocator, Terms
 from streamcore.subcontract.pricing import Quote, checked_price, make_pricing
-from streamcore.subcontract.trader import Done, Trader, signing_key_of
+from streamcore.subcontract.trader import Trader, signing_key_of
+from streamcore.subcontract.work import Done
 from streamcore.worker import provider_worker
 from streamcore.worker import remote as remote_worker
 from streamcore.worker.provider import chain_of
