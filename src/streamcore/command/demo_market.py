@@ -163,10 +163,10 @@ class Circle:
             self._processes[fails].send_signal(signal.SIGKILL)
             self._processes[fails].wait()
             self._tell(f"  {fails} is killed on its way")
-        output, _ = pipeline.communicate(timeout=WAIT_S)
-        if not output.strip():
+        printed, _ = pipeline.communicate(timeout=WAIT_S)
+        if not printed.strip():
             raise StreamcoreError(f"the pipeline failed: {(self._place / f'{title}.log').read_text().strip()}")
-        run = json.loads(output.splitlines()[-1])
+        run = json.loads(printed.splitlines()[-1])
         self._tell_run(run)
         outcome = self._outcome(agreement["id"])
         return {
