@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, TypeVarTuple
 
@@ -71,6 +71,7 @@ class Core:
         self._waiting: list[_Waiting] = []
         self._unsealed: list[_Waiting] = []  # those of them whose entries are still to be made
         self._grouped = 0
+        self._caught_up = 0  # how often the state came from the store
         self._stale = False
         self._load()
         self._open(config)
@@ -91,15 +92,20 @@ class Core:
         self._answers: dict[str, tuple[bytes, bytes]] = {}
         self._keys: deque[tuple[int, str]] = deque()
         self._hash = FIRST_HASH
-        for entry in verify_chain(self.store.entries()):
+        self._fold(state, self.store.entries())
+        self._stale = False
+
+    def _fold(self, state: State, entries: Iterable[Entry]) -> None:
+        """Takes entries in that follow those of the state."""
+        for entry in verify_chain(entries, self._hash, state.sequence, state.at_ms):
             changes, transfers = decode_changes(decode_body(entry.body))
             state.apply(entry.sequence, entry.at_ms, changes, transfers)
             if entry.key:
                 self._remember(entry.at_ms, entry.key, entry.request, entry.answer, state.config.keys_kept_ms)
             self._hash = entry.hash
+        self._caught_up += 1
         self._state = state
         self._time = SteadyTime(self._clock, state.at_ms)
-        self._stale = False
 
     def _open(self, given: MarketConfig | None) -> None:
         """The rules stand in the journal from its first entry on. Who opens the market with others is refused: raises
@@ -239,6 +245,32 @@ class Core:
         while kept and kept[0][0] <= at_ms - kept_ms:
             del self._answers[kept.popleft()[1]]
 
+    def _catch_up(self, refused_at: int | None = None) -> bool:
+        """Takes in what another moderator has written since; whether there was something. So does every query first;
+        and every command before it is refused: it waits for a commit that is under way, and has what is decided and
+        not yet written written first. `refused_at` is what `_caught_up` was before it was decided."""
+        is_refusing = refused_at is not None
+        if self._grouped or not self._committing.acquire(blocking=is_refusing):
+            return False  # a group has looked when it began; and a commit finds out by itself
+        try:
+            is_undone = is_refusing and not self._commit_all()
+            with self._deciding:
+                if is_refusing and self._waiting:  # decided since
+                    is_undone |= not self._commit_all()
+                if self._stale:
+                    self._load()
+                elif not self._waiting and self.store.has_more(self._state.sequence):
+                    self._fold(self._state, self.store.entries(self._state.sequence))
+                elif not is_undone:
+                    return is_refusing and self._caught_up != refused_at
+                return True
+        except StoreFailed:
+            if is_refusing:
+                raise  # who can say whether it would be refused
+            return False
+        finally:
+            self._committing.release()
+
     def _commit(self, waiting: _Waiting) -> None:
         """Returns once the write is durable: by this thread, or by another that took it along."""
         with self._committing:
@@ -287,6 +319,7 @@ class Core:
     def group(self) -> Iterator[None]:
         """Commits all commands of the block in one transaction at its end: none is durable before that, and answers
         must not be passed on before. For one thread at a time."""
+        self._catch_up()
         with self._deciding:
             self._grouped += 1
         try:
@@ -308,6 +341,7 @@ class Core:
     def tick(self) -> int:
         """Carries out what is due by now: closes, lapses, reveals. Every command does so before it is decided; a quiet
         market calls this. Returns how many things were due."""
+        self._catch_up()
         with self._deciding:
             if self._stale:
                 self._load()

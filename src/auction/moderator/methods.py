@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
 
+from auction.model.errors import AuctionError, Conflict, Declined, PaymentUnknown, StoreFailed
 from auction.moderator.arguments import Arguments
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,6 +42,8 @@ _ABOUT: Final[dict[str, str]] = {
     **dict.fromkeys(("organiser", "member"), "group"),
 }
 _NEEDS_ARGUMENT: Final = frozenset({"own", *_ABOUT})
+_FINAL: Final = (StoreFailed, Conflict, Declined, PaymentUnknown)  # what reading the journal again does not alter
+_TRIES_MAX: Final = 32
 _ROW: Final = "_method_of_the_market"
 
 
@@ -85,7 +88,7 @@ def _marking(
 
     def mark(function: Function) -> Function:
         name = function.__name__
-        checked = _checking(function)
+        checked = _checking(function, is_command)
         row = Method(name, checked, is_command, right, about or _ABOUT.get(right, ""), served, awaited, words, is_news)
         setattr(checked, _ROW, row)
         return checked
@@ -93,13 +96,27 @@ def _marking(
     return mark
 
 
-def _checking(function: Function) -> Function:
-    """The method for arguments of the types that it states; others are refused with BadValue before it is called."""
+def _checking(function: Function, is_command: bool) -> Function:
+    """The method for arguments of the types that it states; others are refused with BadValue before it is called.
+
+    Before a query reads, and before a command is refused, what another moderator may have written is taken in."""
     check = Arguments(function).check
 
     @functools.wraps(function)
     def checked(self: Any, *given: Any, **named: Any) -> Any:
-        return function(self, *check(given, named), **named)
+        given = check(given, named)
+        if not is_command:
+            self._catch_up()
+        for _ in range(_TRIES_MAX):
+            refused_at = self._caught_up
+            try:
+                return function(self, *given, **named)
+            except _FINAL:
+                raise
+            except AuctionError:
+                if not self._catch_up(refused_at):
+                    raise
+        raise Conflict(f"others write to this journal faster than {function.__name__} can be refused")
 
     return cast(Function, checked)
 
@@ -117,7 +134,7 @@ def table_of(market: type) -> dict[str, Method]:
             if row is None:
                 if name not in table:
                     raise TypeError(f"{base.__name__}.{name} states no right: decorate it with @command or @query")
-                setattr(base, name, _checking(function))
+                setattr(base, name, _checking(function, table[name].is_command))
             table[name] = (row or table[name])._replace(name=name, function=function)
             _check(table[name], function)
     steps = [row.step for row in table.values() if row.step]

@@ -62,6 +62,7 @@ class SqlStore:
         self._bring_up_to_date()
         self._statements = _Statements(self.engine.dialect, self.tables)
         self._writer: sql.PoolProxiedConnection | None = None
+        self._unchanged_since: int | None = None  # SQLite's count of what others wrote, when there was nothing new
 
     def _bring_up_to_date(self) -> None:
         try:
@@ -104,6 +105,36 @@ class SqlStore:
             with connection.begin():
                 yield Snapshot(connection, self.tables)
 
+    def has_more(self, after: int) -> bool:
+        """Whether entries after this one are stored. For the thread that writes: it uses the same connection. Raises
+        StoreFailed."""
+        driver: Any = self.engine.dialect.dbapi
+        try:
+            cursor: Any = self._writing().cursor()
+            version = None
+            if self.engine.dialect.name == "sqlite":
+                cursor.execute("PRAGMA data_version")
+                version = cursor.fetchone()[0]
+                if version == self._unchanged_since:
+                    return False
+            cursor.execute(self._statements.newest)
+            newest: int = cursor.fetchone()[0] or 0
+            cursor.close()
+            if version is None:
+                self._writing().rollback()  # the driver began a transaction to read
+            self._unchanged_since = None if newest > after else version
+            return newest > after
+        except (sql.exc.SQLAlchemyError, driver.Error) as reason:
+            self._drop_writer()
+            raise StoreFailed(f"the database could not be read: {_words(reason)}") from reason
+
+    def _writing(self) -> sql.PoolProxiedConnection:
+        """One connection is kept for writing, and used as the driver gives it: taking one from the pool, and
+        SQLAlchemy's own transaction around three statements, took half as long as the commit."""
+        if self._writer is None:
+            self._writer = self.engine.raw_connection()
+        return self._writer
+
     def append(self, writes: list[Write]) -> None:
         """One transaction for all the writes. Raises Conflict where another moderator was there first, StoreFailed
         where the database is away, RowsRefused where it takes no such rows; each time nothing was written (or, if only
@@ -119,18 +150,15 @@ class SqlStore:
                 gone[name] = None
         driver: Any = self.engine.dialect.dbapi
         try:
-            # One connection is kept for writing, and used as the driver gives it: taking one from the pool, and
-            # SQLAlchemy's own transaction around three statements, took half as long as the commit.
-            if self._writer is None:
-                self._writer = self.engine.raw_connection()
-            cursor = self._writer.cursor()
+            writer = self._writing()
+            cursor = writer.cursor()
             if self.engine.dialect.name == "sqlite":
                 cursor.execute("BEGIN IMMEDIATE")  # the driver begins the others'
             # Where the driver can, all of it goes to the database in one round trip.
-            pipeline = getattr(self._writer.driver_connection, "pipeline", nullcontext)
+            pipeline = getattr(writer.driver_connection, "pipeline", nullcontext)
             with pipeline():
                 self._statements.write(cursor, writes, list(last.values()), list(gone))
-                self._writer.commit()
+                writer.commit()
         except (sql.exc.IntegrityError, driver.IntegrityError) as reason:
             self._drop_writer()
             raise Conflict(f"another moderator wrote to this journal: {reason}") from reason
@@ -150,6 +178,7 @@ class SqlStore:
     def _drop_writer(self) -> None:
         """After a failure nothing is known of the connection; the next write opens another."""
         connection, self._writer = self._writer, None
+        self._unchanged_since = None
         if connection is not None:
             with suppress(Exception):  # whatever a broken connection has to say
                 connection.rollback()
@@ -214,6 +243,7 @@ class _Statements:
         self._entry = insert(of.journal)
         self._record = f"{insert(of.record)} ON CONFLICT (kind, id) DO UPDATE SET {replaced}"
         self._posting = insert(of.posting)
+        self.newest = f"SELECT max(sequence) FROM {dialect.identifier_preparer.format_table(of.journal)}"
         table = dialect.identifier_preparer.format_table(of.record)
         self._gone = f"DELETE FROM {table} WHERE kind = {mark} AND id = {mark}"
 

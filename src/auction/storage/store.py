@@ -20,13 +20,16 @@ class Write(NamedTuple):
 
 
 class Store(Protocol):
-    """What the moderator needs of a store. `append` is all or nothing, and durable once it returns. It raises Conflict
+    """What the moderator needs of a store. `has_more` says whether entries after this one are stored; it is asked often
+    and never while something is appended. `append` is all or nothing, and durable once it returns. It raises Conflict
     where the entries do not follow what is stored, StoreFailed where the store is away, RowsRefused where it is there
     and takes no such rows."""
 
     keeps_records: bool
 
     def entries(self, after: int = 0) -> Iterable[Entry]: ...
+
+    def has_more(self, after: int) -> bool: ...
 
     def append(self, writes: list[Write]) -> None: ...
 
@@ -41,6 +44,9 @@ class MemoryStore:
 
     def entries(self, after: int = 0) -> Iterable[Entry]:
         return self._entries[after:]
+
+    def has_more(self, after: int) -> bool:
+        return len(self._entries) > after
 
     def append(self, writes: list[Write]) -> None:
         if writes and writes[0].entry.sequence != len(self._entries) + 1:

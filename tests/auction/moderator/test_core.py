@@ -14,7 +14,17 @@ from markets import asked, awarded, counted_bytes, market
 
 from auction import AsyncModerator
 from auction.model.bid import StandingOffer
-from auction.model.errors import AuctionError, BadValue, KeyReused, RowsRefused, Sealed, StoreFailed, TooLate, Unknown
+from auction.model.errors import (
+    AuctionError,
+    BadValue,
+    InsufficientFunds,
+    KeyReused,
+    RowsRefused,
+    Sealed,
+    StoreFailed,
+    TooLate,
+    Unknown,
+)
 from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock, SteadyTime
@@ -346,6 +356,58 @@ def test_a_key_is_remembered_for_as_long_as_the_market_says(store: Store) -> Non
     with pytest.raises(KeyReused):
         again.deposit("rita", 9, "EUR", key="third")
     assert again.deposit("rita", 7, "EUR", key="k") == 1_000_014  # forgotten: a command of its own
+
+
+def test_a_second_moderator_reads_what_is_stored_before_it_answers_or_refuses(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    clock = ManualClock()
+    first = Moderator(SqlStore(url), clock=clock)
+    second = Moderator(SqlStore(url), clock=clock)
+    token = first.register("rita", "recipient").token
+    first.deposit("rita", 100, "EUR")
+    assert second.balance("rita") == 100
+    assert second.authenticate(token) == "rita"
+    first.register("late", "recipient")
+    assert second.deposit("late", 5, "EUR") == 5  # would be Unknown by what it knew
+    first.withdraw("rita", 100, "EUR")
+    with pytest.raises(InsufficientFunds, match="has 0 minor units"):
+        second.withdraw("rita", 100, "EUR")
+    first.deposit("rita", 7, "EUR", key="k")
+    assert second.deposit("rita", 7, "EUR", key="k") == 7  # the answer that the other gave
+    with pytest.raises(KeyReused):
+        first.deposit("late", 7, "EUR", key="k")
+    first.deposit("rita", 1, "EUR")
+    assert second.tick() == 0
+    assert second.state.sequence == first.state.sequence
+    assert second.state.records == first.state.records
+    assert second.state.ledger.balances == first.state.ledger.balances
+
+
+def test_moderators_of_many_threads_on_one_database_refuse_nothing_wrongly(tmp_path: Path) -> None:
+    """Each thread pays in with one moderator and takes the same out with another: no withdrawal may be refused."""
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    first, clock = market(SqlStore(url))
+    moderators = [first, *(Moderator(SqlStore(url), clock=clock) for _ in range(2))]
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        numbers = random.Random(number)
+        try:
+            name = moderators[number % 3].register(f"r{number}", "recipient").party
+            for _ in range(15):
+                amount = numbers.randrange(1, 1_000)
+                numbers.choice(moderators).deposit(name, amount, "EUR")
+                assert numbers.choice(moderators).withdraw(name, amount, "EUR") == 0
+        except BaseException as reason:
+            failures.append(reason)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert verify(SqlStore(url)) == []
 
 
 class PickyStore(MemoryStore):
