@@ -46,7 +46,9 @@ def test_help_names_every_command_and_every_command_has_help():
 
 def test_every_file_with_a_command_has_its_row():
     files = Path(cli.__file__).parent.glob("*.py")
-    assert {file.stem for file in files if "\ndef execute(arguments: argparse.Namespace" in file.read_text()} == COMMANDS.keys()
+    assert {
+        file.stem for file in files if "\ndef execute(arguments: argparse.Namespace" in file.read_text()
+    } == COMMANDS.keys()
 
 
 def test_a_pipeline_file_is_checked_for_the_command_that_takes_it(tmp_path):
