@@ -200,15 +200,15 @@ def test_what_it_did_counts_under_the_agreement_about_that_service(market):
 def test_each_service_is_told_by_its_name_and_only_what_is_new(monkeypatch):
     told = []
     monkeypatch.setattr(provider_worker, "write_line", told.append)
-    monkeypatch.setattr(provider_worker, "TOLD_EVERY_S", 0.0)
-    teller = provider_worker.Reporter()
-    teller.services = ["turning", "dusting"]
+    monkeypatch.setattr(provider_worker, "REPORT_EVERY_S", 0.0)
+    reporter = provider_worker.Reporter()
+    reporter.services = ["turning", "dusting"]
     turned, dusted = done = [remote_worker.Done(), remote_worker.Done()]
-    teller(done)
+    reporter(done)
     turned.segments, turned.packets = 2, 20
-    teller(done)
+    reporter(done)
     turned.segments, turned.packets, dusted.segments = 5, 50, 1
-    assert teller.finish()
+    assert reporter.finish()
     assert [(one["service"], one["done"]["segments"], one["done"]["packets"]) for one in told] == [
         ("turning", 2, 20), ("turning", 3, 30), ("dusting", 1, 0)
     ]  # fmt: skip
