@@ -53,6 +53,7 @@ class CaptureForm(NamedTuple):
     swapped: bool = False  # big-endian; of pcapng: its first section
     options: tuple[tuple[int, bytes], ...] = ()  # of pcapng's first section block, values little-endian
     file: tuple[int, int] | None = None  # (device, inode) of a regular file: nobody may write into that one
+    bare: bool = False  # of pcapng: written with the options alone that reading the packets takes, no comments, names, addresses, hashes
 
 
 class ArenaClosed(Exception):

@@ -13,7 +13,7 @@ cdef enum:
 
 cdef enum Kind:
     # What a layer is. KINDS in _walk.pyx has their names.
-    LAYER_CAPTURE = 1        # what the capturing machine put in front: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …
+    LAYER_CAPTURE = 1        # what the capturing machine put in front: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …; detail: LINKTYPE_
     LAYER_ETHERNET           # addresses and EtherType: 14 bytes
     LAYER_LINK               # a header of another link: PPP, HDLC, Frame Relay, ARCNET, …
     LAYER_FDDI               # frame control, target and source
@@ -124,6 +124,9 @@ cdef void walk_from(const uint8_t *packet, uint32_t at, uint32_t end, Step step,
 cdef void register_link(int link_type, Step step) except *
 cdef void register_ether_type(int ether_type, Step step) except *
 cdef void register_protocol(int protocol, Step step) except *
+
+# Whether the walk may take a UDP datagram between these ports for more than payload.
+cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil
 
 # For steps: what stands at walk.at.
 cdef void go_link(Walk *walk, int link_type) noexcept nogil

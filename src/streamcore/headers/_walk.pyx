@@ -29,6 +29,7 @@ cdef enum:
 cdef Step[512] links
 cdef Step[65536] ether_types
 cdef Step[256] protocols
+cdef bint[65536] udp_tunnels  # ports of tunnels over UDP
 
 
 cdef void walk_headers(const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil:
@@ -104,6 +105,10 @@ cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil:
         ends(walk, OUTCOME_UNKNOWN)
 
 
+cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil:
+    return udp_tunnels[source] or udp_tunnels[target]
+
+
 cdef void step_ethernet(Walk *walk) noexcept nogil:
     cdef const uint8_t *p = here(walk)
     if take(walk, LAYER_ETHERNET, 14):
@@ -111,6 +116,11 @@ cdef void step_ethernet(Walk *walk) noexcept nogil:
 
 
 # Filling the tables.
+
+# GTP-U, L2TP, Teredo, LISP, GRE, VXLAN and GPE, CAPWAP, Geneve, MPLS, VXLAN of old, TZSP.
+for _port in (2152, 1701, 3544, 4341, 4754, 4789, 4790, 5246, 5247, 6081, 6635, 8472, 37008):
+    udp_tunnels[_port] = True
+
 
 cdef void register_link(int link_type, Step step) except *:
     if not 0 <= link_type < LINKS or links[link_type] != NULL:

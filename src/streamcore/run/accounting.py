@@ -36,6 +36,8 @@ class Accounting:
     subcontracts: list[dict[str, Any]] = field(default_factory=list)  # who ran what under which agreement
     market_errors: list[str] = field(default_factory=list)
     unbalanced_streams: list[str] = field(default_factory=list)  # what does not add up in one of them, a line each
+    incomplete: list[str] = field(default_factory=list)  # why the output is not all that was asked for, a line each
+    metadata_removed: int = 0  # options of pcapng blocks that a service's promise kept out of the output
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
     dead_letter: str = ""  # the capture with the segments that no worker could process
@@ -55,7 +57,7 @@ class Accounting:
         """0 all delivered, 3 finished with loss that the counters name, 130 interrupted."""
         if self.interrupted:
             return INTERRUPTED
-        return LOSS if self.damage or self.counters.lost or self.unbalanced else DELIVERED
+        return LOSS if self.damage or self.incomplete or self.counters.lost or self.unbalanced else DELIVERED
 
     def json(self) -> dict[str, Any]:
         """The object that `--json` prints; its schema is docs/accounting.md."""
@@ -74,6 +76,10 @@ class Accounting:
             account["subcontracts"] = self.subcontracts
         if self.market_errors:
             account["market_errors"] = self.market_errors
+        if self.metadata_removed:
+            account["metadata_removed"] = self.metadata_removed
+        if self.incomplete:
+            account["incomplete"] = self.incomplete
         if self.damage:
             account["damage"] = self.damage
         if self.dead_letter:
@@ -97,6 +103,9 @@ class Accounting:
             lines.append(f"  {counters.under_way():,} under way")
         for name, packets in (counters.unread() | counters.dropped()).items():
             lines.append(f"  {packets:,} dropped: {words_for(name)}")
+        lines += [f"  {line}" for line in self.incomplete]
+        if self.metadata_removed:
+            lines.append(f"  {self.metadata_removed:,} comments, names and the like left out of pcapng blocks")
         if self.damage:
             lines.append(f"  the input is damaged: {self.damage}")
         if self.dead_letter:

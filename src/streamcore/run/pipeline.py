@@ -169,7 +169,7 @@ class Pipeline:
             raise feeder.error
         if points is not None and not self._drain.is_set():
             points.forget()
-        return self._account(aggregator, dispatcher, source, dead_letters)
+        return self._account(aggregator, dispatcher, source, sink, dead_letters)
 
     def _start_workers(self, arena: Arena) -> Dispatcher:
         broker = self._broker
@@ -208,7 +208,8 @@ class Pipeline:
         return source
 
     def _open_output(self, arena: Arena, source: Source, place: Place | None) -> Sink:
-        needs = SinkNeeds(self.counters, arena, source.interfaces, source.form, place, self._last_file_is_full)
+        form = source.form._replace(bare=self._streams.removes_metadata)
+        needs = SinkNeeds(self.counters, arena, source.interfaces, form, place, self._last_file_is_full)
         return self._open_sink(needs)
 
     def _open_sink(self, needs: SinkNeeds) -> Sink:
@@ -243,7 +244,7 @@ class Pipeline:
             self._delivery.observe(time.time() - received_s(outgoing))
 
     def _account(
-        self, aggregator: Aggregator, dispatcher: Dispatcher, source: Source, dead_letters: DeadLetters
+        self, aggregator: Aggregator, dispatcher: Dispatcher, source: Source, sink: Sink, dead_letters: DeadLetters
     ) -> Accounting:
         """What the run did, when everything is closed."""
         stopped = self._stop.is_set()
@@ -259,6 +260,8 @@ class Pipeline:
             subcontracts=self._broker.account() if self._broker is not None else [],
             market_errors=self._broker.errors if self._broker is not None else [],
             unbalanced_streams=self._streams.balance(),
+            incomplete=self._streams.incomplete,
+            metadata_removed=sink.metadata_removed,
             damage=str(source.damage or ""),
             interrupted=self._drain.is_set(),
             dead_letter=dead_letters.path,

@@ -93,6 +93,20 @@ class Streams:
             bits |= stream.chain.groups
         return bits
 
+    @property
+    def removes_metadata(self) -> bool:
+        """Whether a service of any of them wants blocks of a pcapng output to say no more than reading takes."""
+        return any(stream.chain.removes_metadata for stream in self.all)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Why the output is not all that was asked for, a line each."""
+        return [
+            f"stream {each.name}: {line}" if self._several else line
+            for each in self.all
+            for line in each.chain.incomplete
+        ]
+
     def classifier(self) -> Any:
         """What sorts a batch's rows by stream; None where there is only one."""
         if not self._several:

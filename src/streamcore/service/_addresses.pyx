@@ -1,403 +1,384 @@
 """The slow, complete way to every address of one packet: the walk over its headers says where they stand, and each kind of layer has a
-function here that rewrites the addresses in it.
+line here that says what rewrites it and which checksum covers it.
 
-A packet is walked once, without changing it; if every address is known, it is rewritten, in two turns over the layers. From the outside in,
-the addresses change; each layer keeps what that adds to the sum of a checksum over it, in 16-bit words that begin at even offsets of the packet.
-From the inside out, these sums are added up, and each checksum is adjusted by what has changed in what it covers. What is not captured is not
-touched. A new kind of layer with addresses is one function and one line in `change_layer`.
+A packet is walked once, and its layers are gone through twice: to see whether every address is known, then to rewrite them, after the packet
+was copied. Then, from the inside out, each checksum is adjusted by what has changed in what it covers, which is the difference of the sums over
+the packet and over the copy. What is not captured is not touched. A new kind of layer with addresses is one line in `change_layer`, one with a
+checksum one in `adjust_layer`.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
 from streamcore.headers._ip cimport step_ip
 from streamcore.headers._walk cimport (
+    LAYER_AH,
     LAYER_ARP,
+    LAYER_CAPTURE,
     LAYER_DCCP,
+    LAYER_ETHERNET,
     LAYER_EXTENSION,
+    LAYER_FDDI,
     LAYER_ICMP4,
     LAYER_ICMP6,
     LAYER_IGMP,
     LAYER_IP4,
     LAYER_IP6,
+    LAYER_SCTP,
     LAYER_TCP,
     LAYER_TUNNEL,
     LAYER_UDP,
     LAYER_UDP_LITE,
+    LAYER_WIFI,
     LAYERS_MAX,
+    MARK_CUT,
     MARK_QUOTED,
+    OUTCOME_CONTROL,
+    OUTCOME_FRAGMENT,
+    OUTCOME_NOTHING,
+    OUTCOME_TRANSPORT,
+    OUTCOME_TRUNCATED,
+    OUTCOME_UNKNOWN,
     TUNNEL_GRE,
     Layer,
     Walk,
+    udp_opens,
     walk_from,
     walk_headers,
 )
-from streamcore.service._address_table cimport find4, find6
+from streamcore.service._control cimport change_arp, change_extension, change_icmp4, change_icmp6, change_igmp, change_options4, change_tcp
+from streamcore.service._fields cimport (
+    BEFORE_MAX,
+    COUNTED,
+    COUNT_PAYLOAD,
+    KEEP,
+    LEFT_CHECK,
+    LEFT_PAYLOAD,
+    TRUNCATE,
+    ZERO,
+    Rewrite,
+    adjusted,
+    adjusted_udp,
+    change4,
+    change6,
+    change_mac,
+    difference,
+    load16,
+    negative,
+    placed,
+    put_zeros,
+    store16,
+)
+from streamcore.service._links cimport change_capture, change_wifi
+from streamcore.service._messages cimport change_dhcp, change_sctp, crc32c, is_dhcp
 
 cdef enum:
     PACKETS_MAX = 8          # packets that one packet's neighbour discovery quotes in options
+    FRAGMENT_MIN = 256       # a later fragment that begins before that byte of its datagram may hold headers
 
 
-# One address. A part of one that the capture cut off is still rewritten: the first bytes of the result depend on no later ones.
-
-cdef uint64_t change4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    cdef uint8_t[4] whole
-    cdef uint32_t old, new = 0, mask = ~<uint32_t> 0
-    cdef int i
-    if n <= 0:
-        return 0
-    if n >= 4:
-        old = load32(p)
-    else:
-        for i in range(4):
-            whole[i] = p[i] if i < n else 0
-        old = load32(whole)
-        mask = ~(~<uint32_t> 0 >> (8 * n))
-    if not find4(rewrite.table, old, &new):
-        rewrite.missing = True
-        if rewrite.missing4_count < rewrite.missing_max:
-            rewrite.missing4[rewrite.missing4_count] = old
-            rewrite.missing4_count += 1
-        return 0
-    if not rewrite.rewriting:
-        return 0
-    new &= mask
-    store32(whole, new)
-    for i in range(4):
-        if i < n:
-            p[i] = whole[i]
-    rewrite.changed += 1
-    return delta32(old, new)
+cdef struct Places:
+    # What the checksum of each layer must know of the IP header around it.
+    int[LAYERS_MAX] ip            # its layer; -1: there is none
+    uint32_t[LAYERS_MAX] source   # of IP layers: where the addresses stand that a pseudo-header takes
+    uint32_t[LAYERS_MAX] target
 
 
-cdef uint64_t change6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    cdef uint8_t[16] whole
-    cdef uint64_t high, low, new_high = 0, new_low = 0
-    cdef uint64_t delta = 0
-    cdef int i
-    if n <= 0:
-        return 0
-    for i in range(16):
-        whole[i] = p[i] if i < n else 0
-    high = (<uint64_t> load32(whole) << 32) | load32(whole + 4)
-    low = (<uint64_t> load32(whole + 8) << 32) | load32(whole + 12)
-    if not find6(rewrite.table, high, low, &new_high, &new_low):
-        rewrite.missing = True
-        if rewrite.missing6_count < rewrite.missing_max:
-            rewrite.missing6[2 * rewrite.missing6_count] = high
-            rewrite.missing6[2 * rewrite.missing6_count + 1] = low
-            rewrite.missing6_count += 1
-        return 0
-    if not rewrite.rewriting:
-        return 0
-    for i in range(4):
-        delta += (~load32(whole + 4 * i) >> 16 & 0xFFFF) + (~load32(whole + 4 * i) & 0xFFFF)
-    store32(whole, <uint32_t> (new_high >> 32))
-    store32(whole + 4, <uint32_t> new_high)
-    store32(whole + 8, <uint32_t> (new_low >> 32))
-    store32(whole + 12, <uint32_t> new_low)
-    for i in range(16):
-        if i < n:
-            p[i] = whole[i]
-        else:
-            whole[i] = 0
-    for i in range(4):
-        delta += (load32(whole + 4 * i) >> 16) + (load32(whole + 4 * i) & 0xFFFF)
-    rewrite.changed += 1
-    return delta
-
-
-cdef uint64_t change4s(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t count, int64_t step) noexcept nogil:
-    """Addresses at p, p + step, …"""
-    cdef uint64_t delta = 0
-    cdef int64_t i
-    for i in range(count):
-        if i * step >= n:
-            break
-        delta += change4(rewrite, p + i * step, n - i * step)
-    return delta
-
-
-cdef uint64_t change6s(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t count) noexcept nogil:
-    cdef uint64_t delta = 0
-    cdef int64_t i
-    for i in range(count):
-        if 16 * i >= n:
-            break
-        delta += change6(rewrite, p + 16 * i, n - 16 * i)
-    return delta
-
-
-cdef inline uint64_t swapped(uint64_t delta) noexcept nogil:
-    """The same change a byte further on."""
-    cdef uint16_t folded = fold(delta)
-    return <uint16_t> ((folded << 8) | (folded >> 8))
-
-
-cdef inline uint64_t placed(uint64_t delta, uint32_t offset) noexcept nogil:
-    """A change counted in words from `offset`, in words from the packet's first byte; and back."""
-    return swapped(delta) if offset & 1 else delta
-
-
-cdef uint64_t adjust(Rewrite *rewrite, uint8_t *p, uint64_t delta, bint udp) noexcept nogil:
-    """Adjust the checksum at p by a change in what it covers; returns what that adds to a sum around it."""
-    cdef uint16_t old, new
-    if not rewrite.rewriting:
-        return 0
-    old = load16(p)
-    new = adjusted_udp(old, delta) if udp else adjusted(old, delta)
-    store16(p, new)
-    return <uint16_t> ~old + <uint64_t> new
-
-
-# One layer's addresses: p and n, its first byte and the captured bytes that it is about. Each returns the change, in words from p.
-
-cdef uint64_t change_ip4(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t head, uint64_t *pseudo) noexcept nogil:
-    cdef uint64_t source = change4(rewrite, p + 12, n - 12)
-    cdef uint64_t target = change4(rewrite, p + 16, n - 16)
-    cdef uint64_t final = target
-    cdef uint64_t delta = source + target
-    if head > 20:
-        delta += change_options4(rewrite, p, head, &final)
-    pseudo[0] = source + final
-    return delta
-
-
-cdef uint64_t change_options4(Rewrite *rewrite, uint8_t *p, int64_t n, uint64_t *final) noexcept nogil:
-    """Routes that packets took or shall take (RFC 791 3.1). final: the change of the address that is the packet's last target."""
-    cdef int64_t at = 20
-    cdef int64_t size, i
-    cdef uint64_t change, delta = 0
-    cdef uint8_t kind
-    while at + 2 < n:
-        kind = p[at]
-        if kind == 0:
-            break
-        if kind == 1:
-            at += 1
-            continue
-        size = p[at + 1]
-        if size < 3:
-            break
-        if kind == 7 or kind == 131 or kind == 137:  # record route, loose and strict source route
-            i = at + 3
-            while i + 4 <= at + size and i < n:
-                change = change4(rewrite, p + i, n - i)
-                delta += swapped(change) if i & 1 else change  # at an odd place the words of the sum begin amid ours
-                if kind != 7 and p[at + 2] <= size and i + 8 > at + size:
-                    final[0] = change
-                i += 4
-        at += size
-    return delta
-
-
-cdef uint64_t change_route6(Rewrite *rewrite, uint8_t *p, int64_t n, uint64_t *final) noexcept nogil:
-    """A routing header of type 0 or 2 (RFC 2460, RFC 6275: the last address is the final target) or 4 (RFC 8754: the first is)."""
-    cdef uint64_t change, delta = 0
-    cdef int64_t at = 8
-    cdef int64_t stop
-    if n < 8 or (p[2] != 0 and p[2] != 2 and p[2] != 4):
-        return 0
-    stop = 8 * (p[1] + 1)
-    if p[2] == 4:
-        stop = min(stop, 8 + 16 * (<int64_t> p[4] + 1))
-    while at + 16 <= stop and at < n:
-        change = change6(rewrite, p + at, n - at)
-        delta += change
-        if p[2] != 4 or at == 8:
-            final[0] = change
-        at += 16
-    return delta
-
-
-cdef uint64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    if n >= 6 and p[0] == 9:  # router advertisement
-        return change4s(rewrite, p + 8, n - 8, p[4], 4 * p[5] if p[5] else 4)
-    return change4(rewrite, p + 4, n - 4) if p[0] == 5 else 0  # redirect: the gateway
-
-
-cdef uint64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    cdef uint8_t kind = p[0]
-    cdef uint64_t delta
-    if kind == 135 or kind == 136:
-        return change6(rewrite, p + 8, n - 8)
-    if kind == 134:
-        return change_discovery(rewrite, p, n, 16)
-    if kind == 137:
-        delta = change6(rewrite, p + 8, n - 8) + change6(rewrite, p + 24, n - 24)
-        return delta + change_discovery(rewrite, p, n, 40)
-    if 130 <= kind <= 132:  # listener discovery
-        delta = change6(rewrite, p + 8, n - 8)
-        return delta + (change6s(rewrite, p + 28, n - 28, load16(p + 26)) if kind == 130 and n > 28 else 0)
-    return change_groups(rewrite, p, n, 16) if kind == 143 else 0
-
-
-cdef uint64_t change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
-    """Options of neighbour discovery (RFC 4861 4.6, RFC 8106): prefix, redirected packet, name servers."""
-    cdef uint64_t delta = 0
-    cdef int64_t size, left
-    while at + 8 <= n and p[at + 1]:
-        size = 8 * p[at + 1]
-        left = min(size, n - at)
-        if p[at] == 3 and size == 32:
-            delta += change6(rewrite, p + at + 16, left - 16)
-        elif p[at] == 4:
-            delta += change_packet(rewrite, p + at + 8, left - 8)
-        elif p[at] == 25:
-            delta += change6s(rewrite, p + at + 8, left - 8, (size - 8) // 16)
-        at += size
-    return delta
-
-
-cdef uint64_t change_packet(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+cdef void change_packet(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """A packet quoted in an option, with a walk of its own; at most PACKETS_MAX of them, in one another or side by side."""
     cdef Walk walk
-    if n <= 0 or rewrite.packets == PACKETS_MAX:
-        return 0
+    cdef Places places
+    cdef uint32_t source_at = rewrite.source_at, target_at = rewrite.target_at
+    cdef int64_t end, at
+    if n <= 0:
+        return
+    if rewrite.packets == PACKETS_MAX:
+        put_zeros(rewrite, p, n)
+        return
     rewrite.packets += 1
-    walk_from(p, 0, <uint32_t> n, step_ip, &walk)
-    return change_layers(rewrite, &walk, p)
+    at = p - rewrite.packet
+    walk_from(rewrite.packet, <uint32_t> at, <uint32_t> (at + n), step_ip, &walk)
+    end = change_layers(rewrite, &walk, &places)
+    if not is_understood(&walk) and walk.outcome != OUTCOME_TRUNCATED or rewrite.payload != KEEP:
+        put_zeros(rewrite, rewrite.packet + end, at + n - end)  # an option has a size of its own
+    adjust_layers(rewrite, &walk, &places)
+    rewrite.source_at, rewrite.target_at = source_at, target_at
 
 
-cdef uint64_t change_igmp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    if p[0] == 0x22:
-        return change_groups(rewrite, p, n, 4)
-    return change4(rewrite, p + 4, n - 4) + (change4s(rewrite, p + 12, n - 12, load16(p + 10), 4) if p[0] == 0x11 and n > 12 else 0)
+# Addresses, from the outside in.
 
-
-cdef uint64_t change_groups(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil:
-    """The group records of an IGMPv3 (RFC 3376 4.2) or MLDv2 (RFC 3810 5.2) report; size: of an address."""
-    cdef uint64_t delta = 0
-    cdef int64_t at = 8
-    cdef int64_t records = load16(p + 6) if n >= 8 else 0
-    cdef int64_t addresses
-    while records > 0 and at + 4 < n:
-        addresses = 1 + <int64_t> load16(p + at + 2)
-        if size == 4:
-            delta += change4s(rewrite, p + at + 4, n - at - 4, addresses, 4)
-        else:
-            delta += change6s(rewrite, p + at + 4, n - at - 4, addresses)
-        at += 4 + size * addresses + 4 * p[at + 1]
-        records -= 1
-    return delta
-
-
-cdef uint64_t change_arp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """RFC 826, with protocol addresses of IPv4."""
-    cdef int64_t hardware
-    cdef uint64_t delta
-    if n < 8 or load16(p + 2) != 0x0800 or p[5] != 4:
-        return 0
-    hardware = p[4]
-    delta = change4(rewrite, p + 8 + hardware, n - 8 - hardware)
-    if hardware & 1:
-        delta = swapped(delta)
-    return delta + change4(rewrite, p + 12 + 2 * hardware, n - 12 - 2 * hardware)
-
-
-# All layers of a packet.
-
-cdef uint64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer, uint64_t *pseudo) noexcept nogil:
-    """Rewrite the addresses that stand in one layer itself. pseudo: the change in the innermost IP header's pseudo-header."""
+cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noexcept nogil:
+    """Rewrite the addresses that stand in one layer itself. Returns how many bytes of it are no payload."""
     cdef int64_t n = <int64_t> layer.end - layer.offset
-    cdef uint64_t routed = 0
-    cdef uint64_t delta
+    cdef int kind = layer.kind
     if n == 0:
         return 0
-    if layer.kind == LAYER_IP4:
-        return change_ip4(rewrite, p, n, layer.length, pseudo)
-    if layer.kind == LAYER_IP6:
-        pseudo[0] = change6(rewrite, p + 8, n - 8)
-        rewrite.target6 = change6(rewrite, p + 24, n - 24)
-        pseudo[0] += rewrite.target6
-        return pseudo[0]
-    if layer.kind == LAYER_EXTENSION and layer.detail == 43:
-        delta = change_route6(rewrite, p, layer.length, &routed)
-        if layer.length >= 4 and p[3]:  # segments left: the checksums are about the final target
-            pseudo[0] += routed + negative(rewrite.target6)
-            rewrite.target6 = routed
-        return delta
-    if layer.kind == LAYER_ICMP4:
+    if kind == LAYER_ETHERNET:
+        change_mac(rewrite, p, n, 6)
+        change_mac(rewrite, p + 6, n - 6, 6)
+    elif kind == LAYER_IP4:
+        rewrite.source_at, rewrite.target_at = layer.offset + 12, layer.offset + 16
+        change4(rewrite, p + 12, n - 12)
+        change4(rewrite, p + 16, n - 16)
+        if layer.length > 20:
+            change_options4(rewrite, p, layer.length)
+    elif kind == LAYER_IP6:
+        rewrite.source_at, rewrite.target_at = layer.offset + 8, layer.offset + 24
+        change6(rewrite, p + 8, n - 8)
+        change6(rewrite, p + 24, n - 24)
+    elif kind == LAYER_EXTENSION:
+        change_extension(rewrite, p, layer.length, layer.detail)
+    elif kind == LAYER_TCP:
+        if layer.length > 20:
+            change_tcp(rewrite, p, layer.length)
+    elif kind == LAYER_ICMP4:
         return change_icmp4(rewrite, p, n)
-    if layer.kind == LAYER_ICMP6:
+    elif kind == LAYER_ICMP6:
         return change_icmp6(rewrite, p, n)
-    if layer.kind == LAYER_IGMP:
+    elif kind == LAYER_IGMP:
         return change_igmp(rewrite, p, n)
-    if layer.kind == LAYER_ARP:
+    elif kind == LAYER_ARP:
         return change_arp(rewrite, p, n)
-    return 0
+    elif kind == LAYER_FDDI:
+        change_mac(rewrite, p + 1, n - 1, 6)
+        change_mac(rewrite, p + 7, n - 7, 6)
+    elif kind == LAYER_WIFI:
+        change_wifi(rewrite, p, layer.length)
+    elif kind == LAYER_CAPTURE:
+        change_capture(rewrite, p, layer.length, layer.detail)
+    elif kind == LAYER_AH and rewrite.rewriting:
+        rewrite.counts[LEFT_CHECK] += 1
+    return layer.length
 
 
-cdef inline uint64_t negative(uint64_t delta) noexcept nogil:
-    return <uint16_t> ~fold(delta)
-
-
-cdef uint64_t adjust_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer, uint64_t inside, uint64_t pseudo) noexcept nogil:
-    """Adjust the checksum that stands in one layer; inside: the change in all that it covers, in words from p. Returns the change of the
-    checksum itself."""
-    cdef int64_t n = <int64_t> layer.end - layer.offset
-    if layer.kind == LAYER_IP4:
-        return 0  # of the header alone: see change_layers
-    if layer.kind == LAYER_TCP:
-        return adjust(rewrite, p + 16, inside + pseudo, False) if n >= 18 else 0
-    if layer.kind == LAYER_UDP or layer.kind == LAYER_UDP_LITE:
-        return adjust(rewrite, p + 6, inside + pseudo, True) if n >= 8 else 0
-    if layer.kind == LAYER_DCCP:
-        return adjust(rewrite, p + 6, inside + pseudo, False) if n >= 8 else 0
-    if layer.kind == LAYER_ICMP6:
-        return adjust(rewrite, p + 2, inside + pseudo, False) if n >= 4 else 0
-    if layer.kind == LAYER_ICMP4 or layer.kind == LAYER_IGMP:
-        return adjust(rewrite, p + 2, inside, False) if n >= 4 else 0
-    if layer.kind == LAYER_TUNNEL and layer.detail == TUNNEL_GRE and n >= 6 and p[0] & 0x80:
-        return adjust(rewrite, p + 4, inside, False)
-    return 0
-
-
-cdef uint64_t change_layers(Rewrite *rewrite, const Walk *walk, uint8_t *packet) noexcept nogil:
-    """Rewrite a walked packet, or only look whether all its addresses are known. Returns the change, in words from its first byte."""
-    cdef uint64_t[LAYERS_MAX] own      # each layer's change, in words from the packet's first byte
-    cdef uint64_t[LAYERS_MAX] pseudo   # of IP layers; the ones behind them use it
-    cdef int[LAYERS_MAX] ip            # the layer of the IP header around each
-    cdef uint64_t total = 0
-    cdef uint64_t nothing = 0
+cdef int64_t change_layers(Rewrite *rewrite, const Walk *walk, Places *places) noexcept nogil:
+    """Rewrite the addresses of a walked packet, or only look whether all are known. Returns where its payload begins."""
     cdef const Layer *layer
-    cdef uint8_t *p
+    cdef int64_t payload = walk.at
+    cdef int64_t own
     cdef int i
     cdef int current = -1
     for i in range(walk.layer_count):
         layer = &walk.layers[i]
-        p = packet + layer.offset
         if layer.kind == LAYER_IP4 or layer.kind == LAYER_IP6:
             current = i
-            pseudo[i] = 0
-        ip[i] = current
-        own[i] = change_layer(rewrite, p, layer, &pseudo[current] if current >= 0 else &nothing)
-        if layer.kind == LAYER_IP4 and layer.end - layer.offset >= 12:
-            own[i] += adjust(rewrite, p + 10, own[i], False)
-        own[i] = placed(own[i], layer.offset)
-    if not rewrite.rewriting:
+        own = change_layer(rewrite, rewrite.packet + layer.offset, layer)
+        places.ip[i] = current
+        if current >= 0:  # options and extension headers move them
+            places.source[current], places.target[current] = rewrite.source_at, rewrite.target_at
+        payload = max(payload, min(<int64_t> layer.offset + own, <int64_t> layer.end))
+    if rewrite.payload == KEEP and walk.layer_count:
+        change_message(rewrite, &walk.layers[walk.layer_count - 1], payload)
+    return payload
+
+
+cdef void change_message(Rewrite *rewrite, const Layer *layer, int64_t payload) noexcept nogil:
+    """What a transport carries, where its purpose is to tell addresses."""
+    cdef uint8_t *p = rewrite.packet + layer.offset
+    cdef uint8_t *body = rewrite.packet + payload
+    cdef int64_t n = <int64_t> layer.end - payload
+    if n <= 0:
+        return
+    if layer.kind == LAYER_SCTP and layer.length == 12:
+        change_sctp(rewrite, body, n)
+    elif layer.kind == LAYER_UDP and layer.length == 8 and is_dhcp(load16(p), load16(p + 2)):
+        change_dhcp(rewrite, body, n, load16(p), load16(p + 2))
+
+
+# Checksums, from the inside out.
+
+cdef struct Covered:
+    # What a running sum is about: the difference that rewriting made in the packet's bytes start:stop.
+    int64_t start, stop
+    uint64_t total
+
+
+cdef uint64_t cover(const Rewrite *rewrite, Covered *covered, int64_t start, int64_t stop) noexcept nogil:
+    """Widen what is covered, or narrow its end; start is at most what it was. In words that begin at even offsets."""
+    if covered.start > stop:  # nothing of it is in here
+        covered.start, covered.stop, covered.total = start, start, 0
+    covered.total += difference(rewrite, start, covered.start)
+    if stop > covered.stop:
+        covered.total += difference(rewrite, covered.stop, stop)
+    elif stop < covered.stop:
+        covered.total += negative(difference(rewrite, stop, covered.stop))
+    covered.start, covered.stop = start, stop
+    covered.total = fold16(covered.total)
+    return covered.total
+
+
+cdef inline uint64_t fold16(uint64_t total) noexcept nogil:
+    return <uint16_t> ~negative(total)
+
+
+cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at, uint64_t inside, uint64_t pseudo, bint udp) noexcept nogil:
+    """Adjust the checksum at packet[offset + at]. inside: the change in what it covers, in words that begin at even offsets of the packet;
+    pseudo: in a pseudo-header, in its own words."""
+    cdef uint8_t *p = rewrite.packet + offset + at
+    cdef uint16_t old = load16(p)
+    cdef uint64_t delta = placed(inside, <uint32_t> offset) + pseudo
+    cdef uint16_t new = adjusted_udp(old, delta) if udp else adjusted(old, delta)
+    store16(p, new)
+    if covered.start <= offset + at < covered.stop:
+        covered.total = fold16(covered.total + placed(<uint16_t> ~old + <uint64_t> new, <uint32_t> (offset + at)))
+
+
+cdef int64_t covered_stop(const uint8_t *p, const Layer *layer) noexcept nogil:
+    """Where what a layer's checksum covers ends."""
+    cdef int64_t length
+    if layer.kind == LAYER_UDP and layer.length >= 8:
+        length = load16(p + 4)
+        if length >= 8:
+            return min(<int64_t> layer.offset + length, <int64_t> layer.end)
+    if layer.kind == LAYER_UDP_LITE and layer.length >= 8:
+        length = load16(p + 4)
+        if length >= 8:
+            return min(<int64_t> layer.offset + length, <int64_t> layer.end)
+    if layer.kind == LAYER_DCCP and layer.length >= 12 and p[5] & 15:
+        return min(<int64_t> layer.offset + 4 * p[4] + 4 * (<int64_t> (p[5] & 15) - 1), <int64_t> layer.end)
+    return layer.end
+
+
+cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, uint64_t pseudo) noexcept nogil:
+    """Adjust the checksum that stands in one layer. pseudo: the change in the addresses around it."""
+    cdef uint8_t *p = rewrite.packet + layer.offset
+    cdef int64_t n = <int64_t> layer.end - layer.offset
+    cdef int kind = layer.kind
+    cdef uint64_t inside
+    if kind == LAYER_IP4:
+        if n >= 12:
+            inside = difference(rewrite, layer.offset, layer.offset + layer.length)
+            adjust(rewrite, covered, layer.offset, 10, inside, 0, False)
+        return
+    if kind == LAYER_SCTP:
+        adjust_sctp(rewrite, p, n)
+        return
+    if kind == LAYER_TCP and n >= 18:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 16, inside, pseudo, False)
+    elif (kind == LAYER_UDP or kind == LAYER_UDP_LITE) and n >= 8:
+        inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo, True)
+    elif kind == LAYER_DCCP and n >= 8:
+        inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo, False)
+    elif kind == LAYER_ICMP6 and n >= 4:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo, False)
+    elif (kind == LAYER_ICMP4 or kind == LAYER_IGMP) and n >= 4:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 2, inside, 0, False)
+    elif kind == LAYER_TUNNEL and layer.detail == TUNNEL_GRE and n >= 6 and p[0] & 0x80:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 4, inside, 0, False)
+    elif kind == LAYER_EXTENSION and layer.detail == 135 and n >= 6:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 4, inside, pseudo, False)
+
+
+cdef void adjust_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Over the packet alone: made anew where it was right, which shows only of a packet that is there as a whole."""
+    cdef int64_t at = p - rewrite.packet
+    cdef const uint8_t *before = rewrite.before + at
+    cdef uint32_t made
+    if n < 12 or at + n > BEFORE_MAX or memcmp(p, before, n) == 0:
+        return
+    made = crc32c(before, n)
+    if before[8] != made & 0xFF or before[9] != made >> 8 & 0xFF or before[10] != made >> 16 & 0xFF or before[11] != made >> 24:
+        return
+    made = crc32c(p, n)
+    p[8], p[9], p[10], p[11] = made & 0xFF, made >> 8 & 0xFF, made >> 16 & 0xFF, made >> 24
+
+
+cdef uint64_t pseudo_change(const Rewrite *rewrite, const Walk *walk, const Places *places, int i) noexcept nogil:
+    """What changed in the pseudo-header of layer i, in words that begin with its addresses."""
+    cdef int ip = places.ip[i]
+    cdef uint32_t size, source, target
+    if ip < 0:
         return 0
-    for i in range(walk.layer_count - 1, -1, -1):
-        layer = &walk.layers[i]
-        total += own[i]
-        total += placed(adjust_layer(rewrite, packet + layer.offset, layer, placed(total, layer.offset), pseudo[ip[i]] if ip[i] >= 0 else 0),
-                        layer.offset)
-    return total
+    size = 4 if walk.layers[ip].kind == LAYER_IP4 else 16
+    source, target = places.source[ip], places.target[ip]
+    return placed(difference(rewrite, source, source + size), source) + placed(difference(rewrite, target, target + size), target)
 
 
-cdef bint rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
-    cdef Walk walk
+cdef void adjust_layers(Rewrite *rewrite, const Walk *walk, const Places *places) noexcept nogil:
+    cdef Covered covered
     cdef int i
-    walk_headers(p, n, link_type, &walk)
-    rewrite.missing = rewrite.known = False
-    for i in range(walk.layer_count):
-        if walk.layers[i].kind == LAYER_ARP or walk.layers[i].kind == LAYER_IP4 or walk.layers[i].kind == LAYER_IP6:
-            rewrite.known = True
-    rewrite.rewriting = False
+    if not rewrite.rewriting or walk.layer_count == 0:
+        return
+    covered.start = covered.stop = walk.layers[walk.layer_count - 1].end
+    covered.total = 0
+    for i in range(walk.layer_count - 1, -1, -1):
+        adjust_layer(rewrite, &covered, &walk.layers[i], pseudo_change(rewrite, walk, places, i))
+
+
+# The packet.
+
+cdef inline bint is_transport(uint8_t protocol) noexcept nogil:
+    return protocol == 6 or protocol == 17 or protocol == 132 or protocol == 136 or protocol == 33
+
+
+cdef bint is_understood(const Walk *walk) noexcept nogil:
+    """Whether every header is, up to and including a transport header or a control protocol. Of a transport header that the capture cuts, the
+    ports are enough: nothing else stands in what is there of it."""
+    cdef const Layer *last
+    if walk.outcome == OUTCOME_TRANSPORT or walk.outcome == OUTCOME_CONTROL:
+        return True
+    if walk.outcome == OUTCOME_FRAGMENT:
+        return is_transport(walk.ip.protocol) and 8 * <uint32_t> walk.ip.fragment_offset >= FRAGMENT_MIN
+    if walk.outcome == OUTCOME_NOTHING:
+        return walk.at >= walk.end
+    if walk.outcome == OUTCOME_TRUNCATED and walk.layer_count:
+        last = &walk.layers[walk.layer_count - 1]
+        return (last.kind == LAYER_TCP or last.kind == LAYER_UDP or last.kind == LAYER_UDP_LITE or last.kind == LAYER_SCTP
+                or last.kind == LAYER_DCCP) and last.marks == MARK_CUT and last.length >= 4
+    return False
+
+
+cdef bint hides_tunnel(const Walk *walk, const uint8_t *p, int64_t payload) noexcept nogil:
+    """Whether what should be a tunnel over UDP is payload, because the walk does not know or does not believe it."""
+    cdef const Layer *last = &walk.layers[walk.layer_count - 1]
+    return (walk.layer_count and last.kind == LAYER_UDP and last.length >= 4 and payload < last.end
+            and udp_opens(load16(p + last.offset), load16(p + last.offset + 2)))
+
+
+cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t link_type, uint32_t *kept) noexcept nogil:
+    cdef Walk walk
+    cdef Places places
+    cdef uint64_t[COUNTED] counts
+    cdef int64_t payload
+    cdef uint8_t verdict = UNDERSTOOD
+    rewrite.packet = p
+    rewrite.size = n
+    rewrite.missing = rewrite.rewriting = rewrite.unknown = False
     rewrite.packets = 0
-    change_layers(rewrite, &walk, p)
+    kept[0] = n
+    walk_headers(p, n, link_type, &walk)
+    change_layers(rewrite, &walk, &places)
     if rewrite.missing:
-        return False
+        return MISSING
+    memcpy(counts, rewrite.counts, sizeof(counts))
+    memcpy(rewrite.before, p, min(n, BEFORE_MAX))
     rewrite.rewriting = True
     rewrite.packets = 0
-    change_layers(rewrite, &walk, p)
-    return True
+    payload = change_layers(rewrite, &walk, &places)
+    if not is_understood(&walk):
+        verdict = NOT_UNDERSTOOD + walk.outcome
+        kept[0] = walk.at
+    elif rewrite.unknown:
+        verdict = NOT_UNDERSTOOD + OUTCOME_UNKNOWN
+        kept[0] = rewrite.unknown_at
+    elif rewrite.payload == KEEP and hides_tunnel(&walk, p, payload):
+        verdict = NOT_UNDERSTOOD + OUTCOME_UNKNOWN
+        kept[0] = <uint32_t> payload
+    elif payload < n:
+        if rewrite.payload == ZERO:
+            put_zeros(rewrite, p + payload, n - payload)
+        elif rewrite.payload == TRUNCATE:
+            kept[0] = <uint32_t> payload
+        rewrite.counts[LEFT_PAYLOAD if rewrite.payload == KEEP else COUNT_PAYLOAD] += 1
+    if verdict != UNDERSTOOD and rewrite.drops:
+        memcpy(rewrite.counts, counts, sizeof(counts))
+        return verdict
+    adjust_layers(rewrite, &walk, &places)
+    return verdict

@@ -3,10 +3,22 @@ from numpy.typing import NDArray
 
 from streamcore.service._address_table import AddressTable
 
+COUNTED_NAMES: tuple[str, ...]
+REPLACED: int
+KEEPING: tuple[str, ...]
+
 class Anonymiser:
-    addresses: int
-    not_reached: int
-    def __init__(self, table: AddressTable) -> None: ...
+    def __init__(
+        self,
+        table: AddressTable,
+        mac: str = "keep",
+        payload: str = "keep",
+        names: bool = False,
+        special: bool = False,
+        hash_key: bytes = ...,
+        drops: bool = True,
+    ) -> None: ...
+    def counts(self) -> NDArray[np.uint64]: ...
     def rewrite(
         self,
         data: NDArray[np.uint8],
@@ -14,4 +26,6 @@ class Anonymiser:
         captured_length: NDArray[np.uint32],
         link_type: NDArray[np.uint16],
         todo: NDArray[np.uint32],
+        verdict: NDArray[np.uint8],
+        kept: NDArray[np.uint32],
     ) -> tuple[int, NDArray[np.uint32], NDArray[np.uint64]]: ...

@@ -1,5 +1,4 @@
-"""Rewriting the addresses of a segment's packets in place, from the table: the fast path, and the walk for every other
-packet.
+"""Rewriting a segment's packets in place, from the table: the fast path for ordinary packets, and the walk for every other packet.
 
 A packet with an address that the table lacks stays untouched and is deferred; the caller fills the table and comes
 again.
@@ -7,104 +6,209 @@ again.
 
 import numpy as np
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from streamcore.core.packets cimport prefetch
-from streamcore.service._address_table cimport AddressTable, Table, find4, slot4
-from streamcore.service._addresses cimport Rewrite, adjusted, adjusted_udp, delta32, load16, load32, store16, store32, rewrite_packet
+from streamcore.headers._walk cimport udp_opens
+from streamcore.service._address_table cimport AddressTable, Table, find4, find6, slot4, slot6
+from streamcore.service._addresses cimport MISSING, UNDERSTOOD, rewrite_packet
+from streamcore.service._fields cimport (
+    BEFORE_MAX,
+    COUNT_IP4,
+    COUNT_IP6,
+    COUNTED,
+    KEEP,
+    LEFT_MAC,
+    LEFT_PAYLOAD,
+    Rewrite,
+    adjusted,
+    adjusted_udp,
+    change_mac,
+    delta32,
+    load16,
+    load32,
+    store16,
+    store32,
+)
+from streamcore.service._messages cimport is_dhcp
+
+COUNTED_NAMES = (
+    "ipv4", "ipv6", "mac", "names", "fields_zeroed", "payloads", "payload_packets", "mac", "integrity_checks"
+)  # replaced, then left
+REPLACED = 6  # so many of them
+KEEPING = ("keep", "zero", "hash", "truncate")  # of Keeping
 
 cdef enum:
     BATCH = 32         # packets between asking memory for a table slot and reading it
     MISSING_MAX = 65536
 
+cdef enum:
+    # What the fast path takes: Ethernet with nothing in front of IP, no options and extension headers, TCP or UDP.
+    NOT_PLAIN = 0
+    PLAIN4
+    PLAIN6
+
 
 cdef class Anonymiser:
-    """Holds what a pass needs, so that a pass allocates nothing."""
+    """Holds what a pass needs, so that a pass allocates nothing.
+
+    mac, payload: of KEEPING; names: names in messages are replaced; special: the table keeps special addresses; hash_key: 16 bytes;
+    drops: packets that are not understood will be dropped.
+    """
 
     cdef AddressTable table
     cdef object missing4
     cdef object missing6
-    cdef readonly uint64_t addresses   # rewritten so far
-    cdef readonly uint64_t not_reached  # packets so far that are of no kind that the walk understands
+    cdef Rewrite shared
 
-    def __init__(self, AddressTable table not None):
+    def __cinit__(self):
+        self.shared.before = NULL
+
+    def __init__(self, AddressTable table not None, str mac="keep", str payload="keep", bint names=False, bint special=False,
+                 bytes hash_key=bytes(16), bint drops=True):
         if table.entries_max < 4 * MISSING_MAX:
             raise ValueError(f"the table must hold {4 * MISSING_MAX} addresses, or passes would never end")
+        if len(hash_key) != 16:
+            raise ValueError(f"a hash key of {len(hash_key)} bytes, 16 are wanted")
         self.table = table
         self.missing4 = np.empty(MISSING_MAX, np.uint32)
         self.missing6 = np.empty((MISSING_MAX, 2), np.uint64)
+        self.shared.before = <uint8_t *> malloc(BEFORE_MAX)
+        if self.shared.before == NULL:
+            raise MemoryError("no room for a packet")
+        self.shared.mac = KEEPING.index(mac)
+        self.shared.payload = KEEPING.index(payload)
+        self.shared.names, self.shared.special, self.shared.drops = names, special, drops
+        self.shared.hash_key[0] = int.from_bytes(hash_key[:8], "little")
+        self.shared.hash_key[1] = int.from_bytes(hash_key[8:], "little")
+        self.shared.missing_max = MISSING_MAX
+
+    def __dealloc__(self):
+        free(self.shared.before)
+
+    def counts(self):
+        """uint64[COUNTED]: what was replaced and left so far, as COUNTED_NAMES names it."""
+        return np.array([self.shared.counts[i] for i in range(COUNTED)], np.uint64)
 
     def rewrite(self, uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] captured_length not None,
-                const uint16_t[::1] link_type not None, uint32_t[::1] todo not None):
+                const uint16_t[::1] link_type not None, uint32_t[::1] todo not None, uint8_t[::1] verdict not None,
+                uint32_t[::1] kept not None):
         """Rewrite the packets numbered in todo; return (deferred, missing4, missing6).
 
         todo: uint32, in and out: its first `deferred` are then those that wait for the missing addresses, uint32[m]
-        and uint64[m, 2] with repeats. Raises ValueError for a packet outside data. The GIL is released. About 20 ns
+        and uint64[m, 2] with repeats. verdict, kept: out, of the packets that are done: 1 where all headers are understood, 2 + the walk's
+        outcome where not; how many of its bytes may stay. Raises ValueError for a packet outside data. The GIL is released. About 20 ns
         a packet where everything is known (bench_service.py).
         """
         cdef Py_ssize_t count = offset.shape[0]
         cdef Py_ssize_t i
         cdef Py_ssize_t deferred = 0
-        cdef Rewrite rewrite
+        cdef Rewrite *rewrite = &self.shared
         cdef uint32_t[::1] missing4 = self.missing4
         cdef uint64_t[:, ::1] missing6 = self.missing6
-        if captured_length.shape[0] != count or link_type.shape[0] != count:
-            raise ValueError(f"{count} offsets, {captured_length.shape[0]} lengths, {link_type.shape[0]} link types")
+        if captured_length.shape[0] != count or link_type.shape[0] != count or verdict.shape[0] != count or kept.shape[0] != count:
+            raise ValueError(f"{count} offsets, {captured_length.shape[0]} lengths, {link_type.shape[0]} link types, {verdict.shape[0]} verdicts")
         for i in range(todo.shape[0]):
             if todo[i] >= count or <uint64_t> offset[todo[i]] + captured_length[todo[i]] > <uint64_t> data.shape[0]:
                 raise ValueError(f"packet {todo[i]} lies outside the data")
-        if todo.shape[0] == 0 or data.shape[0] == 0:
+        if todo.shape[0] == 0:
             return 0, self.missing4[:0], self.missing6[:0]
         rewrite.table = &self.table.table
         rewrite.missing4 = &missing4[0]
         rewrite.missing6 = &missing6[0, 0]
         rewrite.missing4_count = rewrite.missing6_count = 0
-        rewrite.missing_max = MISSING_MAX
-        rewrite.changed = 0
         with nogil:
-            deferred = rewrite_all(&rewrite, &data[0], &offset[0], &captured_length[0], &link_type[0], &todo[0], todo.shape[0],
-                                   &self.not_reached)
-        self.addresses += rewrite.changed
+            deferred = rewrite_all(rewrite, &data[0] if data.shape[0] else NULL, &offset[0], &captured_length[0], &link_type[0], &todo[0],
+                                   todo.shape[0], &verdict[0], &kept[0])
         return deferred, self.missing4[:rewrite.missing4_count], self.missing6[:rewrite.missing6_count]
 
 
-cdef inline bint is_plain(const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
-    """Ethernet, IPv4 without options, no fragment but perhaps a first one, TCP or UDP with its checksum captured."""
-    if n < 42 or link_type != 1 or load16(p + 12) != 0x0800 or p[14] != 0x45 or load16(p + 20) & 0x1FFF:
-        return False
-    # A total length that leaves no room for the checksum is left to the rewrite.
-    return (p[23] == 6 and n >= 52 and load16(p + 16) >= 38) or (p[23] == 17 and load16(p + 16) >= 28)
+cdef inline int plain_kind(const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
+    """Every length is checked: headers that are cut or contradict themselves are the walk's. TCP without options, or with times alone."""
+    cdef uint32_t l4, end
+    cdef uint8_t protocol
+    cdef int kind
+    if n < 42 or link_type != 1:
+        return NOT_PLAIN
+    if load16(p + 12) == 0x0800 and p[14] == 0x45 and not load16(p + 20) & 0x3FFF:
+        l4, end, protocol, kind = 34, 14 + load16(p + 16), p[23], PLAIN4
+    elif load16(p + 12) == 0x86DD and p[14] >> 4 == 6 and n >= 62 and load16(p + 18):
+        l4, end, protocol, kind = 54, 54 + load16(p + 18), p[20], PLAIN6
+    else:
+        return NOT_PLAIN
+    end = min(end, n)
+    if protocol == 6 and end >= l4 + 20:
+        if p[l4 + 12] >> 4 == 5 or (p[l4 + 12] >> 4 == 8 and end >= l4 + 32 and load32(p + l4 + 20) == 0x0101080A):
+            return kind
+    elif protocol == 17 and end >= l4 + 8 and not udp_opens(load16(p + l4), load16(p + l4 + 2)) and not is_dhcp(load16(p + l4), load16(p + l4 + 2)):
+        return kind
+    return NOT_PLAIN
 
 
 cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *offset, const uint32_t *length, const uint16_t *link_type,
-                            uint32_t *todo, Py_ssize_t count, uint64_t *not_reached) noexcept nogil:
+                            uint32_t *todo, Py_ssize_t count, uint8_t *verdict, uint32_t *kept) noexcept nogil:
     cdef const Table *table = rewrite.table
-    cdef bint[BATCH] plain
+    cdef int[BATCH] plain
     cdef Py_ssize_t stop, i
     cdef Py_ssize_t start = 0
     cdef Py_ssize_t deferred = 0
     cdef uint8_t *p
     cdef uint32_t row
+    cdef bint simple = rewrite.payload == KEEP and not rewrite.names
     while start < count:
         stop = min(start + BATCH, count)
         for i in range(start, stop):
             row = todo[i]
             p = data + offset[row]
-            plain[i - start] = is_plain(p, length[row], link_type[row])
-            if plain[i - start]:
+            plain[i - start] = plain_kind(p, length[row], link_type[row]) if simple else NOT_PLAIN
+            if plain[i - start] == PLAIN4:
                 prefetch(&table.slots4[slot4(table, load32(p + 26))])
                 prefetch(&table.slots4[slot4(table, load32(p + 30))])
+            elif plain[i - start] == PLAIN6:
+                prefetch(&table.slots6[slot6(table, load64(p + 22), load64(p + 30))])
+                prefetch(&table.slots6[slot6(table, load64(p + 38), load64(p + 46))])
         for i in range(start, stop):
             row = todo[i]
             p = data + offset[row]
-            if not (rewrite_plain(rewrite, p) if plain[i - start] else rewrite_any(rewrite, p, length[row], link_type[row], not_reached)):
+            kept[row] = length[row]
+            if plain[i - start] == PLAIN4:
+                verdict[row] = UNDERSTOOD if rewrite_plain4(rewrite, p, length[row]) else MISSING
+            elif plain[i - start] == PLAIN6:
+                verdict[row] = UNDERSTOOD if rewrite_plain6(rewrite, p, length[row]) else MISSING
+            else:
+                verdict[row] = rewrite_packet(rewrite, p, length[row], link_type[row], &kept[row])
+            if verdict[row] == MISSING:
                 todo[deferred] = row  # never ahead of i
                 deferred += 1
         start = stop
     return deferred
 
 
-cdef inline bint rewrite_plain(Rewrite *rewrite, uint8_t *p) noexcept nogil:
+cdef inline uint64_t load64(const uint8_t *p) noexcept nogil:
+    return (<uint64_t> load32(p) << 32) | load32(p + 4)
+
+
+cdef inline void change_ends(Rewrite *rewrite, uint8_t *p, uint32_t n, uint32_t l4) noexcept nogil:
+    """What is the same for all plain packets: hardware addresses, and whether there is a payload."""
+    if rewrite.mac == KEEP:
+        rewrite.counts[LEFT_MAC] += 2
+    else:
+        rewrite.rewriting = True
+        change_mac(rewrite, p, 6, 6)
+        change_mac(rewrite, p + 6, 6, 6)
+    if n > l4 + (8 if p[20 if l4 == 54 else 23] == 17 else 4 * (p[l4 + 12] >> 4)):
+        rewrite.counts[LEFT_PAYLOAD] += 1
+
+
+cdef inline void adjust_plain(uint8_t *p, uint32_t l4, uint8_t protocol, uint64_t delta) noexcept nogil:
+    if protocol == 6:
+        store16(p + l4 + 16, adjusted(load16(p + l4 + 16), delta))
+    else:
+        store16(p + l4 + 6, adjusted_udp(load16(p + l4 + 6), delta))
+
+
+cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *p, uint32_t n) noexcept nogil:
     """False: an address is missing, and nothing was changed."""
     cdef uint32_t source = load32(p + 26)
     cdef uint32_t target = load32(p + 30)
@@ -124,17 +228,35 @@ cdef inline bint rewrite_plain(Rewrite *rewrite, uint8_t *p) noexcept nogil:
     store32(p + 30, new_target)
     delta = delta32(source, new_source) + delta32(target, new_target)
     store16(p + 24, adjusted(load16(p + 24), delta))
-    if p[23] == 6:
-        store16(p + 50, adjusted(load16(p + 50), delta))
-    else:
-        store16(p + 40, adjusted_udp(load16(p + 40), delta))
-    rewrite.changed += 2
+    adjust_plain(p, 34, p[23], delta)
+    rewrite.counts[COUNT_IP4] += 2
+    change_ends(rewrite, p, n, 34)
     return True
 
 
-cdef bint rewrite_any(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t link_type, uint64_t *not_reached) noexcept nogil:
-    if not rewrite_packet(rewrite, p, n, link_type):
+cdef inline bint rewrite_plain6(Rewrite *rewrite, uint8_t *p, uint32_t n) noexcept nogil:
+    """False: an address is missing, and nothing was changed."""
+    cdef uint64_t[2][2] new
+    cdef uint64_t delta = 0
+    cdef bint[2] has
+    cdef int i, j
+    cdef uint8_t *at
+    for i in range(2):
+        at = p + 22 + 16 * i
+        has[i] = find6(rewrite.table, load64(at), load64(at + 8), &new[i][0], &new[i][1])
+        if not has[i] and rewrite.missing6_count < rewrite.missing_max:
+            rewrite.missing6[2 * rewrite.missing6_count] = load64(at)
+            rewrite.missing6[2 * rewrite.missing6_count + 1] = load64(at + 8)
+            rewrite.missing6_count += 1
+    if not (has[0] and has[1]):
         return False
-    if not rewrite.known:
-        not_reached[0] += 1
+    for i in range(2):
+        at = p + 22 + 16 * i
+        for j in range(2):
+            delta += delta32(load32(at + 8 * j), <uint32_t> (new[i][j] >> 32)) + delta32(load32(at + 8 * j + 4), <uint32_t> new[i][j])
+            store32(at + 8 * j, <uint32_t> (new[i][j] >> 32))
+            store32(at + 8 * j + 4, <uint32_t> new[i][j])
+    adjust_plain(p, 54, p[20], delta)
+    rewrite.counts[COUNT_IP6] += 2
+    change_ends(rewrite, p, n, 54)
     return True

@@ -1,28 +1,48 @@
-"""Crypto-PAn over every address that a packet shows, with checksums adjusted. The cipher is asked in bulk; the packets
-are walked natively.
+"""Crypto-PAn over every address that a packet shows, with checksums adjusted; packets that are not understood are
+dropped. The cipher is asked in bulk; the packets are walked natively.
 
-Not reached: addresses in payloads (DNS, SIP, routing protocols) and in tunnels over UDP, and packets of other link
-types.
+What is not reached is named in docs/services.md.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcore.service._address_table import AddressTable, apply_first_bits, prefix_blocks
-from streamcore.service._anonymise import Anonymiser
-from streamcore.service.options import key_bytes
+from streamcore.service._anonymise import COUNTED_NAMES, REPLACED, Anonymiser
+from streamcore.service.options import choice, key_bytes
 from streamcore.service.protocol import Effect, SegmentView, Service
+from streamcore.service.special import Maps, SpecialKeeper
 from streamcore.service.specification import parse_specification
 
 KEY_BYTES = 32
 ADDRESSES_AT_ONCE = 1024  # of IPv4: their AES blocks take 512 KiB
 CACHE_ENTRIES = 1 << 19  # of each family: 8 MiB for IPv4, 32 MiB for IPv6 when full
+UNDERSTOOD = 1  # a verdict; those above are 2 + one of OUTCOMES
+OUTCOMES = (
+    "unknown_header", "transport", "control", "fragment_with_headers", "bytes_behind_the_end", "encrypted",
+    "cut_header", "malformed", "too_deep", "unknown_link_type",
+)  # fmt: skip
+CHOICES: dict[str, tuple[str, ...]] = {  # of each option, the default first
+    "mac": ("keep", "hash", "zero"),
+    "payload": ("keep", "zero", "truncate"),
+    "unknown": ("drop", "pass", "truncate"),
+    "special": ("replace", "keep"),
+    "names": ("keep", "replace"),
+}
+PRESETS: dict[str, dict[str, str]] = {
+    "": {name: choices[0] for name, choices in CHOICES.items()},
+    "share": {"mac": "hash", "payload": "zero", "unknown": "drop", "special": "keep", "names": "replace"},
+}
+NOT_UNDERSTOOD = {  # what became of packets, by `unknown`
+    "drop": "dropped", "pass": "passed_in_clear", "truncate": "cut_where_understanding_ends",
+}  # fmt: skip
 
 
 class CryptoPan:
@@ -35,6 +55,8 @@ class CryptoPan:
             algorithms.AES(key[:16]), modes.ECB()
         ).encryptor()  # each block on its own is what is meant
         self._pad = np.frombuffer(self._encryptor.update(key[16:]), np.uint8)
+        # For hardware addresses and names. Blocks of map4 and map6 end with the pad's last bit, so this is none.
+        self.hash_key: bytes = self._encryptor.update((self._pad ^ np.uint8(0xFF)).tobytes())
 
     def map4(self, addresses: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """uint32[n] in host order -> uint32[n]."""
@@ -61,17 +83,34 @@ class CryptoPan:
 
 
 class Anonymise(Service):
-    """Replace IPv4 and IPv6 addresses by Crypto-PAn (prefixes are kept), and adjust the checksums.
+    """Replace IPv4 and IPv6 addresses by Crypto-PAn (prefixes are kept), adjust the checksums, and drop packets that
+    are not understood.
 
+    preset: "share" sets the options below so that a capture may go to a stranger.
     key: 32 bytes as 64 hexadecimal digits or 32 characters; key-file: a file that holds them. The same key gives
-    the same addresses in every run; without one it is drawn at random for this run, and forgotten. A checksum that
-    was wrong stays wrong by the same amount.
+    the same addresses in every run; without one it is drawn at random for this run, and forgotten.
+    mac: keep, hash or zero hardware addresses. payload: keep, zero or truncate what follows the headers.
+    unknown: drop, pass or truncate packets whose headers are not all understood; if some passed, the run ends with
+    status 3. special: keep leaves broadcast, multicast, loopback and the scope of link-local addresses as they are.
+    A checksum that was wrong stays wrong by the same amount.
     """
 
     name: ClassVar[str] = "anonymise"
-    effect: ClassVar[Effect] = "rewrite"
+    effect: ClassVar[Effect] = "redact"
+    removes_metadata: ClassVar[bool] = True
+    reasons = MappingProxyType({"not_understood": "anonymise does not understand all of their headers"})
 
-    def __init__(self, key: Any = "", key_file: Any = "") -> None:
+    def __init__(
+        self,
+        preset: Any = "",
+        key: Any = "",
+        key_file: Any = "",
+        mac: Any = "",
+        payload: Any = "",
+        unknown: Any = "",
+        special: Any = "",
+        names: Any = "",
+    ) -> None:
         if key and key_file:
             raise ValueError("give key or key-file, not both")
         self.random_key = not key and not key_file
@@ -79,47 +118,98 @@ class Anonymise(Service):
             self._key = _read_key(str(key_file))
         else:
             self._key = key_bytes("key", key, KEY_BYTES) if key else os.urandom(KEY_BYTES)
-        self._totals = {"packets": 0, "addresses": 0, "packets_without_known_header": 0}
+        preset_options = PRESETS[choice("preset", preset, tuple(PRESETS)) if preset else ""]
+        given = {"mac": mac, "payload": payload, "unknown": unknown, "special": special, "names": names}
+        self.options = {
+            name: choice(name, value, CHOICES[name]) if value else preset_options[name] for name, value in given.items()
+        }
+        self._packets = 0
+        self._counts = [0] * len(COUNTED_NAMES)
+        self._not_understood = dict.fromkeys(OUTCOMES, 0)
 
     def prepared(self, specification: Any) -> Any:
         """The key itself goes to the workers: they must agree, and may not have the file."""
         name, _ = parse_specification(specification)
-        return {"name": name, "key": self._key.hex()}
+        return {"name": name, "key": self._key.hex(), **self.options}
 
     def start(self) -> None:
-        self._cipher = CryptoPan(self._key)
+        options = self.options
+        cipher = CryptoPan(self._key)
+        self._maps: Maps = SpecialKeeper(cipher) if options["special"] == "keep" else cipher
         self._table = AddressTable(CACHE_ENTRIES)
-        zero6 = self._cipher.map6(np.zeros((1, 2), np.uint64))[0]
-        self._table.set_zero(int(self._cipher.map4(np.zeros(1, np.uint32))[0]), int(zero6[0]), int(zero6[1]))
-        self._anonymiser = Anonymiser(self._table)
+        zero6 = self._maps.map6(np.zeros((1, 2), np.uint64))[0]
+        self._table.set_zero(int(self._maps.map4(np.zeros(1, np.uint32))[0]), int(zero6[0]), int(zero6[1]))
+        self._anonymiser = Anonymiser(
+            self._table,
+            options["mac"],
+            options["payload"],
+            names=options["names"] == "replace",
+            special=options["special"] == "keep",
+            hash_key=cipher.hash_key,
+            drops=options["unknown"] == "drop",
+        )
 
     def process(self, segment: SegmentView) -> None:
         data = segment.writable()
+        count = len(segment)
+        before = self._anonymiser.counts()
+        todo = np.arange(count, dtype=np.uint32)
+        verdict, kept = np.empty(count, np.uint8), np.empty(count, np.uint32)
         link_type = segment.link_type()
-        before = self._anonymiser.addresses, self._anonymiser.not_reached
-        todo = np.arange(len(segment), dtype=np.uint32)
         while len(todo):
             deferred, missing4, missing6 = self._anonymiser.rewrite(
-                data, segment.offset, segment.captured_length, link_type, todo
+                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept
             )
             self._learn(missing4, missing6)
             todo = todo[:deferred]
-        segment.report([len(segment), self._anonymiser.addresses - before[0], self._anonymiser.not_reached - before[1]])
+        outcomes = self._leave_out(segment, verdict, kept)
+        segment.report([count, (self._anonymiser.counts() - before).tolist(), outcomes])
+
+    def _leave_out(self, segment: SegmentView, verdict: NDArray[np.uint8], kept: NDArray[np.uint32]) -> list[int]:
+        """Drop or cut what is to go; returns the packets that are not understood, by outcome."""
+        strange = verdict != UNDERSTOOD
+        some = bool(strange.any())
+        unknown = self.options["unknown"]
+        if self.options["payload"] == "truncate" or (some and unknown == "truncate"):
+            segment.truncate(kept if unknown == "truncate" else np.where(strange, segment.captured_length, kept))
+        if some and unknown == "drop":
+            segment.drop(strange, "not_understood")
+        return np.bincount(verdict[strange] - 2, minlength=len(OUTCOMES)).tolist() if some else []
 
     def _learn(self, missing4: NDArray[np.uint32], missing6: NDArray[np.uint64]) -> None:
         if len(missing4):
             addresses4 = np.unique(missing4)
-            self._table.learn4(addresses4, self._cipher.map4(addresses4))
+            self._table.learn4(addresses4, self._maps.map4(addresses4))
         if len(missing6):
             addresses6 = np.unique(missing6, axis=0)
-            self._table.learn6(addresses6, self._cipher.map6(addresses6))
+            self._table.learn6(addresses6, self._maps.map6(addresses6))
 
     def merge(self, report: Any) -> None:
-        for name, value in zip(self._totals, report, strict=True):
-            self._totals[name] += value
+        packets, counts, outcomes = report
+        self._packets += packets
+        self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
+        if outcomes:
+            for name, value in zip(OUTCOMES, outcomes, strict=True):
+                self._not_understood[name] += value
+
+    def incomplete(self) -> str:
+        passed = sum(self._not_understood.values())
+        if not passed or self.options["unknown"] != "pass":
+            return ""
+        return f"{passed:,} packets whose headers are not all understood were passed on in clear"
 
     def summary(self) -> dict[str, Any]:
-        return {**self._totals, "key": "random, for this run only" if self.random_key else "given"}
+        key = "random, for this run only" if self.random_key else "given"
+        told: dict[str, Any] = {"packets": self._packets, "key": key}
+        counts = list(zip(COUNTED_NAMES, self._counts, strict=True))
+        for name, figures in (
+            ("replaced", counts[:REPLACED]),
+            (NOT_UNDERSTOOD[self.options["unknown"]], list(self._not_understood.items())),
+            ("left", counts[REPLACED:]),
+        ):
+            if more_than_none := {kind: count for kind, count in figures if count}:
+                told[name] = more_than_none
+        return told
 
 
 def _read_key(path: str) -> bytes:

@@ -49,6 +49,16 @@ class Chain:
         return frozenset().union(*(ALLOWED[service.effect] for service in self.services))
 
     @property
+    def removes_metadata(self) -> bool:
+        """Whether blocks of a pcapng output may say no more than reading its packets takes."""
+        return any(service.removes_metadata for service in self.services)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Why the output is not all that was asked for, a line for each service that says so."""
+        return [f"{service.name}: {line}" for service in self.services if (line := service.incomplete())]
+
+    @property
     def groups(self) -> int:
         """The column groups that they read (COLUMN_GROUPS bits)."""
         bits = 0
@@ -77,6 +87,8 @@ class ChainElsewhere:
     """
 
     deterministic = False
+    removes_metadata = True  # nobody here knows
+    incomplete: Sequence[str] = ()
     groups = 0
     settle: Settle | None = None
 

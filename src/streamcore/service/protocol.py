@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Effect = Literal["observe", "rewrite", "resize", "filter"]
+Effect = Literal["observe", "rewrite", "resize", "filter", "redact"]
 
 # What each effect allows a service to change: packet bytes, lengths, the number of packets.
 ALLOWED: dict[Effect, frozenset[str]] = {
@@ -20,6 +20,7 @@ ALLOWED: dict[Effect, frozenset[str]] = {
     "rewrite": frozenset({"bytes"}),
     "resize": frozenset({"bytes", "lengths"}),
     "filter": frozenset({"drops"}),
+    "redact": frozenset({"bytes", "lengths", "drops"}),
 }
 
 
@@ -48,12 +49,14 @@ class SegmentView(Protocol):
         """uint16[n]: each packet's link type (LINKTYPE_ value)."""
 
     def writable(self) -> NDArray[np.uint8]:
-        """A writable copy of the packets' bytes, which `data` and `offset` show from now on. Needs "rewrite" or
-        "resize".
+        """A writable copy of the packets' bytes, which `data` and `offset` show from now on. Needs "rewrite",
+        "resize" or "redact".
         """
 
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
-        """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize"."""
+        """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize" or
+        "redact".
+        """
 
     def replace(
         self,
@@ -62,10 +65,10 @@ class SegmentView(Protocol):
         captured_length: NDArray[np.uint32],
         wire_length: NDArray[np.uint32],
     ) -> None:
-        """Put other bytes of any length in the packets' place. Needs "resize"."""
+        """Put other bytes of any length in the packets' place. Needs "resize" or "redact"."""
 
     def drop(self, mask: NDArray[np.bool_], reason: str) -> None:
-        """Drop the packets where mask is true, and count them under reason. Needs "filter"."""
+        """Drop the packets where mask is true, and count them under reason. Needs "filter" or "redact"."""
 
     def comment(self, row: int, text: str) -> None:
         """Add a comment to packet `row`, written where the output is pcapng. Any effect may."""
@@ -92,6 +95,7 @@ class Service:
     deterministic: ClassVar[bool] = True  # the same segment gives the same result, whoever processes it
     groups: ClassVar[tuple[str, ...]] = ()  # header columns it reads: "headers", "addresses", "vlan", "inner", "flow"
     settles: ClassVar[bool] = False  # it hands out keys, and `settle` decides what is dropped
+    removes_metadata: ClassVar[bool] = False  # comments, names, addresses and hashes in blocks of a pcapng output go
     reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> words
 
     def prepared(self, specification: Any) -> Any:
@@ -116,6 +120,12 @@ class Service:
     def merge(self, report: Any) -> None:
         """Runs beside the aggregator, once per segment that reported: fold a worker's report into the total."""
         raise NotImplementedError
+
+    def incomplete(self) -> str:
+        """At the end of a run, one line on why the output is not all that was asked for; the run then ends with status
+        3. Empty: it is.
+        """
+        return ""
 
     def summary(self) -> dict[str, Any]:
         """What the run reports of this service at its end, for --json and for people. Empty: nothing."""

@@ -5,6 +5,7 @@ from streamcore.core.packets import Outgoing
 class Encoder:
     limit_bytes: int
     limit_ns: int
+    options_removed: int
     def __init__(
         self,
         descriptor: int,
@@ -15,6 +16,7 @@ class Encoder:
         compress: Callable[[memoryview], bytes] | None,
         staging_bytes: int,
         direct_bytes: int,
+        bare: bool = False,
     ) -> None: ...
     @property
     def committed_bytes(self) -> int: ...

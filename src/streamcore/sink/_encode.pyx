@@ -56,16 +56,19 @@ cdef class Encoder:
 
     Parameters: descriptor; pcapng, or else pcap with `digits` (6 or 9) of a second; copied_kind: the RECORD_ value that may be copied as
     it stands, or 255; source_digits: those of a pcap that packets come from; compress: bytes-like -> bytes, a complete member or frame,
-    or None; staging_bytes that are gathered before a write; direct_bytes from which a run is written without being gathered.
+    or None; staging_bytes that are gathered before a write; direct_bytes from which a run is written without being gathered; bare: of the
+    options of packets only numbers are kept (flags, drops, number, queue).
     """
 
     cdef readonly uint64_t committed_bytes  # written: whole records, whole members
     cdef public uint64_t limit_bytes        # a packet that finds more than these in the file stays outside; compressed: written ones
     cdef public int64_t limit_ns            # as does one of this time or later
+    cdef readonly uint64_t options_removed  # because bare
     cdef Py_ssize_t stopped_at              # the place of the first packet that stayed outside, -1: none
     cdef int descriptor
     cdef object compress
     cdef bint pcapng
+    cdef bint bare
     cdef unsigned digits
     cdef unsigned source_digits
     cdef uint8_t copied_kind
@@ -76,11 +79,12 @@ cdef class Encoder:
     cdef uint64_t tick_ns[65536]            # of each interface that did not come from pcapng
 
     def __init__(self, int descriptor, bint pcapng, unsigned digits, uint8_t copied_kind, unsigned source_digits, compress,
-                 size_t staging_bytes, size_t direct_bytes):
+                 size_t staging_bytes, size_t direct_bytes, bint bare=False):
         if digits not in (6, 9) or source_digits not in (6, 9) or direct_bytes > staging_bytes:
             raise ValueError(f"encoder with {digits} digits, {staging_bytes} and {direct_bytes} bytes")
         self.descriptor = descriptor
         self.pcapng = pcapng
+        self.bare = bare and pcapng
         self.digits = digits
         self.source_digits = source_digits
         self.copied_kind = copied_kind
@@ -143,7 +147,7 @@ cdef class Encoder:
                         raise ValueError(f"a comment on row {row} of {out.batch.count}")
                     commented[row] = 1
             with nogil:
-                if (out.unchanged and not out.arranged and out.batch.contiguous and commented == NULL
+                if (out.unchanged and not out.arranged and out.batch.contiguous and commented == NULL and not self.bare
                         and out.stop > out.start and c.record[out.start] == self.copied_kind):
                     stop = self.stop_of(c, out.start + first, out.stop)
                     if stop < out.stop:
@@ -223,7 +227,8 @@ cdef class Encoder:
             counts[1] += captured
             kind = c.record[row]
             if (whole and kind == self.copied_kind and (commented == NULL or not commented[row])
-                    and (kind != RECORD_EPB or load32(c.data + c.offset[row] - 20) == c.interface[row])):
+                    and (kind != RECORD_EPB or load32(c.data + c.offset[row] - 20) == c.interface[row])
+                    and not (self.bare and more_than_packet(c, row, packet))):
                 head = record_head(kind)
                 size = record_size(c, row)
                 if packet - head == run + run_bytes and run != NULL:
@@ -307,7 +312,7 @@ cdef class Encoder:
         size = 28 + padded(captured)
         memset(at + size - 4, 0, 4)
         memcpy(at + 28, packet, captured)
-        kept = copy_options(at + size, options, options_bytes, swapped)
+        kept = copy_options(at + size, options, options_bytes, swapped, &self.options_removed if self.bare else NULL)
         size += kept
         if more_bytes:
             memcpy(at + size, more, more_bytes)
@@ -403,9 +408,22 @@ cdef class Encoder:
         return 0
 
 
-cdef uint32_t copy_options(uint8_t *target, const uint8_t *options, uint32_t size, bint swapped) noexcept nogil:
-    """Copy a packet block's options up to their end, or to the first that does not fit, little-endian. Returns the bytes written."""
-    cdef uint32_t at = 0, value_bytes, code
+cdef inline bint more_than_packet(const Columns *c, uint32_t row, const uint8_t *packet) noexcept nogil:
+    """Whether an enhanced packet block holds options, or anything in its padding."""
+    cdef uint32_t captured = c.captured_length[row]
+    cdef uint32_t i
+    if record_size(c, row) != EPB_BYTES + padded(captured):
+        return True
+    for i in range(captured, padded(captured)):
+        if packet[i]:
+            return True
+    return False
+
+
+cdef uint32_t copy_options(uint8_t *target, const uint8_t *options, uint32_t size, bint swapped, uint64_t *removed) noexcept nogil:
+    """Copy a packet block's options up to their end, or to the first that does not fit, little-endian. Returns the bytes written. removed: not
+    NULL: only numbers are copied, and others counted."""
+    cdef uint32_t at = 0, put = 0, value_bytes, code
     cdef uint32_t word
     while at + 4 <= size:
         word = load32(options + at)
@@ -418,12 +436,23 @@ cdef uint32_t copy_options(uint8_t *target, const uint8_t *options, uint32_t siz
             value_bytes = word >> 16
         if code == 0 or padded(value_bytes) > size - at - 4:
             break
-        store32(target + at, code | value_bytes << 16)
-        memcpy(target + at + 4, options + at + 4, padded(value_bytes))
+        if removed != NULL and not is_number(code, value_bytes):
+            removed[0] += 1
+            at += 4 + padded(value_bytes)
+            continue
+        store32(target + put, code | value_bytes << 16)
+        memcpy(target + put + 4, options + at + 4, padded(value_bytes))
         if swapped:
-            turn_value(target + at + 4, code, value_bytes)
+            turn_value(target + put + 4, code, value_bytes)
         at += 4 + padded(value_bytes)
-    return at
+        put += 4 + padded(value_bytes)
+    return put
+
+
+cdef inline bint is_number(uint32_t code, uint32_t value_bytes) noexcept nogil:
+    if code == OPTION_FLAGS or code == OPTION_QUEUE:
+        return value_bytes == 4
+    return (code == OPTION_DROPS or code == OPTION_PACKET_ID) and value_bytes == 8
 
 
 cdef void turn_value(uint8_t *value, uint32_t code, uint32_t size) noexcept nogil:

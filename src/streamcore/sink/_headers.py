@@ -20,6 +20,7 @@ OPTION_COMMENT, OPTION_USER_APPLICATION, OPTION_NAME, OPTION_TSRESOL, OPTION_FCS
     13,
     14,
 )
+READING = (OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET)  # of an interface: how its packets are read
 COMMENT_BYTES_MAX = 65_535
 
 
@@ -34,13 +35,17 @@ def pcap_file_header(digits: int, link_type: int, snap_length: int, fcs_length: 
 
 def section_block(form: CaptureForm) -> bytes:
     """A section header block with the options of the first stream's, or with our name."""
-    options = form.options or ((OPTION_USER_APPLICATION, APPLICATION),)
+    options = (form.options if not form.bare else ()) or ((OPTION_USER_APPLICATION, APPLICATION),)
     return _block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _options(options))
 
 
-def interface_block(interface: Interface) -> bytes:
-    """An interface description block with all options that the interface came with."""
+def interface_block(interface: Interface, bare: bool = False) -> bytes:
+    """An interface description block with all options that the interface came with. bare: those alone that say how its
+    packets are read.
+    """
     options = interface.options or tuple(_described(interface))
+    if bare:
+        options = tuple(option for option in options if option[0] in READING)
     body = struct.pack("<HHI", interface.link_type, 0, interface.snap_length)
     return _block(1, body + _options(options))
 

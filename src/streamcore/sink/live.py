@@ -101,6 +101,11 @@ class LiveSink:
         """What was sent cannot be cut off."""
         return None
 
+    @property
+    def metadata_removed(self) -> int:
+        """Frames have none."""
+        return 0
+
     def flush(self) -> None:
         """Nothing is kept back."""
 

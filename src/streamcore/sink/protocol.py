@@ -25,6 +25,10 @@ class Sink(Protocol):
     def place(self) -> Place | None:
         """Where the output could be cut off and continued. None: nowhere now, or never."""
 
+    @property
+    def metadata_removed(self) -> int:
+        """Options of blocks that the form asked for to be left out, so far."""
+
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
         """Write packets: (packets, captured bytes) that were written. What is not is counted by its reason."""
 

@@ -58,6 +58,7 @@ class RotatingSink:
         self._shape = shape_of(config.write, form)
         self._sink: CaptureSink | None = None
         self._full = False
+        self._removed = 0
         self._number = 0  # of the file, under rotate_mb
         self._windows = 0  # of rotate_s, so far
         self._window_ns = 0  # when this one began
@@ -85,6 +86,11 @@ class RotatingSink:
     def place(self) -> Place | None:
         """Several files cannot be continued."""
         return None
+
+    @property
+    def metadata_removed(self) -> int:
+        """Options that a bare form left out so far, of all files."""
+        return self._removed + (self._sink.metadata_removed if self._sink is not None else 0)
 
     def flush(self) -> None:
         """Write what was gathered. Raises SinkError."""
@@ -116,6 +122,7 @@ class RotatingSink:
             self._window_ns = time_ns
         else:
             self._sink.close()
+            self._removed += self._sink.metadata_removed
             self._sink = None
             if config.rotate_s and time_ns >= self._window_ns + config.rotate_s * 10**9:
                 self._window_ns, self._number = time_ns, 0

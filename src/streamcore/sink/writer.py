@@ -109,6 +109,7 @@ class CaptureSink:
         self._accepted = bytearray(1 << 16)  # pcap: interfaces whose link type is the header's
         self._link_type = -1  # pcap: the header's
         self._drained_s = 0.0
+        self._removed = len(form.options) if form.bare else 0  # options of sections and interfaces that are left out
 
     @property
     def committed_bytes(self) -> int:
@@ -121,6 +122,11 @@ class CaptureSink:
         if self._encoder is None or self._encoder.staged_bytes or not self._regular:
             return None
         return Place(self.committed_bytes, self._described, self._link_type)
+
+    @property
+    def metadata_removed(self) -> int:
+        """Options that a bare form left out so far."""
+        return self._removed + (self._encoder.options_removed if self._encoder is not None else 0)
 
     def check(self) -> None:
         """Raise SinkError if it can be seen, without touching it, that the output cannot be written."""
@@ -256,6 +262,7 @@ class CaptureSink:
             _compressor(self.shape.compression) if compressed else None,
             MEMBER_BYTES if compressed else STAGING_BYTES,
             MEMBER_BYTES if compressed else DIRECT_BYTES,
+            form.bare,
         )
         if self.limits is not None:
             self._encoder.limit_bytes, self._encoder.limit_ns = self.limits
@@ -317,7 +324,9 @@ class CaptureSink:
     def _describe_up_to(self, encoder: Encoder, count: int) -> None:
         for number in range(self._described, count):
             interface = self._interfaces[number]
-            encoder.stage(_headers.interface_block(interface))
+            encoder.stage(_headers.interface_block(interface, self._form.bare))
+            if self._form.bare:
+                self._removed += sum(code not in _headers.READING for code, _ in interface.options)
             encoder.set_tick(number, 10 ** max(0, 9 - interface.resolution))
         self._described = max(self._described, count)
 

@@ -33,7 +33,7 @@ def same(address: bytes) -> bytes:
 
 
 def anonymised(packets, *, link_type: int = 1, rows=None) -> list[bytes]:
-    service = Anonymise(key=KEY.hex())
+    service = Anonymise(key=KEY.hex(), unknown="pass")
     service.start()
     return packets_of(run(make_segment(packets, rows, link_type=link_type), service))
 
@@ -102,6 +102,8 @@ class Maker:
             data, at = rng.randbytes(12) + b"\x50" + rng.randbytes(7) + body, 16
         elif protocol == 17:
             data, at = rng.randbytes(4) + struct.pack(">HH", 8 + len(body), 0) + body, 6
+        elif protocol == 132:  # one chunk of data
+            return rng.randbytes(12) + struct.pack(">BBH", 0, 3, 4 + len(body)) + body + bytes(-len(body) % 4)
         else:
             return body
         length = struct.pack(">HBB", 0, 0, protocol)
@@ -204,7 +206,7 @@ def advertisement6(m: Maker) -> bytes:
 
 def igmp3(m: Maker) -> bytes:
     records = [
-        bytes([4, 1, 0, 2]) + m.address4() + m.address4() + m.address4() + b"aux!",
+        bytes([4, 1, 0, 2]) + m.address4() + m.address4() + m.address4() + bytes(4),
         bytes([3, 0, 0, 0]) + m.address4(),
     ]
     return m.ip4(2, with_checksum(b"\x22\0\0\0\0\0\0\2" + b"".join(records), 2))
@@ -377,7 +379,7 @@ def test_bytes_that_are_no_packet_do_no_harm():
     segment.batch.data[:] |= 0xA0  # what stands between the packets shows whether anything is written there
     for i, packet in enumerate(packets):
         segment.batch.packet(i)[:] = np.frombuffer(packet, np.uint8)
-    service = Anonymise(key=KEY.hex())
+    service = Anonymise(key=KEY.hex(), unknown="pass")
     service.start()
     view = run(segment, service)
     outside = np.ones(len(view.data), bool)
@@ -395,7 +397,7 @@ def test_bytes_that_are_no_packet_do_no_harm():
 def test_a_table_that_is_full_starts_anew_and_the_result_is_the_same(monkeypatch):
     monkeypatch.setattr("streamcore.service.anonymise.CACHE_ENTRIES", 4 * 65536)
     rng = random.Random(1)
-    service = Anonymise(key=KEY.hex())
+    service = Anonymise(key=KEY.hex(), unknown="pass")
     service.start()
     cipher = CryptoPan(KEY)
     for _ in range(3):
@@ -424,10 +426,10 @@ def test_the_key_may_be_given_in_several_ways(tmp_path):
     given = [
         Anonymise(key_file=str(tmp_path / "hex")),
         load(f"anonymise:key-file={tmp_path / 'raw'}"),
-        Anonymise(KEY.hex()),
+        Anonymise(key=KEY.hex()),
     ]
     assert {service._key for service in given} == {KEY}
-    assert Anonymise(text)._key == text.encode()
+    assert Anonymise(key=text)._key == text.encode()
     assert "random" not in given[0].summary()["key"]
 
 

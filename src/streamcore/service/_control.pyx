@@ -1,0 +1,417 @@
+"""Options of IP and TCP, extension headers of IPv6, ICMP with neighbour discovery, IGMP, ARP: where addresses stand in them.
+
+An option of a kind that is not known here is zeroed; a message of a type that is not known makes the packet one that is not understood.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from streamcore.service._addresses cimport change_packet
+from streamcore.service._fields cimport (
+    KEEP,
+    Rewrite,
+    adjusted,
+    change4,
+    change4s,
+    change6,
+    change6s,
+    change_mac,
+    change_prefix6,
+    difference,
+    load16,
+    load32,
+    placed,
+    put_zeros,
+    store16,
+    unknown,
+    zero,
+)
+
+
+# IPv4 and TCP.
+
+cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """The options of an IPv4 header of n bytes (RFC 791 3.1, RFC 1393). Routes move the address that is the packet's last target."""
+    cdef int64_t at = 20
+    cdef int64_t size, i
+    cdef uint8_t kind
+    while at < n:
+        kind = p[at]
+        if kind == 1:
+            at += 1
+            continue
+        if kind == 0 or at + 2 > n or p[at + 1] < 2:
+            zero(rewrite, p + at, n - at)
+            return
+        size = p[at + 1]
+        if kind == 7 or kind == 131 or kind == 137:  # record route, loose and strict source route
+            i = at + 3
+            while i + 4 <= at + size and i < n:
+                change4(rewrite, p + i, n - i)
+                if kind != 7 and p[at + 2] <= size and i + 8 > at + size:
+                    rewrite.target_at = <uint32_t> (p + i - rewrite.packet)
+                i += 4
+            put_zeros(rewrite, p + i, min(n, at + size) - i)
+        elif kind == 68:
+            change_timestamps(rewrite, p + at, min(n - at, size))
+        elif kind == 82:
+            change4(rewrite, p + at + 8, min(n - at, size) - 8)
+        elif kind != 11 and kind != 12 and kind != 25 and kind != 130 and kind != 136 and kind != 148:
+            zero(rewrite, p + at + 2, min(n - at, size) - 2)
+        at += size
+
+
+cdef void change_timestamps(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Times, or pairs of an address and a time (flags 1 and 3)."""
+    cdef int64_t at = 4
+    if n < 4 or p[3] & 15 == 0:
+        return
+    if p[3] & 15 != 1 and p[3] & 15 != 3:
+        zero(rewrite, p + 4, n - 4)
+        return
+    while at < n:
+        change4(rewrite, p + at, n - at)
+        at += 8
+
+
+cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """The options of a TCP header of n bytes: those of RFC 9293 and what is common stay; addresses of multipath TCP (RFC 8684 3.4.1)."""
+    cdef int64_t at = 20
+    cdef int64_t size
+    cdef uint8_t kind
+    while at < n:
+        kind = p[at]
+        if kind == 1:
+            at += 1
+            continue
+        if kind == 0 or at + 2 > n or p[at + 1] < 2:
+            zero(rewrite, p + at, n - at)
+            return
+        size = p[at + 1]
+        if kind == 30 and at + 3 < n and p[at + 2] >> 4 == 3:
+            if size < 20:
+                change4(rewrite, p + at + 4, min(n - at, <int64_t> 8) - 4)
+            else:
+                change6(rewrite, p + at + 4, min(n - at, <int64_t> 20) - 4)
+        elif kind > 8 and kind != 14 and kind != 15 and kind != 19 and kind != 29 and kind != 30 and kind != 34:
+            zero(rewrite, p + at + 2, min(n - at, size) - 2)
+        at += size
+
+
+# Extension headers of IPv6.
+
+cdef void change_extension(Rewrite *rewrite, uint8_t *p, int64_t n, int kind) noexcept nogil:
+    """kind: the header's protocol number; n bytes of it are there."""
+    if kind == 43:
+        change_route6(rewrite, p, n)
+    elif kind == 0 or kind == 60:
+        change_options6(rewrite, p, n, 2)
+    elif kind == 135:
+        change_mobility(rewrite, p, n)
+    elif kind != 44:
+        unknown(rewrite, p)
+
+
+cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
+    """Hop-by-hop and destination options. A home address is the source for those above (RFC 6275 6.3)."""
+    cdef int64_t size, left
+    cdef uint8_t kind
+    while at < n:
+        kind = p[at]
+        if kind == 0:
+            at += 1
+            continue
+        if at + 2 > n:
+            return
+        size = p[at + 1]
+        left = min(size, n - at - 2)
+        if kind == 0xC9:
+            change6(rewrite, p + at + 2, left)
+            if size == 16 and left == 16:
+                rewrite.source_at = <uint32_t> (p + at + 2 - rewrite.packet)
+        elif kind != 0x04 and kind != 0x05 and kind != 0x26 and kind != 0x63 and kind != 0x23 and kind != 0xC2:
+            zero(rewrite, p + at + 2, left)
+        at += 2 + size
+
+
+cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """A routing header of type 0 or 2 (RFC 2460, RFC 6275: the last address is the final target) or 4 (RFC 8754: the first is). While
+    segments are left, the final target is the one that checksums are about."""
+    cdef int64_t at = 8
+    cdef int64_t stop
+    if n < 4:
+        return
+    if p[2] != 0 and p[2] != 2 and p[2] != 4:
+        zero(rewrite, p + 4, n - 4)
+        return
+    stop = 8 * (p[1] + 1)
+    if p[2] == 4:
+        stop = min(stop, 8 + 16 * (<int64_t> p[4] + 1)) if n > 4 else 8
+    while at + 16 <= stop and at < n:
+        change6(rewrite, p + at, n - at)
+        if p[3] and (p[2] != 4 or at == 8):
+            rewrite.target_at = <uint32_t> (p + at - rewrite.packet)
+        at += 16
+    if p[2] == 4:
+        change_options6(rewrite, p, n, at)  # TLVs: what is no padding is zeroed
+    else:
+        zero(rewrite, p + at, n - at)
+
+
+cdef void change_mobility(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """RFC 6275 6.1: bindings, with the alternate care-of address among their options."""
+    cdef int64_t at, size, left
+    cdef uint8_t kind = p[2] if n >= 3 else 255
+    if kind > 7:
+        unknown(rewrite, p)
+        return
+    if kind == 7:
+        change6(rewrite, p + 8, min(n, <int64_t> 24) - 8)
+    at = 8 if kind == 0 else 16 if kind <= 2 else 24 if kind <= 4 or kind == 7 else 12
+    while at + 2 <= n:
+        if p[at] == 0:
+            at += 1
+            continue
+        size = p[at + 1]
+        left = min(size, n - at - 2)
+        if p[at] == 3:
+            change6(rewrite, p + at + 2, left)
+        elif p[at] != 2 and p[at] != 4 and p[at] != 5:
+            zero(rewrite, p + at + 2, left)
+        at += 2 + size
+
+
+# ICMP.
+
+cdef int64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint8_t kind = p[0]
+    if kind == 0 or kind == 8 or kind == 10 or kind == 15 or kind == 16:
+        return 8
+    if kind == 13 or kind == 14:
+        return 20
+    if kind == 17 or kind == 18:
+        return 12
+    if kind == 3 or kind == 4 or kind == 11 or kind == 12:
+        if n > 8:
+            change_objects(rewrite, p + 8, n - 8, 4 * p[5] if kind != 4 else 0)
+        return 8
+    if kind == 5:  # redirect: the gateway
+        change4(rewrite, p + 4, n - 4)
+        return 8
+    if kind == 9 and n >= 6:  # router advertisement
+        change4s(rewrite, p + 8, n - 8, p[4], 4 * p[5] if p[5] else 4)
+        return 8 + p[4] * (4 * p[5] if p[5] else 4)
+    unknown(rewrite, p)
+    return n
+
+
+cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint8_t kind = p[0]
+    if 1 <= kind <= 4:
+        if n > 8 and (kind == 1 or kind == 3):
+            change_objects(rewrite, p + 8, n - 8, 8 * p[4])
+        return 8
+    if kind == 128 or kind == 129 or kind == 144 or 151 <= kind <= 153:
+        return 8
+    if 130 <= kind <= 132:  # listener discovery
+        change6(rewrite, p + 8, n - 8)
+        if kind == 130 and n > 28:
+            change6s(rewrite, p + 28, n - 28, load16(p + 26))
+            return 28 + 16 * <int64_t> load16(p + 26)
+        return 24
+    if kind == 133 or kind == 141 or kind == 142 or kind == 147:
+        change_discovery(rewrite, p, n, 8)
+    elif kind == 134:
+        change_discovery(rewrite, p, n, 16)
+    elif kind == 135 or kind == 136:
+        change6(rewrite, p + 8, min(n, <int64_t> 24) - 8)
+        change_discovery(rewrite, p, n, 24)
+    elif kind == 137:
+        change6s(rewrite, p + 8, n - 8, 2)
+        change_discovery(rewrite, p, n, 40)
+    elif kind == 143:
+        change_groups(rewrite, p, n, 16)
+    elif kind == 145:
+        change6s(rewrite, p + 8, n - 8, n)
+    elif kind != 146:
+        unknown(rewrite, p)
+    return n
+
+
+cdef void change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
+    """Options of neighbour discovery (RFC 4861 4.6, RFC 3122, 4191, 5568, 6775, 8106, 8781)."""
+    cdef int64_t size, left
+    cdef uint8_t kind
+    while at + 2 <= n and p[at + 1]:
+        kind = p[at]
+        size = 8 * p[at + 1]
+        left = min(size, n - at)
+        if kind == 1 or kind == 2:
+            change_mac(rewrite, p + at + 2, left - 2, size - 2)
+        elif kind == 3:
+            change6(rewrite, p + at + 16, left - 16)
+        elif kind == 4:
+            change_packet(rewrite, p + at + 8, left - 8)
+        elif kind == 9 or kind == 10 or kind == 25:
+            change6s(rewrite, p + at + 8, left - 8, (size - 8) // 16)
+        elif kind == 17 or kind == 35:
+            change6(rewrite, p + at + 8, min(left, <int64_t> 24) - 8)
+        elif kind == 24:
+            change_prefix6(rewrite, p + at + 8, left - 8, p[at + 2] if left > 2 else 0)
+        elif kind == 33:
+            change_mac(rewrite, p + at + 8, left - 8, 8)
+        elif kind == 38:
+            change_prefix6(rewrite, p + at + 4, min(left, <int64_t> 16) - 4, 96)
+        elif kind == 31:
+            if rewrite.names or rewrite.payload != KEEP:
+                zero(rewrite, p + at + 8, left - 8)
+        elif kind != 5 and kind != 7 and kind != 8 and kind != 13 and kind != 14:
+            zero(rewrite, p + at + 2, left - 2)
+        at += size
+    if at < n:
+        zero(rewrite, p + at, n - at)
+
+
+cdef void change_objects(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t quoted) noexcept nogil:
+    """The extension behind a quoted packet (RFC 4884): at `quoted` bytes of it, or where nothing is said at 128, if it looks like one. Interface
+    information holds addresses and names (RFC 5837)."""
+    cdef int64_t at = quoted if quoted else 128
+    cdef int64_t start, size
+    cdef uint16_t change
+    if n < at + 4 or p[at] >> 4 != 2 or (quoted == 0 and not sums_up(p + at, n - at)):
+        return
+    start = at
+    at += 4
+    while at + 4 <= n:
+        size = load16(p + at)
+        if size < 4:
+            break
+        if p[at + 2] == 2:
+            change_interface(rewrite, p + at, min(size, n - at))
+        elif p[at + 2] != 1:
+            zero(rewrite, p + at + 4, min(size, n - at) - 4)
+        at += size
+    if at < n:
+        zero(rewrite, p + at, n - at)
+    if rewrite.rewriting and load16(p + start + 2):
+        at = p + start - rewrite.packet
+        store16(p + start + 2, adjusted(load16(p + start + 2), placed(difference(rewrite, at, at + n - start), <uint32_t> at)))
+
+
+cdef bint sums_up(const uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint64_t total = 0
+    cdef int64_t i
+    for i in range(0, n - 1, 2):
+        total += load16(p + i)
+    if n & 1:
+        total += <uint64_t> p[n - 1] << 8
+    return total % 0xFFFF == 0
+
+
+cdef void change_interface(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint8_t has = p[3]
+    cdef int64_t at = 8 if has & 8 else 4
+    if has & 4:
+        if n >= at + 2 and load16(p + at) == 1:
+            change4(rewrite, p + at + 4, n - at - 4)
+            at += 8
+        elif n >= at + 2 and load16(p + at) == 2:
+            change6(rewrite, p + at + 4, n - at - 4)
+            at += 20
+        else:
+            zero(rewrite, p + at, n - at)
+            return
+    if has & 2 and n > at:
+        zero(rewrite, p + at + 1, min(n - at, <int64_t> max(p[at], 1)) - 1)
+        at += max(p[at], 1)
+    zero(rewrite, p + at + (4 if has & 1 else 0), n - at - (4 if has & 1 else 0))
+
+
+# IGMP.
+
+cdef int64_t change_igmp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint8_t kind = p[0]
+    if kind == 0x22:
+        change_groups(rewrite, p, n, 4)
+        return n
+    if kind == 0x11 or kind == 0x12 or kind == 0x16 or kind == 0x17:
+        change4(rewrite, p + 4, n - 4)
+        if kind == 0x11 and n > 12:
+            change4s(rewrite, p + 12, n - 12, load16(p + 10), 4)
+            return 12 + 4 * <int64_t> load16(p + 10)
+        return 8
+    if 0x30 <= kind <= 0x32:  # RFC 4286
+        return 8
+    unknown(rewrite, p)
+    return n
+
+
+cdef void change_groups(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil:
+    """The group records of an IGMPv3 (RFC 3376 4.2) or MLDv2 (RFC 3810 5.2) report; size: of an address. What stands behind them is zeroed."""
+    cdef int64_t at = 8
+    cdef int64_t records = load16(p + 6) if n >= 8 else 0
+    cdef int64_t addresses, auxiliary
+    while records > 0 and at + 4 < n:
+        addresses = 1 + <int64_t> load16(p + at + 2)
+        auxiliary = 4 * <int64_t> p[at + 1]
+        if size == 4:
+            change4s(rewrite, p + at + 4, n - at - 4, addresses, 4)
+        else:
+            change6s(rewrite, p + at + 4, n - at - 4, addresses)
+        at += 4 + size * addresses
+        zero(rewrite, p + at, min(auxiliary, n - at))
+        at += auxiliary
+        records -= 1
+    zero(rewrite, p + at, n - at)
+
+
+# ARP.
+
+cdef enum:
+    ARP_ATM = 19             # RFC 2225
+    ARP_FIREWIRE = 24        # RFC 2734
+
+
+cdef int64_t change_arp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """RFC 826 with protocol addresses of IP, whatever the hardware; ATM and IEEE 1394 have forms of their own."""
+    cdef int64_t hardware, protocol, at = 8
+    cdef int i
+    if n < 8:
+        return n
+    if load16(p) == ARP_ATM:
+        return change_atm_arp(rewrite, p, n)
+    hardware, protocol = p[4], p[5]
+    if protocol != 0 and not (load16(p + 2) == 0x0800 and protocol == 4) and not (load16(p + 2) == 0x86DD and protocol == 16):
+        unknown(rewrite, p)
+        return n
+    for i in range(2):
+        if i == 0 or load16(p) != ARP_FIREWIRE:
+            change_mac(rewrite, p + at, n - at, hardware)
+            at += hardware
+        change_protocol(rewrite, p + at, n - at, protocol)
+        at += protocol
+    return at
+
+
+cdef inline void change_protocol(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil:
+    if size == 4:
+        change4(rewrite, p, n)
+    elif size == 16:
+        change6(rewrite, p, n)
+
+
+cdef int64_t change_atm_arp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Types and lengths of the ATM number and subaddress, protocol address: of the sender, then of the target."""
+    cdef int64_t at = 12
+    cdef int i
+    cdef int64_t number, protocol
+    if n < 12 or load16(p + 2) != 0x0800 or (p[8] != 4 and p[8] != 0) or (p[11] != 4 and p[11] != 0):
+        unknown(rewrite, p)
+        return n
+    for i in range(2):
+        number = (p[9 if i else 4] & 63) + (p[10 if i else 5] & 63)
+        protocol = p[11 if i else 8]
+        change_mac(rewrite, p + at, n - at, number)
+        at += number
+        change_protocol(rewrite, p + at, n - at, protocol)
+        at += protocol
+    return at

@@ -1,0 +1,129 @@
+# One field of a packet that is rewritten: addresses, hardware addresses, opaque bytes; and the arithmetic of checksums (RFC 1071, RFC 1624).
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from streamcore.service._address_table cimport Table
+
+cdef enum:
+    # What a rewrite counts. COUNTED_NAMES in _anonymise.pyx has their names.
+    COUNT_IP4 = 0            # addresses of IPv4 replaced
+    COUNT_IP6
+    COUNT_MAC                # hardware addresses replaced or zeroed
+    COUNT_NAME               # names and addresses in text replaced
+    COUNT_ZEROED             # fields of unknown or opaque kind zeroed: options, cookies, passwords, names of interfaces and processes
+    COUNT_PAYLOAD            # packets whose payload was zeroed or cut off
+    LEFT_PAYLOAD             # packets whose payload stays
+    LEFT_MAC                 # hardware addresses that stay
+    LEFT_CHECK               # packets with a check over addresses that nobody without its key can make anew (AH)
+    COUNTED
+
+cdef enum:
+    KEEP = 0
+    ZERO
+    HASH
+    TRUNCATE
+
+cdef struct Rewrite:
+    const Table *table
+    bint rewriting            # false: only look whether every address is known
+    bint missing              # set where one is not
+    uint32_t *missing4        # the unknown addresses, with repeats; missing_max of each family, more are not recorded
+    uint64_t *missing6        # two for each address
+    Py_ssize_t missing4_count, missing6_count, missing_max
+    # What was asked for.
+    uint8_t mac               # KEEP, HASH or ZERO
+    uint8_t payload           # KEEP, ZERO or TRUNCATE
+    bint names
+    bint special              # broadcast, multicast, … stay
+    bint drops                # a packet that is not understood is dropped: what was replaced in it is not counted
+    uint64_t[2] hash_key      # of hardware addresses and names
+    uint64_t[COUNTED] counts
+    # The packet that is rewritten.
+    uint8_t *packet
+    uint32_t size
+    uint8_t *before           # its first BEFORE_MAX bytes as they were
+    bint unknown              # something in a message that should be understood is not,
+    uint32_t unknown_at       # from this byte on
+    uint32_t source_at        # where the address stands that a pseudo-header takes for the source,
+    uint32_t target_at        # and for the target, of the innermost IP header
+    int packets               # quoted in options of this packet so far
+
+cdef enum:
+    BEFORE_MAX = 65536        # no layer reaches beyond it
+
+# A field at p, of which n bytes are there, perhaps none or fewer than it has.
+cdef void change4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
+cdef void change6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
+cdef void change4s(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t count, int64_t step) noexcept nogil
+cdef void change6s(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t count) noexcept nogil
+cdef void change4_set(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil  # 0.0.0.0: there is none
+cdef void change_prefix6(Rewrite *rewrite, uint8_t *p, int64_t n, int bits) noexcept nogil
+cdef void change_mac(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil
+cdef void zero(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
+cdef void put_zeros(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil  # as zero, uncounted
+cdef void unknown(Rewrite *rewrite, const uint8_t *p) noexcept nogil
+cdef uint64_t keyed_hash(const uint64_t *key, const uint8_t *p, int64_t n, uint64_t tweak) noexcept nogil
+cdef uint64_t sum_words(const uint8_t *p, uint32_t start, uint32_t stop) noexcept nogil
+cdef uint64_t difference(const Rewrite *rewrite, int64_t start, int64_t stop) noexcept nogil
+
+
+cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
+    return <uint16_t> ((p[0] << 8) | p[1])
+
+
+cdef inline uint32_t load32(const uint8_t *p) noexcept nogil:
+    return (<uint32_t> p[0] << 24) | (<uint32_t> p[1] << 16) | (<uint32_t> p[2] << 8) | p[3]
+
+
+cdef inline void store16(uint8_t *p, uint16_t value) noexcept nogil:
+    p[0] = <uint8_t> (value >> 8)
+    p[1] = <uint8_t> value
+
+
+cdef inline void store32(uint8_t *p, uint32_t value) noexcept nogil:
+    p[0] = <uint8_t> (value >> 24)
+    p[1] = <uint8_t> (value >> 16)
+    p[2] = <uint8_t> (value >> 8)
+    p[3] = <uint8_t> value
+
+
+cdef inline uint64_t delta32(uint32_t old, uint32_t new) noexcept nogil:
+    """What a checksum's sum grows by when old becomes new, both at an even distance from its start."""
+    return (<uint64_t> (~old >> 16)) + (~old & 0xFFFF) + (new >> 16) + (new & 0xFFFF)
+
+
+cdef inline uint16_t fold(uint64_t total) noexcept nogil:
+    """A sum as 16 bits of ones' complement."""
+    total = <uint64_t> (<uint32_t> total) + (total >> 32)
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return <uint16_t> ((total & 0xFFFF) + (total >> 16))
+
+
+cdef inline uint64_t negative(uint64_t total) noexcept nogil:
+    return <uint16_t> ~fold(total)
+
+
+cdef inline uint64_t placed(uint64_t total, uint32_t offset) noexcept nogil:
+    """A sum of words that begin at even offsets of the packet, as one of words that begin at `offset`; and back."""
+    cdef uint16_t folded
+    if not offset & 1:
+        return total
+    folded = fold(total)
+    return <uint16_t> ((folded << 8) | (folded >> 8))
+
+
+cdef inline uint16_t adjusted(uint16_t checksum, uint64_t delta) noexcept nogil:
+    """RFC 1624, equation 3. A wrong checksum stays wrong by the same amount."""
+    cdef uint16_t change = fold(delta)
+    if change == 0 or change == 0xFFFF:  # the two zeros of ones' complement
+        return checksum
+    return <uint16_t> ~fold(<uint64_t> (<uint16_t> ~checksum) + change)
+
+
+cdef inline uint16_t adjusted_udp(uint16_t checksum, uint64_t delta) noexcept nogil:
+    """Zero means that the sender made none, and stays; a sum of zero is written as 0xFFFF (RFC 768)."""
+    cdef uint16_t new
+    if checksum == 0:
+        return 0
+    new = adjusted(checksum, delta)
+    return new if new else 0xFFFF

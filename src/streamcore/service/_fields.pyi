@@ -1,0 +1,1 @@
+"""Rewrites single fields. Only for `cimport`: there is nothing in it for Python."""

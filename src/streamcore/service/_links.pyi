@@ -1,0 +1,1 @@
+"""Rewrites link layers. Only for `cimport`: there is nothing in it for Python."""

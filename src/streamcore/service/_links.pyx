@@ -1,0 +1,83 @@
+"""Hardware addresses, names of interfaces and processes in what a capturing machine puts in front of a packet, and in IEEE 802.11.
+
+Source: https://www.tcpdump.org/linktypes.html.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+
+from streamcore.service._fields cimport Rewrite, change4, change6, change_mac, load16, zero
+
+
+cdef inline int64_t le16(const uint8_t *p) noexcept nogil:
+    return p[0] | (<int64_t> p[1] << 8)
+
+
+cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type) noexcept nogil:
+    """n: bytes of the header that are there; link_type: LINKTYPE_ of what it belongs to."""
+    if link_type == 113 and n > 6:
+        change_cooked(rewrite, p + 6, n - 6, load16(p + 2), load16(p + 4))
+    elif link_type == 276 and n > 12:
+        change_cooked(rewrite, p + 12, n - 12, load16(p + 8), p[11])
+    elif link_type == 239:
+        change_nflog(rewrite, p, n)
+    elif link_type == 258:  # PKTAP: the interface's name; process numbers and names
+        zero(rewrite, p + 12, min(n, <int64_t> 36) - 12)
+        zero(rewrite, p + 52, n - 52)
+    elif link_type == 192:
+        change_ppi(rewrite, p, n)
+    elif link_type == 119:  # prism: the device's name
+        zero(rewrite, p + 8, min(n, <int64_t> 24) - 8)
+
+
+cdef void change_cooked(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t hardware, int64_t size) noexcept nogil:
+    """The sender's address, of which 8 bytes are there at most. Tunnels of the kernel have IP addresses."""
+    n = min(n, <int64_t> 8)
+    if size == 4 and (hardware == 768 or hardware == 776 or hardware == 778):
+        change4(rewrite, p, min(n, <int64_t> 4))
+    elif size == 16 and (hardware == 769 or hardware == 823):
+        change6(rewrite, p, n)
+    else:
+        change_mac(rewrite, p, n, min(size, <int64_t> 8))
+    if size < 8:
+        zero(rewrite, p + size, n - size)
+
+
+cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Attributes behind four bytes, in the capturing host's order, which is nearly always little-endian."""
+    cdef int64_t at = 4
+    cdef int64_t size, left
+    cdef uint16_t kind
+    while at + 4 <= n:
+        size, kind = le16(p + at), <uint16_t> le16(p + at + 2)
+        if size > n - at and load16(p + at) <= n - at:
+            size, kind = load16(p + at), load16(p + at + 2)
+        kind &= 0x7FFF
+        left = min(size, n - at)
+        if size < 4 or kind == 9:  # the packet itself
+            return
+        if kind == 8:
+            change_mac(rewrite, p + at + 8, left - 8, 6)
+        elif kind == 16:
+            change_mac(rewrite, p + at + 4, left - 4, 6)
+            change_mac(rewrite, p + at + 10, left - 10, 6)
+        elif kind == 10 or kind == 18 or kind > 20:
+            zero(rewrite, p + at + 4, left - 4)
+        at += (size + 3) // 4 * 4
+
+
+cdef void change_ppi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Fields behind eight bytes; places and the like are zeroed."""
+    cdef int64_t at = 8
+    while at + 4 <= n:
+        if not 2 <= le16(p + at) <= 8:
+            zero(rewrite, p + at + 4, min(le16(p + at + 2), n - at - 4))
+        at += 4 + le16(p + at + 2)
+
+
+cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Three addresses, four between distribution systems; control frames have one or two."""
+    cdef int i
+    for i in range(3):
+        change_mac(rewrite, p + 4 + 6 * i, min(n, <int64_t> (10 + 6 * i)) - 4 - 6 * i, 6)
+    if n >= 30 and p[1] & 3 == 3:
+        change_mac(rewrite, p + 24, 6, 6)

@@ -1,0 +1,1 @@
+"""Rewrites messages on transport. Only for `cimport`: there is nothing in it for Python."""

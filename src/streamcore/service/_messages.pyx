@@ -1,0 +1,319 @@
+"""Messages on transport that hold addresses by their purpose: DHCP (RFC 2131, 2132), DHCPv6 (RFC 8415), SCTP's chunks (RFC 9260, RFC 5061).
+
+What is of a kind that is not known here is zeroed. Names in them are zeroed too where `names` says so, and else left as payload.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memset
+
+from streamcore.service._fields cimport (
+    KEEP,
+    Rewrite,
+    change4,
+    change4_set,
+    change4s,
+    change6,
+    change6s,
+    change_mac,
+    change_prefix6,
+    load16,
+    load32,
+    zero,
+)
+
+cdef enum:
+    # What an option holds.
+    OPAQUE = 0               # or not known
+    PLAIN                    # numbers
+    TEXT                     # names
+    ADDRESSES                # of IPv4, one after the other
+    PAIRS                    # address and mask, or address and address
+    ROUTES                   # RFC 3442
+    IDENTITY                 # of a client: hardware type and address
+    RELAY                    # RFC 3046: options of its own
+
+cdef uint8_t[256] dhcp_options
+cdef uint8_t[256] relay_options
+
+
+cdef void fill_options() noexcept:
+    memset(dhcp_options, OPAQUE, sizeof(dhcp_options))
+    memset(relay_options, OPAQUE, sizeof(relay_options))
+    for kind in (1, 2, 13, 19, 20, 22, 23, 24, 25, 26, 27, 29, 30, 31, 34, 35, 36, 37, 38, 39, 46, 51, 52, 53, 55, 57, 58, 59, 80, 91, 93, 94, 116, 145, 151, 152, 157):
+        dhcp_options[kind] = PLAIN
+    for kind in (12, 14, 15, 17, 18, 40, 47, 56, 60, 62, 64, 66, 67, 77, 81, 86, 87, 88, 98, 100, 101, 114, 119):
+        dhcp_options[kind] = TEXT
+    for kind in (3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 28, 32, 41, 42, 44, 45, 48, 49, 50, 54, 65, 68, 69, 70, 71, 72, 73, 74, 75, 76, 85, 89, 92, 112, 118, 136, 138, 150):
+        dhcp_options[kind] = ADDRESSES
+    for kind in (21, 33):
+        dhcp_options[kind] = PAIRS
+    for kind in (121, 249):
+        dhcp_options[kind] = ROUTES
+    dhcp_options[61] = dhcp_options[97] = IDENTITY
+    dhcp_options[82] = RELAY
+    relay_options[5] = relay_options[11] = ADDRESSES
+    relay_options[10] = PLAIN
+
+
+cdef bint is_dhcp(uint16_t source, uint16_t target) noexcept nogil:
+    return (source == 67 or source == 68 or target == 67 or target == 68
+            or source == 546 or source == 547 or target == 546 or target == 547)
+
+
+cdef void change_dhcp(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, uint16_t target) noexcept nogil:
+    if source == 546 or source == 547 or target == 546 or target == 547:
+        change_dhcp6(rewrite, p, n, 0)
+    else:
+        change_dhcp4(rewrite, p, n)
+
+
+# DHCP.
+
+cdef void change_dhcp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef int i
+    if n < 240 or load32(p + 236) != 0x63825363:  # BOOTP of another maker, or none, or one that is cut
+        zero(rewrite, p, n)
+        return
+    for i in range(4):
+        change4_set(rewrite, p + 12 + 4 * i, n)
+    change_mac(rewrite, p + 28, 16, min(<int64_t> p[2], <int64_t> 16))
+    zero(rewrite, p + 28 + min(<int64_t> p[2], <int64_t> 16), 16 - min(<int64_t> p[2], <int64_t> 16))
+    change_text(rewrite, p + 44, 192)
+    change_options(rewrite, p + 240, n - 240, dhcp_options)
+
+
+cdef inline void change_text(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    if rewrite.names:
+        zero(rewrite, p, n)
+
+
+cdef void change_options(Rewrite *rewrite, uint8_t *p, int64_t n, const uint8_t *kinds) noexcept nogil:
+    cdef int64_t at = 0
+    cdef int64_t size, left
+    cdef uint8_t what
+    while at < n:
+        if p[at] == 0:
+            at += 1
+            continue
+        if p[at] == 255 and kinds == dhcp_options:
+            zero(rewrite, p + at + 1, n - at - 1)
+            return
+        if at + 2 > n:
+            return
+        size = p[at + 1]
+        left = min(size, n - at - 2)
+        what = kinds[p[at]]
+        at += 2
+        if what == ADDRESSES:
+            change4s(rewrite, p + at, left, (left + 3) // 4, 4)
+        elif what == PAIRS:
+            change4s(rewrite, p + at, left, (left + 7) // 8, 8)
+            if kinds == dhcp_options and p[at - 2] == 33:
+                change4s(rewrite, p + at + 4, left - 4, left // 8, 8)
+        elif what == ROUTES:
+            change_routes(rewrite, p + at, left)
+        elif what == IDENTITY:
+            if left == 7 and p[at] == 1:
+                change_mac(rewrite, p + at + 1, 6, 6)
+            elif rewrite.mac != KEEP:
+                zero(rewrite, p + at, left)
+        elif what == RELAY:
+            change_options(rewrite, p + at, left, relay_options)
+        elif what == TEXT:
+            change_text(rewrite, p + at, left)
+        elif what == OPAQUE:
+            zero(rewrite, p + at, left)
+        at += size
+
+
+cdef void change_routes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Width of the prefix, its significant bytes, the router."""
+    cdef int64_t at = 0
+    cdef int64_t significant
+    while at < n:
+        significant = (min(<int64_t> p[at], <int64_t> 32) + 7) // 8
+        if significant:
+            change4(rewrite, p + at + 1, min(significant, n - at - 1))
+        at += 1 + significant
+        if at < n:
+            change4_set(rewrite, p + at, n - at)
+        at += 4
+
+
+# DHCPv6.
+
+cdef enum:
+    NESTED_MAX = 16          # relays and options in one another
+
+
+cdef void change_dhcp6(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) noexcept nogil:
+    if n > 0 and (p[0] == 12 or p[0] == 13):  # between relays: link and peer
+        change6s(rewrite, p + 2, n - 2, 2)
+        change_options6(rewrite, p + 34, n - 34, depth)
+    elif n > 0 and p[0] <= 36:
+        change_options6(rewrite, p + 4, n - 4, depth)
+    else:
+        zero(rewrite, p, n)
+
+
+cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) noexcept nogil:
+    cdef int64_t at = 0
+    cdef int64_t size
+    if depth > NESTED_MAX:
+        zero(rewrite, p, n)
+        return
+    while at + 4 <= n:
+        size = load16(p + at + 2)
+        change_option6(rewrite, p + at + 4, min(size, n - at - 4), load16(p + at), depth + 1)
+        at += 4 + size
+    if at < n:
+        zero(rewrite, p + at, n - at)
+
+
+cdef void change_option6(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind, int depth) noexcept nogil:
+    if kind == 3 or kind == 25:      # IA_NA, IA_PD
+        change_options6(rewrite, p + 12, n - 12, depth)
+    elif kind == 4:                  # IA_TA
+        change_options6(rewrite, p + 4, n - 4, depth)
+    elif kind == 5:                  # an address
+        change6(rewrite, p, min(n, <int64_t> 16))
+        change_options6(rewrite, p + 24, n - 24, depth)
+    elif kind == 26:                 # a prefix
+        if n > 9:
+            change_prefix6(rewrite, p + 9, min(n - 9, <int64_t> 16), p[8])
+        change_options6(rewrite, p + 25, n - 25, depth)
+    elif kind == 9:                  # a relayed message
+        change_dhcp6(rewrite, p, n, depth)
+    elif kind == 12 or kind == 22 or kind == 23 or kind == 27 or kind == 28 or kind == 31 or kind == 34 or kind == 40 or kind == 48:
+        change6s(rewrite, p, n, (n + 15) // 16)
+    elif kind == 56:                 # time servers: options of their own
+        if n >= 20 and load16(p) <= 2:
+            change6(rewrite, p + 4, 16)
+            zero(rewrite, p + 20, n - 20)
+        elif rewrite.names:
+            zero(rewrite, p, n)
+    elif kind == 1 or kind == 2:     # who is client and server: holds a hardware address
+        change_duid(rewrite, p, n)
+    elif kind == 21 or kind == 24 or kind == 29 or kind == 30 or kind == 33 or kind == 39 or kind == 41 or kind == 42 or kind == 59 or kind == 65 or kind == 74:
+        change_text(rewrite, p, n)
+    elif kind != 6 and kind != 7 and kind != 8 and kind != 13 and kind != 14 and kind != 19 and kind != 20 and kind != 32 and kind != 61 and kind != 82 and kind != 83:
+        zero(rewrite, p, n)
+
+
+cdef void change_duid(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint16_t kind = load16(p) if n >= 2 else 0
+    if kind == 1:
+        change_mac(rewrite, p + 8, n - 8, n - 8)
+    elif kind == 3:
+        change_mac(rewrite, p + 4, n - 4, n - 4)
+    elif rewrite.mac != KEEP:
+        zero(rewrite, p, n)
+
+
+# SCTP.
+
+cdef void change_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """The chunks behind the common header."""
+    cdef int64_t at = 0
+    cdef int64_t size
+    while at + 4 <= n:
+        size = load16(p + at + 2)
+        if size < 4:
+            break
+        change_chunk(rewrite, p + at, min(size, n - at))
+        at += (size + 3) // 4 * 4
+    if at < n:
+        zero(rewrite, p + at, n - at)
+
+
+cdef void change_chunk(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    cdef uint8_t kind = p[0]
+    if kind == 1 or kind == 2:       # INIT and its acknowledgement
+        change_parameters(rewrite, p + 20, n - 20, 0)
+    elif kind == 4 or kind == 5:     # heartbeat: what its sender put there, mostly a socket address
+        zero(rewrite, p + 8, n - 8)
+    elif kind == 6 or kind == 9:     # abort, error
+        change_causes(rewrite, p + 4, n - 4)
+    elif kind == 0xC1:               # ASCONF
+        change_parameters(rewrite, p + 8, n - 8, 0)
+    elif kind == 0x80:
+        change_parameters(rewrite, p + 8, n - 8, 0)
+    elif kind == 10:                 # a cookie: what its maker needs to know of the association, addresses too
+        zero(rewrite, p + 4, n - 4)
+    elif kind != 0 and kind != 64 and kind != 3 and kind != 7 and kind != 8 and kind != 11 and kind != 12 and kind != 13 and kind != 14 \
+            and kind != 192 and kind != 194:
+        zero(rewrite, p + 4, n - 4)
+
+
+cdef void change_parameters(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) noexcept nogil:
+    cdef int64_t at = 0
+    cdef int64_t size, left
+    cdef uint16_t kind
+    while at + 4 <= n:
+        kind = load16(p + at)
+        size = load16(p + at + 2)
+        if size < 4:
+            break
+        left = min(size, n - at)
+        if kind == 5:
+            change4(rewrite, p + at + 4, left - 4)
+        elif kind == 6:
+            change6(rewrite, p + at + 4, left - 4)
+        elif (kind == 0xC001 or kind == 0xC002 or kind == 0xC004) and depth < 4:
+            change_parameters(rewrite, p + at + 8, left - 8, depth + 1)
+        elif kind == 0xC003:
+            change_causes(rewrite, p + at + 8, left - 8)
+        elif kind == 11 and (rewrite.names or rewrite.payload != KEEP):
+            zero(rewrite, p + at + 4, left - 4)
+        elif kind != 9 and kind != 11 and kind != 12 and kind != 0x8008 and kind != 0xC000 and kind != 0xC005 and kind != 0xC006:
+            zero(rewrite, p + at + 4, left - 4)
+        at += (size + 3) // 4 * 4
+    if at < n:
+        zero(rewrite, p + at, n - at)
+
+
+cdef void change_causes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Why something was refused (RFC 9260 3.3.10): the address that was not resolved, or those that are new."""
+    cdef int64_t at = 0
+    cdef int64_t size, left
+    cdef uint16_t kind
+    while at + 4 <= n:
+        kind = load16(p + at)
+        size = load16(p + at + 2)
+        if size < 4:
+            break
+        left = min(size, n - at)
+        if kind == 5 or kind == 11:
+            change_parameters(rewrite, p + at + 4, left - 4, 3)
+        elif kind != 1 and kind != 3 and kind != 9:
+            zero(rewrite, p + at + 4, left - 4)
+        at += (size + 3) // 4 * 4
+    if at < n:
+        zero(rewrite, p + at, n - at)
+
+
+# CRC32c (RFC 9260 appendix A), a table of 256.
+
+cdef uint32_t[256] crc_table
+
+
+cdef void fill_crc() noexcept:
+    cdef uint32_t value
+    for i in range(256):
+        value = i
+        for _ in range(8):
+            value = (value >> 1) ^ (<uint32_t> 0x82F63B78 if value & 1 else 0)
+        crc_table[i] = value
+
+
+cdef uint32_t crc32c(const uint8_t *p, int64_t n) noexcept nogil:
+    """Over p[0:n], the bytes 8 to 12 taken for zero, as the common header's checksum wants it."""
+    cdef uint32_t value = ~<uint32_t> 0
+    cdef int64_t i
+    for i in range(n):
+        value = crc_table[(value ^ (0 if 8 <= i < 12 else p[i])) & 0xFF] ^ (value >> 8)
+    return ~value
+
+
+fill_options()
+fill_crc()
