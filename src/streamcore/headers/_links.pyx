@@ -17,7 +17,6 @@ from streamcore.headers._walk cimport (
     register_link,
     step_ethernet,
     take,
-    taken,
 )
 
 cdef enum:
@@ -28,7 +27,6 @@ cdef void cooked(Walk *walk) noexcept nogil:
     """LINKTYPE_LINUX_SLL: packet type, ARPHRD_ type, address length, address, protocol."""
     cdef const uint8_t *p = here(walk)
     if take(walk, LAYER_CAPTURE, 16):
-        taken(walk).detail = 113
         cooked_protocol(walk, be16(p + 2), be16(p + 14))
 
 
@@ -36,7 +34,6 @@ cdef void cooked2(Walk *walk) noexcept nogil:
     """LINKTYPE_LINUX_SLL2: protocol, reserved, interface, ARPHRD_ type, packet type, address length, address."""
     cdef const uint8_t *p = here(walk)
     if take(walk, LAYER_CAPTURE, 20):
-        taken(walk).detail = 276
         cooked_protocol(walk, be16(p + 8), be16(p))
 
 

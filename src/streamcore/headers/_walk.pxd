@@ -13,7 +13,7 @@ cdef enum:
 
 cdef enum Kind:
     # What a layer is. KINDS in _walk.pyx has their names.
-    LAYER_CAPTURE = 1        # what the capturing machine put in front: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …; detail: LINKTYPE_
+    LAYER_CAPTURE = 1        # what the capturing machine put in front: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …
     LAYER_ETHERNET           # addresses and EtherType: 14 bytes
     LAYER_LINK               # a header of another link: PPP, HDLC, Frame Relay, ARCNET, …
     LAYER_FDDI               # frame control, target and source

@@ -29,7 +29,7 @@ cdef enum:
 cdef Step[512] links
 cdef Step[65536] ether_types
 cdef Step[256] protocols
-cdef bint[65536] udp_tunnels  # ports of tunnels over UDP
+cdef uint8_t[65536] opening  # 1: a UDP port of tunnels
 
 
 cdef void walk_headers(const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil:
@@ -106,7 +106,7 @@ cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil:
 
 
 cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil:
-    return udp_tunnels[source] or udp_tunnels[target]
+    return opening[source] | opening[target]
 
 
 cdef void step_ethernet(Walk *walk) noexcept nogil:
@@ -119,7 +119,7 @@ cdef void step_ethernet(Walk *walk) noexcept nogil:
 
 # GTP-U, L2TP, Teredo, LISP, GRE, VXLAN and GPE, CAPWAP, Geneve, MPLS, VXLAN of old, TZSP.
 for _port in (2152, 1701, 3544, 4341, 4754, 4789, 4790, 5246, 5247, 6081, 6635, 8472, 37008):
-    udp_tunnels[_port] = True
+    opening[_port] = 1
 
 
 cdef void register_link(int link_type, Step step) except *:

@@ -13,6 +13,14 @@ from libc.string cimport memcmp, memcpy
 from streamcore.headers._ip cimport step_ip
 from streamcore.headers._walk cimport (
     LAYER_AH,
+    LAYER_CONTROL_WORD,
+    LAYER_LINK,
+    LAYER_LLC,
+    LAYER_MPLS,
+    LAYER_PPP,
+    LAYER_PPPOE,
+    LAYER_TAG,
+    LAYER_VLAN,
     LAYER_ARP,
     LAYER_CAPTURE,
     LAYER_DCCP,
@@ -68,8 +76,9 @@ from streamcore.service._fields cimport (
     placed,
     put_zeros,
     store16,
+    unknown,
 )
-from streamcore.service._links cimport change_capture, change_wifi
+from streamcore.service._links cimport change_capture, change_gre, change_wifi, is_plain_link
 from streamcore.service._messages cimport change_dhcp, change_sctp, crc32c, is_dhcp
 
 cdef enum:
@@ -145,9 +154,20 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
     elif kind == LAYER_WIFI:
         change_wifi(rewrite, p, layer.length)
     elif kind == LAYER_CAPTURE:
-        change_capture(rewrite, p, layer.length, layer.detail)
-    elif kind == LAYER_AH and rewrite.rewriting:
-        rewrite.counts[LEFT_CHECK] += 1
+        change_capture(rewrite, p, layer.length, rewrite.link_type if layer.offset == 0 else -1)
+    elif kind == LAYER_AH:
+        if rewrite.rewriting:
+            rewrite.counts[LEFT_CHECK] += 1
+    elif kind == LAYER_LINK:
+        if not is_plain_link(rewrite.link_type):
+            unknown(rewrite, p)
+    elif kind == LAYER_TUNNEL:
+        if layer.detail == TUNNEL_GRE:
+            change_gre(rewrite, p, layer.length)
+    elif not (kind == LAYER_VLAN or kind == LAYER_TAG or kind == LAYER_LLC or kind == LAYER_MPLS or kind == LAYER_CONTROL_WORD
+              or kind == LAYER_PPPOE or kind == LAYER_PPP or kind == LAYER_UDP or kind == LAYER_UDP_LITE or kind == LAYER_SCTP
+              or kind == LAYER_DCCP):
+        unknown(rewrite, p)  # the walk knows more kinds than stand here
     return layer.length
 
 
@@ -350,6 +370,7 @@ cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t l
     cdef uint8_t verdict = UNDERSTOOD
     rewrite.packet = p
     rewrite.size = n
+    rewrite.link_type = link_type
     rewrite.missing = rewrite.rewriting = rewrite.unknown = False
     rewrite.packets = 0
     kept[0] = n

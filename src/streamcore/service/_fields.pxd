@@ -40,6 +40,7 @@ cdef struct Rewrite:
     # The packet that is rewritten.
     uint8_t *packet
     uint32_t size
+    int link_type             # -1: of a packet in another
     uint8_t *before           # its first BEFORE_MAX bytes as they were
     bint unknown              # something in a message that should be understood is not,
     uint32_t unknown_at       # from this byte on

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcore.headers._walk import OUTCOMES
 from streamcore.service._address_table import AddressTable, apply_first_bits, prefix_blocks
 from streamcore.service._anonymise import COUNTED_NAMES, REPLACED, Anonymiser
 from streamcore.service.options import choice, key_bytes
@@ -24,11 +25,7 @@ from streamcore.service.specification import parse_specification
 KEY_BYTES = 32
 ADDRESSES_AT_ONCE = 1024  # of IPv4: their AES blocks take 512 KiB
 CACHE_ENTRIES = 1 << 19  # of each family: 8 MiB for IPv4, 32 MiB for IPv6 when full
-UNDERSTOOD = 1  # a verdict; those above are 2 + one of OUTCOMES
-OUTCOMES = (
-    "unknown_header", "transport", "control", "fragment_with_headers", "bytes_behind_the_end", "encrypted",
-    "cut_header", "malformed", "too_deep", "unknown_link_type",
-)  # fmt: skip
+UNDERSTOOD = 1  # a verdict; those above are 2 + a key of OUTCOMES
 CHOICES: dict[str, tuple[str, ...]] = {  # of each option, the default first
     "mac": ("keep", "hash", "zero"),
     "payload": ("keep", "zero", "truncate"),
@@ -125,7 +122,7 @@ class Anonymise(Service):
         }
         self._packets = 0
         self._counts = [0] * len(COUNTED_NAMES)
-        self._not_understood = dict.fromkeys(OUTCOMES, 0)
+        self._not_understood = dict.fromkeys(OUTCOMES.values(), 0)
 
     def prepared(self, specification: Any) -> Any:
         """The key itself goes to the workers: they must agree, and may not have the file."""
@@ -189,7 +186,7 @@ class Anonymise(Service):
         self._packets += packets
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         if outcomes:
-            for name, value in zip(OUTCOMES, outcomes, strict=True):
+            for name, value in zip(OUTCOMES.values(), outcomes, strict=True):
                 self._not_understood[name] += value
 
     def incomplete(self) -> str:
