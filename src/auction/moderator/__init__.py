@@ -5,8 +5,8 @@ journals and commits what was decided. A caller calls one object, `Moderator`: i
 `commands` and `payments`, those that read in `queries`. `methods` is the table of them all. A file imports only what
 stands before it here, so that nothing goes round in a circle:
 
-config, clock, terms, records, reputation, state, invariants, draft, rules, arguments, methods, core, assignments,
-overview, queries, payments, commands, awaited, aio
+config, clock, terms, records, reputation, state, saved, invariants, draft, rules, arguments, methods, core,
+assignments, overview, queries, payments, commands, awaited, aio
 """
 
 from auction.moderator.commands import Moderator

@@ -28,6 +28,7 @@ from auction.moderator.config import MarketConfig, Rules, differing
 from auction.moderator.draft import Draft
 from auction.moderator.methods import Method, command, query, table_of
 from auction.moderator.rules.due import DUE
+from auction.moderator.saved import Copy, Saved, is_of, next_saving, restore
 from auction.moderator.state import State, decode_changes
 from auction.payment.protocol import Processor
 from auction.storage.journal import FIRST_HASH, FORMAT, Entry, decode_body, encode_body, seal, verify_chain
@@ -71,6 +72,7 @@ class Core:
         self._waiting: list[_Waiting] = []
         self._unsealed: list[_Waiting] = []  # those of them whose entries are still to be made
         self._grouped = 0
+        self._saving: threading.Thread | None = None
         self._caught_up = 0  # how often the state came from the store
         self._stale = False
         self._load()
@@ -87,12 +89,15 @@ class Core:
         return self._state
 
     def _load(self) -> None:
-        """The state as the fold of the whole journal, whose chain is verified on the way."""
-        state = State()
-        self._answers: dict[str, tuple[bytes, bytes]] = {}
-        self._keys: deque[tuple[int, str]] = deque()
-        self._hash = FIRST_HASH
-        self._fold(state, self.store.entries())
+        """The state as the fold of the journal, whose chain is verified on the way: from the state that was saved last,
+        or from the first entry."""
+        found = restore(self.store.saved())
+        saved = found if found is not None and is_of(found, self.store) else Saved(State(), FIRST_HASH, {}, [])
+        self._answers = saved.answers
+        self._keys: deque[tuple[int, str]] = deque(saved.keys)
+        self._hash = saved.hash
+        self._save_from = next_saving(saved.state)
+        self._fold(saved.state, self.store.entries(saved.state.sequence))
         self._stale = False
 
     def _fold(self, state: State, entries: Iterable[Entry]) -> None:
@@ -294,6 +299,7 @@ class Core:
         with self._deciding:
             self._seal_waiting()
             taken, self._waiting = self._waiting, []
+            copy = self._copy() if taken and self._state.sequence >= self._save_from else None
         if not taken:
             return not self._stale
         failure: Exception | None = None
@@ -312,7 +318,21 @@ class Core:
         for one in taken:
             one.failure = failure
             one.done = True
+        if copy is not None and failure is None:
+            self._saving = threading.Thread(target=self._save, args=(copy,), name="auction-saving")
+            self._saving.start()
         return failure is None
+
+    def _copy(self) -> Copy | None:
+        """What is to be saved now; one is saved at a time."""
+        if not self.store.keeps_records or (self._saving is not None and self._saving.is_alive()):
+            return None
+        self._save_from = next_saving(self._state)
+        return Copy(self._state, self._hash, self._answers, self._keys)
+
+    def _save(self, copy: Copy) -> None:
+        with suppress(StoreFailed):  # the next one may be kept; a start without one reads the journal
+            self.store.save(copy.sequence, copy.parts())
 
     @command(right="operator", served=False, awaited=False)
     @contextmanager

@@ -17,6 +17,7 @@ from auction.model.errors import JournalBroken
 from auction.model.ledger import OUTSIDE
 from auction.model.rating import RatingRules
 from auction.moderator.records import Auction
+from auction.moderator.saved import restore
 from auction.moderator.state import State, decode_changes
 from auction.storage.journal import Entry, decode_body, verify_chain
 
@@ -279,4 +280,21 @@ def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
             state = replay(snapshot.entries(), rules)
         except JournalBroken as reason:
             return [f"journal: {reason}"]
-        return differences(state, snapshot) + violations(state)
+        return differences(state, snapshot) + _saved_differences(state, snapshot) + violations(state)
+
+
+def _saved_differences(state: State, snapshot: Snapshot) -> list[str]:
+    """Whether a start from the saved state comes to what the whole journal comes to."""
+    parts = snapshot.saved()
+    saved = restore(parts)
+    if saved is None:
+        return ["the saved state is damaged, or another version's"] if parts else []
+    resumed = saved.state
+    try:
+        for entry in verify_chain(snapshot.entries(resumed.sequence), saved.hash, resumed.sequence, resumed.at_ms):
+            resumed.apply(entry.sequence, entry.at_ms, *decode_changes(decode_body(entry.body)))
+    except JournalBroken as reason:
+        return [f"the saved state is not of this journal: {reason}"]
+    found = [f"the saved {kind}s are others" for kind in state.records if state.records[kind] != resumed.records[kind]]
+    owned = [{name: amount for name, amount in one.ledger.balances.items() if amount} for one in (state, resumed)]
+    return found + (["the saved balances are others"] if owned[0] != owned[1] else [])

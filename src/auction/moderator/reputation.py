@@ -6,6 +6,7 @@ The arithmetic stands in `auction.rating`; here is what counts, from when on, an
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +19,16 @@ from auction.moderator.records import Revealed
 
 SEQUENCE_MAX = 2**63 - 1
 PAYMENTS = ""  # in place of a service: a recipient pays alike, whatever the service
+
+
+# What is saved of a reputation, with its type; all else in it can be made again.
+SAVED: Final[dict[str, Any]] = {
+    "_rules": list[tuple[int, RatingRules]],
+    "_versions": dict[tuple[str, str], tuple[list[int], list[History]]],
+    "_pairs": dict[tuple[str, str, str, str], Tally],
+    "_paid": dict[tuple[str, str], int],
+    "_payees": set[str],
+}
 
 
 class Reputation:

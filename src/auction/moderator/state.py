@@ -76,7 +76,7 @@ class State:
         records = self.records
         for kind, name, record in changes:
             of_kind = records[kind]
-            index = _INDEXES.get(kind)
+            index = INDEXES.get(kind)
             if index is not None:
                 index(self, of_kind.get(name), record)
             of_kind[name] = record
@@ -197,7 +197,7 @@ class State:
             heapq.heappush(self.due, (new.due_ms, "group", new.id))
 
 
-_INDEXES: Final[dict[str, Any]] = {
+INDEXES: Final[dict[str, Any]] = {
     "rules": State._index_rules,
     "party": State._index_party,
     "block": State._index_block,

@@ -22,6 +22,7 @@ class Tables(NamedTuple):
     journal: sql.Table
     record: sql.Table
     posting: sql.Table
+    saved: sql.Table
 
 
 def tables(schema: str | None = None) -> Tables:
@@ -58,6 +59,14 @@ def tables(schema: str | None = None) -> Tables:
             sql.Column("account", sql.Text, nullable=False),
             sql.Column("amount", sql.BigInteger, nullable=False),
         ),
+        sql.Table(
+            "auction_saved",
+            metadata,
+            sql.Column("sequence", sql.BigInteger, primary_key=True, autoincrement=False),
+            sql.Column("part", sql.Integer, primary_key=True, autoincrement=False),
+            sql.Column("name", sql.Text, nullable=False),
+            sql.Column("body", sql.LargeBinary, nullable=False),
+        ),
     )
 
 
@@ -71,7 +80,12 @@ def _account_index(connection: sql.Connection, wanted: Tables) -> None:
     sql.Index("auction_posting_account", wanted.posting.c.account).create(connection)
 
 
-STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (_first, _account_index)
+def _saved_state(connection: sql.Connection, wanted: Tables) -> None:
+    """The state now and then, so that a start does not read the whole journal."""
+    wanted.saved.create(connection)
+
+
+STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (_first, _account_index, _saved_state)
 
 
 def migrate(connection: sql.Connection, wanted: Tables, steps: int = len(STEPS)) -> int:

@@ -6,7 +6,7 @@ Here stand reading and writing of rows in one transaction, and no rule of the ma
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from auction.model.errors import BadValue, Conflict, JournalBroken, RowsRefused, StoreFailed, Unknown
 from auction.storage.journal import Entry
 from auction.storage.migrations import Tables, migrate, tables
-from auction.storage.store import Write
+from auction.storage.store import Part, Write
 
 
 def open_engine(url: str) -> sql.Engine:
@@ -169,6 +169,22 @@ class SqlStore:
             self._drop_writer()
             raise RowsRefused(f"the database takes no such rows: {_words(reason)}") from reason
 
+    def save(self, sequence: int, parts: Iterable[Part]) -> None:
+        """Keeps a state in the place of the one before. Raises StoreFailed."""
+        saved = self.tables.saved
+        rows = [{"sequence": sequence, "part": i, "name": one.name, "body": one.body} for i, one in enumerate(parts)]
+        try:
+            with self._connect() as connection, connection.begin():
+                connection.execute(saved.delete())
+                connection.execute(saved.insert(), rows)
+        except sql.exc.SQLAlchemyError as reason:
+            raise StoreFailed(f"the state could not be saved: {_words(reason)}") from reason
+
+    def saved(self) -> list[Part]:
+        """The parts of the state that was saved last; none where none was."""
+        with self.snapshot() as stored:
+            return stored.saved()
+
     def _connect(self, writes: bool = True) -> sql.Connection:
         try:
             return self.engine.connect().execution_options(auction_writes=writes)
@@ -202,6 +218,12 @@ class Snapshot:
             except TypeError:
                 raise JournalBroken(f"entry {row.sequence} holds what no moderator wrote") from None
             yield Entry(*numbers, row.command, row.key, *blobs)
+
+    def saved(self) -> list[Part]:
+        """The parts of the saved state."""
+        saved = self._tables.saved
+        rows = self._rows(sql.select(saved.c.name, saved.c.body).order_by(saved.c.sequence, saved.c.part))
+        return [Part(row.name, bytes(row.body)) for row in rows]
 
     def records(self) -> dict[tuple[str, str], str]:
         """Every record as (kind, id) -> JSON."""

@@ -19,11 +19,19 @@ class Write(NamedTuple):
     gone: list[tuple[str, str]]
 
 
+class Part(NamedTuple):
+    """A part of a saved state."""
+
+    name: str
+    body: bytes
+
+
 class Store(Protocol):
     """What the moderator needs of a store. `has_more` says whether entries after this one are stored; it is asked often
     and never while something is appended. `append` is all or nothing, and durable once it returns. It raises Conflict
     where the entries do not follow what is stored, StoreFailed where the store is away, RowsRefused where it is there
-    and takes no such rows."""
+    and takes no such rows. A state is saved in the place of the one before it, beside commits and from any thread;
+    `saved` gives its parts back in their order."""
 
     keeps_records: bool
 
@@ -32,6 +40,10 @@ class Store(Protocol):
     def has_more(self, after: int) -> bool: ...
 
     def append(self, writes: list[Write]) -> None: ...
+
+    def save(self, sequence: int, parts: Iterable[Part]) -> None: ...
+
+    def saved(self) -> list[Part]: ...
 
 
 class MemoryStore:
@@ -52,3 +64,9 @@ class MemoryStore:
         if writes and writes[0].entry.sequence != len(self._entries) + 1:
             raise Conflict("another moderator wrote to this journal")
         self._entries += [write.entry for write in writes]
+
+    def save(self, sequence: int, parts: Iterable[Part]) -> None:
+        pass  # the journal itself goes with the process
+
+    def saved(self) -> list[Part]:
+        return []

@@ -1,0 +1,218 @@
+"""The state as it is saved now and then, so that a start does not read the whole journal; and back.
+
+What is saved is a copy that can be made again from the journal, never the truth: what does not fit is thrown away. Here
+stand the encoding and the order in which the indexes are made again; where it is kept is the store's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from auction.model.errors import AuctionError
+from auction.moderator.config import MarketConfig
+from auction.moderator.records import RECORD_TYPES
+from auction.moderator.reputation import SAVED, Reputation
+from auction.moderator.state import INDEXES, State
+from auction.storage.journal import FORMAT
+from auction.storage.store import Part, Store
+
+_VERSION: Final = 1  # of this encoding, and of what the indexes make of records: raised when either changes
+_AT_A_TIME: Final = 1_000  # records in one part: what encodes one keeps other threads waiting for some ms
+_AFTER_ENTRIES: Final = 5_000
+_encode = msgspec.json.Encoder().encode
+_DECODERS: Final = {kind: msgspec.json.Decoder(list[tuple[str, record]]) for kind, record in RECORD_TYPES.items()}  # type: ignore[valid-type]
+
+Answers = dict[str, tuple[bytes, bytes]]
+Keys = list[tuple[int, str]]
+
+
+class _Head(msgspec.Struct):
+    """What stands before the records. `digest` is over the parts that follow; `hash` is the entry's."""
+
+    version: str
+    sequence: int
+    at_ms: int
+    hash: bytes
+    config: MarketConfig
+    due: list[tuple[int, str, str]]
+    balances: dict[str, int]
+    digest: bytes = b""
+
+
+class _Answered(msgspec.Struct, array_like=True):
+    """The answers to idempotency keys: when, under which key, the request's digest, the answer."""
+
+    at_ms: int
+    key: str
+    request: bytes
+    answer: bytes
+
+
+class Saved(NamedTuple):
+    """A state that was saved, with what belongs to it: the hash of its last entry, and the answers to keys."""
+
+    state: State
+    hash: bytes
+    answers: Answers
+    keys: Keys
+
+
+class Copy:
+    """What is to be saved, taken at once; it is encoded afterwards, while commands go on. Records are never altered,
+    so that it is enough to copy the tables of them."""
+
+    def __init__(self, state: State, hash: bytes, answers: Answers, keys: Iterable[tuple[int, str]]) -> None:
+        balances = {account: amount for account, amount in state.ledger.balances.items() if amount}
+        self._head = _Head(version(), state.sequence, state.at_ms, hash, state.config, list(state.due), balances)
+        self._records = {kind: list(records.items()) for kind, records in state.records.items()}
+        self._reputation = {name: _plain(getattr(state.reputation, name)) for name in SAVED}
+        self._answers = [_Answered(at_ms, key, *answers[key]) for at_ms, key in keys if key in answers]
+
+    @property
+    def sequence(self) -> int:
+        return self._head.sequence
+
+    def parts(self) -> Iterator[Part]:
+        """Name and bytes of each part, the head last: its digest is over the others."""
+        digest = hashlib.sha256()
+        for part in self._bodies():
+            digest.update(part.name.encode() + part.body)
+            yield part
+        self._head.digest = digest.digest()
+        yield Part("head", _encode(self._head))
+
+    def _bodies(self) -> Iterator[Part]:
+        for kind, records in self._records.items():
+            for some in _runs(records):
+                yield Part(f"record {kind}", _encode(some))
+        for name, content in self._reputation.items():
+            for some in _runs(content):
+                yield Part(f"reputation {name}", _encode(some))
+        for some in _runs(self._answers):
+            yield Part("answers", _encode(some))
+
+
+def next_saving(state: State) -> int:
+    """From which entry on to save again: the sooner, the shorter a start; the later, the less is written."""
+    return state.sequence + max(_AFTER_ENTRIES, sum(map(len, state.records.values())) // 5)
+
+
+def is_of(saved: Saved, store: Store) -> bool:
+    """Whether the entry as of which the state was saved stands in this journal."""
+    last = next(iter(store.entries(saved.state.sequence - 1)), None)
+    return last is not None and (last.sequence, last.hash) == (saved.state.sequence, saved.hash)
+
+
+def restore(parts: list[Part]) -> Saved | None:
+    """The state that was saved; None for what this version did not save like this, or cannot read."""
+    try:
+        *bodies, last = parts
+        head = msgspec.json.decode(last.body, type=_Head)
+        digest = hashlib.sha256()
+        for part in bodies:
+            digest.update(part.name.encode() + part.body)
+        if head.version != version() or head.digest != digest.digest():
+            return None
+        return _restored(head, bodies)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError, AuctionError):
+        return None
+
+
+def _restored(head: _Head, bodies: list[Part]) -> Saved:
+    state = State(head.config.rating)
+    state.config, state.sequence, state.at_ms = head.config, head.sequence, head.at_ms
+    reputation = Reputation(head.config.rating)
+    contents: dict[str, list[Any]] = {name: [] for name in SAVED}
+    answered: list[_Answered] = []
+    for name, body in bodies:
+        what, _, which = name.partition(" ")
+        if what == "record":
+            state.records[which].update(_DECODERS[which].decode(body))
+        elif what == "reputation":
+            contents[which] += msgspec.json.decode(body, type=_listed(SAVED[which]))
+        else:
+            answered += msgspec.json.decode(body, type=list[_Answered])
+    state.reputation = _Counted(head.config.rating)  # type: ignore[assignment]  # nothing is counted twice
+    for kind, index in INDEXES.items():
+        if kind != "rules":
+            for record in state.records[kind].values():
+                index(state, None, record)
+    for name, content in contents.items():
+        kind = getattr(reputation, name)
+        setattr(reputation, name, type(kind)(content))
+    state.reputation = reputation
+    state.ledger.balances = head.balances
+    state.due = head.due
+    heapq.heapify(state.due)
+    answers = {one.key: (one.request, one.answer) for one in answered}
+    return Saved(state, head.hash, answers, [(one.at_ms, one.key) for one in answered])
+
+
+class _Counted:
+    """In the place of the reputation while the indexes are made again: what was counted once is not counted again."""
+
+    def __init__(self, rules: Any) -> None:
+        self.rules = rules
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_given: None
+
+
+def version() -> str:
+    """What must be the same for a saved state to be read: this encoding, the journal's format, the records' fields."""
+    global _version
+    if not _version:
+        fields = [[kind, _fields(record, {})] for kind, record in RECORD_TYPES.items()]
+        shape = hashlib.sha256(repr((fields, sorted(SAVED))).encode()).hexdigest()[:16]
+        _version = f"{_VERSION}.{FORMAT}.{shape}"
+    return _version
+
+
+_version = ""
+
+
+def _fields(kind: Any, seen: dict[Any, bool]) -> list[str]:
+    """The fields of a record with their types, also those of the structs within."""
+    found: list[str] = []
+    for one in (kind, *getattr(kind, "__args__", ())):
+        if one in seen or not (isinstance(one, type) and issubclass(one, msgspec.Struct)):
+            if one is not kind and one not in seen and hasattr(one, "__args__"):
+                found += _fields(one, seen)
+            continue
+        seen[one] = True
+        for field in msgspec.structs.fields(one):
+            found.append(f"{one.__name__}.{field.name}: {field.type}")
+            found += _fields(field.type, seen)
+    return found
+
+
+def _plain(content: Any) -> list[Any]:
+    """A container of the reputation as a list that is no longer altered: of a dictionary its items."""
+    if isinstance(content, dict):
+        return [(name, _settled(value)) for name, value in content.items()]
+    return list(content)
+
+
+def _settled(value: Any) -> Any:
+    """Lists are copied, also within a tuple; all else is never altered."""
+    if isinstance(value, list):
+        return list(value)
+    return tuple(map(_settled, value)) if type(value) is tuple else value
+
+
+def _listed(hint: Any) -> Any:
+    """The type of what `_plain` gives, for the type of a container."""
+    inner = hint.__args__
+    return list[tuple[inner[0], inner[1]]] if hint.__origin__ is dict else list[inner[0]]  # type: ignore[valid-type]
+
+
+def _runs(items: list[Any]) -> Iterator[list[Any]]:
+    remaining = iter(items)
+    while some := list(islice(remaining, _AT_A_TIME)):
+        yield some
