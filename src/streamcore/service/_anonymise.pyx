@@ -44,7 +44,7 @@ cdef enum:
     MISSING_MAX = 65536
 
 cdef enum:
-    # What the fast path takes: Ethernet with nothing in front of IP, no options and extension headers, TCP or UDP.
+    # What the fast path takes: Ethernet, perhaps one VLAN tag, IP without options and extension headers, TCP or UDP.
     NOT_PLAIN = 0
     PLAIN4
     PLAIN6
@@ -124,6 +124,10 @@ cdef class Anonymiser:
         return deferred, self.missing4[:rewrite.missing4_count], self.missing6[:rewrite.missing6_count]
 
 
+cdef inline uint32_t tag_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
+    return 4 if n >= 46 and load16(p + 12) == 0x8100 else 0
+
+
 cdef inline int plain_kind(const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
     """Every length is checked: headers that are cut or contradict themselves are the walk's. TCP without options, or with times alone."""
     cdef uint32_t l4, end
@@ -154,14 +158,16 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *off
     cdef Py_ssize_t start = 0
     cdef Py_ssize_t deferred = 0
     cdef uint8_t *p
-    cdef uint32_t row
+    cdef uint32_t row, tag
     cdef bint simple = rewrite.payload == KEEP and not rewrite.names
     while start < count:
         stop = min(start + BATCH, count)
         for i in range(start, stop):
             row = todo[i]
             p = data + offset[row]
-            plain[i - start] = plain_kind(p, length[row], link_type[row]) if simple else NOT_PLAIN
+            tag = tag_bytes(p, length[row])
+            p += tag  # what stands in front of the EtherType is not looked at
+            plain[i - start] = plain_kind(p, length[row] - tag, link_type[row]) if simple else NOT_PLAIN
             if plain[i - start] == PLAIN4:
                 prefetch(&table.slots4[slot4(table, load32(p + 26))])
                 prefetch(&table.slots4[slot4(table, load32(p + 30))])
@@ -172,10 +178,11 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *off
             row = todo[i]
             p = data + offset[row]
             kept[row] = length[row]
+            tag = tag_bytes(p, length[row])
             if plain[i - start] == PLAIN4:
-                verdict[row] = UNDERSTOOD if rewrite_plain4(rewrite, p, length[row]) else MISSING
+                verdict[row] = UNDERSTOOD if rewrite_plain4(rewrite, p, length[row], tag) else MISSING
             elif plain[i - start] == PLAIN6:
-                verdict[row] = UNDERSTOOD if rewrite_plain6(rewrite, p, length[row]) else MISSING
+                verdict[row] = UNDERSTOOD if rewrite_plain6(rewrite, p, length[row], tag) else MISSING
             else:
                 verdict[row] = rewrite_packet(rewrite, p, length[row], link_type[row], &kept[row])
             if verdict[row] == MISSING:
@@ -189,15 +196,16 @@ cdef inline uint64_t load64(const uint8_t *p) noexcept nogil:
     return (<uint64_t> load32(p) << 32) | load32(p + 4)
 
 
-cdef inline void change_ends(Rewrite *rewrite, uint8_t *p, uint32_t n, uint32_t l4) noexcept nogil:
+cdef inline void change_ends(Rewrite *rewrite, uint8_t *packet, uint32_t tag, uint32_t n, uint32_t l4) noexcept nogil:
     """What is the same for all plain packets: hardware addresses, and whether there is a payload."""
+    cdef const uint8_t *p = packet + tag
     if rewrite.mac == KEEP:
         rewrite.counts[LEFT_MAC] += 2
     else:
         rewrite.rewriting = True
-        change_mac(rewrite, p, 6, 6)
-        change_mac(rewrite, p + 6, 6, 6)
-    if n > l4 + (8 if p[20 if l4 == 54 else 23] == 17 else 4 * (p[l4 + 12] >> 4)):
+        change_mac(rewrite, packet, 6, 6)
+        change_mac(rewrite, packet + 6, 6, 6)
+    if n > tag + l4 + (8 if p[20 if l4 == 54 else 23] == 17 else 4 * (p[l4 + 12] >> 4)):
         rewrite.counts[LEFT_PAYLOAD] += 1
 
 
@@ -208,8 +216,9 @@ cdef inline void adjust_plain(uint8_t *p, uint32_t l4, uint8_t protocol, uint64_
         store16(p + l4 + 6, adjusted_udp(load16(p + l4 + 6), delta))
 
 
-cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *p, uint32_t n) noexcept nogil:
-    """False: an address is missing, and nothing was changed."""
+cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *packet, uint32_t n, uint32_t tag) noexcept nogil:
+    """False: an address is missing, and nothing was changed. p: as if there were no tag."""
+    cdef uint8_t *p = packet + tag
     cdef uint32_t source = load32(p + 26)
     cdef uint32_t target = load32(p + 30)
     cdef uint32_t new_source, new_target
@@ -230,12 +239,13 @@ cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *p, uint32_t n) noexce
     store16(p + 24, adjusted(load16(p + 24), delta))
     adjust_plain(p, 34, p[23], delta)
     rewrite.counts[COUNT_IP4] += 2
-    change_ends(rewrite, p, n, 34)
+    change_ends(rewrite, packet, tag, n, 34)
     return True
 
 
-cdef inline bint rewrite_plain6(Rewrite *rewrite, uint8_t *p, uint32_t n) noexcept nogil:
-    """False: an address is missing, and nothing was changed."""
+cdef inline bint rewrite_plain6(Rewrite *rewrite, uint8_t *packet, uint32_t n, uint32_t tag) noexcept nogil:
+    """False: an address is missing, and nothing was changed. p: as if there were no tag."""
+    cdef uint8_t *p = packet + tag
     cdef uint64_t[2][2] new
     cdef uint64_t delta = 0
     cdef bint[2] has
@@ -258,5 +268,5 @@ cdef inline bint rewrite_plain6(Rewrite *rewrite, uint8_t *p, uint32_t n) noexce
             store32(at + 8 * j + 4, <uint32_t> new[i][j])
     adjust_plain(p, 54, p[20], delta)
     rewrite.counts[COUNT_IP6] += 2
-    change_ends(rewrite, p, n, 54)
+    change_ends(rewrite, packet, tag, n, 54)
     return True

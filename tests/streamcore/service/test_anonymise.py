@@ -264,6 +264,7 @@ IP6 = {
 }
 LINKS = {
     "ethernet": (1, lambda kind: bytes(12) + kind),
+    "one tag": (1, lambda kind: bytes(12) + b"\x81\0\0\2" + kind),
     "vlan": (1, lambda kind: bytes(12) + b"\x88\xa8\0\1\x81\0\0\2" + kind),
     "mpls": (1, lambda kind: bytes(12) + b"\x88\x47\0\0\x10\x40\0\0\x21\x40"),
     "pppoe": (1, lambda kind: bytes(12) + b"\x88\x64\x11\0\0\1\0\0" + (b"\0\x21" if kind == b"\x08\0" else b"\0\x57")),

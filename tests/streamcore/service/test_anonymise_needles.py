@@ -53,6 +53,7 @@ def made() -> dict[str, bytes]:
         "tcp 6": ether / six / tcp,
         "udp 6": ether / six / udp,
         "vlan": ether / s.Dot1Q(vlan=7) / four / udp,
+        "vlan 6": ether / s.Dot1Q(vlan=7) / six / tcp,
         "record route": ether / s.IP(src=A4, dst=B4, options=[s.IPOption_RR(routers=[C4, D4])]) / udp,
         "timestamp": ether
         / s.IP(src=A4, dst=B4, options=[s.IPOption_Timestamp(flg=1, pointer=13, length=12, internet_address=C4)])
