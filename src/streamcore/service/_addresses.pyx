@@ -80,6 +80,7 @@ from streamcore.service._fields cimport (
 )
 from streamcore.service._links cimport change_capture, change_gre, change_wifi, is_plain_link
 from streamcore.service._messages cimport change_dhcp, change_sctp, crc32c, is_dhcp
+from streamcore.service._names cimport change_names
 
 cdef enum:
     PACKETS_MAX = 8          # packets that one packet's neighbour discovery quotes in options
@@ -203,6 +204,8 @@ cdef void change_message(Rewrite *rewrite, const Layer *layer, int64_t payload) 
         change_sctp(rewrite, body, n)
     elif layer.kind == LAYER_UDP and layer.length == 8 and is_dhcp(load16(p), load16(p + 2)):
         change_dhcp(rewrite, body, n, load16(p), load16(p + 2))
+    elif rewrite.names and ((layer.kind == LAYER_UDP and layer.length == 8) or (layer.kind == LAYER_TCP and layer.length >= 20)):
+        change_names(rewrite, body, n, load16(p), load16(p + 2), layer.kind == LAYER_UDP)
 
 
 # Checksums, from the inside out.

@@ -156,6 +156,64 @@ def verdicts(tmp_path, packets: list[bytes]) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+INVITE = b"""INVITE sip:bob@pbx.example.net SIP/2.0\r
+Via: SIP/2.0/UDP 198.51.100.23:5060;branch=z9hG4bK776asdhds\r
+From: "Alice Smith" <sip:alice@198.51.100.23>;tag=1928301774\r
+Call-ID: a84b4c76e66710@198.51.100.23\r
+CSeq: 314159 INVITE\r
+Content-Length: 99\r
+\r
+v=0\r
+o=alice 53655765 2353687637 IN IP4 203.0.113.77\r
+c=IN IP4 203.0.113.77\r
+m=audio 49170 RTP/AVP 0\r
+"""
+GET = b"GET /index HTTP/1.1\r\nHost: intranet.example.net\r\nAccept: text/html\r\n\r\nbody of example"
+
+
+def messages() -> dict[str, tuple[bytes, list[bytes]]]:
+    """Packets with names in them, and the names."""
+    s = scapy
+    head, udp = s.Ether(src=MAC, dst=MAC2) / s.IP(src=A4, dst=B4), s.UDP(sport=53, dport=5000)
+    answers = [
+        s.DNSRR(rrname="www.intranet.example", type="CNAME", rdata="host7.intranet.example"),
+        s.DNSRR(rrname="host7.intranet.example", type="A", rdata=C4),
+        s.DNSRR(rrname="host7.intranet.example", type="AAAA", rdata=C6),
+        s.DNSRR(rrname="host7.intranet.example", type="TXT", rdata=b"owner alice"),
+    ]
+    dns = s.DNS(qr=1, qd=[s.DNSQR(qname="www.intranet.example")], an=answers)
+    return {
+        "dns": (bytes(head / udp / dns), [b"www", b"intranet", b"host7", b"alice", NEEDLES[2], NEEDLES[6]]),
+        "sip": (
+            bytes(head / s.UDP(sport=5060, dport=5060) / INVITE),
+            [b"alice", b"Alice", b"bob", b"pbx", A4.encode(), B4.encode()],
+        ),
+        "http": (bytes(head / s.TCP(sport=4321, dport=80) / GET), [b"intranet.example.net"]),
+    }
+
+
+@pytest.mark.parametrize("name", ["dns", "sip", "http"])
+def test_names_are_replaced_where_that_is_asked_for(tmp_path, name):
+    packet, names = messages()[name]
+    assert all(each in packet for each in names)
+    assert all(each in anonymised([packet])[0] for each in names if each not in NEEDLES or name == "dns")
+    got = anonymised([packet], names="replace")[0]
+    assert len(got) == len(packet)
+    assert not [each for each in names if each in got]
+    assert verdicts(tmp_path, [packet]) == verdicts(tmp_path, [got])
+    if name == "dns":
+        told = scapy.Ether(got)[scapy.DNS]
+        assert told.an[0].rdata == told.an[1].rrname  # the same name everywhere
+        only_address = scapy.IP(
+            anonymised([bytes(scapy.Ether() / scapy.IP(src=C4, dst=C4) / b"")], unknown="pass")[0][14:]
+        )
+        assert told.an[1].rdata == only_address.src  # and the address that stands for it in headers
+    if name == "sip":
+        assert all(each in got for each in (b"CSeq: 314159 INVITE", b"SIP/2.0/UDP", b"c=IN IP4 "))
+    if name == "http":
+        assert b"Accept: text/html" in got
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(PACKETS)), st.data())
 def test_nothing_leaks_whatever_stands_in_the_fields(name, data):

@@ -1,0 +1,1 @@
+"""Replaces names in messages. Only for `cimport`: there is nothing in it for Python."""
