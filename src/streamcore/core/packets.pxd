@@ -89,6 +89,8 @@ cdef struct Columns:
     uint16_t *inner_target_port
     uint8_t *inner_source_address
     uint8_t *inner_target_address
+    uint8_t *tunnel_kind      # the innermost tunnel that was entered, TUNNEL_* of headers/; 0: none
+    uint32_t *tunnel_id       # its key, VNI, TEID, session, …
 
 cdef inline void choose_columns(Columns *c, const Columns *other, uint32_t groups) noexcept nogil:
     """Set the pointers of these groups to the other's columns."""
@@ -108,6 +110,7 @@ cdef inline void choose_columns(Columns *c, const Columns *other, uint32_t group
         c.inner_flags, c.inner_l3_offset = other.inner_flags, other.inner_l3_offset
         c.inner_source_port, c.inner_target_port = other.inner_source_port, other.inner_target_port
         c.inner_source_address, c.inner_target_address = other.inner_source_address, other.inner_target_address
+        c.tunnel_kind, c.tunnel_id = other.tunnel_kind, other.tunnel_id
 
 
 # The first page of an arena: what the workers must know of the stream and of the output.

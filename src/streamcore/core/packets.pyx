@@ -73,31 +73,21 @@ cdef Py_ssize_t layout(uint8_t *base, Py_ssize_t data_bytes, Py_ssize_t rows, Co
     c.wire_length = <uint32_t *> at; at += aligned(rows * 4)
     c.timestamp_ns = <int64_t *> at; at += aligned(rows * 8)
     c.interface = <uint16_t *> at; at += aligned(rows * 2)
-    c.record = at; at += aligned(rows)
-    c.rows = <uint32_t *> at; at += aligned(rows * 4)
+    c.record = at; at += aligned(rows); c.rows = <uint32_t *> at; at += aligned(rows * 4)
     c.flow_hash = <uint32_t *> at; at += aligned(rows * 4)
-    c.ip_version = at; at += aligned(rows)
-    c.protocol = at; at += aligned(rows)
-    c.flags = <uint16_t *> at; at += aligned(rows * 2)
-    c.l3_offset = <uint16_t *> at; at += aligned(rows * 2)
-    c.l4_offset = <uint16_t *> at; at += aligned(rows * 2)
-    c.payload_offset = <uint16_t *> at; at += aligned(rows * 2)
-    c.source_port = <uint16_t *> at; at += aligned(rows * 2)
-    c.target_port = <uint16_t *> at; at += aligned(rows * 2)
+    c.ip_version = at; at += aligned(rows); c.protocol = at; at += aligned(rows)
+    c.flags = <uint16_t *> at; at += aligned(rows * 2); c.l3_offset = <uint16_t *> at; at += aligned(rows * 2)
+    c.l4_offset = <uint16_t *> at; at += aligned(rows * 2); c.payload_offset = <uint16_t *> at; at += aligned(rows * 2)
+    c.source_port = <uint16_t *> at; at += aligned(rows * 2); c.target_port = <uint16_t *> at; at += aligned(rows * 2)
     c.fragment_offset = <uint16_t *> at; at += aligned(rows * 2)
-    c.source_address = at; at += aligned(rows * 16)
-    c.target_address = at; at += aligned(rows * 16)
-    c.vlan_count = at; at += aligned(rows)
-    c.vlan = <uint16_t *> at; at += aligned(rows * 2 * VLAN_KEPT)
-    c.depth = at; at += aligned(rows)
-    c.inner_ip_version = at; at += aligned(rows)
-    c.inner_protocol = at; at += aligned(rows)
-    c.inner_flags = <uint16_t *> at; at += aligned(rows * 2)
-    c.inner_l3_offset = <uint16_t *> at; at += aligned(rows * 2)
-    c.inner_source_port = <uint16_t *> at; at += aligned(rows * 2)
-    c.inner_target_port = <uint16_t *> at; at += aligned(rows * 2)
-    c.inner_source_address = at; at += aligned(rows * 16)
-    c.inner_target_address = at; at += aligned(rows * 16)
+    c.source_address = at; at += aligned(rows * 16); c.target_address = at; at += aligned(rows * 16)
+    c.vlan_count = at; at += aligned(rows); c.vlan = <uint16_t *> at; at += aligned(rows * 2 * VLAN_KEPT)
+    c.depth = at; at += aligned(rows); c.inner_ip_version = at; at += aligned(rows)
+    c.inner_protocol = at; at += aligned(rows); c.inner_flags = <uint16_t *> at; at += aligned(rows * 2)
+    c.inner_l3_offset = <uint16_t *> at; at += aligned(rows * 2); c.inner_source_port = <uint16_t *> at; at += aligned(rows * 2)
+    c.inner_target_port = <uint16_t *> at; at += aligned(rows * 2); c.inner_source_address = at; at += aligned(rows * 16)
+    c.inner_target_address = at; at += aligned(rows * 16); c.tunnel_kind = at; at += aligned(rows)
+    c.tunnel_id = <uint32_t *> at; at += aligned(rows * 4)
     return at - base
 
 
@@ -492,6 +482,16 @@ cdef class PacketBatch:
     @property
     def inner_target_address(self):
         return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.inner_target_address, 16)
+
+    @property
+    def tunnel_kind(self):
+        """uint8: the innermost tunnel that was entered, a key of streamcore.headers.TUNNELS; 0: none."""
+        return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.tunnel_kind, 0)
+
+    @property
+    def tunnel_id(self):
+        """uint32: that tunnel's key, VNI, TEID, session or the like; 0 where it has none."""
+        return self.column(GROUP_INNER, cnp.NPY_UINT32, <void **> &self.columns.tunnel_id, 0)
 
 
 cdef class Segment:

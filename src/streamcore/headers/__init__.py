@@ -3,6 +3,11 @@
 Importing this package registers every link type and every tunnel that is known.
 """
 
-from streamcore.headers import _ether_types, _ip, _links, _tunnels
+from streamcore.headers import _ether_types, _ip, _links, _ppp, _tunnels, _udp_tunnels, _wireless
+from streamcore.headers._udp_tunnels import NAMES as UDP_TUNNELS
+from streamcore.headers._udp_tunnels import decode_as
+from streamcore.headers._walk import TUNNELS
 
-__all__ = ["_ether_types", "_ip", "_links", "_tunnels"]
+STEPS = (_ether_types, _ip, _links, _ppp, _tunnels, _udp_tunnels, _wireless)  # importing them has filled the tables
+
+__all__ = ["TUNNELS", "UDP_TUNNELS", "decode_as"]

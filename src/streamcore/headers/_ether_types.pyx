@@ -1,6 +1,6 @@
 """What follows an EtherType that is not IP: tags, frames in frames, LLC, MPLS, PPPoE, ARP. One row at the end for each.
 
-Sources: IEEE 802.1Q, 802.1ah, 802.1BR, 802.2; RFC 826, 1042, 3032, 4385, 4448, 2516.
+Sources: IEEE 802.1Q, 802.1ah, 802.1BR, 802.1AE, 802.1CB, 802.2, IEC 62439-3; RFC 826, 1042, 2684, 3032, 4385, 4448, 2516, 6325.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -16,14 +16,18 @@ from streamcore.headers._walk cimport (
     LAYER_TAG,
     LAYER_VLAN,
     OUTCOME_CONTROL,
+    OUTCOME_ENCRYPTED,
     OUTCOME_UNKNOWN,
     Walk,
     be16,
+    bound,
     ends,
     go_ether_type,
     has,
     here,
+    plausible_frame,
     register_ether_type,
+    register_link,
     step_ethernet,
     take,
 )
@@ -78,47 +82,91 @@ cdef void fabric_path(Walk *walk) noexcept nogil:
         walk.next = step_ethernet
 
 
-cdef void llc(Walk *walk) noexcept nogil:
-    """IEEE 802.2: SNAP with an EtherType (RFC 1042; Cisco's f8), or the access points that stand for IP."""
+cdef void redundancy_tag(Walk *walk) noexcept nogil:
+    """HSR (path, size, sequence) and IEEE 802.1CB's R-Tag (reserved, sequence)."""
+    tag(walk, 6)
+
+
+cdef void macsec(Walk *walk) noexcept nogil:
+    """IEEE 802.1AE: control bits, short length, packet number, perhaps the channel; in clear where neither E nor C is set, with 16 bytes of
+    check value at the end."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 14 if has(walk, 1) and p[0] & 0x20 else 6
+    if not has(walk, 1) or not p[0] & 0x0C:
+        tag(walk, size + 2)
+    elif take(walk, LAYER_TAG, size):
+        ends(walk, OUTCOME_ENCRYPTED)
+
+
+cdef void trill(Walk *walk) noexcept nogil:
+    """RFC 6325: version, length of the options in words, hops; egress and ingress; then a frame."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 6
+    if has(walk, 2):
+        if p[0] >> 6:
+            ends(walk, OUTCOME_UNKNOWN)
+            return
+        size += 4 * (be16(p) >> 6 & 0x1F)
+    if take(walk, LAYER_TAG, size):
+        walk.next = step_ethernet
+
+
+cdef void step_llc(Walk *walk) noexcept nogil:
+    """IEEE 802.2: SNAP with an EtherType (RFC 1042; Cisco's f8) or a bridged frame (RFC 2684), the access points that stand for IP, or a
+    network layer protocol's number (RFC 2684)."""
     cdef const uint8_t *p = here(walk)
     if has(walk, 3) and p[0] == 0x06 and p[1] == 0x06 and p[2] == 3:
         if take(walk, LAYER_LLC, 3):
             walk.next = step_ip
-    elif (has(walk, 8) and p[0] == 0xAA and p[1] == 0xAA and p[2] == 3 and be16(p + 3) == 0 and (p[5] == 0 or p[5] == 0xF8)):
+    elif has(walk, 4) and p[0] == 0xFE and p[1] == 0xFE and p[2] == 3 and (p[3] == 0xCC or p[3] == 0x8E):
+        if take(walk, LAYER_LLC, 4):
+            walk.next = step_ip
+    elif not (has(walk, 8) and p[0] == 0xAA and p[1] == 0xAA and p[2] == 3):
+        ends(walk, OUTCOME_UNKNOWN)
+    elif be16(p + 3) == 0 and (p[5] == 0 or p[5] == 0xF8):
         if take(walk, LAYER_LLC, 8):
             go_ether_type(walk, be16(p + 6))
+    elif be16(p + 3) == 0x0080 and p[5] == 0xC2 and (be16(p + 6) == 1 or be16(p + 6) == 7):
+        if take(walk, LAYER_LLC, 10):
+            walk.next = step_ethernet
     else:
         ends(walk, OUTCOME_UNKNOWN)
 
 
-cdef void mpls(Walk *walk) noexcept nogil:
-    """The label stack (RFC 3032). What follows is said by nothing: IP by its version, or a pseudowire's control word and Ethernet (RFC 4448)."""
+cdef void step_mpls(Walk *walk) noexcept nogil:
+    """The label stack (RFC 3032). What follows is said by nothing: IP by its version; a pseudowire's control word and Ethernet (RFC 4448); or
+    Ethernet without one, where a known EtherType stands at its place."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     while has(walk, size) and not p[size - 2] & 1:
         size += 4
     if not take(walk, LAYER_MPLS, size):
         return
+    p = here(walk)
     if not has(walk, 1):
         ends(walk, OUTCOME_UNKNOWN)
-    elif here(walk)[0] >> 4 == 4 or here(walk)[0] >> 4 == 6:
+    elif p[0] >> 4 == 4 or p[0] >> 4 == 6:
         walk.next = step_ip
-    elif here(walk)[0] >> 4 == 0:
+    elif plausible_frame(p, walk.end - walk.at):
+        walk.next = step_ethernet
+    elif p[0] >> 4 == 0:
         if take(walk, LAYER_CONTROL_WORD, 4):
             walk.next = step_ethernet
     else:
         ends(walk, OUTCOME_UNKNOWN)
 
 
-cdef void pppoe(Walk *walk) noexcept nogil:
-    """Version and type, code, session, length; then the PPP protocol."""
+cdef void step_pppoe(Walk *walk) noexcept nogil:
+    """RFC 2516: version and type, code (0: a session's data), session, length; then PPP."""
     cdef const uint8_t *p = here(walk)
-    if not take(walk, LAYER_PPPOE, 8):
+    if not take(walk, LAYER_PPPOE, 6):
         return
-    if be16(p + 6) == 0x0021 or be16(p + 6) == 0x0057:
-        walk.next = step_ip
-    else:
+    if p[1]:
         ends(walk, OUTCOME_UNKNOWN)
+        return
+    if be16(p + 4):  # 0: offload
+        bound(walk, walk.at + be16(p + 4))
+    go_ether_type(walk, 0x880B)
 
 
 cdef void arp(Walk *walk) noexcept nogil:
@@ -132,7 +180,7 @@ cdef void arp(Walk *walk) noexcept nogil:
 for _kind in (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300):  # is_vlan
     register_ether_type(_kind, vlan)
 for _kind in range(1501):
-    register_ether_type(_kind, llc)
+    register_ether_type(_kind, step_llc)
 register_ether_type(0x0806, arp)
 register_ether_type(0x8035, arp)
 register_ether_type(0x8926, vn_tag)
@@ -140,6 +188,11 @@ register_ether_type(0x893F, e_tag)
 register_ether_type(0x8909, e_tag)
 register_ether_type(0x88E7, i_tag)
 register_ether_type(0x8903, fabric_path)
-register_ether_type(0x8847, mpls)
-register_ether_type(0x8848, mpls)
-register_ether_type(0x8864, pppoe)
+register_ether_type(0x8847, step_mpls)
+register_ether_type(0x8848, step_mpls)
+register_ether_type(0x8864, step_pppoe)
+register_ether_type(0x88E5, macsec)
+register_ether_type(0x892F, redundancy_tag)
+register_ether_type(0xF1C1, redundancy_tag)
+register_ether_type(0x22F3, trill)
+register_link(219, step_mpls)

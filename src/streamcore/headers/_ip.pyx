@@ -40,6 +40,7 @@ from streamcore.headers._walk cimport (
     ends,
     enter,
     go_protocol,
+    go_udp_tunnel,
     has,
     here,
     malformed,
@@ -49,6 +50,7 @@ from streamcore.headers._walk cimport (
     take,
     taken,
     too_deep,
+    upper,
 )
 
 cdef enum:
@@ -179,6 +181,17 @@ cdef void extension(Walk *walk) noexcept nogil:
         go_protocol(walk, p[0])
 
 
+cdef void extension_apart(Walk *walk) noexcept nogil:
+    """Mobility, HIP, Shim6, experiments (RFC 7045): laid out as an extension header, but the upper-layer protocol of the packet as other
+    tools see it, and with addresses in it that are not walked into."""
+    cdef const uint8_t *p = here(walk)
+    upper(walk)
+    if walk.ip.version == 6 and take(walk, LAYER_EXTENSION, 8):
+        taken(walk).detail = walk.number
+        options(walk, 8 * p[1])
+        ends(walk, OUTCOME_UNKNOWN)
+
+
 cdef inline void follow(Walk *walk, uint8_t protocol) noexcept nogil:
     """An extension header names the next one."""
     if walk.ip.protocol != AUTHENTICATION:
@@ -229,17 +242,14 @@ cdef void nothing(Walk *walk) noexcept nogil:
 
 cdef void ip_in_ip(Walk *walk) noexcept nogil:
     upper(walk)
+    if has(walk, 1) and here(walk)[0] >> 4 != (4 if walk.number == 4 else 6):
+        malformed(walk)
+        return
     enter(walk, TUNNEL_IP, 0)
     step_ip(walk)
 
 
 # Transport.
-
-cdef inline void upper(Walk *walk) noexcept nogil:
-    """What follows an IP header and its extensions begins here."""
-    if walk.at < walk.end:
-        walk.ip.l4 = <uint16_t> walk.at
-
 
 cdef inline void ports(Walk *walk) noexcept nogil:
     if has(walk, 4):
@@ -279,6 +289,7 @@ cdef void udp(Walk *walk) noexcept nogil:
     ports(walk)
     if take(walk, LAYER_UDP, 8):
         payload(walk, OUTCOME_TRANSPORT)
+        go_udp_tunnel(walk, be16(here(walk) - 8), be16(here(walk) - 6))
 
 
 cdef void udp_lite(Walk *walk) noexcept nogil:
@@ -334,6 +345,8 @@ register_ether_type(0x0800, step_ip)
 register_ether_type(0x86DD, step_ip)
 for _number in (0, 43, 60):
     register_protocol(_number, extension)
+for _number in (135, 139, 140, 253, 254):
+    register_protocol(_number, extension_apart)
 register_protocol(44, fragment_header)
 register_protocol(51, authentication)
 register_protocol(59, nothing)

@@ -1,14 +1,30 @@
-"""Tunnels that stand directly on IP, and what they carry. One row at the end for each. IP in IP is in _ip.pyx.
+"""Tunnels that stand directly on IP, and GRE with all that it carries. One row at the end for each. IP in IP is in _ip.pyx.
 
-Sources: RFC 2784, 2890, 1701.
+Sources: RFC 1701, 2784, 2890, 7637, 2637; draft-foschiano-erspan-03, draft-mclaggan-wccp-v2rev1; RFC 3378, 3931, 4023, 7761, 8300, 3173, 4303.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from streamcore.headers._ether_types cimport step_mpls
+from streamcore.headers._ip cimport step_ip
+from streamcore.headers._ppp cimport step_frame_relay, step_ppp
 from streamcore.headers._walk cimport (
+    LAYER_EXTENSION,
+    LAYER_PIM,
+    LAYER_TAG,
     LAYER_TUNNEL,
+    OUTCOME_ENCRYPTED,
+    OUTCOME_NOTHING,
     OUTCOME_UNKNOWN,
+    TUNNEL_ERSPAN,
+    TUNNEL_ETHERIP,
     TUNNEL_GRE,
+    TUNNEL_L2TP,
+    TUNNEL_MPLS,
+    TUNNEL_NSH,
+    TUNNEL_PIM,
+    TUNNEL_PPTP,
+    TUNNEL_WCCP,
     Walk,
     be16,
     be32,
@@ -17,36 +33,220 @@ from streamcore.headers._walk cimport (
     go_ether_type,
     has,
     here,
+    malformed,
+    plausible_frame,
+    plausible_ip,
+    register_ether_type,
     register_protocol,
     step_ethernet,
     take,
-    taken,
+    take_tunnel,
+    upper,
 )
 
 cdef enum:
-    ETHER_BRIDGED = 0x6558   # transparent Ethernet bridging: a whole frame
+    FLAG_CHECKSUM = 0x80     # GRE, first byte
+    FLAG_ROUTING = 0x40
+    FLAG_KEY = 0x20
+    FLAG_SEQUENCE = 0x10
+    FLAG_ACKNOWLEDGE = 0x80  # version 1, second byte
 
 
-cdef void gre(Walk *walk) noexcept nogil:
-    """Flags and version, EtherType; then what the flags say: checksum and offset, key, sequence number."""
+cdef void step_gre(Walk *walk) noexcept nogil:
+    """Flags and version, EtherType; then what the flags say: checksum and offset, key, sequence number, routes (RFC 1701)."""
     cdef const uint8_t *p = here(walk)
-    cdef uint32_t size, id = 0
-    if walk.at < walk.end:
-        walk.ip.l4 = <uint16_t> walk.at
-    if has(walk, 2) and p[1] & 7:
+    cdef uint32_t size = 4
+    cdef uint32_t id = 0
+    upper(walk)
+    if has(walk, 4) and p[1] & 7:
+        if p[1] & 7 == 1 and be16(p + 2) == 0x880B:
+            pptp(walk)
+        else:
+            ends(walk, OUTCOME_UNKNOWN)
+        return
+    if has(walk, 4):
+        size += 4 * ((p[0] & (FLAG_CHECKSUM | FLAG_ROUTING)) != 0)
+        if p[0] & FLAG_KEY:
+            if has(walk, size + 4):
+                id = be32(p + size)
+            size += 4
+        size += 4 * ((p[0] & FLAG_SEQUENCE) != 0)
+        if p[0] & FLAG_ROUTING:  # entries of family, offset, length and routes; an empty one is the last
+            while has(walk, size + 4) and p[size + 3]:
+                size += 4 + p[size + 3]
+            size += 4
+    if take_tunnel(walk, TUNNEL_GRE, id, size):
+        gre_payload(walk, be16(p + 2), p[0])
+
+
+cdef void gre_payload(Walk *walk, uint16_t kind, uint8_t flags) noexcept nogil:
+    if kind == 0x6558:      # transparent Ethernet bridging
+        walk.next = step_ethernet
+    elif kind == 0x88BE and not flags & FLAG_SEQUENCE:  # ERSPAN type I has no header of its own
+        enter(walk, TUNNEL_ERSPAN, 0)
+        walk.next = step_ethernet
+    elif kind == 0x88BE:
+        walk.next = erspan2
+    elif kind == 0x22EB:
+        walk.next = erspan3
+    elif kind == 0x883E:
+        walk.next = wccp
+    elif kind == 0x880B:
+        walk.next = step_ppp
+    elif kind == 0x8909:
+        walk.next = metadata
+    elif kind == 0x6559:
+        walk.next = step_frame_relay
+    elif kind == 0 and not has(walk, 1):  # a keepalive comes back
+        ends(walk, OUTCOME_NOTHING)
+    elif kind < 1536:
+        ends(walk, OUTCOME_UNKNOWN)
+    else:
+        go_ether_type(walk, kind)
+
+
+cdef void metadata(Walk *walk) noexcept nogil:
+    """Cisco's, which begins with the next EtherType here, and ends with it on Ethernet."""
+    cdef const uint8_t *p = here(walk)
+    if take(walk, LAYER_TAG, 8):
+        go_ether_type(walk, be16(p))
+
+
+cdef void pptp(Walk *walk) noexcept nogil:
+    """GRE version 1 (RFC 2637): the key is the payload's length and the call; an acknowledgement alone has no payload."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 8 + 4 * ((p[0] & FLAG_SEQUENCE) != 0) + 4 * ((p[1] & FLAG_ACKNOWLEDGE) != 0)
+    cdef uint32_t call = be16(p + 6) if has(walk, 8) else 0
+    if not take_tunnel(walk, TUNNEL_PPTP, call, size):
+        return
+    if p[0] & FLAG_SEQUENCE and has(walk, 1):
+        walk.next = step_ppp
+    else:
+        ends(walk, OUTCOME_NOTHING)
+
+
+cdef void erspan2(Walk *walk) noexcept nogil:
+    """Version 1, VLAN; class of service, encapsulation, truncated, session of 10 bits; index."""
+    cdef const uint8_t *p = here(walk)
+    if has(walk, 4) and p[0] >> 4 != 1:
+        ends(walk, OUTCOME_UNKNOWN)
+    elif take_tunnel(walk, TUNNEL_ERSPAN, be16(p + 2) & 0x3FF if has(walk, 4) else 0, 8):
+        walk.next = step_ethernet
+
+
+cdef void erspan3(Walk *walk) noexcept nogil:
+    """Version 2: as type II, then timestamp, group tag, and the kind of frame; 8 bytes more where the last bit says so."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint8_t frame
+    if has(walk, 4) and p[0] >> 4 != 2:
         ends(walk, OUTCOME_UNKNOWN)
         return
-    size = 4 + 4 * ((p[0] >> 7) + (p[0] >> 5 & 1) + (p[0] >> 4 & 1)) if has(walk, 1) else 4
-    if not take(walk, LAYER_TUNNEL, size):
+    if not take_tunnel(walk, TUNNEL_ERSPAN, be16(p + 2) & 0x3FF if has(walk, 4) else 0, 12 + 8 * (p[11] & 1) if has(walk, 12) else 12):
         return
-    taken(walk).detail = TUNNEL_GRE
-    if p[0] & 0x20:
-        id = be32(p + 4 + 4 * (p[0] >> 7))
-    enter(walk, TUNNEL_GRE, id)
-    if be16(p + 2) == ETHER_BRIDGED:
+    frame = p[10] >> 2 & 0x1F
+    if frame == 0:
         walk.next = step_ethernet
+    elif frame == 2:
+        walk.next = step_ip
     else:
-        go_ether_type(walk, be16(p + 2))
+        ends(walk, OUTCOME_UNKNOWN)
 
 
-register_protocol(47, gre)
+cdef void wccp(Walk *walk) noexcept nogil:
+    """Version 2 has a redirect header of 4 bytes, which does not look like IPv4; version 1 has none."""
+    if has(walk, 1) and here(walk)[0] >> 4 != 4:
+        if not take_tunnel(walk, TUNNEL_WCCP, 0, 4):
+            return
+    walk.next = step_ip
+
+
+cdef void etherip(Walk *walk) noexcept nogil:
+    """RFC 3378: version 3 and 12 zero bits, then a frame."""
+    upper(walk)
+    if has(walk, 2) and be16(here(walk)) != 0x3000:
+        ends(walk, OUTCOME_UNKNOWN)
+    elif take_tunnel(walk, TUNNEL_ETHERIP, 0, 2):
+        walk.next = step_ethernet
+
+
+cdef void pim(Walk *walk) noexcept nogil:
+    """RFC 7761: a register message holds a packet, a null register perhaps its IP header alone. Others hold addresses, and are not walked into."""
+    cdef const uint8_t *p = here(walk)
+    upper(walk)
+    if has(walk, 8) and p[0] == 0x21 and plausible_ip(p + 8, walk.end - walk.at - 8):
+        if take_tunnel(walk, TUNNEL_PIM, 0, 8):
+            walk.next = step_ip
+    elif take(walk, LAYER_PIM, 4):
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void mpls_in_ip(Walk *walk) noexcept nogil:
+    upper(walk)
+    enter(walk, TUNNEL_MPLS, 0)
+    step_mpls(walk)
+
+
+cdef void step_l2tp3(Walk *walk) noexcept nogil:
+    """RFC 3931: a session (0: control), then a cookie of 0, 4 or 8 bytes and perhaps a sublayer header of 4, neither of which is on the wire's
+    word: believed where exactly there a frame of IP or ARP stands."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size
+    upper(walk)
+    if not has(walk, 4) or be32(p) == 0:
+        ends(walk, OUTCOME_UNKNOWN)
+        return
+    for size in range(4, 20, 4):
+        if has(walk, size) and plausible_frame(p + size, walk.end - walk.at - size):
+            if take_tunnel(walk, TUNNEL_L2TP, be32(p), size):
+                walk.next = step_ethernet
+            return
+    ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void nsh(Walk *walk) noexcept nogil:
+    """RFC 8300: version, time to live, length in words; kind of metadata, next protocol; path and index."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 4 * (p[1] & 0x3F) if has(walk, 2) else 8
+    cdef uint8_t following
+    if size < 8:
+        malformed(walk)
+        return
+    if not take_tunnel(walk, TUNNEL_NSH, be32(p + 4) >> 8 if has(walk, 8) else 0, size):
+        return
+    following = p[3]
+    if following == 1 or following == 2:
+        walk.next = step_ip
+    elif following == 3:
+        walk.next = step_ethernet
+    elif following == 4:
+        walk.next = nsh
+    elif following == 5:
+        walk.next = step_mpls
+    else:
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void esp(Walk *walk) noexcept nogil:
+    """RFC 4303: index and sequence number; what follows is encrypted."""
+    upper(walk)
+    if take(walk, LAYER_EXTENSION, 8):
+        walk.layers[walk.layer_count - 1].detail = walk.number
+        ends(walk, OUTCOME_ENCRYPTED)
+
+
+cdef void compressed(Walk *walk) noexcept nogil:
+    """RFC 3173: next header, flags, index; what follows is compressed, which is as good as encrypted."""
+    upper(walk)
+    if take(walk, LAYER_EXTENSION, 4):
+        walk.layers[walk.layer_count - 1].detail = walk.number
+        ends(walk, OUTCOME_ENCRYPTED)
+
+
+register_protocol(47, step_gre)
+register_protocol(50, esp)
+register_protocol(97, etherip)
+register_protocol(103, pim)
+register_protocol(108, compressed)
+register_protocol(115, step_l2tp3)
+register_protocol(137, mpls_in_ip)
+register_ether_type(0x894F, nsh)

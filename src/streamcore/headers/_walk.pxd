@@ -38,6 +38,7 @@ cdef enum Kind:
     LAYER_ICMP4
     LAYER_ICMP6
     LAYER_IGMP
+    LAYER_PIM
     LAYER_TUNNEL             # the header of a tunnel; detail: TUNNEL_*
     LAYER_KINDS
 
@@ -45,7 +46,23 @@ cdef enum Tunnel:
     # In the column tunnel_kind. TUNNELS in _walk.pyx has their names.
     TUNNEL_NONE = 0
     TUNNEL_IP                # IP in IP, without a header of its own
-    TUNNEL_GRE
+    TUNNEL_GRE               # id: key
+    TUNNEL_PPTP              # GRE version 1; id: call
+    TUNNEL_ERSPAN            # id: session
+    TUNNEL_WCCP
+    TUNNEL_ETHERIP
+    TUNNEL_PIM               # a register message
+    TUNNEL_L2TP              # id: tunnel << 16 | session of version 2, session of version 3
+    TUNNEL_MPLS              # MPLS in IP or UDP; id: the first label, in UDP
+    TUNNEL_NSH               # id: service path
+    TUNNEL_VXLAN             # and GPE; id: VNI
+    TUNNEL_GENEVE            # id: VNI
+    TUNNEL_GTP               # id: TEID
+    TUNNEL_TEREDO
+    TUNNEL_LISP              # id: instance
+    TUNNEL_CAPWAP
+    TUNNEL_TZSP
+    TUNNEL_GUE
     TUNNEL_KINDS
 
 cdef enum Outcome:
@@ -59,6 +76,7 @@ cdef enum Outcome:
     OUTCOME_TRUNCATED        # the header at walk.at goes on beyond what was captured, or beyond the length around it
     OUTCOME_MALFORMED        # the header at walk.at contradicts itself
     OUTCOME_TOO_DEEP         # LAYERS_MAX or DEPTH_MAX is reached, and more follows
+    OUTCOME_SEVERAL          # as transport or control, of the first of several packets in one (A-MSDU): the others were not looked at
     OUTCOME_LINK_UNKNOWN     # the link type is not known: nothing was looked at
     OUTCOMES_COUNT
 
@@ -100,6 +118,7 @@ cdef struct Walk:
     uint32_t end             # it lies before this, which only moves inwards
     Step next                # NULL: the walk has ended
     uint8_t marks            # for the layers to come
+    bint more                # several packets stand in this one, and only the first is walked
     # What was found.
     uint8_t outcome          # OUTCOME_*
     uint8_t depth            # IP headers
@@ -111,7 +130,7 @@ cdef struct Walk:
     uint32_t tunnel_id       # its key, VNI, TEID, session, …; 0 where it has none
     IpHeader *ip             # the innermost so far; &outer before the first
     IpHeader outer
-    IpHeader inner           # the innermost, where depth > 1
+    IpHeader inner           # the innermost, where depth > 1; otherwise not set
     IpHeader quoted          # of an ICMP error: scratch
     int layer_count
     Layer[255] layers        # outermost first; a header that stands in another comes after it
@@ -124,6 +143,7 @@ cdef void walk_from(const uint8_t *packet, uint32_t at, uint32_t end, Step step,
 cdef void register_link(int link_type, Step step) except *
 cdef void register_ether_type(int ether_type, Step step) except *
 cdef void register_protocol(int protocol, Step step) except *
+cdef void set_udp_tunnel(int port, Step step) except *  # may be set again, while no walk is under way
 
 # Whether the walk may take a UDP datagram between these ports for more than payload.
 cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil
@@ -131,6 +151,9 @@ cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil
 # For steps: what stands at walk.at.
 cdef void go_link(Walk *walk, int link_type) noexcept nogil
 cdef void go_ether_type(Walk *walk, uint16_t ether_type) noexcept nogil  # up to 1500: a length, and LLC
+cdef void go_udp_tunnel(Walk *walk, uint16_t source_port, uint16_t target_port) noexcept nogil
+cdef bint is_known_ether_type(uint16_t ether_type) noexcept nogil        # no length
+cdef bint plausible_frame(const uint8_t *p, uint32_t size) noexcept nogil
 cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil       # behind an IP header or an extension of it
 cdef void step_ethernet(Walk *walk) noexcept nogil
 
@@ -217,3 +240,36 @@ cdef inline bint enter(Walk *walk, uint8_t tunnel, uint32_t id) noexcept nogil:
         walk.tunnel_id = id
         walk.outcome = OUTCOME_UNKNOWN
     return True
+
+
+cdef inline bint take_tunnel(Walk *walk, uint8_t tunnel, uint32_t id, uint32_t length) noexcept nogil:
+    """take() and enter(): the header of a tunnel."""
+    if not take(walk, LAYER_TUNNEL, length):
+        return False
+    taken(walk).detail = tunnel
+    return enter(walk, tunnel, id)
+
+
+cdef inline void upper(Walk *walk) noexcept nogil:
+    """What follows an IP header and its extensions begins here."""
+    if walk.at < walk.end:
+        walk.ip.l4 = <uint16_t> walk.at
+
+
+cdef inline void several(Walk *walk) noexcept nogil:
+    """More packets follow the one that is walked."""
+    walk.more = True
+
+
+cdef inline uint16_t all_flags(const Walk *walk) noexcept nogil:
+    """FLAG_* of the outermost and the innermost IP header together."""
+    return walk.outer.flags | walk.inner.flags if walk.depth > 1 else walk.outer.flags
+
+
+cdef inline bint plausible_ip(const uint8_t *p, uint32_t size) noexcept nogil:
+    """Whether what stands there looks like an IP header, perhaps cut."""
+    if size == 0:
+        return False
+    if p[0] >> 4 == 4:
+        return p[0] & 15 >= 5 and (size < 4 or be16(p + 2) >= 20)
+    return p[0] >> 4 == 6

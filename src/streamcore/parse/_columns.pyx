@@ -24,8 +24,8 @@ from streamcore.core.packets cimport (
     PacketBatch,
     prefetch,
 )
+from streamcore.headers._walk cimport IpHeader, Walk, all_flags, walk_headers
 from streamcore.parse._fragments cimport Fragments
-from streamcore.headers._walk cimport Walk, walk_headers
 from streamcore.parse._key cimport FlowKey, Seed, fill_seed, key_hash, narrow_hash, ordinary4, ordinary6, wide_hash
 
 cdef enum:
@@ -87,7 +87,7 @@ cdef class ColumnParser:
             self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &key)
             c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)
             if counting:
-                self.tell(headers.outer.flags | headers.inner.flags)
+                self.tell(all_flags(&headers))
 
     cdef void all_columns(self, Columns *c, const Control *control, Py_ssize_t count, uint32_t groups, bint counting) noexcept nogil:
         """Every group asked for. Some 21 ns a packet for the headers, 45 for all of them (bench_parse.py)."""
@@ -99,6 +99,8 @@ cdef class ColumnParser:
         cdef const uint8_t *p
         cdef uint32_t size
         cdef uint16_t link_type
+        if groups & GROUP_INNER:
+            clear_inner(c, count)
         for row in range(count):
             p = c.data + c.offset[row]
             size = c.captured_length[row]
@@ -129,22 +131,45 @@ cdef class ColumnParser:
                 memcpy(c.vlan + VLAN_KEPT * row, h.vlan, sizeof(h.vlan))
             if groups & GROUP_INNER:
                 c.depth[row] = h.depth
-                c.inner_ip_version[row] = h.inner.version
-                c.inner_protocol[row] = h.inner.protocol
-                c.inner_flags[row] = h.inner.flags
-                c.inner_l3_offset[row] = h.inner.l3
-                c.inner_source_port[row] = h.inner.source_port
-                c.inner_target_port[row] = h.inner.target_port
-                put_address(c.inner_source_address + 16 * row, h.inner.version, h.inner.source)
-                put_address(c.inner_target_address + 16 * row, h.inner.version, h.inner.target)
+                if h.depth > 1 or h.tunnel_kind:
+                    put_inner(c, row, &h)
             if counting:
-                self.tell(h.outer.flags | h.inner.flags)
+                self.tell(all_flags(&h))
 
     cdef inline void tell(self, uint16_t flags) noexcept nogil:
         self.malformed += (flags & FLAG_MALFORMED) != 0
         self.truncated += (flags & FLAG_TRUNCATED) != 0
         self.orphans += (flags & FLAG_ORPHAN) != 0
         self.link_unknown += (flags & FLAG_LINK_UNKNOWN) != 0
+
+
+cdef void clear_inner(Columns *c, Py_ssize_t count) noexcept nogil:
+    """Most packets have one IP header and no tunnel: for them nothing more is written."""
+    memset(c.inner_ip_version, 0, count)
+    memset(c.inner_protocol, 0, count)
+    memset(c.inner_flags, 0, 2 * count)
+    memset(c.inner_l3_offset, 0xFF, 2 * count)  # NO_OFFSET
+    memset(c.inner_source_port, 0, 2 * count)
+    memset(c.inner_target_port, 0, 2 * count)
+    memset(c.inner_source_address, 0, 16 * count)
+    memset(c.inner_target_address, 0, 16 * count)
+    memset(c.tunnel_kind, 0, count)
+    memset(c.tunnel_id, 0, 4 * count)
+
+
+cdef void put_inner(Columns *c, Py_ssize_t row, const Walk *walk) noexcept nogil:
+    cdef const IpHeader *inner = &walk.inner
+    c.tunnel_kind[row] = walk.tunnel_kind
+    c.tunnel_id[row] = walk.tunnel_id
+    if walk.depth > 1:
+        c.inner_ip_version[row] = inner.version
+        c.inner_protocol[row] = inner.protocol
+        c.inner_flags[row] = inner.flags
+        c.inner_l3_offset[row] = inner.l3
+        c.inner_source_port[row] = inner.source_port
+        c.inner_target_port[row] = inner.target_port
+        put_address(c.inner_source_address + 16 * row, inner.version, inner.source)
+        put_address(c.inner_target_address + 16 * row, inner.version, inner.target)
 
 
 cdef inline void put_address(uint8_t *target, uint8_t version, const uint8_t *address) noexcept nogil:

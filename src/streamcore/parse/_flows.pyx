@@ -19,8 +19,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
-from streamcore.parse._fragments cimport Fragments
 from streamcore.headers._walk cimport Walk, walk_headers
+from streamcore.parse._fragments cimport Fragments
 from streamcore.parse._key cimport (
     KEY_LINK_ONLY,
     FlowKey,

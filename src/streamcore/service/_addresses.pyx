@@ -78,9 +78,10 @@ from streamcore.service._fields cimport (
     store16,
     unknown,
 )
-from streamcore.service._links cimport change_capture, change_gre, change_wifi, is_plain_link
+from streamcore.service._links cimport change_capture, change_wifi, is_plain_link
 from streamcore.service._messages cimport change_dhcp, change_sctp, crc32c, is_dhcp
 from streamcore.service._names cimport change_names
+from streamcore.service._tunnels cimport change_tunnel
 
 cdef enum:
     PACKETS_MAX = 8          # packets that one packet's neighbour discovery quotes in options
@@ -163,9 +164,11 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
         if not is_plain_link(rewrite.link_type):
             unknown(rewrite, p)
     elif kind == LAYER_TUNNEL:
-        if layer.detail == TUNNEL_GRE:
-            change_gre(rewrite, p, layer.length)
-    elif not (kind == LAYER_VLAN or kind == LAYER_TAG or kind == LAYER_LLC or kind == LAYER_MPLS or kind == LAYER_CONTROL_WORD
+        change_tunnel(rewrite, p, layer.length, layer.detail)
+    elif kind == LAYER_TAG:
+        if layer.length > 8:  # ISL and MACsec's channel have hardware addresses, TRILL options
+            unknown(rewrite, p)
+    elif not (kind == LAYER_VLAN or kind == LAYER_LLC or kind == LAYER_MPLS or kind == LAYER_CONTROL_WORD
               or kind == LAYER_PPPOE or kind == LAYER_PPP or kind == LAYER_UDP or kind == LAYER_UDP_LITE or kind == LAYER_SCTP
               or kind == LAYER_DCCP):
         unknown(rewrite, p)  # the walk knows more kinds than stand here
@@ -345,6 +348,8 @@ cdef bint is_understood(const Walk *walk) noexcept nogil:
     """Whether every header is, up to and including a transport header or a control protocol. Of a transport header that the capture cuts, the
     ports are enough: nothing else stands in what is there of it."""
     cdef const Layer *last
+    if walk.more:  # packets that nobody looked at
+        return False
     if walk.outcome == OUTCOME_TRANSPORT or walk.outcome == OUTCOME_CONTROL:
         return True
     if walk.outcome == OUTCOME_FRAGMENT:

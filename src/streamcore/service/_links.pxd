@@ -5,5 +5,4 @@ from streamcore.service._fields cimport Rewrite
 
 cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type) noexcept nogil
 cdef bint is_plain_link(int link_type) noexcept nogil  # a LAYER_LINK of it holds no address
-cdef void change_gre(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil

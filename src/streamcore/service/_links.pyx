@@ -5,7 +5,7 @@ Source: https://www.tcpdump.org/linktypes.html.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from streamcore.service._fields cimport Rewrite, change4, change4s, change6, change_mac, load16, unknown, zero
+from streamcore.service._fields cimport Rewrite, change4, change6, change_mac, load16, unknown, zero
 
 
 cdef inline int64_t le16(const uint8_t *p) noexcept nogil:
@@ -81,24 +81,10 @@ cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef int i
     for i in range(3):
         change_mac(rewrite, p + 4 + 6 * i, min(n, <int64_t> (10 + 6 * i)) - 4 - 6 * i, 6)
-    if n >= 30 and p[1] & 3 == 3:
+    if n >= 30 and (p[0] | p[1]) & 3 == 3:  # some controllers swap the two; the other one's bits are zero
         change_mac(rewrite, p + 24, 6, 6)
 
 
 cdef bint is_plain_link(int link_type) noexcept nogil:
     """PPP, C-HDLC, Frame Relay: their addresses are numbers of a line."""
     return link_type == 9 or link_type == 50 or link_type == 51 or link_type == 104 or link_type == 107
-
-
-cdef void change_gre(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """The source routes of RFC 1701: family, offset, length, addresses."""
-    cdef int64_t at = 8
-    if n < 4 or not p[0] & 0x40:
-        return
-    at += 4 * ((p[0] >> 5 & 1) + (p[0] >> 4 & 1))
-    while at + 4 <= n:
-        if load16(p + at) == 0x0800:
-            change4s(rewrite, p + at + 4, min(<int64_t> p[at + 3], n - at - 4), (p[at + 3] + 3) // 4, 4)
-        else:
-            zero(rewrite, p + at + 4, min(<int64_t> p[at + 3], n - at - 4))
-        at += 4 + p[at + 3]

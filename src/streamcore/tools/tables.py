@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, UsageError
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
+from streamcore.headers import TUNNELS
 from streamcore.parse._flows import ENDED, FlowTable
 from streamcore.parse.parser import Parser
 from streamcore.source.capture import CaptureSource
@@ -32,14 +33,15 @@ CHUNK_BYTES = 8 << 20
 CHUNK_ROWS = 65_536
 PACKET_COLUMNS = (
     "cap", "n", "ts", "len", "caplen", "crc32", "lt", "vlan", "ipver", "src", "dst", "proto", "sport", "dport",
-    "frag", "ipoff", "depth", "isrc", "idst", "iproto", "isport", "idport",
+    "frag", "ipoff", "depth", "isrc", "idst", "iproto", "isport", "idport", "tunnel_kind", "tunnel_id",
 )  # fmt: skip
 FLOW_COLUMNS = (
     "id", "ip_version", "source_address", "source_port", "target_address", "target_port", "protocol", "vlan",
     "ether_type", "packets", "packets_back", "bytes", "bytes_back", "first_ns", "last_ns", "tcp_flags", "ended",
 )  # fmt: skip
 NO_INNER = "\t" * 4
-NO_IP = "\t" * 8 + "0\t" + NO_INNER + "\n"  # depth is 0
+NO_TUNNEL = "\t"
+NO_IP = "\t" * 8 + "0"  # depth is 0
 RECORDS_WITHOUT_TIME = (4, 5)  # pcapng simple packet blocks
 DELIVERED, LOSS = 0, 3  # exit statuses
 HEADER_GROUPS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
@@ -81,20 +83,22 @@ def _record_texts(batch: PacketBatch, label: str) -> Iterator[str]:
 def _ip_texts(batch: PacketBatch) -> Iterator[str]:
     """ipver to idport, and the end of the line."""
     ports, fragment, more = FLAGS["ports"], FLAGS["fragment"], FLAGS["more_fragments"]
-    inner = _inner_texts(batch)
+    versions = batch.ip_version.tolist()
+    inner, tunnels = _inner_texts(batch), _tunnel_texts(batch)
     columns = zip(
-        batch.ip_version.tolist(), _addresses(batch.source_address), _addresses(batch.target_address),
+        versions, _addresses(batch.source_address, versions),
+        _addresses(batch.target_address, versions),
         batch.protocol.tolist(), batch.source_port.tolist(), batch.target_port.tolist(), batch.flags.tolist(),
         batch.fragment_offset.tolist(), batch.l3_offset.tolist(), batch.depth.tolist(), strict=True,
     )  # fmt: skip
     for row, (version, source, target, protocol, sport, dport, flags, place, offset, depth) in enumerate(columns):
         if not version:
-            yield NO_IP
+            yield f"{NO_IP}\t{NO_INNER}\t{tunnels.get(row, NO_TUNNEL)}\n"
             continue
         port_text = f"{sport}\t{dport}" if flags & ports else "\t"
         part = (f"{place}+" if flags & more else str(place)) if flags & fragment else ""
         outer = f"{version}\t{source}\t{target}\t{protocol}\t{port_text}\t{part}\t{offset}\t{depth}"
-        yield f"{outer}\t{inner.get(row, NO_INNER)}\n"
+        yield f"{outer}\t{inner.get(row, NO_INNER)}\t{tunnels.get(row, NO_TUNNEL)}\n"
 
 
 def _times(batch: PacketBatch) -> list[str]:
@@ -128,29 +132,35 @@ def _vlans(batch: PacketBatch) -> list[str]:
     return texts
 
 
-def _addresses(column: NDArray[np.uint8]) -> list[str]:
-    """Texts of addresses of 16 bytes a row."""
+def _addresses(column: NDArray[np.uint8], versions: list[int]) -> list[str]:
+    """Texts of addresses of 16 bytes a row, each of an IP header of that version."""
     raw = column.tobytes()
-    return [_address(raw[at : at + 16]) for at in range(0, len(raw), 16)]
+    return [_address(raw[16 * row : 16 * row + 16], version) for row, version in enumerate(versions)]
 
 
 @lru_cache(65_536)
-def _address(raw: bytes) -> str:
-    if raw[:12] == b"\0\0\0\0\0\0\0\0\0\0\xff\xff":  # as the columns hold IPv4
-        return inet_ntop(AF_INET, raw[12:])
-    return inet_ntop(AF_INET6, raw)
+def _address(raw: bytes, version: int) -> str:
+    """version: of the header it stood in: ::ffff:1.2.3.4 of an IPv6 header looks as the columns hold IPv4."""
+    return inet_ntop(AF_INET, raw[12:]) if version == 4 else inet_ntop(AF_INET6, raw)
 
 
 def _inner_texts(batch: PacketBatch) -> dict[int, str]:
     """Row -> isrc, idst, iproto, isport and idport of the packets with more than one IP header."""
     texts = {}
     for row in np.flatnonzero(batch.depth > 1).tolist():
-        source = _address(batch.inner_source_address[row].tobytes())
-        target = _address(batch.inner_target_address[row].tobytes())
+        version = int(batch.inner_ip_version[row])
+        source = _address(batch.inner_source_address[row].tobytes(), version)
+        target = _address(batch.inner_target_address[row].tobytes(), version)
         has_ports = batch.inner_flags[row] & FLAGS["ports"]
         port_text = f"{batch.inner_source_port[row]}\t{batch.inner_target_port[row]}" if has_ports else "\t"
         texts[row] = f"{source}\t{target}\t{batch.inner_protocol[row]}\t{port_text}"
     return texts
+
+
+def _tunnel_texts(batch: PacketBatch) -> dict[int, str]:
+    """Row -> tunnel_kind and tunnel_id of the packets with a tunnel."""
+    kinds, ids = batch.tunnel_kind, batch.tunnel_id
+    return {row: f"{TUNNELS[int(kinds[row])]}\t{ids[row]}" for row in np.flatnonzero(kinds).tolist()}
 
 
 # Flows.
@@ -191,7 +201,7 @@ def _flow_columns(table: NDArray[np.void]) -> dict[str, list[Any]]:
 
 def _flow_address(raw: bytes, version: int) -> str:
     if version:
-        return _address(raw)
+        return _address(raw, version)
     return raw[:6].hex(":") if any(raw) else ""
 
 

@@ -78,7 +78,7 @@ def test_a_link_type_an_ether_type_and_a_tunnel_that_are_added(tmp_path: Path) -
     assert looked.returncode == 0, looked.stderr
     before, (after, doubted) = json.loads(looked.stdout)
     assert before[:2] == [[], "link unknown"]
-    layers, outcome, at, tunnel, number = after
+    layers, outcome, at, tunnel, number, _ = after
     assert [layer[0] for layer in layers] == ["capture", "tag", "ip4", "tunnel", "ip4", "udp"]
     assert [layer[1] for layer in layers] == [0, 2, 14, 34, 42, 62]
     assert (outcome, at, tunnel, number) == ("transport", len(packet), "gre", 7)

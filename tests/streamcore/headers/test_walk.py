@@ -1,6 +1,8 @@
 """What the walk reports: layers, where each begins and ends, the outcome. Columns are tested in parse/."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamcore.headers._walk import explain
 from tests.streamcore.parse.packets_by_hand import ethernet, extension, icmp, ip4, ip6, samples, tcp, udp
@@ -55,7 +57,7 @@ PACKETS = {
 @pytest.mark.parametrize("name", PACKETS)
 def test_the_layers_of(name: str) -> None:
     link, packet, layers, outcome, tunnel, number = PACKETS[name]
-    found, *rest = explain(packet, link)
+    found, *rest, _ = explain(packet, link)
     texts = []
     for kind, offset, length, end, _, marks in found:
         texts.append(f"{kind} {offset} {marks}".rstrip())
@@ -78,6 +80,23 @@ def test_every_layer_begins_where_one_before_it_ends_however_the_packet_is_cut(n
         assert at == edge or outcome in ("truncated", "malformed")
         if outcome in ("transport", "control", "fragment", "nothing"):
             assert layers
+
+
+@given(
+    st.sampled_from(
+        ["tcp", "tcp options", "udp6", "tcp6", "icmp6", "none", "chain", "sctp", "padding", "short total", "bad tcp"]
+    ),
+    st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=3),
+    st.integers(0, 120),
+)
+@settings(max_examples=600, deadline=None)
+def test_the_shortcut_reports_what_the_steps_do(name: str, changes: list[tuple[int, int]], size: int) -> None:
+    packet = bytearray(samples()[name][1])
+    for at, value in changes:
+        if at < len(packet):
+            packet[at] = value
+    cut = bytes(packet[:size])
+    assert explain(cut, 1) == explain(cut, 1, shortcut=False)
 
 
 def test_the_walk_ends_after_255_layers_and_32_ip_headers() -> None:

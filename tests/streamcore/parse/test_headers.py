@@ -4,10 +4,11 @@ import ctypes
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS
+from streamcore.headers._walk import explain
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
@@ -82,6 +83,14 @@ def test_as_the_twin_parses_it_cut_at_every_byte(name):
         check(batch, row, twin.parse(cut, link))
 
 
+def twin_knows(link, packet):
+    """The twin knows the common headers; the others are compared with tshark (tests/streamcore/headers)."""
+    layers, _, _, tunnel, *_ = explain(packet, link)
+    common = not {kind for kind, *_ in layers} & {"pim", "wifi", "link"}
+    numbers = {detail for kind, _, _, _, detail, _ in layers if kind == "extension"}
+    return common and tunnel in ("", "ip", "gre") and numbers <= {0, 43, 44, 60}
+
+
 TUNNELS = [name for name, (link, packet) in SAMPLES.items() if len(twin.parse(packet, link).ips) > 1]
 
 
@@ -111,13 +120,16 @@ def test_mutated_packets_as_the_twin_parses_them(name, changes, size, tail):
             packet[at] = value
     packet = bytes(packet[:size]) + tail
     batch = parsed([(link, packet)])
+    assume(twin_knows(link, packet))
     check(batch, 0, twin.parse(packet, link))
 
 
 @given(st.sampled_from([0, 1, 12, 101, 108, 113, 228, 229, 276]), st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
 def test_any_bytes_as_the_twin_parses_them(link, packet):
-    check(parsed([(link, packet)]), 0, twin.parse(packet, link))
+    batch = parsed([(link, packet)])
+    assume(twin_knows(link, packet))
+    check(batch, 0, twin.parse(packet, link))
 
 
 @pytest.mark.parametrize("size", [65_533, 65_534, 65_535, 65_536, 70_000, 262_144])

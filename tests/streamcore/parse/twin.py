@@ -96,19 +96,25 @@ def link(data, link_type, found):
         return ethernet(data, 14, struct.unpack(">H", take(data, 0, 14)[12:])[0], found)
     if link_type == 113:
         _, hardware, _, _, protocol = struct.unpack(">HHH8sH", take(data, 0, 16))
-        return None if hardware == 824 else ethernet(data, 16, protocol, found)
+        return cooked(data, 16, hardware, protocol, found)
     if link_type == 276:
         protocol, _, _, hardware = struct.unpack(">HHIH", take(data, 0, 20)[:10])
-        return None if hardware == 824 else ethernet(data, 20, protocol, found)
+        return cooked(data, 20, hardware, protocol, found)
     if link_type in (0, 108):
         family = int.from_bytes(take(data, 0, 4), "big")
         if family > 0xFFFF:
             family = int.from_bytes(data[:2], "little")
-        if family in (2, 10, 23, 24, 28, 30):
+        if family in (2, 10, 23, 24, 26, 28, 30):
             return 4
         return ethernet(data, 4, family, found) if family > 1500 else None
     found.known = False
     return None
+
+
+def cooked(data, at, hardware, protocol, found):
+    if hardware == 824 or (protocol < 1536 and protocol != 4):
+        return None
+    return ethernet(data, at, protocol, found)
 
 
 def ethernet(data, at, kind, found):
@@ -146,7 +152,12 @@ def ethernet(data, at, kind, found):
             size = 18
         elif kind == 0x8864:
             found.another()
-            return at + 8 if take(data, at, 8)[6:] in (b"\x00\x21", b"\x00\x57") else None
+            _, code, _, length = struct.unpack(">BBHH", take(data, at, 6))
+            if code:
+                return None
+            found.another()
+            whole = data[: at + 6 + length] if length else data
+            return at + 8 if take(whole, at, 8)[6:] in (b"\x00\x21", b"\x00\x57") else None
         else:
             sizes = {0x8926: 6, 0x893F: 8, 0x8909: 8, 0x88E7: 18, 0x8903: 16}
             if kind not in sizes:
@@ -229,7 +240,8 @@ def upper(data, at, protocol, layer, found):
         at += size
     layer.l4 = at if at < len(data) else ABSENT
     if protocol in (4, 41):
-        take(data, at, 1)
+        if take(data, at, 1)[0] >> 4 != (4 if protocol == 4 else 6):
+            raise Bad
         return at
     if protocol == 47:
         return gre(data, at, found)
@@ -249,14 +261,16 @@ def upper(data, at, protocol, layer, found):
 
 
 def gre(data, at, found):
-    if data[at + 1 : at + 2] and data[at + 1] & 7:
+    if at + 4 <= len(data) and data[at + 1] & 7:
         return None
     found.another()
-    first = data[at] if at < len(data) else 0
-    size = 4 + 4 * sum(bool(first & bit) for bit in (0x80, 0x20, 0x10))
+    first = data[at] if at + 4 <= len(data) else 0
+    size = 4 + 4 * sum(bool(first & bit) for bit in (0xC0, 0x20, 0x10))
     kind = int.from_bytes(take(data, at, size)[2:4], "big")
     at += size
     if kind == 0x6558:
         found.another()
         return ethernet(data, at + 14, int.from_bytes(take(data, at, 14)[12:], "big"), found)
+    if kind < 1536:
+        return None
     return ethernet(data, at, kind, found)

@@ -1,0 +1,6 @@
+# Steps that stand behind other numbers than EtherTypes, too.
+from streamcore.headers._walk cimport Walk
+
+cdef void step_llc(Walk *walk) noexcept nogil
+cdef void step_mpls(Walk *walk) noexcept nogil
+cdef void step_pppoe(Walk *walk) noexcept nogil

@@ -1,0 +1,5 @@
+# Steps of tunnels that UDP carries, too.
+from streamcore.headers._walk cimport Walk
+
+cdef void step_gre(Walk *walk) noexcept nogil
+cdef void step_l2tp3(Walk *walk) noexcept nogil

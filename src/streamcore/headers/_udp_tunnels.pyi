@@ -1,0 +1,3 @@
+NAMES: tuple[str, ...]
+
+def decode_as(port: int, name: str) -> None: ...

@@ -1,0 +1,309 @@
+"""Tunnels over UDP: one row of TUNNEL_STEPS for each, with its ports. A port alone is never believed: each step checks what it can before it
+takes anything, and what is not believed is payload.
+
+Sources: RFC 7348, draft-ietf-nvo3-vxlan-gpe, RFC 8926, 3GPP TS 29.281, RFC 2661, 3931, 4380, 6081, 9300, 9301, 5415, 8086, 7510; TZSP as MikroTik and
+OpenWrt write it.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from streamcore.headers._ether_types cimport step_mpls
+from streamcore.headers._ip cimport step_ip
+from streamcore.headers._ppp cimport step_ppp
+from streamcore.headers._tunnels cimport step_gre, step_l2tp3
+from streamcore.headers._walk cimport (
+    OUTCOME_ENCRYPTED,
+    OUTCOME_FRAGMENT,
+    OUTCOME_UNKNOWN,
+    TUNNEL_CAPWAP,
+    TUNNEL_GENEVE,
+    TUNNEL_GTP,
+    TUNNEL_GUE,
+    TUNNEL_L2TP,
+    TUNNEL_LISP,
+    TUNNEL_MPLS,
+    TUNNEL_TEREDO,
+    TUNNEL_TZSP,
+    TUNNEL_VXLAN,
+    Step,
+    Walk,
+    be16,
+    be32,
+    bound,
+    ends,
+    enter,
+    go_ether_type,
+    has,
+    here,
+    is_known_ether_type,
+    plausible_ip,
+    set_udp_tunnel,
+    step_ethernet,
+    take_tunnel,
+)
+from streamcore.headers._wireless cimport step_swapped_wifi, step_wifi
+
+
+cdef void vxlan(Walk *walk) noexcept nogil:
+    """RFC 7348: the flag I, or with group policy G too; reserved bits zero; then a frame whose EtherType is one, or a length."""
+    cdef const uint8_t *p = here(walk)
+    if has(walk, 8) and p[0] & 0x04:
+        vxlan_gpe(walk)
+        return
+    if not has(walk, 22) or p[7] or p[0] & 0x77 or not p[0] & 0x08:
+        return
+    if p[1] & 0xB7 or (be16(p + 2) and not p[0] & 0x80):
+        return
+    if be16(p + 20) > 1500 and be16(p + 20) < 1536:
+        return
+    if take_tunnel(walk, TUNNEL_VXLAN, be32(p + 4) >> 8, 8):
+        walk.next = step_ethernet
+
+
+cdef void vxlan_gpe(Walk *walk) noexcept nogil:
+    """The generic protocol extension: version 0, the flag I; the next protocol stands in the fourth byte, whether or not P is set."""
+    cdef const uint8_t *p = here(walk)
+    if not has(walk, 9) or p[0] & 0xF2 or not p[0] & 0x08 or be16(p + 1) or p[7]:
+        return
+    if (p[3] == 1 or p[3] == 2) and not plausible_ip(p + 8, walk.end - walk.at - 8):
+        return
+    if not 1 <= p[3] <= 5 or not take_tunnel(walk, TUNNEL_VXLAN, be32(p + 4) >> 8, 8):
+        return
+    if p[3] == 3:
+        walk.next = step_ethernet
+    elif p[3] == 4:
+        go_ether_type(walk, 0x894F)
+    elif p[3] == 5:
+        walk.next = step_mpls
+    else:
+        walk.next = step_ip
+
+
+cdef void geneve(Walk *walk) noexcept nogil:
+    """RFC 8926: version 0, length of the options in words, which must add up; reserved bits zero; an EtherType."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size, at = 8
+    if not has(walk, 8) or p[0] >> 6 or p[1] & 0x3F or p[7]:
+        return
+    size = 8 + 4 * (p[0] & 0x3F)
+    if not has(walk, size) or (be16(p + 2) != 0x6558 and not is_known_ether_type(be16(p + 2))):
+        return
+    while at < size:
+        at += 4 + 4 * (p[at + 3] & 0x1F)  # at + 4 <= size: both are multiples of 4
+    if at != size:
+        return
+    if not take_tunnel(walk, TUNNEL_GENEVE, be32(p + 4) >> 8, size):
+        return
+    if be16(p + 2) == 0x6558:
+        walk.next = step_ethernet
+    else:
+        go_ether_type(walk, be16(p + 2))
+
+
+cdef void gtp(Walk *walk) noexcept nogil:
+    """TS 29.281: version 1, protocol type 1, message 255 (a user's packet), a length that fits; then a sequence and extension headers where
+    the flags say so, each of which is as long as it says in words."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 8
+    cdef uint8_t following
+    if not has(walk, 9) or p[0] & 0xF8 != 0x30 or p[1] != 0xFF or be16(p + 2) == 0:
+        return
+    if p[0] & 7:
+        size = 12
+        following = p[11] if has(walk, 12) and p[0] & 4 else 0
+        while following:
+            if not has(walk, size + 4) or p[size] == 0 or not has(walk, size + 4 * p[size]):
+                return
+            size += 4 * p[size]
+            following = p[size - 1]
+    if not has(walk, size + 1) or size > 8 + <uint32_t> be16(p + 2) or not plausible_ip(p + size, walk.end - walk.at - size):
+        return
+    bound(walk, walk.at + 8 + be16(p + 2))
+    if take_tunnel(walk, TUNNEL_GTP, be32(p + 4), size):
+        walk.next = step_ip
+
+
+cdef void l2tp(Walk *walk) noexcept nogil:
+    """RFC 2661: flags with version 2, perhaps a length, tunnel and session, perhaps sequence numbers and an offset; then PPP. Version 3 (RFC
+    3931) has a session and a cookie. Control messages carry no packets."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 6
+    cdef uint32_t at = 2
+    if not has(walk, 8) or p[0] & 0x80:
+        return
+    if p[0] == 0 and p[1] == 3 and be16(p + 2) == 0:
+        if be32(p + 4) and take_tunnel(walk, TUNNEL_L2TP, be32(p + 4), 4):
+            walk.next = step_l2tp3
+        return
+    if p[0] & 0x34 or p[1] != 2:
+        return
+    if p[0] & 0x40:
+        if be16(p + 2) < 8 or not has(walk, be16(p + 2)):
+            return
+        at = 4
+    size = at + 4 + (4 if p[0] & 0x08 else 0)
+    if p[0] & 0x02:
+        if not has(walk, size + 2):
+            return
+        size += 2 + be16(p + size)
+    if not has(walk, size + 2):
+        return
+    if p[0] & 0x40:
+        bound(walk, walk.at + be16(p + 2))
+    if take_tunnel(walk, TUNNEL_L2TP, be32(p + at), size):
+        walk.next = step_ppp
+
+
+cdef void teredo(Walk *walk) noexcept nogil:
+    """RFC 4380: perhaps an authentication and an origin, then an IPv6 packet with an address of Teredo or a link-local one, whose length is
+    what is there (RFC 6081: trailers may follow)."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 0
+    cdef const uint8_t *ip
+    if has(walk, 4) and be16(p) == 1:
+        size = 13 + p[2] + p[3]
+    if has(walk, size + 8) and be16(p + size) == 0:
+        size += 8
+    ip = p + size
+    if not has(walk, size + 40) or ip[0] >> 4 != 6 or not has(walk, size + 40 + be16(ip + 4)):
+        return
+    if not (be32(ip + 8) == 0x20010000 or be32(ip + 24) == 0x20010000 or be16(ip + 8) == 0xFE80):
+        return
+    if size == 0:
+        enter(walk, TUNNEL_TEREDO, 0)
+    elif not take_tunnel(walk, TUNNEL_TEREDO, 0, size):
+        return
+    walk.next = step_ip
+
+
+cdef void lisp(Walk *walk) noexcept nogil:
+    """RFC 9300: flags, nonce or versions, instance or locator bits; then an IP packet."""
+    cdef const uint8_t *p = here(walk)
+    if not has(walk, 9) or p[0] & 0x04 or not plausible_ip(p + 8, walk.end - walk.at - 8):
+        return
+    if take_tunnel(walk, TUNNEL_LISP, be32(p + 4) >> 8 if p[0] & 0x08 else 0, 8):
+        walk.next = step_ip
+
+
+cdef void lisp_control(Walk *walk) noexcept nogil:
+    """RFC 9301: of the control messages, only an encapsulated one (kind 8) holds a packet."""
+    cdef const uint8_t *p = here(walk)
+    if not has(walk, 5) or p[0] >> 4 != 8 or be16(p + 1) & 0x00FF or p[3] or not plausible_ip(p + 4, walk.end - walk.at - 4):
+        return
+    if take_tunnel(walk, TUNNEL_LISP, 0, 4):
+        walk.next = step_ip
+
+
+cdef void capwap(Walk *walk) noexcept nogil:
+    """RFC 5415: preamble 0 (1: DTLS), length in words, binding, native frames or Ethernet, fragments. Cisco swaps the bytes of an 802.11
+    frame's control field."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size
+    if not has(walk, 8) or p[0] > 1 or p[3] & 0x07:
+        return
+    if p[0] == 1:
+        if be16(p + 1) == 0 and p[3] == 0 and take_tunnel(walk, TUNNEL_CAPWAP, 0, 4):
+            ends(walk, OUTCOME_ENCRYPTED)
+        return
+    size = 4 * (p[1] >> 3)
+    if size < 8 or not has(walk, size + 1) or p[3] & 0x08 or not take_tunnel(walk, TUNNEL_CAPWAP, 0, size):
+        return
+    if p[3] & 0x80 and be16(p + 6) >> 3:
+        ends(walk, OUTCOME_FRAGMENT)
+    elif not p[2] & 1:
+        walk.next = step_ethernet
+    elif p[2] >> 1 & 0x1F == 1:
+        walk.next = step_swapped_wifi if here(walk)[0] & 3 else step_wifi
+    else:
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void tzsp(Walk *walk) noexcept nogil:
+    """Version 1, kind 0 or 1, what is inside; fields of kind, length and value until kind 1, which has no length, as has kind 0."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 4
+    if not has(walk, 5) or p[0] != 1 or p[1] > 1 or (be16(p + 2) != 1 and be16(p + 2) != 18):
+        return
+    while has(walk, size + 1) and p[size] != 1:
+        if p[size] == 0:
+            size += 1
+        elif has(walk, size + 2):
+            size += 2 + p[size + 1]
+        else:
+            return
+    if not has(walk, size + 1) or not take_tunnel(walk, TUNNEL_TZSP, 0, size + 1):
+        return
+    walk.next = step_ethernet if be16(p + 2) == 1 else step_wifi
+
+
+cdef void gre_in_udp(Walk *walk) noexcept nogil:
+    """RFC 8086: GRE version 0 with a known EtherType."""
+    cdef const uint8_t *p = here(walk)
+    if has(walk, 8) and not p[0] & 0x4F and not p[1] and (be16(p + 2) == 0x6558 or is_known_ether_type(be16(p + 2))):
+        walk.next = step_gre
+
+
+cdef void mpls_in_udp(Walk *walk) noexcept nogil:
+    """RFC 7510: a label stack that ends, and IP behind it or a control word."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 4
+    while has(walk, size) and not p[size - 2] & 1:
+        size += 4
+    if has(walk, size + 1) and (plausible_ip(p + size, walk.end - walk.at - size) or p[size] >> 4 == 0):
+        enter(walk, TUNNEL_MPLS, be32(p) >> 12)
+        walk.next = step_mpls
+
+
+cdef void gue(Walk *walk) noexcept nogil:
+    """draft-ietf-intarea-gue: variant 0, data, IP inside; variant 1 is an IP packet itself."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size
+    if not has(walk, 5):
+        return
+    if p[0] >> 6 == 1:
+        if plausible_ip(p, walk.end - walk.at):
+            enter(walk, TUNNEL_GUE, 0)
+            walk.next = step_ip
+        return
+    size = 4 + 4 * (p[0] & 0x1F)
+    if p[0] & 0xE0 or (p[1] != 4 and p[1] != 41) or not has(walk, size + 1) or not plausible_ip(p + size, walk.end - walk.at - size):
+        return
+    if take_tunnel(walk, TUNNEL_GUE, 0, size):
+        walk.next = step_ip
+
+
+cdef struct Row:
+    const char *name
+    Step step
+    int port                 # by default
+
+cdef Row[13] TUNNEL_STEPS
+TUNNEL_STEPS[0] = Row(b"vxlan", vxlan, 4789)
+TUNNEL_STEPS[1] = Row(b"vxlan-gpe", vxlan_gpe, 4790)
+TUNNEL_STEPS[2] = Row(b"geneve", geneve, 6081)
+TUNNEL_STEPS[3] = Row(b"gtp", gtp, 2152)
+TUNNEL_STEPS[4] = Row(b"l2tp", l2tp, 1701)
+TUNNEL_STEPS[5] = Row(b"teredo", teredo, 3544)
+TUNNEL_STEPS[6] = Row(b"lisp", lisp, 4341)
+TUNNEL_STEPS[7] = Row(b"capwap", capwap, 5247)
+TUNNEL_STEPS[8] = Row(b"tzsp", tzsp, 37008)
+TUNNEL_STEPS[9] = Row(b"gre", gre_in_udp, 4754)
+TUNNEL_STEPS[10] = Row(b"mpls", mpls_in_udp, 6635)
+TUNNEL_STEPS[11] = Row(b"gue", gue, 6080)
+TUNNEL_STEPS[12] = Row(b"lisp-control", lisp_control, 4342)
+ROWS = 13
+
+NAMES = tuple(TUNNEL_STEPS[i].name.decode() for i in range(ROWS))
+
+
+def decode_as(int port, str name):
+    """From now on, in this process, try this tunnel (one of NAMES) on a UDP port; strict checks stay. Raises ValueError."""
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{port} is no UDP port")
+    if name not in NAMES:
+        raise ValueError(f"no such tunnel over UDP: {name!r}; there are {', '.join(NAMES)}")
+    set_udp_tunnel(port, TUNNEL_STEPS[NAMES.index(name)].step)
+
+
+for _row in range(ROWS):
+    set_udp_tunnel(TUNNEL_STEPS[_row].port, TUNNEL_STEPS[_row].step)

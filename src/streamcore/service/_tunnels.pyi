@@ -1,0 +1,1 @@
+"""Rewrites headers of tunnels. Only for `cimport`: there is nothing in it for Python."""

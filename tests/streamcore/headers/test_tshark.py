@@ -1,0 +1,123 @@
+"""Every kind of link type and tunnel, made by scapy with varied fields, as tshark reads it: the addresses of all its IP
+headers, and the ports of the innermost one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamcore.headers._walk import explain
+
+pytest.importorskip("scapy", reason="scapy makes the packets: pip install -e .[dev]")
+from tests.streamcore.headers.made_packets import KINDS, Fields
+
+needs_tshark = pytest.mark.skipif(
+    not shutil.which("tshark"), reason="tshark is the oracle: scripts/system-packages test"
+)
+FIELDS = (
+    "ip.src",
+    "ip.dst",
+    "ipv6.src",
+    "ipv6.dst",
+    "ip.proto",
+    "tcp.srcport",
+    "udp.dstport",
+    "tcp.dstport",
+    "udp.srcport",
+)
+VARIED = st.builds(
+    Fields,
+    number=st.integers(0, 0xFFFFFF),
+    ports=st.tuples(st.integers(20_000, 30_000), st.integers(20_000, 30_000)),
+    six=st.booleans(),
+    tcp=st.booleans(),
+    payload=st.binary(min_size=4, max_size=60),
+    vlan=st.integers(0, 4094),
+    flag=st.booleans(),
+    extra=st.integers(0, 3),
+)
+EXAMPLES = 12
+
+
+def write(path: Path, link: int, packets: list[bytes]) -> None:
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, link)
+    path.write_bytes(head + b"".join(struct.pack("<IIII", 0, 0, len(p), len(p)) + p for p in packets))
+
+
+def as_tshark_reads(path: Path) -> list[list[tuple[str, ...]]]:
+    """For each packet the IP headers, outermost first: (source, target); and the ports that the last layer has."""
+    options = [word for field in FIELDS for word in ("-e", field)]
+    told = subprocess.run(
+        ["tshark", "-n", "-r", path, "-T", "fields", "-E", "occurrence=a", "-e", "frame.protocols", *options],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rows = []
+    for line in told.stdout.split("\n")[:-1]:
+        protocols, *values = line.split("\t")
+        found = dict(zip(FIELDS, ([one for one in value.split(",") if one] for value in values), strict=True))
+        headers = []
+        for name in protocols.split(":"):
+            if name in ("ip", "ipv6") and found[f"{name}.src"]:
+                headers.append((found[f"{name}.src"].pop(0), found[f"{name}.dst"].pop(0)))
+        last = "tcp" if "tcp" in protocols.split(":") else "udp"
+        headers.append((found[f"{last}.srcport"][-1], found[f"{last}.dstport"][-1]) if found[f"{last}.srcport"] else ())
+        rows.append(headers)
+    return rows
+
+
+def as_we_read(packet: bytes, link: int) -> list[tuple[str, ...]]:
+    from socket import AF_INET, AF_INET6, inet_ntop
+
+    layers, outcome, *_ = explain(packet, link)
+    assert outcome == "transport", (layers, outcome)
+    headers: list[tuple[str, ...]] = []
+    for kind, at, *_ in layers:
+        if kind == "ip4":
+            headers.append(
+                (inet_ntop(AF_INET, packet[at + 12 : at + 16]), inet_ntop(AF_INET, packet[at + 16 : at + 20]))
+            )
+        elif kind == "ip6":
+            headers.append(
+                (inet_ntop(AF_INET6, packet[at + 8 : at + 24]), inet_ntop(AF_INET6, packet[at + 24 : at + 40]))
+            )
+    at = layers[-1][1]
+    headers.append(
+        (str(int.from_bytes(packet[at : at + 2], "big")), str(int.from_bytes(packet[at + 2 : at + 4], "big")))
+    )
+    return headers
+
+
+@needs_tshark
+@pytest.mark.parametrize("name", KINDS)
+def test_as_tshark_reads_it(name: str, tmp_path: Path) -> None:
+    link, make = KINDS[name]
+    made: list[bytes] = []
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(VARIED)
+    def vary(fields: Fields) -> None:
+        made.append(make(fields))
+
+    vary()
+    write(tmp_path / "made.pcap", link, made)
+    for packet, theirs in zip(made, as_tshark_reads(tmp_path / "made.pcap"), strict=True):
+        assert as_we_read(packet, link) == theirs, packet.hex()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_cut_anywhere_no_header_is_believed_that_is_not_there(name: str) -> None:
+    link, make = KINDS[name]
+    packet = make(Fields())
+    whole = explain(packet, link)[0]
+    for size in range(len(packet)):
+        layers, outcome, at, *_ = explain(packet[:size], link)
+        assert at <= size
+        for mine, theirs in zip(layers, whole, strict=False):
+            assert mine[:2] == theirs[:2] or outcome != "transport"

@@ -1,0 +1,94 @@
+"""Packets of every link type and tunnel that the walk reads: none of their addresses comes out, and what is dropped is named here.
+
+Checksums are compared by tshark in test_anonymise_needles.py.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from packets_by_hand import make_segment, packets_of, run
+
+from streamcore.service.anonymise import Anonymise
+
+pytest.importorskip("scapy", reason="scapy makes the packets: pip install -e .[dev]")
+from tests.streamcore.headers.made_packets import KINDS, MAC, OTHER_MAC, Fields, frame, inner, over_udp
+
+KEY = bytes(range(7, 39)).hex()
+ADDRESSES = ["10.1.2.3", "10.4.5.6", "192.0.2.1", "192.0.2.2", "2001::1"]
+ADDRESSES += [f"2001:db8::{last}" for last in (1, 2, 7, 8, 9)]
+NEEDLES = [ipaddress.ip_address(each).packed for each in ADDRESSES]
+MACS = [bytes.fromhex(each.replace(":", "")) for each in (MAC, OTHER_MAC)]
+DROPPED = {
+    "nsh", "pim register", "ipnet", "infiniband", "arcnet", "arcnet of linux", "juniper", "token ring", "sun atm",
+}  # fmt: skip
+VARIED = [Fields(six=six, tcp=tcp, flag=flag, extra=extra, vlan=vlan)
+          for six in (False, True) for tcp in (False, True) for flag in (False, True) for extra in range(4) for vlan in (0, 7)]  # fmt: skip
+
+
+def anonymised(packets: list[bytes], link: int, **options: str) -> list[bytes]:
+    service = Anonymise(key=KEY, **options)
+    service.start()
+    view = run(make_segment(packets, link_type=link), service)
+    keep = view.result().keep
+    return [each for i, each in enumerate(packets_of(view)) if keep is None or keep[i]]
+
+
+def leaks(packets: list[bytes]) -> list[bytes]:
+    return [needle for needle in NEEDLES + MACS for packet in packets if needle in packet]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_address_comes_out(name: str) -> None:
+    link, make = KINDS[name]
+    packets = [make(fields) for fields in VARIED]
+    assert leaks(packets)
+    got = anonymised(packets, link, mac="hash")
+    assert not leaks(got)
+    assert (len(got) == 0) if name in DROPPED else (len(got) == len(packets))
+
+
+def test_addresses_in_the_headers_of_tunnels() -> None:
+    """Where they stand by each protocol: a radio's, a sensor's, a client behind Teredo, options, padding."""
+    needle, packet = NEEDLES[0], bytes(frame(Fields()))
+    origin = b"\0\0" + bytes(byte ^ 0xFF for byte in b"\x12\x34" + needle)
+    teredo = bytes(inner(Fields(six=True)))
+    teredo = teredo[:8] + bytes.fromhex("20010000") + teredo[12:]
+    hidden = {
+        "geneve": over_udp(b"\x02\0\x65\x58\0\0\5\0\x01\x02\x03\x01" + needle + packet, 6081),
+        "gtp": over_udp(
+            bytes.fromhex("34ff") + (len(bytes(inner(Fields()))) + 16).to_bytes(2, "big") + b"\0\0\0\5\0\0\0\x20"
+            + b"\2\0" + needle + b"\0\0" + bytes(inner(Fields())), 2152),
+        "capwap": over_udp(b"\0\x20\0\x10\0\0\0\0\6" + MACS[0] + b"\0" + packet, 5247),
+        "tzsp": over_udp(b"\1\0\0\1\x3c\6" + MACS[0] + b"\1" + packet, 37_008),
+        "teredo": over_udp(origin + teredo, 3544),
+        "gue": over_udp(b"\1\4\0\0" + needle + bytes(inner(Fields())), 6080),
+        "l2tp": over_udp(b"\2\2\0\1\0\2\0\4" + needle + b"\0\x21" + bytes(inner(Fields())), 1701),
+    }  # fmt: skip
+    for name, one in hidden.items():
+        got = anonymised([one], 1, mac="hash")
+        assert not leaks(got), name
+        assert not any(needle in each or origin[-4:] in each for each in got), name
+        assert got or name == "l2tp", name
+
+
+def test_of_several_packets_in_one_the_later_are_not_passed() -> None:
+    def subframe(packet: bytes) -> bytes:
+        body = b"\xaa\xaa\x03\0\0\0\x08\0" + packet
+        return MACS[0] + MACS[1] + len(body).to_bytes(2, "big") + body + bytes(-(14 + len(body)) % 4)
+
+    packet = bytes(inner(Fields()))
+    fragment = packet[:6] + b"\x10\x00" + packet[8:]
+    head = bytes.fromhex("88010000") + MACS[0] + MACS[1] + MACS[0] + bytes.fromhex("00008000")
+    for first in (packet, fragment):
+        assert anonymised([head + subframe(first) + subframe(packet)], 105) == []
+    assert len(anonymised([head + subframe(packet)], 105)) == 1
+
+
+def test_the_fourth_address_of_a_frame_whose_control_is_swapped() -> None:
+    body = b"\xaa\xaa\x03\0\0\0\x08\0" + bytes(inner(Fields()))
+    wifi = bytes.fromhex("03080000") + MACS[0] + MACS[1] + MACS[0] + b"\0\0" + MACS[1] + body
+    got = anonymised([over_udp(b"\0\x10\x02\x00\0\0\0\0".replace(b"\x02", b"\x03") + wifi, 5247)], 1, mac="hash")
+    assert not leaks(got)
+    assert len(got) == 1
