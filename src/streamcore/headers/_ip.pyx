@@ -183,13 +183,13 @@ cdef void extension(Walk *walk) noexcept nogil:
 
 cdef void extension_apart(Walk *walk) noexcept nogil:
     """Mobility, HIP, Shim6, experiments (RFC 7045): laid out as an extension header, but the upper-layer protocol of the packet as other
-    tools see it, and with addresses in it that are not walked into."""
+    tools see it. Addresses in it are not walked into. Behind mobility stands nothing (RFC 6275)."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     if walk.ip.version == 6 and take(walk, LAYER_EXTENSION, 8):
         taken(walk).detail = walk.number
-        options(walk, 8 * p[1])
-        ends(walk, OUTCOME_UNKNOWN)
+        if options(walk, 8 * p[1]):
+            ends(walk, OUTCOME_NOTHING if walk.number == 135 and p[0] == 59 else OUTCOME_UNKNOWN)
 
 
 cdef inline void follow(Walk *walk, uint8_t protocol) noexcept nogil:
