@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 from itertools import product
+from pathlib import Path
 
 import pytest
 from packets_by_hand import make_segment, packets_of, run
+from test_anonymise_needles import verdicts
 
 from streamcore.service.anonymise import Anonymise
 
 pytest.importorskip("scapy", reason="scapy makes the packets: pip install -e .[dev]")
-from tests.streamcore.headers.made_packets import KINDS, MAC, OTHER_MAC, Fields, frame, inner, over_udp
+from tests.streamcore.headers.made_packets import (
+    KINDS,
+    MAC,
+    OTHER_MAC,
+    Fields,
+    frame,
+    gre_plain,
+    inner,
+    on_ether,
+    over_ip,
+    over_udp,
+    ppp,
+)
 
 KEY = bytes(range(7, 39)).hex()
 ADDRESSES = ["10.1.2.3", "10.4.5.6", "192.0.2.1", "192.0.2.2", "2001::1"]
@@ -49,6 +64,17 @@ def test_no_address_comes_out(name: str) -> None:
     assert (len(got) == 0) if name in DROPPED else (len(got) == len(packets))
 
 
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is the oracle: scripts/system-packages test")
+def test_tshark_finds_every_checksum_as_right_as_before(tmp_path: Path) -> None:
+    names = [name for name, (link, _) in KINDS.items() if link == 1 and name not in DROPPED]
+    before = [KINDS[name][1](fields) for name in names for fields in VARIED[::5]]
+    after = anonymised(before, 1)
+    told = verdicts(tmp_path, before)
+    assert len(told) == len(before)
+    assert all("1" in one for one in told)
+    assert verdicts(tmp_path, after) == told
+
+
 def test_addresses_in_the_headers_of_tunnels() -> None:
     """Where they stand by each protocol: a radio's, a sensor's, a client behind Teredo, options, padding."""
     needle, packet = NEEDLES[0], bytes(frame(Fields()))
@@ -65,6 +91,8 @@ def test_addresses_in_the_headers_of_tunnels() -> None:
         "teredo": over_udp(origin + teredo, 3544),
         "gue": over_udp(b"\1\4\0\0" + needle + bytes(inner(Fields())), 6080),
         "l2tp": over_udp(b"\2\2\0\1\0\2\0\4" + needle + b"\0\x21" + bytes(inner(Fields())), 1701),
+        "pptp": on_ether(over_ip(b"\x30\x81\x88\x0b\0\x40\0\7" + bytes(8) + ppp(Fields()), 47)),
+        "wccp": gre_plain(b"\0\0\0\1" + bytes(inner(Fields())), 0x883E, False),
     }  # fmt: skip
     for name, one in hidden.items():
         got = anonymised([one], 1, mac="hash")
