@@ -14,6 +14,7 @@ from auction.model.bid import QualityWeights
 from auction.model.billing import as_text
 from auction.model.block import Block
 from auction.model.delivery import Delivery, Sample
+from auction.model.money import as_decimal
 from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
@@ -118,7 +119,7 @@ class Demonstration:
             self._tell("  " + line)
         name = market.auction(auction).agreements[0]
         market.agree(name)
-        self._tell(f"  {market.agreement(name).price} cents are held on the clinic's balance for {name}.")
+        self._tell(f"  {self._shown(market.agreement(name).price)} are held on the clinic's balance for {name}.")
         return name
 
     def _serve(self, name: str) -> None:
@@ -133,7 +134,7 @@ class Demonstration:
         taken = market.replace(name)
         self._tell(
             f"  {failed} carried 3 of the 8 Mbit/s that it owed; half-way {taken.provider} takes over. The price stays "
-            f"{taken.price}; {failed}'s bond adds {taken.legs[-1].topped_up}."
+            f"{self._shown(taken.price)}; {failed}'s bond adds {self._shown(taken.legs[-1].topped_up)}."
         )
         leg = taken.legs[-1]
         self.clock.advance(leg.until_ms - self.clock.now_ms)
@@ -145,6 +146,10 @@ class Demonstration:
         market.rate(name, "harbour-clinic", True, device="front-desk", remark="took over without a gap")
         market.rate(name, taken.provider, bool(market.drafted_payment_rating(name)))
         self._tell(f"  The clinic rates {taken.provider}: satisfied. {taken.provider} rates the clinic: it paid.")
+
+    def _shown(self, amount: int) -> str:
+        currency = self.moderator.config.currency
+        return f"{as_decimal(amount, currency)} {currency}"
 
     def _measured(self, name: str, from_ms: int, until_ms: int, rate_bps: int) -> Delivery:
         bits = rate_bps * (until_ms - from_ms) // 1000

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from auction.model.errors import AuctionError, JournalBroken
+from auction.model.money import as_decimal
 from auction.moderator.overview import AgreementGlance, AwardGlance, LegGlance, Overview, look
 from auction.moderator.state import State, decode_changes
 from auction.storage.journal import decode_body
@@ -23,6 +25,7 @@ from auction.storage.store import Store
 
 EVERY_MS = 500
 Look = Callable[[], Overview]
+_currency = ContextVar("_currency", default="")  # of the market that is drawn
 
 
 class Follower:
@@ -70,10 +73,11 @@ def _drawn(look_again: Look, console: Console) -> RenderableType:
 
 def draw(seen: Overview, width: int, height: int = 0) -> Group:
     """The four tables, in as many rows as the terminal has (0: all)."""
+    _currency.set(seen.currency)
     room = max(2, (height - 18) // 4) if height else max(len(seen.awards), len(seen.agreements), 1)
     now = datetime.fromtimestamp(seen.now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return Group(
-        Text(f"market at {now} UTC, entry {seen.sequence}", style="bold"),
+        Text(f"market at {now} UTC, entry {seen.sequence}, amounts in {seen.currency}", style="bold"),
         _auctions(seen, room, width),
         _awards(seen.awards[:room], width),
         _agreements(seen, room, width),
@@ -185,7 +189,7 @@ def _window(one: AgreementGlance, now_ms: int) -> str:
 
 
 def _money(amount: int) -> str:
-    return f"{amount / 100:,.2f}"
+    return as_decimal(amount, _currency.get(), ",")
 
 
 def _percent(ppm: int) -> str:

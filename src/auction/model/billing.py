@@ -8,12 +8,16 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any, Final
 
 import msgspec
 
 from auction.model.agreement import Agreement, owed
 from auction.model.delivery import Evidence
 from auction.model.meter import Meter, split_cost
+from auction.model.money import as_decimal
+
+_AMOUNTS: Final = ("agreed_price", "charged", "refunded", "balance", "price", "amount")
 
 
 class InvoiceLine(msgspec.Struct, frozen=True):
@@ -106,10 +110,11 @@ def as_json(bill: Invoice) -> str:
 
 def as_text(bill: Invoice) -> str:
     """For a terminal or a letter."""
+    bill = _in_decimals(bill)
     rows = [
         f"Invoice {bill.number}",
         f"To {bill.recipient}, for {bill.service} under {bill.agreement} ({bill.state}); "
-        f"agreed price {bill.agreed_price}. Amounts are minor units of {bill.currency}.",
+        f"agreed price {bill.agreed_price}. Amounts are in {bill.currency}.",
         "",
     ]
     for line in bill.lines:
@@ -121,13 +126,14 @@ def as_text(bill: Invoice) -> str:
         rows.append(f"  of which {share.member:<20} {share.used_bits:>16} bits used  {share.amount:>12}")
     rows += [
         "",
-        f"Charged {bill.charged}, refunded {bill.refunded}, balance {bill.balance} {bill.currency} minor units.",
+        f"Charged {bill.charged}, refunded {bill.refunded}, balance {bill.balance} {bill.currency}.",
     ]
     return "\n".join(rows)
 
 
 def as_html(bill: Invoice) -> str:
     """A page of its own; every name is escaped."""
+    bill = _in_decimals(bill)
     lines = "".join(
         f"<tr><td>{_time(line.from_ms)} to {_time(line.until_ms)}</td><td>{html.escape(line.provider)}</td>"
         f"<td>{_percent(line.delivered_ppm)}</td><td>{line.price}</td><td>{line.amount}</td></tr>"
@@ -142,10 +148,21 @@ def as_html(bill: Invoice) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(bill.number)}</title>'
         f"<h1>{html.escape(bill.number)}</h1>"
         f"<p>To {html.escape(bill.recipient)}, for {html.escape(bill.service)} under "
-        f"{html.escape(bill.agreement)}. Amounts are minor units of {html.escape(bill.currency)}.</p>"
+        f"{html.escape(bill.agreement)}. Amounts are in {html.escape(bill.currency)}.</p>"
         f"<table><tr><th>Time<th>Provider<th>Delivered<th>Price<th>Amount</tr>{lines}</table>{shared}"
         f"<p>Charged {bill.charged}, refunded {bill.refunded}, <strong>balance {bill.balance}</strong>.</p></html>"
     )
+
+
+def _in_decimals(bill: Invoice) -> Any:
+    """The same with every amount as people write it."""
+
+    def shown(one: msgspec.Struct) -> Any:
+        amounts = {name: as_decimal(getattr(one, name), bill.currency) for name in _AMOUNTS if hasattr(one, name)}
+        return msgspec.structs.replace(one, **amounts)
+
+    lines, shares = (tuple(shown(one) for one in some) for some in (bill.lines, bill.shares))
+    return msgspec.structs.replace(shown(bill), lines=lines, shares=shares)
 
 
 def _time(time_ms: int) -> str:

@@ -11,6 +11,13 @@ from collections.abc import Sequence
 from auction.model.errors import BadAmount, BadCurrency, BadValue
 
 AMOUNT_MAX = 2**63 - 1  # what a BIGINT column of every SQL store holds
+# How many decimals the minor unit of a currency is (ISO 4217); of all others it is 2.
+_NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_DECIMALS = {
+    **dict.fromkeys(_NONE.split(), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    **dict.fromkeys(("CLF", "UYW"), 4),
+}
 PPM = 1_000_000  # fractions travel as whole parts per million, so that every party computes the same result
 
 
@@ -41,6 +48,20 @@ def check_currency(value: object, expected: str | None = None) -> str:
     if expected is not None and value != expected:
         raise BadCurrency(f"the currency must be {expected}, not {value}")
     return value
+
+
+def decimals_of(currency: str) -> int:
+    """How many decimals an amount of this currency is shown with: 0 for JPY, 2 for EUR, 3 for KWD (ISO 4217)."""
+    return _DECIMALS.get(currency, 2)
+
+
+def as_decimal(amount: int, currency: str, separator: str = "") -> str:
+    """An amount in minor units as people write it: 4150 is 4150 JPY, 41.50 EUR, 4.150 KWD. Exact, whatever its size."""
+    decimals = decimals_of(currency)
+    whole, rest = divmod(abs(amount), 10**decimals)
+    sign = "-" if amount < 0 else ""
+    shown = f"{whole:,}".replace(",", separator)
+    return f"{sign}{shown}.{rest:0{decimals}}" if decimals else f"{sign}{shown}"
 
 
 def check_ppm(value: object, name: str) -> int:

@@ -98,6 +98,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     now_ms: int
     sequence: int
+    currency: str
     auctions: tuple[OpenGlance, ...]
     awards: tuple[AwardGlance, ...]
     agreements: tuple[AgreementGlance, ...]
@@ -124,7 +125,7 @@ def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overvie
         "ratings": tuple(islice(_ratings(state, now_ms, shown), limit)),
     }
     version = hashlib.sha256(msgspec.json.encode(glances)).hexdigest()[:16]
-    return Overview(version=version, now_ms=now_ms, sequence=state.sequence, **glances)
+    return Overview(version=version, now_ms=now_ms, sequence=state.sequence, currency=state.config.currency, **glances)
 
 
 def _concerns(one: Agreement, party: str) -> bool:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auction.model.errors import BadAmount, BadCurrency, BadValue
-from auction.model.money import AMOUNT_MAX, check_amount, check_currency, scale_ceiling, split_proportionally
+from auction.model.money import (
+    AMOUNT_MAX,
+    as_decimal,
+    check_amount,
+    check_currency,
+    decimals_of,
+    scale_ceiling,
+    split_proportionally,
+)
 
 AMOUNTS = st.integers(0, AMOUNT_MAX)
 
@@ -64,3 +72,33 @@ def test_scaling_rounds_up(amount: int, numerator: int, denominator: int) -> Non
     if exact > AMOUNT_MAX - 1:
         return
     assert 0 <= scale_ceiling(amount, numerator, denominator) - exact < 1
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "shown"),
+    [
+        (4150, "JPY", "4150"),
+        (4150, "EUR", "41.50"),
+        (4150, "KWD", "4.150"),
+        (4150, "CLF", "0.4150"),
+        (5, "EUR", "0.05"),
+        (-5, "KWD", "-0.005"),
+        (0, "JPY", "0"),
+        (0, "EUR", "0.00"),
+        (2**63 - 1, "EUR", "92233720368547758.07"),
+    ],
+)
+def test_an_amount_is_shown_with_the_decimals_of_its_currency(amount: int, currency: str, shown: str) -> None:
+    assert as_decimal(amount, currency) == shown
+
+
+def test_thousands_are_parted_where_that_is_asked_for() -> None:
+    assert as_decimal(123456789, "EUR", ",") == "1,234,567.89"
+    assert as_decimal(123456789, "JPY", ",") == "123,456,789"
+
+
+def test_decimals_are_those_of_the_standard() -> None:
+    """ISO 4217, list one: the minor units of some currencies of each kind."""
+    minor_units = {"JPY": 0, "KRW": 0, "VND": 0, "ISK": 0, "XAF": 0, "EUR": 2, "USD": 2, "CHF": 2, "HUF": 2, "MGA": 2}
+    minor_units |= {"KWD": 3, "BHD": 3, "TND": 3, "OMR": 3, "JOD": 3, "IQD": 3, "LYD": 3, "CLF": 4, "UYW": 4}
+    assert {currency: decimals_of(currency) for currency in minor_units} == minor_units
