@@ -16,11 +16,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from auction.model.errors import AuctionError, JournalBroken
+from auction.model.errors import AuctionError, JournalBroken, WrongState
 from auction.model.money import as_decimal
 from auction.moderator.overview import AgreementGlance, AwardGlance, LegGlance, Overview, look
-from auction.moderator.state import State, decode_changes
-from auction.storage.journal import decode_body
+from auction.moderator.state import State
+from auction.moderator.upgrade import apply_entry
 from auction.storage.store import Store
 
 EVERY_MS = 500
@@ -40,8 +40,9 @@ class Follower:
         for entry in self._store.entries(state.sequence):
             if entry.sequence != state.sequence + 1:
                 raise JournalBroken(f"the entry after {state.sequence} is missing")
-            changes, transfers = decode_changes(decode_body(entry.body))
-            state.apply(entry.sequence, entry.at_ms, changes, transfers)
+            apply_entry(state, entry)
+        if state.old is not None:
+            raise WrongState("the market is of an older version: any step of it upgrades it (`auction market rules`)")
         return look(state, max(time.time_ns() // 1_000_000, state.at_ms), self._party, self._limit)
 
 

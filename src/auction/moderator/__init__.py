@@ -5,7 +5,7 @@ journals and commits what was decided. A caller calls one object, `Moderator`: i
 `commands` and `payments`, those that read in `queries`. `methods` is the table of them all. A file imports only what
 stands before it here, so that nothing goes round in a circle:
 
-config, clock, terms, records, reputation, state, saved, invariants, draft, rules, arguments, methods, core,
+config, clock, terms, records, reputation, state, upgrade, saved, invariants, draft, rules, arguments, methods, core,
 assignments, overview, queries, payments, commands, awaited, aio
 """
 

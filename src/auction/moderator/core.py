@@ -29,9 +29,10 @@ from auction.moderator.draft import Draft
 from auction.moderator.methods import Method, command, query, table_of
 from auction.moderator.rules.due import DUE
 from auction.moderator.saved import Copy, Saved, is_of, next_saving, restore
-from auction.moderator.state import State, decode_changes
+from auction.moderator.state import State
+from auction.moderator.upgrade import FIRST_COMMAND, apply_entry, write_upgrade
 from auction.payment.protocol import Processor
-from auction.storage.journal import FIRST_HASH, FORMAT, Entry, decode_body, encode_body, seal, verify_chain
+from auction.storage.journal import FIRST_HASH, FORMAT, Entry, encode_body, seal, verify_chain
 from auction.storage.store import MemoryStore, Store, Write
 
 Answer = TypeVar("Answer")
@@ -103,8 +104,7 @@ class Core:
     def _fold(self, state: State, entries: Iterable[Entry]) -> None:
         """Takes entries in that follow those of the state."""
         for entry in verify_chain(entries, self._hash, state.sequence, state.at_ms):
-            changes, transfers = decode_changes(decode_body(entry.body))
-            state.apply(entry.sequence, entry.at_ms, changes, transfers)
+            apply_entry(state, entry)
             if entry.key:
                 self._remember(entry.at_ms, entry.key, entry.request, entry.answer, state.config.keys_kept_ms)
             self._hash = entry.hash
@@ -117,8 +117,12 @@ class Core:
         OtherRules, or BadCurrency."""
         if given is not None:
             check_value(given, MarketConfig, "config")
+        while self._state.old is not None:
+            with self._deciding, suppress(Conflict):  # another moderator was there first
+                self.store.append([write_upgrade(self._state, self._hash, self._time.read(), given)])
+            self._load()
         if not self._state.sequence:
-            self._run("open_market", None, (given or MarketConfig(),), _open_market, None)
+            self._run(FIRST_COMMAND, None, (given or MarketConfig(),), _open_market, None)
         if given is None or given == self.config:
             return
         kind = OtherRules if given.currency == self.config.currency else BadCurrency

@@ -18,8 +18,9 @@ from auction.model.ledger import OUTSIDE
 from auction.model.rating import RatingRules
 from auction.moderator.records import Auction
 from auction.moderator.saved import restore
-from auction.moderator.state import State, decode_changes
-from auction.storage.journal import Entry, decode_body, verify_chain
+from auction.moderator.state import State
+from auction.moderator.upgrade import apply_entry
+from auction.storage.journal import Entry, verify_chain
 
 if TYPE_CHECKING:
     from auction.storage.sql_store import Snapshot, SqlStore
@@ -242,8 +243,7 @@ def replay(entries: Iterable[Entry], rules: RatingRules | None = None) -> State:
     """The state as the fold of a journal, whose chain is verified on the way. Raises JournalBroken."""
     state = State(rules or RatingRules())
     for entry in verify_chain(entries):
-        changes, transfers = decode_changes(decode_body(entry.body))
-        state.apply(entry.sequence, entry.at_ms, changes, transfers)
+        apply_entry(state, entry)
     return state
 
 
@@ -280,6 +280,8 @@ def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
             state = replay(snapshot.entries(), rules)
         except JournalBroken as reason:
             return [f"journal: {reason}"]
+        if state.old is not None:
+            return ["the market is of an older version: any step of it upgrades it (`auction market rules`)"]
         return differences(state, snapshot) + _saved_differences(state, snapshot) + violations(state)
 
 
@@ -292,7 +294,7 @@ def _saved_differences(state: State, snapshot: Snapshot) -> list[str]:
     resumed = saved.state
     try:
         for entry in verify_chain(snapshot.entries(resumed.sequence), saved.hash, resumed.sequence, resumed.at_ms):
-            resumed.apply(entry.sequence, entry.at_ms, *decode_changes(decode_body(entry.body)))
+            apply_entry(resumed, entry)
     except JournalBroken as reason:
         return [f"the saved state is not of this journal: {reason}"]
     found = [f"the saved {kind}s are others" for kind in state.records if state.records[kind] != resumed.records[kind]]

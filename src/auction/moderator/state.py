@@ -37,11 +37,19 @@ from auction.storage.journal import FORMAT, Body
 COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 
 
+class Old:
+    """The records of a journal of the format before, as they stand in it: (kind, id) -> JSON."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], bytes] = {}
+
+
 class State:
     """Everything that the journal says, as of `sequence`."""
 
     def __init__(self, rules: RatingRules | None = None) -> None:
         self.config = MarketConfig(rating=rules or RatingRules())  # those of the journal, once it says so
+        self.old: Old | None = None  # while the entries are of the format before
         self.sequence = 0
         self.at_ms = 0
         self.records: dict[str, dict[str, Any]] = {kind: {} for kind in RECORD_TYPES}

@@ -1,0 +1,113 @@
+"""A journal of the format before this one: how it is read, and what becomes of its market at the first opening.
+
+Its records need not be of the present types: its entries are chained, their transfers folded, their records kept as
+they are. The upgrade turns them into present records, once, as an entry that says what it did; from there the fold
+begins anew. `upgrade_market` is the place for what has changed in the meaning of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from auction.model.errors import AuctionError, BadCurrency, JournalBroken
+from auction.model.ledger import Transfer
+from auction.moderator.config import MarketConfig, Rules
+from auction.moderator.records import RECORD_TYPES
+from auction.moderator.state import Old, State, decode_changes
+from auction.storage.journal import FORMAT, Entry, decode_body, encode_body, seal
+from auction.storage.store import Write
+
+FIRST_COMMAND = "open_market"  # of a journal of the present format
+COMMAND = "upgrade"
+
+
+class OldMarket(NamedTuple):
+    """What an old journal comes to: each record as it was put last, as JSON gives it, and the balances."""
+
+    sequence: int
+    at_ms: int
+    records: dict[tuple[str, str], dict[str, Any]]
+    balances: dict[str, int]
+
+
+class Upgraded(NamedTuple):
+    """All records of the market from now on, the money that moved, and in words how many of what were treated how."""
+
+    changes: list[tuple[str, str, Any]]
+    transfers: list[Transfer]
+    did: dict[str, int]
+
+
+def upgrade_market(old: OldMarket) -> Upgraded:
+    """Keeps what is a record of the present types, and says how many of each kind are not."""
+    changes: list[tuple[str, str, Any]] = []
+    did: dict[str, int] = {}
+    for (kind, name), record in old.records.items():
+        try:
+            changes.append((kind, name, msgspec.convert(record, RECORD_TYPES[kind], builtin_types=())))
+            words = f"{kind}: kept"
+        except (KeyError, msgspec.MsgspecError, AuctionError):
+            words = f"{kind}: left out"
+        did[words] = did.get(words, 0) + 1
+    return Upgraded(changes, [], did)
+
+
+def apply_entry(state: State, entry: Entry) -> None:
+    """Folds an entry in, of whichever format it is. Raises JournalBroken, TooNew."""
+    body = decode_body(entry.body)
+    if entry.sequence == 1 and entry.command != FIRST_COMMAND:
+        state.old = Old()
+    old = state.old
+    if old is None:
+        state.apply(entry.sequence, entry.at_ms, *decode_changes(body))
+    elif entry.command != COMMAND:
+        for kind, name, raw in body.changes:
+            old.records[kind, name] = bytes(raw)
+        state.ledger.apply([Transfer(*transfer) for transfer in body.transfers])
+        state.sequence, state.at_ms = entry.sequence, entry.at_ms
+    else:
+        state.old = None
+        state.apply(entry.sequence, entry.at_ms, *decode_changes(body))
+
+
+def write_upgrade(state: State, last_hash: bytes, at_ms: int, given: MarketConfig | None) -> Write:
+    """The entry that upgrades an old market, with its rows. Raises BadCurrency where `given` is in another currency
+    than the market was."""
+    assert state.old is not None
+    records = {name: _decoded(raw) for name, raw in state.old.records.items()}
+    currencies = {one for record in records.values() for one in _currencies(record)}
+    if len(currencies) > 1 or (given is not None and currencies - {given.currency}):
+        raise BadCurrency(f"the market was held in {', '.join(sorted(currencies))}")
+    config = given or MarketConfig(currency=next(iter(currencies), MarketConfig().currency))
+    done = upgrade_market(OldMarket(state.sequence, state.at_ms, records, dict(state.ledger.balances)))
+    changes = [("rules", "market", Rules(FORMAT, config)), *done.changes]
+    sequence, at_ms = state.sequence + 1, max(state.at_ms, at_ms)
+    body = encode_body(changes, done.transfers)
+    entry = seal(last_hash, sequence, at_ms, COMMAND, "", b"", body, msgspec.json.encode(done.did))
+    rows = [(kind, name, sequence, msgspec.json.encode(record).decode()) for kind, name, record in changes]
+    sides = [
+        (side, sign * amount) for source, target, amount in done.transfers for side, sign in ((source, -1), (target, 1))
+    ]
+    postings = [(sequence, line, account, amount) for line, (account, amount) in enumerate(sides)]
+    kept = {(kind, name) for kind, name, _ in changes}
+    return Write(entry, rows, postings, [name for name in records if name not in kept])
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.MsgspecError as reason:
+        raise JournalBroken(f"an old record that cannot be read: {reason}") from None
+
+
+def _currencies(record: Any) -> Iterator[str]:
+    """In which currencies amounts of the record are."""
+    if isinstance(record, dict):
+        for name, value in record.items():
+            if name == "currency" and isinstance(value, str):
+                yield value
+            elif isinstance(value, dict):
+                yield from _currencies(value)
