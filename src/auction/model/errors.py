@@ -10,6 +10,7 @@ class AuctionError(Exception):
     """The root: whoever embeds the market can catch this one alone. `code` is stable and goes into JSON."""
 
     code = "error"
+    is_of_arguments = False  # whether the arguments were wrong by themselves, whatever the market's state
 
 
 class BadAmount(AuctionError):

@@ -76,7 +76,8 @@ class Checks:
             return f"(type({x}) is tuple and len({x}) == {len(inner)} and {' and '.join(parts)})"
         if origin in _CONTAINERS:
             kinds = self._constant(_CONTAINERS[origin])
-            return f"(type({x}) in {kinds} and (not {x} or all(map({self._name(inner[0])}, {x}))))"
+            each = self._expression(inner[0], "e")
+            return f"(type({x}) in {kinds} and (not {x} or all([{each} for e in {x}])))"
         if origin is dict:
             keys, values = map(self._name, inner)
             return f"(type({x}) is dict and (not {x} or all(map({keys}, {x})) and all(map({values}, {x}.values()))))"
@@ -86,7 +87,7 @@ class Checks:
             parts += [self._field(field, x) for field in fields]
             if hasattr(hint, "__post_init__"):  # its own check, which it passed when it was made, holds still
                 parts.append(f"{x}.__post_init__() is None")
-            return f"({' and '.join(parts)})" if x == "x" else f"{self._name(hint)}({x})"
+            return f"({' and '.join(parts)})" if "." not in x else f"{self._name(hint)}({x})"
         raise TypeError(f"an argument of the market cannot be of type {hint!r}")
 
     def _field(self, field: msgspec.structs.FieldInfo, x: str) -> str:
@@ -96,6 +97,44 @@ class Checks:
         if field.default is msgspec.NODEFAULT or copy_of(field.type) is not None:
             return expression
         return f"({value} is {self._constant(field.default)} or {expression})"
+
+    def write(
+        self,
+        parameters: list[inspect.Parameter],
+        hints: dict[str, Any],
+        function: Callable[..., Any],
+        refuse: Callable[[dict[str, Any]], None],
+    ) -> Callable[..., Any]:
+        """The function `checking` gives."""
+        with self._making:
+            declared, right, copies, passed = ["self"], ["True"], [], ["self"]
+            for one in parameters:
+                is_named = one.kind is inspect.Parameter.KEYWORD_ONLY
+                if is_named and "*" not in declared:
+                    declared.append("*")
+                expression = self._expression(hints[one.name], one.name)
+                if one.default is inspect.Parameter.empty:
+                    declared.append(one.name)
+                else:
+                    default = self._constant(one.default)
+                    declared.append(f"{one.name}={default}")
+                    expression = f"({one.name} is {default} or {expression})"
+                right.append(expression)
+                copy = copy_of(hints[one.name])
+                if copy is not None:
+                    copies.append(f"    {one.name} = {self._constant(copy)}({one.name})")
+                passed.append(f"{one.name}={one.name}" if is_named else one.name)
+            given = ", ".join(f"{one.name!r}: {one.name}" for one in parameters)
+            lines = [
+                f"def call({', '.join(declared)}):",
+                f"    if not ({' and '.join(right)}):",
+                f"        {self._constant(refuse)}({{{given}}})",
+                *copies,
+                f"    return {self._constant(function)}({', '.join(passed)})",
+            ]
+            exec("\n".join(lines), self._scope)  # of our own words, and the names of the method's own parameters
+            call: Callable[..., Any] = self._scope.pop("call")
+            return call
 
     def _constant(self, value: Any) -> str:
         name = f"constant_{next(self._numbers)}"
@@ -116,54 +155,25 @@ _CONTAINERS: Final[dict[Any, tuple[type, ...]]] = {tuple: (tuple,), list: (list,
 _checks = Checks()
 
 
-class Arguments:
-    """The arguments of one method. Its types are read at the first call: to read those of all takes longer than a
-    short command."""
+def checking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The method for arguments that are of the types that it states, and that the caller cannot alter afterwards: what
+    could be altered is copied. Otherwise it raises BadValue or BadAmount, with `is_of_arguments` set.
 
-    __slots__ = ("_by_name", "_by_place", "_function", "_hints")
+    It is written out with the signature of the method, so that what is right costs one expression."""
+    hints = typing.get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    wanted = {one.name: hints[one.name] for one in parameters}
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._by_name: dict[str, tuple[Check, Copy | None]] | None = None
-        self._by_place: tuple[tuple[Check, Copy | None], ...] = ()
-        self._hints: dict[str, Any] = {}
-
-    def check(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        """The arguments by place as the method is to get them (those by name are put into `named`): as they are, but
-        that what the caller could alter afterwards is copied. Raises BadValue or BadAmount for the first that is of
-        another type, and TypeError for a call that does not fit the signature at all."""
-        by_name = self._by_name if self._by_name is not None else self._read()
-        copies: list[Any] | None = None
-        for place, (value, (is_right, copy)) in enumerate(zip(given, self._by_place, strict=False)):
-            if not is_right(value):
-                self._refuse(given, named)
-            if copy is not None:
-                copies = copies or list(given)
-                copies[place] = copy(value)
-        for name, value in named.items():
-            if name in by_name:
-                is_right, copy = by_name[name]
-                if not is_right(value):
-                    self._refuse(given, named)
-                if copy is not None:
-                    named[name] = copy(value)
-        return given if copies is None else tuple(copies)
-
-    def _read(self) -> dict[str, tuple[Check, Copy | None]]:
-        hints = typing.get_type_hints(self._function)
-        signature = list(inspect.signature(self._function).parameters.values())[1:]
-        self._hints = wanted = {one.name: hints[one.name] for one in signature}
-        checks = {name: (_checks.of(hint), copy_of(hint)) for name, hint in wanted.items()}
-        self._by_place = tuple(checks[one.name] for one in signature if one.kind is not inspect.Parameter.KEYWORD_ONLY)
-        self._by_name = checks
-        return checks
-
-    def _refuse(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        bound = inspect.signature(self._function).bind(None, *given, **named)  # TypeError: another kind of mistake
-        for name, hint in self._hints.items():
-            if name in bound.arguments and not _checks.of(hint)(bound.arguments[name]):
-                raise wrong(bound.arguments[name], hint, name, self._function.__name__)
+    def refuse(given: dict[str, Any]) -> None:
+        for name, value in given.items():
+            if not _checks.of(wanted[name])(value):
+                reason = wrong(value, wanted[name], name, function.__name__)
+                reason.is_of_arguments = True
+                raise reason
         raise AssertionError("an argument that was wrong is right")
+
+    call: Callable[..., Any] = _checks.write(parameters, wanted, function, refuse)
+    return call
 
 
 def check_value(value: Any, hint: Any, name: str) -> None:

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
 
 from auction.model.errors import AuctionError, Conflict, Declined, PaymentUnknown, StoreFailed
-from auction.moderator.arguments import Arguments
+from auction.moderator.arguments import checking
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 IsNews = Callable[[Any, Any], bool]
@@ -100,21 +100,23 @@ def _checking(function: Function, is_command: bool) -> Function:
     """The method for arguments of the types that it states; others are refused with BadValue before it is called.
 
     Before a query reads, and before a command is refused, what another moderator may have written is taken in."""
-    check = Arguments(function).check
+    call: Callable[..., Any] | None = None  # its types are read at the first call: to read all takes long
 
     @functools.wraps(function)
     def checked(self: Any, *given: Any, **named: Any) -> Any:
-        given = check(given, named)
+        nonlocal call
+        if call is None:
+            call = checking(function)
         if not is_command:
             self._catch_up()
         for _ in range(_TRIES_MAX):
             refused_at = self._caught_up
             try:
-                return function(self, *given, **named)
+                return call(self, *given, **named)
             except _FINAL:
                 raise
-            except AuctionError:
-                if not self._catch_up(refused_at):
+            except AuctionError as reason:
+                if reason.is_of_arguments or not self._catch_up(refused_at):
                     raise
         raise Conflict(f"others write to this journal faster than {function.__name__} can be refused")
 
