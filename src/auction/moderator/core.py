@@ -388,7 +388,7 @@ class Core:
 
     def _draft(self, at_ms: int = 0) -> Draft:
         """A draft of the state as it stands: a command is decided on one; to read, what is put is thrown away."""
-        return Draft(self._state, at_ms, self._state.config, self._verifier, self._random_bytes)
+        return Draft(self._state, at_ms, self._state.config, self._verifier, self._random_bytes, self.processors)
 
     def _when(self, read: Callable[[], Answer], is_news: Callable[[Answer], bool], wait_ms: int) -> Answer:
         """What `read` gives as soon as it is news, or as it is after `wait_ms`."""

@@ -5,7 +5,7 @@ No rule decides anything here, and nothing is written: `core` commits drafts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from auction.model.agreement import Agreement
@@ -30,6 +30,7 @@ class Draft:
         "changes",
         "config",
         "links",
+        "methods",
         "random_bytes",
         "sequence",
         "state",
@@ -44,11 +45,13 @@ class Draft:
         config: MarketConfig,
         verifier: Verifier,
         random_bytes: Callable[[int], bytes],
+        methods: Container[str] = (),
     ) -> None:
         self.state = state
         self.config = config
         self.verifier = verifier
         self.random_bytes = random_bytes
+        self.methods = methods  # of payment besides prepaid: the processors that this market has
         self.sequence = state.sequence + 1
         self.at_ms = at_ms
         self.changes: dict[tuple[str, str], Any] = {}

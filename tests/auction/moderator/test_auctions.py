@@ -428,3 +428,18 @@ def test_formats_that_need_no_command_of_their_own_go_through_bid_and_close(form
     award = moderator.close(auction)
     assert [(one.bidder, one.price) for one in award.winners] == [("p1", 200)]
     verify_transcript(moderator.transcript(auction), award, moderator.bids(auction, "p0"))
+
+
+def test_a_method_of_payment_that_the_market_does_not_know_is_refused_at_the_announcement() -> None:
+    moderator, clock = market()
+    terms = AuctionTerms(reserve=900, open_for_ms=1_000, method="crd")
+    standing = msgspec.structs.replace(terms, format="spot")
+    before = moderator.state.sequence
+    for call in (
+        lambda: moderator.announce("rita", asked(clock), terms),
+        lambda: moderator.hold_auction("rita", asked(clock), terms, [BidEntry("p0", 5)]),
+        lambda: moderator.spot("rita", asked(clock), standing),
+    ):
+        with pytest.raises(BadValue, match="no payment by 'crd'"):
+            call()
+    assert moderator.state.sequence == before

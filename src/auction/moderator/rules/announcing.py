@@ -7,13 +7,14 @@ import msgspec
 from auction.formats import check_announcement
 from auction.model.bid import Announcement, Closing, commit_seed
 from auction.model.block import Block, check, check_units_of
-from auction.model.errors import NotAllowed, WrongState
+from auction.model.errors import BadValue, NotAllowed, WrongState
 from auction.model.money import check_integer
 from auction.model.party import check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 from auction.moderator.rules import blocks, chains, parties
 from auction.moderator.terms import AuctionTerms
+from auction.payment.protocol import PREPAID
 
 
 def announce_openly(
@@ -29,6 +30,8 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
     if prime:
         chains.check_prime(draft, announcer, block, prime)
     asked = _asked_for(draft, announcer, block, auction)
+    if terms.method != PREPAID and terms.method not in draft.methods:
+        raise BadValue(f"this market takes no payment by {terms.method!r}")
     seed = draft.random_bytes(16)
     closes_ms = draft.at_ms + check_integer(terms.open_for_ms, "time to bid", 1)
     announcement = Announcement(
