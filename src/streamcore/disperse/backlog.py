@@ -1,6 +1,6 @@
-"""Every segment that has no result yet: those that wait for a worker, and those to be sent again.
+"""All segments without a result: those that wait for a worker, and those to be sent again.
 
-peer.py knows which segments a peer holds, scheduler.py who gets the next one.
+peer.py records which segments a peer holds; scheduler.py chooses who gets the next one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. No sockets
-are read here.
+"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. It reads no
+sockets.
 
 A peer works on its leases in the order in which it got them, so only the first one's clock runs: a lease has
-`lease_ms` from the moment
-when it became the first.
+`lease_ms` from the moment at which it becomes the first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Providers: audits of their results, and what happens to one that fails.
+"""Audits the results of providers, and suspends a provider that fails.
 
-Who is one, and of which stream, is answered by `routes`; their results come in as any worker's, in dispatcher.py.
+`routes` knows which peers are providers, and of which streams. dispatcher.py receives their results like any worker's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Progress on a terminal: how far the input is read, the rate, the time left; of live interfaces, a line of figures
-every second. Elsewhere, nothing.
+"""Shows progress on a terminal: the share of the input that was read, the rate and the time left. For live interfaces
+it prints a line of figures every second. If standard error is not a terminal, it prints nothing.
 
-The progress counts bytes of the file on the disk, so it is right for compressed captures too.
+Progress counts the file's bytes on disk, so it is correct for compressed captures, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run did: the counters, the workers, the services' summaries, and the exit status that follows from them."""
+"""The accounting of a run: its counters, workers and service summaries, and the exit status that follows from them."""
 
 from __future__ import annotations
 

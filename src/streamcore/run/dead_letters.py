@@ -1,4 +1,4 @@
-"""The dead-letter capture: it keeps segments that no worker could process, and says what leaves in their place."""
+"""The dead-letter capture keeps segments that no worker could process. Their packets are dropped or forwarded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that holds it back.
+"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that bounds it.
 
-What becomes of the segments is the other thread's, in pipeline.py.
+The other thread, in pipeline.py, takes the results.
 """
 
 from __future__ import annotations

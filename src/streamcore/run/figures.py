@@ -1,6 +1,6 @@
-"""What a run is like at one moment: its counters, the depths of its queues, its workers, how long things took.
+"""The figures of a run at one moment: its counters, queue depths, workers and durations.
 
-progress.py, metrics.py and SIGUSR1 show them. Nothing here changes a run.
+progress.py, metrics.py and SIGUSR1 show them. Reading them does not change the run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Going on where a run was cut off: a point is a length of the output and how much of the first stream it covers.
+"""Resumes an interrupted run. A point is a length of the output, with the part of the first stream that it covers.
 
-A run notes a point beside its output (OUT.resume) once a second, and removes the note when it ends. `--resume` cuts the
-output at the last point and goes on from there; what services keep between segments is not noted, so a run with such a
-service starts from the beginning.
+Once a second, a run writes a point to a note beside its output (OUT.resume); it removes the note when it finishes.
+`--resume` truncates the output at the last point and continues from there. The note does not hold the state that
+services keep between segments, so a run with such a service starts from the beginning.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Points:
         except FileNotFoundError:
             return  # cut off before the first point: from the beginning
         except (OSError, msgspec.MsgspecError) as error:
-            raise UsageError(f"cannot resume: {self._path} is not a note of ours ({error})") from None
+            raise UsageError(f"cannot resume: {self._path} is not a note of streamcore ({error})") from None
         if point.run != self._run:
             raise UsageError(
-                "cannot resume: the input, the services or the cuts are not those of the run that was cut off (a key "
-                "that was drawn at random has to be given)"
+                "cannot resume: the input, the services or the segments differ from those of the interrupted run (give "
+                "keys that were drawn at random)"
             )
         if size < point.place.size:
-            raise UsageError(f"cannot resume: {output} is shorter than {self._path} says")
+            raise UsageError(f"cannot resume: {output} is shorter than {self._path} records: run without --resume")
         self.skip, self.place = point.packets, point.place
 
     def passed(self, outgoing: Outgoing, sink: Sink) -> None:

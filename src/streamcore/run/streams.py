@@ -1,7 +1,7 @@
-"""The streams of a run: which packets each selects, what is done to them, and each one's own account.
+"""The streams of a run, each with its selection, its service chain and its accounting.
 
-A run without `[[stream]]` tables has one, and its account is the run's. How packets are classified and processed is
-the stages' part.
+A run without `[[stream]]` tables has one stream, whose accounting is that of the run. The stages classify and process
+the packets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What services report at the end of a run, in lines for people. Which figures there are is the services' own."""
+"""Formats the summaries of services as lines for people. The services choose the figures."""
 
 from __future__ import annotations
 

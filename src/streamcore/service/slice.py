@@ -1,4 +1,4 @@
-"""Cutting packets short, keeping the length that they had on the wire. No byte is copied: only lengths change."""
+"""The service `slice`: truncates packets, and keeps their length on the wire. It changes lengths and copies no bytes."""
 
 from __future__ import annotations
 

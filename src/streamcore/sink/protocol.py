@@ -1,4 +1,4 @@
-"""What a sink is to the run that writes into it. Which sinks there are stands in opening.py."""
+"""The protocol of a sink, as the run uses it. opening.py lists the sinks."""
 
 from __future__ import annotations
 

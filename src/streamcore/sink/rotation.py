@@ -1,6 +1,6 @@
-"""Rotation: the second stream in several files, named and cut as tcpdump's -C, -G and -W name and cut them.
+"""Rotation: splits the second stream into several files, which are named and divided as by tcpdump's -C, -G and -W.
 
-Each file is a CaptureSink's, from its header to its last whole record. How long files are kept is not decided here.
+A CaptureSink of its own writes each file, from the header to the last whole record.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The sink: opens the output, writes what goes in front of packets, and keeps it whole whatever happens.
+"""The sink for captures. It opens the output and writes headers and packets, so that the file is valid at any time.
 
-Packets become bytes in _encode.pyx, headers in _headers.py. Every write ends with a whole record, and says where.
+_encode.pyx encodes packets, _headers.py headers. Every write ends with a whole record, and returns the position.
 """
 
 from __future__ import annotations
@@ -341,7 +341,7 @@ class CaptureSink:
             self.abandon()
         if isinstance(error, BrokenPipeError):
             return SinkError(f"cannot write {self.name}: its reader has closed it")
-        kept = "; what was written before is whole" if self._regular and self.committed_bytes else ""
+        kept = "; the packets written before are intact" if self._regular and self.committed_bytes else ""
         return SinkError(f"cannot write {self.name}: {_words(error)}{kept}")
 
 

@@ -1,4 +1,4 @@
-"""pcap file headers and the pcapng blocks that describe: sections and interfaces. Packets are found in _records.pyx.
+"""Parses pcap file headers, and the pcapng blocks of sections and interfaces. _records.pyx finds the packets.
 
 Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 """

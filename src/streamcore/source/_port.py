@@ -1,6 +1,6 @@
-"""A port: one packet socket with its ring, opened so that no packet is seen twice and none that the filter excludes.
+"""A port: one packet socket with its ring. Opening it lets in no packet twice and none that the filter excludes.
 
-Options and structures: packet(7), linux/if_packet.h. What is done with the packets is not known here.
+Options and structures: packet(7), linux/if_packet.h. live.py reads the packets.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def space_for(rings: int, buffer_bytes: int, retire_ms: int) -> RingSpace:
     block_bytes, blocks = shape(buffer_bytes, retire_ms)
     size = rings * block_bytes * blocks
     if size > SPACE_BYTES_MAX:
-        raise SourceError(f"{rings} rings of {buffer_bytes >> 10} KiB are more than the 4 GiB that fit into one run")
+        raise SourceError(
+            f"{rings} rings of {buffer_bytes >> 10} KiB exceed the limit of 4 GiB: set fewer rings or a smaller buffer_kib"
+        )
     return RingSpace(size)
 
 

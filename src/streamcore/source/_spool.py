@@ -1,7 +1,7 @@
-"""A bounded file that keeps packets which nobody can take yet, in the order they came. It has no name: when the process
-ends, however it ends, it is gone.
+"""The spool: a bounded file that keeps packets, in order, until workers have time. It has no name, so it vanishes when
+the process ends, even after a crash.
 
-An entry is what a chunk holds: the columns `offset captured_length wire_length timestamp_ns interface`, then the bytes.
+An entry holds a chunk's columns `offset captured_length wire_length timestamp_ns interface`, then its bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Bytes of a capture, from a file or a pipe, into chunks: as they stand, or decompressed.
+"""Reads the bytes of a capture from a file or a pipe into chunks, decompressing them if necessary.
 
-What is in the bytes is not known here. A stream never seeks, and keeps no more than one block of its input.
+It does not interpret the bytes. A stream never seeks, and keeps at most one block of its input.
 """
 
 from __future__ import annotations

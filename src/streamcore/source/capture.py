@@ -1,6 +1,6 @@
-"""The source: a capture file, or one on standard input, as PacketBatches. One read and one walk per chunk.
+"""The source for captures: reads a file or standard input as PacketBatches, with one read and one walk per chunk.
 
-Bytes come from _streams.py and _compressed.py, what headers say is in _blocks.py, packets are found in _records.pyx.
+_streams.py and _compressed.py read bytes, _blocks.py parses file headers, _records.pyx finds the packets.
 """
 
 from __future__ import annotations

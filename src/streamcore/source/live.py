@@ -1,9 +1,9 @@
-"""The source: live interfaces, as PacketBatches. A batch leaves when its chunk is full or its first packet has waited
-long enough in real time. Its packets stand in the rings, in place, until it is copied to the chunk or dropped.
+"""The source for live interfaces. It emits a PacketBatch when a chunk is full, or when the batch's first packet has
+waited long enough in real time. Packets stay in the rings until the batch is copied to the chunk or dropped.
 
-Sockets are in _port.py, packets are found in _ring.pyx. A live source cannot be held back: while there is no chunk the
-rings fill, and when they are full the kernel drops the newest packets, and counts them. Before that, when a ring is
-half full, config.overload decides: the packets that wait for workers pass unprocessed, or those in the ring go to a
+_port.py opens the sockets, _ring.pyx finds the packets. A live source cannot be slowed down: without a free chunk the
+rings fill, and when they are full the kernel drops the newest packets and counts them. When a ring is half full,
+config.overload applies: packets that wait for workers are forwarded unprocessed, or packets move from the ring to a
 spool (_spool.py).
 """
 

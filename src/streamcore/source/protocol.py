@@ -1,4 +1,4 @@
-"""What a source is to the run that reads from it. Which sources there are stands in opening.py."""
+"""The protocol of a source, as the run uses it. opening.py lists the sources."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The protocol by which the pipeline asks for a provider: what it needs, what it is given, what it reports.
+"""The protocol by which the pipeline finds a provider: its needs, the placements it gets, and its reports.
 
-market.py answers over `auction`; Fixed answers with the providers that it was given, for tests and for fixed contracts.
-Nothing here sends a segment.
+market.py implements it with `auction`. Fixed returns given providers, for tests and for fixed contracts. An allocator
+sends no segments.
 """
 
 from __future__ import annotations

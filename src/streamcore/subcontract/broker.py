@@ -1,7 +1,7 @@
-"""The broker: answers the dispatcher's questions (routes.py), and asks the allocator on a thread of its own.
+"""The broker: answers the dispatcher's questions (routes.py), and calls the allocator on a thread of its own.
 
-Streams with the same need share a contract: one agreement at a time, with its meter and its rates. What is asked and
-answered in the dispatcher's thread takes no input or output.
+Streams with the same need share a contract: one agreement at a time, with its meter and its rates. The methods that the
+dispatcher's thread calls do no input or output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The allocator over a market: an embedded moderator, or a served one through its client. Here a need becomes a block,
-an agreement a placement, and a report a delivery that is charged and rated.
+"""The allocator that uses a market: a moderator in this process, or a server through its client. It turns a need into
+a block, an agreement into a placement, and a report into a delivery, which is charged and rated.
 
-No segment and no socket here; who is awarded and what is charged are the market's rules.
+It handles no segments and no sockets. The market's rules decide awards and charges.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a provider asks for a block: the rules that the command knows, and the provider's own from a Python file. Pure,
-but for reading that file.
+"""Pricing rules of providers: the built-in ones, and a provider's own from a Python file. Only loading that file does
+input.
 
-A rule has one method, `price(quote) -> int | None`: minor units for the whole block; None: no bid.
+A rule has one method, `price(quote) -> int | None`: the price of the whole block in minor units; None: no bid.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What this machine offers to streamcore: one line for each thing that a run may need, and what to do where it is
-missing.
+"""Checks this machine: one line for each thing that a run may need, with what to do if it is missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`streamcore.read`: a capture as batches of numpy columns, in one process, without a pipeline."""
+"""`streamcore.read`: reads a capture as batches of numpy columns, in one process and without a pipeline."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The worker process: takes segments, runs the services on them, and says what they changed.
+"""The worker process: receives segments, runs the services on them, and returns the changes.
 
-It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here is what every worker does, and
-the worker on the dispatcher's own machine; remote.py has the one that joins over the network.
+It connects `disperse` (envelope) and `service`, as pipeline.py connects the stages. This file has the code that all
+workers share, and the worker on the dispatcher's machine; remote.py has the worker that joins over the network.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ class RemoteWorker:
         join_socket.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
         if not join_socket.poll(int(self._join_s * 1000)):
             raise WorkerError(
-                f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, "
-                "does it know this key, is the pipeline's key right?"
+                f"no answer from {self._address} within {self._join_s:.0f} s: check that the pipeline runs, that it "
+                "knows this worker's key, and that --server-key is the pipeline's key"
             )
         setup: dict[str, Any] = json.loads(join_socket.recv())
         join_socket.close(linger=0)
