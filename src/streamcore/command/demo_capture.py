@@ -1,4 +1,4 @@
-"""The demonstration: anonymises the bundled capture with two workers, and prints each step. It uses only public parts."""
+"""The demonstration: anonymises the bundled capture with two workers, and prints each step."""
 
 from __future__ import annotations
 

@@ -349,8 +349,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "what to do with packets when workers fall behind",
             group=LIVE,
-            more="It applies when half of `buffer_kib` is used. `drop`: the kernel drops packets when the ring is full; "
-            "`pass`: packets that wait for a worker are forwarded unprocessed; "
+            more="It applies when half of `buffer_kib` is used. "
+            "`drop`: the kernel drops packets when the ring is full; `pass`: packets that wait for a worker are forwarded unprocessed; "
             "`spool`: a file keeps packets until workers have time",
         ),
     ] = "drop"

@@ -28,7 +28,7 @@ RULES: tuple[Rule, ...] = (
     (lambda c: c.write and c.output_interface, "write and output_interface are both set: set one of them"),
     (
         lambda c: c.output_interface and c.interface in ("any", c.output_interface),
-        "interface {c.interface} would capture again what output_interface {c.output_interface} sends: use two interfaces",
+        "interface {c.interface} would capture again what {c.output_interface} sends: use two interfaces",
     ),
     (
         lambda c: c.read and (c.count or c.duration_s),

@@ -88,7 +88,7 @@ class Spool:
             while parts:
                 done = how(self._file.fileno(), parts, position)
                 if done == 0:
-                    raise SourceError("the spool ends before its end")
+                    raise SourceError("the spool file is shorter than what was written into it")
                 position += done
                 while parts and done >= len(parts[0]):
                     done -= len(parts.pop(0))

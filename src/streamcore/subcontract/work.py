@@ -1,5 +1,4 @@
-"""A provider's measurements of its own work under an agreement. trader.py reports them to the market.
-"""
+"""A provider's measurements of its own work under an agreement. trader.py reports them to the market."""
 
 from __future__ import annotations
 

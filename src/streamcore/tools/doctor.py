@@ -1,5 +1,4 @@
-"""Checks this machine: one line for each thing that a run may need, with what to do if it is missing.
-"""
+"""Checks this machine: one line for each thing that a run may need, with what to do if it is missing."""
 
 from __future__ import annotations
 
