@@ -1,4 +1,4 @@
-"""The workers of a run: slots, the peers that fill them, their sockets and processes. scheduler.py chooses the peers."""
+"""The workers of a run: slots, the peers that fill them, their sockets and processes. scheduler.py chooses peers."""
 
 from __future__ import annotations
 

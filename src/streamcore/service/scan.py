@@ -176,9 +176,7 @@ class Hyperscan(Engine):
                 ],
             )
         except library.HyperscanError as error:
-            raise ValueError(
-                f"Hyperscan refuses the patterns ({error}): give engine=re to search without it"
-            ) from error
+            raise ValueError(f"Hyperscan refuses the patterns ({error}): or give engine=re") from error
         return database
 
     def candidates(

@@ -1,4 +1,4 @@
-"""The service `slice`: truncates packets, and keeps their length on the wire. It changes lengths and copies no bytes."""
+"""The service `slice`: truncates packets, and keeps their wire lengths. It changes lengths and copies no bytes."""
 
 from __future__ import annotations
 

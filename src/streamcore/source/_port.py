@@ -69,7 +69,7 @@ def space_for(rings: int, buffer_bytes: int, retire_ms: int) -> RingSpace:
     size = rings * block_bytes * blocks
     if size > SPACE_BYTES_MAX:
         raise SourceError(
-            f"{rings} rings of {buffer_bytes >> 10} KiB exceed the limit of 4 GiB: set fewer rings or a smaller buffer_kib"
+            f"{rings} rings of {buffer_bytes >> 10} KiB exceed the limit of 4 GiB: lower rings or buffer_kib"
         )
     return RingSpace(size)
 

@@ -165,7 +165,7 @@ def test_a_user_that_cannot_be_had():
     if command is None:
         pytest.skip("only root can become somebody who is not root")
     told = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert told.stdout == "cannot become 'root': only root can\n", told.stderr
+    assert told.stdout == "cannot continue as 'root': only a run started as root can\n", told.stderr
 
 
 def test_user_is_for_live_interfaces(tmp_path):
