@@ -351,7 +351,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             group=LIVE,
             more="It applies when half of `buffer_kib` is used. "
             "`drop`: the kernel drops packets when the ring is full; "
-            "`pass`: packets that wait for a worker are forwarded unprocessed; `spool`: a file keeps packets until workers have time",
+            "`pass`: packets that wait for a worker are forwarded unprocessed; "
+            "`spool`: a file keeps packets until workers have time",
         ),
     ] = "drop"
     spool_bytes: Annotated[
