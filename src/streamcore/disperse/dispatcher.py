@@ -86,7 +86,7 @@ class Dispatcher:
 
     @property
     def address(self) -> str:
-        """Where workers elsewhere may join; "" if they may not."""
+        """The address at which workers elsewhere may join; "" if they may not."""
         return self._workers.listener.address if self._workers.listener is not None else ""
 
     # For the feeding thread.
@@ -275,7 +275,7 @@ class Dispatcher:
         return result
 
     def _declined(self, peer: Peer, attempt: Attempt, words: str) -> None:
-        """A worker says that it cannot process a segment."""
+        """A worker reports that it cannot process a segment."""
         if peer.streams is not None and self._providers is not None:
             self._providers.give_up(peer, attempt.segment.number, words)
         else:

@@ -105,7 +105,7 @@ def pack(kind: int, slot: int, incarnation: int, descriptors: Sequence[Work] | S
 
 
 def unpack_header(frame: bytes | memoryview) -> Header:
-    """Raises EnvelopeError for anything that is not a header of this version with as many descriptors as it says."""
+    """Raises EnvelopeError unless it is a header of this version, followed by as many descriptors as it counts."""
     if len(frame) < _HEADER.size:
         raise EnvelopeError(f"a message of {len(frame)} bytes is shorter than its header")
     magic, version, kind, slot, count, incarnation = _HEADER.unpack_from(frame)

@@ -47,7 +47,7 @@ def launch() -> Launched:
 
 
 def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, setup: dict[str, Any]) -> None:
-    """Give a launched process its set-up, and the peer the process. regions: None where its services change nothing."""
+    """Sends a launched process its set-up, and sets the peer's process. regions: None if no service changes bytes."""
     peer.process, peer.lifeline = launched
     peer.regions = regions
     peer.pidfd = os.pidfd_open(peer.process.pid)

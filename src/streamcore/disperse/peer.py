@@ -153,7 +153,7 @@ class Peer:
         self.bytes_out += lease.segment.byte_count
 
     def end_lease(self, number: int, attempt: int, now_s: float) -> Lease | None:
-        """The lease that a result answers, which ends with it; None where there is no such lease."""
+        """Ends and returns the lease that a result answers; None if there is no such lease."""
         lease = self.leases.get(number)
         if lease is None or lease.attempt != attempt:
             return None

@@ -67,7 +67,7 @@ def load_key(path: str) -> tuple[bytes, bytes]:
 
 
 def load_public_keys(directory: str) -> frozenset[bytes]:
-    """The public keys (Z85) of every .key file in a directory. Raises UsageError where there is none."""
+    """The public keys (Z85) of every .key file in a directory. Raises UsageError if there is none."""
     paths = sorted(Path(directory).glob("*.key"))
     if not paths:
         raise UsageError(f"{directory} has no .key file: put the workers' public keys there")

@@ -27,7 +27,7 @@ class DeadLetters:
         return self._path if self._sink is not None else ""
 
     def replace(self, result: Result) -> Result:
-        """Keep a dead segment; returns what leaves in its place by its stream's rule. Raises SinkError."""
+        """Keeps a dead segment. Returns the packets that its stream's rule forwards. Raises SinkError."""
         segment = result.segment
         stream = self._streams[segment.stream]
         passes = stream.on_failure == "pass"
@@ -47,7 +47,7 @@ class DeadLetters:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        """Close the capture, also after an error: what it keeps is whole. The first error is the one to tell."""
+        """Closes the capture, also after an error; its records stay whole. Only the first error counts."""
         if self._sink is None:
             return
         try:

@@ -25,7 +25,7 @@ SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms",
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The first `packets` packets of the first stream are what the output holds up to `place`."""
+    """Up to `place`, the output covers the first `packets` packets of the first stream."""
 
     run: str  # a digest of all that decides what the output is
     packets: int
@@ -87,7 +87,7 @@ class Points:
 
 
 def points_of(config: Config, chains: list[Any], settles: bool, deterministic: bool) -> Points | None:
-    """The points of a run that can be resumed; None: it cannot. Raises UsageError where it was asked for."""
+    """The points of a run; None if it cannot be resumed. Raises UsageError if `resume` is set and it cannot."""
     why = ""
     if config.order != "total":
         why = 'only with order = "total" does the output say how far it came'
@@ -107,7 +107,7 @@ def points_of(config: Config, chains: list[Any], settles: bool, deterministic: b
 
 
 def digest_of(config: Config, chains: list[Any]) -> str:
-    """Of the input and all that decides what becomes of it."""
+    """The digest of the input and of all keys that affect the result."""
     status = os.stat(config.read)
     parts = [
         os.path.abspath(config.read),

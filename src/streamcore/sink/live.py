@@ -110,7 +110,7 @@ class LiveSink:
         """Nothing is kept back."""
 
     def stop(self) -> None:
-        """Send nothing more: `write` returns soon, with what it sent so far."""
+        """Stops sending: `write` returns soon, with the packets that it has sent."""
         self._sender.stopped = True
 
     def close(self) -> None:

@@ -93,12 +93,12 @@ class RotatingSink:
         return self._removed + (self._sink.metadata_removed if self._sink is not None else 0)
 
     def flush(self) -> None:
-        """Write what was gathered. Raises SinkError."""
+        """Writes the gathered packets. Raises SinkError."""
         if self._sink is not None:
             self._sink.flush()
 
     def stop(self) -> None:
-        """A file is never waited for; what was written stays."""
+        """Does nothing: writing a file never waits."""
 
     def close(self) -> None:
         """Write the rest and close; a stream without packets gets a file too. Raises SinkError."""

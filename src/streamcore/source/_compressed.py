@@ -137,7 +137,7 @@ class Frames:
                 return output
 
     def _piece_size(self) -> int:
-        """Bytes of the header, block or checksum that comes next; 0: not known yet."""
+        """Size of the next header, block or checksum in bytes; 0: not known yet."""
         if self._decoder is None:
             return self._header_size()
         if self._last:

@@ -111,7 +111,7 @@ class Port:
             raise SourceError(f"cannot capture on {name}: {_words(error)}") from None
 
     def filter(self, program: Sequence[Instruction]) -> None:
-        """Let in only what the program accepts. Raises OSError."""
+        """Lets in only packets that the program accepts. Raises OSError."""
         packed = ctypes.create_string_buffer(pack(program))
         self.socket.setsockopt(
             socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(packed))
@@ -129,7 +129,7 @@ class Port:
         return Statistics(*struct.unpack("3I", self.socket.getsockopt(SOL_PACKET, STATISTICS, 12)))
 
     def went_down(self) -> bool:
-        """Whether the interface went down since this was last asked. Raises OSError for what else may be wrong."""
+        """Whether the interface went down since the last call. Raises OSError for other faults."""
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number not in (0, errno.ENETDOWN, errno.ENODEV):
             raise OSError(number, os.strerror(number))

@@ -52,7 +52,7 @@ def open_stream(raw: RawInput, name: str) -> Stream:
 
 
 def check_magic(head: bytes, stream: Stream, name: str) -> None:
-    """Raise SourceError, naming what was found, unless a pcap or pcapng capture begins with head."""
+    """Raises SourceError with a description of the input, unless head begins a pcap or pcapng capture."""
     if head[:4] == SECTION_MAGIC or (len(head) >= 4 and int.from_bytes(head[:4], "little") in PCAP_MAGICS):
         return
     within = f" (inside its {stream.name})" if isinstance(stream, CompressedStream) else ""

@@ -65,14 +65,14 @@ class Spool:
         return batch
 
     def close(self) -> tuple[int, int]:
-        """Throw away what was not taken: (packets, captured bytes)."""
+        """Discards the remaining entries. Returns (packets, captured bytes)."""
         self._file.close()
         left = list(self._entries)
         self._entries.clear()
         return sum(entry.rows for entry in left), sum(entry.byte_count for entry in left)
 
     def _place(self, size: int) -> int | None:
-        """Where an entry of so many bytes can stand: behind the newest, or at the beginning; None: nowhere."""
+        """The position for an entry of so many bytes: after the newest, or at the beginning; None if neither fits."""
         if not self._entries:
             return 0 if size <= self._bytes_max else None
         oldest, newest = self._entries[0].position, self._entries[-1]

@@ -226,7 +226,7 @@ class CaptureSource:
         return batch
 
     def _finish(self, chunk: Chunk, start: int, stop: int, status: int) -> None:
-        """Decide what becomes of data[start:stop], which was not walked."""
+        """Handles data[start:stop], which the walk left: the beginning of the next chunk, or damage."""
         if self._ended and status == _records.MORE and not self.damage:
             if self._stream.damage:
                 self.damage = Damage(self._offset + stop, self._stream.damage)

@@ -116,7 +116,7 @@ class LiveSource:
         return self._bytes, None
 
     def stop(self) -> None:
-        """Receive nothing more; the iteration ends when what was received is read. Returns at once."""
+        """Stops receiving; the iteration ends after the received packets. Returns at once."""
         self._closing.set()
         if self._wake >= 0:  # not closed
             os.eventfd_write(self._wake, 1)
@@ -181,7 +181,7 @@ class LiveSource:
             port.filter(program)
 
     def pressed(self) -> None:
-        """What was given cannot go on now: if a ring is half full, do what config.overload says."""
+        """The last batch must wait: if a ring is half full, applies config.overload."""
         if not any(2 * port.ring.ready_count > port.ring.block_count for port in self._ports):
             return
         if self._config.overload == "pass" and self._pass_waiting is not None:
@@ -231,7 +231,7 @@ class LiveSource:
         return rows, used
 
     def _fill_spool(self, spool: Spool) -> None:
-        """Move what is in the rings into the spool, as far as it has room."""
+        """Moves packets from the rings into the spool until it is full."""
         staging = self._staging
         assert staging is not None
         full = True
@@ -300,7 +300,7 @@ class LiveSource:
         self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + ARRIVE_S
 
     def _end(self) -> None:
-        """Count what was received and not read, and close."""
+        """Counts packets that were received but not read, and closes."""
         if self._over:
             return
         self._over = True
@@ -315,7 +315,7 @@ class LiveSource:
         self._close_all()
 
     def _count(self) -> None:
-        """Count what the kernel counted since this was last done."""
+        """Adds the kernel's counts since the last call."""
         for port in self._ports:
             statistics = port.statistics()
             self._counters.count("kernel.received", statistics.received, 0)

@@ -39,7 +39,7 @@ RETRY_MS = 1_000  # how long one question is repeated; the caller asks again
 
 
 def _asking(call: Callable[..., None]) -> Callable[..., None]:
-    """What the market says against it becomes a MarketError."""
+    """Turns the market's refusals into MarketErrors."""
 
     @functools.wraps(call)
     def asked(*arguments: Any) -> None:
@@ -142,7 +142,7 @@ class Trader:
 
     @_asking
     def end(self) -> None:
-        """Take the standing offers back, report what is left."""
+        """Withdraws the standing offers and reports the remaining work."""
         for service in self._services if self._stand else ():
             name = self._offer_name(service)
             self._try(f"withdrawing {name}", functools.partial(self._market.withdraw_offer, name, self._party))

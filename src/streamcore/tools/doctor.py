@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 def examine(as_json: bool, interface: str | None = None) -> int:
-    """Print the findings, also on a live interface where one is named. Returns 1 where something is broken."""
+    """Prints the findings, including those for a named live interface. Returns 1 if something is broken."""
     findings = [check() for check in CHECKS]
     if interface is not None:
         from streamcore.tools.doctor_interface import findings_on

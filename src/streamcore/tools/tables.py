@@ -97,7 +97,7 @@ def _ip_texts(batch: PacketBatch) -> Iterator[str]:
 
 
 def _times(batch: PacketBatch) -> list[str]:
-    """Epoch seconds with nine decimals; empty where a record has no time."""
+    """Epoch seconds with nine decimals; empty if a record has no time."""
     times = batch.timestamp_ns
     seconds, rest = np.divmod(times, 10**9)  # rounds down: what stands before 1970 has a positive fraction, too
     texts = [_time(s, r) for s, r in zip(seconds.tolist(), rest.tolist(), strict=True)]

@@ -51,7 +51,7 @@ class Processor:
         self._parser(batch, groups)
 
     def process(self, segment: Segment, region: Any) -> Produced:
-        """Run the services over one segment; what they change goes into region. Raises what a service raises."""
+        """Runs the services on one segment; their changes go into region. Passes on the exceptions of services."""
         if self.idle[segment.stream]:
             return 0, 0, None
         import msgspec
@@ -82,7 +82,7 @@ class Processor:
 
 
 def attempt(work: envelope.Work, digest: bytes, do: Callable[[], Produced]) -> tuple[envelope.Outcome, bytes | None]:
-    """Do the work on one segment; whatever it raises becomes a failed outcome."""
+    """Processes one segment. Any exception becomes a failed outcome."""
     begin_ns = time.perf_counter_ns()
     status, flags, packed, extra = envelope.DONE, 0, 0, None
     try:

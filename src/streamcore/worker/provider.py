@@ -83,7 +83,7 @@ class Workforce:
         self.started = 0
 
     def keep(self, places: set[Place]) -> None:
-        """Have our workers at these places; elsewhere they end after a while."""
+        """Keeps workers at these pipelines. Workers at other pipelines end after a while."""
         now_s = time.monotonic()
         for place in places:
             self._wanted_s[place] = now_s

@@ -51,7 +51,7 @@ def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
 
 
 class Reporter:
-    """Says what was done of each service since it said so last, but not too often."""
+    """Reports the work done for each service since the last report, but not too often."""
 
     def __init__(self) -> None:
         self.services: list[str] = []  # by the place of their chain
@@ -74,7 +74,7 @@ class Reporter:
                 write_line({"service": service, "done": fresh})
 
     def finish(self) -> bool:
-        """Says what is left; whether anything was ever done."""
+        """Reports the rest. Returns whether any work was ever done."""
         self(self._last, now=True)
         return bool(self._last)
 

@@ -86,7 +86,7 @@ class RemoteWorker:
         return socket
 
     def run(self) -> int:
-        """Join, work until the pipeline says stop. Returns the number of segments; raises WorkerError."""
+        """Joins, and works until the pipeline sends STOP. Returns the number of segments. Raises WorkerError."""
         try:
             setup = self._join()
             return self._work(setup)
