@@ -96,7 +96,7 @@ def make_pricing(words: str) -> Pricing:
 
 
 def checked_price(rule: Pricing, quote: Quote) -> int | None:
-    """The price of the rule; None if it is above the reserve. Raises ValueError unless it is a whole number of 0 or more."""
+    """The price of the rule; None if above the reserve. Raises ValueError unless it is a whole number of 0 or more."""
     price = rule.price(quote)
     if price is None:
         return None
