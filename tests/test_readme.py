@@ -122,7 +122,7 @@ def test_targets_of_make(line):
 def test_demo_by_make(demo_by_make):
     started, place = demo_by_make
     assert started.wait(110) == 0, (place / "stderr").read_text()
-    output = re.search(r"^What comes out: (.+)$", (place / "stdout").read_text(), re.MULTILINE)[1]
+    output = re.search(r"^Output: (.+)$", (place / "stdout").read_text(), re.MULTILINE)[1]
     assert (ROOT / output).stat().st_size > 1_000_000
 
 

@@ -1,10 +1,10 @@
-"""`streamcore check`: whether a pipeline file is right, without running it."""
+"""`streamcore check`: checks a pipeline file without running it."""
 
 from __future__ import annotations
 
 import argparse
 
-COMMANDS = ("run", "packets", "flows")  # those that take a pipeline file
+COMMANDS = ("run", "packets", "flows")  # the commands that take a pipeline file
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

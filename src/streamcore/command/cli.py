@@ -1,7 +1,7 @@
-"""The command `streamcore`: finds the file of the command that is named, runs it, and turns errors into one line and an
-exit status. Each command is a file of this folder with `add_flags` and `execute`, and a row in COMMANDS.
+"""The command `streamcore`: runs the named command, and turns errors into one line and an exit status.
 
-Start-up time counts here: only the named command's file is imported, and it imports the rest when it runs.
+Each command is a file of this folder with `add_flags` and `execute`, and a row in COMMANDS. To start fast, cli.py
+imports only the named command's file, which imports the rest when it runs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ COMMANDS = {
     "run": "process the packets of a capture or of a live interface",
     "packets": "write a table of packets: headers, lengths, checksums",
     "flows": "write a table of flows",
-    "services": "list the services that can be applied to packets",
+    "services": "list the services that can process packets",
     "check": "check a pipeline file without running it",
-    "doctor": "check this machine for what streamcore needs",
+    "doctor": "check whether this machine has what streamcore needs",
     "demo": "run the main job on the bundled capture",
     "keys": "make a key pair for a pipeline, a worker or a provider",
     "worker": "process packets for a pipeline on another machine",
-    "provider": "offer services in a market, and run them for whoever buys them",
+    "provider": "sell services in a market, and run them for the buyers",
 }
 EXAMPLES = """\
 examples:
@@ -43,7 +43,7 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point: runs a command, and exits with its status."""
+    """The entry point: runs a command and exits with its status."""
     try:
         status = execute(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def execute(arguments: list[str]) -> int:
-    """Runs the command that is named. Returns its exit status."""
+    """Runs the named command. Returns its exit status."""
     if arguments and arguments[0] in COMMANDS:
         module, parser = command_of(arguments[0])
         return int(module.execute(parser.parse_args(arguments[1:])))
@@ -92,7 +92,7 @@ def command_of(name: str) -> tuple[Any, argparse.ArgumentParser]:
 
 
 def top_parser() -> argparse.ArgumentParser:
-    """What `streamcore --help` shows."""
+    """The parser that prints `streamcore --help`."""
     rows = "\n".join(f"  {name:<10}{words}" for name, words in COMMANDS.items())
     parser = Parser(
         prog="streamcore",
@@ -114,5 +114,5 @@ def version() -> int:
 
 
 def close_output() -> None:
-    """Nobody takes what we write any more: the interpreter must not try again when it ends."""
+    """Replaces standard output, which cannot be written any more: the interpreter must not flush it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,4 +1,4 @@
-"""`streamcore demo`: the demonstrations, in demo_capture.py and demo_market.py."""
+"""`streamcore demo`: runs a demonstration, from demo_capture.py or demo_market.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="DIRECTORY",
         default="demo-output",
-        help="where the results are written (default: %(default)s)",
+        help="the directory for the results (default: %(default)s)",
     )
     parser.add_argument(
         "--market",

@@ -1,6 +1,4 @@
-"""The demonstration: runs the main job on the bundled capture, step by step. Nothing here is special
-to it.
-"""
+"""The demonstration: anonymises the bundled capture with two workers, and prints each step."""
 
 from __future__ import annotations
 
@@ -19,17 +17,17 @@ from streamcore.run.pipeline import Pipeline
 from streamcore.tools.reader import read
 
 WORKERS = 2
-SEGMENT_PACKETS = 200  # small, so that the shipped capture makes some twenty segments
+SEGMENT_PACKETS = 200  # small, so that the bundled capture gives some twenty segments
 PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
 
 
 def shipped_capture() -> Path:
-    """Where the capture lies that the package ships."""
+    """The path of the bundled capture."""
     return Path(str(resources.files("streamcore") / "data" / "office.pcapng"))
 
 
 def show(directory: str) -> int:
-    """Run the demonstration, write into `directory`, print what happened. Returns the exit status of the run."""
+    """Runs the demonstration, writes into `directory` and prints each step. Returns the exit status of the run."""
     capture = shipped_capture()
     try:
         os.makedirs(directory, exist_ok=True)
@@ -43,26 +41,26 @@ def show(directory: str) -> int:
             "service": [{"name": "anonymise", "key": key}, "count"], "policy": "flow", "order": "total",
         }
     )  # fmt: skip
-    print(f"What goes in: {capture}")
+    print(f"Input: {capture}")
     for line in describe(capture):
         print(f"  {line}")
-    print(f"\nWhat is done: flows are cut into segments, which {WORKERS} workers take over ZeroMQ, anonymise and count")
+    print(f"\nProcessing: {WORKERS} workers receive segments of the flows over ZeroMQ, anonymise and count them")
     accounting = Pipeline(config).run()
     for share in accounting.shares:
         did = f"{share.segments} segments, {share.packets:,} packets, {share.bytes:,} bytes"
         print(f"  worker {share.slot}: {did}, busy {share.busy_s * 1000:.1f} ms")
-    print(f"\nWhat comes out: {output}")
+    print(f"\nOutput: {output}")
     for line in describe(Path(output)):
         print(f"  {line}")
-    print("\nThe account: " + accounting.text())
+    print("\nAccounting: " + accounting.text())
     by_hand = ["streamcore", "run", "-r", str(capture), "-w", output, "-n", str(WORKERS), "--segment-packets"]
     by_hand += [str(SEGMENT_PACKETS), "--service", f"anonymise:key={key}", "--service", "count"]
-    print("\nThe same by hand: " + shlex.join(by_hand))
+    print("\nTo run it yourself: " + shlex.join(by_hand))
     return accounting.exit_status
 
 
 def describe(capture: Path) -> list[str]:
-    """A few lines about a capture: packets, bytes, time, protocols, some addresses."""
+    """Describes a capture in a few lines: packets, bytes, duration, protocols, busiest addresses."""
     packets = byte_count = 0
     first_ns, last_ns = 2**63 - 1, 0
     protocols: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""`streamcore doctor`: what this machine offers. The checks are in tools/doctor.py."""
+"""`streamcore doctor`: checks this machine. The checks are in tools/doctor.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The flags that are keys of a run, made from the table in core/config.py, for the commands that take them.
+"""Flags for the keys of a run, generated from the table in core/config.py.
 
-The letters mean what they mean in tcpdump. Flags of a single command are in that command's file, the parser is in
+Letters mean the same as in tcpdump. The flags of a single command are in that command's file, the parser is in
 parser.py.
 """
 
@@ -22,7 +22,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_keys(parser: argparse.ArgumentParser, command: str, kind: type[Config] = Config) -> None:
-    """The keys that have an effect in a command, as flags in groups; None is what was not given."""
+    """Adds the keys that have an effect in a command as flags, in groups. A flag that is not given is None."""
     groups: dict[str, Any] = {}
     for field in key_fields(kind).values():
         if command in field.key.commands and field.key.form != "table":
@@ -38,7 +38,7 @@ def add_keys(parser: argparse.ArgumentParser, command: str, kind: type[Config] =
 
 
 def add_key(group: Any, field: KeyField) -> None:
-    """One flag."""
+    """Adds one flag."""
     key, kind = field.key, field.type
     name = "--" + field.name.replace("_", "-")
     if kind is bool and field.default is True:
@@ -62,17 +62,17 @@ def help_of(field: KeyField, words: str) -> str:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a key takes one string: any, or one of a few."""
+    """Whether a key takes one string: any string, or one of a few."""
     return kind is str or all(isinstance(each, str) for each in get_args(kind))
 
 
 def metavar_of(field: KeyField) -> str:
-    """What stands for the value in --help: what the key says, or the values that it may have."""
+    """The value's placeholder in --help: the key's own, or else its allowed values."""
     return field.key.metavar or "|".join(map(str, field.key.names or get_args(field.type))) or "TEXT"
 
 
 def number(kind: type) -> Callable[[str], Any]:
-    """Reads a number; what is none stays as it is, and is refused by its key like a value of the pipeline file."""
+    """Returns a parser of numbers. It leaves other text as it is, which the Config then refuses as in a file."""
 
     def read(words: str) -> Any:
         try:
@@ -84,7 +84,7 @@ def number(kind: type) -> Callable[[str], Any]:
 
 
 def keys_given(arguments: argparse.Namespace, kind: type[Config] = Config) -> dict[str, Any]:
-    """The keys that the command line gives."""
+    """The keys given on the command line."""
     fields = key_fields(kind)
     given = {name: value for name, value in vars(arguments).items() if name in fields and value is not None}
     for name in given:

@@ -1,4 +1,4 @@
-"""`streamcore flows`: one row for each flow. The table itself is made by tools/tables.py."""
+"""`streamcore flows`: one row for each flow. tools/tables.py writes the table."""
 
 from __future__ import annotations
 

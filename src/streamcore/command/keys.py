@@ -1,4 +1,4 @@
-"""`streamcore keys`: a CURVE key pair, in two files."""
+"""`streamcore keys`: makes a CURVE key pair, in two files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the files are NAME.key (public) and NAME.key_secret")
-    parser.add_argument("directory", metavar="DIRECTORY", help="where they are written")
+    parser.add_argument("directory", metavar="DIRECTORY", help="the directory for the two files")
 
 
 def execute(arguments: argparse.Namespace) -> int:

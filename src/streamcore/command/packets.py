@@ -1,4 +1,4 @@
-"""`streamcore packets`: one row for each packet. The table itself is made by tools/tables.py."""
+"""`streamcore packets`: one row for each packet. tools/tables.py writes the table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The parser that every command uses. Flags that are keys of a run are in flags.py, which loads the table of the keys.
+"""The parser of every command. Flags for the keys of a run are in flags.py, which loads the table of keys.
 
-Nothing heavy is imported here: `streamcore --help` and commands without keys start with this file.
+This file imports nothing heavy, because `streamcore --help` and commands without keys need only this file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ HELP_COLUMN = 28
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line that says what to do; help keeps its examples as they stand."""
+    """An error is one line that says what to do. Help prints examples without reflowing them."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", Formatter)
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """A letter and a name share one metavar: `-n, --workers N`."""
+    """Shows a letter and a name with one metavar: `-n, --workers N`."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=HELP_COLUMN)

@@ -1,4 +1,4 @@
-"""`streamcore provider`: a provider's process, which worker/provider.py runs."""
+"""`streamcore provider`: runs a provider's process (worker/provider.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamcore.core.errors import UsageError
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     market = parser.add_argument_group("the market")
-    market.add_argument("--market", metavar="URL", required=True, help="where 'auction serve' listens")
+    market.add_argument("--market", metavar="URL", required=True, help="the URL at which 'auction serve' listens")
     market.add_argument(
         "--token-file", metavar="FILE", required=True,
         help="our token at the market; --party writes it when it registers",
@@ -23,10 +23,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     offer = parser.add_argument_group("the offer")
     offer.add_argument(
         "--service", metavar="[NAME=]CHAIN", action="append", required=True,
-        help="services joined by +, and their name in the market (default: their own names); repeat for more",
+        help="a chain of services joined by +, and its name in the market (default: the chain); repeat for more chains",
     )  # fmt: skip
     offer.add_argument(
-        "--capacity-mbps", type=float, metavar="N", required=True, help="capacity in million bits per second, in all"
+        "--capacity-mbps", type=float, metavar="N", required=True, help="total capacity in million bits per second"
     )
     offer.add_argument(
         "--pricing", metavar="RULE", required=True,
@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "-n", "--workers", type=int, metavar="N", default=1,
         help="worker processes for each pipeline (default: %(default)s)",
     )  # fmt: skip
-    work.add_argument("--json", action="store_true", help="print what was done and earned as a JSON line at the end")
+    work.add_argument("--json", action="store_true", help="at the end, print the work and the earnings as a JSON line")
     work.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
@@ -50,7 +50,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from streamcore.worker.provider import Offered, run_provider
 
     if arguments.workers < 1 or arguments.capacity_mbps <= 0:
-        raise UsageError("a provider needs a worker (-n) and a capacity (--capacity-mbps)")
+        raise UsageError("a provider needs at least one worker (-n) and a capacity above 0 (--capacity-mbps)")
     offered = Offered(
         market=arguments.market, token_file=arguments.token_file, key=arguments.key, services=arguments.service,
         capacity_bps=int(arguments.capacity_mbps * 1_000_000), pricing=arguments.pricing, workers=arguments.workers,

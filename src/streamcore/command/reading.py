@@ -1,4 +1,4 @@
-"""The Config of a command that reads a capture and runs no pipeline."""
+"""The Config of commands that read a capture without running a pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamcore.core.pipeline_file import make_config
 
 
 def capture_config(command: str, path: str | None, given: Mapping[str, Any]) -> Config:
-    """The pipeline file with the flags over it. Raises UsageError, also if no capture is named."""
+    """The Config of a pipeline file and flags. Raises UsageError, also if neither names a capture."""
     config = make_config(path, given, command)
     if not config.read:
         raise UsageError(f"say what to read: streamcore {command} -r IN.pcap")

@@ -1,5 +1,6 @@
-"""`streamcore run`: flags -> Config -> Pipeline, and who hears a signal. No logic of its own; words for people go to
-standard error, data and JSON to standard output.
+"""`streamcore run`: makes a Config from the flags, runs a Pipeline with it, and handles signals.
+
+Messages for people go to standard error, data and JSON to standard output.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ examples:
   tcpdump -i eth0 -w - | streamcore run -r - -w - --service anonymise | tcpdump -r -
 
 exit status: 0 everything was delivered, 1 failure, 2 wrong usage, 3 finished with losses that the accounting names,
-130 interrupted. The first Ctrl-C delivers what was read and stops; the second stops at once.
+130 interrupted. After one Ctrl-C the run delivers the packets that it has read and stops; after two it stops at once.
 """
 
 
@@ -51,19 +52,19 @@ def execute(arguments: argparse.Namespace) -> int:
             "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap, or -i eth0 -o eth1"
         )
     if config.json and config.write == "-":
-        raise UsageError("--json and -w - both want standard output: write to a file")
+        raise UsageError("--json and -w - both use standard output: write the packets to a file")
     return run(config)
 
 
 def run(config: Config) -> int:
-    """Run a pipeline until it ends or is interrupted. Returns the exit status."""
+    """Runs a pipeline until it ends or is interrupted. Returns the exit status."""
     account = Account(config.json)
     signal.signal(signal.SIGUSR1, account.asked)
 
     from streamcore.disperse.local import launch
 
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that we have no use for only slow numpy's start
-    # They load beside us; but with a live interface they start when we have given up our rights, without any.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the run needs no such threads, and they slow numpy's start
+    # Workers load while this process loads. With a live interface they start after this process has dropped its rights.
     live = config.interface or config.output_interface
     launched = [] if live else [launch() for _ in range(config.workers)]
 
@@ -81,12 +82,12 @@ def run(config: Config) -> int:
         with shown(pipeline):
             accounting = pipeline.run()
     except (StreamcoreError, KeyboardInterrupt) as error:
-        if config.json:  # how far it came
+        if config.json:  # the accounting up to the error
             words = str(error) or "interrupted"
             so_far = {"error": words, "exit_status": getattr(error, "exit_status", INTERRUPTED)}
             print(json.dumps(pipeline.counters.as_json() | so_far), flush=True)
         raise
-    except OSError as error:  # of the run's own means: files have errors of their own
+    except OSError as error:  # such as from sockets and shared memory; files raise their own errors
         raise StreamcoreError(
             f"cannot run: {(error.strerror or str(error)).lower()} (see 'streamcore doctor')"
         ) from error
@@ -98,13 +99,15 @@ def run(config: Config) -> int:
 
 
 def hear_interrupts(pipeline: Pipeline) -> None:
-    """SIGINT and SIGTERM: the first delivers what was read, the second stops, the third raises KeyboardInterrupt."""
+    """Handles SIGINT and SIGTERM: after the first the run delivers the packets it has read, the second stops it, the
+    third raises KeyboardInterrupt.
+    """
     interrupts = 0
 
     def interrupt(_signal: int, _frame: Any) -> None:
         nonlocal interrupts
         interrupts += 1
-        if interrupts > 2 or not pipeline.reading:  # or it would wait on for a pipe that nobody opens or fills
+        if interrupts > 2 or not pipeline.reading:  # otherwise it might wait for ever to open an idle pipe
             raise KeyboardInterrupt
         (pipeline.drain if interrupts == 1 else pipeline.stop)()
 
@@ -114,7 +117,7 @@ def hear_interrupts(pipeline: Pipeline) -> None:
 
 @contextlib.contextmanager
 def shown(pipeline: Pipeline) -> Iterator[None]:
-    """Show what the pipeline does while the block runs: on a terminal, and to Prometheus if that is wanted."""
+    """Shows the pipeline's progress while the block runs: on a terminal, and to Prometheus if the Config says so."""
     from streamcore.observe.progress import each_second, following
 
     config = pipeline.config
@@ -131,7 +134,7 @@ def shown(pipeline: Pipeline) -> Iterator[None]:
 
 
 def warn_of_merging(interfaces: Sequence[str]) -> None:
-    """Say which live interfaces merge packets on receipt, before what is too long is counted by the thousand."""
+    """Warns of live interfaces that merge received packets, because merged packets may be too long to send."""
     from streamcore.tools.doctor_interface import merged_on_receipt
 
     for words in filter(None, map(merged_on_receipt, interfaces)):
@@ -139,14 +142,14 @@ def warn_of_merging(interfaces: Sequence[str]) -> None:
 
 
 class Account:
-    """What SIGUSR1 asks for: the whole account so far, in words, or with --json as an object on standard output."""
+    """Prints the accounting so far on SIGUSR1: as text, or with --json as an object on standard output."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.pipeline: Pipeline | None = None
 
     def asked(self, _signal: int, _frame: Any) -> None:
-        # A thread of its own: the signal may have come while the main thread holds the counters' lock.
+        # On another thread, because the main thread may hold the counters' lock when the signal arrives.
         threading.Thread(target=self.tell, name="streamcore-account", daemon=True).start()
 
     def tell(self) -> None:

@@ -7,6 +7,6 @@ import sys
 
 
 def say(words: str) -> None:
-    """A line for people, if anybody is there to read it."""
+    """Prints a line on standard error. If nobody reads it any more, the line is lost."""
     with contextlib.suppress(OSError):
         print(words, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`streamcore services`: the services of this installation, with their options."""
+"""`streamcore services`: lists the installed services with their options."""
 
 from __future__ import annotations
 

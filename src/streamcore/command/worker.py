@@ -1,4 +1,4 @@
-"""`streamcore worker`: a worker process for a pipeline on another machine."""
+"""`streamcore worker`: a worker process that joins a pipeline over the network."""
 
 from __future__ import annotations
 

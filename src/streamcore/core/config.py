@@ -1,7 +1,7 @@
-"""Every key of a run, with its type, bounds, default, flag and meaning; and the Config that holds them, checked.
+"""Every key of a run with its type, bounds, default, flag and meaning, and the Config that holds checked values.
 
-This is the table: flags, manual and errors are made from it (keys.py). Keys that contradict each other are in rules.py,
-the pipeline file is read by pipeline_file.py. What a filter or a service makes of its words is not known here.
+Flags, manual and error messages are generated from this table (keys.py). rules.py refuses contradictions between keys,
+pipeline_file.py reads the pipeline file. Filters and services check their own texts.
 
 Annotations are evaluated here, so no `from __future__ import annotations`.
 """
@@ -24,7 +24,7 @@ Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` a
 
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
-LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # what a live packet waits if segment_ms is 0
+LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # how long a live packet waits if segment_ms is 0
 SNAP_LENGTH_MAX = 262_144  # as tcpdump
 STREAMS_MAX = 255
 REST = "rest"  # the name of the packets that no stream selects
@@ -45,12 +45,12 @@ READERS = ("run", "packets", "flows")
 
 
 def workers_default() -> int:
-    """One core is left to the pipeline itself."""
+    """The number of usable cores, less one for the pipeline itself; at least 1."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[stream.subcontract]`: when a provider runs a stream's services, on which terms, and what happens without."""
+    """`[stream.subcontract]`: when and on which terms a provider runs a stream's services, and what happens without."""
 
     service: Annotated[
         str, Key("the service's name in the market", default="the services' names, joined by `+`")
@@ -72,7 +72,10 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     minimum_bps: Annotated[
         int,
         Meta(ge=0),
-        Key("the rate, in bits per second, that the provider owes", more="A shortfall is measured and priced"),
+        Key(
+            "the rate, in bits per second, that the provider must keep up",
+            more="The pipeline measures a shortfall, and the market lowers the price for it",
+        ),
     ] = 0
     maximum_bps: Annotated[
         int,
@@ -88,7 +91,7 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(ge=0, le=3_600_000),
         Key(
             "a provider that takes longer for a segment is suspended; 0: half of `lease_ms`",
-            more="Its replacement has the other half",
+            more="The other half is left for its replacement",
         ),
     ] = 0
     join_ms: Annotated[
@@ -99,7 +102,7 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(ge=0, le=1),
         Key(
             "the share of a provider's segments that is processed again in-house and compared",
-            more="For a newcomer four times as much",
+            more="Newcomers are audited four times as often",
         ),
     ] = 0.05
     overload_ms: Annotated[
@@ -120,12 +123,12 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def reserve(self) -> int:
-        """The most that a block may cost."""
+        """The highest price of a block."""
         return min(self.price_max, self.in_house_price - 1) if self.when == "cheaper" else self.price_max
 
     @property
     def need(self) -> "Subcontract":
-        """What must be equal for two streams to share an agreement: all but the rates, which add up."""
+        """The terms without the rates. Streams with equal needs share an agreement, and their rates add up."""
         return msgspec.structs.replace(self, minimum_bps=0, maximum_bps=0)
 
 
@@ -150,7 +153,7 @@ class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One `[[stream]]` of a pipeline file: which packets, and what is done to them."""
+    """One `[[stream]]` of a pipeline file: which packets it selects, and the services for them."""
 
     name: Annotated[
         str,
@@ -158,7 +161,9 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Key("the stream's name in the accounting: lower-case letters, digits, `.`, `_` and `-`"),
     ]
     select: Annotated[str, Meta(min_length=1), Key("a BPF expression")]
-    service: Annotated[list[Service], Key("services for its packets, in order; none: packets are forwarded as is")] = []
+    service: Annotated[
+        list[Service], Key("services for its packets, in order; without any, packets are forwarded unchanged")
+    ] = []
     on_failure: Annotated[OnFailure, Key("as `on_failure` above, for this stream")] = "drop"
     subcontract: Annotated[Subcontract | None, Key("a table: the terms on which a provider runs its services")] = None
 
@@ -231,7 +236,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         str,
         Key(
             "process only packets that match, as in tcpdump",
-            "", "BPF EXPRESSION", INPUT_OUTPUT, "Other packets are left out, and counted", form="words",
+            "", "BPF EXPRESSION", INPUT_OUTPUT, "Other packets are dropped, and counted", form="words",
         ),
     ] = ""  # fmt: skip
     resume: Annotated[
@@ -245,8 +250,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "apply this service; give it again for the next one",
             "", "NAME[:KEY=VALUE,…]", PROCESSING,
-            "`streamcore services` lists them; one of your own is `path/to/file.py:ClassName`. "
-            "Without any, packets are forwarded as is",
+            "`streamcore services` lists them; for a service of your own give `path/to/file.py:ClassName`. "
+            "Without services, packets are forwarded unchanged",
         ),
     ] = []  # fmt: skip
     workers: Annotated[
@@ -268,7 +273,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     policy: Annotated[
         str,
         Key(
-            "what a segment holds",
+            "how packets are divided into segments",
             group=SEGMENTS,
             names=POLICIES,
         ),
@@ -344,8 +349,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "what to do with packets when workers fall behind",
             group=LIVE,
-            more="This begins when half of `buffer_kib` is used. `drop`: the kernel drops when the ring is full; "
-            "`pass`: what waits for a worker is forwarded unprocessed; "
+            more="It applies when half of `buffer_kib` is used. "
+            "`drop`: the kernel drops packets when the ring is full; "
+            "`pass`: packets that wait for a worker are forwarded unprocessed; "
             "`spool`: a file keeps packets until workers have time",
         ),
     ] = "drop"
@@ -384,7 +390,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "what to do with a segment that no worker can process",
             group=FAILURES,
-            more="`drop` it, or forward it as it came (`pass`)",
+            more="`drop`: drop its packets; `pass`: forward them unprocessed",
         ),
     ] = "drop"
     dead_letter: Annotated[
@@ -393,7 +399,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     lease_ms: Annotated[
         int,
         Meta(ge=10, le=3_600_000),
-        Key("replace a worker that takes longer than N ms for a segment", "", "N", FAILURES),
+        Key("replace a worker that needs more than N ms for a segment", "", "N", FAILURES),
     ] = 10_000
     attempts_max: Annotated[
         int, Meta(ge=1, le=100), Key("give a segment up after it failed N times", "", "N", FAILURES)
@@ -419,12 +425,12 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
                   more="It is the last line of standard output; [accounting.md](accounting.md) describes it")
     ] = False  # fmt: skip
     quiet: Annotated[bool, Key("print only errors and losses", "-q", group=REPORTS)] = False
-    verbose: Annotated[bool, Key("print what each worker did, and what was noticed", "-v", group=REPORTS)] = False
+    verbose: Annotated[bool, Key("also print the figures of each worker, and all notes", "-v", group=REPORTS)] = False
     progress: Annotated[
         bool,
         Key(
             "show progress on a terminal", group=REPORTS, off="do not show progress on a terminal",
-            more="For live interfaces a line of figures every second",
+            more="For live interfaces it is a line of figures every second",
         ),
     ] = True  # fmt: skip
     metrics: Annotated[
@@ -442,7 +448,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         int,
         Meta(ge=2, le=1024),
         Key(
-            "chunks in memory", "", "N", TUNING, "`chunks` times `chunk_bytes` is the memory for input that waits"
+            "chunks in memory", "", "N", TUNING, "Waiting input takes `chunks` times `chunk_bytes` of memory"
         ),
     ] = 12  # fmt: skip
     chunk_wait_s: Annotated[
@@ -453,7 +459,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Meta(ge=1 << 8, le=1 << 26),
         Key(
             "most flows in the table at once", "", "N", TUNING, commands=("flows",),
-            more="When it is full, a flow that has been idle for long is written and makes room",
+            more="When it is full, a flow that has been idle for long is written and removed",
         ),
     ] = 1 << 20  # fmt: skip
     fragments_max: Annotated[
@@ -464,7 +470,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of one run, checked. Raises UsageError with one line that names the key and says what is allowed."""
+    """The checked keys of one run. Raises UsageError with one line that names the key and the allowed values."""
 
     def __post_init__(self) -> None:
         kind = type(self)
@@ -495,7 +501,7 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """All streams of the run: what no `[[stream]]` selects comes first."""
+        """All streams of the run. The first is the rest: the packets that no `[[stream]]` selects."""
         rest = Stream(
             name=REST, select="", service=self.service, on_failure=self.on_failure, subcontract=self.subcontract
         )
@@ -503,14 +509,12 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def lanes(self) -> int:
-        """Into how many lanes policy flow sorts: one for each worker, more if workers elsewhere may join at any
-        time.
-        """
+        """The number of lanes of policy flow: one for each local worker, and more if remote workers may join."""
         return max(1, self.workers) + (LANES_ELSEWHERE if self.listen else 0)
 
     @property
     def interfaces(self) -> tuple[str, ...]:
-        """The live interfaces that are read; their places here are the numbers in the column `interface`."""
+        """The live interfaces that the run reads. The column `interface` holds indexes into this tuple."""
         if not self.interface:
             return ()
         return (self.interface, self.output_interface) if self.both else (self.interface,)
@@ -522,24 +526,24 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def replay_speed(self) -> float:
-        """How many times as fast as their timestamps packets are sent; 0: not paced by them."""
+        """The speed of sending, as a multiple of the recorded speed; 0: timestamps do not pace the packets."""
         if self.replay is not None or self.interface or self.rate_mbps or self.rate_pps:
             return self.replay or 0.0
         return 1.0
 
     @property
     def rotates(self) -> bool:
-        """Whether the second stream goes into several files."""
+        """Whether the output is split into several files."""
         return bool(self.rotate_mb or self.rotate_s)
 
     @property
     def output(self) -> str:
-        """Where the second stream goes."""
+        """The file or interface of the output."""
         return self.write or self.output_interface
 
     @property
     def dead_letter_path(self) -> str:
-        """Where dead segments are kept."""
+        """The path of the dead-letter capture."""
         if self.dead_letter:
             return self.dead_letter
         return "streamcore" + DEAD_LETTER_ENDING if self.write in ("", "-") else self.write + DEAD_LETTER_ENDING
@@ -547,13 +551,13 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 @lru_cache
 def paths_of(kind: type[Config]) -> tuple[str, ...]:
-    """The keys that name a file or a directory, for which a Path may be given."""
+    """The keys that name a file or a directory, and also take a Path."""
     return tuple(field.name for field in key_fields(kind).values() if field.key.metavar in (FILE, DIRECTORY))
 
 
 @lru_cache
 def keys_of(kind: type[Config]) -> type[Keys]:
-    """The keys of a Config without its checks: Keys itself, and what a subclass adds."""
+    """The keys of a Config without its checks: those of Keys, and those that a subclass adds."""
     more = [field for field in key_fields(kind).values() if field.name not in Keys.__struct_fields__]
     if not more:
         return Keys

@@ -1,7 +1,7 @@
-"""Every packet accounted for: at every stage in = out + dropped(reason), by packets and by captured bytes.
+"""The counters of a run. At every stage in = out + dropped(reason), in packets and in captured bytes.
 
-The names stand in one table, which gives the words for people. A service's reasons for dropping are its own, under
-`service.`. Beside them, how long things took. Nothing here decides what is dropped.
+NAMES lists the counters with their texts. Services add their own reasons for dropping under `service.`. Durations are
+counted here, too. Other modules decide which packets are dropped.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ import threading
 from bisect import bisect_left
 from typing import Any, NamedTuple
 
-SCHEMA = 1  # of as_json; grows when a field changes its meaning or goes
+SCHEMA = 1  # of as_json; grows when a field is removed or changes its meaning
 
 
 class Name(NamedTuple):
-    """kind: "stage" where packets pass, "dropped" on purpose, "lost" (exit status 3), or "note" (nothing left)."""
+    """kind: "stage" (packets passed it), "dropped" (on purpose), "lost" (exit status 3) or "note" (none dropped)."""
 
     kind: str
     words: str
 
 
 NAMES: dict[str, Name] = {
-    "kernel.received": Name("stage", "received by the kernel for us"),
-    "kernel.dropped": Name("lost", "dropped by the kernel: we read too slowly, or the workers fell behind"),
+    "kernel.received": Name("stage", "received by the kernel for this run"),
+    "kernel.dropped": Name("lost", "dropped by the kernel: the run read too slowly, or the workers fell behind"),
     "source.unread": Name("dropped", "left in the ring at the end"),
     "source.read": Name("stage", "read from the first stream"),
     "filter.not_matched": Name("dropped", "did not match the expression"),
-    "resume.delivered_before": Name("dropped", "delivered by the run that this one goes on from"),
+    "resume.delivered_before": Name("dropped", "delivered by the run that this one resumes"),
     "segment.cut": Name("stage", "cut into segments"),
     "disperse.dead_lettered": Name("lost", "no worker could process them: kept in the dead-letter capture"),
     "overload.spooled": Name("note", "kept in the spool until workers had time"),
-    "overload.passed_unprocessed": Name("note", "the workers had fallen behind: passed on as they were"),
-    "disperse.passed_unprocessed": Name("note", "no worker could process them: passed on as they were"),
+    "overload.passed_unprocessed": Name("note", "the workers had fallen behind: forwarded unprocessed"),
+    "disperse.passed_unprocessed": Name("note", "no worker could process them: forwarded unprocessed"),
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
     "service.resized": Name("note", "bytes that services added, less those that they cut"),
-    "sink.after_last_file": Name("dropped", "came after the last file that was asked for was full"),
-    "sink.too_long": Name("lost", "longer than the MTU of the interface they were to leave on"),
-    "sink.too_short": Name("lost", "shorter than a link header: no interface sends them"),
+    "sink.after_last_file": Name("dropped", "came after the last file that rotate_files allows"),
+    "sink.too_long": Name("lost", "longer than the MTU of the outgoing interface"),
+    "sink.too_short": Name("lost", "shorter than an Ethernet header: no interface sends them"),
     "sink.interface_down": Name("lost", "not sent: the interface was down"),
-    "sink.queue_full": Name("lost", "not sent: the interface took no more, or had no carrier"),
+    "sink.queue_full": Name("lost", "not sent: the interface's queue was full, or it had no carrier"),
     "sink.written": Name("stage", "written to the second stream"),
 }
 EVENTS: dict[str, str] = {
-    "segments.dispersed": "leases given out",
+    "segments.dispersed": "segments sent to workers",
     "segments.resent": "segments sent again after a fault",
     "segments.discarded": "results that came too late",
     "segments.dead_lettered": "segments that no worker could process",
@@ -51,10 +51,10 @@ EVENTS: dict[str, str] = {
     "subcontract.bad_reports": "reports of providers that could not be read",
     "workers.started": "workers started",
     "workers.lost": "workers that died or hung",
-    "disperse.bad_message": "messages that were not of our envelope",
+    "disperse.bad_message": "messages that streamcore could not decode",
     "kernel.freezes": "times the kernel found the ring full",
     "source.interface_down": "times an interface went down",
-    "source.checksum_missing": "packets whose checksum was left to the hardware",
+    "source.checksum_missing": "packets whose checksum the hardware was to fill in",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
     "source.blocks_skipped": "pcapng blocks that hold no packet",
     "parse.malformed": "packets with a header that contradicts itself",
@@ -68,7 +68,7 @@ BEFORE_READ = ("kernel.dropped", "source.unread")  # of a live source: received 
 
 
 def words_for(name: str) -> str:
-    """A counter's name in words; a service's reason is its own."""
+    """A counter's text. A service's reason for dropping is its name with spaces."""
     return NAMES[name].words if name in NAMES else EVENTS.get(name, name.removeprefix(SERVICE).replace("_", " "))
 
 
@@ -80,7 +80,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.live = False  # the first stream comes from the kernel, which counts too
+        self.live = False  # whether the packets come from a live interface, whose kernel counters are added
         self._packets: dict[str, int] = dict.fromkeys(NAMES, 0)
         self._bytes: dict[str, int] = dict.fromkeys(NAMES, 0)
         self._events: dict[str, int] = dict.fromkeys(EVENTS, 0)
@@ -112,7 +112,7 @@ class Counters:
         return copy
 
     def under_way(self) -> int:
-        """Packets that were read and have neither left nor been dropped yet."""
+        """Packets that were read, and neither written nor dropped yet."""
         left = sum(count for name, count in self.dropped().items()) + self._packets["sink.written"]
         return max(0, self._packets["source.read"] - left)
 

@@ -1,33 +1,33 @@
-"""Every error that a user can meet: one clear line that says what is wrong and, where it can, what to do."""
+"""The errors that a user can see. Each is one line that says what is wrong and, if possible, what to do."""
 
 
 class StreamcoreError(Exception):
-    """Base of them all. `exit_status` is what the command ends with."""
+    """Base class of these errors. The command exits with `exit_status`."""
 
     exit_status = 1
 
 
 class UsageError(StreamcoreError):
-    """Wrong usage, BPF expression, service or pipeline file."""
+    """A command line, BPF expression, service or pipeline file is wrong."""
 
     exit_status = 2
 
 
 class SourceError(StreamcoreError):
-    """The first stream cannot be opened, or is not a capture."""
+    """The input cannot be opened, or is not a capture."""
 
 
 class SinkError(StreamcoreError):
-    """The second stream cannot be written."""
+    """The output cannot be written."""
 
 
 class RightsError(StreamcoreError):
-    """A live interface cannot be opened without CAP_NET_RAW."""
+    """The process lacks CAP_NET_RAW, which opening a live interface needs."""
 
 
 class WorkerError(StreamcoreError):
-    """No worker is left that could do the rest."""
+    """No worker is left to process the remaining segments."""
 
 
 class MarketError(StreamcoreError):
-    """The market cannot be asked for providers."""
+    """The market does not answer, or refused a request."""

@@ -1,8 +1,7 @@
-"""What a key of the pipeline file is: the notes that its field carries, and what is made from them.
+"""Key: the description that each field of a Config carries, and the error messages made from it.
 
 A field of a Config is `Annotated[type, Meta(bounds), Key(…)]`. The flags (command/flags.py), the tables of
-docs/pipeline-file.md (scripts/write-keys) and the lines that refuse a value are all made from it. The keys themselves
-stand in config.py.
+docs/pipeline-file.md (scripts/write-keys) and the error messages are generated from it. config.py defines the keys.
 """
 
 from __future__ import annotations
@@ -22,42 +21,42 @@ FILE, DIRECTORY, NAME, ADDRESS = "FILE", "DIRECTORY", "NAME", "HOST:PORT"
 
 
 class Key(msgspec.Struct, frozen=True):
-    """What a field carries beside its type and bounds. Words in backticks lose them in --help."""
+    """Describes a field beyond its type and bounds. --help leaves out the backticks."""
 
-    help: str  # one line: in --help, and the beginning of the row in the manual
+    help: str  # one line: in --help, and at the beginning of the row in the manual
     letter: str = ""  # of the flag: "-n"
-    metavar: str = ""  # "": by the type
+    metavar: str = ""  # "": chosen by the type
     group: str = ""  # the heading in --help
     more: str = ""  # only in the manual
-    off: str = ""  # of a key that is true by default: the help of its flag --no-NAME
-    default: str = ""  # in words, where the default itself says nothing
+    off: str = ""  # the help of the flag --no-NAME, for a key that is true by default
+    default: str = ""  # in words, if the default value itself does not explain it
     form: Literal["flag", "words", "table"] = "flag"  # words: the rest of the command line; table: only in the file
-    names: Mapping[str, Any] = {}  # the table whose rows' names are what the key takes
-    commands: tuple[str, ...] = RUN  # where it has an effect; elsewhere it is refused
+    names: Mapping[str, Any] = {}  # a table: the key takes the names of its rows
+    commands: tuple[str, ...] = RUN  # the commands in which it has an effect; the others refuse it
 
 
 class KeyField(NamedTuple):
-    """A field with a Key, as flags and manual need it."""
+    """A field with its Key, for the flags and the manual."""
 
     name: str
     annotation: Any
-    default: Any  # msgspec.NODEFAULT where there is none
+    default: Any  # msgspec.NODEFAULT if the key is required
     key: Key
 
     @property
     def type(self) -> Any:
-        """The type without its notes, and without None."""
+        """The type without annotations and without None."""
         return plain_type(self.annotation)
 
     @property
     def words(self) -> str:
-        """The key's help; of a key that takes the names of a table, what each row says."""
+        """The key's help. If the key takes the names of a table, each row's description follows."""
         rows = [f"`{name}`: {row.words}" for name, row in self.key.names.items()]
         return f"{self.key.help}: {'; '.join(rows)}" if rows else self.key.help
 
     @property
     def default_text(self) -> str:
-        """The default as the manual and --help show it; "": there is none to show."""
+        """The default as the manual and --help show it; "" if there is nothing to show."""
         if self.key.default:
             return self.key.default
         value = self.default
@@ -67,12 +66,12 @@ class KeyField(NamedTuple):
 
 
 def tidy(value: Any) -> str:
-    """A value as people write it: 1000000, not 1000000.0."""
+    """A value as people write it, such as 1000000 for 1000000.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def plain_type(annotation: Any) -> Any:
-    """A field's type without notes and None; unions and Literals stay as they are."""
+    """A field's type without annotations and None; other unions and Literals stay as they are."""
     while hasattr(annotation, "__metadata__"):
         annotation = annotation.__origin__
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -84,7 +83,7 @@ def plain_type(annotation: Any) -> Any:
 
 @lru_cache
 def key_fields(kind: type[msgspec.Struct]) -> dict[str, KeyField]:
-    """The fields of a Struct by name, in the order in which the manual lists them. Each has a Key."""
+    """The fields of a Struct by name, in the manual's order. Each must have a Key."""
     annotations: dict[str, Any] = {}
     for each in reversed(kind.__mro__):
         annotations |= vars(each).get("__annotations__", {})
@@ -98,7 +97,7 @@ def key_fields(kind: type[msgspec.Struct]) -> dict[str, KeyField]:
 
 
 def value_of(default: Any) -> Any:
-    """A default as a value: a factory's, if it is an empty list or the like."""
+    """A default as a value. A factory that is a type, such as list, is called; any other factory gives None."""
     factory = getattr(default, "factory", None)
     if factory is None:
         return default
@@ -115,7 +114,7 @@ def refuse_useless(kind: type[msgspec.Struct], names: Iterable[str], command: st
 
 
 def explain(error: msgspec.ValidationError, values: Mapping[str, Any], kind: type[msgspec.Struct]) -> str:
-    """The line that refuses a value: its key, what is allowed, what was given."""
+    """The error message for a value that is not allowed: the key, the allowed values, the given value."""
     words, _, where = str(error).rpartition(" - at `$.")
     where = where.rstrip("`")
     key = where.partition("[")[0].partition(".")[0]
@@ -129,7 +128,7 @@ def explain(error: msgspec.ValidationError, values: Mapping[str, Any], kind: typ
 
 
 def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
-    """The line for a value in a `[[stream]]` table, with the stream's name if it has one."""
+    """The error message for a value in a `[[stream]]` table, with the stream's name if it has one."""
     place, _, key = where.removeprefix("stream[").partition("]")
     stream = streams[int(place)] if place.isdecimal() and int(place) < len(streams) else None
     name = stream.get("name", f"number {int(place) + 1}") if isinstance(stream, Mapping) else place or "stream"
@@ -137,7 +136,7 @@ def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
 
 
 def allowed(kind: type[msgspec.Struct], name: str) -> str:
-    """What a key takes, in words."""
+    """The allowed values of a key, in words."""
     from msgspec import inspect
 
     if names := key_fields(kind)[name].key.names:

@@ -1,4 +1,4 @@
-"""The pipeline file (TOML) and the flags over it -> a Config. What the keys are stands in config.py."""
+"""Makes a Config from a pipeline file (TOML) and the flags that override it. config.py defines the keys."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def make_config(
     command: str = "run",
     kind: type[Config] = Config,
 ) -> Config:
-    """The Config of a pipeline file with flags laid over it; a flag that is None was not given.
+    """Reads a pipeline file and overrides its keys with the flags that are not None.
 
-    command: keys that have no effect in it are refused. Raises UsageError with one line that names the file, the key,
-    and what is allowed.
+    Keys that have no effect in `command` are refused. Raises UsageError with one line that names the file, the key and
+    the allowed values.
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     if path is None:
@@ -32,7 +32,7 @@ def make_config(
 
 
 def from_keys(kind: type[Config], values: dict[str, Any], command: str, partial: bool = False) -> Config:
-    """The Config of these keys. partial: more keys will be laid over them, so what is missing is not yet an error."""
+    """The Config of these keys. partial: flags will override it, so a missing key is not an error yet."""
     for key in values:
         if key not in kind.__struct_fields__:
             raise UsageError(f"there is no key {key!r}{nearest(key, kind)}: docs/pipeline-file.md lists them")
@@ -43,7 +43,7 @@ def from_keys(kind: type[Config], values: dict[str, Any], command: str, partial:
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The keys of a pipeline file, with _ where it has -. Raises UsageError without the file's name."""
+    """The keys of a pipeline file, with `_` for `-`. Raises UsageError without the file's name."""
     import tomllib
 
     try:
@@ -70,7 +70,7 @@ def with_underscores(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         key = name.replace("-", "_")
         if key in keys:
-            raise UsageError(f"{key} is given twice, with - and with _")
+            raise UsageError(f"{key} is given twice, with - and with _: remove one")
         keys[key] = value
     return keys
 

@@ -1,7 +1,7 @@
-"""The segmentation policies: one row each. Whoever needs to know something of a policy asks its row.
+"""The segmentation policies, one row each. All code that depends on a policy reads its row.
 
-The rows stand in core because the configuration checks names and takes defaults from them. The cutters themselves live
-in segment/, and are loaded when a run uses them.
+The table is in core because the configuration checks names and takes defaults from it. The cutters are in segment/; a
+run loads the one that it uses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How the first stream is divided into segments, beside the bounds on packets and bytes, which always hold."""
+    """How a stream is divided into segments. The bounds on packets and bytes hold with every policy."""
 
     words: str  # for --help
     groups: tuple[str, ...] = ()  # header columns that lanes or the cutter read: names of COLUMN_GROUPS

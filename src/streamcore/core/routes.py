@@ -1,7 +1,6 @@
-"""Who runs a stream's segments, as the dispatcher asks it: our own workers, or the provider that holds an agreement.
+"""The protocol by which the dispatcher asks who runs a stream's segments: the run's own workers, or a provider.
 
-Only the questions stand here. Whoever answers them (subcontract/broker.py) knows of needs, prices and agreements; the
-dispatcher does not.
+subcontract/broker.py implements it. It handles needs, prices and agreements, of which the dispatcher knows nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from streamcore.core.packets import Segment
 class Route(NamedTuple):
     """Where a stream's segments go now."""
 
-    kind: str  # "in-house", "provider", "wait" (an answer is under way), "pass" or "refuse" (nobody runs them)
-    key: str = ""  # of the provider: its CURVE public key
-    helps: bool = False  # the provider takes only what our own workers cannot
+    kind: str  # "in-house", "provider", "wait" (the broker is still asking), "pass" or "refuse" (nobody runs them)
+    key: str = ""  # the provider's CURVE public key
+    helps: bool = False  # the provider takes only segments that the run's own workers have no time for
 
 
 IN_HOUSE = Route("in-house")
@@ -25,10 +24,10 @@ WAIT = Route("wait")
 
 
 class Routes(Protocol):
-    """Called by the thread that takes results; answers at once, without input or output.
+    """The thread that takes results calls these methods. They return at once, without input or output.
 
-    limited: the streams with a maximum rate; followed: those, and others for which `sent` is called. Both are known
-    from the beginning.
+    limited: the streams with a maximum rate. followed: those, and others for which the caller calls `sent`. Neither
+    changes during a run.
     """
 
     limited: frozenset[int]
@@ -38,16 +37,16 @@ class Routes(Protocol):
         """Where the stream's segments go now."""
 
     def streams_of(self, key: str) -> frozenset[int]:
-        """The streams that a provider with this key may see; empty: it is none of ours, or it was suspended."""
+        """The streams that a provider with this key may see; empty if it has no agreement with us or is suspended."""
 
     def is_provider(self, key: str) -> bool:
-        """Whether this key has ever been a provider's: it never becomes a plain worker."""
+        """Whether this key has ever been a provider's. Such a key can never join as an ordinary worker."""
 
     def lease_ms(self, key: str) -> int:
-        """How long it may take for a segment."""
+        """How long this provider may take for a segment."""
 
     def join_s(self, key: str) -> float:
-        """How long segments wait for it when it has not joined."""
+        """How long segments wait for this provider to join."""
 
     def pause_s(self, stream: int) -> float:
         """Seconds until the maximum rate lets the stream's next segment go to its provider."""
@@ -56,19 +55,19 @@ class Routes(Protocol):
         """Whether our own workers can run the stream's services."""
 
     def came(self, byte_counts: Mapping[int, int]) -> None:
-        """Segments came, perhaps for a provider: so many bytes of each stream."""
+        """Segments were submitted, perhaps for a provider: the bytes of each stream."""
 
     def sent(self, stream: int, byte_count: int) -> None:
         """A segment of a followed stream was sent to its provider."""
 
     def done(self, key: str, segment: Segment, seconds: float) -> bool:
-        """Its result came in and passed the checks so far. True: process it again in-house, and compare."""
+        """A provider's result arrived and passed validation. Returns True to audit it in-house."""
 
     def audited(self, stream: int, key: str, same: bool) -> None:
-        """What the comparison gave."""
+        """An audit is finished: whether both results are the same."""
 
     def failed(self, key: str, reason: str) -> None:
-        """The provider is suspended: from now on its results are refused."""
+        """The provider failed and is suspended. Its later results are refused."""
 
     def waited(self, stream: int, seconds: float) -> None:
-        """How long a segment of this stream has been waiting for our own workers."""
+        """A segment of this stream has waited so long for the run's own workers."""

@@ -1,6 +1,6 @@
-"""Every segment that has no result yet: those that wait for a worker, and those to be sent again.
+"""All segments without a result: those that wait for a worker, and those to be sent again.
 
-peer.py knows which segments a peer holds, scheduler.py who gets the next one.
+peer.py records which segments a peer holds; scheduler.py chooses who gets the next one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OVERLOAD = "the workers had fallen behind"
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A segment that is not back yet, and what became of it so far."""
+    """A segment without a result, with its attempts so far."""
 
     segment: Segment
     attempt: int = 1
@@ -61,7 +61,7 @@ class Backlog:
         self.resend(attempt, -1)
 
     def resend(self, attempt: Attempt, slot: int) -> None:
-        """Send it again, to another slot if there is one; but no more where it has failed too often."""
+        """Queues it again, for another slot if there is one, unless it has failed too often."""
         if attempt.failures >= self._failures_max:
             self._dead.append(attempt)
             return
@@ -88,7 +88,7 @@ class Backlog:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a segment is out with nobody."""
+        """Whether no peer holds a segment."""
         return bool(self.again) or any(self.waiting.values())
 
     def since_s(self) -> dict[int, float]:
@@ -112,7 +112,7 @@ class Backlog:
             yield Result(attempt.segment, dead=True, reason=attempt.reason)
 
     def unserved(self, stream: int) -> Iterator[Result]:
-        """Results for the segments that nobody runs; what becomes of them is the stream's rule."""
+        """Results for the segments that nobody runs; the stream's rule decides what to do with them."""
         attempts = [each for each in self.again if each.segment.stream == stream and not each.in_house]
         self.again = [each for each in self.again if each not in attempts]
         for (of, _), queue in self.waiting.items():

@@ -1,9 +1,9 @@
-"""The dispatcher: one thread submits segments, another takes their results. Here are the loop and the faults of peers.
+"""The dispatcher: one thread submits segments, another takes their results. This file has its loop, and handles faults
+of peers.
 
-It promises: each submitted segment comes back exactly once, as a checked Result or as dead; no peer gets more than its
-credit; a peer that dies, hangs or lies loses its leases to another. backlog.py keeps the segments, scheduler.py
-sends them, validation.py checks results, providers.py audits and suspends providers. Where a result belongs in the
-second stream is not known here.
+It guarantees: each submitted segment comes back exactly once, as a validated Result or as dead; no peer gets more than
+its credit; if a peer dies, hangs or lies, another gets its segments. backlog.py keeps the segments, scheduler.py sends
+them, validation.py checks results, providers.py audits and suspends providers. The aggregator orders the results.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Dispatcher:
 
     @property
     def address(self) -> str:
-        """Where workers elsewhere may join; "" if they may not."""
+        """The address at which workers elsewhere may join; "" if they may not."""
         return self._workers.listener.address if self._workers.listener is not None else ""
 
     # For the feeding thread.
@@ -275,7 +275,7 @@ class Dispatcher:
         return result
 
     def _declined(self, peer: Peer, attempt: Attempt, words: str) -> None:
-        """A worker says that it cannot process a segment."""
+        """A worker reports that it cannot process a segment."""
         if peer.streams is not None and self._providers is not None:
             self._providers.give_up(peer, attempt.segment.number, words)
         else:

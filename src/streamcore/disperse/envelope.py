@@ -1,5 +1,5 @@
-"""What travels between the dispatcher and a worker, field by field. All integers are little-endian; VERSION changes
-when a field does.
+"""The messages between the dispatcher and a worker, field by field. All integers are little-endian. A changed field
+needs a new VERSION.
 
 A message is a ZeroMQ multipart message. Its first frame is a header, followed by as many descriptors as the header's
 `count` says:
@@ -57,7 +57,7 @@ _RESULT = struct.Struct("<QIHHIIIIQ16s")
 
 
 class EnvelopeError(ValueError):
-    """A message that is not of this version and layout."""
+    """A message does not have this version and layout."""
 
 
 class Header(NamedTuple):
@@ -105,15 +105,17 @@ def pack(kind: int, slot: int, incarnation: int, descriptors: Sequence[Work] | S
 
 
 def unpack_header(frame: bytes | memoryview) -> Header:
-    """Raises EnvelopeError for anything that is not a header of this version with as many descriptors as it says."""
+    """Raises EnvelopeError unless it is a header of this version, followed by as many descriptors as it counts."""
     if len(frame) < _HEADER.size:
-        raise EnvelopeError(f"a message of {len(frame)} bytes is too short")
+        raise EnvelopeError(f"a message of {len(frame)} bytes is shorter than its header")
     magic, version, kind, slot, count, incarnation = _HEADER.unpack_from(frame)
     if magic != MAGIC or version != VERSION:
-        raise EnvelopeError(f"a message of magic {magic:#x}, version {version}: both sides must run the same version")
+        raise EnvelopeError(
+            f"a message has magic {magic:#x} and version {version}: run the same version of streamcore on both sides"
+        )
     size = {WORK: _WORK.size, RESULT: _RESULT.size}.get(kind, 0)
     if not HELLO <= kind <= REFUSE or len(frame) != _HEADER.size + count * size:
-        raise EnvelopeError(f"a message of kind {kind} with {count} descriptors in {len(frame)} bytes")
+        raise EnvelopeError(f"a message of {len(frame)} bytes cannot have kind {kind} with {count} descriptors")
     return Header(kind, slot, count, incarnation)
 
 

@@ -1,5 +1,5 @@
-"""Segments that leave the machine: a frame that ZeroMQ sends without another copy, the batch built from such a frame,
-and the digest that says which input a result is of. The frame's layout stands in _inline.pyx.
+"""Segments for workers elsewhere: builds a frame that ZeroMQ sends without another copy, builds a batch from such a
+frame, and computes the digest that ties a result to its input. _inline.pyx describes the frame's layout.
 """
 
 from __future__ import annotations

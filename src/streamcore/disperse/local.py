@@ -1,8 +1,8 @@
-"""Workers on this machine: a process each, started afresh (never forked).
+"""Workers on this machine. Each is a new process (never forked).
 
-A worker's standard input is a socket, and its lifeline: its set-up comes through it, with the arenas' descriptors, and
-when it ends, the worker knows that we are gone. Nothing heavy is imported here, so that workers can be launched before
-the rest of the program is loaded, and load beside it.
+A worker's standard input is a socket. Through it the worker receives its set-up and the arenas' descriptors; when the
+socket closes, the worker ends, because the main process is gone. This file imports nothing heavy, so that workers can
+be launched before the rest of the program is loaded, and load at the same time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def launch() -> Launched:
 
 
 def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, setup: dict[str, Any]) -> None:
-    """Give a launched process its set-up, and the peer the process. regions: None where its services change nothing."""
+    """Sends a launched process its set-up, and sets the peer's process. regions: None if no service changes bytes."""
     peer.process, peer.lifeline = launched
     peer.regions = regions
     peer.pidfd = os.pidfd_open(peer.process.pid)

@@ -1,9 +1,8 @@
-"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. No sockets
-are read here.
+"""A peer: one worker as the dispatcher sees it, with its credit, its leases and the regions of its arena. It reads no
+sockets.
 
 A peer works on its leases in the order in which it got them, so only the first one's clock runs: a lease has
-`lease_ms` from the moment
-when it became the first.
+`lease_ms` from the moment at which it becomes the first.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ class Peer:
         self.bytes_out += lease.segment.byte_count
 
     def end_lease(self, number: int, attempt: int, now_s: float) -> Lease | None:
-        """The lease that a result answers, which ends with it; None where there is no such lease."""
+        """Ends and returns the lease that a result answers; None if there is no such lease."""
         lease = self.leases.get(number)
         if lease is None or lease.attempt != attempt:
             return None

@@ -1,6 +1,6 @@
-"""Providers: audits of their results, and what happens to one that fails.
+"""Audits the results of providers, and suspends a provider that fails.
 
-Who is one, and of which stream, is answered by `routes`; their results come in as any worker's, in dispatcher.py.
+`routes` knows which peers are providers, and of which streams. dispatcher.py receives their results like any worker's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Providers:
         return True
 
     def compare(self, claimed: Result, result: Result) -> None:
-        """Our own result of an audited segment, beside what the provider claimed."""
+        """Compares the in-house result of an audited segment with the provider's."""
         same = same_result(claimed, result)
         key = claimed.provider
         self._routes.audited(result.segment.stream, key, same)
@@ -52,7 +52,7 @@ class Providers:
             self.suspend(key, "an audit found another result", lied=True)
 
     def give_up(self, peer: Peer, number: int, reason: str) -> None:
-        """A provider says that it cannot process a segment: ours do, unless they cannot either."""
+        """A provider cannot process a segment: the run's own workers try it, if they have the services."""
         attempt = self._backlog.attempts[number]
         peer.tally.failed += 1
         peer.failures += 1

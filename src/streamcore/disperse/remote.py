@@ -1,9 +1,8 @@
-"""Workers elsewhere: they join over TCP with a CURVE key that we know, and then hold leases like any other peer.
+"""Workers elsewhere: they join over TCP with a CURVE key that the pipeline knows, and then hold leases like any peer.
 
-The listening port is only for joining (ROUTER/DEALER); segments go out through one PUSH socket for each worker, on a
-port of its own that
-admits only that worker's key, and results come in through one PULL socket. ZAP domains are enforced: no socket here
-is without one.
+The listening port is only for joining (ROUTER/DEALER). Each worker gets its segments through a PUSH socket of its own,
+on a port that admits only its key. Results arrive through one PULL socket. ZAP domains are enforced, and every socket
+has one.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def load_key(path: str) -> tuple[bytes, bytes]:
 
 
 def load_public_keys(directory: str) -> frozenset[bytes]:
-    """The public keys (Z85) of every .key file in a directory. Raises UsageError where there is none."""
+    """The public keys (Z85) of every .key file in a directory. Raises UsageError if there is none."""
     paths = sorted(Path(directory).glob("*.key"))
     if not paths:
         raise UsageError(f"{directory} has no .key file: put the workers' public keys there")

@@ -1,6 +1,6 @@
-"""Chooses the peer for each segment by routes, lanes, credit and maximum rates, and sends it.
+"""Chooses the peer for each segment by routes, lanes, credit and maximum rates, and sends the segment.
 
-How results and failures come back is in dispatcher.py.
+dispatcher.py receives results and handles failures.
 """
 
 from __future__ import annotations

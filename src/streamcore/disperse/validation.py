@@ -1,6 +1,6 @@
-"""The checks that a result must pass, and what a result says besides the packets.
+"""The checks that a result must pass, and the comments, reports and drops that come with it.
 
-dispatcher.py decides whose result it is, _results.pyx compares packets.
+dispatcher.py finds the lease of a result, _results.pyx compares packets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def validate(
     Raises ResultError, or msgspec.MsgspecError if the extra frame is not an Extra.
     """
     if outcome.digest != lease.digest:
-        raise ResultError("the result is of another input")
+        raise ResultError("the result belongs to another input")
     part = lease.part
     region: Any = NOTHING if content is None else aligned(content)
     hold: Any = region
@@ -47,7 +47,7 @@ def validate(
     if outcome.flags & KEEP or result.drops:
         counted = tuple(map(sum, zip(*result.drops.values(), strict=True))) or (0, 0)
         if counted != dropped_of(result):
-            raise ResultError("the packets that were dropped are not those that were counted")
+            raise ResultError("the counts of dropped packets do not match the dropped packets")
     return result
 
 
@@ -61,7 +61,7 @@ class Extra(msgspec.Struct, forbid_unknown_fields=True):
     def check(self, packets: int) -> None:
         """Raises ResultError for what cannot be said of a segment of so many packets."""
         if any(not 0 <= packet < packets for packet in self.comments):
-            raise ResultError("a comment on a packet that is not in the segment")
+            raise ResultError("a comment refers to a packet that is not in the segment")
         if any(len(each) > COMMENT_BYTES_MAX for comments in self.comments.values() for each in comments):
             raise ResultError("a comment is too long")
         if len(self.drops) > REASONS_MAX or any(len(reason) > REASON_CHARACTERS_MAX for reason in self.drops):

@@ -1,4 +1,4 @@
-"""The workers of a run: slots, the peers that fill them, their sockets and processes. scheduler.py chooses a peer."""
+"""The workers of a run: slots, the peers that fill them, their sockets and processes. scheduler.py chooses peers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its pa
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What disperse/ needs to know: a part of the Config, and what the services declare."""
+    """The parts of the Config and of the services' declarations that disperse/ uses."""
 
     workers: int
     chains: list[list[Any]]  # each stream's services: specifications, plain data, as the workers load them
@@ -82,7 +82,7 @@ class Workers:
             self.fill(slot)
 
     def peers(self) -> list[Peer]:
-        """Our own workers, here and elsewhere."""
+        """The run's own workers, on this machine and elsewhere."""
         return [slot.peer for slot in self.slots if slot.peer is not None and slot.peer.streams is None]
 
     def providers(self, key: str = "", stream: int | None = None) -> list[Peer]:
@@ -263,7 +263,7 @@ class Workers:
         return free.peer
 
     def gone(self, peer: Peer) -> bool:
-        """Whether the monitor of a worker elsewhere says that its connection ended."""
+        """Whether the monitor of a worker elsewhere reports the end of its connection."""
         from zmq.utils.monitor import recv_monitor_message  # only here: it loads asyncio
 
         while peer.monitor is not None and peer.monitor.poll(0):
@@ -281,5 +281,5 @@ class Workers:
 
 
 def region_bytes(arena: Arena) -> int:
-    """Room for what services change in all segments of one batch."""
+    """Memory for the changes of services in all segments of one batch."""
     return 2 * arena.data_bytes_max + RESULT_BYTES_PER_PACKET * arena.rows_max

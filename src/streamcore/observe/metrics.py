@@ -1,6 +1,6 @@
-"""`--metrics HOST:PORT`: the figures of a run for Prometheus, over HTTP. Each request takes one look at the run.
+"""`--metrics HOST:PORT`: serves the figures of a run to Prometheus over HTTP. Each request reads them once.
 
-What is measured is not decided here; docs/live.md lists the names.
+docs/live.md lists the names.
 """
 
 from __future__ import annotations

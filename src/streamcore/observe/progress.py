@@ -1,7 +1,7 @@
-"""Progress on a terminal: how far the input is read, the rate, the time left; of live interfaces, a line of figures
-every second. Elsewhere, nothing.
+"""Shows progress on a terminal: the share of the input that was read, the rate and the time left. For live interfaces
+it prints a line of figures every second. If standard error is not a terminal, it prints nothing.
 
-The progress counts bytes of the file on the disk, so it is right for compressed captures too.
+Progress counts the file's bytes on disk, so it is correct for compressed captures, too.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Followed(Protocol):
     counters: Counters
 
     def progress(self) -> tuple[int, int | None]:
-        """Bytes of the input that were consumed, and its size where known."""
+        """The bytes read from the input, and its size if known."""
 
 
 @contextmanager
 def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
-    """Show the pipeline's progress while the block runs, where standard error is a terminal."""
+    """Shows the pipeline's progress while the block runs, if standard error is a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield
         return
@@ -79,7 +79,7 @@ class Looked(Protocol):
 
 @contextmanager
 def each_second(pipeline: Looked, wanted: bool) -> Iterator[None]:
-    """Print a line of figures every second while the block runs, where standard error is a terminal."""
+    """Prints a line of figures every second while the block runs, if standard error is a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""What a run did: the counters, the workers, the services' summaries, and the exit status that follows from them."""
+"""The accounting of a run: its counters, workers and service summaries, and the exit status that follows from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Accounting:
 
     @property
     def unbalanced(self) -> list[str]:
-        """What does not add up, a line each. While packets are under way nobody can tell."""
+        """One line for each sum that does not add up. Unknown while packets are under way."""
         if self.so_far:
             return []
         return self.counters.balance() + self.unbalanced_streams

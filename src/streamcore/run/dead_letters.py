@@ -1,4 +1,4 @@
-"""The dead-letter capture: it keeps segments that no worker could process, and says what leaves in their place."""
+"""The dead-letter capture keeps segments that no worker could process. Their packets are dropped or forwarded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DeadLetters:
         return self._path if self._sink is not None else ""
 
     def replace(self, result: Result) -> Result:
-        """Keep a dead segment; returns what leaves in its place by its stream's rule. Raises SinkError."""
+        """Keeps a dead segment. Returns the packets that its stream's rule forwards. Raises SinkError."""
         segment = result.segment
         stream = self._streams[segment.stream]
         passes = stream.on_failure == "pass"
@@ -47,7 +47,7 @@ class DeadLetters:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        """Close the capture, also after an error: what it keeps is whole. The first error is the one to tell."""
+        """Closes the capture, also after an error; its records stay whole. Only the first error counts."""
         if self._sink is None:
             return
         try:

@@ -1,6 +1,6 @@
-"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that holds it back.
+"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that bounds it.
 
-What becomes of the segments is the other thread's, in pipeline.py.
+The other thread, in pipeline.py, takes the results.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Gate:
             self._changed.notify()
 
     def close(self) -> None:
-        """Let nobody wait any more: the other side has given up."""
+        """Releases all waiting threads, because the other thread has ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -105,7 +105,7 @@ class Feeder:
         self._thread.start()
 
     def drain(self) -> None:
-        """Read no further; what was read goes its way."""
+        """Stops reading. Packets that were read are still submitted."""
         self._source.stop()
 
     def close(self) -> None:

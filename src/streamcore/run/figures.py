@@ -1,6 +1,6 @@
-"""What a run is like at one moment: its counters, the depths of its queues, its workers, how long things took.
+"""The figures of a run at one moment: its counters, queue depths, workers and durations.
 
-progress.py, metrics.py and SIGUSR1 show them. Nothing here changes a run.
+progress.py, metrics.py and SIGUSR1 show them. Reading them does not change the run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streamcore.run.feeder import Gate
 
 @dataclass(frozen=True, slots=True)
 class WorkerFigures:
-    """One place for a worker: what all who filled it did, and what is out with the present one."""
+    """A worker slot: the totals of all its workers, and the segments that the present one holds."""
 
     share: WorkerShare
     present: bool = False
@@ -26,7 +26,7 @@ class WorkerFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A look at a run. The parts are taken one after another, so they may differ by what happened meanwhile."""
+    """The figures of a run at one moment. They are read one after another, so they may differ by a few events."""
 
     seconds: float = 0.0  # since the run began
     counters: Counters = field(default_factory=Counters)
@@ -96,7 +96,7 @@ def line(before: Figures, now: Figures) -> str:
 
 
 def mean_s(before: Histogram | None, now: Histogram | None) -> float | None:
-    """The mean of what was observed between two looks; None: nothing was."""
+    """The mean of the observations between two moments; None if there were none."""
     if now is None:
         return None
     before = before or Histogram()

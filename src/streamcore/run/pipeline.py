@@ -79,13 +79,13 @@ class Pipeline:
         self._dead_letters: DeadLetters | None = None
 
     def drain(self) -> None:
-        """Read no further, finish what was read; the run then ends as interrupted."""
+        """Stops reading and delivers the packets that were read; the run then ends as interrupted."""
         self._drain.set()
         if self._feeder is not None:
             self._feeder.drain()
 
     def stop(self) -> None:
-        """End at once: what is under way is lost, what was written stays whole."""
+        """Ends the run at once. Packets under way are lost; the output stays valid."""
         self._stop.set()
         self.drain()
         if self._dispatcher is not None:
@@ -99,7 +99,7 @@ class Pipeline:
         return self._feeder is not None
 
     def progress(self) -> tuple[int, int | None]:
-        """Bytes of the input file that were consumed, and its size where known."""
+        """The bytes read from the input file, and its size if known."""
         return self._source.progress() if self._source is not None else (0, None)
 
     def look(self) -> Figures:
@@ -123,7 +123,7 @@ class Pipeline:
         )
 
     def open(self) -> None:
-        """Open what needs rights (live interfaces: CAP_NET_RAW); `run` needs none after that."""
+        """Opens the live interfaces, which needs CAP_NET_RAW. After that, `run` needs no rights."""
         self._arena = Arena(self.config.chunks, self.config.chunk_bytes, self.config.chunk_rows, shared=True)
         if source_kind(self.config).needs_rights:
             self._open_source(self._arena)
@@ -226,7 +226,7 @@ class Pipeline:
             self._feeder.drain()
 
     def _find_points(self) -> Points | None:
-        """Where this run can be cut off and resumed; None: nowhere."""
+        """The point at which this run could be resumed; None if there is none."""
         chains = [stream.chain for stream in self._streams.all]
         return points_of(
             self.config,

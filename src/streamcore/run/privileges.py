@@ -1,6 +1,6 @@
-"""The rights of this process: giving up all of them once live interfaces are open, and what to type where they lack.
+"""Gives up the rights of this process after it has opened live interfaces, and explains how to get missing rights.
 
-capabilities(7), prctl(2), linux/capability.h. What is opened is not known here.
+Sources: capabilities(7), prctl(2), linux/capability.h.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def become(user: str) -> None:
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except PermissionError:
-        raise UsageError(f"cannot become {user!r}: only root can") from None
+        raise UsageError(f"cannot continue as {user!r}: only a run started as root can") from None
     if not (os.access(sys.executable, os.X_OK) and os.access(__file__, os.R_OK)):  # workers start as that user
-        raise UsageError(f"{user!r} may not read {sys.prefix}, where streamcore is installed")
+        raise UsageError(f"{user!r} may not read {sys.prefix}, where streamcore is installed: install it elsewhere")
 
 
 def what_to_type() -> str:

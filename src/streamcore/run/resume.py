@@ -1,8 +1,8 @@
-"""Going on where a run was cut off: a point is a length of the output and how much of the first stream it covers.
+"""Resumes an interrupted run. A point is a length of the output, with the part of the first stream that it covers.
 
-A run notes a point beside its output (OUT.resume) once a second, and removes the note when it ends. `--resume` cuts the
-output at the last point and goes on from there; what services keep between segments is not noted, so a run with such a
-service starts from the beginning.
+Once a second, a run writes a point to a note beside its output (OUT.resume); it removes the note when it finishes.
+`--resume` truncates the output at the last point and continues from there. The note does not hold the state that
+services keep between segments, so a run with such a service starts from the beginning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms",
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The first `packets` packets of the first stream are what the output holds up to `place`."""
+    """Up to `place`, the output covers the first `packets` packets of the first stream."""
 
     run: str  # a digest of all that decides what the output is
     packets: int
@@ -54,14 +54,14 @@ class Points:
         except FileNotFoundError:
             return  # cut off before the first point: from the beginning
         except (OSError, msgspec.MsgspecError) as error:
-            raise UsageError(f"cannot resume: {self._path} is not a note of ours ({error})") from None
+            raise UsageError(f"cannot resume: {self._path} is not a note of streamcore ({error})") from None
         if point.run != self._run:
             raise UsageError(
-                "cannot resume: the input, the services or the cuts are not those of the run that was cut off (a key "
-                "that was drawn at random has to be given)"
+                "cannot resume: the input, the services or the segments differ from those of the interrupted run (give "
+                "keys that were drawn at random)"
             )
         if size < point.place.size:
-            raise UsageError(f"cannot resume: {output} is shorter than {self._path} says")
+            raise UsageError(f"cannot resume: {output} is shorter than {self._path} records: run without --resume")
         self.skip, self.place = point.packets, point.place
 
     def passed(self, outgoing: Outgoing, sink: Sink) -> None:
@@ -87,7 +87,7 @@ class Points:
 
 
 def points_of(config: Config, chains: list[Any], settles: bool, deterministic: bool) -> Points | None:
-    """The points of a run that can be resumed; None: it cannot. Raises UsageError where it was asked for."""
+    """The points of a run; None if it cannot be resumed. Raises UsageError if `resume` is set and it cannot."""
     why = ""
     if config.order != "total":
         why = 'only with order = "total" does the output say how far it came'
@@ -107,7 +107,7 @@ def points_of(config: Config, chains: list[Any], settles: bool, deterministic: b
 
 
 def digest_of(config: Config, chains: list[Any]) -> str:
-    """Of the input and all that decides what becomes of it."""
+    """The digest of the input and of all keys that affect the result."""
     status = os.stat(config.read)
     parts = [
         os.path.abspath(config.read),

@@ -1,7 +1,7 @@
-"""The streams of a run: which packets each selects, what is done to them, and each one's own account.
+"""The streams of a run, each with its selection, its service chain and its accounting.
 
-A run without `[[stream]]` tables has one, and its account is the run's. How packets are classified and processed is
-the stages' part.
+A run without `[[stream]]` tables has one stream, whose accounting is that of the run. The stages classify and process
+the packets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """One stream of a run. Raises UsageError where a service cannot be had."""
+    """One stream of a run. Raises UsageError if a service cannot be loaded."""
 
     def __init__(self, number: int, keys: StreamKeys) -> None:
         self.number = number
@@ -39,7 +39,7 @@ class Stream:
             self.chain = ChainElsewhere(keys.service, self.subcontract.effect)
 
     def wanted(self) -> Wanted | None:
-        """What is asked of a provider; None where our own workers run the stream."""
+        """The work that a provider would do; None if the run's own workers process the stream."""
         terms = self.subcontract
         in_house = isinstance(self.chain, Chain)
         if terms is None or (terms.when == "missing" and in_house):
@@ -108,7 +108,7 @@ class Streams:
         ]
 
     def classifier(self) -> Any:
-        """What sorts a batch's rows by stream; None where there is only one."""
+        """Sorts a batch's rows by stream. With a single stream no Classifier is created, and this is None."""
         if not self._several:
             return None
         from streamcore.parse.filter import Classifier, Filter  # only here: libpcap costs start-up time
@@ -138,7 +138,7 @@ class Streams:
                 counters.count("segment.cut", len(segment), segment.byte_count)
 
     def dropped(self, number: int, reason: str, packets: int, byte_count: int) -> None:
-        """Count what a service dropped for its reason."""
+        """Counts packets that a service dropped for a reason."""
         self.count(number, f"service.{reason}", packets, byte_count)
 
     def absorb(self, results: Sequence[Result]) -> None:
@@ -161,7 +161,7 @@ class Streams:
             self._counters.bump("subcontract.bad_reports")  # what a provider says is no reason to end the run
 
     def account(self, left: list[list[int]], stopped: bool) -> dict[str, dict[str, Any]]:
-        """Each stream's account by name, where there are several. left: of each, what left into the second stream."""
+        """The accounting of each stream by name, if there are several. left: the packets of each that were written."""
         if not self._several:
             return {}
         for stream, counts in zip(self.all, left, strict=True):

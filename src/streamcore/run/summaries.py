@@ -1,4 +1,4 @@
-"""What services report at the end of a run, in lines for people. Which figures there are is the services' own."""
+"""Formats the summaries of services as lines for people. The services choose the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ START_MS = "start_ms"  # by convention, since the epoch; shown as a time
 
 
 def in_words(name: str, summary: Mapping[str, Any]) -> list[str]:
-    """The lines for one service: single figures in the first, then one line for each row of what is a table."""
+    """The lines for one service: the first has the single figures, then each row of a table has a line."""
     return list(_table(name, summary, INDENT))
 
 

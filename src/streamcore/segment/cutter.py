@@ -1,7 +1,6 @@
-"""What a cutter is: it decides where the packets of one stream are divided into segments.
+"""The protocol of a cutter, which decides where the packets of one stream are divided into segments.
 
-Cutters are named by the rows of core/policies.py. The bounds on packets and bytes are the segmenter's, and hold in any
-case.
+The rows of core/policies.py name the cutters. The segmenter enforces the bounds on packets and bytes with any cutter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The services of one run, in order, as the main process sees them: what they need, what they may change, what they
-report.
+"""The services of one stream, in order, as the main process sees them: the columns they need, the changes they may
+make, and their reports.
 
-The workers make their own objects from the same specifications; only `settle`, `merge` and `summary` run on the ones
-here.
+Workers create their own objects from the same specifications. The main process calls only `settle`, `merge` and
+`summary` of its objects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Packets and bytes by protocol, flow and time: grouped natively in the workers, one report a segment, merged in the
-main process.
+"""The service `count`: packets and bytes by protocol, flow and time. Workers group them in native code and report once
+per segment; the main process merges the reports.
 
-Bytes are those on the wire. Whatever is left out of a list is in its `other`, so that every list adds up to the
+Bytes are those on the wire. The entry `other` of a list holds what the list leaves out, so every list adds up to the
 total.
 """
 

@@ -1,7 +1,7 @@
-"""Dropping exact duplicates. Workers hash; which packet goes is decided in the main process, in the order of the
-second stream.
+"""The service `dedup`: drops exact duplicates. Workers hash packets; the main process decides which packets to drop, in
+the order of the second stream.
 
-So the outcome depends neither on where segments were cut nor on which worker did them, or how often.
+So the result does not depend on the segments, on the workers that processed them, or on how often they did.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The service that leaves everything as it is: what remains is the pipeline itself."""
+"""The service `identity`: changes nothing, so it measures the pipeline itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""From a specification to a service object: the built-in ones, entry points of the group `streamcore.services`, and
-Python files.
+"""Makes a service object from a specification: a built-in service, an entry point of the group `streamcore.services`,
+or a class in a Python file.
 
-The built-in ones stand in a table here, so that a run which needs no other never reads the metadata of what is
-installed.
+A table lists the built-in services, so that a run with only those need not read the metadata of installed packages.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ def _run_file(name: str, path: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"service {name}: {path} cannot be run: {_one_line(error)}") from error
+        raise UsageError(f"service {name}: {path} cannot be imported: {_one_line(error)}") from error
     return module
 
 

@@ -1,5 +1,5 @@
-"""Options of services, from text or from a pipeline file, as the values that are meant. Wrong ones raise ValueError in
-one line.
+"""Converts options of services, from text or a pipeline file, to values. A wrong option raises ValueError with one
+line.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Reading patterns: one a line, in the syntax that Hyperscan and Python's `re` understand alike. Nothing is searched
-for here.
+"""Reads patterns, one per line, in the syntax that Hyperscan and Python's `re` share. scan.py searches for them.
 
     # a comment                      an empty line is one too
     EICAR-STANDARD-ANTIVIRUS         the text itself, as UTF-8
@@ -58,12 +57,12 @@ def read_patterns(text: str) -> list[Pattern]:
         try:
             pattern = _read_line(line)
             if pattern.name in patterns:
-                raise ValueError("its name is taken")
+                raise ValueError("an earlier pattern has the same name: give it another")
         except ValueError as error:
             raise ValueError(f"line {number} ({_short(line)}): {error}") from error
         patterns[pattern.name] = pattern
     if not 1 <= len(patterns) <= PATTERNS_MAX:
-        raise ValueError(f"{len(patterns)} patterns; from 1 to {PATTERNS_MAX} are possible")
+        raise ValueError(f"there are {len(patterns)} patterns: give 1 to {PATTERNS_MAX}")
     return list(patterns.values())
 
 
@@ -86,7 +85,7 @@ def _read_line(line: str) -> Pattern:
     except (re.error, FutureWarning, DeprecationWarning, OverflowError, RecursionError) as error:
         raise ValueError(f"not a regular expression: {error}") from error
     if any(not found[0] for sample in _SAMPLES for found in compiled.finditer(sample)):
-        raise ValueError("it matches nothing at all, so it would match everywhere")
+        raise ValueError("it can match the empty text, so it would match everywhere")
     return Pattern(_short(matched["name"] or line), expression, flags, bound, compiled)
 
 

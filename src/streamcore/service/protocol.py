@@ -1,7 +1,6 @@
-"""What a service is, and the segment as a service sees it: numpy columns, and the few things it may do to packets.
+"""The protocol of a service, and of the segment that it processes: numpy columns, and methods that change packets.
 
-Here stand the declared effects and what each allows. How a segment reaches a worker and how results travel back is
-not known here.
+ALLOWED lists the effects that a service can declare, and what each allows. `disperse` sends segments and results.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Searching packets for patterns: Hyperscan finds candidates in a whole segment at once, `re` says where the match
-begins.
+"""The service `scan`: searches packets for patterns. Hyperscan finds candidates in a whole segment at once, and `re`
+finds where each match begins.
 
-Without Hyperscan (PyPI: hyperscan) `re` looks at every packet: some hundred times slower, with the same matches.
+Without Hyperscan (PyPI: hyperscan) `re` searches every packet, with the same matches, about fifty times as slowly.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scan(Service):
         self, patterns: Any = "", text: Any = "", in_: Any = "payload", comments: Any = 16, engine: Any = "auto"
     ) -> None:
         if bool(patterns) == bool(text):
-            raise ValueError("give a file of patterns: patterns=FILE, or the lines themselves as text")
+            raise ValueError("give patterns=FILE, or the patterns themselves as text=LINES")
         self._text = str(text) if text else _read(str(patterns))
         try:
             self._patterns = read_patterns(self._text)
@@ -176,7 +176,7 @@ class Hyperscan(Engine):
                 ],
             )
         except library.HyperscanError as error:
-            raise ValueError(f"Hyperscan refuses the patterns: {error}: give engine=re to do without it") from error
+            raise ValueError(f"Hyperscan refuses the patterns ({error}): or give engine=re") from error
         return database
 
     def candidates(
@@ -246,7 +246,7 @@ def _read(path: str) -> str:
         with Path(path).open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
         if len(raw) > FILE_BYTES_MAX:
-            raise ValueError(f"{path} has more than {FILE_BYTES_MAX} bytes")
+            raise ValueError(f"{path} has more than {FILE_BYTES_MAX} bytes: use fewer patterns")
         return raw.decode()
     except OSError as error:
         raise ValueError(f"patterns {path} cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Cutting packets short, keeping the length that they had on the wire. No byte is copied: only lengths change."""
+"""The service `slice`: truncates packets, and keeps their wire lengths. It changes lengths and copies no bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a specification: which service is meant, with which options. What the service is, is not looked up here.
+"""Parses a specification into the name of a service and its options. load.py finds the service.
 
 Forms of text: `name`, `name:value`, `name:key=value,key=value`, and the same behind `path/to/file.py:ClassName`. A
 value in quotes may hold commas. A table, as a pipeline file has it, is the same with the name under "name":

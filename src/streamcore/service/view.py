@@ -1,7 +1,7 @@
-"""A segment in a worker's hands: columns without copies where its rows are consecutive, and what each declared effect
-allows.
+"""The segment as a worker passes it to a service. It returns columns without copying if the rows are consecutive, and
+enforces the declared effect.
 
-Changed packets go into a region, a bounded buffer that the worker hands in. How a result travels is not known here.
+Changed packets go into a region, a bounded buffer that the worker provides. `disperse` sends the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LENGTH_MAX = 0xFFFF_FFFF
 
 
 class EffectError(Exception):
-    """A service did something that its declared effect does not allow."""
+    """A service made a change that its declared effect does not allow."""
 
 
 class ResultTooLarge(Exception):
@@ -206,7 +206,7 @@ class View:
         """uint64[n, 2]: what `settle` of this service decides by. Raises EffectError."""
         self._need("drops", "keys()")
         if not self._services[self._place].settles:
-            raise EffectError(f"service {self._name()} hands out keys without settles = True")
+            raise EffectError(f"service {self._name()} called keys() without settles = True: declare it")
         wanted = np.ascontiguousarray(keys, np.uint64)
         if wanted.shape != (len(self), 2):
             raise ValueError(f"keys(): the keys must be uint64[{len(self)}, 2], not {list(wanted.shape)}")

@@ -1,6 +1,6 @@
-"""What stands in front of packets: pcap file headers, pcapng section and interface blocks, packet comments.
+"""Builds pcap file headers, pcapng section and interface blocks, and packet comments.
 
-Everything is written little-endian. Packets themselves are the business of _encode.pyx.
+Everything is little-endian. _encode.pyx writes the packets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The sink: live interfaces. Opens the packet sockets, and decides what becomes of packets that the kernel refuses.
+"""The sink for live interfaces. It opens the packet sockets, and retries or counts packets that the kernel refuses.
 
-Packets are sent in _send.pyx. Only Ethernet goes onto Ethernet; no header is made up for anything else.
+_send.pyx sends the packets. Only Ethernet packets can be sent; no header is made up for others.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class LiveSink:
         """Nothing is kept back."""
 
     def stop(self) -> None:
-        """Send nothing more: `write` returns soon, with what it sent so far."""
+        """Stops sending: `write` returns soon, with the packets that it has sent."""
         self._sender.stopped = True
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""A file that gets its name only when it has been begun: whoever finds it finds its header in it, whatever happens.
+"""A file that gets its name only after its header is written. Even after a crash, a file with the name has a header.
 
-What is written into it is the writer's business.
+The writer decides what to write into it.
 """
 
 from __future__ import annotations

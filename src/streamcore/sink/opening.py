@@ -1,4 +1,4 @@
-"""Which sink a configuration asks for: one row for each kind. Its module is loaded when it is opened."""
+"""Opens the sink that a Config names. SINKS has one row for each kind, whose module is loaded when it is opened."""
 
 from __future__ import annotations
 

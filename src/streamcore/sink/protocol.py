@@ -1,4 +1,4 @@
-"""What a sink is to the run that writes into it. Which sinks there are stands in opening.py."""
+"""The protocol of a sink, as the run uses it. opening.py lists the sinks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamcore.core.packets import Arena, CaptureForm, Interface, Outgoing
 
 
 class Place(NamedTuple):
-    """Where an output was cut off: its size, and what the sink knew of what stands before."""
+    """A place at which an output can be truncated and continued: its size, and the sink's state there."""
 
     size: int  # bytes: whole records
     described: int  # pcapng: interfaces that have their block
@@ -23,7 +23,7 @@ class Sink(Protocol):
 
     @property
     def place(self) -> Place | None:
-        """Where the output could be cut off and continued. None: nowhere now, or never."""
+        """The place at which the output could be truncated and continued; None if there is none now, or never."""
 
     @property
     def metadata_removed(self) -> int:
@@ -33,16 +33,16 @@ class Sink(Protocol):
         """Write packets: (packets, captured bytes) that were written. What is not is counted by its reason."""
 
     def flush(self) -> None:
-        """Write what was gathered, as after the last packet for a while."""
+        """Writes the gathered packets, because no more may follow for a while."""
 
     def stop(self) -> None:
         """A `write` that waits returns soon. Returns at once."""
 
     def close(self) -> None:
-        """Write the rest and give back what was opened."""
+        """Writes the rest and closes the output."""
 
     def abandon(self) -> None:
-        """Give back what was opened after something went wrong; what was written stays, and is whole."""
+        """Closes the output after an error. The packets written before stay valid."""
 
 
 @dataclass(frozen=True, slots=True)

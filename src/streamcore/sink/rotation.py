@@ -1,6 +1,6 @@
-"""Rotation: the second stream in several files, named and cut as tcpdump's -C, -G and -W name and cut them.
+"""Rotation: splits the second stream into several files, which are named and divided as by tcpdump's -C, -G and -W.
 
-Each file is a CaptureSink's, from its header to its last whole record. How long files are kept is not decided here.
+A CaptureSink of its own writes each file, from the header to the last whole record.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class RotatingSink:
         return self._removed + (self._sink.metadata_removed if self._sink is not None else 0)
 
     def flush(self) -> None:
-        """Write what was gathered. Raises SinkError."""
+        """Writes the gathered packets. Raises SinkError."""
         if self._sink is not None:
             self._sink.flush()
 
     def stop(self) -> None:
-        """A file is never waited for; what was written stays."""
+        """Does nothing: writing a file never waits."""
 
     def close(self) -> None:
         """Write the rest and close; a stream without packets gets a file too. Raises SinkError."""

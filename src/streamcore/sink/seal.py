@@ -1,6 +1,6 @@
-"""What a worker does to the output file when the main process was killed: cut off a record that is not whole.
+"""Removes an incomplete record from the end of the output. A worker does this if the main process was killed.
 
-Imports nothing but the standard library, so that it can run where nothing else is loaded.
+It imports only the standard library, so it runs even if nothing else is loaded.
 """
 
 import os

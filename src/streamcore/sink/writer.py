@@ -1,6 +1,6 @@
-"""The sink: opens the output, writes what goes in front of packets, and keeps it whole whatever happens.
+"""The sink for captures. It opens the output and writes headers and packets, so that the file is valid at any time.
 
-Packets become bytes in _encode.pyx, headers in _headers.py. Every write ends with a whole record, and says where.
+_encode.pyx encodes packets, _headers.py headers. Every write ends with a whole record, and returns the position.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class CaptureSink:
 
     @property
     def place(self) -> Place | None:
-        """Where the output could be cut off and go on: nothing is staged. None: nowhere now."""
+        """The place at which the output could be truncated and continued; None while packets are staged."""
         if self._encoder is None or self._encoder.staged_bytes or not self._regular:
             return None
         return Place(self.committed_bytes, self._described, self._link_type)
@@ -190,7 +190,7 @@ class CaptureSink:
             raise
 
     def flush(self) -> None:
-        """Write what was gathered, as after the last packet for a while. Raises SinkError."""
+        """Writes the gathered packets, because no more may follow for a while. Raises SinkError."""
         if self._encoder is None or self._over or not self._encoder.staged_bytes:
             return
         try:
@@ -203,7 +203,7 @@ class CaptureSink:
         self._committed()
 
     def stop(self) -> None:
-        """A file is never waited for; what was written stays."""
+        """Does nothing: writing a file never waits."""
 
     def close(self) -> None:
         """Write the rest and close; a stream without packets gets its headers too. Raises SinkError."""
@@ -221,7 +221,7 @@ class CaptureSink:
             raise self._failed(error) from None
 
     def abandon(self) -> None:
-        """Close after something went wrong: what was written stays, cut where its last whole record ends."""
+        """Closes the file after an error, truncated after its last whole record."""
         if self._over:
             return
         self._over = True
@@ -336,12 +336,12 @@ class CaptureSink:
             self._on_commit(self.committed_bytes)
 
     def _failed(self, error: OSError) -> SinkError:
-        """Cut the file where its last whole record ends, and close it."""
+        """Truncates the file after its last whole record, and closes it."""
         with contextlib.suppress(OSError):  # the first error is the one to tell
             self.abandon()
         if isinstance(error, BrokenPipeError):
             return SinkError(f"cannot write {self.name}: its reader has closed it")
-        kept = "; what was written before is whole" if self._regular and self.committed_bytes else ""
+        kept = "; the packets written before are intact" if self._regular and self.committed_bytes else ""
         return SinkError(f"cannot write {self.name}: {_words(error)}{kept}")
 
 

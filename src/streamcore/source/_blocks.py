@@ -1,4 +1,4 @@
-"""pcap file headers and the pcapng blocks that describe: sections and interfaces. Packets are found in _records.pyx.
+"""Parses pcap file headers, and the pcapng blocks of sections and interfaces. _records.pyx finds the packets.
 
 Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 """
@@ -31,11 +31,11 @@ CAPTURED_MAX_BY_LINK = {231: 128 << 20, 249: 128 << 20, 279: 8 << 20}  # D-Bus, 
 
 
 class BadBlock(Exception):
-    """A header that cannot be understood; str() says why."""
+    """A header is invalid; str() gives the reason."""
 
 
 class PcapHeader(NamedTuple):
-    """What the file header of a pcap says."""
+    """The fields of a pcap file header."""
 
     form: CaptureForm
     interface: Interface
@@ -64,7 +64,7 @@ def captured_max(link_type: int) -> int:
 
 
 def section_form(block: bytes) -> CaptureForm:
-    """Read a whole section header block, whatever version it says. Raises BadBlock."""
+    """Reads a whole section header block of any version. Raises BadBlock."""
     if len(block) < 28:
         raise BadBlock(f"a section header block of {len(block)} bytes")
     order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(block[8:12])

@@ -1,7 +1,7 @@
 """gzip, zstd and lz4 around a capture: members and frames, one after another, decompressed block by block.
 
-What comes out of one step is bounded (1 MiB of gzip; one block of zstd or lz4), so a small file that decompresses to a
-huge one takes no more memory than any other. Formats: RFC 1952, RFC 8878, lz4's Frame format 1.6.
+Each step gives a bounded amount (1 MiB of gzip; one block of zstd or lz4), so a small file that decompresses to a huge
+one takes no more memory than any other. Formats: RFC 1952, RFC 8878, lz4's Frame format 1.6.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Frames:
                 return output
 
     def _piece_size(self) -> int:
-        """Bytes of the header, block or checksum that comes next; 0: not known yet."""
+        """Size of the next header, block or checksum in bytes; 0: not known yet."""
         if self._decoder is None:
             return self._header_size()
         if self._last:

@@ -1,6 +1,6 @@
-"""A port: one packet socket with its ring, opened so that no packet is seen twice and none that the filter excludes.
+"""A port: one packet socket with its ring. Opening it lets in no packet twice and none that the filter excludes.
 
-Options and structures: packet(7), linux/if_packet.h. What is done with the packets is not known here.
+Options and structures: packet(7), linux/if_packet.h. live.py reads the packets.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def space_for(rings: int, buffer_bytes: int, retire_ms: int) -> RingSpace:
     block_bytes, blocks = shape(buffer_bytes, retire_ms)
     size = rings * block_bytes * blocks
     if size > SPACE_BYTES_MAX:
-        raise SourceError(f"{rings} rings of {buffer_bytes >> 10} KiB are more than the 4 GiB that fit into one run")
+        raise SourceError(
+            f"{rings} rings of {buffer_bytes >> 10} KiB exceed the limit of 4 GiB: lower rings or buffer_kib"
+        )
     return RingSpace(size)
 
 
@@ -109,7 +111,7 @@ class Port:
             raise SourceError(f"cannot capture on {name}: {_words(error)}") from None
 
     def filter(self, program: Sequence[Instruction]) -> None:
-        """Let in only what the program accepts. Raises OSError."""
+        """Lets in only packets that the program accepts. Raises OSError."""
         packed = ctypes.create_string_buffer(pack(program))
         self.socket.setsockopt(
             socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(packed))
@@ -127,7 +129,7 @@ class Port:
         return Statistics(*struct.unpack("3I", self.socket.getsockopt(SOL_PACKET, STATISTICS, 12)))
 
     def went_down(self) -> bool:
-        """Whether the interface went down since this was last asked. Raises OSError for what else may be wrong."""
+        """Whether the interface went down since the last call. Raises OSError for other faults."""
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number not in (0, errno.ENETDOWN, errno.ENODEV):
             raise OSError(number, os.strerror(number))

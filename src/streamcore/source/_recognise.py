@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: compression, a capture, or something that gets a clear refusal."""
+"""Recognises a file by its first bytes: a compressed file, a capture, or something else, which it refuses clearly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_stream(raw: RawInput, name: str) -> Stream:
     for magic, (what, command) in REFUSED_COMPRESSION.items():
         if head.startswith(magic):
             raise SourceError(
-                f"{name} is compressed with {what}, which is not read here: pipe '{command} FILE' into '-r -'"
+                f"{name} is compressed with {what}, which streamcore cannot read: pipe '{command} FILE' into '-r -'"
             )
     if head[:2] == b"\x1f\x8b":
         return CompressedStream(raw, Gzip())
@@ -52,7 +52,7 @@ def open_stream(raw: RawInput, name: str) -> Stream:
 
 
 def check_magic(head: bytes, stream: Stream, name: str) -> None:
-    """Raise SourceError, naming what was found, unless a pcap or pcapng capture begins with head."""
+    """Raises SourceError with a description of the input, unless head begins a pcap or pcapng capture."""
     if head[:4] == SECTION_MAGIC or (len(head) >= 4 and int.from_bytes(head[:4], "little") in PCAP_MAGICS):
         return
     within = f" (inside its {stream.name})" if isinstance(stream, CompressedStream) else ""

@@ -1,8 +1,8 @@
-"""A BPF program for capture files -> one for a packet socket. What the kernel lets through is filtered again, so a
-program here may let too much through, never too little.
+"""Translates a BPF program for captures into one for a packet socket. The run filters the kernel's packets again, so
+the translated program may let too many packets through, but never too few.
 
-The kernel's packets differ from a capture's in two ways: a VLAN tag may have been taken out, and with cooked sockets
-the link header is not in front of them. Instructions: linux/bpf_common.h, linux/filter.h (SKF_AD_…).
+The kernel's packets differ from a capture's in two ways: the kernel may have removed a VLAN tag, and packets of cooked
+sockets have no link header in front. Instructions: linux/bpf_common.h, linux/filter.h (SKF_AD_…).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A bounded file that keeps packets which nobody can take yet, in the order they came. It has no name: when the process
-ends, however it ends, it is gone.
+"""The spool: a bounded file that keeps packets, in order, until workers have time. It has no name, so it vanishes when
+the process ends, even after a crash.
 
-An entry is what a chunk holds: the columns `offset captured_length wire_length timestamp_ns interface`, then the bytes.
+An entry holds a chunk's columns `offset captured_length wire_length timestamp_ns interface`, then its bytes.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class Spool:
         return batch
 
     def close(self) -> tuple[int, int]:
-        """Throw away what was not taken: (packets, captured bytes)."""
+        """Discards the remaining entries. Returns (packets, captured bytes)."""
         self._file.close()
         left = list(self._entries)
         self._entries.clear()
         return sum(entry.rows for entry in left), sum(entry.byte_count for entry in left)
 
     def _place(self, size: int) -> int | None:
-        """Where an entry of so many bytes can stand: behind the newest, or at the beginning; None: nowhere."""
+        """The position for an entry of so many bytes: after the newest, or at the beginning; None if neither fits."""
         if not self._entries:
             return 0 if size <= self._bytes_max else None
         oldest, newest = self._entries[0].position, self._entries[-1]
@@ -88,7 +88,7 @@ class Spool:
             while parts:
                 done = how(self._file.fileno(), parts, position)
                 if done == 0:
-                    raise SourceError("the spool ends before its end")
+                    raise SourceError("the spool file is shorter than what was written into it")
                 position += done
                 while parts and done >= len(parts[0]):
                     done -= len(parts.pop(0))

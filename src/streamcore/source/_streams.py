@@ -1,6 +1,6 @@
-"""Bytes of a capture, from a file or a pipe, into chunks: as they stand, or decompressed.
+"""Reads the bytes of a capture from a file or a pipe into chunks, decompressing them if necessary.
 
-What is in the bytes is not known here. A stream never seeks, and keeps no more than one block of its input.
+It does not interpret the bytes. A stream never seeks, and keeps at most one block of its input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLL_MS = 100  # how long a wait on a pipe goes on before it is seen that the so
 
 
 class Stream(Protocol):
-    """What the source reads from. `damage` says why the stream ended before its end, or is None."""
+    """A stream of bytes for the source. `damage` is the reason for an early end, or None."""
 
     damage: str | None
 
@@ -47,7 +47,7 @@ class RawInput:
         self._peeked = b""
 
     def peek(self, size: int) -> bytes:
-        """The next `size` bytes, fewer only at the end; they are read again by what follows."""
+        """The next `size` bytes, fewer only at the end. The next read returns them again."""
         while len(self._peeked) < size:
             piece = self._read(size - len(self._peeked), None)
             if not piece:
@@ -88,7 +88,7 @@ class RawInput:
 
 
 class PlainStream:
-    """The bytes as they stand, read straight into the chunk."""
+    """An uncompressed stream, read directly into the chunk."""
 
     damage: str | None = None
 

@@ -1,6 +1,6 @@
-"""The source: a capture file, or one on standard input, as PacketBatches. One read and one walk per chunk.
+"""The source for captures: reads a file or standard input as PacketBatches, with one read and one walk per chunk.
 
-Bytes come from _streams.py and _compressed.py, what headers say is in _blocks.py, packets are found in _records.pyx.
+_streams.py and _compressed.py read bytes, _blocks.py parses file headers, _records.pyx finds the packets.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class CaptureSource:
         return batch
 
     def _finish(self, chunk: Chunk, start: int, stop: int, status: int) -> None:
-        """Decide what becomes of data[start:stop], which was not walked."""
+        """Handles data[start:stop], which the walk left: the beginning of the next chunk, or damage."""
         if self._ended and status == _records.MORE and not self.damage:
             if self._stream.damage:
                 self.damage = Damage(self._offset + stop, self._stream.damage)

@@ -1,9 +1,9 @@
-"""The source: live interfaces, as PacketBatches. A batch leaves when its chunk is full or its first packet has waited
-long enough in real time. Its packets stand in the rings, in place, until it is copied to the chunk or dropped.
+"""The source for live interfaces. It emits a PacketBatch when a chunk is full, or when the batch's first packet has
+waited long enough in real time. Packets stay in the rings until the batch is copied to the chunk or dropped.
 
-Sockets are in _port.py, packets are found in _ring.pyx. A live source cannot be held back: while there is no chunk the
-rings fill, and when they are full the kernel drops the newest packets, and counts them. Before that, when a ring is
-half full, config.overload decides: the packets that wait for workers pass unprocessed, or those in the ring go to a
+_port.py opens the sockets, _ring.pyx finds the packets. A live source cannot be slowed down: without a free chunk the
+rings fill, and when they are full the kernel drops the newest packets and counts them. When a ring is half full,
+config.overload applies: packets that wait for workers are forwarded unprocessed, or packets move from the ring to a
 spool (_spool.py).
 """
 
@@ -116,7 +116,7 @@ class LiveSource:
         return self._bytes, None
 
     def stop(self) -> None:
-        """Receive nothing more; the iteration ends when what was received is read. Returns at once."""
+        """Stops receiving; the iteration ends after the received packets. Returns at once."""
         self._closing.set()
         if self._wake >= 0:  # not closed
             os.eventfd_write(self._wake, 1)
@@ -181,7 +181,7 @@ class LiveSource:
             port.filter(program)
 
     def pressed(self) -> None:
-        """What was given cannot go on now: if a ring is half full, do what config.overload says."""
+        """The last batch must wait: if a ring is half full, applies config.overload."""
         if not any(2 * port.ring.ready_count > port.ring.block_count for port in self._ports):
             return
         if self._config.overload == "pass" and self._pass_waiting is not None:
@@ -231,7 +231,7 @@ class LiveSource:
         return rows, used
 
     def _fill_spool(self, spool: Spool) -> None:
-        """Move what is in the rings into the spool, as far as it has room."""
+        """Moves packets from the rings into the spool until it is full."""
         staging = self._staging
         assert staging is not None
         full = True
@@ -300,7 +300,7 @@ class LiveSource:
         self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + ARRIVE_S
 
     def _end(self) -> None:
-        """Count what was received and not read, and close."""
+        """Counts packets that were received but not read, and closes."""
         if self._over:
             return
         self._over = True
@@ -315,7 +315,7 @@ class LiveSource:
         self._close_all()
 
     def _count(self) -> None:
-        """Count what the kernel counted since this was last done."""
+        """Adds the kernel's counts since the last call."""
         for port in self._ports:
             statistics = port.statistics()
             self._counters.count("kernel.received", statistics.received, 0)

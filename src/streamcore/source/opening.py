@@ -1,4 +1,4 @@
-"""Which source a configuration asks for: one row for each kind. Its module is loaded when it is opened."""
+"""Opens the source that a Config names. SOURCES has one row for each kind, whose module is loaded when it is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source is to the run that reads from it. Which sources there are stands in opening.py."""
+"""The protocol of a source, as the run uses it. opening.py lists the sources."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Source(Protocol):
         """(bytes read so far, how many there are or None where nobody knows)."""
 
     def pressed(self) -> None:
-        """Called now and then while what was given cannot go on: workers are behind."""
+        """The feeder calls this from time to time while the last batch must wait because workers are behind."""
 
     def stop(self) -> None:
         """End the iteration soon, also one that waits. Returns at once."""
 
     def close(self) -> None:
-        """End the iteration and give back what was opened. Batches that were delivered stay valid."""
+        """Ends the iteration and closes what it opened. Delivered batches stay valid."""
 
 
 @dataclass(frozen=True, slots=True)

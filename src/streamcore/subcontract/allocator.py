@@ -1,7 +1,7 @@
-"""The protocol by which the pipeline asks for a provider: what it needs, what it is given, what it reports.
+"""The protocol by which the pipeline finds a provider: its needs, the placements it gets, and its reports.
 
-market.py answers over `auction`; Fixed answers with the providers that it was given, for tests and for fixed contracts.
-Nothing here sends a segment.
+market.py implements it with `auction`. Fixed returns given providers, for tests and for fixed contracts. An allocator
+sends no segments.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ class Allocator(Protocol):
         """A placement for the next block, before this one ends."""
 
     def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
-        """The provider failed: who takes over the rest of the block. report: what it delivered up to now."""
+        """The provider failed. Returns its replacement for the rest of the block. report: its delivery until now."""
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
-        """The block is over, or the run: the delivery is reported and charged. Returns what came of it, plain data."""
+        """Reports and charges the delivery after a block or run. Returns the market's record as plain data."""
 
     def progress(self, placement: Placement, report: Report) -> None:
         """What was delivered so far."""

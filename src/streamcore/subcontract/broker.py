@@ -1,7 +1,7 @@
-"""The broker: answers the dispatcher's questions (routes.py), and asks the allocator on a thread of its own.
+"""The broker: answers the dispatcher's questions (routes.py), and calls the allocator on a thread of its own.
 
-Streams with the same need share a contract: one agreement at a time, with its meter and its rates. What is asked and
-answered in the dispatcher's thread takes no input or output.
+Streams with the same need share a contract: one agreement at a time, with its meter and its rates. The methods that the
+dispatcher's thread calls do no input or output.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Broker:
     # For the thread that starts and ends the run.
 
     def start(self) -> None:
-        """Place what is to be placed from the beginning, before the first packet is read."""
+        """Finds providers for the streams that need one from the start, before the first packet is read."""
         for contract in self._contracts:
             if not contract.dormant:
                 self._place(contract)
         self._thread.start()
 
     def close(self) -> None:
-        """Report what was delivered, and wait for the market's answers."""
+        """Reports the deliveries, and waits for the market's answers."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -148,7 +148,7 @@ class Broker:
                 self._give_up(contract, key, reason)
 
     def _give_up(self, contract: Contract, key: str, reason: str) -> None:
-        """Its provider failed: whoever the market says takes over the rest of the block."""
+        """The provider failed: the market's choice takes over the rest of the block."""
         if contract.following is not None and contract.following.public_key == key:
             contract.following = None
         placement, meter = contract.placement, contract.meter
@@ -188,7 +188,7 @@ class Broker:
         self.wake()
 
     def _take(self, contract: Contract, placement: Placement | None) -> None:
-        """From now on this placement holds; None: nobody."""
+        """Makes this placement the current one; None: nobody runs the stream."""
         if placement is not None and placement.public_key in self._suspended:
             refused = placement
             self._later(lambda: self._charge(refused, None))
@@ -251,7 +251,7 @@ class Broker:
             self._changed.notify()
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """The market's answer; None where it gives none. A market that fails is no reason to lose packets."""
+        """The market's answer; None if it gives none, because a failing market must not lose packets."""
         try:
             return question()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What the broker keeps: the streams that may be subcontracted, who runs them now, and what each provider did.
+"""The broker's state: the streams that may be subcontracted, their current providers, and the work of each provider.
 
 broker.py decides when an agreement begins and ends.
 """

@@ -1,7 +1,7 @@
-"""The allocator over a market: an embedded moderator, or a served one through its client. Here a need becomes a block,
-an agreement a placement, and a report a delivery that is charged and rated.
+"""The allocator that uses a market: a moderator in this process, or a server through its client. It turns a need into
+a block, an agreement into a placement, and a report into a delivery, which is charged and rated.
 
-No segment and no socket here; who is awarded and what is charged are the market's rules.
+It handles no segments and no sockets. The market's rules decide awards and charges.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class MarketAllocator:
         return self._placement(placement.need, taken)
 
     def progress(self, placement: Placement, report: Report) -> None:
-        """What was delivered so far; the agreement is started where it was not."""
+        """Reports the delivery so far. Starts the agreement if it has not started."""
         if self._market.agreement(placement.agreement).state == "agreed":
             self._market.start(placement.agreement)
         self._deliver(placement, report, to_the_end=False)
@@ -148,7 +148,7 @@ class MarketAllocator:
             self._market.flush()
 
     def _hold_auction(self, need: Need) -> Placement | None:
-        """Announces, waits for the close, and agrees. None where nobody bid within the price."""
+        """Announces, waits for the close, and agrees. None if nobody bid within the price."""
         terms = self._auction_terms(need, self._terms.open_for_ms)
         auction = self._market.announce(self._terms.party, _block(need), terms).auction
         view = self._market.await_close(auction, wait_ms=self._terms.open_for_ms + CLOSE_WAIT_MS)
@@ -234,7 +234,7 @@ class MarketAllocator:
 
 
 def open_client(url: str, token: str) -> MarketClient:
-    """A client of the market served at `url`, for whom the token says. Raises MarketError where that is no address."""
+    """A client of the market at `url`, for the token's party. Raises MarketError if the address is invalid."""
     from auction.web.client import MarketClient  # only here: an embedded market needs no HTTP
 
     try:

@@ -1,6 +1,6 @@
-"""What is measured of one provider under one agreement: demand and delivery by interval, latencies, audits.
+"""Measures one provider under one agreement: demand and delivery per interval, latencies, audits.
 
-No clock of its own, and no prices: what a shortfall costs is the market's rule (auction.delivery).
+It has no clock and no prices. The market's rules price a shortfall (auction.delivery).
 """
 
 from __future__ import annotations

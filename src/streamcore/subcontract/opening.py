@@ -1,4 +1,4 @@
-"""Who asks for providers in a run: makes the broker, with the market as its allocator unless the caller brings one."""
+"""Makes the broker of a run. Its allocator is the market, unless the caller gives another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_broker(config: Config, wanted: list[Wanted], allocator: Allocator | Non
 
     if allocator is None:
         if config.market is None:
-            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market to ask, as [market] with its url")
+            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market: add a [market] table with its url")
         from streamcore.subcontract.market import connect  # and so does the auction
 
         allocator = connect(config.market, config.listen, config.key)

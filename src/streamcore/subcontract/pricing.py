@@ -1,7 +1,7 @@
-"""What a provider asks for a block: the rules that the command knows, and the provider's own from a Python file. Pure,
-but for reading that file.
+"""Pricing rules of providers: the built-in ones, and a provider's own from a Python file. Only loading that file does
+input.
 
-A rule has one method, `price(quote) -> int | None`: minor units for the whole block; None: no bid.
+A rule has one method, `price(quote) -> int | None`: the price of the whole block in minor units; None: no bid.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class PerGigabyte:
-    """By what the block may carry, rounded up."""
+    """A price for the bytes that the block may carry, rounded up."""
 
     amount: int
 
@@ -96,7 +96,7 @@ def make_pricing(words: str) -> Pricing:
 
 
 def checked_price(rule: Pricing, quote: Quote) -> int | None:
-    """What the rule says, if it may be said: a whole amount, not below nothing and not above the reserve."""
+    """The price of the rule; None if above the reserve. Raises ValueError unless it is a whole number of 0 or more."""
     price = rule.price(quote)
     if price is None:
         return None

@@ -1,6 +1,6 @@
 """The maximum rate: a token bucket at submission, for each stream and for the whole agreement.
 
-The minimum rate is the provider's to keep; meter.py measures it.
+The provider must keep the minimum rate, which meter.py measures.
 """
 
 from __future__ import annotations

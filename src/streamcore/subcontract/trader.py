@@ -1,7 +1,7 @@
-"""A provider's side of the market: standing offers, bids, what it is assigned, what it measured, what it earned.
+"""A provider's side of the market: its standing offers, bids, assignments, measurements and earnings.
 
-No socket and no process here. It works over a Moderator in this process or a MarketClient; whatever the market refuses
-is noted and does not end it.
+It opens no sockets and starts no processes. It works with a Moderator in this process or with a MarketClient. If the
+market refuses something, the trader notes it and continues.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RETRY_MS = 1_000  # how long one question is repeated; the caller asks again
 
 
 def _asking(call: Callable[..., None]) -> Callable[..., None]:
-    """What the market says against it becomes a MarketError."""
+    """Turns the market's refusals into MarketErrors."""
 
     @functools.wraps(call)
     def asked(*arguments: Any) -> None:
@@ -142,7 +142,7 @@ class Trader:
 
     @_asking
     def end(self) -> None:
-        """Take the standing offers back, report what is left."""
+        """Withdraws the standing offers and reports the remaining work."""
         for service in self._services if self._stand else ():
             name = self._offer_name(service)
             self._try(f"withdrawing {name}", functools.partial(self._market.withdraw_offer, name, self._party))
@@ -260,13 +260,13 @@ def connect(url: str, token_file: str, party: str, capacity_bps: int, signing_ke
     try:
         if not path.exists():
             if not party:
-                raise UsageError(f"there is no {path}: give the market's token in it, or --party NAME to register")
+                raise UsageError(f"there is no {path}: put the market's token in it, or register with --party NAME")
             with MarketClient(url) as client:
                 registered = client.register(
                     party, "provider", public_key=_public(signing_key), capacity_bps=capacity_bps
                 )
             if not registered.token:
-                raise MarketError(f"{party} is registered, but its token was lost on the way: ask the operator")
+                raise MarketError(f"{party} is registered, but its token got lost: ask the operator for a new one")
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w") as file:
                 file.write(registered.token + "\n")

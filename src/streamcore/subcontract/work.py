@@ -1,7 +1,4 @@
-"""What a provider measures of its own work under an agreement.
-
-trader.py reports it to the market.
-"""
+"""A provider's measurements of its own work under an agreement. trader.py reports them to the market."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What this machine offers to streamcore: one line for each thing that a run may need, and what to do where it is
-missing.
-"""
+"""Checks this machine: one line for each thing that a run may need, with what to do if it is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ class Finding(NamedTuple):
 
 
 def examine(as_json: bool, interface: str | None = None) -> int:
-    """Print the findings, also on a live interface where one is named. Returns 1 where something is broken."""
+    """Prints the findings, including those for a named live interface. Returns 1 if something is broken."""
     findings = [check() for check in CHECKS]
     if interface is not None:
         from streamcore.tools.doctor_interface import findings_on

@@ -1,6 +1,6 @@
-"""What a live interface offers: may we open it, who drives it, does it merge packets, how much room it has for them.
+"""Checks a live interface: the right to open it, its driver, its offloads, its rings and its MTU.
 
-Asked of the kernel as ethtool asks it: netdevice(7), linux/ethtool.h. Nothing is changed here.
+It asks the kernel as ethtool does (netdevice(7), linux/ethtool.h), and changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`streamcore.read`: a capture as batches of numpy columns, in one process, without a pipeline."""
+"""`streamcore.read`: reads a capture as batches of numpy columns, in one process and without a pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNKS_AT_ONCE = 4
 
 
 class DamageWarning(RuntimeWarning):
-    """A capture could not be read to its end; what came before was delivered."""
+    """A capture could not be read to its end; the packets before were delivered."""
 
 
 def read(path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> Reader:

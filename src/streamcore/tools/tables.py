@@ -1,7 +1,6 @@
-"""Tables of a capture: one row per packet (tab-separated), one row per flow (JSON lines, CSV, Parquet).
+"""Writes tables of a capture: one row per packet (tab-separated), or one row per flow (JSON lines, CSV, Parquet).
 
-What is written stands here; packets are read by source/ and parsed by parse/. The commands `packets` and `flows` call
-this.
+source/ reads the packets and parse/ parses them. The commands `packets` and `flows` call this file.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def _ip_texts(batch: PacketBatch) -> Iterator[str]:
 
 
 def _times(batch: PacketBatch) -> list[str]:
-    """Epoch seconds with nine decimals; empty where a record has no time."""
+    """Epoch seconds with nine decimals; empty if a record has no time."""
     times = batch.timestamp_ns
     seconds, rest = np.divmod(times, 10**9)  # rounds down: what stands before 1970 has a positive fraction, too
     texts = [_time(s, r) for s, r in zip(seconds.tolist(), rest.tolist(), strict=True)]
@@ -174,7 +173,7 @@ def write_flows(config: Config, out: str, form: str) -> int:
     """
     writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
     if form not in writers:
-        raise UsageError(f"no such form of flows: {form!r}; there are {', '.join(writers)}")
+        raise UsageError(f"there is no format {form!r} for flows: use one of {', '.join(writers)}")
     flows = FlowTable(config.flows_max, config.hash_seed, fragments_max=config.fragments_max)
     with _opened(config.read) as source, _written(out, binary=form == "parquet") as file:
         writer = writers[form](file)

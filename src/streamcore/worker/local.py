@@ -1,7 +1,7 @@
-"""The worker process: takes segments, runs the services on them, and says what they changed.
+"""The worker process: receives segments, runs the services on them, and returns the changes.
 
-It composes `disperse` (envelope) and `service`, as pipeline.py composes the stages. Here is what every worker does, and
-the worker on the dispatcher's own machine; remote.py has the one that joins over the network.
+It connects `disperse` (envelope) and `service`, as pipeline.py connects the stages. This file has the code that all
+workers share, and the worker on the dispatcher's machine; remote.py has the worker that joins over the network.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Processor:
         self._parser(batch, groups)
 
     def process(self, segment: Segment, region: Any) -> Produced:
-        """Run the services over one segment; what they change goes into region. Raises what a service raises."""
+        """Runs the services on one segment; their changes go into region. Passes on the exceptions of services."""
         if self.idle[segment.stream]:
             return 0, 0, None
         import msgspec
@@ -82,7 +82,7 @@ class Processor:
 
 
 def attempt(work: envelope.Work, digest: bytes, do: Callable[[], Produced]) -> tuple[envelope.Outcome, bytes | None]:
-    """Do the work on one segment; whatever it raises becomes a failed outcome."""
+    """Processes one segment. Any exception becomes a failed outcome."""
     begin_ns = time.perf_counter_ns()
     status, flags, packed, extra = envelope.DONE, 0, 0, None
     try:

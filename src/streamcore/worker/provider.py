@@ -1,8 +1,8 @@
-"""The provider's process: `streamcore provider`. Deals in the market, and keeps worker processes at the pipelines that
-it has agreements with, or is armed for.
+"""The provider's process (`streamcore provider`). It trades in the market, and keeps worker processes connected to
+the pipelines with which it has agreements or expects them.
 
-It composes subcontract/trader.py (the market) and provider_worker.py (the work). Whatever kills it, its workers end
-with it and the pipelines send their segments to others.
+It connects subcontract/trader.py (the market) and provider_worker.py (the work). If it is killed, its workers end too,
+and the pipelines send their segments to others.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Workforce:
         self.started = 0
 
     def keep(self, places: set[Place]) -> None:
-        """Have our workers at these places; elsewhere they end after a while."""
+        """Keeps workers at these pipelines. Workers at other pipelines end after a while."""
         now_s = time.monotonic()
         for place in places:
             self._wanted_s[place] = now_s

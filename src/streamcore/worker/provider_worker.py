@@ -1,7 +1,7 @@
-"""One worker process of a provider: joins the pipeline that it is given, again and again, and says what it did.
+"""One worker process of a provider. It joins one pipeline, rejoins it if the connection ends, and reports its work.
 
-Standard input carries one JSON line of set-up and then nothing; when it ends the provider is gone, and so are we.
-Standard output carries a JSON line for what happens. Who pays for it is not known here.
+It reads one JSON line of set-up from standard input, and exits when standard input ends, because the provider is gone
+then. It writes one JSON line for each event to standard output. It knows nothing of payment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_chains(chains: list[list[Any]], offered: list[list[Any]]) -> list[str]
         of_chain = [name for name, each in offered if _is_offered(chain, each)] if chain else [""]
         if not of_chain:
             wanted = "+".join(parse_specification(each)[0] for each in chain)
-            raise WorkerError(f"{wanted} is not what this provider offers")
+            raise WorkerError(f"the pipeline wants {wanted}, which this provider does not offer")
         names.append(of_chain[0])
     return names
 
@@ -51,7 +51,7 @@ def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
 
 
 class Reporter:
-    """Says what was done of each service since it said so last, but not too often."""
+    """Reports the work done for each service since the last report, but not too often."""
 
     def __init__(self) -> None:
         self.services: list[str] = []  # by the place of their chain
@@ -74,7 +74,7 @@ class Reporter:
                 write_line({"service": service, "done": fresh})
 
     def finish(self) -> bool:
-        """Says what is left; whether anything was ever done."""
+        """Reports the rest. Returns whether any work was ever done."""
         self(self._last, now=True)
         return bool(self._last)
 

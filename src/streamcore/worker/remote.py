@@ -86,7 +86,7 @@ class RemoteWorker:
         return socket
 
     def run(self) -> int:
-        """Join, work until the pipeline says stop. Returns the number of segments; raises WorkerError."""
+        """Joins, and works until the pipeline sends STOP. Returns the number of segments. Raises WorkerError."""
         try:
             setup = self._join()
             return self._work(setup)
@@ -98,8 +98,8 @@ class RemoteWorker:
         join_socket.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
         if not join_socket.poll(int(self._join_s * 1000)):
             raise WorkerError(
-                f"no answer from {self._address} within {self._join_s:.0f} s: is the pipeline running, "
-                "does it know this key, is the pipeline's key right?"
+                f"no answer from {self._address} within {self._join_s:.0f} s: check that the pipeline runs, that it "
+                "knows this worker's key, and that --server-key is the pipeline's key"
             )
         setup: dict[str, Any] = json.loads(join_socket.recv())
         join_socket.close(linger=0)

@@ -101,8 +101,8 @@ def test_every_flag_of_run_is_a_key_under_the_same_name():
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-i", "eth0"], "read and interface are both set"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "--count", "5"], "count and duration_s are for live interfaces"),
         (["run", "-i", "eth0", "-w", "out.pcap", "-o", "eth1"], "write and output_interface are both set"),
-        (["run", "-i", "any", "-o", "eth1"], "packets of any would be captured again on eth1"),
-        (["run", "-r", "in.pcap", "-w", "-", "--json"], "--json and -w - both want standard output"),
+        (["run", "-i", "any", "-o", "eth1"], "interface any would capture again what eth1 sends"),
+        (["run", "-r", "in.pcap", "-w", "-", "--json"], "--json and -w - both use standard output"),
         (
             ["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "two"],
             "workers must be a whole number from 0 to 256, not 'two'",

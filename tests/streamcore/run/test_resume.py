@@ -105,7 +105,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path, capture, monkeypatch):
     target = tmp_path / "out.pcap"
     cut_off(Pipeline(config(capture, target, service=[SLOW, "anonymise"])), monkeypatch, 2)
     assert os.path.exists(f"{target}.resume")
-    with pytest.raises(UsageError, match="a key that was drawn at random has to be given"):
+    with pytest.raises(UsageError, match="give keys that were drawn at random"):
         Pipeline(config(capture, target, service=[SLOW, "anonymise"], resume=True)).run()
     with pytest.raises(UsageError, match='only with order = "total"'):
         Pipeline(config(capture, target, order="flow", resume=True)).run()

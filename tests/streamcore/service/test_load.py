@@ -79,8 +79,8 @@ FILES = {
     SERVICE + " def __init__(self): 1/0\n" + PROCESS: "division",
     SERVICE + " def __init__(self, depth): 1\n" + PROCESS: "needs depth",
     "class Xy: pass": "has no class X (did you mean Xy?)",
-    "1/0": "cannot be run: ZeroDivisionError",
-    "def": "cannot be run: SyntaxError",
+    "1/0": "cannot be imported: ZeroDivisionError",
+    "def": "cannot be imported: SyntaxError",
     "X = 3": "is not a class",
 }
 

@@ -332,7 +332,7 @@ def test_only_ethernet_goes_onto_ethernet(pair, tmp_path):
         ),
         (
             ["-o", "near", "--rate-pps", "5", "--replay", "2"],
-            "replay and rate_pps are both set: only one of them can pace the packets",
+            "replay and rate_pps are both set: set only one of them to pace the packets",
         ),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_stream_without_packets_gets_a_file(capture, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["-w", "-", "-C", "1"], "rotate_mb and rotate_s are for files: they need write, with a file name"),
+        (["-w", "-", "-C", "1"], "rotate_mb and rotate_s need write, with a file name"),
         (["-w", "out.pcap", "-C", "1", "--resume"], "cannot resume: the second stream goes into several files"),
         (["-w", "out.pcap", "-W", "1"], "rotate_files needs rotate_mb or rotate_s"),
         (["-w", "out.pcap", "-C", "-1"], "rotate_mb must be a whole number from 0 to 1000000, not -1"),

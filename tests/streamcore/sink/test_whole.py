@@ -144,7 +144,7 @@ def test_a_full_disk_keeps_what_was_delivered(ending, size, small_disk, tmp_path
     source, target = tmp_path / "in.pcap", small_disk / f"out.{ending}"
     source.write_bytes(twin.pcap_bytes(packets))
     commits = []
-    with pytest.raises(SinkError, match=r"no space left on device; what was written before is whole$"):
+    with pytest.raises(SinkError, match=r"no space left on device; the packets written before are intact$"):
         copy(source, target, in_parts(size), chunk_bytes=100_000, on_commit=commits.append)
     assert target.stat().st_size == commits[-1]
     kept = packets_in(target)

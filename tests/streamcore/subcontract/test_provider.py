@@ -98,7 +98,7 @@ def test_a_provider_runs_what_it_offers_and_nothing_else(wanted, offered, may):
     if may:
         assert check_chains([wanted], [["theirs", offered]]) == ["theirs" if wanted else ""]
     else:
-        with pytest.raises(WorkerError, match="not what this provider offers"):
+        with pytest.raises(WorkerError, match="which this provider does not offer"):
             check_chains([wanted], [["theirs", offered]])
 
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_written_is_one_line():
         tables.write_packets(Config(read=OFFICE), "/no/where", "x")
     with pytest.raises(SourceError):
         tables.write_packets(Config(read="/no/where"), "-", "x")
-    with pytest.raises(UsageError, match="no such form"):
+    with pytest.raises(UsageError, match="there is no format"):
         tables.write_flows(Config(read=OFFICE), "-", "xml")
 
 
