@@ -328,11 +328,12 @@ class Queries(Core):
         def read() -> Assignments:
             with self._deciding:
                 now_ms = self._time.read()
-                draft = self._draft(now_ms)
-                found = find_assignments(draft, self._alive, party, services)
                 self._state.polled[party] = now_ms
-                return found
+                return find_assignments(self._draft(now_ms), self._alive, party, services)
 
+        with self._deciding:
+            self._draft().party(party)
+            self._state.polled[party] = self._time.read()  # before what is due by now asks who is here
         return self._when(read, lambda answer: answer.version != known, wait_ms)
 
     @query("market overview", right="own", about="party", is_news=_is_other_version)

@@ -107,7 +107,9 @@ def _rest_of(draft: Draft, agreement: Agreement) -> Rest | None:
     items = tuple(item for item in agreement.items if item not in gone)
     if (agreement.items and not items) or (not agreement.items and units < 1):
         return None
-    return rest_after(agreement.starts_ms, agreement.ends_ms, draft.at_ms, max(1, units), items)
+    # Bids are for the whole window that was announced, of which this agreement may be a rest itself.
+    starts_ms = draft.auction(agreement.auction).announcement.starts_ms
+    return rest_after(starts_ms, agreement.ends_ms, max(agreement.starts_ms, draft.at_ms), max(1, units), items)
 
 
 def _is_able(draft: Draft, record: Auction, agreement: Agreement, offer: RestOffer, rest: Rest) -> bool:
