@@ -137,7 +137,8 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
     """What comes of it as it stands: the table of ends by what both have said, and what the arbiter has decided.
 
     The hold may be less than P(1+δ) where a part was moved to who took the rest over, and is more where all of the
-    reserve is held: what goes back is what is left of the hold."""
+    reserve is held: what goes back is what is left of the hold. Where more is owed than is held (both have signed more
+    than the time that had passed then could earn), the payouts come to more than the hold."""
     earned = agreement.earnings(market)
     case = Case(
         price=agreement.price,
@@ -162,8 +163,6 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
     if missing:
         back = settled_back(settled)
         payouts = [one for one in payouts if (one.source, one.target) != ("recipient", "recipient")]
-        if back < missing:
-            raise WrongState(f"{back} of the hold is left, {missing} has gone to who took the rest over")
         if back > missing:
             payouts.append(Payout("recipient", "recipient", back - missing, "goes back"))
     if agreement.ruling is not None:

@@ -5,10 +5,22 @@ The arithmetic stands in `model/closing` and `model/earned`; here each payout is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from auction.model.agreement import Agreement, Ruling, settled_back, settlement_of
-from auction.model.closing import Settlement, Statement, check_ending, is_over, owed_below_signature, restated, to_capture
+from auction.model.closing import (
+    Payout,
+    Settlement,
+    Statement,
+    capture,
+    check_ending,
+    is_over,
+    owed_below_signature,
+    restated,
+    to_capture,
+)
 from auction.model.earned import FalseInterval, better, check_false_interval, figure
 from auction.model.errors import BadValue, NotAllowed, TooLate, WrongState
 from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
@@ -230,7 +242,12 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
     capturing = to_capture(settlement) if is_card else 0
     back = settled_back(settlement)
     gained = 0
-    for one in settlement.payouts:
+    payouts: tuple[Payout, ...] = settlement.payouts
+    debts: tuple[Payout, ...] = ()
+    if not is_card and to_capture(settlement) > agreement.recipient_held:
+        covered = capture(settlement, agreement.recipient_held)
+        payouts, debts = covered.payouts, covered.debts
+    for one in payouts:
         if one.source == "provider":
             target = {"provider": bond(agreement.provider), "nobody": NOBODY}.get(one.target, "")
             if target:
@@ -256,8 +273,11 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
         paid=settlement.paid,
         burnt=settlement.burnt,
         lost=of_recipient + earned.shortfall + earned.voided,
-        charged=0 if is_card else to_provider(settlement),
+        charged=0 if is_card else to_provider(payouts),
     )
+    if debts:
+        to = [(funds(agreement.provider) if one.target == "provider" else NOBODY, one.amount) for one in debts]
+        settled = msgspec.structs.replace(settled, debt=holds.owe(draft, f"{agreement.id}/hold", settled, to))
     draft.put("agreement", agreement.id, settled)
     opinions.open_exchange(draft, settled)
     if is_card:
@@ -265,11 +285,9 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
     return draft.agreement(agreement.id)
 
 
-def to_provider(settlement: Settlement) -> int:
+def to_provider(payouts: Iterable[Payout]) -> int:
     """What the recipient pays the provider in all."""
-    return sum(
-        one.amount for one in settlement.payouts if (one.source, one.target) == ("recipient", "provider")
-    )
+    return sum(one.amount for one in payouts if (one.source, one.target) == ("recipient", "provider"))
 
 
 def _is_contested(agreement: Agreement) -> bool:

@@ -93,8 +93,15 @@ def offer_to(draft: Draft, agreement: Agreement, provider: str) -> RestOffer | N
 
 
 def _owed(draft: Draft, agreement: Agreement) -> int:
+    """The most that may still be owed for what has ended: receipts that nobody has handed in yet count as if all that
+    could be earned by its end was."""
     earned = agreement.earnings(draft.config.name)
-    return owed_at_most(agreement.price, agreement.delta_ppm, earned.signed, agreement.exposure, earned.shortfall)
+    window_ms = agreement.ends_ms - agreement.starts_ms
+    until_ms = min(max(agreement.ended_ms - agreement.starts_ms, 0), window_ms)
+    could_earn = -(-agreement.price * until_ms // window_ms)
+    more = max(0, could_earn - earned.signed - earned.shortfall)
+    exposed = more + agreement.exposure
+    return owed_at_most(agreement.price, agreement.delta_ppm, earned.signed, exposed, earned.shortfall)
 
 
 def _rest_of(draft: Draft, agreement: Agreement) -> Rest | None:

@@ -118,7 +118,7 @@ def _captured(draft: Draft, request: PaymentRequest, captured: int) -> None:
     settlements = {one.id: settlement_of(_as_before(one), draft.config.name) for one in due}
     first: dict[str, int] = {}
     for one in due:
-        first[one.id] = min(captured, ending.to_provider(settlements[one.id]))
+        first[one.id] = min(captured, ending.to_provider(settlements[one.id].payouts))
         captured -= first[one.id]
     for one in due:
         more = min(captured, one.capturing - first[one.id])
@@ -143,8 +143,8 @@ def _share_out(draft: Draft, agreement: Agreement, captured: int) -> None:
     draft.transfer(held(agreement.id), card(agreement.method), agreement.capturing - captured)
     to = [(account[one.target], one.amount) for one in shared.debts]
     left = holds.owe(draft, agreement.id, agreement, to) if to else 0
-    charged = sum(one.amount for one in shared.payouts if (one.source, one.target) == ("recipient", "provider"))
-    settled = msgspec.structs.replace(agreement, recipient_held=0, capturing=0, charged=charged, debt=left)
+    charged = ending.to_provider(shared.payouts)
+    settled = msgspec.structs.replace(agreement, recipient_held=0, capturing=0, charged=charged, debt=agreement.debt + left)
     draft.put("agreement", agreement.id, settled)
 
 
