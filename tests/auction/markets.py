@@ -87,11 +87,14 @@ def settled(moderator: Moderator, agreement: str, figure: int | None = None) -> 
     return one
 
 
-def signed(moderator: Moderator, agreement: str, intervals: int, got_ppm: int = 1_000_000) -> SignedReceipt:
-    """The receipt after so many intervals of a service that gave this part of what was asked, signed by both."""
+def signed(
+    moderator: Moderator, agreement: str, intervals: int, got_ppm: int = 1_000_000, after: SignedReceipt | None = None
+) -> SignedReceipt:
+    """The receipt after so many intervals of a service that gave this part of what was asked, signed by both. `after`:
+    those before are as they are."""
     terms = moderator.receipt_terms(agreement)
-    receipt: Receipt | None = None
-    for number in range(1, intervals + 1):
+    receipt: Receipt | None = after.receipt if after is not None else None
+    for number in range(receipt.number + 1 if receipt else 1, intervals + 1):
         rate = terms.minimum_bps if terms.minimum_bps is not None else terms.maximum_bps or 0
         asked_bits = terms.bits_at(rate, terms.length_ms(number))
         receipt = next_receipt(terms, receipt, asked_bits, asked_bits * got_ppm // 1_000_000, 0)
