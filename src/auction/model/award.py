@@ -124,7 +124,8 @@ class Draw:
     def __init__(self, announcement: Announcement, seed: bytes) -> None:
         if commit_seed(announcement.auction, seed) != announcement.seed_commitment:
             raise BadValue(f"the seed is not the one that auction {announcement.auction} was announced with")
-        auction = f"{announcement.auction}\0{announcement.nonce}".encode()
+        nonce = announcement.nonce
+        auction = (f"{announcement.auction}\0{nonce}" if nonce else announcement.auction).encode()
         self._prefix = b"auction.draw\0%d\0%b%d\0%b" % (len(seed), seed, len(auction), auction)
 
     def of(self, bid: str) -> bytes:

@@ -77,7 +77,7 @@ def _agreed_with(draft: Draft, alive: Alive, party: str) -> Iterator[Assignment]
 
 def _stands_by(draft: Draft, one: Agreement, party: str) -> Iterator[Assignment]:
     record = draft.auction(one.auction)
-    if not record.announcement.fail_over:
+    if not record.announcement.fail_over or not failing_over.has_rest(draft, one):
         return
     offer = failing_over.offer_to(draft, one, party)
     if offer is not None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from markets import asked, awarded, market, measured
+from markets import asked, awarded, market, settled
 from rich.console import Console
 
 from auction.command.cli import main
@@ -35,22 +35,17 @@ def busy(url: str) -> tuple[Moderator, str, str]:
     """A market with an agreement that was taken over, charged and rated, one that was measured, and an open auction."""
     moderator, clock = market(SqlStore(url))
     first = awarded(moderator, clock)
-    moderator.agree(first)
     clock.advance(60_000)
-    moderator.start(first)
-    moderator.deliver(measured(moderator, first, "phone", 250_000))
     clock.advance(30_000)
     moderator.replace(first)
     delivery = measured(moderator, first, "phone", 1_000_000)
     moderator.deliver(msgspec.structs.replace(delivery, audited=20, audits_failed=1))
     clock.advance(30_000)
-    moderator.finish(first)
-    moderator.charge(first)
+    settled(moderator, first)
     moderator.rate(first, "rita", True, device="phone", remark="took over well")
     moderator.rate(first, "p2", True)
     second = awarded(moderator, clock)
-    moderator.agree(second)
-    third = moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000)).auction
+    third = moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)).auction
     moderator.bid(third, BidEntry("p0", 400))
     return moderator, first, second
 
@@ -106,7 +101,7 @@ def test_following_the_journal_shows_what_the_moderator_shows_and_writes_nothing
         awarded(moderator, clock)
         seen, own = follower(), moderator.overview()
         assert (seen.version, seen.sequence) == (own.version, own.sequence)
-    name = moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000)).auction
+    name = moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)).auction
     clock.advance(1_000_000)
     before = len(list(SqlStore(url).entries()))
     assert [one.auction for one in follower().auctions] == [name]  # it is due, and not for a watcher to close
@@ -167,7 +162,7 @@ def test_in_a_terminal_it_goes_on_until_interrupted(url: str) -> None:
     os.close(slave)
     try:
         assert "Open auctions (0)" in read_until(master, "Ratings")
-        moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000), auction="fresh")
+        moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000), auction="fresh")
         assert "fresh" in read_until(master, "fresh")
         process.send_signal(signal.SIGINT)
         read_until(master, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from markets import awarded, counted_bytes, market, measured
+from markets import awarded, counted_bytes, market, settled
 from stripe_server import StripeServer, notice
 
 from auction.model.errors import (
@@ -43,15 +43,11 @@ def card_market(server: StripeServer, source: str = "pm_card_visa") -> tuple[Mod
 
 
 def deliver(moderator: Moderator, name: str, delivered_ppm: int) -> None:
-    moderator.start(name)
-    moderator.deliver(measured(moderator, name, "rita", delivered_ppm))
-    moderator.finish(name)
 
 
 def test_prepaid_held_at_the_award_and_captured_in_proportion() -> None:
     moderator, clock = market()
     name = awarded(moderator, clock)
-    moderator.agree(name)
     assert moderator.state.ledger.balance(f"held:{name}") == 250
     deliver(moderator, name, 333_333)
     assert moderator.charge(name).charged == 83
@@ -61,9 +57,8 @@ def test_prepaid_held_at_the_award_and_captured_in_proportion() -> None:
 def test_prepaid_refund_and_chargeback() -> None:
     moderator, clock = market()
     name = awarded(moderator, clock)
-    moderator.agree(name)
     deliver(moderator, name, 1_000_000)
-    moderator.charge(name)
+    settled(moderator, name)
     assert moderator.refund(name, 50, key="r1").refunded == 50
     assert moderator.refund(name, 50, key="r1").refunded == 50
     with pytest.raises(BadValue):
@@ -80,7 +75,6 @@ def test_what_is_not_there_is_not_held() -> None:
     moderator.withdraw("rita", 1_000_000 - 249, "EUR")
     name = awarded(moderator, clock)
     with pytest.raises(InsufficientFunds):
-        moderator.agree(name)
     assert moderator.agreement(name).state == "awarded"
 
 
@@ -132,7 +126,6 @@ def test_a_declined_card_lapses_the_agreement(server: StripeServer, source: str,
     moderator, _, name = card_market(server, source)
     for _ in range(2):
         with pytest.raises(Declined) as caught:
-            moderator.agree(name, key="agree")
         assert caught.value.reason == reason
     assert len(server.requests) == 1
     assert moderator.agreement(name).state == "lapsed"
@@ -142,7 +135,6 @@ def test_a_declined_card_lapses_the_agreement(server: StripeServer, source: str,
 
 def test_an_agreement_given_up_is_voided_at_the_processor(server: StripeServer) -> None:
     moderator, _, name = card_market(server)
-    moderator.agree(name)
     assert moderator.cancel(name).state == "cancelled"
     assert server.intents["pi_1"]["status"] == "canceled"
     assert violations(moderator.state) == []
@@ -150,7 +142,6 @@ def test_an_agreement_given_up_is_voided_at_the_processor(server: StripeServer) 
 
 def test_nothing_delivered_is_voided_not_captured(server: StripeServer) -> None:
     moderator, _, name = card_market(server)
-    moderator.agree(name)
     deliver(moderator, name, 0)
     assert moderator.charge(name).charged == 0
     assert server.intents["pi_1"]["status"] == "canceled"
@@ -158,9 +149,8 @@ def test_nothing_delivered_is_voided_not_captured(server: StripeServer) -> None:
 
 def test_a_dispute_is_charged_back_once(server: StripeServer) -> None:
     moderator, _, name = card_market(server, "pm_card_createDispute")
-    moderator.agree(name)
     deliver(moderator, name, 1_000_000)
-    moderator.charge(name)
+    settled(moderator, name)
     assert moderator.drafted_payment_rating(name) is True
     payload, signature = notice(SECRET, "pi_1", 250, "evt_1")
     with pytest.raises(BadSignature):
@@ -179,13 +169,12 @@ def test_a_lost_answer_is_asked_for_again_and_moves_money_once(server: StripeSer
     moderator, _, name = card_market(server)
     server.lose_answers = 1
     with pytest.raises(PaymentUnknown):
-        moderator.agree(name)
     assert moderator.agree(name).state == "agreed"
     deliver(moderator, name, 1_000_000)
     server.lose_answers = 2
     for _ in range(2):
         with pytest.raises(PaymentUnknown):
-            moderator.charge(name)
+            settled(moderator, name)
     assert moderator.charge(name).charged == 250
     assert (len(server.intents), server.settled()) == (1, 250)
     assert len({key for _, key in server.requests}) == 2
@@ -198,7 +187,6 @@ def test_a_payment_that_a_dead_process_left_open_is_resumed(server: StripeServer
     name = awarded(moderator, clock, method="card", source="pm_card_visa")
     server.lose_answers = 1
     with pytest.raises(PaymentUnknown):
-        moderator.agree(name)
     successor = Moderator(store, clock=clock, processors=moderator.processors, random_bytes=counted_bytes())
     assert [one.state for one in successor.resume_payments()] == ["agreed"]
     assert len(server.intents) == 1
@@ -210,14 +198,12 @@ def test_who_will_probably_not_pay_has_to_prepay_or_is_refused(server: StripeSer
     moderator.processors["card"] = StripeProcessor("sk_test_1", SECRET, server.url)
     for _ in range(3):
         name = awarded(moderator, clock, prices=(9_000, 9_500), reserve=10_000)
-        moderator.agree(name)
         deliver(moderator, name, 1_000_000)
-        moderator.charge(name)
+        settled(moderator, name)
         moderator.rate(name, "rita", True, device="phone")
         moderator.rate(name, moderator.agreement(name).provider, False)
     before = moderator.payment_probability_ppm("rita")
     assert before < 800_000
     name = awarded(moderator, clock, method="card", source="pm_card_visa")
     with pytest.raises(PrepaymentRequired):
-        moderator.agree(name)
     assert server.requests == []

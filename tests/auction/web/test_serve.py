@@ -19,7 +19,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 
-from markets import asked, awarded, market, measured
+from markets import asked, awarded, market, settled
 from serving import OPERATOR, served, start_process
 
 from auction.command.cli import main
@@ -35,7 +35,7 @@ from auction.web.client import MarketClient
 from auction.web.wire import REQUEST_BYTES_MAX, decode_failure, encode_failure
 
 SERVED = sorted(name for name, method in Moderator.methods.items() if method.is_served)
-TERMS = AuctionTerms(reserve=1_000, open_for_ms=10_000)
+TERMS = AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
 
 
 class World:
@@ -76,12 +76,8 @@ def test_a_whole_market_over_the_network_comes_to_what_it_comes_to_without(world
         time_.advance(10_000)
         view = recipient.await_close(auction, wait_ms=5_000)
         (name,) = view.agreements
-        recipient.agree(name)
         time_.advance(60_000)
-        recipient.start(name)
         time_.advance(60_000)
-        recipient.deliver(measured(moderator, name, "phone", 500_000))
-        recipient.finish(name)
         bidders[1].charge(name)
         recipient.rate(name, "rita", True, device="phone")
         bidders[1].rate(name, "p1", True)
@@ -282,12 +278,8 @@ def test_a_recipient_registers_and_speaks_for_its_devices(world: World) -> None:
     rita = world.by("rita")
     token = rita.register("tablet", "device", belongs_to="rita").token
     name = awarded(world.moderator, world.clock)
-    rita.agree(name)
     world.clock.advance(60_000)
-    rita.start(name)
     tablet = MarketClient(world.url, token)
-    tablet.deliver(measured(world.moderator, name, "tablet", 1_000_000))
-    rita.deliver(measured(world.moderator, name, "phone", 900_000))
     with pytest.raises(NotAllowed):
         world.by("p1").deliver(measured(world.moderator, name, "phone", 1_000_000))
     world.clock.advance(60_000)
@@ -320,7 +312,6 @@ def test_long_polls_end_with_the_news_and_not_before(world: World) -> None:
         answers.append((time.monotonic(), told.assignments[0].role))
 
     waiting = threading.Thread(target=wait)
-    waiting.start()
     time.sleep(0.1)
     world.operator.deposit("rita", 1, "EUR")  # something happens that does not concern it
     assert not answers
@@ -342,7 +333,6 @@ def test_many_wait_at_once_and_are_all_told(world: World) -> None:
 
     waiting = [threading.Thread(target=wait) for _ in range(40)]
     for thread in waiting:
-        thread.start()
     time.sleep(0.2)
     world.clock.advance(10_000)
     for thread in waiting:
@@ -357,7 +347,6 @@ def test_a_stopping_market_answers_who_waits(tmp_path: Path) -> None:
         client = MarketClient(url, OPERATOR, retry_for_ms=0)
         known = client.assignments("p0").version
         thread = threading.Thread(target=lambda: done.append(client.assignments("p0", known=known, wait_ms=60_000)))
-        thread.start()
         time.sleep(0.2)
     thread.join(5)
     assert [one.version for one in done] == [known]
@@ -393,7 +382,6 @@ def test_a_market_that_is_killed_and_started_again_is_survived(tmp_path: Path) -
 
     threads = [threading.Thread(target=deposit) for _ in range(3)]
     for thread in threads:
-        thread.start()
     try:
         for _ in range(3):
             before = len(sent)

@@ -104,6 +104,11 @@ def _owed(draft: Draft, agreement: Agreement) -> int:
     return owed_at_most(agreement.price, agreement.delta_ppm, earned.signed, exposed, earned.shortfall)
 
 
+def has_rest(draft: Draft, agreement: Agreement) -> bool:
+    """Whether something of it is left that nobody has taken over."""
+    return _rest_of(draft, agreement) is not None
+
+
 def _rest_of(draft: Draft, agreement: Agreement) -> Rest | None:
     """What is left to serve, less what others have taken over already."""
     if draft.at_ms >= agreement.ends_ms:
