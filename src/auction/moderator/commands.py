@@ -268,7 +268,7 @@ class Moderator(Payments):
         `figure` is what of the price has been earned. Where both state the same figure it is settled at once; otherwise
         a side may restate until closing is over."""
         ended = self._run("end", key, (agreement, party, ending, figure), endings.end, Agreement)
-        if ended.capturing:
+        if ended.is_over and ended.processor_reference:
             self._send_pending()
             return self.agreement(agreement)
         return ended

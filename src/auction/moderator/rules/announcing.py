@@ -145,6 +145,8 @@ def make_void(draft: Draft, record: Auction, state: str, excluded: tuple[tuple[s
         record, state=state, due_ms=0, held=0, excluded=excluded, closed_sequence=draft.sequence
     )
     draft.put("auction", record.id, closed)
+    if record.processor_reference:
+        holds.ask(draft, record.id, "void", 0)
     if record.block is None:
         blocks.free_block(draft, record.announcement.block)
     return closed

@@ -39,7 +39,6 @@ from auction.model.money import check_amount, split_proportionally
 from auction.model.party import are_linked
 from auction.model.receipt import SignedReceipt, check_alone, check_signatures
 from auction.moderator.draft import Draft
-from auction.moderator.records import PaymentRequest
 from auction.moderator.rules import blocks, holds, opinions
 from auction.payment.protocol import PREPAID
 
@@ -326,25 +325,4 @@ def ask_to_capture(draft: Draft, agreement: Agreement) -> None:
     if not all(one.is_over for one in of_auction):
         return
     amount = sum(one.capturing for one in of_auction)
-    ask(draft, agreement.auction, "capture" if amount else "void", amount)
-
-
-def ask(draft: Draft, auction: str, step: str, amount: int) -> PaymentRequest:
-    """A request to the processor of an auction's card: once made, the same from then on."""
-    name = f"{auction}/{step}"
-    known: PaymentRequest | None = draft.find("payment", name)
-    if known is not None:
-        return known
-    record = draft.auction(auction)
-    request = PaymentRequest(
-        id=name,
-        about=auction,
-        step=step,
-        method=record.method,
-        source=record.source,
-        amount=amount,
-        currency=draft.config.currency,
-        reference=record.processor_reference,
-    )
-    draft.put("payment", name, request)
-    return request
+    holds.ask(draft, agreement.auction, "capture" if amount else "void", amount)

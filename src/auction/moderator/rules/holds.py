@@ -17,7 +17,7 @@ from auction.model.errors import InsufficientFunds, NotAllowed
 from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
 from auction.model.money import check_amount
 from auction.moderator.draft import Draft
-from auction.moderator.records import Auction, Debt
+from auction.moderator.records import Auction, Debt, PaymentRequest
 from auction.payment.protocol import PREPAID
 
 
@@ -126,6 +126,30 @@ def burn_bid(draft: Draft, announcement: Announcement, name: str, bidder: str, a
     account = held_bond(name) if announcement.direction == "provide" else held(name)
     draft.transfer(account, NOBODY, burnt)
     let_bid_go(draft, announcement, name, bidder, amount - burnt)
+
+
+# --- cards ---
+
+
+def ask(draft: Draft, auction: str, step: str, amount: int) -> PaymentRequest:
+    """A request to the processor of an auction's card: once made, the same from then on."""
+    name = f"{auction}/{step}"
+    known: PaymentRequest | None = draft.find("payment", name)
+    if known is not None:
+        return known
+    record = draft.auction(auction)
+    request = PaymentRequest(
+        id=name,
+        about=auction,
+        step=step,
+        method=record.method,
+        source=record.source,
+        amount=amount,
+        currency=draft.config.currency,
+        reference=record.processor_reference,
+    )
+    draft.put("payment", name, request)
+    return request
 
 
 # --- debts ---

@@ -29,7 +29,7 @@ def ask_to_authorise(draft: Draft, auction: str) -> PaymentRequest:
     record = draft.auction(auction)
     next_state(record.state, "pay")
     opinions.check_payer(draft, record.announcer)
-    return ending.ask(draft, auction, "authorise", holds.of_announcement(record.announcement))
+    return holds.ask(draft, auction, "authorise", holds.of_announcement(record.announcement))
 
 
 def ask_to_refund(draft: Draft, name: str, amount: int, key: str) -> PaymentRequest:
@@ -81,7 +81,7 @@ def _authorised(draft: Draft, record: Auction, request: PaymentRequest, outcome:
         if outcome.approved:
             late = msgspec.structs.replace(record, processor_reference=outcome.reference)
             draft.put("auction", record.id, late)
-            ending.ask(draft, record.id, "void", 0)
+            holds.ask(draft, record.id, "void", 0)
         return
     if not outcome.approved:
         announcing.make_void(draft, record, next_state(record.state, "pay", "void"))
@@ -103,8 +103,6 @@ def withdraw(draft: Draft, auction: str) -> Announcement:
     """Takes an announcement back; what its card was authorised for is let go."""
     announcement = announcing.withdraw(draft, auction)
     record = draft.auction(auction)
-    if record.processor_reference:
-        ending.ask(draft, auction, "void", 0)
     if record.group:
         groups.give_back(draft, record.group)
     return announcement
@@ -191,9 +189,10 @@ def charge_back(draft: Draft, name: str, amount: int) -> Agreement:
 
 
 def agreement_paid_by(draft: Draft, auction: str, amount: int) -> str:
-    """The agreement of an auction's card of which so much was charged and stayed. Raises WrongState."""
+    """The agreement of an auction's card of which so much was charged: the same one whenever it is asked for. Raises
+    WrongState."""
     for name in draft.state.agreements_of.get(auction, ()):
-        if draft.agreement(name).stayed().stayed >= amount:
+        if draft.agreement(name).charged >= amount:
             return name
     raise WrongState(f"no agreement of auction {auction} was charged {amount}")
 
