@@ -188,10 +188,13 @@ def agreement_is_due(draft: Draft, name: str, due_ms: int) -> None:
     agreement = draft.agreement(name)
     if agreement.is_over or agreement.due_ms != due_ms:
         return
-    really_ms = deadline_ms(agreement.state, times_of(draft, agreement))
-    assert really_ms is not None
-    if really_ms > draft.at_ms:
-        draft.put("agreement", name, msgspec.structs.replace(agreement, due_ms=really_ms))
+    times = times_of(draft, agreement)
+    counted_ms = deadline_ms(agreement.state, msgspec.structs.replace(times, back_ms=0))
+    given_ms = deadline_ms(agreement.state, times)
+    assert counted_ms is not None and given_ms is not None
+    # More time is given once: a market that is started again and again would never come to an end.
+    if given_ms > draft.at_ms and due_ms <= counted_ms:
+        draft.put("agreement", name, msgspec.structs.replace(agreement, due_ms=given_ms))
     elif agreement.state == "agreed":
         _has_begun(draft, agreement)
     elif agreement.state == "running":
