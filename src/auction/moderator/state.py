@@ -27,7 +27,6 @@ from auction.moderator.records import (
     Drafted,
     Group,
     Nonce,
-    Offered,
     PaymentRequest,
     PlacedBid,
     Revealed,
@@ -184,17 +183,16 @@ class State:
     def _index_drafted(self, _old: Drafted | None, new: Drafted) -> None:
         heapq.heappush(self.due, (new.due_ms, "drafted", new.id))
 
-    def _index_offer(self, _old: StandingOffer | None, new: StandingOffer) -> None:
+    def _index_offer(self, old: StandingOffer | None, new: StandingOffer) -> None:
         offers = self.offers_of.setdefault(new.service, {})
+        if old is not None and old.service != new.service:
+            self.offers_of[old.service].pop(new.offer, None)
+        if old is None or old.valid_until_ms != new.valid_until_ms:
+            heapq.heappush(self.due, (new.valid_until_ms, "offer", new.offer))
         if new.valid_until_ms <= self.at_ms:
             offers.pop(new.offer, None)
         else:
             offers[new.offer] = new
-
-    def _index_offered(self, old: Offered | None, new: Offered) -> None:
-        offer = self.records["offer"][new.offer]
-        if new.held:
-            heapq.heappush(self.due, (offer.valid_until_ms, "offer", new.offer))
 
     def _index_debt(self, _old: Debt | None, new: Debt) -> None:
         debts = self.debts_of.setdefault(new.debtor, {})
@@ -227,7 +225,6 @@ _INDEXES: Final[dict[str, Any]] = {
     "revealed": State._index_revealed,
     "drafted": State._index_drafted,
     "offer": State._index_offer,
-    "offered": State._index_offered,
     "debt": State._index_debt,
     "payment": State._index_payment,
     "group": State._index_group,

@@ -25,10 +25,19 @@ def announce_openly(
 ) -> Announcement:
     """Announces, with what that holds; returns what everyone may see of it."""
     record = announce(draft, announcer, block, terms, name, prime)
+    _check_ends_before_start(record.announcement)
     if record.state == "open":
         record = holds.hold_announcement(draft, record)
         draft.put("auction", record.id, record)
     return record.announcement
+
+
+def _check_ends_before_start(announcement: Announcement) -> None:
+    """Who wins must be able to come: an award after the start would make the winner absent at once."""
+    closing = announcement.closing
+    last_ms = closing.reveal_until_ms or closing.closes_ms + closing.extend_by_ms * closing.extend_times_max
+    if announcement.starts_ms is not None and last_ms > announcement.starts_ms:
+        raise BadValue(f"bidding can go on until {last_ms}, and the service starts at {announcement.starts_ms}")
 
 
 def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str) -> Auction:
