@@ -51,6 +51,7 @@ class Events:
         return [
             (2, lambda: self.pay_in(self.anyone(), number(1, 5_000))),
             (1, lambda: self.pay_out(self.anyone(), number(1, 9_000))),
+            (0.5, self.pay_all_out),
             (2, lambda: self.send("post_bond", one(PROVIDERS), number(1, 500), "EUR")),
             (1, lambda: self.send("release_bond", one(PROVIDERS), number(1, 2_000), "EUR")),
             (8, self.announce),
@@ -59,7 +60,7 @@ class Events:
             (3, self.commit),
             (4, self.reveal),
             (1, lambda: self.send("withdraw_auction", self.one(self.open_auctions()))),
-            (2, lambda: self.send("pay", self.one(self.auctions("funding")))),
+            (4, lambda: self.send("pay", self.one(self.auctions("funding")))),
             (1, lambda: self.send("close", self.one(self.auctions()))),
             (1, self.hold),
             (9, lambda: self.clock.advance(one((1, 50, 1_000, 9_000, 9_000, -300)))),
@@ -71,7 +72,7 @@ class Events:
             (8, self.hand_in),
             (12, self.end),
             (6, self.end_together),
-            (1, self.prove),
+            (2, self.prove),
             (1.5, self.arbitrate),
             (5, self.take_over),
             (2, lambda: self.send("refund", self.agreement("settled"), number(1, 400))),
@@ -88,6 +89,10 @@ class Events:
             (2, self.share),
             (3, self.read_sealed),
         ]
+
+    def pay_all_out(self) -> None:
+        name = self.one(RECIPIENTS)
+        self.pay_out(name, self.market.balance(name))
 
     # --- choosing ---
 
@@ -151,9 +156,9 @@ class Events:
             more["items"] = ("left", "middle", "right")
         if more.get("quantity") or more.get("items"):
             reserve //= 3
-        more |= {"receipts": self.likely(0.7), "fail_over": self.likely(0.5), "arbiter": self.one(("", "", "judy"))}
-        more |= {"judge": self.one(("", "again")), "delta_ppm": self.one((10_000, 100_000, 500_000, 123_457))}
-        if self.likely(0.15):
+        more |= {"receipts": self.likely(0.7), "fail_over": self.likely(0.5), "arbiter": self.one(("", "judy"))}
+        more |= {"judge": self.one(("", "again", "again")), "delta_ppm": self.one((10_000, 100_000, 500_000, 123_457))}
+        if self.likely(0.2):
             more |= {"method": "card", "source": "token"}
         more |= {"format": kind, "reserve": reserve, "open_for_ms": self.random.randrange(2_000, 12_000)}
         return AuctionTerms(**more | named)
@@ -274,12 +279,19 @@ class Events:
         return str(self.one((one.recipient, one.provider)) if self.likely(0.95) else self.anyone())
 
     def hand_in(self) -> None:
-        settled = self.likely(0.1)
-        state = ("settled",) if settled else ("running", "closing")
-        one = self.one([one for one in self.records("agreement") if one.receipts and one.state in state])
+        if self.likely(0.1):
+            self.hand_in_late()
+        one = self.one([one for one in self.records("agreement") if one.receipts and one.state in ("running", "closing")])
         number = self.random.randrange(1, one.receipt_terms("market").intervals + 1)
         share = self.one((1.0, 1.0, 0.5, 0.0))
         self.send("hand_in", one.id, self.side(one), self.signed(one, number, share))
+
+    def hand_in_late(self) -> None:
+        """A receipt above what the recipient has stated, once all is settled."""
+        settled = [one for one in self.records("agreement") if one.receipts and one.state == "settled"]
+        one = self.one([one for one in settled if one.recipient_says and one.recipient_says.figure < one.price])
+        whole = self.signed(one, one.receipt_terms("market").intervals, 1.0)
+        self.send("hand_in", one.id, one.provider, whole)
 
     def figure(self, one: Any) -> int:
         said = [statement.figure for statement in (one.provider_says, one.recipient_says) if statement is not None]
@@ -357,15 +369,17 @@ class Events:
 
     def group(self) -> None:
         groups = [one for one in self.records("group") if one.state == "open"]
-        if not groups or self.likely(0.2):
-            name = self.one(self.auctions("open", "funding"))
+        awarded = [one for one in groups if one.agreement]
+        if not groups or self.likely(0.3):
+            bid_in = self.market.state.bids_of
+            name = self.one([name for name in self.auctions("open", "funding") if name not in bid_in])
             announcer = self.market.state.records["auction"][name].announcer
             self.send("open_group", name, announcer, extra_cost=self.one((0, 20)), device=f"{announcer}-phone")
             return
-        group = self.one(groups)
+        group = self.one(awarded or groups)
         kind = self.random.randrange(6)
         if kind <= 2:
-            self.send("join_group", group.id, self.one(RECIPIENTS), self.one((0, self.random.randrange(1, 500))))
+            self.send("join_group", group.id, self.one(RECIPIENTS), self.one((0, self.random.randrange(900))))
         elif kind == 3:
             self.send("pledge", group.id, self.one(RECIPIENTS), self.random.randrange(300), opted_in=True)
         elif kind == 4:

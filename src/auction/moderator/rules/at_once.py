@@ -87,6 +87,8 @@ def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction |
     winners, _ = decided
     if not all(awarding.can_hold(draft, record, one, 0) for one in winners):
         return None
+    if not awarding.seller_can_hold(draft, record, winners):
+        return None
     return awarding.conclude(draft, record, winners)
 
 

@@ -97,7 +97,11 @@ def ratings_of(placed: Iterable[PlacedBid]) -> dict[str, ShownRating]:
 def take(
     draft: Draft, record: Auction, award: Award, excluded: Excluded = (), arbiters: dict[str, str] | None = None
 ) -> Auction:
-    """Writes an award down, and makes its agreements."""
+    """Writes an award down, and makes its agreements. Where who sells cannot secure what it sold, nobody has won."""
+    if award.winners and not seller_can_hold(draft, record, award.winners):
+        excluded += tuple((one.bid, "the seller's hold") for one in award.standings)
+        draft.put("award", record.id, decide(record, (), {}))
+        return _make_void(draft, record, excluded, sellers_fault=True)
     draft.put("award", record.id, award)
     return conclude(draft, record, award.winners, excluded, arbiters or {})
 
@@ -109,10 +113,9 @@ def conclude(
     excluded: Excluded = (),
     arbiters: dict[str, str] | None = None,
 ) -> Auction:
-    """Closes an auction with these winners, and makes an agreement with each. Without winners, or where who sells
-    cannot secure what it sold, the auction is void."""
-    if not winners or not _seller_can_hold(draft, record, winners):
-        return _make_void(draft, record, excluded, bool(winners))
+    """Closes an auction with these winners, and makes an agreement with each. Without winners it is void."""
+    if not winners:
+        return _make_void(draft, record, excluded)
     closed = msgspec.structs.replace(
         record,
         state=by_time(record.state, "agreed"),
@@ -130,7 +133,7 @@ def conclude(
     return closed
 
 
-def _seller_can_hold(draft: Draft, record: Auction, winners: tuple[Winning, ...]) -> bool:
+def seller_can_hold(draft: Draft, record: Auction, winners: tuple[Winning, ...]) -> bool:
     announcement = record.announcement
     if announcement.direction == "provide":
         return True
@@ -138,7 +141,7 @@ def _seller_can_hold(draft: Draft, record: Auction, winners: tuple[Winning, ...]
     return holds.secured_by(draft, record.announcer) + record.held >= needed
 
 
-def _make_void(draft: Draft, record: Auction, excluded: Excluded, sellers_fault: bool) -> Auction:
+def _make_void(draft: Draft, record: Auction, excluded: Excluded, sellers_fault: bool = False) -> Auction:
     if sellers_fault and record.held:
         burnt = holding.delta_of(holds.whole_reserve(record.announcement), record.announcement.delta_ppm)
         draft.transfer(held_bond(record.id), NOBODY, min(burnt, record.held))

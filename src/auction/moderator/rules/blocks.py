@@ -13,7 +13,7 @@ from auction.model.errors import BadValue, NotAllowed, TooLate, WrongState
 from auction.model.ledger import funds
 from auction.model.meter import Meter, measure
 from auction.model.money import check_amount, check_integer
-from auction.model.party import check_id
+from auction.model.party import are_linked, check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import BlockShares
 from auction.moderator.rules import parties
@@ -67,6 +67,8 @@ def resell_block(draft: Draft, block: str, seller: str, buyer: str, price: int) 
     for name in draft.state.agreements_about.get(block, ()):
         agreement = draft.agreement(name)
         if agreement.recipient == seller and agreement.state == "agreed":
+            if are_linked(party, draft.party(agreement.provider)):
+                raise NotAllowed(f"{buyer} is one in interest with {agreement.provider}, who serves the block")
             if agreement.receipts and not party.public_key:
                 raise NotAllowed(f"{buyer} has no key to sign the receipts of {name} with")
             if agreement.method != PREPAID or agreement.payers:
