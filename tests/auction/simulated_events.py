@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 from collections.abc import Callable
 from typing import Any
 
-from watching import Found
+from watching import Found, quick_signature
 
 from auction.groups.sharing import Share
 from auction.model.bid import Bid, Ramp, StandingOffer, commitment
@@ -28,11 +27,6 @@ SEALED = ("second_score", "first_score", "first_price", "second_price")
 FORMATS = (*SEALED, "second_score", "first_price", "open", "dutch", "uniform_price", "packages", "packages_large")
 CALLING = ("second_price", "first_price", "first_price")
 ENDINGS = ("finished", "finished", "leaving", "blaming")
-
-
-def quick_signature(public_key: str, statement: bytes) -> bytes:
-    """What stands for a signature here: real ones, which take longer than all the rest, have tests of their own."""
-    return hashlib.sha512(public_key.encode() + statement).digest()
 
 
 class Events:
@@ -66,14 +60,14 @@ class Events:
             (9, lambda: self.clock.advance(one((1, 50, 1_000, 9_000, 9_000, -300)))),
             (6, self.go_on),
             (0.5, lambda: self.clock.advance(one((3_600_000, 90_000_000)))),
-            (0.3, lambda: self.restart()),
+            (0.2, lambda: self.restart()),
             (5, self.begin),
             (2, lambda: self.market.assignments(self.anyone(), services=("carry",))),
             (8, self.hand_in),
             (12, self.end),
             (6, self.end_together),
             (2, self.prove),
-            (1.5, self.arbitrate),
+            (2, self.arbitrate),
             (5, self.take_over),
             (2, lambda: self.send("refund", self.agreement("settled"), number(1, 400))),
             (1, self.charge_back),
@@ -289,9 +283,14 @@ class Events:
     def hand_in_late(self) -> None:
         """A receipt above what the recipient has stated, once all is settled."""
         settled = [one for one in self.records("agreement") if one.receipts and one.state == "settled"]
-        one = self.one([one for one in settled if one.recipient_says and one.recipient_says.figure < one.price])
+        one = self.one([one for one in settled if one.recipient_says and not one.provider_says])
         whole = self.signed(one, one.receipt_terms("market").intervals, 1.0)
-        self.send("hand_in", one.id, one.provider, whole)
+        self.market.tick()
+        before = self.market.balance(one.provider) + self.market.agreement(one.id).debt
+        after = self.send("hand_in", one.id, one.provider, whole)
+        got = self.market.balance(one.provider) + after.debt - before
+        if got != 2 * (one.price - one.paid):
+            raise Found(f"{one.id} earned {one.paid}, the recipient had signed {one.price}, and {got} is owed for it")
 
     def figure(self, one: Any) -> int:
         said = [statement.figure for statement in (one.provider_says, one.recipient_says) if statement is not None]
@@ -326,7 +325,7 @@ class Events:
     def arbitrate(self) -> None:
         one = self.one([one for one in self.records("agreement") if one.arbiter and one.state == "closing"])
         number = self.random.randrange
-        self.send("arbitrate", one.id, self.one(("judy", self.side(one))), number(80), number(80))
+        self.send("arbitrate", one.id, self.one(("judy", self.side(one))), number(8), number(8))
 
     def take_over(self) -> None:
         failed = self.agreement("closing")
@@ -372,13 +371,19 @@ class Events:
         awarded = [one for one in groups if one.agreement]
         if not groups or self.likely(0.3):
             bid_in = self.market.state.bids_of
-            name = self.one([name for name in self.auctions("open", "funding") if name not in bid_in])
-            announcer = self.market.state.records["auction"][name].announcer
+            auctions = self.market.state.records["auction"]
+            alone = [name for name in self.auctions("open", "funding") if auctions[name].method == "prepaid"]
+            name = self.one([name for name in alone if name not in bid_in and not auctions[name].group])
+            announcer = auctions[name].announcer
             self.send("open_group", name, announcer, extra_cost=self.one((0, 20)), device=f"{announcer}-phone")
             return
         group = self.one(awarded or groups)
-        kind = self.random.randrange(6)
-        if kind <= 2:
+        kind = self.random.randrange(7)
+        if kind == 6:
+            for member in self.random.sample(RECIPIENTS, 2):
+                self.send("join_group", group.id, member, self.random.randrange(200, 900))
+            self.send("settle_group", group.id)
+        elif kind <= 2:
             self.send("join_group", group.id, self.one(RECIPIENTS), self.one((0, self.random.randrange(900))))
         elif kind == 3:
             self.send("pledge", group.id, self.one(RECIPIENTS), self.random.randrange(300), opted_in=True)

@@ -1,5 +1,5 @@
 """Whole markets at random from a seed: every command, refusals, repeated sends, restarts. What an entry may do is
-looked at in each, all invariants after every tenth event.
+looked at in each, all invariants after every 25th event.
 
 The events stand in simulated_events.py, what must hold of every entry in watching.py, who gets what at an end in
 ends_reference.py. Winners and prices are compared with reference.py, money with a plain count of what came in and
@@ -15,8 +15,8 @@ from typing import Any
 from markets import counted_bytes, public_key_of
 from reference import reference
 from simulated_cards import Cards
-from simulated_events import PROVIDERS, RECIPIENTS, SEALED, Events, quick_signature
-from watching import Found, check_entry, speaker
+from simulated_events import PROVIDERS, RECIPIENTS, SEALED, Events
+from watching import Found, check_entry, quick_signature, speaker
 
 from auction.model.errors import AuctionError, BadSignature
 from auction.model.party import Signature, Verifier
@@ -30,7 +30,7 @@ from auction.storage.store import MemoryStore
 
 __all__ = ["Found", "Simulation"]
 KEYS = {name: public_key_of(name) for name in (*PROVIDERS, *RECIPIENTS)}
-CHECK_EVERY = 10  # events; what an entry may do is looked at in every one
+CHECK_EVERY = 25  # events; what an entry may do is looked at in every one
 REFERENCED = {*SEALED, "open", "dutch", "uniform_price"}
 
 

@@ -5,6 +5,8 @@ nobody's word alone ends anything, and each end pays what the table of ends says
 
 from __future__ import annotations
 
+import hashlib
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -16,6 +18,11 @@ ORDER = ("funding", "open", "agreed", "running", "closing", "settled")
 
 class Found(AssertionError):
     """The simulation has found something wrong."""
+
+
+def quick_signature(public_key: str, statement: bytes) -> bytes:
+    """What stands for a signature here: real ones, which take longer than all the rest, have tests of their own."""
+    return hashlib.sha512(public_key.encode() + statement).digest()
 
 
 # Who speaks in a command: the place of the argument that names it. Others are the operator's, or name nobody.
@@ -72,6 +79,7 @@ def check_entry(command: str, actor: str, draft: Any, back_ms: int) -> None:
         if old is None:
             if kind == "agreement":
                 check_deadline(new, draft.at_ms + GRACE_MS, back_ms)
+                check_rest(new, draft)
             continue
         if actor and kind != "auction" and owners(kind, old) and actor not in owners(kind, old):
             strange = differing(old, new) - MAY_CHANGE.get((command, kind), set())
@@ -80,12 +88,28 @@ def check_entry(command: str, actor: str, draft: Any, back_ms: int) -> None:
         if kind == "auction":
             check_auction(command, old, new, draft.at_ms)
         elif kind == "agreement":
-            check_agreement(command, old, new, draft, back_ms)
+            check_agreement(command, actor, old, new, draft, back_ms)
     if actor and command not in MAY_MOVE:
         own = (f"funds:{actor}", f"bond:{actor}")
         for source, _, _ in draft.transfers:
             if source.startswith(("funds:", "bond:")) and source not in own:
                 raise Found(f"{actor} has taken money of {source} by {command}")
+
+
+def check_rest(one: Any, draft: Any) -> None:
+    """Who takes a rest over gets its own bid in proportion at most, and not before its former provider has failed."""
+    if not one.of:
+        return
+    former = draft.state.records["agreement"][one.of]
+    if former.state != "closing" or one.starts_ms < former.starts_ms or one.ends_ms != former.ends_ms:
+        raise Found(f"{one.id} takes {one.of} over, which is {former.state}")
+    auction = draft.state.records["auction"][one.auction].announcement
+    left = Fraction(one.ends_ms - one.starts_ms, former.ends_ms - former.starts_ms)
+    bids = [placed.bid for placed in draft.state.bids_in(one.auction) if placed.bid.bidder == one.provider]
+    units = one.units if auction.format == "uniform_price" else 1
+    most = max((max(bid.price, bid.limit or 0) * units * left for bid in bids), default=one.price)
+    if one.price > most:
+        raise Found(f"{one.id} costs {one.price} for what {one.provider} had bid {most} for")
 
 
 def check_auction(command: str, old: Any, new: Any, at_ms: int) -> None:
@@ -103,12 +127,19 @@ def check_auction(command: str, old: Any, new: Any, at_ms: int) -> None:
             raise Found(f"auction {old.id} was closed at {at_ms}, {ends_ms - at_ms} ms too early")
 
 
-def check_agreement(command: str, old: Any, new: Any, draft: Any, back_ms: int) -> None:
+def check_agreement(command: str, actor: str, old: Any, new: Any, draft: Any, back_ms: int) -> None:
     name = new.id
+    if command == "arbitrate" and actor != old.arbiter:
+        raise Found(f"{actor} has decided about {name}, whose arbiter is {old.arbiter}")
     if ORDER.index(new.state) < ORDER.index(old.state):
         raise Found(f"{name} went from {old.state} back to {new.state}")
     if old.receipt is not None and (new.receipt is None or new.receipt.receipt.number < old.receipt.receipt.number):
         raise Found(f"the receipt of {name} went back")
+    if new.receipt is not old.receipt:
+        said = new.receipt.receipt.to_sign()
+        for key, signature in ((new.provider_key, new.receipt.provider), (new.recipient_key, new.receipt.recipient)):
+            if signature != quick_signature(key, said):
+                raise Found(f"a receipt of {name} counts, and is not signed by both")
     if old.state != "settled" and new.state == "settled":
         check_end(command, old, new, draft, back_ms)
     elif old.state == "settled":
@@ -152,6 +183,7 @@ def check_end(command: str, old: Any, new: Any, draft: Any, back_ms: int) -> Non
     expected = due(before)
     if new.paid != expected.paid:
         raise Found(f"{new.paid} was earned by {name}, {expected.paid} is due")
+    check_members(old, draft, sources)
     if sum(got.values()) + new.capturing != old.recipient_held + old.provider_held:
         raise Found(f"{name} held {old.recipient_held} and {old.provider_held}, and has paid out {got}")
     if expected.recipient < 0:
@@ -160,3 +192,23 @@ def check_end(command: str, old: Any, new: Any, draft: Any, back_ms: int) -> Non
         raise Found(f"the recipient of {name} got {got['recipient']}, {expected.recipient} is due")
     if new.method == "prepaid" and (got["provider"], got["nobody"]) != (expected.provider, expected.nobody):
         raise Found(f"{name} was paid out as {got}, it is {expected}")
+
+
+def check_members(old: Any, draft: Any, sources: tuple[str, str]) -> None:
+    """What comes back for the price goes to who paid it, in proportion; odd units to anybody."""
+    group = next((one for one in draft.state.records["group"].values() if one.agreement == old.id), None)
+    paid = {} if group is None or group.outcome is None else {name: group.outcome.owes(name) for name in group.limits}
+    whole = sum(paid.values())
+    if not whole:
+        return
+    back: dict[str, int] = {}
+    for source, target, amount in draft.transfers:
+        if source in sources and target != "nobody":
+            back[target] = back.get(target, 0) + amount
+    others = [name for name in paid if name != old.recipient]
+    everything = sum(back.get(f"funds:{name}", 0) for name in {*paid, old.recipient})
+    of_members = max(0, everything - max(0, old.recipient_held - old.price))
+    for name in others:
+        due_back = Fraction(of_members * paid[name], whole)
+        if abs(back.get(f"funds:{name}", 0) - due_back) > 1:
+            raise Found(f"{name} got {back.get(f'funds:{name}', 0)} back for {old.id}, {float(due_back)} is due")

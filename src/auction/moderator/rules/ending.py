@@ -241,7 +241,7 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
     settlement = settlement_of(agreement, draft.config.name)
     earned = agreement.earnings(draft.config.name)
     is_card = agreement.method != PREPAID
-    capturing = to_capture(settlement) if is_card else 0
+    capturing = min(to_capture(settlement), agreement.recipient_held) if is_card else 0
     back = settled_back(settlement)
     gained = 0
     payouts: tuple[Payout, ...] = settlement.payouts

@@ -30,6 +30,9 @@ def open_group(draft: Draft, auction: str, organiser: str, extra_cost: int, devi
         raise WrongState(f"a group is opened with its announcement: auction {auction} has gone on")
     if record.group:
         raise Exists(f"auction {auction} has a group already: {record.group}")
+    if record.method != PREPAID:
+        # What comes back is the members', and a card that is captured for less than they get would pay them nothing.
+        raise BadValue("a group shares what its organiser pays of its balance, not of a card")
     if record.announcement.quantity > 1 or record.announcement.items:
         raise BadValue("a group shares one agreement; an auction of units or items may come to several")
     if device and parties.stands_for(draft, device) != organiser:

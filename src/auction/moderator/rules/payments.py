@@ -116,7 +116,7 @@ def _captured(draft: Draft, request: PaymentRequest, captured: int) -> None:
     settlements = {one.id: settlement_of(_as_before(one), draft.config.name) for one in due}
     first: dict[str, int] = {}
     for one in due:
-        first[one.id] = min(captured, ending.to_provider(settlements[one.id].payouts))
+        first[one.id] = min(captured, ending.to_provider(settlements[one.id].payouts), one.capturing)
         captured -= first[one.id]
     for one in due:
         more = min(captured, one.capturing - first[one.id])
