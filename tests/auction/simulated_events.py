@@ -324,6 +324,8 @@ class Events:
 
     def arbitrate(self) -> None:
         one = self.one([one for one in self.records("agreement") if one.arbiter and one.state == "closing"])
+        for party in (one.provider, one.recipient):
+            self.send("end", one.id, party, "blaming", self.random.randrange(one.price + 1))
         number = self.random.randrange
         self.send("arbitrate", one.id, self.one(("judy", self.side(one))), number(8), number(8))
 
