@@ -18,7 +18,7 @@ from auction.model.closing import Settlement
 from auction.model.earned import FalseInterval
 from auction.model.endpoint import Assignments, Endpoint
 from auction.model.errors import BadToken, Unknown, WrongState
-from auction.model.ledger import funds
+from auction.model.ledger import bond, funds
 from auction.model.meter import split_cost
 from auction.model.party import Party, token_hash
 from auction.model.rating import DraftedRating, Opinion
@@ -88,6 +88,13 @@ class Queries(Core):
         with self._deciding:
             self._draft().party(party)
             return self._state.ledger.balance(funds(party))
+
+    @query("account bond", right="own", about="party")
+    def bond(self, party: str) -> int:
+        """Returns the free bond in minor units: what is held of it for a promise is not in it."""
+        with self._deciding:
+            self._draft().party(party)
+            return self._state.ledger.balance(bond(party))
 
     @query("endpoint show", right="anyone")
     def endpoint(self, party: str) -> Endpoint:

@@ -138,7 +138,12 @@ def drafted_rating(draft: Draft, name: str, rater: str) -> DraftedRating | None:
     if not agreement.is_over:
         return None
     if rater == agreement.recipient:
-        return draft_of_service(agreement.price, agreement.paid, bool(agreement.proven), draft.config.rating)
+        owed = agreement.price
+        if agreement.recipient_ending == "leaving":  # the rest is no fault of the provider's
+            owed = agreement.paid + agreement.lost
+            if not owed and agreement.price:
+                return None
+        return draft_of_service(owed, agreement.paid, bool(agreement.proven), draft.config.rating)
     if rater != agreement.provider:
         raise NotAllowed(f"{rater} is no side of {name}")
     paid = drafted_payment_rating(agreement)
