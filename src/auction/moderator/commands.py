@@ -190,9 +190,9 @@ class Moderator(Payments):
 
     @command("bid place", right="own", about="entry.bidder")
     def bid(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
-        """Places a bid, with what it holds: δ of the reserve, or of who pays its price with δ. Raises TooLate once the
-        moderator's sequence has closed the auction; LinkedParties, NoCapacity, InsufficientFunds, BadSignature, Expired,
-        Replayed, BadAmount."""
+        """Places a bid. It holds δ of the reserve, or of who pays its price with δ. Raises TooLate once the moderator's
+        sequence has closed the auction; LinkedParties, NoCapacity, InsufficientFunds, BadSignature, Expired, Replayed,
+        BadAmount."""
         return self._run("bid", key, (auction, entry), bidding.bid, Bid)
 
     @command("bid commit", right="own", about="bidder")
@@ -264,8 +264,8 @@ class Moderator(Payments):
 
     @command("agreement end", right="own", about="party")
     def end(self, agreement: str, party: str, ending: str, figure: int, *, key: str | None = None) -> Agreement:
-        """States how an agreement ends for one side: `finished`, `leaving` (its own fault or choice) or `blaming`.
-        `figure` is what of the price has been earned. Where both state the same figure it is settled at once; otherwise
+        """States how an agreement ends for one side. That is `finished`, `leaving` (its own fault or choice) or
+        `blaming`. `figure` is what of the price has been earned. Where both state the same figure it is settled at once; otherwise
         a side may restate until closing is over."""
         ended = self._run("end", key, (agreement, party, ending, figure), endings.end, Agreement)
         if ended.is_over and ended.processor_reference:
@@ -379,7 +379,7 @@ class Moderator(Payments):
     def open_group(
         self, auction: str, organiser: str, *, extra_cost: int = 0, device: str = "", key: str | None = None
     ) -> Group:
-        """Opens a group with an announcement, to share the price of its agreement. The organiser has announced and
+        """Opens a group with an announcement. It shares the price of the agreement. The organiser has announced and
         funded the auction. `extra_cost` is of each member who is served (such as a device's set-up), `device` signs for
         the group: both are fixed from then on."""
         return self._run("open_group", key, (auction, organiser, extra_cost, device), groups.open_group, Group)
@@ -414,7 +414,7 @@ class Moderator(Payments):
 
     @command("group settle", right="organiser")
     def settle_group(self, group: str, *, key: str | None = None) -> Group:
-        """Shares the price among the willing members, within an hour after the award. It does so by the Moulin
+        """Shares the price among the willing members. It does so within an hour after the award, by the Moulin
         mechanism, serves the unwilling if the pledges cover their share, and gives everything else back. What is taken
         replaces the organiser's money. Group-strategyproof and budget balanced; not efficient. If nobody is willing,
         the group has failed and the agreement is the organiser's alone."""

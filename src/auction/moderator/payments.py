@@ -42,7 +42,7 @@ class Payments(Queries):
 
     @command("auction pay", right="announcer")
     def pay(self, auction: str, *, key: str | None = None) -> Announcement:
-        """Authorises the reserve with δ on the announcer's card, which opens the bidding. Raises PrepaymentRequired,
+        """Authorises the announcer's card. What is held is the reserve with δ, and bidding opens. Raises PrepaymentRequired,
         Declined (the auction is void then), or PaymentUnknown, after which the same call finds out (or
         `resume_payments`)."""
         request = self._run("ask_payment", None, (auction,), payments.ask_to_authorise, PaymentRequest)

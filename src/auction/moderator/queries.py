@@ -91,7 +91,7 @@ class Queries(Core):
 
     @query("account bond", right="own", about="party")
     def bond(self, party: str) -> int:
-        """Returns the free bond in minor units: what is held of it for a promise is not in it."""
+        """Returns the free bond in minor units. What is held of it for a promise is not in it."""
         with self._deciding:
             self._draft().party(party)
             return self._state.ledger.balance(bond(party))
@@ -263,7 +263,7 @@ class Queries(Core):
 
     @query("agreement receipt-terms", right="side")
     def receipt_terms(self, agreement: str) -> ReceiptTerms:
-        """Returns what the receipts of an agreement have to say of themselves. Raises WrongState if it has none."""
+        """Returns what the receipts of an agreement have to be. Raises WrongState if it has none."""
         with self._deciding:
             return self._draft().agreement(agreement).receipt_terms(self.config.name)
 
