@@ -45,7 +45,7 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
         step("party", "register", name, "provider", "--capacity-bps", "10000")
         step("account", "deposit", name, "10000", "EUR")
         step("account", "post-bond", name, "10000", "EUR")
-    start = time.time_ns() // 1_000_000 + 1_000
+    start = time.time_ns() // 1_000_000 + 30_000
     block = {
         "id": "",
         "provider": "",
