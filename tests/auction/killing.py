@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from markets import measured
 
 from auction.model.block import Block
 from auction.model.rating import RatingRules
@@ -89,7 +88,7 @@ def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> N
         start = clock.now_ms + 1_000
         block = Block(id="", provider="", service="s", starts_ms=start, ends_ms=start + 1_000, maximum_bps=1)
         entries = [BidEntry(f"p{bidder}", 100 + bidder) for bidder in range(4)]
-        terms = AuctionTerms(reserve=500, open_for_ms=1_000)
+        terms = AuctionTerms(reserve=500, open_for_ms=1_000, receipts=False)
         commands: list[tuple[str, Callable[[str], object]]] = [
             ("deposit", lambda key: market.deposit("rita", 1, "EUR", key=key)),
             ("hold", lambda key: market.hold_auction("rita", block, terms, entries, key=key)),  # noqa: B023
@@ -98,11 +97,10 @@ def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> N
             answer = command(f"{name}-{number}")
             write(f"{name}-{number} {msgspec.json.encode(answer).decode()}\n".encode())
         (agreement,) = market.hold_auction("rita", block, terms, entries, key=f"hold-{number}").agreements
-        market.start(agreement, key=f"start-{number}")
         with market.group():
-            market.deliver(measured(market, agreement, "rita", 500_000), key=f"deliver-{number}")
-            market.finish(agreement, key=f"finish-{number}")
-            charged = market.charge(agreement, key=f"charge-{number}")
+            provider = market.agreement(agreement).provider
+            market.end(agreement, provider, "finished", 50, key=f"end-{number}")
+            charged = market.end(agreement, "rita", "finished", 50, key=f"charge-{number}")
         write(f"charge-{number} {charged.charged}\n".encode())
     store.close()
 

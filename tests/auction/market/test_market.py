@@ -1,4 +1,4 @@
-"""A market from end to end: announce, bid, close, agree, deliver, charge, rate, and the next auction."""
+"""A market from end to end: announce, bid, close, end, rate, and the next auction."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def test_a_whole_market_on_every_store(store: Store) -> None:
     name = awarded(moderator, clock)
     agreement = moderator.agreement(name)
     assert (agreement.provider, agreement.price) == ("p1", 250)  # the cheapest, at the runner-up's price
-    assert moderator.balance("rita") == 1_000_000 - 250
-    charged = settled(moderator, name)
+    assert moderator.balance("rita") == 1_000_000 - 275
+    charged = settled(moderator, name, 125)
     assert charged.charged == 125
     assert moderator.balance("p1") == 125
     assert moderator.balance("rita") == 1_000_000 - 125
