@@ -148,8 +148,8 @@ class Demonstration:
         due = figure(market.receipt_terms(name), receipt.receipt)
         market.end(name, "harbour-clinic", "blaming", due)
         self._tell(
-            f"  {failing.provider} carried 3 of the 8 Mbit/s that it owed, and is gone half-way: by the receipts that it "
-            f"signed it has earned {money(due)}."
+            f"  {failing.provider} carried 3 of the 8 Mbit/s that it owed, and is gone half-way: by the receipts that "
+            f"it signed it has earned {money(due)}."
         )
         taken = self._taken_over(name)
         self._tell(
@@ -167,8 +167,8 @@ class Demonstration:
         settled = market.agreement(name)
         self._tell(
             f"  {settled.provider} has said nothing for an hour: {name} is settled by the clinic's figure. "
-            f"{money(settled.charged)} are paid, {money(settled.burnt)} of {settled.provider}'s bond go to nobody for what "
-            f"it left, {money(settled.lost // 10)} of it to the clinic for the shortfall that it signed."
+            f"{money(settled.charged)} are paid, {money(settled.burnt)} of {settled.provider}'s bond go to nobody for "
+            f"what it left, {money(settled.lost // 10)} of it to the clinic for the shortfall that it signed."
         )
         for line in as_text(market.invoice(taken.id)).splitlines():
             self._tell("  " + line if line else "")
@@ -176,8 +176,8 @@ class Demonstration:
             market.rate(one.id, "harbour-clinic", one is ended, device="front-desk", remark=words)
             market.rate(one.id, one.provider, bool(market.drafted_payment_rating(one.id)))
         self._tell(
-            f"  The clinic rates {settled.provider}: not satisfied, and {ended.provider}: satisfied. Both rate the clinic: "
-            "it paid."
+            f"  The clinic rates {settled.provider}: not satisfied, and {ended.provider}: satisfied. Both rate the "
+            "clinic: it paid."
         )
         return taken.id
 
@@ -208,7 +208,8 @@ class Demonstration:
             receipt = next_receipt(about, receipt, asked, got, 0, (b"in",), (b"out",))
         assert receipt is not None
         words = receipt.to_sign()
-        return SignedReceipt(receipt, self.keys["harbour-clinic"].sign(words), self.keys[agreement.provider].sign(words))
+        recipient, provider = (self.keys[side].sign(words) for side in (agreement.recipient, agreement.provider))
+        return SignedReceipt(receipt, recipient, provider)
 
 
 def money(cents: int) -> str:

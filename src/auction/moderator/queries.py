@@ -36,7 +36,6 @@ from auction.moderator.state import decode_changes
 from auction.moderator.terms import AuctionView, Standing
 from auction.storage.journal import decode_body
 
-
 Judge = Callable[[Agreement, FalseInterval], bool]
 
 

@@ -22,7 +22,8 @@ def drawn(seed):
         at_ms += numbers.choice((0, 0, 300))
         ends_ms = at_ms + numbers.randrange(1, 2_000)
         asked = numbers.choice((0, 500, 10_000, 10**6))
-        found.append(Interval(at_ms, ends_ms, asked, int(asked * numbers.choice((0, 0.5, 1))), 5, numbers.random() < 0.1))
+        got, wrong = int(asked * numbers.choice((0, 0.5, 1))), int(numbers.random() < 0.1)
+        found.append(Interval(at_ms, ends_ms, asked, got, 5, wrong))
         at_ms = ends_ms
     return found
 
