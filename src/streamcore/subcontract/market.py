@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SPOT_ANSWER_MS = 10_000  # the deadline of a spot award
 WARM_MS = 600_000  # for how long the providers of standing offers are asked to stay connected
+ANNOUNCE_MS = 300  # how long an announcement may be under way: an auction closes before the block begins
 CLOSE_WAIT_MS = 2_000  # how much later than its time an auction may be seen to close
 TAKE_OVER_MS = 2_000  # how long is waited for who takes over; after that it is looked for now and then
 LOOK_MS = 50
@@ -89,8 +90,8 @@ class MarketAllocator:
         except NoAward:
             if not self._terms.open_for_ms:
                 return None
-        starts_ms = need.starts_ms + self._terms.open_for_ms
-        return self._hold_auction(replace(need, starts_ms=starts_ms, ends_ms=need.ends_ms + self._terms.open_for_ms))
+        later_ms = self._market.now_ms() + self._terms.open_for_ms + ANNOUNCE_MS - need.starts_ms
+        return self._hold_auction(replace(need, starts_ms=need.starts_ms + later_ms, ends_ms=need.ends_ms + later_ms))
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
         """The next block by an auction, as long as it can close before the block begins; else from standing offers."""
@@ -98,7 +99,7 @@ class MarketAllocator:
         need = replace(placement.need, starts_ms=starts_ms, ends_ms=ends_ms)
         self._look_back()
         self._keep_warm((need.service,))
-        if self._terms.open_for_ms and self.now_ms() + self._terms.open_for_ms < starts_ms:
+        if self._terms.open_for_ms and self.now_ms() + self._terms.open_for_ms + ANNOUNCE_MS < starts_ms:
             following = self._hold_auction(need)
             if following is not None:
                 return following
