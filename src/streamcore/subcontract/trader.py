@@ -208,10 +208,10 @@ class Trader:
                 self._stand_offer(service, price, units)
 
     def _secured_units(self, price: int, mine: Sequence[StandingOffer]) -> int:
-        """How many units could be awarded with what we have, shared by our services. A unit that is awarded holds what
-        its provider would lose."""
+        """How many units could be awarded with our bond, shared by our services. A unit that is awarded holds what its
+        provider would lose."""
         had = sum(of_offer(each.unit_price, each.quantity, DELTA_PPM) for each in mine)
-        secured = self._market.balance(self._party) + self._market.bond(self._party) + had
+        secured = self._market.bond(self._party) + had
         a_unit = of_award(price, DELTA_PPM).provider
         return min(OFFER_UNITS_MAX, secured // (len(self._services) * a_unit)) if a_unit else OFFER_UNITS_MAX
 

@@ -195,10 +195,10 @@ def test_it_offers_as_many_units_as_what_it_has_secures(market):
     assert market.bond("north") == 100 - 2 * 12
 
 
-def test_without_anything_to_secure_it_nothing_is_offered_until_there_is(market):
-    trader = a_trader(market, bond=0, balance=13)
+def test_without_a_bond_nothing_is_offered_until_there_is_one(market):
+    trader = a_trader(market, bond=13, balance=1)
     assert market.offers("turning") == []
-    market.deposit("north", 1, "EUR")
+    market.post_bond("north", 1, "EUR")
     trader.now_ms += 5_000
     trader._offer()
     assert [offer.quantity for offer in market.offers("turning")] == [1]
@@ -373,6 +373,7 @@ def test_the_process_registers_works_is_paid_and_says_so(market, tmp_path, keys,
         try:
             wait_for(lambda: (tmp_path / "north.token").exists() or provider.poll() is not None)
             market.deposit("north", 20_000, "EUR")  # what it offers has to be secured
+            market.post_bond("north", 10_000, "EUR")
             wait_for(lambda: market.offers("turning") or provider.poll() is not None)
             assert provider.poll() is None, provider.stderr.read()
             from streamcore.disperse.remote import load_public_key
@@ -422,6 +423,7 @@ def test_it_outlives_a_market_that_is_killed_and_started_again(tmp_path, keys, n
     try:
         wait_for(lambda: provider.poll() is not None or (tmp_path / "north.token").exists())
         operator.deposit("north", 20_000, "EUR")
+        MarketClient(url, (tmp_path / "north.token").read_text().strip()).post_bond("north", 10_000, "EUR")
         wait_for(lambda: provider.poll() is not None or operator.offers("turning"))
         market.kill()
         market.communicate(timeout=20)
@@ -429,7 +431,6 @@ def test_it_outlives_a_market_that_is_killed_and_started_again(tmp_path, keys, n
         market, _ = start_process(store, tmp_path, int(url.rpartition(":")[2]), "--open-registration")
         operator.register("clinic", "recipient")
         operator.deposit("clinic", 10_000, "EUR")
-        MarketClient(url, (tmp_path / "north.token").read_text().strip()).post_bond("north", 10_000, "EUR")
         auction = announce(operator, open_for_ms=5_000)
         wait_for(lambda: provider.poll() is not None or operator.auction(auction).bid_count == 1)
         provider.send_signal(signal.SIGTERM)
