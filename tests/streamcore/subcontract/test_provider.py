@@ -381,7 +381,7 @@ def test_the_process_registers_works_is_paid_and_says_so(market, tmp_path, keys,
             market.publish_endpoint("clinic", load_public_key(str(keys / "pipeline.key")).decode(), address=address)
             allocator = MarketAllocator(market, Terms(party="clinic", device="desk", open_for_ms=0))
             told, left = run(tmp_path, keys, allocator, frames, address, streams(otherwise="refuse"))
-            assert left == [turned(frame) for frame in frames]
+            assert left == [turned(frame) for frame in frames], told.get("market_errors")
             time.sleep(1)
             provider.send_signal(signal.SIGTERM)
             output, words = provider.communicate(timeout=20)

@@ -61,7 +61,7 @@ def test_the_first_is_won_by_the_cheaper_and_the_second_by_the_better(played):
     first, second = played["blocks"]
     assert first["auction"]["award"]["winners"][0]["bidder"] == "north"
     assert second["auction"]["award"]["winners"][0]["bidder"] == "south"
-    assert {one["party"]: one.get("count", 0) for one in second["auction"]["ratings"]} == {"north": 0, "south": 1}
+    assert {one["party"]: one.get("count", 0) for one in second["auction"]["ratings"]} == {"north": 1, "south": 1}
     for name in ASKED:
         before, after = first["ratings_before"][name], first["ratings_after"][name]
         assert after == second["ratings_before"][name]
