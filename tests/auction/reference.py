@@ -40,7 +40,8 @@ class Reference:
         )
 
     def hashed(self, tail: bytes) -> int:
-        auction = f"{self.announcement.auction}\0{self.announcement.nonce}".encode()
+        nonce = self.announcement.nonce
+        auction = (f"{self.announcement.auction}\0{nonce}" if nonce else self.announcement.auction).encode()
         whole = b"auction.draw\0" + str(len(self.seed)).encode() + b"\0" + self.seed
         whole += str(len(auction)).encode() + b"\0" + auction + tail
         return int.from_bytes(hashlib.sha256(whole).digest(), "big")

@@ -155,11 +155,18 @@ def refund(draft: Draft, name: str, amount: int) -> Agreement:
 def check_refund(draft: Draft, agreement: Agreement, amount: int) -> None:
     next_state(agreement.state, "refund")
     check_amount(amount, "refund")
-    left = agreement.stayed().stayed
+    left = _left_of_charge(draft, agreement)
     if not 0 < amount <= left:
         raise BadValue(f"{left} can be refunded, not {amount}")
     if draft.balance(funds(agreement.provider)) < amount:
         raise NotAllowed(f"{agreement.provider} has not got {amount} to give back")
+
+
+def _left_of_charge(draft: Draft, agreement: Agreement) -> int:
+    """What of the charge has stayed, less refunds that the processor was asked for and has not answered yet."""
+    pending = draft.state.pending_payments.values()
+    asked = sum(one.amount for one in pending if one.step == "refund" and one.about == agreement.id)
+    return agreement.stayed().stayed - asked
 
 
 def give_back(draft: Draft, agreement: Agreement, amount: int) -> Agreement:
@@ -176,7 +183,7 @@ def charge_back(draft: Draft, name: str, amount: int) -> Agreement:
     agreement = draft.agreement(name)
     step_of(agreement.state, "charge_back")
     check_amount(amount, "amount")
-    left = agreement.stayed().stayed
+    left = _left_of_charge(draft, agreement)
     if not 0 < amount <= left:
         raise BadValue(f"{left} can be charged back, not {amount}")
     short = max(0, amount - max(0, draft.balance(funds(agreement.provider))))
