@@ -25,6 +25,7 @@ from auction.moderator.invariants import verify
 from auction.storage.sql_store import SqlStore
 
 RULES = RatingRules(newcomer_bond=0)
+OF_PROVIDER = 10**6
 ACKNOWLEDGED_MOST, STEPS_MOST = 6, 60
 
 
@@ -40,6 +41,7 @@ def prepare(url: str) -> None:
     market.deposit("rita", 10**9, "EUR", key="funds")
     for number in range(4):
         market.register(f"p{number}", "provider", capacity_bps=10**9, key=f"p{number}")
+        market.deposit(f"p{number}", OF_PROVIDER, "EUR", key=f"funds-{number}")
     store.close()
 
 
@@ -97,11 +99,11 @@ def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> N
             answer = command(f"{name}-{number}")
             write(f"{name}-{number} {msgspec.json.encode(answer).decode()}\n".encode())
         (agreement,) = market.hold_auction("rita", block, terms, entries, key=f"hold-{number}").agreements
+        provider = market.agreement(agreement).provider
         with market.group():
-            provider = market.agreement(agreement).provider
-            market.end(agreement, provider, "finished", 50, key=f"end-{number}")
-            charged = market.end(agreement, "rita", "finished", 50, key=f"charge-{number}")
-        write(f"charge-{number} {charged.charged}\n".encode())
+            market.end(agreement, provider, "finished", 50, key=f"say-{number}")
+            settled = market.end(agreement, "rita", "finished", 50, key=f"settle-{number}")
+        write(f"settle-{number} {settled.charged}\n".encode())
     store.close()
 
 
@@ -192,6 +194,6 @@ def check_store(url: str, deposits: int) -> None:
         with store.snapshot() as snapshot:
             balances = snapshot.balances()
         assert sum(balances.values()) == 0
-        assert -balances["outside"] == 10**9 + deposits
+        assert -balances["outside"] == 10**9 + 4 * OF_PROVIDER + deposits
     finally:
         store.close()

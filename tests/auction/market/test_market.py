@@ -1,8 +1,8 @@
-"""A market from end to end: announce, bid, close, end, rate, and the next auction."""
+"""A market from end to end: announce, bid, close, serve, end, rate, and the next auction."""
 
 from __future__ import annotations
 
-from markets import asked, awarded, counted_bytes, market, settled
+from markets import asked, awarded, counted_bytes, market, money, settled
 
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.storage.store import Store
@@ -13,11 +13,12 @@ def test_a_whole_market_on_every_store(store: Store) -> None:
     name = awarded(moderator, clock)
     agreement = moderator.agreement(name)
     assert (agreement.provider, agreement.price) == ("p1", 250)  # the cheapest, at the runner-up's price
-    assert moderator.balance("rita") == 1_000_000 - 275
-    charged = settled(moderator, name, 125)
-    assert charged.charged == 125
-    assert moderator.balance("p1") == 125
+    assert moderator.balance("rita") == 1_000_000 - 275  # P(1+δ)
+    clock.advance(agreement.ends_ms - clock.now_ms)
+    over = settled(moderator, name, 125)
+    assert (over.state, over.charged) == ("settled", 125)
     assert moderator.balance("rita") == 1_000_000 - 125
+    assert money(moderator, "p1") == 100_000 + 125
     moderator.rate(name, "rita", False, device="phone", remark="half of it never came")
     assert moderator.opinions(name) == ()  # hidden until both are in
     moderator.rate(name, "p1", True)
