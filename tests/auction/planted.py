@@ -387,12 +387,12 @@ def a_stranger_may_arbitrate(patch: Patch) -> None:
 
 @bug
 def a_card_is_captured_for_more(patch: Patch) -> None:
-    original = ending.ask
+    original = holds.ask
 
     def ask(draft: Draft, name: str, step: str, amount: int) -> Any:
         return original(draft, name, step, amount + (step == "capture"))
 
-    patch.setattr(ending, "ask", ask)
+    patch.setattr(holds, "ask", ask)
 
 
 @bug
