@@ -10,8 +10,8 @@ import pytest
 
 import auction.moderator.core
 import auction.storage.journal
-from auction.model import award as award_file
 from auction.model import agreement, closing, takeover
+from auction.model import award as award_file
 from auction.model.block import Block
 from auction.model.ledger import Ledger, Transfer, funds
 from auction.model.rating import Exchange
@@ -280,7 +280,9 @@ def an_end_is_believed_alone(patch: Patch) -> None:
 
 @bug
 def different_figures_end_at_once(patch: Patch) -> None:
-    patch.setattr(ending, "is_over", lambda provider, recipient, _ends_ms: provider is not None and recipient is not None)
+    patch.setattr(
+        ending, "is_over", lambda provider, recipient, _ends_ms: provider is not None and recipient is not None
+    )
 
 
 @bug

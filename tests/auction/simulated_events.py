@@ -258,9 +258,7 @@ class Events:
         earned = int(WHOLE * share) * number
         fields = {"market": "market", "agreement": one.id, "leg": 0, "number": number, "wrong": 0, "earned": earned}
         head = "0" * 64
-        return self.sign(
-            one, Receipt(asked_bits=asked, got_bits=got, inputs=head, results=head, before=head, **fields)
-        )
+        return self.sign(one, Receipt(asked_bits=asked, got_bits=got, inputs=head, results=head, before=head, **fields))
 
     def sign(self, one: Any, receipt: Receipt) -> SignedReceipt:
         said = receipt.to_sign()
@@ -275,7 +273,9 @@ class Events:
     def hand_in(self) -> None:
         if self.likely(0.1):
             self.hand_in_late()
-        one = self.one([one for one in self.records("agreement") if one.receipts and one.state in ("running", "closing")])
+        one = self.one(
+            [one for one in self.records("agreement") if one.receipts and one.state in ("running", "closing")]
+        )
         number = self.random.randrange(1, one.receipt_terms("market").intervals + 1)
         share = self.one((1.0, 1.0, 0.5, 0.0))
         self.send("hand_in", one.id, self.side(one), self.signed(one, number, share))

@@ -58,7 +58,7 @@ READS = {
     "debits_equal_credits": "ledger agreement",
     "holds_have_owners": "ledger auction bid sheet commitment offered agreement",
     "promises_are_funded": "agreement",
-    "everything_ends": "auction agreement",
+    "everything_ends": "auction agreement group offer offered",
     "debts_are_kept": "debt agreement",
     "pledges_are_held": "ledger group",
     "one_award_for_a_block": "agreement auction",
@@ -117,7 +117,9 @@ class Simulation(Events):
             is_due = command.startswith(("due_", "answer_payment"))
             check_entry(command, "" if is_due else self.actor, draft, state.back_ms)
             self.changed.update([kind for kind, _ in draft.changes])
-            self.awarded += [name for (kind, name), one in draft.changes.items() if kind == "auction" and not one.due_ms]
+            self.awarded += [
+                name for (kind, name), one in draft.changes.items() if kind == "auction" and not one.due_ms
+            ]
             if draft.transfers:
                 self.changed.add("ledger")
             return journal(command, key, request, draft, answer, wait)

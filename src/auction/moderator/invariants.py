@@ -89,15 +89,22 @@ def promises_are_funded(state: State) -> Iterator[str]:
 
 def everything_ends(state: State) -> Iterator[str]:
     """Nothing waits for ever: what is not over has a time at which the moderator looks at it, and it is among what is
-    due."""
-    due = {(kind, name) for _, kind, name in state.due}
+    due then."""
+    due = set(state.due)
     for kind in ("auction", "agreement"):
         for one in state.records[kind].values():
             is_over = not one.due_ms
             if is_over != (one.state in _OVER or (kind == "auction" and one.state == "agreed")):
                 yield f"{one.id} is {one.state} and due at {one.due_ms}"
-            if one.due_ms and (kind, one.id) not in due:
+            if one.due_ms and (one.due_ms, kind, one.id) not in due:
                 yield f"{one.id} is {one.state}, and nobody will look at it"
+    for group in state.records["group"].values():
+        if group.due_ms and (group.due_ms, "group", group.id) not in due:
+            yield f"{group.id} is {group.state}, and nobody will look at it"
+    for offered in state.records["offered"].values():
+        valid_until_ms = state.records["offer"][offered.offer].valid_until_ms
+        if offered.held and (valid_until_ms, "offer", offered.offer) not in due:
+            yield f"{offered.held} is held for {offered.offer}, and nobody will give it back"
 
 
 def debts_are_kept(state: State) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from markets import asked, awarded, figure_of, market, money, nobody, poll, settled, signed
 
 from auction.model.closing import TABLE
 from auction.model.errors import AuctionError, InsufficientFunds, NoAward, NotAllowed, WrongState
@@ -14,7 +15,6 @@ from auction.model.lifecycle import CLOSING_MS, FUNDING_MS, GRACE_MS
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
 from auction.moderator.invariants import violations
-from markets import asked, awarded, figure_of, market, money, nobody, poll, settled, signed
 
 P, R, DELTA, PHI, E = 4_000, 5_000, 400, 1_000, 100
 RITA, BOND = 1_000_000, 100_000
@@ -401,9 +401,10 @@ def test_arbiter_of_one_side_alone_counts_for_nothing() -> None:
 
 
 def test_result_that_is_proven_false() -> None:
+    from markets import both_sign
+
     from auction.model.earned import FalseInterval
     from auction.model.receipt import next_receipt
-    from markets import both_sign
 
     moderator, clock = market()
     name = awarded(moderator, clock, (4_000,), reserve=4_000, receipts=True, judge="again")

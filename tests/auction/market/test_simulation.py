@@ -21,7 +21,16 @@ SEEDS_A_TEST = 50
 TRIES = 60
 # Commands that have tests of their own, and touch neither money nor the lifecycle; or are played below as `tick`.
 NOT_PLAYED = {
-    *("register", "renew_token", "publish_endpoint", "keep_warm", "leave_share", "meter", "reject_price", "change_rules"),
+    *(
+        "register",
+        "renew_token",
+        "publish_endpoint",
+        "keep_warm",
+        "leave_share",
+        "meter",
+        "reject_price",
+        "change_rules",
+    ),
     *("tick", "flush", "group", "resume_payments", "dispute"),
 }
 
