@@ -1,9 +1,9 @@
 """Whole markets at random from a seed: every command, refusals, repeated sends, restarts. What an entry may do is
 looked at in each, all invariants after every 25th event.
 
-The events stand in simulated_events.py, what must hold of every entry in watching.py, who gets what at an end in
-ends_reference.py. Winners and prices are compared with reference.py, money with a plain count of what came in and
-went out. No code of the market decides what is right.
+The events stand in simulated_events.py and simulated_ends.py, what must hold of every entry in watching.py, who gets
+what at an end in ends_reference.py. Winners and prices are compared with reference.py, money with a plain count of what
+came in and went out. No code of the market decides what is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 from markets import counted_bytes, public_key_of
 from reference import reference
 from simulated_cards import Cards
-from simulated_events import PROVIDERS, RECIPIENTS, SEALED, Events
+from simulated_ends import PROVIDERS, RECIPIENTS
+from simulated_events import SEALED, Events
 from watching import Found, check_entry, quick_signature, speaker
 
 from auction.model.errors import AuctionError, BadSignature
