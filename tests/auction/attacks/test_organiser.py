@@ -1,8 +1,8 @@
-"""A search for profit by the organiser of a group: with the provider, or with another member, against a truthful member.
+"""A search for profit by the organiser of a group, with the provider or with another member, against a truthful one.
 
-A member answers for its organiser's choice of an end, as a recipient for its own. So what a member can lose is its limit
-and no more, whatever they do, and what comes back of the price comes back to it in proportion. COALITION_SEEDS says how
-many sequences are played.
+A member answers for its organiser's choice of an end, as a recipient for its own. So what a member can lose is its
+limit and no more, whatever they do, and what comes back of the price comes back to it in proportion. COALITION_SEEDS
+says how many sequences are played; tests/conftest.py says how many without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from auction.moderator import AuctionTerms, BidEntry
 from auction.moderator.invariants import violations
 from auction.moderator.rules import ending, groups
 
-SEQUENCES = int(os.environ.get("COALITION_SEEDS", "60"))
+SEQUENCES = int(os.environ["COALITION_SEEDS"])
 LIMIT = 2_500
 
 

@@ -23,7 +23,7 @@ from auction.moderator.invariants import violations
 from auction.moderator.rules import ending
 from markets import awarded, figure_of, market, money, poll, signed
 
-SEQUENCES = 1_000 if os.environ.get("AUCTION_TEST_PROFILE") == "thorough" else 60
+SEQUENCES = int(os.environ["COALITION_SEEDS"])
 ENDINGS = ("finished", "leaving", "blaming")
 COALITIONS = (("rita", "p0"), ("rita", "p1"), ("p0", "p1"))
 
