@@ -26,12 +26,13 @@ CELLS = {
 
 
 class Due(NamedTuple):
-    """What each gets out of all that is held, and what goes to nobody."""
+    """What each gets out of all that is held, and what goes to nobody; `owed` is what leaves the recipient's hold."""
 
     provider: int
     recipient: int
     nobody: int
     paid: int
+    owed: int
 
 
 def due(one: Any) -> Due:
@@ -80,7 +81,7 @@ def due(one: Any) -> Due:
         to_provider, to_recipient, nobody = to_provider + given, to_recipient + also, nobody - given - also
     back_to_provider = one.provider_held - of_provider
     back_to_recipient = one.recipient_held - high - of_recipient
-    return Due(to_provider + back_to_provider, to_recipient + back_to_recipient, nobody, low)
+    return Due(to_provider + back_to_provider, to_recipient + back_to_recipient, nobody, low, high + of_recipient)
 
 
 def heard(said: Any, absent: bool) -> Any:

@@ -186,7 +186,7 @@ def check_end(command: str, old: Any, new: Any, draft: Any, back_ms: int) -> Non
     check_members(old, draft, sources)
     if sum(got.values()) + new.capturing != old.recipient_held + old.provider_held:
         raise Found(f"{name} held {old.recipient_held} and {old.provider_held}, and has paid out {got}")
-    if expected.recipient < 0:
+    if expected.owed > old.recipient_held:
         return  # both have signed more than was left of the hold: the rest is a debt (see debts_are_kept)
     if got["recipient"] != expected.recipient:
         raise Found(f"the recipient of {name} got {got['recipient']}, {expected.recipient} is due")

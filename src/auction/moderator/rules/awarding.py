@@ -23,7 +23,7 @@ from auction.model.lifecycle import GRACE_MS, by_time
 from auction.model.money import PPM
 from auction.model.receipt import exposure
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, OfferSheet, PlacedBid
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet, PlacedBid
 from auction.moderator.rules import announcing, blocks, chains, groups, holds
 from auction.moderator.state import State
 
@@ -99,7 +99,10 @@ def take(
 ) -> Auction:
     """Writes an award down, and makes its agreements. Where who sells cannot secure what it sold, nobody has won."""
     if award.winners and not seller_can_hold(draft, record, award.winners):
-        excluded += tuple((one.bid, "the seller's hold") for one in award.standings)
+        known = {bid for bid, _ in excluded}
+        sheet: BidSheet | None = draft.find("sheet", record.id)
+        bids = sheet.names() if sheet is not None else [one.bid.bid for one in draft.placed_bids(record.id)]
+        excluded += tuple((bid, "the seller's hold") for bid in bids if bid not in known)
         draft.put("award", record.id, decide(record, (), {}))
         return _make_void(draft, record, excluded, sellers_fault=True)
     draft.put("award", record.id, award)
