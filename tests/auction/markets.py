@@ -56,9 +56,7 @@ def market(
     moderator.register("rita", "recipient", public_key=public_key_of("rita"))
     moderator.deposit("rita", 1_000_000, "EUR")
     for number in range(providers):
-        moderator.register(
-            f"p{number}", "provider", capacity_bps=10_000, public_key=public_key_of(f"p{number}")
-        )
+        moderator.register(f"p{number}", "provider", capacity_bps=10_000, public_key=public_key_of(f"p{number}"))
         moderator.deposit(f"p{number}", 100_000, "EUR")
         moderator.post_bond(f"p{number}", 100_000, "EUR")
     moderator.register("phone", "device", belongs_to="rita")

@@ -44,7 +44,12 @@ class Checks:
 
     def __init__(self) -> None:
         self._names: dict[Any, str] = {}
-        self._scope: dict[str, Any] = {"is_text": is_text, "isfinite": math.isfinite, "MAX": INTEGER_MAX, "WIDE": WIDE_MAX}
+        self._scope: dict[str, Any] = {
+            "is_text": is_text,
+            "isfinite": math.isfinite,
+            "MAX": INTEGER_MAX,
+            "WIDE": WIDE_MAX,
+        }
         self._numbers = itertools.count()
         self._making = threading.RLock()
 

@@ -22,7 +22,6 @@ from auction.moderator.records import Auction
 from auction.moderator.rules import failing_over
 from auction.moderator.state import State
 
-
 STAND_BYS_SHOWN = 3  # how many of those who stand by are asked to stay connected
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from markets import asked, key_of, money, nobody, public_key_of
+from serving import OPERATOR, served
+
 from auction.model.errors import AuctionError
 from auction.model.party import Signature
 from auction.model.rating import RatingRules
@@ -17,8 +20,6 @@ from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import violations
 from auction.storage.store import MemoryStore
 from auction.web.client import MarketClient
-from markets import asked, key_of, money, nobody, public_key_of
-from serving import OPERATOR, served
 
 START = 200_000
 

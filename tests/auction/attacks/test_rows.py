@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 
 from arena import Arena, arena, refused
+from markets import asked, both_sign, public_key_of, signed
 
 from auction.model.agreement import Agreement
 from auction.model.bid import Bid, StandingOffer, commitment
 from auction.model.block import Block
 from auction.moderator import AuctionTerms, BidEntry
 from auction.web.client import MarketClient
-from markets import asked, both_sign, public_key_of, signed
 
 E = 100
 
@@ -195,9 +195,7 @@ def test_rival_is_not_shut_out_by_naming_it_or_its_key(field: Arena) -> None:
     )
     mallory = field.add("mallory")
     assert (
-        refused(
-            mallory.register, "device", "device", belongs_to="mallory", public_key=public_key_of("north")
-        )
+        refused(mallory.register, "device", "device", belongs_to="mallory", public_key=public_key_of("north"))
         == "not_allowed"
     )
     assert refused(mallory.register, "device", "device", belongs_to="north") == "not_allowed"

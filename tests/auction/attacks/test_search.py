@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from markets import awarded, figure_of, market, money, poll, signed
 
 from auction.model import agreement as agreement_module
 from auction.model import closing
@@ -21,7 +22,6 @@ from auction.model.errors import AuctionError
 from auction.model.receipt import SignedReceipt
 from auction.moderator.invariants import violations
 from auction.moderator.rules import ending
-from markets import awarded, figure_of, market, money, poll, signed
 
 SEQUENCES = int(os.environ["COALITION_SEEDS"])
 ENDINGS = ("finished", "leaving", "blaming")
@@ -194,7 +194,11 @@ def test_no_coalition_of_two_profits_or_harms_beyond_the_bound(bad: tuple[str, s
 
 
 def _silence_pays_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {**closing.TABLE, ("", "blaming"): (("provider", "recipient"),), ("finished", ""): (("recipient", "provider"),)}
+    table = {
+        **closing.TABLE,
+        ("", "blaming"): (("provider", "recipient"),),
+        ("finished", ""): (("recipient", "provider"),),
+    }
     table["blaming", "blaming"] = (("provider", "recipient"),)
     monkeypatch.setattr(closing, "TABLE", table)
 

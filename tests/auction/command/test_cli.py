@@ -107,7 +107,15 @@ STEPS = {method.step: name for name, method in Moderator.methods.items() if meth
 
 
 def test_every_method_of_the_moderator_is_a_step() -> None:
-    not_steps = {"now_ms", "group", "flush", "dispute", "resume_payments", "announcer_of", "stand_bys_of"}  # a process's own, or a webhook's
+    not_steps = {
+        "now_ms",
+        "group",
+        "flush",
+        "dispute",
+        "resume_payments",
+        "announcer_of",
+        "stand_bys_of",
+    }  # a process's own, or a webhook's
     public = {name for name in dir(Moderator) if not name.startswith("_") and callable(getattr(Moderator, name))}
     assert public - not_steps == set(STEPS.values())
     assert {noun for noun, _ in STEPS} == set(NOUNS)

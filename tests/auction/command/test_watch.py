@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from markets import asked, awarded, market, settled
+from markets import asked, awarded, market
 from rich.console import Console
 
 from auction.command.cli import main
@@ -29,7 +29,6 @@ from auction.model.errors import BadValue, Unknown
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.overview import Overview
 from auction.storage.sql_store import SqlStore
-
 
 TERMS = AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
 

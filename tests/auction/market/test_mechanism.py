@@ -20,11 +20,15 @@ P, R, DELTA, PHI, E = 4_000, 5_000, 400, 1_000, 100
 RITA, BOND = 1_000_000, 100_000
 
 
-def agreed(fail_over: bool = False, prices: tuple[int, ...] = (4_000, 4_000, 4_500)) -> tuple[Moderator, ManualClock, str]:
+def agreed(
+    fail_over: bool = False, prices: tuple[int, ...] = (4_000, 4_000, 4_500)
+) -> tuple[Moderator, ManualClock, str]:
     """p0 or p1 has it at 4,000 (a tie); with `prices` of its own the first is the best."""
     moderator, clock = market()
-    return moderator, clock, awarded(
-        moderator, clock, prices, reserve=R, receipts=True, fail_over=fail_over, format="first_price"
+    return (
+        moderator,
+        clock,
+        awarded(moderator, clock, prices, reserve=R, receipts=True, fail_over=fail_over, format="first_price"),
     )
 
 

@@ -116,9 +116,7 @@ def test_shown_are_latest_remarks_silence_and_evidence_beside_opinion() -> None:
 
 
 def test_payment_is_predicted_and_terms_follow() -> None:
-    terms = [
-        payment_terms(probability_of_payment_ppm(counted(times, 0, 8), 0, RULES), RULES) for times in range(8)
-    ]
+    terms = [payment_terms(probability_of_payment_ppm(counted(times, 0, 8), 0, RULES), RULES) for times in range(8)]
     assert terms[0] == "postpaid"
     assert terms[2:] == ["prepaid"] * 6
     assert payment_terms(probability_of_payment_ppm(Tally(0, 30_000_000, 0, 30), 0, RULES), RULES) == "refused"

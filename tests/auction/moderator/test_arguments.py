@@ -71,12 +71,20 @@ def right_values(moderator: Moderator, clock: ManualClock) -> dict[Any, list[Any
         bool: [True, False],
         bytes: [b"", b"{}"],
         Block: [block, msgspec.structs.replace(block, id="b", provider="p0", starts_ms=0, attributes={"a": "b"})],
-        AuctionTerms: [terms, msgspec.structs.replace(terms, format="spot"), msgspec.structs.replace(terms, delta_ppm=5)],
+        AuctionTerms: [
+            terms,
+            msgspec.structs.replace(terms, format="spot"),
+            msgspec.structs.replace(terms, delta_ppm=5),
+        ],
         BidEntry: [BidEntry("p0", 5), BidEntry("p1", 2**62, signature=signature)],
         Signature: [signature],
         StandingOffer: [offer],
         SignedReceipt: [signed(moderator, agreement, 2)],
-        FalseInterval: [FalseInterval(before=None, after=signed(moderator, agreement, 1), inputs=(b"x",), results=(b"y",), segment=0)],
+        FalseInterval: [
+            FalseInterval(
+                before=None, after=signed(moderator, agreement, 1), inputs=(b"x",), results=(b"y",), segment=0
+            )
+        ],
     }
 
 

@@ -44,7 +44,8 @@ def opened(terms: AuctionTerms, providers: int = 3, **config: object) -> tuple[M
 
 
 def test_an_open_descending_auction_with_proxies_and_a_soft_close() -> None:
-    terms = AuctionTerms(receipts=False, 
+    terms = AuctionTerms(
+        receipts=False,
         reserve=1_000,
         open_for_ms=10_000,
         format="open",
@@ -71,7 +72,9 @@ def test_an_open_descending_auction_with_proxies_and_a_soft_close() -> None:
 
 def test_a_dutch_ramp_ends_with_the_first_who_accepts() -> None:
     ramp = Ramp(start_price=100, step=50, step_ms=1_000)
-    moderator, clock, auction = opened(AuctionTerms(receipts=False, reserve=1_000, open_for_ms=60_000, format="dutch", ramp=ramp))
+    moderator, clock, auction = opened(
+        AuctionTerms(receipts=False, reserve=1_000, open_for_ms=60_000, format="dutch", ramp=ramp)
+    )
     with pytest.raises(BadValue):
         moderator.bid(auction, BidEntry("p0", 240))
     clock.advance(3_000)
@@ -176,7 +179,9 @@ def sealed_entry(auction: str, bidder: str, price: int) -> tuple[BidEntry, str]:
 
 
 def test_commit_and_reveal_and_the_bond_of_who_does_not() -> None:
-    moderator, clock, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, reveal_for_ms=1_000))
+    moderator, clock, auction = opened(
+        AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, reveal_for_ms=1_000)
+    )
     entries = {}
     for number, price in enumerate((300, 100, 200)):
         entry, hashed = sealed_entry(auction, f"p{number}", price)
@@ -401,7 +406,9 @@ def test_the_transcript_of_a_spot_award_shows_the_offers_as_they_stood(store: St
 @pytest.mark.parametrize("format", ["spot", "packages_large"])
 def test_formats_that_need_no_command_of_their_own_go_through_bid_and_close(format: str) -> None:
     items = ("up", "down") if format == "packages_large" else ()
-    moderator, clock, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, format=format, items=items))
+    moderator, clock, auction = opened(
+        AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, format=format, items=items)
+    )
     for number, price in enumerate((300, 200, 250)):
         moderator.bid(auction, BidEntry(f"p{number}", price, items=items))
     clock.advance(1_000)

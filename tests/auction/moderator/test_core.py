@@ -233,7 +233,9 @@ def test_the_asynchronous_moderator_answers_when_durable(tmp_path: Path) -> None
 def test_sixty_four_clients_bid_a_thousand_times_just_before_the_close(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path / 'm.db'}")
     moderator, clock = market(store, providers=64)
-    auction = moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=100_000, open_for_ms=10_000)).auction
+    auction = moderator.announce(
+        "rita", asked(clock), AuctionTerms(receipts=False, reserve=100_000, open_for_ms=10_000)
+    ).auction
     clock.advance(9_950)
     late: list[int] = []
     taken: list[tuple[int, int]] = []
@@ -307,7 +309,9 @@ def test_steady_time_goes_on_at_the_clocks_pace_after_a_step_back() -> None:
 
 def test_nobody_reads_anothers_sealed_bid() -> None:
     moderator, clock = market()
-    auction = moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000)).auction
+    auction = moderator.announce(
+        "rita", asked(clock), AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000)
+    ).auction
     moderator.bid(auction, BidEntry("p0", 400))
     assert [bid.price for bid in moderator.bids(auction, "p0")] == [400]
     for reader in ("p1", "rita", "phone"):

@@ -183,7 +183,9 @@ def test_waiting_for_news_ends_with_the_news_or_with_the_time(tmp_path: Path) ->
 
 def test_awaiting_a_close() -> None:
     moderator, clock = market()
-    auction = moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)).auction
+    auction = moderator.announce(
+        "rita", asked(clock), AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
+    ).auction
     assert moderator.await_close(auction, wait_ms=20).state == "open"
     clock.advance(10_000)
     assert moderator.await_close(auction, wait_ms=20_000).state == "void"

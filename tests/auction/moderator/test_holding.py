@@ -116,7 +116,10 @@ def test_one_refused_bid_refuses_the_whole(entry: BidEntry, error: type[AuctionE
     before = moderator.state.sequence
     with pytest.raises(error):
         moderator.hold_auction(
-            "rita", the_block(clock), AuctionTerms(receipts=False, reserve=900, open_for_ms=1), [BidEntry("p2", 5), entry]
+            "rita",
+            the_block(clock),
+            AuctionTerms(receipts=False, reserve=900, open_for_ms=1),
+            [BidEntry("p2", 5), entry],
         )
     assert moderator.state.sequence == before
 
@@ -126,7 +129,9 @@ def test_the_transcript_of_a_held_auction_verifies() -> None:
 
     moderator, clock = a_market(0)
     entries = [BidEntry("p1", 300), BidEntry("p2", 200, salt="grain"), BidEntry("p1", 100)]
-    held = moderator.hold_auction("rita", the_block(clock), AuctionTerms(receipts=False, reserve=900, open_for_ms=1), entries)
+    held = moderator.hold_auction(
+        "rita", the_block(clock), AuctionTerms(receipts=False, reserve=900, open_for_ms=1), entries
+    )
     award = moderator.auction(held.auction).award
     assert award is not None
     assert award.winners[0].bidder == "p1"

@@ -119,5 +119,9 @@ def test_ratings_run_along_the_chain() -> None:
     moderator.rate(part, "p0", False, remark="it never came")
     moderator.rate(part, "p1", True)
     shown = moderator.rating("p1", "scan")
-    assert (shown.count, shown.evidence_count, shown.remarks) == (1, 0, ("it never came",))  # both have stated 0, which is nobody's fault
+    assert (shown.count, shown.evidence_count, shown.remarks) == (
+        1,
+        0,
+        ("it never came",),
+    )  # both have stated 0, which is nobody's fault
     assert moderator.rating("p0", "anonymise").evidence_count == 0

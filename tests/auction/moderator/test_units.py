@@ -44,7 +44,9 @@ def offered(moderator: Moderator, clock: ManualClock, agreement: str, *parties: 
 
 
 UNITS = AuctionTerms(receipts=False, reserve=100, open_for_ms=1_000, format="uniform_price", quantity=3, fail_over=True)
-ITEMS = AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, format="packages", items=("up", "down"), fail_over=True)
+ITEMS = AuctionTerms(
+    receipts=False, reserve=900, open_for_ms=1_000, format="packages", items=("up", "down"), fail_over=True
+)
 
 
 def test_a_runner_up_for_units_stands_by_at_its_price_for_all_of_them() -> None:
@@ -84,7 +86,13 @@ def test_capacity_is_looked_at_for_the_units_of_a_bid() -> None:
     moderator.bid(name, BidEntry("p0", 10, quantity=2))
     with pytest.raises(NoCapacity):
         moderator.bid(name, BidEntry("p1", 10, quantity=3))
-    closed(moderator, clock, asked(clock, 4_000), AuctionTerms(receipts=False, reserve=100, open_for_ms=500), BidEntry("p0", 10))
+    closed(
+        moderator,
+        clock,
+        asked(clock, 4_000),
+        AuctionTerms(receipts=False, reserve=100, open_for_ms=500),
+        BidEntry("p0", 10),
+    )
     clock.advance(500)
     award = moderator.close(name)
     assert award.failed  # 4,000 of its 10,000 bit/s went elsewhere, and two units are 10,000

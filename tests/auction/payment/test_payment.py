@@ -205,7 +205,9 @@ class Miser:
         return None
 
 
-@pytest.mark.parametrize(("captured", "provider", "burnt", "owed"), [(155, 150, 5, 5), (40, 40, 0, 120), (0, 0, 0, 160)])
+@pytest.mark.parametrize(
+    ("captured", "provider", "burnt", "owed"), [(155, 150, 5, 5), (40, 40, 0, 120), (0, 0, 0, 160)]
+)
 def test_captured_less_than_charged_goes_to_the_provider_first_and_the_rest_is_a_debt(
     captured: int, provider: int, burnt: int, owed: int
 ) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from auction.groups.sharing import Share, allocate, allocate_channels, allocate_devices, join, leave
 from auction.model.block import Block, check, check_capacity_left, resell, split_in_rate, split_in_time
-from auction.model.errors import BadValue, NotAllowed, TooLate, WrongState
+from auction.model.errors import BadValue, NotAllowed, TooLate
 from auction.model.ledger import funds
 from auction.model.meter import Meter, measure
 from auction.model.money import check_amount, check_integer

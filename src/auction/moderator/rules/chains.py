@@ -10,6 +10,7 @@ from auction.model.subcontract import check_subcontract, check_subcontractor
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 
+
 def chain_of(draft: Draft, name: str) -> list[Agreement]:
     """The agreements from this one up to the first."""
     chain = []

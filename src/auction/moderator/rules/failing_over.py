@@ -23,7 +23,6 @@ from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, PlacedBid
 from auction.moderator.rules import awarding, blocks, chains, holds
 
-
 KEPT_MAX = 10_000  # auctions whose stand-bys are remembered; they follow from the award
 
 

@@ -55,9 +55,7 @@ def awarded(draft: Draft, record: Auction) -> None:
     made = [one for (kind, _), one in draft.changes.items() if kind == "agreement" and one.auction == record.id]
     due_ms = draft.at_ms + GROUP_MS
     negotiation = Negotiation(group=group.organiser, seller=made[0].provider, ends_ms=due_ms)
-    _put(
-        draft, msgspec.structs.replace(group, agreement=made[0].id, due_ms=due_ms, negotiation=negotiation)
-    )
+    _put(draft, msgspec.structs.replace(group, agreement=made[0].id, due_ms=due_ms, negotiation=negotiation))
 
 
 def offer_price(draft: Draft, group: str, by: str, price: int, expires_ms: int) -> Group:

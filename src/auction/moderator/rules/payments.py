@@ -142,7 +142,9 @@ def _share_out(draft: Draft, agreement: Agreement, captured: int) -> None:
     to = [(account[one.target], one.amount) for one in shared.debts]
     left = holds.owe(draft, agreement.id, agreement, to) if to else 0
     charged = ending.to_provider(shared.payouts)
-    settled = msgspec.structs.replace(agreement, recipient_held=0, capturing=0, charged=charged, debt=agreement.debt + left)
+    settled = msgspec.structs.replace(
+        agreement, recipient_held=0, capturing=0, charged=charged, debt=agreement.debt + left
+    )
     draft.put("agreement", agreement.id, settled)
 
 
