@@ -46,7 +46,7 @@ from streamcore.subcontract.market import MarketAllocator
 from streamcore.subcontract.market import Terms as MarketTerms
 
 SIDES = [False, True, True, False]  # which are subcontracted
-YEAR_MS = 365 * 86_400_000
+DAY_MS = 86_400_000
 TOUCH = f"{Path(__file__).parent / 'programs' / 'touch.py'}:Touch"
 
 
@@ -67,7 +67,7 @@ def market_of(folder: Path, key: str, quantity: int = 1) -> Moderator:
         currency="EUR",
         quantity=quantity,
         rate_bps_max=10**12,
-        valid_until_ms=moderator.now_ms() + YEAR_MS,
+        valid_until_ms=moderator.now_ms() + DAY_MS,
     )
     moderator.stand_offer(offer)
     return moderator

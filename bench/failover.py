@@ -25,7 +25,7 @@ import threading
 import time
 from pathlib import Path
 
-from allocation import TOUCH, YEAR_MS
+from allocation import DAY_MS, TOUCH
 
 from auction import MarketConfig, Moderator
 from auction.model.bid import StandingOffer
@@ -35,9 +35,11 @@ from streamcore.disperse.remote import load_public_key, make_keys
 from streamcore.run.pipeline import Pipeline
 from streamcore.subcontract.market import MarketAllocator
 from streamcore.subcontract.market import Terms as MarketTerms
+from streamcore.subcontract.pricing import Fixed
+from streamcore.subcontract.trader import Trader
 
 PRICES = {"north": 30, "south": 40}  # north is chosen, south takes over
-BOND = 50  # pays what south costs more than north
+BOND = 50  # secures what each promises
 FRAME_BYTES = 400
 AT_ONCE, EVERY_S = 20, 0.005  # packets that come together: 4,000 a second
 QUIET_S = 1.0  # before the failure
@@ -85,7 +87,7 @@ def market_of(keys: Path) -> Moderator:
                 currency="EUR",
                 quantity=1,
                 rate_bps_max=10**9,
-                valid_until_ms=moderator.now_ms() + YEAR_MS,
+                valid_until_ms=moderator.now_ms() + DAY_MS,
             )
         )
     return moderator
@@ -98,6 +100,13 @@ def frame(number: int) -> bytes:
     udp = struct.pack(">HHHH", 1024 + number % 16, 53, FRAME_BYTES - 34, 0)
     data = (bytes(12) + b"\x08\x00" + ipv4 + udp).ljust(FRAME_BYTES, b"\0")
     return struct.pack("<IIII", now_ns // 10**9, now_ns % 10**9, len(data), len(data)) + data
+
+
+def trade(moderator: Moderator, until: threading.Event) -> None:
+    """What the process of south does at the market: it takes over what is offered to it."""
+    trader = Trader(moderator, "south", ("touch",), Fixed(PRICES["south"]), 10**9, "EUR", stand=False)
+    while not until.is_set():
+        trader.look(500)
 
 
 def feed(path: Path, until: threading.Event) -> None:
@@ -122,10 +131,12 @@ def one_round(folder: Path, keys: Path, how: signal.Signals, lease_ms: int) -> t
         segment_packets=AT_ONCE, lease_ms=lease_ms, listen=f"tcp://127.0.0.1:{free_port()}",
         key=str(keys / "pipeline.key_secret"), subcontract=terms,
     )  # fmt: skip
-    pipeline = Pipeline(config, allocator=MarketAllocator(market_of(keys), MarketTerms("we", "we")))
+    moderator = market_of(keys)
+    pipeline = Pipeline(config, allocator=MarketAllocator(moderator, MarketTerms("we", "we", settle_ms=0)))
     told: list[dict[str, object]] = []
     running = threading.Thread(target=lambda: told.append(pipeline.run().json()), daemon=True)
     over = threading.Event()
+    threading.Thread(target=trade, args=(moderator, over), daemon=True).start()
     feeding = threading.Thread(target=feed, args=(folder / "in", over), daemon=True)
     running.start()
     feeding.start()

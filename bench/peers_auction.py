@@ -74,9 +74,10 @@ class Market:
         for number, key in enumerate(self.keys):
             public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
             self.moderator.register(f"p{number}", "provider", capacity_bps=10**9, public_key=public)
+            self.moderator.deposit(f"p{number}", 10**12, "EUR")
         self.signed = signed
         self.numbers = itertools.count()
-        self.terms = AuctionTerms(reserve=1_000, open_for_ms=1_000)
+        self.terms = AuctionTerms(reserve=1_000, open_for_ms=1_000, receipts=False)
         self.entries = [BidEntry(f"p{number}", 300 + number * 7 % 100) for number in range(bidders)]
         self.ready = self._prepared()
 
@@ -195,12 +196,12 @@ def spot_step(market: Market) -> Step:
             service="s",
             unit_price=300 + number,
             currency="EUR",
-            quantity=2**30,
+            quantity=2**30,  # δ of 3 * 10**11 is held
             rate_bps_max=10**9,
-            valid_until_ms=market.clock.now_ms + 10**9,
+            valid_until_ms=market.clock.now_ms + 24 * 3_600_000,
         )
         market.moderator.stand_offer(offer)
-    terms = AuctionTerms(reserve=1_000, open_for_ms=1_000, format="spot")
+    terms = AuctionTerms(reserve=1_000, open_for_ms=1_000, format="spot", receipts=False)
     return lambda: market.moderator.spot("rita", market.block(), terms, wait=False)
 
 

@@ -10,7 +10,12 @@ import os
 import pytest
 
 # How many are played: the variable that says so, how many without --all, how many with it. What a caller sets stands.
-PLAYED = {"AUCTION_SEEDS": (1_000, 10_000), "AUCTION_KILLS": (40, 200), "STREAMCORE_KILLS": (12, 50)}
+PLAYED = {
+    "AUCTION_SEEDS": (1_000, 10_000),
+    "AUCTION_KILLS": (40, 200),
+    "COALITION_SEEDS": (60, 1_000),
+    "STREAMCORE_KILLS": (12, 50),
+}
 
 TEST_BY_TEST = {
     "tests/auction/market/test_planted_bugs.py",

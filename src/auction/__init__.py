@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from auction.model.block import Block
-from auction.model.delivery import Delivery, Sample
 from auction.model.errors import AuctionError
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
@@ -25,13 +24,11 @@ __all__ = [
     "AuctionTerms",
     "BidEntry",
     "Block",
-    "Delivery",
     "ManualClock",
     "MarketClient",
     "MarketConfig",
     "MemoryStore",
     "Moderator",
-    "Sample",
     "SqlStore",
 ]
 

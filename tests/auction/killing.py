@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from markets import measured
 
 from auction.model.block import Block
 from auction.model.rating import RatingRules
@@ -26,6 +25,7 @@ from auction.moderator.invariants import verify
 from auction.storage.sql_store import SqlStore
 
 RULES = RatingRules(newcomer_bond=0)
+OF_PROVIDER = 10**6
 ACKNOWLEDGED_MOST, STEPS_MOST = 6, 60
 
 
@@ -41,6 +41,7 @@ def prepare(url: str) -> None:
     market.deposit("rita", 10**9, "EUR", key="funds")
     for number in range(4):
         market.register(f"p{number}", "provider", capacity_bps=10**9, key=f"p{number}")
+        market.deposit(f"p{number}", OF_PROVIDER, "EUR", key=f"funds-{number}")
     store.close()
 
 
@@ -89,7 +90,7 @@ def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> N
         start = clock.now_ms + 1_000
         block = Block(id="", provider="", service="s", starts_ms=start, ends_ms=start + 1_000, maximum_bps=1)
         entries = [BidEntry(f"p{bidder}", 100 + bidder) for bidder in range(4)]
-        terms = AuctionTerms(reserve=500, open_for_ms=1_000)
+        terms = AuctionTerms(reserve=500, open_for_ms=1_000, receipts=False)
         commands: list[tuple[str, Callable[[str], object]]] = [
             ("deposit", lambda key: market.deposit("rita", 1, "EUR", key=key)),
             ("hold", lambda key: market.hold_auction("rita", block, terms, entries, key=key)),  # noqa: B023
@@ -98,12 +99,11 @@ def work(url: str, first: int, step: int, write: Callable[[bytes], object]) -> N
             answer = command(f"{name}-{number}")
             write(f"{name}-{number} {msgspec.json.encode(answer).decode()}\n".encode())
         (agreement,) = market.hold_auction("rita", block, terms, entries, key=f"hold-{number}").agreements
-        market.start(agreement, key=f"start-{number}")
+        provider = market.agreement(agreement).provider
         with market.group():
-            market.deliver(measured(market, agreement, "rita", 500_000), key=f"deliver-{number}")
-            market.finish(agreement, key=f"finish-{number}")
-            charged = market.charge(agreement, key=f"charge-{number}")
-        write(f"charge-{number} {charged.charged}\n".encode())
+            market.end(agreement, provider, "finished", 50, key=f"say-{number}")
+            settled = market.end(agreement, "rita", "finished", 50, key=f"settle-{number}")
+        write(f"settle-{number} {settled.charged}\n".encode())
     store.close()
 
 
@@ -194,6 +194,6 @@ def check_store(url: str, deposits: int) -> None:
         with store.snapshot() as snapshot:
             balances = snapshot.balances()
         assert sum(balances.values()) == 0
-        assert -balances["outside"] == 10**9 + deposits
+        assert -balances["outside"] == 10**9 + 4 * OF_PROVIDER + deposits
     finally:
         store.close()

@@ -1,9 +1,8 @@
 """Winners and prices by plain search, from the words of the design and not from the formats' code: an oracle for tests.
 
 `reference(...)` returns what each winner gets as (bid, price, units), sorted. It is slow, knows no standings, and
-shares with the formats nothing but the announced words and the stated draw: SHA-256 over seed, auction and bid, the
-lowest first.
-"""
+shares with the formats nothing but the announced words and the stated draw: SHA-256 over seed, auction, the announcer's
+nonce and bid, the lowest first."""
 
 from __future__ import annotations
 
@@ -40,7 +39,8 @@ class Reference:
         )
 
     def hashed(self, tail: bytes) -> int:
-        auction = self.announcement.auction.encode()
+        nonce = self.announcement.nonce
+        auction = (f"{self.announcement.auction}\0{nonce}" if nonce else self.announcement.auction).encode()
         whole = b"auction.draw\0" + str(len(self.seed)).encode() + b"\0" + self.seed
         whole += str(len(auction)).encode() + b"\0" + auction + tail
         return int.from_bytes(hashlib.sha256(whole).digest(), "big")

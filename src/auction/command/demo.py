@@ -8,20 +8,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auction.command.options import Parents, Parser
+from auction.model.agreement import Agreement
 from auction.model.bid import QualityWeights
 from auction.model.billing import as_text
 from auction.model.block import Block
-from auction.model.delivery import Delivery, Sample
+from auction.model.earned import figure
+from auction.model.lifecycle import CLOSING_MS
 from auction.model.money import as_decimal
 from auction.model.rating import RatingRules
+from auction.model.receipt import Receipt, SignedReceipt, next_receipt
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
 from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import violations
 
 PROVIDERS = {"northwind": 41_00, "copperline": 36_50, "larkspur": 45_00}  # what each asks, in cents
+RESERVE = 100_00  # of it what is beyond the price pays for who takes a rest over
 
 
 def add(parser: Parser, parents: Parents) -> None:
@@ -55,6 +60,9 @@ class Demonstration:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
+        secrets = numbered_bytes("keys")
+        names = ("harbour-clinic", *PROVIDERS)
+        self.keys = {name: Ed25519PrivateKey.from_private_bytes(secrets(32)) for name in names}
         self.clock = ManualClock()
         rules = RatingRules(newcomer_bond=20_00, value_full=50_00)
         self.moderator = Moderator(
@@ -65,9 +73,9 @@ class Demonstration:
         """Two auctions with all that lies between them; returns what came of it."""
         self._register()
         first = self._auction("The first auction: nobody is known yet, so the price decides.")
-        self._serve(first)
+        rest = self._serve(first)
         second = self._auction("The second auction: the ratings of the first are shown, and outweigh the lower price.")
-        market, names = self.moderator, [first, second]
+        market, names = self.moderator, [first, rest, second]
         broken = violations(market.state)
         self._tell("")
         self._tell(f"Every invariant was checked over {market.state.sequence} journal entries: {len(broken)} broken.")
@@ -81,11 +89,12 @@ class Demonstration:
 
     def _register(self) -> None:
         market = self.moderator
-        market.register("harbour-clinic", "recipient")
+        public = {name: key.public_key().public_bytes_raw().hex() for name, key in self.keys.items()}
+        market.register("harbour-clinic", "recipient", public_key=public["harbour-clinic"])
         market.register("front-desk", "device", belongs_to="harbour-clinic")
         market.deposit("harbour-clinic", 500_00, "EUR")
         for name in PROVIDERS:
-            market.register(name, "provider", capacity_bps=100_000_000)
+            market.register(name, "provider", public_key=public[name], capacity_bps=100_000_000)
             market.deposit(name, 100_00, "EUR")
             market.post_bond(name, 60_00, "EUR")
         self._tell("harbour-clinic has paid in 500.00 EUR; three providers of 100 Mbit/s put up bonds of 60.00 each.")
@@ -103,8 +112,11 @@ class Demonstration:
             minimum_bps=8_000_000,
             maximum_bps=20_000_000,
         )
-        terms = AuctionTerms(reserve=60_00, open_for_ms=5_000, quality=QualityWeights(opinion=90_00, evidence=10_00))
+        quality = QualityWeights(opinion=90_00, evidence=10_00)
+        terms = AuctionTerms(reserve=RESERVE, open_for_ms=5_000, quality=quality, fail_over=True)
         auction = market.announce("harbour-clinic", block, terms).auction
+        held = RESERVE + RESERVE // 10
+        self._tell(f"  It is announced, up to {money(RESERVE)}; {money(held)} of the clinic's balance are held for it.")
         for name, price in PROVIDERS.items():
             market.bid(auction, BidEntry(name, price))
         for shown in market.auction(auction).ratings:
@@ -118,41 +130,88 @@ class Demonstration:
         for line in market.explain(auction).splitlines():
             self._tell("  " + line)
         name = market.auction(auction).agreements[0]
-        market.agree(name)
-        self._tell(f"  {self._shown(market.agreement(name).price)} are held on the clinic's balance for {name}.")
+        agreement = market.agreement(name)
+        self._tell(
+            f"  The award is the agreement {name}: the clinic's {money(agreement.recipient_held)} stay held, "
+            f"and {money(agreement.provider_held)} of {agreement.provider}'s bond are."
+        )
         return name
 
-    def _serve(self, name: str) -> None:
-        """The winner fails half-way, its runner-up takes over, the delivered parts are charged, both sides rate."""
+    def _serve(self, name: str) -> str:
+        """The winner fails half-way and is silent, a runner-up takes the rest over; both agreements end, one at once
+        and one when closing is over. Returns the agreement of who took over."""
         market = self.moderator
-        self.clock.advance(60_000)
-        market.start(name)
-        leg = market.agreement(name).legs[-1]
-        self.clock.advance(leg.from_ms + 30_000 - self.clock.now_ms)
-        market.deliver(self._measured(name, leg.from_ms, self.clock.now_ms, 3_000_000))
-        failed = market.agreement(name).provider
-        taken = market.replace(name)
+        failing = market.agreement(name)
+        half_ms = (failing.starts_ms + failing.ends_ms) // 2
+        self._until(half_ms)
+        receipt = self._receipts(failing, half_ms, 3_000_000)
+        market.hand_in(name, "harbour-clinic", receipt)
+        due = figure(market.receipt_terms(name), receipt.receipt)
+        market.end(name, "harbour-clinic", "blaming", due)
         self._tell(
-            f"  {failed} carried 3 of the 8 Mbit/s that it owed; half-way {taken.provider} takes over. The price stays "
-            f"{self._shown(taken.price)}; {failed}'s bond adds {self._shown(taken.legs[-1].topped_up)}."
+            f"  {failing.provider} carried 3 of the 8 Mbit/s that it owed, and is gone half-way: by the receipts that "
+            f"it signed it has earned {money(due)}."
         )
-        leg = taken.legs[-1]
-        self.clock.advance(leg.until_ms - self.clock.now_ms)
-        market.deliver(self._measured(name, leg.from_ms, leg.until_ms, 8_000_000))
-        market.finish(name)
-        market.charge(name)
-        for line in as_text(market.invoice(name)).splitlines():
+        taken = self._taken_over(name)
+        self._tell(
+            f"  {taken.provider} takes the rest over, at its own price for it: {money(taken.price)}, paid out of the "
+            f"reserve that is held."
+        )
+        self._until(taken.ends_ms)
+        receipt = self._receipts(taken, taken.ends_ms, 8_000_000)
+        for party in ("harbour-clinic", taken.provider):
+            market.hand_in(taken.id, party, receipt)
+            ended = market.end(taken.id, party, "finished", figure(market.receipt_terms(taken.id), receipt.receipt))
+        self._tell(f"  Both sides of {taken.id} state the same: {money(ended.charged)} are paid at once.")
+        self.clock.advance(CLOSING_MS)
+        market.tick()
+        settled = market.agreement(name)
+        self._tell(
+            f"  {settled.provider} has said nothing for an hour: {name} is settled by the clinic's figure. "
+            f"{money(settled.charged)} are paid, {money(settled.burnt)} of {settled.provider}'s bond go to nobody for "
+            f"what it left, {money(settled.lost // 10)} of it to the clinic for the shortfall that it signed."
+        )
+        for line in as_text(market.invoice(taken.id)).splitlines():
             self._tell("  " + line if line else "")
-        market.rate(name, "harbour-clinic", True, device="front-desk", remark="took over without a gap")
-        market.rate(name, taken.provider, bool(market.drafted_payment_rating(name)))
-        self._tell(f"  The clinic rates {taken.provider}: satisfied. {taken.provider} rates the clinic: it paid.")
+        for one, words in ((settled, "it left half-way"), (ended, "took over without a gap")):
+            market.rate(one.id, "harbour-clinic", one is ended, device="front-desk", remark=words)
+            market.rate(one.id, one.provider, bool(market.drafted_payment_rating(one.id)))
+        self._tell(
+            f"  The clinic rates {settled.provider}: not satisfied, and {ended.provider}: satisfied. Both rate the "
+            "clinic: it paid."
+        )
+        return taken.id
 
-    def _shown(self, amount: int) -> str:
-        currency = self.moderator.config.currency
-        return f"{as_decimal(amount, currency)} {currency}"
+    def _until(self, at_ms: int) -> None:
+        """Time goes by, and everybody asks the market now and then what is assigned to it."""
+        while self.clock.now_ms < at_ms:
+            self.clock.advance(min(5_000, at_ms - self.clock.now_ms))
+            for party in ("harbour-clinic", *PROVIDERS):
+                self.moderator.assignments(party)
+            self.moderator.tick()
 
-    def _measured(self, name: str, from_ms: int, until_ms: int, rate_bps: int) -> Delivery:
-        bits = rate_bps * (until_ms - from_ms) // 1000
-        asked = 8_000_000 * (until_ms - from_ms) // 1000
-        sample = Sample(starts_ms=from_ms, ends_ms=until_ms, asked_bits=asked, got_bits=bits, latency_ms=12)
-        return Delivery(agreement=name, measured_by="front-desk", samples=(sample,), audited=20)
+    def _taken_over(self, name: str) -> Agreement:
+        """The runner-up to whom the rest is offered takes it over."""
+        market = self.moderator
+        for party in PROVIDERS:
+            offered = [one.agreement for one in market.assignments(party).assignments if one.role == "offer"]
+            if name in offered:
+                return market.take_over(name, party)
+        raise AssertionError("the rest is offered to a runner-up that is here")
+
+    def _receipts(self, agreement: Agreement, until_ms: int, rate_bps: int) -> SignedReceipt:
+        """The last of the receipts that both sides sign, interval after interval: at this rate, of 8 Mbit/s asked."""
+        about = self.moderator.receipt_terms(agreement.id)
+        receipt: Receipt | None = None
+        interval_ms = (agreement.ends_ms - agreement.starts_ms) // about.intervals
+        for _ in range((until_ms - agreement.starts_ms) // interval_ms):
+            asked, got = 8_000_000 * interval_ms // 1000, rate_bps * interval_ms // 1000
+            receipt = next_receipt(about, receipt, asked, got, 0, (b"in",), (b"out",))
+        assert receipt is not None
+        words = receipt.to_sign()
+        recipient, provider = (self.keys[side].sign(words) for side in (agreement.recipient, agreement.provider))
+        return SignedReceipt(receipt, recipient, provider)
+
+
+def money(amount: int) -> str:
+    return as_decimal(amount, MarketConfig().currency)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from auction.model.errors import AuctionError, JournalBroken, WrongState
 from auction.model.money import as_decimal
-from auction.moderator.overview import AgreementGlance, AwardGlance, LegGlance, Overview, look
+from auction.moderator.overview import AgreementGlance, AwardGlance, Overview, look
 from auction.moderator.state import State
 from auction.moderator.upgrade import apply_entry
 from auction.storage.store import Store
@@ -88,7 +88,7 @@ def draw(seen: Overview, width: int, height: int = 0) -> Group:
 
 def _table(title: str, width: int, *columns: str) -> Table:
     """Columns whose name ends with `>` stand to the right."""
-    wrapping = [name for name in columns if name in ("why", "delivery", "remarks")]
+    wrapping = [name for name in columns if name in ("why", "ends", "remarks")]
     table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, padding=(0, 1))
     table.width = width if wrapping else None
     for name in columns:
@@ -130,8 +130,8 @@ def _why(award: AwardGlance) -> str:
 
 
 def _agreements(seen: Overview, room: int, width: int) -> Table:
-    columns = ("agreement", "service", "recipient", "state", "price>", "charged>", "window", "delivery")
-    table = _table("Agreements, and what was measured", width, *columns)
+    columns = ("agreement", "service", "recipient", "state", "price>", "charged>", "window", "ends")
+    table = _table("Agreements, and how they end", width, *columns)
     for one in seen.agreements[:room]:
         table.add_row(
             one.agreement,
@@ -139,27 +139,31 @@ def _agreements(seen: Overview, room: int, width: int) -> Table:
             one.recipient,
             one.state,
             _money(one.price),
-            _money(one.charged) if one.state == "charged" else "",
+            _money(one.charged) if one.state == "settled" else "",
             _window(one, seen.now_ms),
-            Text("; ").join(_leg(leg) for leg in one.legs) if one.legs else one.provider,
+            _ends(one),
         )
     return table
 
 
-def _leg(leg: LegGlance) -> Text:
-    words = f"{leg.provider} "
-    words += f"{leg.delivered_ppm / 10_000:.1f}%" if leg.measured else "not measured yet"
-    if leg.measured:
-        words += f", {leg.counted_bits / 8e6:.2f} MB"
-    if leg.below_minimum_ppm:
-        words += f", {leg.below_minimum_ppm / 10_000:.1f}% too slow"
-    if leg.late_ppm:
-        words += f", {leg.late_ppm / 10_000:.1f}% late"
-    if leg.audited:
-        words += f", audits {leg.audited - leg.audits_failed}/{leg.audited}"
-    if leg.failed:
-        return Text(f"{words}, failed", style="red")
-    return Text(words, style="green" if leg.measured and not leg.audits_failed else "")
+def _ends(one: AgreementGlance) -> Text:
+    """Who serves, what is signed so far, what both have said, and what it cost."""
+    words = one.provider
+    if one.of:
+        words += f" for the rest of {one.of}"
+    if one.signed or one.shortfall:
+        words += f", {_money(one.signed)} signed"
+    if one.shortfall:
+        words += f", {_money(one.shortfall)} short"
+    words += "".join(
+        f"; {side}: {said}" for side, said in (("it", one.provider_says), (one.recipient, one.recipient_says)) if said
+    )
+    for amount, what in ((one.burnt, "to nobody"), (one.refunded, "refunded"), (one.charged_back, "taken back")):
+        words += f"; {_money(amount)} {what}" if amount else ""
+    if one.debt:
+        return Text(f"{words}; {_money(one.debt)} owed", style="red")
+    is_well = one.state == "settled" and one.paid == one.price
+    return Text(words, style="green" if is_well else "red" if one.burnt else "")
 
 
 def _ratings(seen: Overview, room: int, width: int) -> Table:

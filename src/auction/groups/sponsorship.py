@@ -195,7 +195,8 @@ class GroupOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settle_group(bids: Mapping[str, int], pledges: Iterable[Pledge], cost: Cost) -> GroupOutcome:
-    """Share the cost among the willing, then serve all the unwilling if pledges cover what they cost on top.
+    """Share the cost among the willing; serve all the unwilling too if pledges cover what they cost on top, and their
+    Shapley share at least. Then everybody's share is that of the whole group, and the sponsors pay the unwilling's.
 
     Only who is in and pays its own share may sponsor; others' pledges are refunded, and count for nothing. Raises as
     `moulin` and `settle_pledges` do, and NotAllowed for a pledge by who is not of the group.
@@ -206,13 +207,24 @@ def settle_group(bids: Mapping[str, int], pledges: Iterable[Pledge], cost: Cost)
         if pledge.sponsor not in bids:
             raise NotAllowed(f"{pledge.sponsor} is not a member of this group")
     able = [pledge for pledge in held if pledge.sponsor in sharing.payments]
-    target = cost(frozenset(bids)) - cost(frozenset(sharing.payments))
+    # The shares fall as others join, so nobody pays more than without the unwilling; nobody willing, nobody sponsors.
+    whole = round_shares(shapley_shares(bids, cost)) if sharing.payments and sharing.declined else {}
+    target = sum(whole.get(member, 0) for member in sharing.declined)
+    payments = {member: min(share, whole.get(member, share)) for member, share in sharing.payments.items()}
+    if whole:
+        target = cost(frozenset(bids)) - sum(payments.values())
     result = settle_pledges(target, able)
     refused = {pledge.sponsor: pledge.amount for pledge in held if pledge.sponsor not in sharing.payments}
-    # Without anyone who pays there is no sponsor either, even where the unwilling cost nothing on top.
     sponsored = sharing.declined if result.funded and sharing.payments else ()
+    if not sponsored:
+        payments = sharing.payments
+        result = PledgeResult(
+            funded=result.funded and not sharing.declined,
+            taken=dict.fromkeys(result.taken, 0),
+            refunded={one.sponsor: one.amount for one in able},
+        )
     return GroupOutcome(
-        payments=sharing.payments,
+        payments=payments,
         sponsorship=msgspec.structs.replace(
             result,
             taken=result.taken | dict.fromkeys(refused, 0),

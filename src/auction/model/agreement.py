@@ -1,72 +1,34 @@
-"""The lifecycle of an auction and of the agreement that comes out of it, as one table, and the agreement itself.
+"""The agreement that an award is: what both sides are held to, what they say of its end, and what came of it. Pure.
 
-Pure: which step leads where, who serves now, and what each provider is owed. The moderator holds and moves the money.
+Its states stand in lifecycle.py, its receipts in receipt.py, who gets what at its end in closing.py.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-from auction.model.errors import BadValue, WrongState
-
-# The one table: (state, step) -> state. An auction and its agreement are two records of one life: the auction's part
-# ends at `awarded` or `failed`, the agreement's begins there.
-LIFECYCLE: Final[dict[tuple[str, str], str]] = {
-    ("open", "close"): "awarded",
-    ("open", "fail"): "failed",
-    ("awarded", "agree"): "agreed",
-    ("awarded", "lapse"): "lapsed",
-    ("agreed", "start"): "delivering",
-    ("agreed", "replace"): "agreed",
-    ("agreed", "cancel"): "cancelled",
-    ("delivering", "deliver"): "delivering",
-    ("delivering", "replace"): "delivering",
-    ("delivering", "finish"): "delivered",
-    ("delivered", "charge"): "charged",
-    ("delivered", "decline"): "declined",
-    ("charged", "refund"): "charged",
-    ("charged", "charge_back"): "declined",
-    ("charged", "rate"): "charged",
-    ("declined", "rate"): "declined",
-}
+from auction.model.closing import Case, Payout, Settlement, Statement, settle
+from auction.model.earned import Earnings, FalseInterval, earnings
+from auction.model.errors import WrongState
+from auction.model.holding import with_delta
+from auction.model.receipt import ReceiptTerms, SignedReceipt
+from auction.model.weighing import Stayed
 
 
-def next_state(state: str, step: str) -> str:
-    """The state that the step leads to; WrongState where it leads nowhere."""
-    try:
-        return LIFECYCLE[state, step]
-    except KeyError:
-        raise WrongState(f"no {step!r} from {state or 'nothing'!r}") from None
+class Ruling(msgspec.Struct, frozen=True):
+    """How an arbiter hands out what would go to nobody."""
+
+    arbiter: str
+    to_provider: int
+    to_recipient: int
 
 
-class Runner(msgspec.Struct, frozen=True, gc=False):
-    """A runner-up who stays armed: it serves at its own price when the one before it fails."""
+class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """What recipient and provider are held to. `price` P is for the whole window; `penalty` is Φ, `exposure` e.
 
-    provider: str
-    bid: str
-    price: int
-
-
-class Leg(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The part of an agreement that one provider serves. `price` is what the recipient pays for it in full,
-    `topped_up` what the failed provider's bond adds. `delivered_ppm` is its delivery in parts per million."""
-
-    provider: str
-    from_ms: int
-    until_ms: int
-    price: int
-    topped_up: int = 0
-    topped_up_by: str = ""
-    delivered_ppm: int = 0
-    failed: bool = False
-    measurement: str = ""  # the delivery that counts for it
-    measured_by_recipient: bool = False
-
-
-class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What recipient and provider are held to. `price` never rises; legs never add up to more than it."""
+    `recipient_held` and `provider_held` are what the ledger holds of each while it is alive. `of` is the agreement
+    whose rest it serves, `prime` the one that it is a subcontract of. `payers` are the members of a group whose money
+    has taken the place of the recipient's. `paid`, `charged` and what follows are known when it is settled."""
 
     id: str
     auction: str
@@ -78,90 +40,156 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     currency: str
     starts_ms: int
     ends_ms: int
-    state: str = "awarded"
-    runners_up: tuple[Runner, ...] = ()
-    legs: tuple[Leg, ...] = ()
-    bond: int = 0  # of `bond_of`, who serves now, held for the case that it fails
-    bond_of: str = ""
-    method: str = "prepaid"
-    source: str = ""
-    held: int = 0
-    charged: int = 0
-    refunded: int = 0
-    charged_back: bool = False
-    sponsor: str = ""  # the group that pays in place of the recipient
-    processor_reference: str = ""
-    prime: str = ""  # the agreement that this one is a subcontract of
+    delta_ppm: int
+    penalty: int
+    exposure: int
+    recipient_held: int
+    provider_held: int
+    due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
+    state: str = "agreed"
+    units: int = 1
+    items: tuple[str, ...] = ()
+    of: str = ""
+    prime: str = ""
     depth: int = 0
-    recourse: int = 0  # what its bond made good to the prime provider
-    finished_ms: int = 0
+    receipts: bool = False
+    provider_key: str = ""
+    recipient_key: str = ""
     minimum_bps: int | None = None
     maximum_bps: int | None = None
     availability_ppm: int = 1_000_000
     latency_ms_max: int | None = None
+    method: str = "prepaid"
+    processor_reference: str = ""
+    arbiter: str = ""
+    judge: str = ""
+    payers: tuple[tuple[str, int], ...] = ()
+    provider_says: Statement | None = None
+    recipient_says: Statement | None = None
+    provider_absent: bool = False
+    recipient_absent: bool = False
+    receipt: SignedReceipt | None = None  # the highest that both signed and either has handed in
+    proven: tuple[FalseInterval, ...] = ()  # without their segments
+    ruling: Ruling | None = None
+    ended_ms: int = 0  # when the first end was stated
+    settled_ms: int = 0
+    provider_ending: str = ""  # as the table of ends read it; empty: silent
+    recipient_ending: str = ""
+    contested: bool = False
+    capturing: int = 0  # what its card is still to be captured for
+    paid: int = 0  # what the provider earned
+    burnt: int = 0
+    lost: int = 0  # of what was burnt and not delivered, what the recipient lost
+    charged: int = 0  # what the recipient was charged for what was earned
+    refunded: int = 0
+    charged_back: int = 0
+    debt: int = 0  # what is owed still
 
     @property
     def is_over(self) -> bool:
-        return self.state in ("charged", "declined")
+        return self.state == "settled"
+
+    @property
+    def is_sponsored(self) -> bool:
+        """Whether others pay for it, and the recipient itself nothing."""
+        return bool(self.payers) and all(party != self.recipient for party, _ in self.payers)
+
+    @property
+    def own_hold(self) -> int:
+        """P(1+δ): what the recipient's hold has to cover; what is held beyond it is for who takes a rest over."""
+        return with_delta(self.price, self.delta_ppm)
+
+    def receipt_terms(self, market: str) -> ReceiptTerms:
+        """What its receipts say of themselves. Raises WrongState where it has none."""
+        if not self.receipts:
+            raise WrongState(f"{self.id} was agreed without receipts")
+        return ReceiptTerms(
+            market=market,
+            agreement=self.id,
+            leg=0,
+            price=self.price,
+            starts_ms=self.starts_ms,
+            ends_ms=self.ends_ms,
+            minimum_bps=self.minimum_bps,
+            maximum_bps=self.maximum_bps,
+            provider_key=self.provider_key,
+            recipient_key=self.recipient_key,
+        )
+
+    def earnings(self, market: str) -> Earnings:
+        """What the receipts that were handed in come to."""
+        if not self.receipts:
+            return Earnings()
+        return earnings(self.receipt_terms(market), self.receipt, self.proven)
+
+    def stayed(self) -> Stayed:
+        """The money of it, as ratings weigh it."""
+        return Stayed(
+            charged=self.charged,
+            refunded=self.refunded,
+            charged_back=self.charged_back,
+            lost=self.lost,
+            owed=self.debt,
+        )
 
 
-def owed(leg: Leg) -> int:
-    """What the recipient owes for a leg: its price in proportion to delivery, rounded down. A failed leg's too."""
-    return leg.price * leg.delivered_ppm // 1_000_000
+def settlement_of(agreement: Agreement, market: str) -> Settlement:
+    """What comes of it as it stands: the table of ends by what both have said, and what the arbiter has decided.
 
-
-def topped_up_owed(leg: Leg) -> int:
-    """What the bond of the failed provider adds for a leg, in the same proportion."""
-    return leg.topped_up * leg.delivered_ppm // 1_000_000
-
-
-class Replacement(msgspec.Struct, frozen=True):
-    """A replacement as decided: the agreement after it, what the failed provider's bond pays and keeps, and what goes
-    back of an earlier top-up, to `top_up_of`, for the time that is not served by who was topped up."""
-
-    agreement: Agreement
-    difference: int
-    bond_left: int
-    top_up_back: int = 0
-    top_up_of: str = ""
-
-
-def replace_provider(agreement: Agreement, runner: Runner, now_ms: int, bond: int) -> Replacement:
-    """The agreement with `runner` serving what is left of the window, from `now_ms` on.
-
-    What the runner-up asks above what the recipient pays for the rest comes out of the failed provider's bond; raises
-    BadValue where the bond does not cover it, for the recipient's price does not rise. `bond` is the new one's."""
-    state = next_state(agreement.state, "replace")
-    if not agreement.legs:
-        raise WrongState("nobody serves yet")
-    serving = agreement.legs[-1]
-    from_ms = min(max(now_ms, serving.from_ms), serving.until_ms)
-    left_ms, whole_ms = serving.until_ms - from_ms, serving.until_ms - serving.from_ms
-    if left_ms <= 0:
-        raise WrongState("the window is over: there is nothing left to serve")
-    rest = serving.price * left_ms // whole_ms
-    window_ms = agreement.ends_ms - agreement.starts_ms
-    asked = runner.price * left_ms // window_ms
-    paid = min(asked, rest)
-    difference = asked - paid
-    if difference > agreement.bond:
-        raise BadValue(f"the bond of {agreement.bond} does not cover the difference of {difference}")
-    top_up_back = serving.topped_up * left_ms // whole_ms
-    ended = msgspec.structs.replace(
-        serving,
-        until_ms=from_ms,
-        price=serving.price - rest,
-        topped_up=serving.topped_up - top_up_back,
-        failed=True,
+    The hold may be less than P(1+δ) where a part was moved to who took the rest over, and is more where all of the
+    reserve is held: what goes back is what is left of the hold. Where more is owed than is held (both have signed more
+    than the time that had passed then could earn), the payouts come to more than the hold."""
+    earned = agreement.earnings(market)
+    case = Case(
+        price=agreement.price,
+        delta_ppm=agreement.delta_ppm,
+        exposure=agreement.exposure,
+        ends_ms=agreement.ends_ms,
+        recipient_held=max(agreement.recipient_held, agreement.own_hold),
+        provider_held=agreement.provider_held,
+        penalty=agreement.penalty,
+        signed=earned.signed,
+        shortfall=earned.shortfall,
+        voided=earned.voided,
+        falsified=bool(agreement.proven),
+        provider=agreement.provider_says,
+        recipient=agreement.recipient_says,
+        provider_absent=agreement.provider_absent,
+        recipient_absent=agreement.recipient_absent,
     )
-    leg = Leg(runner.provider, from_ms, serving.until_ms, paid, difference, agreement.bond_of if difference else "")
-    changed = msgspec.structs.replace(
-        agreement,
-        state=state,
-        provider=runner.provider,
-        runners_up=tuple(other for other in agreement.runners_up if other is not runner and other != runner),
-        legs=(*agreement.legs[:-1], ended, leg),
-        bond=bond,
-        bond_of=runner.provider if bond else "",
-    )
-    return Replacement(changed, difference, agreement.bond - difference, top_up_back, serving.topped_up_by)
+    settled = settle(case)
+    missing = case.recipient_held - agreement.recipient_held
+    payouts = list(settled.payouts)
+    if missing:
+        back = settled_back(settled)
+        payouts = [one for one in payouts if (one.source, one.target) != ("recipient", "recipient")]
+        if back > missing:
+            payouts.append(Payout("recipient", "recipient", back - missing, "goes back"))
+    if agreement.ruling is not None:
+        payouts = _ruled(payouts, agreement.ruling)
+    burnt = sum(one.amount for one in payouts if one.target == "nobody")
+    return msgspec.structs.replace(settled, payouts=tuple(payouts), burnt=burnt)
+
+
+def settled_back(settled: Settlement) -> int:
+    """What of the recipient's hold goes back to it."""
+    back = [one.amount for one in settled.payouts if one.source == one.target == "recipient"]
+    return sum(back)
+
+
+def _ruled(payouts: list[Payout], ruling: Ruling) -> list[Payout]:
+    """The payouts with what would go to nobody handed out, as far as there is such."""
+    wanted = {"provider": ruling.to_provider, "recipient": ruling.to_recipient}
+    ruled: list[Payout] = []
+    for one in payouts:
+        left = one.amount
+        if one.target == "nobody":
+            for side in ("provider", "recipient"):
+                part = min(left, wanted[side])
+                if part:
+                    ruled.append(one._replace(target=side, amount=part, why="the arbiter's decision"))
+                    wanted[side] -= part
+                    left -= part
+        if left:
+            ruled.append(one._replace(amount=left))
+    return ruled

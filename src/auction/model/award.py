@@ -116,15 +116,16 @@ def conclude(
 
 
 class Draw:
-    """The tie breaker: among equal bids the lowest SHA-256 of seed, auction and bid goes first. Seeds are bound before
-    bidding by their commitment; raises BadValue where the seed is not the announced one."""
+    """The tie breaker: among equal bids the lowest SHA-256 of seed, auction, the announcer's nonce and bid goes first.
+    Seeds are bound before bidding by their commitment; raises BadValue where the seed is not the announced one."""
 
     __slots__ = ("_prefix",)
 
     def __init__(self, announcement: Announcement, seed: bytes) -> None:
         if commit_seed(announcement.auction, seed) != announcement.seed_commitment:
             raise BadValue(f"the seed is not the one that auction {announcement.auction} was announced with")
-        auction = announcement.auction.encode()
+        nonce = announcement.nonce
+        auction = (f"{announcement.auction}\0{nonce}" if nonce else announcement.auction).encode()
         self._prefix = b"auction.draw\0%d\0%b%d\0%b" % (len(seed), seed, len(auction), auction)
 
     def of(self, bid: str) -> bytes:

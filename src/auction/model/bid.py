@@ -108,6 +108,9 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     `reserve` is the most that is paid (providers bid) or the least that is taken (recipients bid), for each unit in the
     formats with several. `seed_commitment` is `commit_seed` of the seed that breaks ties. `newcomer_share_ppm` is the
     share of auctions, drawn by that seed, in which newcomers alone are considered if one bids within the reserve.
+    `delta_ppm` is what leaving costs either side of what is undelivered; with `fail_over` the whole reserve stays held
+    for who takes a rest over; `receipts` says whether what is served is signed as it goes; `arbiter` and `judge` are
+    who decides what would go to nobody, and who executes a segment again. `nonce` is the announcer's part in ties.
     """
 
     auction: str
@@ -124,8 +127,13 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     items: tuple[str, ...] = ()
     increment: int = 1
     ramp: Ramp | None = None
-    bond: int = 0
     newcomer_share_ppm: int = 0
+    delta_ppm: int = 100_000
+    fail_over: bool = False
+    receipts: bool = True
+    arbiter: str = ""
+    judge: str = ""
+    nonce: str = ""
     region: str = ""
     rate_bps: int = 0
     starts_ms: int = 0
@@ -146,7 +154,10 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         check_items(self.items)
         if check_amount(self.increment, "increment") == 0:
             raise BadValue("the increment must not be zero")
-        check_amount(self.bond, "bond")
+        check_ppm(self.delta_ppm, "share for leaving")
+        for name in ("arbiter", "judge", "nonce"):
+            if getattr(self, name) != "":
+                check_name(getattr(self, name), name)
         check_ppm(self.newcomer_share_ppm, "share of newcomers")
         check_integer(self.rate_bps, "rate in bits a second")
         check_time(self.starts_ms, "start of the block")

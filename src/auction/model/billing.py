@@ -1,19 +1,18 @@
 """Billing: the invoice of an agreement with its metered lines, as text, JSON and HTML.
 
-Pure: made from the agreement and what was measured under it. What is owed was decided when it was charged.
+Pure: made from the agreement. What is owed was decided when it was settled.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from auction.model.agreement import Agreement, owed
-from auction.model.delivery import Evidence
+from auction.model.agreement import Agreement
 from auction.model.meter import Meter, split_cost
 from auction.model.money import as_decimal
 
@@ -21,16 +20,18 @@ _AMOUNTS: Final = ("agreed_price", "charged", "refunded", "balance", "price", "a
 
 
 class InvoiceLine(msgspec.Struct, frozen=True):
-    """One provider's part. Amounts in minor units, delivery in parts per million of what was promised."""
+    """What was earned, and what leaving cost. Amounts in minor units, what was earned in ppm of the price."""
 
     provider: str
     from_ms: int
     until_ms: int
     price: int
-    delivered_ppm: int
+    earned_ppm: int
     amount: int
-    counted_bits: int = 0
-    evidence: str = ""  # the digest of the measurement that it rests on
+    what: str = "earned"
+    asked_bits: int = 0
+    got_bits: int = 0
+    evidence: str = ""  # the digest of the receipt that it rests on
 
 
 class ShareLine(msgspec.Struct, frozen=True):
@@ -59,28 +60,28 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     balance: int
 
 
-def invoice(
-    agreement: Agreement, evidence: Sequence[tuple[str, Evidence]] = (), meters: Mapping[str, Meter] | None = None
-) -> Invoice:
-    """The invoice of an agreement; `evidence` as (measurement's name, evidence), `meters` of who shared the block."""
-    known = dict(evidence)
-    declined = agreement.state == "declined" and not agreement.charged
-    lines = []
-    for leg in agreement.legs:
-        measured = known.get(leg.measurement)
-        lines.append(
-            InvoiceLine(
-                provider=leg.provider,
-                from_ms=leg.from_ms,
-                until_ms=leg.until_ms,
-                price=leg.price,
-                delivered_ppm=leg.delivered_ppm,
-                amount=0 if declined else owed(leg),
-                counted_bits=measured.counted_bits if measured else 0,
-                evidence=measured.digest if measured else "",
-            )
+def invoice(agreement: Agreement, meters: Mapping[str, Meter] | None = None) -> Invoice:
+    """The invoice of an agreement; `meters` of who shared the block."""
+    receipt = agreement.receipt.receipt if agreement.receipt is not None else None
+    charged = agreement.charged
+    earned = min(charged, agreement.paid)
+    rows = [("earned", earned, agreement.paid), ("for leaving", charged - earned, 0)]
+    lines = [
+        InvoiceLine(
+            provider=agreement.provider,
+            from_ms=agreement.starts_ms,
+            until_ms=agreement.ends_ms,
+            price=agreement.price,
+            earned_ppm=of_price * 1_000_000 // agreement.price if agreement.price else 0,
+            amount=amount,
+            what=what,
+            asked_bits=receipt.asked_bits if receipt else 0,
+            got_bits=receipt.got_bits if receipt else 0,
+            evidence=receipt.digest() if receipt else "",
         )
-    charged = sum(line.amount for line in lines)
+        for what, amount, of_price in rows
+        if amount or what == "earned"
+    ]
     parts = split_cost(charged, meters) if meters else {}
     shares = tuple(
         ShareLine(member, meters[member].metered_ms, meters[member].used_bits, amount)
@@ -98,8 +99,8 @@ def invoice(
         lines=tuple(lines),
         shares=shares,
         charged=charged,
-        refunded=agreement.refunded,
-        balance=charged - agreement.refunded,
+        refunded=agreement.refunded + agreement.charged_back,
+        balance=agreement.stayed().stayed,
     )
 
 
@@ -120,7 +121,7 @@ def as_text(bill: Invoice) -> str:
     for line in bill.lines:
         rows.append(
             f"{_time(line.from_ms)} to {_time(line.until_ms)}  {line.provider:<20} "
-            f"{_percent(line.delivered_ppm):>9} of {line.price:>12} = {line.amount:>12}"
+            f"{_percent(line.earned_ppm):>9} of {line.price:>12} {line.what} = {line.amount:>12}"
         )
     for share in bill.shares:
         rows.append(f"  of which {share.member:<20} {share.used_bits:>16} bits used  {share.amount:>12}")
@@ -136,7 +137,7 @@ def as_html(bill: Invoice) -> str:
     bill = _in_decimals(bill)
     lines = "".join(
         f"<tr><td>{_time(line.from_ms)} to {_time(line.until_ms)}</td><td>{html.escape(line.provider)}</td>"
-        f"<td>{_percent(line.delivered_ppm)}</td><td>{line.price}</td><td>{line.amount}</td></tr>"
+        f"<td>{_percent(line.earned_ppm)} {line.what}</td><td>{line.price}</td><td>{line.amount}</td></tr>"
         for line in bill.lines
     )
     shares = "".join(
@@ -149,7 +150,7 @@ def as_html(bill: Invoice) -> str:
         f"<h1>{html.escape(bill.number)}</h1>"
         f"<p>To {html.escape(bill.recipient)}, for {html.escape(bill.service)} under "
         f"{html.escape(bill.agreement)}. Amounts are in {html.escape(bill.currency)}.</p>"
-        f"<table><tr><th>Time<th>Provider<th>Delivered<th>Price<th>Amount</tr>{lines}</table>{shared}"
+        f"<table><tr><th>Time<th>Provider<th>Earned<th>Price<th>Amount</tr>{lines}</table>{shared}"
         f"<p>Charged {bill.charged}, refunded {bill.refunded}, <strong>balance {bill.balance}</strong>.</p></html>"
     )
 

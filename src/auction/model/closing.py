@@ -19,7 +19,15 @@ Ending = Literal["finished", "leaving", "blaming"]
 Side = Literal["provider", "recipient"]
 Target = Literal["provider", "recipient", "nobody"]
 
-ENDINGS: Final = ("finished", "leaving", "blaming")
+ENDINGS: Final[tuple[Ending, ...]] = ("finished", "leaving", "blaming")
+
+
+def check_ending(ending: object) -> Ending:
+    """Return `ending` if it is one. Raises BadValue."""
+    for known in ENDINGS:
+        if ending == known:
+            return known
+    raise BadValue(f"an end is one of {', '.join(ENDINGS)}, not {ending!r}")
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -31,8 +39,7 @@ class Statement(msgspec.Struct, frozen=True):
     at_ms: int
 
     def __post_init__(self) -> None:
-        if self.ending not in ENDINGS:
-            raise BadValue(f"an end is one of {', '.join(ENDINGS)}, not {self.ending!r}")
+        check_ending(self.ending)
         check_amount(self.figure, "figure")
         check_time(self.at_ms, "time of the statement")
 

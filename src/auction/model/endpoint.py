@@ -18,9 +18,9 @@ from auction.model.errors import BadValue
 OFFERS_MAX: Final = 64
 _Z85: Final = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
 
-Role = Literal["winner", "runner_up", "standing"]
-"""`winner` serves, or will; `runner_up` is armed and takes over where the winner fails; `standing` has an offer out
-that a recipient wants to be able to take at once."""
+Role = Literal["winner", "runner_up", "offer", "standing", "recipient"]
+"""`winner` serves, or will; `runner_up` stands by; `offer` is what a runner-up can take over now (see `take_over`);
+`standing` has an offer out that a recipient wants to be able to take at once; `recipient` is served."""
 
 
 def check_curve_key(curve_key: object) -> str:
@@ -61,9 +61,10 @@ class Warm(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Work that a provider has or may get, and where: it dials `address`, whose key is `curve_key`, and names the
+    """Work that a party has or may get, and where: it dials `address`, whose key is `curve_key`, and names the
     agreement, or the standing offer. Empty addresses: the recipient has not published where it listens. `price` is the
-    agreement's, the runner-up's own, or the offer's for one unit."""
+    agreement's, the runner-up's own for all of its own, what it would get for the rest, or the offer's for one unit.
+    `party` is who serves, where the recipient asks."""
 
     role: Role
     recipient: str
@@ -71,7 +72,11 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: int
     agreement: str = ""
     offer: str = ""
+    party: str = ""
     state: str = ""
+    units: int = 1
+    items: tuple[str, ...] = ()
+    receipts: bool = False
     starts_ms: int = 0
     ends_ms: int = 0
     minimum_bps: int | None = None
@@ -91,7 +96,7 @@ class OpenAuction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Assignments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that concerns a provider now. `version` changes with what follows it, and with nothing else."""
+    """All that concerns a party now. `version` changes with what follows it, and with nothing else."""
 
     version: str
     now_ms: int

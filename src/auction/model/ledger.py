@@ -13,6 +13,7 @@ from auction.model.errors import BadAmount, InsufficientFunds
 from auction.model.money import AMOUNT_MAX
 
 OUTSIDE: Final = "outside"  # where money comes from and goes to: banks, cards. The mirror of all the rest.
+NOBODY: Final = "nobody"  # what silence and contradiction cost; no party can be paid out of it but by an arbiter
 
 
 class Transfer(NamedTuple):
@@ -33,19 +34,14 @@ def bond(party: str) -> str:
     return f"bond:{party}"
 
 
-def held(agreement: str) -> str:
-    """What a recipient's authorised payment holds for an agreement."""
-    return f"held:{agreement}"
+def held(name: str) -> str:
+    """What is held of who pays: for an announcement, for a bid to pay, and for an agreement."""
+    return f"held:{name}"
 
 
-def held_bond(agreement: str) -> str:
-    """The bonds held for an agreement or an auction."""
-    return f"held_bond:{agreement}"
-
-
-def topped_up(agreement: str) -> str:
-    """What failed providers' bonds add to an agreement's price."""
-    return f"topped_up:{agreement}"
+def held_bond(name: str) -> str:
+    """What is held of who serves: for an announcement to sell, a bid, an offer, a commitment, and for an agreement."""
+    return f"held_bond:{name}"
 
 
 def pledged(group: str) -> str:
@@ -60,7 +56,7 @@ def card(method: str) -> str:
 
 class Ledger:
     """Balances as the sum of transfers. Accounts outside may go below zero, and a party's funds do so by a
-    chargeback alone (`forced`)."""
+    chargeback or a card's refund alone (`forced`)."""
 
     __slots__ = ("balances",)
 
@@ -88,7 +84,11 @@ class Ledger:
     def apply(self, transfers: Iterable[Transfer]) -> None:
         balances = self.balances
         for source, target, amount in transfers:
-            balances[source] = balances.get(source, 0) - amount
+            left = balances.get(source, 0) - amount
+            if left or not source.startswith("held"):
+                balances[source] = left
+            else:
+                del balances[source]  # what was held for one bid or agreement, and never is again
             balances[target] = balances.get(target, 0) + amount
 
     def sum(self) -> int:

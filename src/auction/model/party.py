@@ -7,6 +7,7 @@ randomness of its own: the moderator hands in both.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -89,6 +90,7 @@ def check_public_key(public_key: str) -> str:
     return raw.hex()
 
 
+@lru_cache(maxsize=4096)  # the same keys stand in the terms of every receipt
 def _is_small_order(y: int) -> bool:
     """Whether the point with this y has an order dividing 8. Doubling uses the curve's equation alone:
     x^2 = (y^2 - 1) / (d y^2 + 1), and y(2P) = (y^2 + x^2) / (2 + x^2 - y^2) since a = -1."""

@@ -1,6 +1,7 @@
 """Ratings: how yes and no, and measured deliveries, become the numbers that later auctions show. Pure whole arithmetic.
 
-Each party has one tally of opinions and one of evidence for each role. A tally is a Beta posterior that forgets
+Each party has one tally of opinions and one of evidence for each role; what a deal adds to them stands in weighing.py.
+A tally is a Beta posterior that forgets
 (Jøsang and Ismail 2002); what ranks is its Wilson lower bound (Wilson 1927). Who may rate, and when, is checked here;
 it is stored elsewhere. Weights are in millionths: one deal of full value weighs 1,000,000.
 """
@@ -31,14 +32,14 @@ Terms = Literal["postpaid", "prepaid", "refused"]
 class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The stated rules of a market's ratings. Weights in millionths, fractions in parts per million.
 
-    A newcomer (less than `newcomer_weight`) starts at the prior, and owes `newcomer_bond`; a deal of `value_full` minor
-    units weighs 1, a smaller one in proportion; the deals with one counterparty weigh `pair_weight_max` at most,
-    of which the latest count most. `z_squared` sets the lower bound: 2,705,543 is one-sided 95 %. A delivery that
-    earned at least `satisfied_from_ppm` is drafted as satisfactory.
+    A newcomer (less than `newcomer_weight`) starts at the prior, and bids with `newcomer_bond` of bond and balance at
+    least; a deal of `value_full` minor units weighs 1, a smaller one in proportion; beyond `pair_weight_max` the deals
+    with one counterparty weigh less and less (see weighing.py). `z_squared` sets the lower bound: 2,705,543 is
+    one-sided 95 %. A service that earned at least `satisfied_from_ppm` is drafted as satisfactory.
     """
 
-    prior_yes: int = 1_000_000
-    prior_no: int = 1_000_000
+    prior_yes: int = 500_000
+    prior_no: int = 500_000
     payment_prior_yes: int = 9_000_000
     payment_prior_no: int = 1_000_000
     half_life_days: int = 180
@@ -83,47 +84,6 @@ def _remains_q32(days: int, half_life_days: int) -> int:
     context = Context(prec=40)
     exponent = context.divide(Decimal(-days), Decimal(half_life_days))
     return int(context.multiply(Decimal(2**32), context.power(Decimal(2), exponent)))
-
-
-def record(total: Tally, pair: Tally, yes_ppm: int, value: int, day: int, rules: RatingRules) -> tuple[Tally, Tally]:
-    """Count one deal: return the ratee's new total and its new tally with this counterparty, both as of `day`.
-
-    `yes_ppm` is 0 or 1,000,000 for an opinion and the fraction earned for evidence; `value` is what the deal was worth
-    in minor units, without what flowed back (see circles.py). Deals of one counterparty weigh
-    `pair_weight_max` at most together: where a new one would exceed it, the older ones give way. A day before the last
-    counts as the last. Takes about 2 µs (bench_auction_rules.py::test_rating_update).
-    """
-    if not 0 <= yes_ppm <= PPM or value < 0:
-        raise BadValue("a deal needs a fraction of yes and a value that is not negative")
-    yes, no, pair_yes, pair_no = total.yes, total.no, pair.yes, pair.no
-    half_life = rules.half_life_days
-    if day > total.day:
-        remains = _remains_q32(day - total.day, half_life)
-        yes, no = yes * remains >> 32, no * remains >> 32
-    else:
-        day = total.day
-    if day > pair.day and (pair_yes or pair_no):
-        remains = _remains_q32(day - pair.day, half_life)
-        pair_yes, pair_no = pair_yes * remains >> 32, pair_no * remains >> 32
-    limit = rules.pair_weight_max
-    weight = value * PPM // rules.value_full
-    if weight > PPM:
-        weight = PPM
-    if weight > limit:
-        weight = limit
-    yes -= pair_yes
-    no -= pair_no
-    known = pair_yes + pair_no
-    if known + weight > limit:
-        room = limit - weight
-        pair_yes, pair_no = pair_yes * room // known, pair_no * room // known
-    gained = weight * yes_ppm // PPM
-    pair_yes += gained
-    pair_no += weight - gained
-    # Both sides decay by floors, so the difference may miss zero by a few millionths; it is held at zero.
-    yes = yes + pair_yes if yes > 0 else pair_yes
-    no = no + pair_no if no > 0 else pair_no
-    return Tally(yes, no, day, total.count + 1), Tally(pair_yes, pair_no, day, pair.count + 1)
 
 
 def aged(total: Tally, day: int, rules: RatingRules) -> Tally:
@@ -183,11 +143,6 @@ def show(history: History, day: int, rules: RatingRules, kind: Kind = "service")
     )
 
 
-def bond_due(shown: ShownRating, rules: RatingRules) -> int:
-    """The bond that the party owes before it may bid: a new name costs this much, which is what makes it no escape."""
-    return rules.newcomer_bond if shown.newcomer else 0
-
-
 def probability_of_payment_ppm(payments: Tally, day: int, rules: RatingRules) -> int:
     """The predicted probability that the next charge is accepted: the mean of the payment posterior."""
     tally = aged(payments, day, rules)
@@ -202,7 +157,7 @@ def payment_terms(probability_ppm: int, rules: RatingRules) -> Terms:
 
 
 class Opinion(msgspec.Struct, frozen=True, kw_only=True):
-    """One side's yes or no about one finished agreement, with an optional remark and the evidence that it cites.
+    """One side's yes or no about one finished agreement, with an optional remark.
 
     A `service` opinion names the recipient's device that it came from.
     """
@@ -215,7 +170,6 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     device: str = ""
     remark: str = ""
-    evidence: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("agreement", "rater", "ratee"):
@@ -271,18 +225,17 @@ def draft_of_payment(charge: str, sponsored: bool = False) -> bool | None:
 
 
 class DraftedRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one side's opinion would be by the stated rule, why, and the measurements that it cites."""
+    """What one side's opinion would be by the stated rule, and why."""
 
     satisfied: bool
     remark: str
-    evidence: tuple[str, ...] = ()
 
 
-def draft_of_service(delivered_ppm: int, audited: int, audits_failed: int, rules: RatingRules) -> DraftedRating:
-    """The recipient's draft opinion from what its side measured of who served at the end: satisfied where the delivery
-    earned `satisfied_from_ppm` at least, and no audited result was wrong."""
-    satisfied = delivered_ppm >= rules.satisfied_from_ppm and not audits_failed
-    words = f"measured {delivered_ppm / 10_000:.2f}% of the promise, {rules.satisfied_from_ppm / 10_000:.2f}% satisfy"
-    if audited:
-        words += f"; {audits_failed} of {audited} audited results wrong"
-    return DraftedRating(satisfied=satisfied, remark=words)
+def draft_of_service(price: int, paid: int, falsified: bool, rules: RatingRules) -> DraftedRating:
+    """The recipient's draft opinion from what came of the agreement: satisfied where the provider earned
+    `satisfied_from_ppm` of the price at least, and no result was proven wrong."""
+    earned_ppm = paid * PPM // price if price else PPM
+    words = f"earned {earned_ppm / 10_000:.2f}% of the price, {rules.satisfied_from_ppm / 10_000:.2f}% satisfy"
+    if falsified:
+        words += "; a result was proven wrong"
+    return DraftedRating(satisfied=earned_ppm >= rules.satisfied_from_ppm and not falsified, remark=words)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -29,6 +29,7 @@ BITS_MAX: Final = 2**63 - 1
 _HEX: Final = frozenset(string.hexdigits.lower())
 
 Side = Literal["provider", "recipient"]
+WideInteger = Annotated[int, "beyond 64 bits"]
 
 
 def interval_ms(window_ms: int) -> int:
@@ -132,7 +133,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     asked_bits: int
     got_bits: int
     wrong: int
-    earned: int
+    earned: WideInteger
     inputs: str
     results: str
     before: str

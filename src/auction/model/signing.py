@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auction.model.bid import Bid
-from auction.model.delivery import Delivery
 from auction.model.party import Signature, canonical_bytes, sign
 
 
@@ -27,8 +25,13 @@ def bid_body(bid: Bid) -> dict[str, Any]:
     }
 
 
-def commitment_body(commitment: str) -> dict[str, Any]:
-    return {"commitment": commitment}
+def commitment_body(commitment: str, deposit: int = 0) -> dict[str, Any]:
+    return {"commitment": commitment, "deposit": deposit}
+
+
+def party_body(controller: str, public_key: str) -> dict[str, Any]:
+    """What a party consents to: who stands behind it, or that another name has its key."""
+    return {"controller": controller, "public_key": public_key}
 
 
 def offer_body(
@@ -53,11 +56,6 @@ def rating_body(satisfied: bool, remark: str, device: str) -> dict[str, Any]:
     return {"device": device, "remark": remark, "satisfied": satisfied}
 
 
-def delivery_body(delivery: Delivery) -> dict[str, Any]:
-    """All samples and audits, as JSON holds them."""
-    return {"delivery": msgspec.to_builtins(delivery)}
-
-
 def sign_statement(
     private_key: Ed25519PrivateKey,
     purpose: str,
@@ -68,6 +66,6 @@ def sign_statement(
     nonce: str,
     expires_ms: int,
 ) -> Signature:
-    """Signs one statement. `subject` is the auction for bids, the agreement for ratings and deliveries; `purpose` is
-    `bid`, `commitment`, `offer`, `endpoint`, `rating` or `delivery`."""
+    """Signs one statement. `subject` is the auction for bids, the agreement for ratings; `purpose` is `bid`,
+    `commitment`, `offer`, `endpoint`, `rating` or `party`."""
     return sign(private_key, canonical_bytes(purpose, subject, party, nonce, expires_ms, body), nonce, expires_ms)

@@ -19,10 +19,12 @@ from typing import Any, Final
 import msgspec
 
 from auction.model.errors import AuctionError, BadAmount, BadValue
+from auction.model.receipt import WideInteger
 
 Check = Callable[[Any], bool]
 Copy = Callable[[Any], Any]
 _AMOUNTS: Final = frozenset(("amount", "price", "reserve", "entry.limit", "bid", "bond", "increment", "unit_price"))
+WIDE_MAX: Final = 2**192  # of what stands in records alone, as JSON
 INTEGER_MAX: Final = 2**63 - 1  # what a BIGINT column holds; also below zero
 
 
@@ -42,7 +44,12 @@ class Checks:
 
     def __init__(self) -> None:
         self._names: dict[Any, str] = {}
-        self._scope: dict[str, Any] = {"is_text": is_text, "isfinite": math.isfinite, "MAX": INTEGER_MAX}
+        self._scope: dict[str, Any] = {
+            "is_text": is_text,
+            "isfinite": math.isfinite,
+            "MAX": INTEGER_MAX,
+            "WIDE": WIDE_MAX,
+        }
         self._numbers = itertools.count()
         self._making = threading.RLock()
 
@@ -145,6 +152,7 @@ class Checks:
 _PLAIN: Final[dict[Any, str]] = {
     str: "(type({x}) is str and ({x}.isprintable() or is_text({x})))",  # what is printable has no surrogate, no NUL
     int: "(type({x}) is int and -MAX <= {x} <= MAX)",
+    WideInteger: "(type({x}) is int and -WIDE <= {x} <= WIDE)",
     bool: "({x} is True or {x} is False)",
     float: "(type({x}) is float and isfinite({x}))",
     bytes: "type({x}) is bytes",

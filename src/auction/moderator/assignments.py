@@ -1,4 +1,4 @@
-"""What a provider is to be ready for: agreements, takeovers, offers that are kept warm, and auctions to bid in.
+"""What a party is to be ready for: agreements, takeovers, offers that are kept warm, and auctions to bid in.
 
 Nothing is decided or written here.
 """
@@ -16,9 +16,13 @@ from auction.model.agreement import Agreement
 from auction.model.bid import StandingOffer
 from auction.model.endpoint import Assignment, Assignments, Endpoint, OpenAuction
 from auction.model.errors import NotAllowed
+from auction.model.party import ORGANISATIONS
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
+from auction.moderator.rules import failing_over
 from auction.moderator.state import State
+
+STAND_BYS_SHOWN = 3  # how many of those who stand by are asked to stay connected
 
 
 class Alive:
@@ -50,24 +54,39 @@ class _Looked:
         self.names: list[str] = []
 
 
-def find_assignments(draft: Draft, alive: Alive, provider: str, services: tuple[str, ...]) -> Assignments:
+def find_assignments(draft: Draft, alive: Alive, party: str, services: tuple[str, ...]) -> Assignments:
     """See `Queries.assignments`. Raises Unknown, NotAllowed."""
-    if draft.party(provider).kind != "provider":
-        raise NotAllowed(f"{provider} is no provider")
-    found = (*_agreed_with(draft, alive, provider), *_kept_warm(draft, provider))
-    auctions = tuple(_biddable(draft, alive, provider, services)) if services else ()
+    if draft.party(party).kind not in ORGANISATIONS:
+        raise NotAllowed(f"{party} neither provides nor receives")
+    found = (*_agreed_with(draft, alive, party), *_kept_warm(draft, party))
+    auctions = tuple(_biddable(draft, alive, party, services)) if services else ()
     version = hashlib.sha256(msgspec.json.encode((found, auctions))).hexdigest()[:16]
     return Assignments(version=version, now_ms=draft.at_ms, assignments=found, auctions=auctions)
 
 
-def _agreed_with(draft: Draft, alive: Alive, provider: str) -> Iterator[Assignment]:
+def _agreed_with(draft: Draft, alive: Alive, party: str) -> Iterator[Assignment]:
     for one in alive.of_kind("agreement", draft, _is_agreement_alive):
-        if one.provider == provider:
+        if one.provider == party:
             yield _assigned(draft, one, "winner", one.price)
-        for runner in one.runners_up:
-            if runner.provider == provider:
-                yield _assigned(draft, one, "runner_up", runner.price)
-                break
+        elif one.recipient == party:
+            yield _assigned(draft, one, "recipient", one.price)
+        else:
+            yield from _stands_by(draft, one, party)
+
+
+def _stands_by(draft: Draft, one: Agreement, party: str) -> Iterator[Assignment]:
+    record = draft.auction(one.auction)
+    if not record.announcement.fail_over or not failing_over.has_rest(draft, one):
+        return
+    offer = failing_over.offer_to(draft, one, party)
+    if offer is not None:
+        whole = _assigned(draft, one, "offer", offer.price)
+        yield msgspec.structs.replace(whole, units=offer.units, items=offer.items)
+        return
+    for stand_by in failing_over.stand_bys(draft, record)[:STAND_BYS_SHOWN]:
+        if stand_by.provider == party:
+            yield _assigned(draft, one, "runner_up", stand_by.price)
+            return
 
 
 def _kept_warm(draft: Draft, provider: str) -> Iterator[Assignment]:
@@ -105,7 +124,7 @@ def _biddable(draft: Draft, alive: Alive, provider: str, services: tuple[str, ..
 
 
 def _is_agreement_alive(one: Agreement, now_ms: int) -> bool:
-    return one.state in ("awarded", "agreed", "delivering") and now_ms < one.ends_ms
+    return one.state in ("agreed", "running", "closing") and now_ms < one.ends_ms
 
 
 def _is_auction_alive(one: Auction, _now_ms: int) -> bool:
@@ -119,7 +138,11 @@ def _assigned(draft: Draft, one: Agreement, role: Any, price: int) -> Assignment
         service=one.service,
         price=price,
         agreement=one.id,
+        party=one.provider if role == "recipient" else "",
         state=one.state,
+        units=one.units,
+        items=one.items,
+        receipts=one.receipts,
         starts_ms=one.starts_ms,
         ends_ms=one.ends_ms,
         minimum_bps=one.minimum_bps,

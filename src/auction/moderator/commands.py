@@ -15,27 +15,30 @@ from auction.model.agreement import Agreement
 from auction.model.award import Award
 from auction.model.bid import Announcement, Bid, StandingOffer
 from auction.model.block import Block
-from auction.model.delivery import Delivery
+from auction.model.earned import FalseInterval
 from auction.model.endpoint import Endpoint, Warm
+from auction.model.errors import NotAllowed, WrongState
 from auction.model.meter import Meter
 from auction.model.party import Signature, token_hash
 from auction.model.rating import DraftedRating, Exchange
+from auction.model.receipt import SignedReceipt
 from auction.moderator.draft import Draft
 from auction.moderator.methods import command
 from auction.moderator.payments import Payments
-from auction.moderator.records import BlockShares, Group, Measured
+from auction.moderator.records import BlockShares, Group
 from auction.moderator.rules import (
-    agreements,
     announcing,
     at_once,
     awarding,
     bidding,
     blocks,
-    delivering,
+    failing_over,
     groups,
     opinions,
     parties,
+    payments,
 )
+from auction.moderator.rules import ending as endings
 from auction.moderator.terms import AuctionTerms, BidEntry, Held, Registered
 
 
@@ -58,15 +61,18 @@ class Moderator(Payments):
         belongs_to: str = "",
         controller: str = "",
         capacity_bps: int = 0,
+        signature: Signature | None = None,
         key: str | None = None,
     ) -> Registered:
         """Registers a party. Its kind is `provider`, `recipient`, or a recipient's `user`, `device` or `number`.
 
         A number's name is its telephone number in E.164. `controller` names who stands behind the party, if several
-        are one in interest. Raises Exists, BadValue, BadNumber."""
+        are one in interest; it has to consent, so in a served market it registers the party itself. `signature` by the
+        public key (purpose `party`) shows that who registers has it; a served market wants it of all but the operator.
+        Raises Exists, BadValue, BadNumber, BadSignature."""
         token = self._random_bytes(32).hex()
         hashed = token_hash(token)
-        arguments = (party, kind, public_key, belongs_to, controller, capacity_bps)
+        arguments = (party, kind, public_key, belongs_to, controller, capacity_bps, signature)
 
         def decide(draft: Draft, *given: Any) -> str:
             return parties.register(draft, hashed, *given)
@@ -129,9 +135,17 @@ class Moderator(Payments):
     ) -> Announcement:
         """Announces an auction. A `Block` is what a recipient asks for, and providers bid to provide it; the name of a
         block is what its holder sells, and recipients bid for it. `prime` names the agreement a part of which this
-        subcontracts."""
+        subcontracts. Held at once: the reserve with δ of who will pay, δ of it and Φ of who sells. Where a card pays,
+        nobody can bid before `pay`. Raises InsufficientFunds, BadValue, Exists, NotAllowed."""
         arguments = (announcer, block, terms, auction, prime)
         return self._run("announce", key, arguments, announcing.announce_openly, Announcement)
+
+    @command("auction withdraw", right="announcer")
+    def withdraw_auction(self, auction: str, *, key: str | None = None) -> Announcement:
+        """Takes an announcement back, before its first bid. All that was held goes back."""
+        announcement = self._run("withdraw_auction", key, (auction,), payments.withdraw, Announcement)
+        self._send_pending()
+        return announcement
 
     @command("auction close", right="anyone")
     def close(self, auction: str, *, key: str | None = None) -> Award:
@@ -150,9 +164,9 @@ class Moderator(Payments):
         auction: str = "",
         key: str | None = None,
     ) -> Held:
-        """Holds a whole sealed auction as one command. It is announced, bid in the order given, closed, and agreed
-        with the price held. All or nothing: a bid that is refused, or a price that cannot be held, refuses the
-        whole."""
+        """Holds a whole sealed auction as one command. It is announced, bid in the order given, and awarded, with what
+        that holds. A bid that is refused, or an announcement that is not funded, refuses the whole; a winner whose hold
+        cannot be placed gives way to the next."""
         return self._run("hold_auction", key, (announcer, block, terms, entries, auction), at_once.hold, Held)
 
     @command("auction spot", right="own", about="recipient")
@@ -166,18 +180,19 @@ class Moderator(Payments):
         key: str | None = None,
         wait: bool = True,
     ) -> Agreement:
-        """Awards a block at once to the best standing offer. The price is held. `terms.open_for_ms` is the deadline of
-        the answer. With `wait=False` the answer comes before it is durable (no I/O): it is written with the next
-        command or by `flush`, and lost if the process dies before that. When 256 answers are not written yet, the next
-        one waits until they are. Raises NoAward."""
+        """Awards a block at once to the best standing offer that can be held. It waits for nobody. `terms.open_for_ms`
+        is the deadline of the answer. With `wait=False` the answer comes before it is durable (no I/O): it is written
+        with the next command or by `flush`, and lost if the process dies before that. When 256 answers are not written
+        yet, the next one waits until they are. Raises NoAward."""
         return self._run("spot", key, (recipient, block, terms, prime), at_once.award_at_once, Agreement, wait=wait)
 
     # --- bids and offers ---
 
     @command("bid place", right="own", about="entry.bidder")
     def bid(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
-        """Places a bid. Raises TooLate once the moderator's sequence has closed the auction; LinkedParties,
-        NoCapacity, InsufficientFunds (of the bond), BadSignature, Expired, Replayed, BadAmount."""
+        """Places a bid. It holds δ of the reserve, or of who pays its price with δ. Raises TooLate once the moderator's
+        sequence has closed the auction; LinkedParties, NoCapacity, InsufficientFunds, BadSignature, Expired, Replayed,
+        BadAmount."""
         return self._run("bid", key, (auction, entry), bidding.bid, Bid)
 
     @command("bid commit", right="own", about="bidder")
@@ -188,23 +203,27 @@ class Moderator(Payments):
         commitment: str,
         signature: Signature | None = None,
         *,
+        deposit: int = 0,
         key: str | None = None,
     ) -> Commitment:
-        """Binds the bidder to a bid by its hash. The hash is `auction.model.bid.commitment`; the auction's bond is
-        held until the bid is revealed. Raises TooLate from the close on, Exists for a second one or a copied one."""
-        return self._run("commit", key, (auction, bidder, commitment, signature), bidding.commit, Commitment)
+        """Binds the bidder to a bid by its hash. The hash is `auction.model.bid.commitment`. Held until the bid is
+        revealed, and lost to nobody where it is not: the reserve, or of who bids to pay `deposit` with δ, which its bid
+        is at most. Raises TooLate from the close on, Exists for a second one or a copied one."""
+        arguments = (auction, bidder, commitment, deposit, signature)
+        return self._run("commit", key, arguments, bidding.commit, Commitment)
 
     @command("bid reveal", right="own", about="entry.bidder")
     def reveal(self, auction: str, entry: BidEntry, *, key: str | None = None) -> Bid:
-        """Reveals a committed bid after the close. Its bond is free again. Raises BadSignature for a bid other than
-        the committed one, TooLate after the end of revealing."""
+        """Reveals a committed bid after the close. What its commitment held is free again. Raises BadSignature for a
+        bid other than the committed one, TooLate after the end of revealing."""
         return self._run("reveal", key, (auction, entry), bidding.reveal, Bid)
 
     @command("offer place", right="own", about="offer.provider")
     def stand_offer(
         self, offer: StandingOffer, signature: Signature | None = None, *, key: str | None = None
     ) -> StandingOffer:
-        """Places a provider's firm offer until `valid_until_ms`. One of the same name replaces the former."""
+        """Places a provider's firm offer until `valid_until_ms`. That is in 24 hours at most; δ of the price of all its
+        units is held so long. One of the same name replaces the provider's former."""
         return self._run("stand_offer", key, (offer, signature), at_once.stand_offer, StandingOffer)
 
     @command("offer withdraw", right="own", about="provider")
@@ -236,28 +255,52 @@ class Moderator(Payments):
 
     # --- agreements ---
 
-    @command("agreement start", right="side")
-    def start(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Starts the service."""
-        return self._run("start", key, (agreement,), agreements.start, Agreement)
+    @command("agreement hand-in", right="own", about="party")
+    def hand_in(self, agreement: str, party: str, receipt: SignedReceipt, *, key: str | None = None) -> Agreement:
+        """Hands a receipt in. While the agreement runs or closes, the highest one that both sides have signed bounds
+        what can be stated. Afterwards, one that the recipient has signed above the figure that it stated: it owes what
+        is missing, and as much again. Raises BadSignature, BadValue, WrongState, TooLate."""
+        return self._run("hand_in", key, (agreement, party, receipt), endings.hand_in, Agreement)
 
-    @command("agreement deliver", right="own", about="delivery.measured_by")
-    def deliver(self, delivery: Delivery, signature: Signature | None = None, *, key: str | None = None) -> Measured:
-        """Takes in all that was measured of the delivery so far. It was measured by the recipient, one of its devices,
-        or the provider. What the recipient's side measured counts; what the provider did counts if the recipient
-        measured nothing, and is evidence in any case."""
-        return self._run("deliver", key, (delivery, signature), delivering.deliver, Measured)
+    @command("agreement end", right="own", about="party")
+    def end(self, agreement: str, party: str, ending: str, figure: int, *, key: str | None = None) -> Agreement:
+        """States how an agreement ends for one side. That is `finished`, `leaving` (its own fault or choice) or
+        `blaming`. `figure` is what of the price has been earned. Where both state the same figure it is settled at
+        once; otherwise a side may restate until closing is over."""
+        ended = self._run("end", key, (agreement, party, ending, figure), endings.end, Agreement)
+        if ended.is_over and ended.processor_reference:
+            self._send_pending()
+            return self.agreement(agreement)
+        return ended
 
-    @command("agreement replace", right="recipient")
-    def replace(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Replaces a provider that has failed. The first armed runner-up who can takes over what is left of the
-        window. Its price above the agreed one comes from the failed provider's bond. Raises NoAward if none can."""
-        return self._run("replace", key, (agreement,), delivering.replace, Agreement)
+    @command("agreement prove", right="recipient")
+    def prove(self, agreement: str, proof: FalseInterval, *, key: str | None = None) -> Agreement:
+        """Proves that a result in an interval is false. The re-executor that the terms name executes the segment again
+        (see `judges`). The provider loses Φ to nobody, the interval earns nothing, and the recipient may leave free of
+        δ. Raises WrongState where the terms name none, NotAllowed where the result is right."""
+        with self._deciding:
+            checked = endings.check_proof(self._draft(), agreement, proof)
+        judge = self.judges.get(checked.judge)
+        if judge is None:
+            raise WrongState(f"no re-executor judges {agreement}: blame its provider instead")
+        if not judge(checked, proof):
+            raise NotAllowed(f"executed again, the segment gives the result that {checked.provider} sent")
+        return self._run("prove", key, (agreement, proof), endings.prove, Agreement)
 
-    @command("agreement finish", right="recipient_or_after_the_end")
-    def finish(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Ends the service. What was measured is final."""
-        return self._run("finish", key, (agreement,), agreements.finish, Agreement)
+    @command("agreement arbitrate", right="own", about="arbiter")
+    def arbitrate(
+        self, agreement: str, arbiter: str, to_provider: int, to_recipient: int, *, key: str | None = None
+    ) -> Agreement:
+        """Hands out what would go to nobody. Only an arbiter that both sides have named does so, while the agreement
+        closes."""
+        arguments = (agreement, arbiter, to_provider, to_recipient)
+        return self._run("arbitrate", key, arguments, endings.arbitrate, Agreement)
+
+    @command("agreement take-over", right="own", about="provider")
+    def take_over(self, agreement: str, provider: str, *, key: str | None = None) -> Agreement:
+        """Takes over what is left of an agreement whose provider has left. It is what `assignments` shows the provider
+        as an offer: its own bid in proportion, as an agreement of its own. Raises NoAward where nothing is offered."""
+        return self._run("take_over", key, (agreement, provider), failing_over.take_over, Agreement)
 
     # --- ratings ---
 
@@ -270,15 +313,14 @@ class Moderator(Payments):
         *,
         device: str = "",
         remark: str = "",
-        evidence: tuple[str, ...] = (),
         signature: Signature | None = None,
         key: str | None = None,
     ) -> Exchange:
         """Rates the other side of an agreement. The recipient says, from one of its devices, whether the service was
-        satisfactorily provided; the provider whether the recipient satisfactorily paid. `evidence` names deliveries of
-        this agreement. The signature is the device's, or the provider's. The answer shows the rater's own side alone,
-        until both are in."""
-        arguments = (agreement, rater, satisfied, device, remark, evidence, signature)
+        satisfactorily provided; the provider whether the recipient satisfactorily paid. It weighs what was charged and
+        stayed. The signature is the device's, or the provider's. The answer shows the rater's own side alone, until
+        both are in."""
+        arguments = (agreement, rater, satisfied, device, remark, signature)
         return self._run("rate", key, arguments, opinions.rate, Exchange)
 
     @command("rating give-drafted", right="rater")
@@ -334,10 +376,13 @@ class Moderator(Payments):
     # --- groups in which some will pay and some won't ---
 
     @command("group open", right="own", about="organiser")
-    def open_group(self, agreement: str, organiser: str, open_for_ms: int, *, key: str | None = None) -> Group:
-        """Opens a group to share an agreement's price. The organiser is the recipient of an agreement that is awarded,
-        and not yet agreed."""
-        return self._run("open_group", key, (agreement, organiser, open_for_ms), groups.open_group, Group)
+    def open_group(
+        self, auction: str, organiser: str, *, extra_cost: int = 0, device: str = "", key: str | None = None
+    ) -> Group:
+        """Opens a group with an announcement. It shares the price of the agreement. The organiser has announced and
+        funded the auction. `extra_cost` is of each member who is served (such as a device's set-up), `device` signs for
+        the group: both are fixed from then on."""
+        return self._run("open_group", key, (auction, organiser, extra_cost, device), groups.open_group, Group)
 
     @command("group offer-price", right="own", about="by")
     def offer_price(self, group: str, by: str, price: int, expires_ms: int, *, key: str | None = None) -> Group:
@@ -356,20 +401,21 @@ class Moderator(Payments):
         return self._run("reject_price", key, (group, by), groups.reject_price, Group)
 
     @command("group join", right="own", about="member")
-    def join_group(self, group: str, member: str, bid: int, *, key: str | None = None) -> Group:
-        """Bids the most that a member will pay for its part. 0 is a member that won't. The amount is held."""
-        return self._run("join_group", key, (group, member, bid), groups.join_group, Group)
+    def join_group(self, group: str, member: str, limit: int, *, key: str | None = None) -> Group:
+        """Puts in the most that a member will pay for its part. 0 is a member that won't. It is held, sealed from the
+        organiser, and may only rise."""
+        return self._run("join_group", key, (group, member, limit), groups.join_group, Group)
 
     @command("group pledge", right="own", about="sponsor")
     def pledge(self, group: str, sponsor: str, amount: int, *, opted_in: bool, key: str | None = None) -> Group:
-        """Pledges money of a willing member for the unwilling. It is all or nothing, and held until the group is
-        settled."""
+        """Pledges money of a willing member for the unwilling. It is all or nothing, held until the group is settled,
+        and may only rise."""
         return self._run("pledge", key, (group, sponsor, amount, opted_in), groups.pledge, Group)
 
     @command("group settle", right="organiser")
-    def settle_group(self, group: str, extra_cost: int = 0, *, key: str | None = None) -> Group:
-        """Shares the price among the willing members. It does so by the Moulin mechanism, adds `extra_cost` for each
-        member who is served (such as a device's set-up), serves the unwilling if the pledges suffice, and gives
-        everything else back. What was taken goes to the organiser, who agrees with it. Group-strategyproof and budget
-        balanced; not efficient. If nobody is willing, the group has failed."""
-        return self._run("settle_group", key, (group, extra_cost), groups.settle, Group)
+    def settle_group(self, group: str, *, key: str | None = None) -> Group:
+        """Shares the price among the willing members. It does so within an hour after the award, by the Moulin
+        mechanism, serves the unwilling if the pledges cover their share, and gives everything else back. What is taken
+        replaces the organiser's money. Group-strategyproof and budget balanced; not efficient. If nobody is willing,
+        the group has failed and the agreement is the organiser's alone."""
+        return self._run("settle_group", key, (group,), groups.settle, Group)

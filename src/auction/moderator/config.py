@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from auction.model.delivery import DeliveryRules
+from auction.model.bid import check_name
 from auction.model.errors import BadValue
 from auction.model.money import check_currency, check_integer
 from auction.model.rating import DAY_MS, RatingRules
@@ -16,16 +16,16 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Amounts in minor units of `currency`, times in ms, shares in parts per million."""
 
     currency: str = "EUR"
-    signatures: bool = False  # whether bids, ratings and deliveries must be signed
+    name: str = "market"  # what its receipts call it
+    signatures: bool = False  # whether bids, offers and ratings must be signed
     subcontract_depth_max: int = 4
     rating: RatingRules = RatingRules()
-    delivery: DeliveryRules = DeliveryRules()
-    runners_up_max: int = 3
     keys_kept_ms: int = 7 * DAY_MS  # how long the answer to an idempotency key is remembered
 
     def __post_init__(self) -> None:
         check_currency(self.currency)
-        for name in ("subcontract_depth_max", "runners_up_max", "keys_kept_ms"):
+        check_name(self.name, "name of the market")
+        for name in ("subcontract_depth_max", "keys_kept_ms"):
             check_integer(getattr(self, name), name)
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from auction.formats import format_of
-from auction.model.agreement import LIFECYCLE, Agreement
+from auction.model.agreement import Agreement
 from auction.model.errors import JournalBroken
 from auction.model.ledger import OUTSIDE
+from auction.model.lifecycle import STAGES
 from auction.model.rating import RatingRules
 from auction.moderator.records import Auction
 from auction.moderator.saved import restore
@@ -25,39 +26,103 @@ from auction.storage.journal import Entry, verify_chain
 if TYPE_CHECKING:
     from auction.storage.sql_store import Snapshot, SqlStore
 
-_STATES: Final = {state for (before, _), after in LIFECYCLE.items() for state in (before, after)}
-_HOLDING: Final = ("agreed", "delivering", "delivered")
+_STATES: Final = {stage.state for stage in STAGES}
+_OVER: Final = ("settled", "void")
 _COMMITTING: Final = ("free", "offered", "sold")
 
 
 def debits_equal_credits(state: State) -> Iterator[str]:
-    """The ledger sums to zero, and only accounts outside, and funds after a chargeback, are below it."""
+    """The ledger sums to zero, and only accounts outside, and funds after a chargeback or a card's refund, are below
+    it."""
     total = sum(state.ledger.balances.values())
     if total:
         yield f"the ledger sums to {total}"
     overdrawn = {name for name, amount in state.ledger.balances.items() if amount < 0 and not name.startswith(OUTSIDE)}
-    charged_back = {
-        f"funds:{leg.provider}" for one in state.records["agreement"].values() if one.charged_back for leg in one.legs
+    taken_back = {
+        f"funds:{one.provider}" for one in state.records["agreement"].values() if one.charged_back or one.refunded
     }
-    for name in sorted(overdrawn - charged_back):
+    for name in sorted(overdrawn - taken_back):
         yield f"{name} is below zero: {state.ledger.balances[name]}"
 
 
-def holds_match_agreements(state: State) -> Iterator[str]:
-    """What is held for each agreement is its price while it is alive, and nothing after it."""
-    balances = state.ledger.balances
+def holds_have_owners(state: State) -> Iterator[str]:
+    """What is held is what the records say, each with an owner and an end: of announcements, bids, commitments, offers
+    and agreements. Nothing is held for what is over."""
+    expected: dict[str, int] = {}
+    auctions = state.records["auction"]
+    for auction in auctions.values():
+        account = "held" if auction.announcement.direction == "provide" else "held_bond"
+        expected[f"{account}:{auction.id}"] = auction.held
+    for placed in state.records["bid"].values():
+        account = "held_bond" if auctions[placed.bid.auction].announcement.direction == "provide" else "held"
+        expected[f"{account}:{placed.bid.bid}"] = placed.held
+        if placed.held and auctions[placed.bid.auction].state != "open":
+            yield f"{placed.held} is held for {placed.bid.bid}, whose auction is over"
+    for committed in state.records["commitment"].values():
+        auction = auctions[committed.commitment.auction]
+        account = "held_bond" if auction.announcement.direction == "provide" else "held"
+        expected[f"{account}:{committed.id}"] = committed.held
+        if committed.held and auction.state != "open":
+            yield f"{committed.held} is held for the commitment {committed.id}, whose auction is over"
+    for offered in state.records["offered"].values():
+        expected[f"held_bond:{offered.offer}"] = offered.held
     for one in state.records["agreement"].values():
-        expected = one.price if one.state in _HOLDING else 0
-        if balances.get(f"held:{one.id}", 0) != expected:
-            yield f"{balances.get(f'held:{one.id}', 0)} is held for {one.id} ({one.state}), not {expected}"
-        if one.state in ("charged", "declined", "cancelled", "lapsed") and balances.get(f"topped_up:{one.id}", 0):
-            yield f"a top-up is left over from {one.id}"
+        expected[f"held:{one.id}"] = one.recipient_held
+        expected[f"held_bond:{one.id}"] = one.provider_held
+        if one.is_over and (one.provider_held or one.recipient_held != one.capturing):
+            yield f"something is still held for {one.id}, which is settled"
+    held = {name: amount for name, amount in state.ledger.balances.items() if name.startswith("held")}
+    for name in sorted(expected.keys() | held.keys()):
+        if expected.get(name, 0) != held.get(name, 0):
+            yield f"{held.get(name, 0)} is in {name}, the records say {expected.get(name, 0)}"
+
+
+def promises_are_funded(state: State) -> Iterator[str]:
+    """While an agreement is alive, the provider holds what it may lose, and the recipient the price; where others have
+    taken a rest over, all of them together."""
+    for one in state.records["agreement"].values():
+        if one.is_over:
+            continue
+        if one.provider_held * 1_000_000 < one.price * one.delta_ppm + one.penalty * 1_000_000:
+            yield f"the provider of {one.id} holds {one.provider_held}, which does not cover what it may lose"
+        if one.recipient_held < one.price and not state.rests_of.get(one.id):
+            yield f"the recipient of {one.id} holds {one.recipient_held} of {one.price}"
+
+
+def everything_ends(state: State) -> Iterator[str]:
+    """Nothing waits for ever: what is not over has a time at which the moderator looks at it, and it is among what is
+    due then."""
+    due = set(state.due)
+    for kind in ("auction", "agreement"):
+        for one in state.records[kind].values():
+            is_over = not one.due_ms
+            if is_over != (one.state in _OVER or (kind == "auction" and one.state == "agreed")):
+                yield f"{one.id} is {one.state} and due at {one.due_ms}"
+            if one.due_ms and (one.due_ms, kind, one.id) not in due:
+                yield f"{one.id} is {one.state}, and nobody will look at it"
+    for group in state.records["group"].values():
+        if group.due_ms and (group.due_ms, "group", group.id) not in due:
+            yield f"{group.id} is {group.state}, and nobody will look at it"
+    for offered in state.records["offered"].values():
+        valid_until_ms = state.records["offer"][offered.offer].valid_until_ms
+        if offered.held and (valid_until_ms, "offer", offered.offer) not in due:
+            yield f"{offered.held} is held for {offered.offer}, and nobody will give it back"
+
+
+def debts_are_kept(state: State) -> Iterator[str]:
+    """What an agreement is owed still is what its debts say."""
+    owed: dict[str, int] = {}
+    for debt in state.records["debt"].values():
+        owed[debt.agreement] = owed.get(debt.agreement, 0) + debt.amount
+    for one in state.records["agreement"].values():
+        if one.debt != owed.get(one.id, 0):
+            yield f"{one.debt} is owed for {one.id}, its debts are {owed.get(one.id, 0)}"
 
 
 def pledges_are_held(state: State) -> Iterator[str]:
-    """What is held for a group is what its members bid and pledged while it is open, and nothing after it."""
+    """What is held for a group is what its members put in while it is open, and nothing after it."""
     for group in state.records["group"].values():
-        expected = sum(group.bids.values()) + sum(group.pledges.values()) if group.state == "open" else 0
+        expected = sum(group.limits.values()) + sum(group.pledges.values()) if group.state == "open" else 0
         held = state.ledger.balances.get(f"pledged:{group.id}", 0)
         if held != expected:
             yield f"{held} is held for {group.id} ({group.state}), not {expected}"
@@ -67,7 +132,7 @@ def one_award_for_a_block(state: State) -> Iterator[str]:
     """A block is sold by one auction at a time: no two living agreements with the same provider about one block."""
     sold: dict[tuple[str, str], str] = {}
     for one in state.records["agreement"].values():
-        if one.state in ("lapsed", "cancelled"):
+        if one.of:
             continue
         name = (one.provider, one.block)
         if name in sold and state.records["auction"][one.auction].block is not None:
@@ -99,18 +164,20 @@ def capacity_never_exceeded(state: State) -> Iterator[str]:
 
 
 def charges_within_the_price(state: State) -> Iterator[str]:
-    """Nothing is charged above the agreed price, which no bidder can have raised above the reserve."""
+    """Nothing is earned above the agreed price, which no bidder can have raised above the reserve; what is charged
+    besides is for leaving, and at most δ of the price."""
     for auction in state.records["auction"].values():
         yield from _prices_within_the_reserve(auction)
     bargained = {group.agreement for group in state.records["group"].values()}
     for one in state.records["agreement"].values():
-        if one.charged > one.price:
+        if one.paid > one.price:
+            yield f"{one.id} earned {one.paid}, {one.price} was agreed"
+        if (one.charged - one.price) * 1_000_000 > one.price * one.delta_ppm:
             yield f"{one.id} was charged {one.charged}, {one.price} was agreed"
-        if sum(leg.price for leg in one.legs) > one.price:
-            yield f"the legs of {one.id} cost more than was agreed"
-        if one.refunded > one.charged:
-            yield f"{one.id} was refunded more than it was charged"
-        yield from _price_follows_award(state, one, one.id in bargained)
+        if one.refunded + one.charged_back > one.charged:
+            yield f"{one.id} was given back more than it was charged"
+        if not one.of:
+            yield from _price_follows_award(state, one, one.id in bargained)
 
 
 def _prices_within_the_reserve(auction: Auction) -> Iterator[str]:
@@ -131,34 +198,6 @@ def _price_follows_award(state: State, one: Agreement, bargained: bool) -> Itera
         yield f"{one.id} has another price than the award of {auction.id}"
 
 
-def charges_follow_delivery(state: State) -> Iterator[str]:
-    """What was charged is the price in proportion to delivery, leg by leg, rounded down."""
-    for one in state.records["agreement"].values():
-        if one.state == "charged":
-            expected = sum(leg.price * leg.delivered_ppm // 1_000_000 for leg in one.legs)
-            if one.charged != expected:
-                yield f"{one.id} was charged {one.charged}, {expected} was delivered"
-
-
-def bonds_are_let_go(state: State) -> Iterator[str]:
-    """No bond is held for what is over; a subcontractor's is held until its prime is settled."""
-    balances = state.ledger.balances
-    agreements = state.records["agreement"]
-    over = ("charged", "declined", "cancelled", "lapsed")
-    for one in agreements.values():
-        held = balances.get(f"held_bond:{one.id}", 0)
-        is_over = one.state in over and (not one.prime or agreements[one.prime].state in over)
-        if held and is_over:
-            yield f"a bond of {held} is still held for {one.id} ({one.state})"
-        if not is_over and one.state not in over and held != one.bond:
-            yield f"a bond of {held} is held for {one.id}, not {one.bond}"
-    for committed in state.records["commitment"].values():
-        held = balances.get(f"held_bond:{committed.id}", 0)
-        is_open = state.records["auction"][committed.commitment.auction].state == "open"
-        if held != (committed.bond if is_open and not committed.revealed else 0):
-            yield f"a bond of {held} is held for the commitment {committed.id}"
-
-
 def no_bid_after_the_close(state: State) -> Iterator[str]:
     """Every bid of an auction came before its close, by the moderator's sequence and by its time."""
     auctions = state.records["auction"]
@@ -175,7 +214,7 @@ def states_of_the_lifecycle(state: State) -> Iterator[str]:
     for auction in state.records["auction"].values():
         if auction.state not in _STATES:
             yield f"{auction.id} is in a state that does not exist: {auction.state}"
-        if bool(auction.winners) != (auction.state == "awarded"):
+        if bool(auction.winners) != (auction.state == "agreed"):
             yield f"{auction.id} is {auction.state}, with {len(auction.winners)} winners"
     for name, award in state.records["award"].items():
         auction = state.records["auction"][name]
@@ -193,7 +232,7 @@ def ratings_by_parties_alone(state: State) -> Iterator[str]:
         if one is None or not one.is_over:
             yield f"{exchange.agreement} can be rated, and is not over"
             continue
-        providers = {leg.provider for leg in one.legs}
+        providers = {one.provider}
         for opinion in (exchange.service, exchange.payment):
             if opinion is None:
                 continue
@@ -220,13 +259,14 @@ def chains_without_cycles(state: State) -> Iterator[str]:
 
 INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     debits_equal_credits,
-    holds_match_agreements,
+    holds_have_owners,
+    promises_are_funded,
+    everything_ends,
+    debts_are_kept,
     pledges_are_held,
     one_award_for_a_block,
     capacity_never_exceeded,
     charges_within_the_price,
-    charges_follow_delivery,
-    bonds_are_let_go,
     no_bid_after_the_close,
     states_of_the_lifecycle,
     ratings_by_parties_alone,

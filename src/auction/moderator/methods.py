@@ -26,10 +26,10 @@ Right = Literal[
     "own",  # the party that the argument names, or a recipient for its users, devices and numbers
     "rater",  # the party that rates, or the device that it rates from
     "recipient",  # of the agreement
-    "recipient_or_after_the_end",  # the recipient; after the window also who else is concerned
+    "announcer",  # of the auction
     "provider",  # of the agreement
     "side",  # recipient or provider of the agreement
-    "concerned",  # both sides, earlier providers, armed runners-up, and the recipient's devices
+    "concerned",  # both sides, the recipient's devices, and who stands by or arbitrates
     "holder",  # of the block
     "organiser",  # of the group
     "member",  # of the group, its organiser and sponsors included
@@ -37,7 +37,8 @@ Right = Literal[
 # The argument that a right is about, if the decorator names no other.
 _ABOUT: Final[dict[str, str]] = {
     "rater": "rater",
-    **dict.fromkeys(("recipient", "recipient_or_after_the_end", "provider", "side", "concerned"), "agreement"),
+    **dict.fromkeys(("recipient", "provider", "side", "concerned"), "agreement"),
+    "announcer": "auction",
     "holder": "block",
     **dict.fromkeys(("organiser", "member"), "group"),
 }

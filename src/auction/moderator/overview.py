@@ -1,4 +1,4 @@
-"""The market at a glance, for who watches it: open auctions, awards and why, agreements and their delivery, ratings.
+"""The market at a glance, for who watches it: open auctions, awards and why, agreements and their ends, ratings.
 
 `look` reads a state and nothing else, so a journal that is followed from outside can be looked at as well."""
 
@@ -16,13 +16,13 @@ from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating
 from auction.model.errors import Unknown
 from auction.model.money import check_integer
-from auction.moderator.records import Auction, Measured
+from auction.moderator.records import Auction
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import awarding
 from auction.moderator.state import State
 
 LIMIT_MAX: Final = 200
-_COUNTED: Final = ("counted_bits", "late_ppm", "below_minimum_ppm", "audited", "audits_failed")
+WAITING: Final = ("funding", "open")
 Glance = TypeVar("Glance", bound=msgspec.Struct)
 
 
@@ -51,25 +51,8 @@ class AwardGlance(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
 
 
-class LegGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """What one provider served of an agreement, and what was measured of it."""
-
-    provider: str
-    from_ms: int
-    until_ms: int
-    price: int
-    delivered_ppm: int
-    failed: bool
-    measured: bool
-    counted_bits: int = 0
-    late_ppm: int = 0
-    below_minimum_ppm: int = 0
-    audited: int = 0
-    audits_failed: int = 0
-
-
 class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """An agreement with its delivery as it was last measured."""
+    """An agreement: what its receipts say so far, what was stated of its end, and what came of it."""
 
     agreement: str
     auction: str
@@ -81,8 +64,17 @@ class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
     charged: int
     starts_ms: int
     ends_ms: int
+    of: str
     runners_up: tuple[str, ...]
-    legs: tuple[LegGlance, ...]
+    signed: int
+    shortfall: int
+    provider_says: str
+    recipient_says: str
+    paid: int
+    burnt: int
+    refunded: int
+    charged_back: int
+    debt: int
 
 
 class RatingGlance(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +97,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     ratings: tuple[RatingGlance, ...]
 
 
-def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overview:
+def look(state: State, now_ms: int, party: str = "", limit: int = 20, market: str = "market") -> Overview:
     """See `Queries.overview`. Raises Unknown, BadValue."""
     check_integer(limit, "limit", 1, LIMIT_MAX)
     if party and party not in state.records["party"]:
@@ -114,14 +106,14 @@ def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overvie
     agreements: Iterable[Agreement] = reversed(state.records["agreement"].values())
     shown = tuple(islice((one for one in agreements if not party or _concerns(one, party)), limit))
     glances: dict[str, Any] = {
-        "auctions": tuple(islice((_open(state, one) for one in auctions if one.state == "open"), limit)),
+        "auctions": tuple(islice((_open(state, one) for one in auctions if one.state in WAITING), limit)),
         "awards": tuple(
             islice(
-                (_award(state, one) for one in reversed(state.records["auction"].values()) if one.state != "open"),
+                (_award(state, one) for one in reversed(state.records["auction"].values()) if one.state not in WAITING),
                 limit,
             )
         ),
-        "agreements": tuple(_agreement(state, one) for one in shown),
+        "agreements": tuple(_agreement(state, one, market) for one in shown),
         "ratings": tuple(islice(_ratings(state, now_ms, shown), limit)),
     }
     version = hashlib.sha256(msgspec.json.encode(glances)).hexdigest()[:16]
@@ -129,7 +121,7 @@ def look(state: State, now_ms: int, party: str = "", limit: int = 20) -> Overvie
 
 
 def _concerns(one: Agreement, party: str) -> bool:
-    return party in (one.recipient, one.provider) or any(party == leg.provider for leg in one.legs)
+    return party in (one.recipient, one.provider)
 
 
 def _open(state: State, one: Auction) -> OpenGlance:
@@ -159,16 +151,27 @@ def _award(state: State, one: Auction) -> AwardGlance:
     )
 
 
-def _agreement(state: State, one: Agreement) -> AgreementGlance:
-    runners_up = tuple(runner.provider for runner in one.runners_up)
-    return _glance(AgreementGlance, one, agreement=one.id, runners_up=runners_up, legs=tuple(_legs(state, one)))
+def _agreement(state: State, one: Agreement, market: str) -> AgreementGlance:
+    earned = one.earnings(market)
+    says = {
+        f"{side}_says": f"{said.ending}, {said.figure}" if said is not None else ""
+        for side, said in (("provider", one.provider_says), ("recipient", one.recipient_says))
+    }
+    return _glance(
+        AgreementGlance,
+        one,
+        agreement=one.id,
+        runners_up=_runners_up(state, one),
+        signed=earned.signed,
+        shortfall=earned.shortfall,
+        **says,
+    )
 
 
-def _legs(state: State, one: Agreement) -> Iterator[LegGlance]:
-    for leg in one.legs:
-        measured: Measured | None = state.records["delivery"].get(leg.measurement)
-        counted = {} if measured is None else {name: getattr(measured.evidence, name) for name in _COUNTED}
-        yield _glance(LegGlance, leg, measured=measured is not None, **counted)
+def _runners_up(state: State, one: Agreement) -> tuple[str, ...]:
+    """Who stands by, where the recipient wants fail-over, as far as it was asked for."""
+    known = state.stand_bys.get(one.auction, ())
+    return tuple(stand_by.provider for stand_by in known[:3])
 
 
 def _glance(glance: type[Glance], record: Any, **more: Any) -> Glance:
@@ -179,8 +182,7 @@ def _glance(glance: type[Glance], record: Any, **more: Any) -> Glance:
 
 def _ratings(state: State, now_ms: int, agreements: Iterable[Agreement]) -> Iterator[RatingGlance]:
     """Of everyone in these agreements, in the order of their names."""
-    rated = {(leg.provider, one.service) for one in agreements for leg in one.legs}
-    rated |= {(runner.provider, one.service) for one in agreements for runner in one.runners_up}
+    rated = {(one.provider, one.service) for one in agreements}
     rated |= {(one.recipient, PAYMENTS) for one in agreements}
     for name, service in sorted(rated, key=lambda pair: (pair[1], pair[0])):
         shown = state.reputation.shown_at(name, service, state.sequence, now_ms)

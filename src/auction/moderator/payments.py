@@ -6,13 +6,16 @@ request is lost or made twice, wherever the process dies.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from auction.model.agreement import Agreement
-from auction.model.errors import Declined, Unknown
+from auction.model.bid import Announcement
+from auction.model.errors import Declined, PaymentUnknown, Unknown
 from auction.moderator.draft import Draft
 from auction.moderator.methods import command
 from auction.moderator.queries import Queries
 from auction.moderator.records import PaymentRequest
-from auction.moderator.rules import agreements, parties, payments
+from auction.moderator.rules import parties, payments
 from auction.payment.protocol import PREPAID, Outcome, Processor
 
 
@@ -37,48 +40,36 @@ class Payments(Queries):
         """Moves bond that nothing holds back to the balance. Returns the free bond. Raises InsufficientFunds."""
         return self._run("release_bond", key, (party, amount, currency), parties.release_bond, int)
 
-    @command("payment authorise", right="recipient")
-    def agree(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Holds the price on the recipient's balance or card. Raises InsufficientFunds; with a card
-        PrepaymentRequired, Declined (the agreement has then lapsed), or PaymentUnknown, after which the same call finds
-        out (or `resume_payments`)."""
-        if self._is_prepaid(agreement):
-            return self._run("agree", key, (agreement,), agreements.agree, Agreement)
-        return self._pay(agreement, "authorise", payments.ask_to_authorise, key)
-
-    @command("payment charge", right="side")
-    def charge(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Captures the price in proportion to delivery. The rest goes back. A card that declines the capture leaves
-        the agreement `declined`, with nothing paid: raises Declined."""
-        if self._is_prepaid(agreement):
-            return self._run("charge", key, (agreement,), agreements.charge, Agreement)
-        return self._pay(agreement, "capture", payments.ask_to_capture, key)
-
-    @command("agreement cancel", right="operator")
-    def cancel(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Ends an agreement before it starts, if both sides agree. What is held goes back, nothing is charged."""
-        if self._is_prepaid(agreement):
-            return self._run("cancel", key, (agreement,), agreements.cancel, Agreement)
-        return self._pay(agreement, "void", payments.ask_to_void, key)
+    @command("auction pay", right="announcer")
+    def pay(self, auction: str, *, key: str | None = None) -> Announcement:
+        """Authorises the announcer's card. What is held is the reserve with δ, and bidding opens. Raises
+        PrepaymentRequired, Declined (the auction is void then), or PaymentUnknown, after which the same call finds out
+        (or `resume_payments`)."""
+        request = self._run("ask_payment", None, (auction,), payments.ask_to_authorise, PaymentRequest)
+        self._finish_payment(request, key)
+        with self._deciding:
+            return self._draft().auction(auction).announcement
 
     @command("payment refund", right="provider")
     def refund(self, agreement: str, amount: int, *, key: str) -> Agreement:
         """Gives back part or all of what was charged. Raises InsufficientFunds if the provider has spent it."""
-        if self._is_prepaid(agreement):
-            return self._run("refund", key, (agreement, amount), agreements.refund, Agreement)
-
-        def ask(draft: Draft, name: str) -> PaymentRequest:
-            return payments.ask_to_refund(draft, name, amount)
-
-        return self._pay(agreement, f"refund-{key}", ask, key)
+        with self._deciding:
+            is_prepaid = self._draft().agreement(agreement).method == PREPAID
+        if is_prepaid:
+            return self._run("refund", key, (agreement, amount), payments.refund, Agreement)
+        arguments = (agreement, amount, key)
+        request = self._run("ask_payment", None, arguments, payments.ask_to_refund, PaymentRequest)
+        self._finish_payment(request, key)
+        with self._deciding:
+            return self._draft().agreement(agreement)
 
     @command("payment charge-back", right="operator")
     def charge_back(self, agreement: str, amount: int, reason: str = "", *, key: str | None = None) -> Agreement:
-        """Books a charge that the recipient's bank took back. The providers lose it again, even below zero, and the
-        agreement is `declined`."""
+        """Books a charge that the recipient's bank took back. The provider loses it again, even below zero, and it is a
+        "no" of that amount about the recipient."""
 
         def decide(draft: Draft, name: str, amount: int, _reason: str) -> Agreement:
-            return agreements.charge_back(draft, name, amount)
+            return payments.charge_back(draft, name, amount)
 
         return self._run("charge_back", key, (agreement, amount, reason), decide, Agreement)
 
@@ -90,47 +81,54 @@ class Payments(Queries):
         if dispute is None:
             return None
         with self._deciding:
-            name = self._state.payments_by_reference.get((method, dispute.reference))
-        if name is None:
-            raise Unknown(f"no agreement was paid by {dispute.reference}")
+            auction = self._state.payments_by_reference.get((method, dispute.reference))
+            if auction is None:
+                raise Unknown(f"no auction was paid by {dispute.reference}")
+            name = payments.agreement_paid_by(self._draft(), auction, dispute.amount)
         return self.charge_back(name, dispute.amount, dispute.reason, key=f"dispute:{method}:{dispute.event}")
 
     @command(right="operator")
-    def resume_payments(self) -> list[Agreement]:
-        """Asks again for every payment without an answer, under the same key. Call it when a process starts."""
+    def resume_payments(self) -> int:
+        """Asks again for every payment without an answer, under the same key. Call it when a process starts. Returns
+        how many were answered."""
         with self._deciding:
             pending = list(self._state.pending_payments.values())
-        resumed = []
         for request in pending:
-            try:
-                resumed.append(self._finish_payment(request, None))
-            except Declined:
-                with self._deciding:
-                    resumed.append(self._draft().agreement(request.agreement))
-        return resumed
+            with suppress(Declined):
+                self._finish_payment(request, None)
+        return len(pending)
 
-    def _is_prepaid(self, agreement: str) -> bool:
+    @command("market tick", right="anyone")
+    def tick(self) -> int:
+        """Carries out what is due by now: closes, begins, ends, reveals. Every command does so before it is decided; a
+        quiet market calls this. Cards are captured then, and let go. Returns how many things were due."""
+        count = super().tick()
+        self._send_pending()
+        return count
+
+    def _send_pending(self) -> None:
+        """Captures and lets go what cards are to be by now. Where no answer comes, the next tick asks again."""
+        pending = self._state.pending_payments
+        if not pending:
+            return
         with self._deciding:
-            return self._draft().agreement(agreement).method == PREPAID
+            requests = [one for one in pending.values() if one.step in ("capture", "void")]
+        for request in requests:
+            with suppress(Declined, PaymentUnknown, Unknown):
+                self._finish_payment(request, None)
 
-    def _pay(self, agreement: str, step: str, ask: payments.Ask, key: str | None) -> Agreement:
-        """Journals the request, sends it, journals the outcome."""
-        arguments = (agreement, step, ask)
-        request = self._run("ask_payment", None, arguments, payments.request_once, PaymentRequest)
-        return self._finish_payment(request, key)
-
-    def _finish_payment(self, request: PaymentRequest, key: str | None) -> Agreement:
+    def _finish_payment(self, request: PaymentRequest, key: str | None) -> None:
+        """Sends a journalled request, and journals the outcome. Raises Declined."""
         outcome = Outcome(request.state == "approved", request.reference, request.reason)
         if request.state == "pending":
             outcome = self._send(request)
 
-        def decide(draft: Draft, name: str) -> Agreement:
-            return payments.answer(draft, name, outcome)
+        def decide(draft: Draft, name: str) -> None:
+            payments.answer(draft, name, outcome)
 
-        agreement = self._run("answer_payment", key, (request.id,), decide, Agreement)
+        self._run("answer_payment", key, (request.id,), decide, None)
         if not outcome.approved:
             raise Declined(f"{request.method} declined to {request.step}: {outcome.reason}", outcome.reason)
-        return agreement
 
     def _send(self, request: PaymentRequest) -> Outcome:
         processor = self._processor(request.method)

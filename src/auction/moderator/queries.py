@@ -3,6 +3,7 @@ file build the two answers that are made of many records; what is written stands
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +14,15 @@ from auction.model.award import Award
 from auction.model.bid import Bid, ShownRating, StandingOffer
 from auction.model.billing import Invoice, invoice
 from auction.model.block import Block
+from auction.model.closing import Settlement
+from auction.model.earned import FalseInterval
 from auction.model.endpoint import Assignments, Endpoint
 from auction.model.errors import BadToken, Unknown, WrongState
-from auction.model.ledger import funds
+from auction.model.ledger import bond, funds
 from auction.model.meter import split_cost
 from auction.model.party import Party, token_hash
 from auction.model.rating import DraftedRating, Opinion
+from auction.model.receipt import ReceiptTerms
 from auction.moderator.assignments import Alive, find_assignments
 from auction.moderator.core import Core
 from auction.moderator.draft import Draft
@@ -26,14 +30,17 @@ from auction.moderator.methods import query
 from auction.moderator.overview import Overview, look
 from auction.moderator.records import Auction, Group
 from auction.moderator.reputation import PAYMENTS
-from auction.moderator.rules import awarding, bidding, blocks, chains, opinions
+from auction.moderator.rules import awarding, bidding, blocks, chains, failing_over, opinions
+from auction.moderator.rules import ending as endings
 from auction.moderator.state import decode_changes
-from auction.moderator.terms import AuctionView
+from auction.moderator.terms import AuctionView, Standing
 from auction.storage.journal import decode_body
+
+Judge = Callable[[Agreement, FalseInterval], bool]
 
 
 def _is_closed(_asked: Any, view: AuctionView) -> bool:
-    return view.state != "open"
+    return view.state not in ("open", "funding")
 
 
 def _is_other_version(asked: Any, answer: Any) -> bool:
@@ -41,6 +48,22 @@ def _is_other_version(asked: Any, answer: Any) -> bool:
 
 
 class Queries(Core):
+    judges: dict[str, Judge]
+    """By the name that `AuctionTerms.judge` names: who executes a segment again and says whether its result is false.
+    To be set by who hosts the market."""
+
+    def _load(self) -> None:
+        """Who was here is not journalled: it stays known as long as this process runs. A process that starts gives
+        everybody time: deadlines end no earlier than C after."""
+        former = getattr(self, "_state", None)
+        super()._load()
+        if former is None:
+            self.judges = {}
+            if self._state.sequence:
+                self._state.back_ms = self._time.read()
+        else:
+            self._state.polled, self._state.back_ms = former.polled, former.back_ms
+
     # --- parties ---
 
     @query("party show", right="anyone")
@@ -64,6 +87,13 @@ class Queries(Core):
         with self._deciding:
             self._draft().party(party)
             return self._state.ledger.balance(funds(party))
+
+    @query("account bond", right="own", about="party")
+    def bond(self, party: str) -> int:
+        """Returns the free bond in minor units. What is held of it for a promise is not in it."""
+        with self._deciding:
+            self._draft().party(party)
+            return self._state.ledger.balance(bond(party))
 
     @query("endpoint show", right="anyone")
     def endpoint(self, party: str) -> Endpoint:
@@ -103,7 +133,7 @@ class Queries(Core):
             record = draft.auction(auction)
             placed = bidding.rated_bids(draft, record)
             shown = [one.rating for one in placed if one.rating is not None]
-            is_over = record.state != "open"
+            is_over = record.state not in ("open", "funding")
             return AuctionView(
                 auction=auction,
                 state=record.state,
@@ -116,11 +146,25 @@ class Queries(Core):
                 agreements=self._state.agreements_of.get(auction, ()),
             )
 
+    @query(right="operator")
+    def announcer_of(self, auction: str) -> str:
+        """Who announced the auction. Raises Unknown."""
+        with self._deciding:
+            return self._draft().auction(auction).announcer
+
+    @query(right="operator")
+    def stand_bys_of(self, agreement: str) -> tuple[str, ...]:
+        """Whose bids stand by for an agreement, best first."""
+        with self._deciding:
+            draft = self._draft()
+            record = draft.auction(draft.agreement(agreement).auction)
+            return tuple(dict.fromkeys(one.provider for one in failing_over.stand_bys(draft, record)))
+
     @query("auction wait", right="anyone", is_news=_is_closed)
     def await_close(self, auction: str, *, wait_ms: int = 0) -> AuctionView:
         """Waits for the close of an auction. Returns the auction as soon as it is open no more, or as it is after
         `wait_ms`."""
-        return self._when(lambda: self.auction(auction), lambda view: view.state != "open", wait_ms)
+        return self._when(lambda: self.auction(auction), lambda view: _is_closed(None, view), wait_ms)
 
     @query("auction explain", right="anyone")
     def explain(self, auction: str) -> str:
@@ -206,10 +250,21 @@ class Queries(Core):
         with self._deciding:
             draft = self._draft()
             record = draft.agreement(agreement)
-            names = self._state.deliveries_of.get(agreement, ())
-            evidence = [(name, draft.get("delivery", name).evidence) for name in names]
             shared = draft.find("shares", record.block)
-        return invoice(record, evidence, shared.meters if shared is not None else None)
+        return invoice(record, shared.meters if shared is not None else None)
+
+    @query("agreement cost", right="side")
+    def cost_of(self, agreement: str, party: str, ending: str, figure: int) -> Settlement:
+        """Says what would come of it if this side ended it so now. It counts what was stated and handed in so far, and
+        nothing more."""
+        with self._deciding:
+            return endings.cost_of(self._draft(self._time.read()), agreement, party, ending, figure)
+
+    @query("agreement receipt-terms", right="side")
+    def receipt_terms(self, agreement: str) -> ReceiptTerms:
+        """Returns what the receipts of an agreement have to be. Raises WrongState if it has none."""
+        with self._deciding:
+            return self._draft().agreement(agreement).receipt_terms(self.config.name)
 
     @query("group show", right="member")
     def group_of(self, group: str) -> Group:
@@ -226,6 +281,15 @@ class Queries(Core):
             self._draft().party(party)
             return self._state.reputation.shown_at(party, service, self._state.sequence, self._time.read())
 
+    @query("rating standing", right="anyone")
+    def standing(self, party: str) -> Standing:
+        """Shows what else is known of a party. None of it is in its rating."""
+        with self._deciding:
+            self._draft().party(party)
+            reputation = self._state.reputation
+            contested = reputation.contested(party)
+            return Standing(party, reputation.circular_ppm(party), *contested)
+
     @query("rating opinions", right="anyone")
     def opinions(self, agreement: str) -> tuple[Opinion, ...]:
         """Lists the published opinions about an agreement. Returns none before they are published."""
@@ -238,9 +302,9 @@ class Queries(Core):
 
     @query("rating draft", right="own", about="rater")
     def drafted_rating(self, agreement: str, rater: str) -> DraftedRating | None:
-        """Drafts this side's opinion by the stated rule. The recipient's comes from what its side measured of who
-        serves (see `rating.draft_of_service`), the provider's from what the payment came to. Returns None if nothing
-        can be said: nobody of the recipient's side measured, or nothing is charged yet."""
+        """Drafts this side's opinion by the stated rule. The recipient's comes from what the provider earned (see
+        `rating.draft_of_service`), the provider's from what the payment came to. Returns None if nothing can be said
+        yet."""
         with self._deciding:
             return opinions.drafted_rating(self._draft(), agreement, rater)
 
@@ -258,18 +322,24 @@ class Queries(Core):
 
     # --- many records at a time ---
 
-    @query("party assignments", right="own", about="provider", is_news=_is_other_version)
+    @query("party assignments", right="own", about="party", is_news=_is_other_version)
     def assignments(
-        self, provider: str, *, services: tuple[str, ...] = (), known: str = "", wait_ms: int = 0
+        self, party: str, *, services: tuple[str, ...] = (), known: str = "", wait_ms: int = 0
     ) -> Assignments:
-        """Lists what a provider is to be ready for. That is what it serves, may have to take over, or should be
-        connected for; and the auctions of `services` that it can bid in. With the `version` of an answer as `known`,
-        waits up to `wait_ms` for another."""
+        """Lists what a party is to be ready for. Of a provider that is what it serves, may take over, or should be
+        connected for, and the auctions of `services` that it can bid in; of a recipient what is served to it. Who asks
+        is present from then on for 10 s. With the `version` of an answer as `known`, waits up to `wait_ms` for
+        another."""
 
         def read() -> Assignments:
             with self._deciding:
-                return find_assignments(self._draft(self._time.read()), self._alive, provider, services)
+                now_ms = self._time.read()
+                self._state.polled[party] = now_ms
+                return find_assignments(self._draft(now_ms), self._alive, party, services)
 
+        with self._deciding:
+            self._draft().party(party)
+            self._state.polled[party] = self._time.read()  # before what is due by now asks who is here
         return self._when(read, lambda answer: answer.version != known, wait_ms)
 
     @query("market overview", right="own", about="party", is_news=_is_other_version)
@@ -279,7 +349,7 @@ class Queries(Core):
 
         def read() -> Overview:
             with self._deciding:
-                return look(self._state, self._time.read(), party, limit)
+                return look(self._state, self._time.read(), party, limit, self.config.name)
 
         return self._when(read, lambda answer: answer.version != known, wait_ms)
 

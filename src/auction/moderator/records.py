@@ -19,7 +19,6 @@ from auction.model.agreement import Agreement
 from auction.model.award import Award, Standing, Winning
 from auction.model.bid import Announcement, Bid, ShownRating, StandingOffer
 from auction.model.block import Block
-from auction.model.delivery import Delivery, Evidence
 from auction.model.endpoint import Endpoint, Warm
 from auction.model.meter import Meter
 from auction.model.party import Party, Signature
@@ -56,8 +55,11 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not be considered)
     block: Block | None = None  # what is asked for, where providers bid
     prime: str = ""  # the agreement of which a part is subcontracted
+    held: int = 0  # what is held of the announcer until the award
     method: str = "prepaid"
     source: str = ""
+    processor_reference: str = ""
+    group: str = ""  # the group that was opened with it
 
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -66,6 +68,8 @@ class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     bid: Bid
     rating: ShownRating | None = None
     signature: bytes = b""
+    held: int = 0
+    arbiter: str = ""
 
 
 class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -148,35 +152,42 @@ class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A sealed commitment. `bond` is held until its bid is revealed, and forfeited where it is not."""
+    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody where it is not."""
 
     id: str  # auction/bidder
     commitment: Commitment
-    bond: int = 0
+    held: int = 0
+    deposit: int = 0  # the most that a bid to pay can be
     revealed: str = ""
     forfeited: bool = False
 
 
-class Measured(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What one side measured of a delivery, and what that comes to beside the promise."""
+class Offered(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is held for a standing offer while it stands."""
+
+    offer: str
+    provider: str
+    held: int = 0
+
+
+class Debt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a party owes still, to whom: its name is barred until it is paid. `to` are (account, amount)."""
 
     id: str
     agreement: str
-    provider: str
-    by_recipient: bool
-    delivery: Delivery
-    evidence: Evidence
-    at_ms: int = 0
-    signature: bytes = b""
+    debtor: str
+    to: tuple[tuple[str, int], ...]
+
+    @property
+    def amount(self) -> int:
+        return sum(amount for _, amount in self.to)
 
 
 class Revealed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """That the two opinions about an agreement have come into the open. `value` is what the deal weighs: what was
-    paid, less what has flowed back in circles."""
+    """That the two opinions about an agreement have come into the open."""
 
     agreement: str
     service: str
-    value: int
     at_ms: int
 
 
@@ -192,7 +203,7 @@ class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """A request to a payment processor, journalled before it is sent, so that none is sent twice or forgotten."""
 
     id: str  # also the idempotency key at the processor
-    agreement: str
+    about: str  # the auction that was authorised for, or the agreement that is refunded
     step: str  # authorise, capture, void, refund
     method: str
     source: str
@@ -201,7 +212,6 @@ class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     reference: str = ""
     state: str = "pending"  # approved, declined
     reason: str = ""
-    then: str = ""
 
 
 class BlockShares(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -217,15 +227,19 @@ class BlockShares(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
 
 
 class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A group that shares the price of an agreement that its organiser was awarded. `pledges` are held while it is
-    open; `due_ms` is when all goes back if it has not come to anything."""
+    """A group that shares the price of an agreement. It is opened with the announcement, which its organiser funds;
+    `extra_cost` of each member who is served and the signing `device` are fixed then. `limits` and `pledges` are held
+    while it is open; `due_ms` is when all goes back if it has not come to anything."""
 
     id: str
     organiser: str
-    agreement: str
-    due_ms: int
+    auction: str
+    agreement: str = ""
+    extra_cost: int = 0
+    device: str = ""
+    due_ms: int = 0
     state: str = "open"  # settled, failed
-    bids: dict[str, int] = {}
+    limits: dict[str, int] = {}
     pledges: dict[str, int] = {}
     negotiation: Negotiation | None = None
     outcome: GroupOutcome | None = None
@@ -244,11 +258,12 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "bidding": Bidding,
     "award": Award,
     "agreement": Agreement,
-    "delivery": Measured,
     "exchange": Exchange,
     "revealed": Revealed,
     "drafted": Drafted,
     "offer": StandingOffer,
+    "offered": Offered,
+    "debt": Debt,
     "payment": PaymentRequest,
     "shares": BlockShares,
     "group": Group,

@@ -1,33 +1,54 @@
-"""What is known of each party: kept up as the fold of deals and revealed opinions, and read as of any entry.
+"""What is known of each party: kept up as the fold of settled deals and revealed opinions, and read as of any entry.
 
-The arithmetic stands in `auction.rating`; here is what counts, from when on, and what a deal weighs.
+The arithmetic stands in `model/weighing` and `model/rating`; here is what counts, and from when on. What stayed of a
+deal may still change (a refund, a charge taken back, a debt that is paid): then its history is counted anew.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from auction.model.agreement import Agreement, Leg
+from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating
-from auction.model.circles import without_circles
 from auction.model.money import PPM
-from auction.model.rating import DAY_MS, EMPTY, Exchange, History, Kind, Opinion, RatingRules, Tally, record, show
+from auction.model.rating import DAY_MS, EMPTY, Exchange, History, Kind, Opinion, RatingRules, Tally, show
+from auction.model.weighing import (
+    EMPTY_PAIR,
+    Pair,
+    circular_share_ppm,
+    contested_ppm,
+    payment_value,
+    service_value,
+    weigh,
+)
 from auction.moderator.records import Revealed
 
 SEQUENCE_MAX = 2**63 - 1
 PAYMENTS = ""  # in place of a service: a recipient pays alike, whatever the service
 
 
+class _Deal(NamedTuple):
+    """What one agreement adds to one history. The value is read from the agreement as it stands."""
+
+    agreement: str
+    kind: str  # service, payment, evidence
+    rater: str
+    yes_ppm: int
+    day: int
+
+
 # What is saved of a reputation, with its type; all else in it can be made again.
 SAVED: Final[dict[str, Any]] = {
     "_rules": list[tuple[int, RatingRules]],
     "_versions": dict[tuple[str, str], tuple[list[int], list[History]]],
-    "_pairs": dict[tuple[str, str, str, str], Tally],
-    "_paid": dict[tuple[str, str], int],
-    "_payees": set[str],
+    "_deals": dict[tuple[str, str], list[_Deal]],
+    "_pairs": dict[tuple[str, str, str, str], Pair],
+    "_settled": dict[str, Agreement],
+    "_of_party": dict[str, list[str]],
 }
 
 
@@ -39,37 +60,42 @@ class Reputation:
         self.rules = rules
         self._rules: list[tuple[int, RatingRules]] = [(0, rules)]  # each with the entry from which on it counts
         self._versions: dict[tuple[str, str], tuple[list[int], list[History]]] = {}
-        self._pairs: dict[tuple[str, str, str, str], Tally] = {}
-        self._paid: dict[tuple[str, str], int] = {}
-        self._payees: set[str] = set()
+        self._deals: dict[tuple[str, str], list[_Deal]] = {}  # of each history, in the order in which they counted
+        self._pairs: dict[tuple[str, str, str, str], Pair] = {}  # kind, ratee, rater, service
+        self._settled: dict[str, Agreement] = {}
+        self._of_party: dict[str, list[str]] = {}  # its settled agreements
         self._shown: dict[tuple[str, str, int, int, int], ShownRating] = {}
         self._latest: dict[str, dict[str, ShownRating]] = {}  # by service and party, of the day `_latest_day`
         self._latest_day = 0
 
-    def count_deal(self, agreement: Agreement, sequence: int, at_ms: int) -> None:
-        """A deal is over: what was paid goes into the graph of payments, what was measured counts as evidence."""
-        for leg in agreement.legs:
-            amount = leg.price * leg.delivered_ppm // PPM
-            if amount and agreement.state == "charged":
-                pair = (agreement.recipient, leg.provider)
-                self._paid[pair] = self._paid.get(pair, 0) + amount
-                self._payees.add(leg.provider)
-        day = at_ms // DAY_MS
-        for leg in agreement.legs:
-            self._count_evidence(agreement, leg, day, sequence)
+    def count_deal(self, former: Agreement | None, new: Agreement, sequence: int, at_ms: int) -> None:
+        """A deal is settled: what its provider earned counts as evidence. Or the money of one has changed since."""
+        self._settled[new.id] = new
+        if former is not None and former.is_over:
+            self._changed(former, new, sequence, at_ms)
+            return
+        for party in (new.provider, new.recipient):
+            self._of_party.setdefault(party, []).append(new.id)
+        earned_ppm = _earned_ppm(new)
+        if earned_ppm is not None:
+            deal = _Deal(new.id, "evidence", new.recipient, earned_ppm, at_ms // DAY_MS)
+            self._count(new.provider, new.service, deal, sequence)
 
-    def _count_evidence(self, agreement: Agreement, leg: Leg, day: int, sequence: int) -> None:
-        if not leg.measurement and not leg.failed:
-            return  # nobody measured: no evidence of anything
-        history = self.history(leg.provider, agreement.service)
-        pair = ("evidence", leg.provider, agreement.recipient, agreement.service)
-        price, delivered_ppm = _taken_on(agreement, leg)
-        value = self.deal_value(agreement.recipient, leg.provider, price)
-        total, with_pair = record(history.evidence, self._pairs.get(pair, EMPTY), delivered_ppm, value, day, self.rules)
-        self._pairs[pair] = with_pair
-        self._put(agreement.service, msgspec.structs.replace(history, evidence=total), sequence)
+    def _changed(self, former: Agreement, new: Agreement, sequence: int, at_ms: int) -> None:
+        if former.stayed() == new.stayed():
+            return
+        deals = self._deals.setdefault((new.recipient, PAYMENTS), [])
+        rated = [one for one in deals if one.agreement == new.id]
+        if new.charged_back:  # the processor says so, whatever the provider has said
+            deals[:] = [one for one in deals if one.agreement != new.id]
+            deals.append(_Deal(new.id, "payment", new.provider, 0, at_ms // DAY_MS))
+            if not rated:
+                history = self.history(new.recipient, PAYMENTS)
+                self._put(PAYMENTS, msgspec.structs.replace(history, finished=history.finished + 1), sequence)
+        for party, service in ((new.provider, new.service), (new.recipient, PAYMENTS)):
+            self._count_anew(party, service, sequence)
 
-    def count_opinions(self, exchange: Exchange, revealed: Revealed, sequence: int) -> None:
+    def count_opinions(self, exchange: Exchange, revealed: Revealed, agreement: Agreement, sequence: int) -> None:
         """Both sides' opinions come into the open at once; who said nothing adds to the other's silence."""
         sides: tuple[tuple[Kind, Opinion | None, str, str, str], ...] = (
             ("service", exchange.service, exchange.provider, exchange.recipient, revealed.service),
@@ -78,31 +104,79 @@ class Reputation:
         for kind, opinion, ratee, rater, service in sides:
             history = self.history(ratee, service)
             finished, silent = history.finished + 1, history.silent + (opinion is None)
-            opinions, remarks = history.opinions, history.remarks
-            if opinion is not None:
-                pair = (kind, ratee, rater, service)
-                day = revealed.at_ms // DAY_MS
-                yes_ppm = PPM if opinion.satisfied else 0
-                before = self._pairs.get(pair, EMPTY)
-                opinions, self._pairs[pair] = record(opinions, before, yes_ppm, revealed.value, day, self.rules)
-                if opinion.remark:
-                    remarks = (*remarks[-4:], opinion.remark)
-            changed = msgspec.structs.replace(
-                history, opinions=opinions, finished=finished, silent=silent, remarks=remarks
-            )
+            remarks = history.remarks
+            if opinion is not None and opinion.remark:
+                remarks = (*remarks[-4:], opinion.remark)
+            changed = msgspec.structs.replace(history, finished=finished, silent=silent, remarks=remarks)
             self._put(service, changed, sequence)
+            if opinion is None or (kind == "payment" and agreement.charged_back):
+                continue
+            yes_ppm = PPM if opinion.satisfied else 0
+            self._count(ratee, service, _Deal(agreement.id, kind, rater, yes_ppm, revealed.at_ms // DAY_MS), sequence)
 
-    def deal_value(self, payer: str, payee: str, amount: int) -> int:
-        """What a deal weighs: its amount, less what flowed back to the payer in circles of payments."""
-        if payer not in self._payees:
-            return amount  # nobody ever paid the payer, so no circle leads through it
-        left = without_circles((one, other, paid) for (one, other), paid in self._paid.items())
-        return min(amount, left.get((payer, payee), 0))
+    def _count(self, party: str, service: str, deal: _Deal, sequence: int) -> None:
+        self._deals.setdefault((party, service), []).append(deal)
+        self._put(service, self._with(self.history(party, service), service, deal), sequence)
+
+    def _count_anew(self, party: str, service: str, sequence: int) -> None:
+        """All deals of a history again, with what they come to now."""
+        deals = self._deals.get((party, service), [])
+        history = msgspec.structs.replace(self.history(party, service), opinions=EMPTY, evidence=EMPTY)
+        for kind in ("service", "payment", "evidence"):
+            for rater in {deal.rater for deal in deals}:
+                self._pairs.pop((kind, party, rater, service), None)
+        for deal in deals:
+            history = self._with(history, service, deal)
+        self._put(service, history, sequence)
+
+    def _with(self, history: History, service: str, deal: _Deal) -> History:
+        stayed = self._settled[deal.agreement].stayed()
+        value_of: Callable[..., int] = payment_value if deal.kind == "payment" else service_value
+        value = value_of(stayed, deal.yes_ppm > 0) if deal.kind != "evidence" else stayed.stayed + stayed.lost
+        name = (deal.kind, history.party, deal.rater, service)
+        tally: Tally = history.evidence if deal.kind == "evidence" else history.opinions
+        before = self._pairs.get(name, EMPTY_PAIR)
+        tally, self._pairs[name] = weigh(tally, before, deal.yes_ppm, value, deal.day, self.rules)
+        return msgspec.structs.replace(history, **{"evidence" if deal.kind == "evidence" else "opinions": tally})
 
     def history(self, party: str, service: str) -> History:
         """The latest version."""
         versions = self._versions.get((party, service))
         return versions[1][-1] if versions else History(party=party)
+
+    def circular_ppm(self, party: str) -> int:
+        """The share of what the party was paid that went round among those whom it dealt with."""
+        return circular_share_ppm(
+            ((one.recipient, one.provider, one.stayed().stayed) for one in self._near(party)), party
+        )
+
+    def contested(self, party: str) -> tuple[int, int, int]:
+        """Counterparties with contested ends, all counterparties, contested money in ppm of all."""
+        money: dict[str, tuple[int, int]] = {}
+        for one in self.settled_of(party):
+            other = one.provider if one.recipient == party else one.recipient
+            contested, whole = money.get(other, (0, 0))
+            money[other] = (contested + one.price * one.contested, whole + one.price)
+        return contested_ppm(money)
+
+    def settled_of(self, party: str) -> list[Agreement]:
+        return [self._settled[name] for name in self._of_party.get(party, ())]
+
+    def _near(self, party: str) -> list[Agreement]:
+        """The settled agreements among the party and those whom it dealt with."""
+        own = self.settled_of(party)
+        near = {party, *(one.provider for one in own), *(one.recipient for one in own)}
+        names = dict.fromkeys(name for one in sorted(near) for name in self._of_party.get(one, ()))
+        deals = [self._settled[name] for name in names]
+        return [one for one in deals if {one.provider, one.recipient} <= near]
+
+    def card_money(self, party: str, since_ms: int) -> int:
+        """What the party was paid by cards since then, and stayed: it may still be taken back."""
+        return sum(
+            one.stayed().stayed
+            for one in self.settled_of(party)
+            if one.provider == party and one.method != "prepaid" and one.settled_ms > since_ms
+        )
 
     def shown_at(self, party: str, service: str, sequence: int, at_ms: int) -> ShownRating:
         """The rating as it stood before the entry `sequence`. `service` may be PAYMENTS."""
@@ -157,11 +231,11 @@ class Reputation:
             histories.append(history)
 
 
-def _taken_on(agreement: Agreement, leg: Leg) -> tuple[int, int]:
-    """What a leg was worth and what of it was delivered. Who failed had taken on all that was left of the window, so
-    the part that another had to serve is part of what it did not deliver."""
-    if not leg.failed:
-        return leg.price, leg.delivered_ppm
-    window_ms, taken_ms = agreement.ends_ms - agreement.starts_ms, agreement.ends_ms - leg.from_ms
-    served_ms = leg.until_ms - leg.from_ms
-    return agreement.price * taken_ms // window_ms, leg.delivered_ppm * served_ms // taken_ms if taken_ms else 0
+def _earned_ppm(one: Agreement) -> int | None:
+    """What the provider earned of what it had to: all of the price, or, where the recipient left, what passed until
+    then. None where that says nothing of the provider."""
+    if not one.provider_ending and not one.recipient_ending:
+        return None  # nobody has said anything
+    is_free = one.recipient_ending == "leaving" or one.recipient_ending == one.provider_ending == "finished"
+    fault = one.lost if is_free else one.price - one.paid
+    return one.paid * PPM // (one.paid + fault) if one.paid + fault else None

@@ -23,9 +23,9 @@ from auction.moderator.records import (
     Auction,
     BidSheet,
     Committed,
+    Debt,
     Drafted,
     Group,
-    Measured,
     Nonce,
     PaymentRequest,
     PlacedBid,
@@ -61,7 +61,11 @@ class State:
         self.agreements_of: dict[str, tuple[str, ...]] = {}  # tuples cost the garbage collector nothing
         self.agreements_about: dict[str, tuple[str, ...]] = {}  # block -> agreements made about it
         self.subcontracts_of: dict[str, list[str]] = {}
-        self.deliveries_of: dict[str, list[str]] = {}
+        self.rests_of: dict[str, tuple[str, ...]] = {}  # agreement -> those that serve its rest
+        self.debts_of: dict[str, dict[str, Debt]] = {}  # party -> what it owes still
+        self.polled: dict[str, int] = {}  # when each party was last here; not journalled, what follows from it is
+        self.stand_bys: dict[str, Any] = {}  # auction -> who stands by for it, as it was last asked for
+        self.back_ms = 0  # when the market came back after it was away
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
         self.timelines: dict[str, Timeline] = {}
         self.commitments_of: dict[str, list[str]] = {}
@@ -143,6 +147,8 @@ class State:
     def _index_auction(self, old: Auction | None, new: Auction) -> None:
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
             heapq.heappush(self.due, (new.due_ms, "auction", new.id))
+        if new.processor_reference:
+            self.payments_by_reference[new.method, new.processor_reference] = new.id
 
     def _index_bid(self, old: PlacedBid | None, new: PlacedBid) -> None:
         if old is None:
@@ -166,14 +172,12 @@ class State:
             self.agreements_about[new.block] = (*self.agreements_about.get(new.block, ()), new.id)
             if new.prime:
                 self.subcontracts_of.setdefault(new.prime, []).append(new.id)
-        if new.processor_reference:
-            self.payments_by_reference[new.method, new.processor_reference] = new.id
-        if new.is_over and (old is None or not old.is_over):
-            self.reputation.count_deal(new, self.sequence, self.at_ms)
-
-    def _index_delivery(self, old: Measured | None, new: Measured) -> None:
-        if old is None:
-            self.deliveries_of.setdefault(new.agreement, []).append(new.id)
+            if new.of:
+                self.rests_of[new.of] = (*self.rests_of.get(new.of, ()), new.id)
+        if new.due_ms and (old is None or old.due_ms != new.due_ms):
+            heapq.heappush(self.due, (new.due_ms, "agreement", new.id))
+        if new.is_over:
+            self.reputation.count_deal(old, new, self.sequence, self.at_ms)
 
     def _index_exchange(self, old: Exchange | None, new: Exchange) -> None:
         if old is None:
@@ -182,17 +186,28 @@ class State:
 
     def _index_revealed(self, _old: Revealed | None, new: Revealed) -> None:
         exchange = self.records["exchange"][new.agreement]
-        self.reputation.count_opinions(exchange, new, self.sequence)
+        self.reputation.count_opinions(exchange, new, self.records["agreement"][new.agreement], self.sequence)
 
     def _index_drafted(self, _old: Drafted | None, new: Drafted) -> None:
         heapq.heappush(self.due, (new.due_ms, "drafted", new.id))
 
-    def _index_offer(self, _old: StandingOffer | None, new: StandingOffer) -> None:
+    def _index_offer(self, old: StandingOffer | None, new: StandingOffer) -> None:
         offers = self.offers_of.setdefault(new.service, {})
+        if old is not None and old.service != new.service:
+            self.offers_of[old.service].pop(new.offer, None)
+        if old is None or old.valid_until_ms != new.valid_until_ms:
+            heapq.heappush(self.due, (new.valid_until_ms, "offer", new.offer))
         if new.valid_until_ms <= self.at_ms:
             offers.pop(new.offer, None)
         else:
             offers[new.offer] = new
+
+    def _index_debt(self, _old: Debt | None, new: Debt) -> None:
+        debts = self.debts_of.setdefault(new.debtor, {})
+        if new.to:
+            debts[new.id] = new
+        else:
+            debts.pop(new.id, None)
 
     def _index_payment(self, _old: PaymentRequest | None, new: PaymentRequest) -> None:
         if new.state == "pending":
@@ -214,11 +229,11 @@ INDEXES: Final[dict[str, Any]] = {
     "commitment": State._index_commitment,
     "nonce": State._index_nonce,
     "agreement": State._index_agreement,
-    "delivery": State._index_delivery,
     "exchange": State._index_exchange,
     "revealed": State._index_revealed,
     "drafted": State._index_drafted,
     "offer": State._index_offer,
+    "debt": State._index_debt,
     "payment": State._index_payment,
     "group": State._index_group,
 }

@@ -12,7 +12,8 @@ from auction.model.party import Signature
 class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What an announcer decides about an auction; see `Announcement` for what each field means. Open for
     `open_for_ms`; with `reveal_for_ms` bids are committed first and revealed after that. `method` and `source` say how
-    the winner is paid: `prepaid`, or a card processor's name with the card's token."""
+    the winner is paid: `prepaid`, or a card processor's name with the card's token, which is then to be authorised (see
+    `pay`) before anybody can bid."""
 
     reserve: int
     open_for_ms: int
@@ -22,8 +23,13 @@ class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[str, ...] = ()
     increment: int = 1
     ramp: Ramp | None = None
-    bond: int = 0
     newcomer_share_ppm: int = 0
+    delta_ppm: int = 100_000
+    fail_over: bool = False
+    receipts: bool = True
+    arbiter: str = ""
+    judge: str = ""
+    nonce: str = ""
     extend_within_ms: int = 0
     extend_by_ms: int = 0
     extend_times_max: int = 0
@@ -33,7 +39,7 @@ class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BidEntry(msgspec.Struct, frozen=True):
-    """A bid as it comes in. See `Bid` for the fields."""
+    """A bid as it comes in. See `Bid` for the fields. `arbiter` counts where the announcement names the same."""
 
     bidder: str
     price: int
@@ -42,6 +48,7 @@ class BidEntry(msgspec.Struct, frozen=True):
     limit: int | None = None
     salt: str = ""
     signature: Signature | None = None
+    arbiter: str = ""
 
 
 class AuctionView(msgspec.Struct, frozen=True):
@@ -72,3 +79,14 @@ class Held(msgspec.Struct, frozen=True):
     auction: str
     state: str
     agreements: tuple[str, ...]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What is shown of a party beside its ratings, and is no defence: the share of what it was paid that went round
+    among those it dealt with; with how many of its counterparties an end was contested, and the share of the money."""
+
+    party: str
+    circular_ppm: int
+    contested_with: int
+    counterparties: int
+    contested_ppm: int

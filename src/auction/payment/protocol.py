@@ -17,11 +17,12 @@ Step = Literal["authorise", "capture", "void", "refund"]
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a processor said. `reference` is its name for the payment; `reason` its word for a decline, such as
-    `insufficient_funds`."""
+    `insufficient_funds`; `amount` what was captured where that is less than was asked for (None: all of it)."""
 
     approved: bool
     reference: str = ""
     reason: str = ""
+    amount: int | None = None
 
 
 class Dispute(msgspec.Struct, frozen=True, omit_defaults=True):

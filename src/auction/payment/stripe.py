@@ -81,5 +81,8 @@ class StripeProcessor:
         except self._stripe.StripeError as reason:
             raise PaymentUnknown(f"Stripe gave no answer that can be relied on: {reason}") from reason
         if answer.status in good:
-            return Outcome(True, reference or answer.id)
+            received = (
+                getattr(answer, "amount_received", None) if answer.status == "succeeded" and not reference else None
+            )
+            return Outcome(True, reference or answer.id, amount=received)
         return Outcome(False, answer.id, answer.status)

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from auction.model.agreement import Agreement
 from auction.model.errors import BadToken, NotAllowed
 from auction.model.party import ORGANISATIONS, Party
 from auction.moderator.commands import Moderator
 from auction.moderator.methods import Method
+from auction.moderator.records import Group
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -58,16 +58,21 @@ def check_right(market: Moderator, caller: Caller, method: Method, arguments: An
 
 
 def without_secrets(caller: Caller, answer: Any) -> Any:
-    """The answer without what only the one concerned may read: hashes of tokens, and what a card is charged by."""
+    """The answer without what only the one concerned may read: hashes of tokens, and what others put into a group."""
     if caller.is_operator:
         return answer
     if isinstance(answer, Party):
         return msgspec.structs.replace(answer, token_hash="")
-    if isinstance(answer, Agreement) and answer.recipient != caller.party:
-        return msgspec.structs.replace(answer, source="")
+    if isinstance(answer, Group):
+        own = {"limits": _own_alone(answer.limits, caller), "pledges": _own_alone(answer.pledges, caller)}
+        return msgspec.structs.replace(answer, **own)  # sealed, from the organiser too
     if isinstance(answer, list):
         return [without_secrets(caller, one) for one in answer]
     return answer
+
+
+def _own_alone(amounts: dict[str, int], caller: Caller) -> dict[str, int]:
+    return {party: amount for party, amount in amounts.items() if party == caller.party}
 
 
 def _speaks_for(market: Moderator, caller: str, party: str) -> bool:
@@ -86,7 +91,12 @@ def _operator(asked: Asked) -> None:
 
 
 def _registration(asked: Asked) -> None:
+    """Nobody is linked to another unheard: who stands behind a party registers it itself, and a key is shown."""
     arguments, caller = asked.arguments, asked.caller.party
+    if arguments.controller and not (caller and _speaks_for(asked.market, caller, arguments.controller)):
+        raise NotAllowed(f"{arguments.controller} registers those that it stands behind itself")
+    if arguments.public_key and arguments.signature is None:
+        raise NotAllowed("a public key is registered with a signature by it")
     if arguments.belongs_to:
         if not caller or not _speaks_for(asked.market, caller, arguments.belongs_to):
             raise NotAllowed(f"{arguments.belongs_to} registers its own users, devices and numbers")
@@ -118,18 +128,16 @@ def _provider(asked: Asked) -> None:
         raise NotAllowed(f"this step of {asked.about} is its provider's")
 
 
-def _recipient_or_after_the_end(asked: Asked) -> None:
-    """After the window the provider need not wait for a recipient that has gone."""
-    if asked.market.now_ms() >= asked.market.agreement(asked.about).ends_ms:
-        _concerned(asked)
-    else:
-        _recipient(asked)
+def _announcer(asked: Asked) -> None:
+    if asked.market.announcer_of(asked.about) != asked.caller.party:
+        raise NotAllowed(f"this step of {asked.about} is its announcer's")
 
 
 def _concerned(asked: Asked) -> None:
     one = asked.market.agreement(asked.about)
-    providers = {one.provider, *(leg.provider for leg in one.legs), *(runner.provider for runner in one.runners_up)}
-    if asked.caller.party not in providers and not _speaks_for(asked.market, one.recipient, asked.caller.party):
+    if asked.caller.party in (one.provider, one.arbiter, *asked.market.stand_bys_of(asked.about)):
+        return
+    if not _speaks_for(asked.market, one.recipient, asked.caller.party):
         raise NotAllowed(f"{asked.caller.party} has nothing to do with {one.id}")
 
 
@@ -152,7 +160,7 @@ def _organiser(asked: Asked) -> None:
 
 def _member(asked: Asked) -> None:
     group = asked.market.group_of(asked.about)
-    if asked.caller.party not in (group.organiser, *group.bids, *group.pledges):
+    if asked.caller.party not in (group.organiser, *group.limits, *group.pledges):
         raise NotAllowed(f"{asked.caller.party} is not in {group.id}")
 
 
@@ -164,7 +172,7 @@ RIGHTS: Final[dict[str, Meaning]] = {
     "own": Meaning(_own),
     "rater": Meaning(_rater),
     "recipient": Meaning(_recipient),
-    "recipient_or_after_the_end": Meaning(_recipient_or_after_the_end),
+    "announcer": Meaning(_announcer),
     "provider": Meaning(_provider),
     "side": Meaning(_side),
     "concerned": Meaning(_concerned),

@@ -22,11 +22,11 @@ from typing import Any
 from streamcore.command.demo_capture import describe, shipped_capture
 from streamcore.core.errors import SinkError, StreamcoreError
 from streamcore.disperse.remote import make_keys
-from streamcore.subcontract.market import PlainMarket
+from streamcore.subcontract.served import PlainMarket
 
 SERVICE = "anonymise"
 PROVIDERS = {"north": 3_00, "south": 3_80}  # what each asks for a block, in cents; north is cheaper, and will fail
-PRICE_MAX = 6_00
+PRICE_MAX = 9_00  # what is beyond the price pays for who takes a rest over
 MINIMUM_BPS = 500_000
 TIMES = 3  # the shipped capture, over and over
 BLOCK_MS, AUCTION_MS, LEASE_MS = 20_000, 600, 8_000
@@ -40,7 +40,7 @@ value_full = {VALUE_FULL}
 newcomer_bond = 1_000
 satisfied_from_ppm = 800_000
 """
-FAILS_AT_BITS = 300_000  # delivered, of some ten million
+FAILS_AFTER_S = 2.0  # from its first segments on; the first block's run takes some ten seconds
 WAIT_S = 60.0
 
 
@@ -115,6 +115,10 @@ class Circle:
         self._processes[name] = process
         return process
 
+    def _start_provider(self, name: str) -> None:
+        self._start(name, self._provider(name, PROVIDERS[name]))
+        self._awaited(functools.partial(self._offers, name), f"{name} offers")
+
     def _log(self, name: str) -> Path:
         return self._place / f"{name}.log"
 
@@ -140,10 +144,9 @@ class Circle:
         """One run of the pipeline in one block, at this rate at the most; the provider `fails` is killed on its way."""
         self._tell(f"\nThe {title} block. {words}")
         before = self._ratings()
-        for name, price in PROVIDERS.items():
-            if name not in self._processes or self._processes[name].poll() is not None:
-                self._start(name, self._provider(name, price))
-                self._awaited(functools.partial(self._offers, name), f"{name} offers")
+        for name in PROVIDERS:
+            if name not in self._processes:
+                self._start_provider(name)
             rating = before[name]
             self._tell(
                 f"  {name:<6} {rating['count']} opinions, at least {percent(rating['lower_ppm'])} satisfied; measured "
@@ -159,7 +162,8 @@ class Circle:
         for line in explanation:
             self._tell(f"  {line}")
         if fails:
-            self._awaited(functools.partial(self._has_delivered, pipeline), f"a delivery of {fails}")
+            self._awaited(functools.partial(self._has_begun, pipeline, fails, agreement["id"]), f"work of {fails}")
+            time.sleep(FAILS_AFTER_S)
             self._processes[fails].send_signal(signal.SIGKILL)
             self._processes[fails].wait()
             self._tell(f"  {fails} is killed on its way")
@@ -168,7 +172,10 @@ class Circle:
             raise StreamcoreError(f"the pipeline failed: {(self._place / f'{title}.log').read_text().strip()}")
         run = json.loads(printed.splitlines()[-1])
         self._tell_run(run)
-        outcome = self._outcome(agreement["id"])
+        if fails:
+            self._start_provider(fails)
+            self._tell(f"  {fails} is started again: it knows that it has failed, and says so to the market")
+        outcome = self._outcome(run)
         return {
             "run": run, "auction": auction, "explanation": explanation, "ratings_before": before,
             "ratings_after": self._ratings(), "output": str(output), **outcome,
@@ -186,26 +193,50 @@ class Circle:
             f"{run['segments']['resent']} segments went to another when theirs failed"
         )
 
-    def _outcome(self, name: str) -> dict[str, Any]:
-        """What the agreement came to, when both sides have rated."""
+    def _outcome(self, run: dict[str, Any]) -> dict[str, Any]:
+        """What the agreements of a run came to, when both sides of each have stated its end and rated."""
         ask = self._market.ask
-        serving = ask("agreement", agreement=name)["provider"]
-        with contextlib.suppress(StreamcoreError):  # it rates by itself, sooner or later
-            ask("rate_as_drafted", self._tokens[serving], agreement=name, rater=serving)
-        opinions = self._awaited(lambda: ask("opinions", agreement=name), "the opinions of both sides")
-        agreement = ask("agreement", agreement=name)
-        for leg in agreement["legs"]:
-            self._tell(
-                f"  {leg['provider']}: {money(leg['price'])} for its part, {percent(leg.get('delivered_ppm', 0))} "
-                f"delivered{', failed' if leg.get('failed') else ''}"
-            )
-        self._tell(f"  charged: {money(agreement['charged'])} of {money(agreement['price'])} EUR; the rest goes back")
-        for opinion in opinions:
-            verdict = "satisfied" if opinion["satisfied"] else "not satisfied"
-            self._tell(f"  {opinion['rater']} rates {opinion['ratee']}: {verdict} ({opinion['remark']})")
+        agreements, opinions, invoices = [], [], []
+        for served in run["subcontracts"]:
+            name = served["agreement"]
+            agreement = self._awaited(functools.partial(self._settled_one, name), f"the end of {name}")
+            self._tell_end(agreement)
+            if not served.get("satisfied"):  # it was settled after the run: the device rates it now
+                with contextlib.suppress(StreamcoreError):
+                    words = {"agreement": name, "rater": "harbour-clinic", "device": "desk"}
+                    ask("rate_as_drafted", self._tokens["harbour-clinic"], **words)
+            both = functools.partial(ask, "opinions", agreement=name)
+            for opinion in self._awaited(both, "the opinions of both sides"):
+                verdict = "satisfied" if opinion["satisfied"] else "not satisfied"
+                self._tell(f"  {opinion['rater']} rates {opinion['ratee']}: {verdict} ({opinion['remark']})")
+                opinions.append(opinion)
+            agreements.append(agreement)
+            invoices.append(ask("invoice", agreement=name))
         balances = {party: ask("balance", party=party) for party in DEPOSIT}
-        return {"agreement": agreement, "opinions": opinions, "balances": balances,
-                "invoice": ask("invoice", agreement=name)}  # fmt: skip
+        bonds = {party: ask("bond", party=party) for party in PROVIDERS}
+        spent = DEPOSIT["harbour-clinic"] - balances["harbour-clinic"]
+        self._tell(f"  In all harbour-clinic has spent {money(spent)} EUR so far; all else that was held went back")
+        money_of = {"balances": balances, "bonds": bonds, "invoices": invoices}
+        return {"agreements": agreements, "opinions": opinions, **money_of}
+
+    def _settled_one(self, name: str) -> dict[str, Any] | None:
+        agreement: dict[str, Any] = self._market.ask("agreement", agreement=name)
+        return agreement if agreement["state"] == "settled" else None
+
+    def _tell_end(self, agreement: dict[str, Any]) -> None:
+        """Who stated what, and what was paid to whom."""
+        price, paid, provider = agreement["price"], agreement.get("paid", 0), agreement["provider"]
+        share = (price - paid) * agreement["delta_ppm"] // 1_000_000
+        of = f", for the rest of {agreement['of']}" if agreement.get("of") else ""
+        self._tell(f"  {agreement['id']} with {provider}, price {money(price)}{of}:")
+        ends = {side: agreement.get(f"{side}_ending", "") for side in ("provider", "recipient")}
+        said = f"{provider} states {ends['provider']}, harbour-clinic {ends['recipient']}"
+        self._tell(f"    {said}: {money(paid)} earned")
+        if ends["provider"] == "leaving":
+            self._tell(f"    {provider} pays {money(share)} to harbour-clinic for what it left undelivered")
+        elif ends["recipient"] == "leaving":
+            self._tell(f"    harbour-clinic ends before the block does, and pays {money(share)} for what it leaves")
+        self._tell(f"    charged: {money(agreement.get('charged', 0))} EUR")
 
     def _ratings(self) -> dict[str, Any]:
         zero = {"count": 0, "lower_ppm": 0, "evidence_count": 0, "evidence_lower_ppm": 0}
@@ -216,7 +247,7 @@ class Circle:
         if pipeline.poll() is not None:
             raise StreamcoreError(f"the pipeline ended before an agreement was made, see {self._place}/*.log")
         for glance in self._market.ask("overview", limit=1)["agreements"]:
-            if glance["state"] in ("agreed", "delivering") and glance["agreement"] not in self._agreements:
+            if glance["state"] in ("agreed", "running") and glance["agreement"] not in self._agreements:
                 self._agreements.add(glance["agreement"])
                 return {**self._market.ask("agreement", agreement=glance["agreement"])}
         return None
@@ -225,12 +256,11 @@ class Circle:
         """Whether a provider has come so far that it sees auctions."""
         return "offers" in self._log(name).read_text()
 
-    def _has_delivered(self, pipeline: subprocess.Popen[str]) -> bool:
-        """Whether some of it is done, as the pipeline reports it while it runs."""
+    def _has_begun(self, pipeline: subprocess.Popen[str], name: str, agreement: str) -> bool:
+        """Whether the provider has done a part of it, as it says."""
         if pipeline.poll() is not None:
-            raise StreamcoreError("the run was over before a delivery was reported")
-        (glance,) = self._market.ask("overview", limit=1)["agreements"]
-        return bool(sum(leg["counted_bits"] for leg in glance["legs"]) > FAILS_AT_BITS)
+            raise StreamcoreError(f"the run was over before {name} did anything")
+        return f"{agreement}: the first segments" in self._log(name).read_text()
 
     def _awaited(self, look: Callable[[], Any], what: str) -> Any:
         deadline_s = time.monotonic() + WAIT_S

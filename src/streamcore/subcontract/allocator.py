@@ -63,7 +63,7 @@ class Interval:
     asked_bits: int
     got_bits: int
     latency_ms: int | None
-    available: bool = True
+    wrong: int = 0  # results that an audit found wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,15 @@ class Allocator(Protocol):
         """A placement for the next block, before this one ends."""
 
     def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
-        """The provider failed. Returns its replacement for the rest of the block. report: its delivery until now."""
+        """The provider failed: who takes over the rest of the block, under the same agreement or a new one. report:
+        what it delivered up to now. None: nobody yet."""
+
+    def taken_over(self, placement: Placement) -> Placement | None:
+        """Who has taken over, since `replace` found nobody."""
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
-        """Reports and charges the delivery after a block or run. Returns the market's record as plain data."""
-
-    def progress(self, placement: Placement, report: Report) -> None:
-        """What was delivered so far."""
+        """The block is over, or the run: the end is stated. Returns what came of it, plain data, which is kept true
+        until `close`. Without intervals: nothing was delivered, unless `replace` has told what was."""
 
     def now_ms(self) -> int:
         """The time that needs and reports are in."""
@@ -134,8 +136,8 @@ class Fixed:
             need,
         )
 
-    def progress(self, placement: Placement, report: Report) -> None:
-        pass
+    def taken_over(self, placement: Placement) -> Placement | None:
+        return None
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
         assert placement.need is not None

@@ -23,7 +23,7 @@ NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
 RENEW_AT = 0.7  # of a block: then the next one is asked for
 ANSWER_S = 30.0  # how long the end of a run waits for the market
 TICK_S = 0.05
-PROGRESS_MS = 2_000  # between reports of what was delivered so far
+LOOK_MS = 500  # between looks whether somebody has taken a rest over
 DRAW = secrets.SystemRandom()
 
 
@@ -69,7 +69,7 @@ class Broker:
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(ANSWER_S)
-        self._allocator.close()
+        self._ask(self._allocator.close)
 
     def account(self) -> list[dict[str, Any]]:
         """What was subcontracted, in plain data."""
@@ -136,8 +136,7 @@ class Broker:
     def audited(self, stream: int, key: str, same: bool) -> None:
         contract = self._of[stream]
         if contract.meter is not None and contract.placement is not None and contract.placement.public_key == key:
-            contract.meter.audited += 1
-            contract.meter.audits_failed += not same
+            contract.meter.audit(same)
 
     def failed(self, key: str, reason: str) -> None:
         with self._changed:
@@ -180,18 +179,32 @@ class Broker:
 
     def _replace(self, contract: Contract, placement: Placement, reason: str, report: Report) -> None:
         taken = self._ask(lambda: self._allocator.replace(placement, reason, report))
-        with self._lock:
-            if taken is None:  # the agreement ends with what was delivered
-                self._charge(placement, None)
-            if contract.placement is None:
-                self._take(contract, taken)
+        if taken is None:  # somebody may take over later
+            contract.left.append(placement)
+            with self._lock:
+                if contract.placement is None:
+                    self._take(contract, None)
+            self.wake()
+        else:
+            self._taken_over(contract, placement, taken)
+
+    def _taken_over(self, contract: Contract, former: Placement, taken: Placement | None) -> None:
+        """What `former` left is taken over; or by nobody, and its agreement ends with what was delivered."""
+        if taken is None or taken.agreement != former.agreement:
+            self._end_agreement(former, None)
+        if taken is not None:
+            with self._lock:
+                if contract.placement is None:
+                    self._take(contract, taken)
+                else:  # its streams are with another already
+                    self._end_agreement(taken, None)
         self.wake()
 
     def _take(self, contract: Contract, placement: Placement | None) -> None:
         """Makes this placement the current one; None: nobody runs the stream."""
         if placement is not None and placement.public_key in self._suspended:
             refused = placement
-            self._later(lambda: self._charge(refused, None))
+            self._later(lambda: self._end_agreement(refused, None))
             placement = None
         contract.renewed = False
         if placement is None:
@@ -217,10 +230,10 @@ class Broker:
         self._note(contract, placement, report)
         self._take(contract, following)
         contract.following = None
-        self._later(lambda: self._charge(placement, report))
+        self._later(lambda: self._end_agreement(placement, report))
 
-    def _charge(self, placement: Placement, report: Report | None) -> None:
-        """Have an agreement charged. report: None if it was reported already."""
+    def _end_agreement(self, placement: Placement, report: Report | None) -> None:
+        """Have an agreement ended. report: None if it was reported already, or if nothing was delivered."""
         outcome = self._ask(lambda: self._allocator.report(placement, report or Report(())))
         for each in self.served:
             if each.agreement == placement.agreement:
@@ -264,10 +277,12 @@ class Broker:
                 if not self._tasks and self._closing:
                     for contract in self._contracts:  # also one that took over while we were closing
                         if contract.following is not None:  # a block that nobody needs any more
-                            self._later(functools.partial(self._charge, contract.following, None))
+                            self._later(functools.partial(self._end_agreement, contract.following, None))
                             contract.following = None
                         if contract.placement is not None:
                             self._end_block(contract, None)
+                        if contract.left:
+                            self._later(functools.partial(self._look_at_rests, contract, True))
                     if not self._tasks:
                         return
                 if not self._tasks:
@@ -279,15 +294,28 @@ class Broker:
                 for contract in self._contracts:
                     self._keep(contract)
 
+    def _look_at_rests(self, contract: Contract, is_over: bool = False) -> None:
+        """Whether somebody has taken over what a failed provider left; until its block is over, or the run."""
+        now_ms = self._allocator.now_ms()
+        if not contract.left or (now_ms < contract.next_look_ms and not is_over):
+            return
+        contract.next_look_ms = now_ms + LOOK_MS
+        for former in list(contract.left):
+            taken = self._ask(functools.partial(self._allocator.taken_over, former))
+            if taken is None and now_ms < former.ends_ms and not is_over:
+                continue
+            contract.left.remove(former)
+            if taken is not None and is_over:
+                self._end_agreement(taken, None)
+                taken = None
+            self._taken_over(contract, former, taken)
+
     def _keep(self, contract: Contract) -> None:
         """Renew in time, and change over when the block ends."""
+        self._look_at_rests(contract)
         placement, now_ms = contract.placement, self._allocator.now_ms()
         if placement is None:
             return
-        if contract.meter is not None and now_ms >= contract.next_progress_ms:
-            contract.next_progress_ms = now_ms + PROGRESS_MS
-            report = contract.meter.report(min(now_ms, placement.ends_ms), final=False)
-            self._ask(lambda: self._allocator.progress(placement, report))
         length_ms = placement.ends_ms - placement.starts_ms
         if not contract.renewed and now_ms >= placement.starts_ms + RENEW_AT * length_ms:
             contract.renewed = True

@@ -40,7 +40,8 @@ class Contract:
         self.lease_ms = first.terms.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
         self.following: Placement | None = None
         self.renewed = False
-        self.next_progress_ms = 0
+        self.left: list[Placement] = []  # whose providers failed, and whose rests nobody has taken over yet
+        self.next_look_ms = 0
         self.dormant = first.terms.when == "overloaded"  # until our own workers cannot keep up
         rates = [each.terms.maximum_bps for each in streams]
         self.maximum_bps = sum(rate for rate in rates if rate) if all(rates) else None

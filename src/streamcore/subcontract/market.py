@@ -1,7 +1,7 @@
-"""The allocator that uses a market: a moderator in this process, or a server through its client. It turns a need into
-a block, an agreement into a placement, and a report into a delivery, which is charged and rated.
+"""The allocator over a market: an embedded moderator, or a served one through its client. Here a need becomes a block,
+an agreement a placement, and a report the end that we state, with its figure.
 
-It handles no segments and no sockets. The market's rules decide awards and charges.
+No segment and no socket here; who is awarded and what is paid are the market's rules.
 """
 
 from __future__ import annotations
@@ -9,35 +9,36 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from auction.model.agreement import Agreement
 from auction.model.bid import QualityWeights
 from auction.model.block import Block
-from auction.model.delivery import Delivery, Sample
 from auction.model.endpoint import OFFERS_MAX
-from auction.model.errors import AuctionError, NoAward, Unknown, WrongState
+from auction.model.errors import AuctionError, NoAward, Unknown
 from auction.moderator import AuctionTerms, Moderator
-from streamcore.core.config import Market as MarketKeys
-from streamcore.core.errors import MarketError, UsageError
-from streamcore.subcontract.allocator import Interval, Need, Placement, Report, Runner
+from streamcore.subcontract.allocator import Need, Placement, Report, Runner
+from streamcore.subcontract.ends import has_open_rest
+from streamcore.subcontract.figure import figure
 
 if TYPE_CHECKING:
     from auction.web.client import MarketClient
 
 SPOT_ANSWER_MS = 10_000  # the deadline of a spot award
 WARM_MS = 600_000  # for how long the providers of standing offers are asked to stay connected
+ANNOUNCE_MS = 300  # how long an announcement may be under way: an auction closes before the block begins
 CLOSE_WAIT_MS = 2_000  # how much later than its time an auction may be seen to close
+TAKE_OVER_MS = 2_000  # how long is waited for who takes over; after that it is looked for now and then
+LOOK_MS = 50
+RUNNERS_UP_MAX = 3  # as many as the market asks to stand by
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Who asks, and how. `device` measures and rates for the party; `open_for_ms` is how long an auction is open, 0: no
-    auctions, standing offers alone; `overrule_ms` is how long a person has to overrule a drafted rating. Quality of 1
-    is worth `quality_value` times the highest price where the objective is quality.
+    auctions, standing offers alone; `overrule_ms` is how long a person has to overrule a drafted rating; `settle_ms` is
+    how long the end of a run waits for what providers state. Quality of 1 is worth `quality_value` times the highest
+    price where the objective is quality.
     """
 
     party: str
@@ -46,6 +47,7 @@ class Terms:
     open_for_ms: int = 500
     overrule_ms: int = 0
     quality_value: int = 1
+    settle_ms: int = 3_000
 
 
 class MarketAllocator:
@@ -53,13 +55,18 @@ class MarketAllocator:
 
     `place` takes the best standing offer that there is; with an embedded moderator that takes no input or output, with
     a served one a round trip. Where none fulfils the need it holds an auction, which takes `open_for_ms`.
+
+    Who ends a block early leaves it, and pays the provider δ of what is undelivered. Whom it blames it pays what it
+    measured; the rest goes to who takes over, in an agreement of its own.
     """
 
     def __init__(self, market: Moderator | MarketClient, terms: Terms) -> None:
         self._market = market
         self._terms = terms
         self._lock = threading.Lock()
-        self._over: dict[str, dict[str, Any]] = {}  # what came of the agreements that were charged
+        self._reports: dict[str, Report] = {}  # of providers that left by themselves, before we have stated an end
+        self._outcomes: dict[str, dict[str, Any]] = {}  # what came of the agreements whose end we have stated
+        self._open: dict[str, int] = {}  # of these, who is not settled, and our figure
         self._ahead_ms: int | None = None
 
     def listening(self, address: str, curve_key: str, services: tuple[str, ...] = ()) -> None:
@@ -79,113 +86,101 @@ class MarketAllocator:
             agreement = self._market.spot(
                 self._terms.party, _block(need), self._auction_terms(need, SPOT_ANSWER_MS), wait=False
             )
-            placement = self._placement(need, agreement)  # it is started with the first report: that waits for a commit
-            return placement if placement is not None else self._started(need, agreement)
+            return self._serving(need, agreement)
         except NoAward:
             if not self._terms.open_for_ms:
                 return None
-        starts_ms = need.starts_ms + self._terms.open_for_ms
-        return self._hold_auction(replace(need, starts_ms=starts_ms, ends_ms=need.ends_ms + self._terms.open_for_ms))
+        later_ms = self._market.now_ms() + self._terms.open_for_ms + ANNOUNCE_MS - need.starts_ms
+        return self._hold_auction(replace(need, starts_ms=need.starts_ms + later_ms, ends_ms=need.ends_ms + later_ms))
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
         """The next block by an auction, as long as it can close before the block begins; else from standing offers."""
         assert placement.need is not None
         need = replace(placement.need, starts_ms=starts_ms, ends_ms=ends_ms)
+        self._look_back()
         self._keep_warm((need.service,))
-        if self._terms.open_for_ms and self.now_ms() + self._terms.open_for_ms < starts_ms:
+        if self._terms.open_for_ms and self.now_ms() + self._terms.open_for_ms + ANNOUNCE_MS < starts_ms:
             following = self._hold_auction(need)
             if following is not None:
                 return following
         try:
-            return self._started(
-                need, self._market.spot(self._terms.party, _block(need), self._auction_terms(need, SPOT_ANSWER_MS))
-            )
+            agreement = self._market.spot(self._terms.party, _block(need), self._auction_terms(need, SPOT_ANSWER_MS))
         except NoAward:
             return None
+        return self._serving(need, agreement)
 
     def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
-        """Reports what the failed provider delivered, and has the first armed runner-up who can take over."""
-        self.progress(placement, report)
-        try:
-            taken = self._market.replace(placement.agreement)
-        except (NoAward, WrongState):
-            return None
-        return self._placement(placement.need, taken)
+        """Blames the failed provider, and waits a moment for a runner-up that is connected to take over."""
+        if self._market.agreement(placement.agreement).provider_says is None:
+            self._end(placement, report, "blaming")
+        else:  # it left: stating the same figure would settle it, and nobody could take over
+            self._reports[placement.agreement] = report
+        return self._await_rest(placement, TAKE_OVER_MS)
 
-    def progress(self, placement: Placement, report: Report) -> None:
-        """Reports the delivery so far. Starts the agreement if it has not started."""
-        if self._market.agreement(placement.agreement).state == "agreed":
-            self._market.start(placement.agreement)
-        self._deliver(placement, report, to_the_end=False)
+    def taken_over(self, placement: Placement) -> Placement | None:
+        return self._await_rest(placement, 0)
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
-        """Delivers, finishes, charges, and rates as drafted. Without intervals only what was reported before counts."""
+        """States the end: `blaming` a provider that failed, `leaving` before the block is over, else `finished`."""
         with self._lock:
-            known = self._over.get(placement.agreement)
+            known = self._outcomes.get(placement.agreement)
         if known is not None:
             return known
-        self.progress(placement, Report(()))
-        if report.intervals:
-            self._deliver(placement, report, to_the_end=True)
-        self._market.finish(placement.agreement)
-        charged = self._market.charge(placement.agreement)
-        outcome: dict[str, Any] = {
-            "state": charged.state,
-            "charged": charged.charged,
-            "legs": [
-                {"provider": leg.provider, "price": leg.price, "delivered_ppm": leg.delivered_ppm, "failed": leg.failed}
-                for leg in charged.legs
-            ],
-        }
-        outcome["satisfied"] = self._rate(placement.agreement)
-        with self._lock:
-            self._over[placement.agreement] = outcome
-        return outcome
+        kept = self._reports.pop(placement.agreement, None)
+        if kept is not None or report.failures or report.audits_failed:
+            return self._end(placement, kept or report, "blaming")
+        return self._end(placement, report, "finished" if self._market.now_ms() >= placement.ends_ms else "leaving")
 
     def close(self) -> None:
-        """What was placed without waiting is written."""
+        """What was placed without waiting is written; providers are given a moment to state the same as we did, and
+        what is settled then is rated."""
         if isinstance(self._market, Moderator):
             self._market.flush()
+        until_s = time.monotonic() + self._terms.settle_ms / 1000
+        self._look_back(is_last=True)
+        # Whom we have blamed will hardly say so before the block is over.
+        while any(self._outcomes[name]["ending"] != "blaming" for name in self._open) and time.monotonic() < until_s:
+            time.sleep(LOOK_MS / 1000)
+            self._look_back(is_last=True)
 
     def _hold_auction(self, need: Need) -> Placement | None:
-        """Announces, waits for the close, and agrees. None if nobody bid within the price."""
+        """Announces, and waits for the close. None where nobody bid within the price."""
         terms = self._auction_terms(need, self._terms.open_for_ms)
         auction = self._market.announce(self._terms.party, _block(need), terms).auction
         view = self._market.await_close(auction, wait_ms=self._terms.open_for_ms + CLOSE_WAIT_MS)
-        if view.award is None or view.award.failed:
-            return None
-        return self._started(need, self._market.agree(view.agreements[0]))
+        return self._serving(need, self._market.agreement(view.agreements[0])) if view.agreements else None
 
     def _auction_terms(self, need: Need, open_for_ms: int) -> AuctionTerms:
+        """The reserve is held whole: what is beyond the price pays for who takes over. Receipts are not made yet."""
         worth = need.price_max * self._terms.quality_value if need.objective == "quality" else 0
         return AuctionTerms(
             reserve=need.price_max,
             open_for_ms=open_for_ms,
             quality=QualityWeights(opinion=worth, evidence=worth),
+            receipts=False,
+            fail_over=True,
         )
 
-    def _started(self, need: Need, agreement: Agreement) -> Placement | None:
-        self._market.start(agreement.id)
+    def _serving(self, need: Need, agreement: Agreement) -> Placement | None:
         placement = self._placement(need, agreement)
-        if placement is not None:
+        if placement.public_key:
             return placement
         # The winner has not said by which key it would come.
-        try:
-            return self._placement(need, self._market.replace(agreement.id))
-        except (NoAward, WrongState):
-            self._market.finish(agreement.id)
-            self._market.charge(agreement.id)  # nothing was delivered, and nothing is paid
-            return None
+        taken = self.replace(placement, "it has no key", Report(()))
+        if taken is None:
+            self.report(placement, Report(()))
+        return taken
 
-    def _placement(self, need: Need | None, agreement: Agreement) -> Placement | None:
-        key = self._key(agreement.provider)
-        if not key:
-            return None
-        armed = [(runner.provider, self._key(runner.provider)) for runner in agreement.runners_up]
+    def _placement(self, need: Need | None, agreement: Agreement) -> Placement:
+        """Where the provider has published no key, the placement has none."""
+        award = self._market.auction(agreement.auction).award
+        losers = award.runners_up if award is not None and not agreement.of else ()
+        others = list(dict.fromkeys(one.bidder for one in losers if one.bidder != agreement.provider))
+        armed = [(provider, self._key(provider)) for provider in others[:RUNNERS_UP_MAX]]
         return Placement(
             agreement.id,
             agreement.provider,
-            key,
+            self._key(agreement.provider),
             agreement.price,
             agreement.starts_ms,
             agreement.ends_ms,
@@ -206,22 +201,57 @@ class MarketAllocator:
             until_ms = self._market.now_ms() + WARM_MS
             self._market.keep_warm(self._terms.party, tuple(offers[:OFFERS_MAX]), until_ms)
 
-    def _deliver(self, placement: Placement, report: Report, to_the_end: bool) -> None:
-        """What was measured of who serves now, within its part of the window. Where nothing was asked for, that is
-        said: the provider was ready, and has earned that time; to the end of the window if it was ready to the end."""
-        leg = self._market.agreement(placement.agreement).legs[-1]
-        samples = _samples(report.intervals, leg.from_ms, leg.until_ms, to_the_end)
-        if not samples:
-            return
-        self._market.deliver(
-            Delivery(
-                agreement=placement.agreement,
-                measured_by=self._terms.device,
-                samples=samples,
-                audited=report.audited,
-                audits_failed=report.audits_failed,
-            )
-        )
+    def _await_rest(self, placement: Placement, wait_ms: int) -> Placement | None:
+        """The new agreement of who has taken over what the placement's provider left, waiting up to wait_ms for it."""
+        until_s, known = time.monotonic() + wait_ms / 1000, ""
+        while True:
+            left_ms = max(0, int(1000 * (until_s - time.monotonic())))
+            answer = self._market.assignments(self._terms.party, known=known, wait_ms=left_ms)
+            for each in answer.assignments:
+                if each.role == "recipient" and each.agreement not in self._outcomes:
+                    agreement = self._market.agreement(each.agreement)
+                    if agreement.of == placement.agreement:
+                        return self._placement(placement.need, agreement)
+            if not left_ms:
+                return None
+            known = answer.version
+
+    def _end(self, placement: Placement, report: Report, ending: str) -> dict[str, Any]:
+        """States an end with our figure; or with the provider's, where that is lower: what is paid is the lower."""
+        known = self._market.agreement(placement.agreement)
+        amount = _figure(known, report, self._market.now_ms())
+        if known.provider_says is not None:
+            amount = min(amount, known.provider_says.figure)
+        agreement = self._market.end(placement.agreement, self._terms.party, ending, amount)
+        outcome: dict[str, Any] = {"ending": ending}
+        with self._lock:
+            self._outcomes[agreement.id] = outcome
+            self._open[agreement.id] = amount
+        self._note(agreement)
+        return outcome
+
+    def _look_back(self, is_last: bool = False) -> None:
+        """What has become of the ends that we have stated. A figure of the provider's that is lower than ours is taken,
+        which settles it, unless the rest may still be taken over."""
+        for name, amount in list(self._open.items()):
+            agreement = self._market.agreement(name)
+            says, ours = agreement.provider_says, agreement.recipient_says
+            is_free = is_last or not has_open_rest(agreement, self._market.now_ms())
+            if agreement.is_over or says is None or ours is None or not is_free:
+                pass
+            elif says.figure < min(amount, ours.figure):
+                agreement = self._market.end(name, self._terms.party, ours.ending, says.figure)
+            self._note(agreement)
+
+    def _note(self, agreement: Agreement) -> None:
+        """The outcome as it stands; what is settled is rated."""
+        outcome = self._outcomes[agreement.id]
+        said = agreement.recipient_says
+        outcome |= {"state": agreement.state, "figure": said.figure if said is not None else 0, "of": agreement.of}
+        if agreement.is_over and agreement.id in self._open:
+            del self._open[agreement.id]
+            outcome |= {"paid": agreement.paid, "charged": agreement.charged, "burnt": agreement.burnt}
+            outcome["satisfied"] = self._rate(agreement.id)
 
     def _rate(self, agreement: str) -> bool | None:
         try:
@@ -229,43 +259,8 @@ class MarketAllocator:
                 agreement, self._terms.party, device=self._terms.device, overrule_ms=self._terms.overrule_ms
             )
         except AuctionError:
-            return None  # nothing was measured, or a person was faster
+            return None  # there is nothing to say, or a person was faster
         return drafted.satisfied
-
-
-def open_client(url: str, token: str) -> MarketClient:
-    """A client of the market at `url`, for the token's party. Raises MarketError if the address is invalid."""
-    from auction.web.client import MarketClient  # only here: an embedded market needs no HTTP
-
-    try:
-        return MarketClient(url, token)
-    except AuctionError as error:
-        raise MarketError(f"the market at {url}: {error}") from None
-
-
-def connect(keys: MarketKeys, address: str, key: str) -> MarketAllocator:
-    """The allocator for a served market, which learns that we listen at `address` with the key of that file.
-
-    Raises UsageError for the token's file, MarketError where the market does not answer.
-    """
-    import zmq.auth
-
-    token = ""
-    if keys.token_file:
-        try:
-            token = Path(keys.token_file).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the market's token: {error}") from None
-    client = open_client(keys.url, token)
-    try:
-        party = keys.recipient or client.name
-        public, _ = zmq.auth.load_certificate(key)
-        terms = Terms(party, keys.device or party, open_for_ms=keys.auction_ms, overrule_ms=keys.overrule_ms)
-        allocator = MarketAllocator(client, terms)
-        allocator.listening(keys.address or address, public.decode())
-    except AuctionError as error:
-        raise MarketError(f"the market at {keys.url}: {error}") from None
-    return allocator
 
 
 def _block(need: Need) -> Block:
@@ -281,47 +276,9 @@ def _block(need: Need) -> Block:
     )
 
 
-def _samples(intervals: tuple[Interval, ...], from_ms: int, until_ms: int, to_the_end: bool) -> tuple[Sample, ...]:
-    """The intervals as the market takes them: within the window, in order, and idle where nothing was measured; after
-    the last one only where it was ready to the end."""
-    samples: list[Sample] = []
-    at_ms = from_ms
-    for each in intervals:
-        starts_ms, ends_ms = max(each.starts_ms, at_ms), min(each.ends_ms, until_ms)
-        if ends_ms <= starts_ms:
-            continue
-        if starts_ms > at_ms:
-            samples.append(Sample(starts_ms=at_ms, ends_ms=starts_ms, asked_bits=0, got_bits=0))
-        samples.append(
-            Sample(
-                starts_ms=starts_ms,
-                ends_ms=ends_ms,
-                asked_bits=each.asked_bits,
-                got_bits=each.got_bits,
-                latency_ms=each.latency_ms,
-                available=each.available,
-            )
-        )
-        at_ms = ends_ms
-    if samples and to_the_end and at_ms < until_ms:
-        samples.append(Sample(starts_ms=at_ms, ends_ms=until_ms, asked_bits=0, got_bits=0))
-    return tuple(samples)
-
-
-class PlainMarket:
-    """A served market whose answers are plain data (as JSON has them), asked for several parties by their tokens."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self.url = url
-        self._token = token
-        self._clients: dict[str, MarketClient] = {}  # of the parties that asked, by token
-
-    def ask(self, method: str, token: str = "", /, **arguments: Any) -> Any:
-        """Call a method of the market for whose token it is; "": whose it was made for. Raises MarketError."""
-        token = token or self._token
-        if token not in self._clients:
-            self._clients[token] = open_client(self.url, token)
-        try:
-            return msgspec.to_builtins(getattr(self._clients[token], method)(**arguments))
-        except AuctionError as error:
-            raise MarketError(f"the market refused {method}: {error}") from None
+def _figure(agreement: Agreement, report: Report, now_ms: int) -> int:
+    """What was earned of the price until now, as we measured it. Nothing by who failed before its first result."""
+    if not report.intervals or (report.failures and not report.segments):
+        return 0
+    rate_bps = agreement.minimum_bps or agreement.maximum_bps
+    return figure(agreement.price, agreement.starts_ms, agreement.ends_ms, rate_bps, report.intervals, now_ms)

@@ -1,6 +1,6 @@
 """Measures one provider under one agreement: demand and delivery per interval, latencies, audits.
 
-It has no clock and no prices. The market's rules price a shortfall (auction.delivery).
+No clock of its own, and no prices: what it comes to in money is told in figure.py.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Meter:
         self._stride, self._seen = 1, 0
         self.segments = self.bytes = 0
         self.audited = self.audits_failed = 0
+        self._wrong = 0  # results of this interval that an audit found wrong
         self.failures: list[str] = []
 
     def asked(self, byte_count: int, now_ms: int) -> None:
@@ -63,12 +64,18 @@ class Meter:
                     self._latencies = self._latencies[::2]
                     self._stride *= 2
 
-    def report(self, ends_ms: int, final: bool = True) -> Report:
-        """All that was measured until ends_ms. final: also of the interval that is not over."""
+    def audit(self, same: bool) -> None:
+        """A result was processed again by our own workers; it counts in the interval in which that is known."""
+        with self._lock:
+            self.audited += 1
+            self.audits_failed += not same
+            self._wrong += not same
+
+    def report(self, ends_ms: int) -> Report:
+        """All that was measured until ends_ms."""
         with self._lock:
             self._turn(ends_ms)
-            if final:
-                self._end_interval(ends_ms)
+            self._end_interval(ends_ms)
             latencies = self._latencies
             latency_ms = {}
             if latencies:
@@ -88,7 +95,7 @@ class Meter:
     def _turn(self, now_ms: int) -> None:
         """End the intervals that are over."""
         while now_ms >= self._starts_ms + self._interval_ms:
-            idle = not (self._asked or self._got_bits or self._asked_bits > self._returned_bits)
+            idle = not (self._asked or self._got_bits or self._wrong or self._asked_bits > self._returned_bits)
             length = self._interval_ms
             if idle:  # nothing happens until now: one interval says so
                 length *= (now_ms - self._starts_ms) // self._interval_ms
@@ -101,9 +108,9 @@ class Meter:
         due = list(itertools.takewhile(lambda at_ms: at_ms <= due_ms, self._asked))
         self._asked_bits += sum(map(self._asked.pop, due))
         asked = max(self._got_bits, self._asked_bits - self._returned_bits)
-        self._intervals.append(Interval(self._starts_ms, ends_ms, asked, self._got_bits, self._worst_ms))
+        self._intervals.append(Interval(self._starts_ms, ends_ms, asked, self._got_bits, self._worst_ms, self._wrong))
         self._returned_bits += self._got_bits
-        self._starts_ms, self._got_bits, self._worst_ms = ends_ms, 0, None
+        self._starts_ms, self._got_bits, self._worst_ms, self._wrong = ends_ms, 0, None, 0
         if len(self._intervals) > INTERVALS_MAX:
             self._halve()
 
@@ -117,6 +124,7 @@ class Meter:
                 max(a.asked_bits, a.got_bits + b.asked_bits),
                 a.got_bits + b.got_bits,
                 max((each for each in (a.latency_ms, b.latency_ms) if each is not None), default=None),
+                a.wrong + b.wrong,
             )
             for a, b in pairs
         ]

@@ -10,7 +10,7 @@ from streamcore.core.errors import UsageError
 if TYPE_CHECKING:
     from streamcore.subcontract.allocator import Allocator
     from streamcore.subcontract.broker import Broker
-from streamcore.subcontract.contract import Wanted
+    from streamcore.subcontract.contract import Wanted
 
 
 def make_broker(config: Config, wanted: list[Wanted], allocator: Allocator | None) -> Broker | None:
@@ -21,8 +21,8 @@ def make_broker(config: Config, wanted: list[Wanted], allocator: Allocator | Non
 
     if allocator is None:
         if config.market is None:
-            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market: add a [market] table with its url")
-        from streamcore.subcontract.market import connect  # and so does the auction
+            raise UsageError(f"stream {wanted[0].name}: subcontract needs a market to ask, as [market] with its url")
+        from streamcore.subcontract.served import connect  # and so does the auction
 
         allocator = connect(config.market, config.listen, config.key)
     return Broker(wanted, allocator, config.lease_ms)

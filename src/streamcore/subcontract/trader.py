@@ -1,4 +1,4 @@
-"""A provider's side of the market: its standing offers, bids, assignments, measurements and earnings.
+"""A provider's side of the market: standing offers, bids, what it is assigned or takes over, the ends that it states.
 
 It opens no sockets and starts no processes. It works with a Moderator in this process or with a MarketClient. If the
 market refuses something, the trader notes it and continues.
@@ -8,34 +8,36 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import secrets
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from auction.model.agreement import owed, topped_up_owed
+from auction.model.agreement import Agreement
 from auction.model.bid import Announcement, Bid, StandingOffer
 from auction.model.block import Block
-from auction.model.delivery import Delivery, Sample
 from auction.model.endpoint import Assignment
-from auction.model.errors import AuctionError, Unreachable, WrongState
+from auction.model.errors import AuctionError, NoAward, Unreachable, WrongState
+from auction.model.holding import DELTA_PPM, of_award, of_offer
 from auction.model.party import Signature
-from auction.model.signing import bid_body, delivery_body, endpoint_body, offer_body, sign_statement
+from auction.model.signing import bid_body, endpoint_body, offer_body, sign_statement
 from auction.moderator import Moderator
 from auction.moderator.terms import BidEntry
 from auction.web.client import MarketClient
-from streamcore.core.errors import MarketError, UsageError
+from streamcore.core.errors import MarketError
+from streamcore.subcontract.ends import Word, answer
+from streamcore.subcontract.figure import figure, sure_figure
 from streamcore.subcontract.pricing import Pricing, Quote, checked_price
 from streamcore.subcontract.work import Done, Work
 
-OFFER_MS = 600_000  # how long a standing offer is good; renewed at half of it
+OFFER_MS = 600_000  # how long a standing offer is good: it binds even who is gone; renewed at half of it
+OFFER_EVERY_MS = 5_000  # between looks whether it is to be renewed
 OFFER_BLOCK_MS = 60_000  # the block that a unit of a standing offer is priced for
-OFFER_UNITS = 1_000
+OFFER_UNITS_MAX = 100
 SIGNED_MS = 60_000  # how long a signature is good
-RETRY_MS = 1_000  # how long one question is repeated; the caller asks again
+LOOKED_BACK = 50  # agreements that a provider which begins looks at
+PAUSE_MS_MAX = 30_000  # between looks at an agreement that is not settled
 
 
 def _asking(call: Callable[..., None]) -> Callable[..., None]:
@@ -76,10 +78,11 @@ class Trader:
         self._say = say
         self._stand = stand
         self._version = ""
-        self._offers_until_ms = 0
+        self._offer_at_ms = 0
+        self._standing: set[str] = set()  # offers
         self._asked: set[str] = set()  # auctions that we have looked at
         self._committed: dict[str, tuple[int, int, int]] = {}  # agreement -> starts, ends, bits a second
-        self._reported_ms = 0
+        self.is_connected: Callable[[str], bool] = lambda recipient: True  # whether our workers are with it
         self.now_ms = 0
         self.assignments: tuple[Assignment, ...] = ()
         self.work: dict[str, Work] = {}
@@ -91,26 +94,31 @@ class Trader:
         self.now_ms = self._market.assignments(self._party).now_ms
         signature = self._signed("endpoint", "", endpoint_body("", curve_key))
         self._market.publish_endpoint(self._party, curve_key, signature=signature)
+        for one in self._market.overview(party=self._party, limit=LOOKED_BACK).agreements:
+            if one.provider == self._party and one.state in ("running", "closing") and one.starts_ms <= self.now_ms:
+                self.work[one.agreement] = Work(one.agreement, one.recipient, one.service, one.state, was_away=True)
         self._offer()
 
     @_asking
     def look(self, wait_ms: int) -> None:
-        """What is assigned to us now, waiting up to wait_ms for news; bid where an auction is open. Raises
-        MarketError.
+        """What is assigned to us now, waiting up to wait_ms for news; take over what is offered, and bid where an
+        auction is open. Raises MarketError.
         """
-        answer = self._market.assignments(self._party, services=self._services, known=self._version, wait_ms=wait_ms)
-        self.now_ms, self._version = answer.now_ms, answer.version
-        self.assignments = answer.assignments
-        for each in answer.assignments:
+        seen = self._market.assignments(self._party, services=self._services, known=self._version, wait_ms=wait_ms)
+        self.now_ms, self._version = seen.now_ms, seen.version
+        self.assignments = seen.assignments
+        for each in seen.assignments:
             if each.role == "winner":
                 rate = each.maximum_bps or each.minimum_bps or 0
                 self._committed[each.agreement] = (each.starts_ms, each.ends_ms, rate)
                 work = self.work.setdefault(each.agreement, Work(each.agreement, each.recipient, each.service))
                 work.state = each.state
-        for auction in answer.auctions:
+            elif each.role == "offer" and self.is_connected(each.recipient):
+                self._take_over(each)
+        for auction in seen.auctions:
             if auction.own_price is None and auction.announcement.auction not in self._asked:
                 self._bid(auction.announcement, auction.block)
-        if self.now_ms > self._offers_until_ms - OFFER_MS // 2:
+        if self.now_ms >= self._offer_at_ms:
             self._offer()
 
     def did(self, recipient: str, service: str, starts_ms: int, ends_ms: int, done: Done) -> None:
@@ -121,7 +129,10 @@ class Trader:
         serving = [each for each in with_it if each.service == service] or with_it
         now = [each for each in serving if each.starts_ms <= ends_ms and each.ends_ms > starts_ms] or serving
         if now:
-            self.work[now[0].agreement].add(starts_ms, ends_ms, done)
+            work = self.work[now[0].agreement]
+            if not work.segments:
+                self._say(f"{work.agreement}: the first segments are done")
+            work.add(starts_ms, ends_ms, done)
             return
         before = [each for each in self.work.values() if each.recipient == recipient]
         before = [each for each in before if each.service == service] or before
@@ -130,25 +141,24 @@ class Trader:
 
     @_asking
     def report(self) -> None:
-        """Report to the market what we measured since the last report; look at agreements that have ended, and rate.
-        Raises MarketError.
+        """Look at agreements that are ending, state their ends with what we measured, and rate what is settled. Raises
+        MarketError.
         """
-        serving = {each.agreement for each in self.assignments if each.role == "winner"}
+        serving = {each.agreement for each in self.assignments if each.role == "winner" and each.state != "closing"}
         for work in self.work.values():
-            if work.segments > work.reported and work.samples and self._deliver(work):
-                work.reported = work.segments
-            if work.agreement not in serving and not work.rated:
-                self._look_back(work)
+            if work.agreement not in serving and not work.is_over and self.now_ms >= work.look_at_ms:
+                self._look_at(work)
+                work.pause_ms = min(2 * work.pause_ms, PAUSE_MS_MAX)
+                work.look_at_ms = self.now_ms + work.pause_ms
 
     @_asking
     def end(self) -> None:
-        """Withdraws the standing offers and reports the remaining work."""
-        for service in self._services if self._stand else ():
-            name = self._offer_name(service)
+        """Take the standing offers back, and leave what is not over."""
+        for name in self._standing:
             self._try(f"withdrawing {name}", functools.partial(self._market.withdraw_offer, name, self._party))
-        self.report()
         for work in self.work.values():
-            self._look_back(work)
+            if not work.is_over:
+                self._look_at(work, is_going=True)
 
     @property
     def earned(self) -> int:
@@ -171,21 +181,50 @@ class Trader:
             self.bids += 1
             self._say(f"bid {price} in {name} for {announcement.service}")
 
+    def _take_over(self, offered: Assignment) -> None:
+        """The rest of what another was to serve, at our own price for it."""
+        try:
+            taken = self._market.take_over(offered.agreement, self._party)
+        except (NoAward, WrongState):
+            return  # another was faster
+        except Unreachable:
+            raise
+        except AuctionError as error:
+            self._say(f"taking over {offered.agreement}: {error}")
+            return
+        self._say(f"took over what is left of {offered.agreement} as {taken.id} for {taken.price}")
+
     def _offer(self) -> None:
-        """Put the standing offers up, or up again."""
-        self._offers_until_ms = self.now_ms + OFFER_MS
+        """Put the standing offers up, or up again: as many units as what we have secures, should each be taken."""
+        self._offer_at_ms = self.now_ms + OFFER_EVERY_MS
         for service in self._services if self._stand else ():
             price = self._price(service, self._capacity_bps, self.now_ms, self.now_ms + OFFER_BLOCK_MS, None)
             if price is None:
                 continue
-            offer = StandingOffer(
-                offer=self._offer_name(service), provider=self._party, service=service, unit_price=price,
-                currency=self._currency, quantity=OFFER_UNITS, rate_bps_max=self._capacity_bps,
-                valid_until_ms=self._offers_until_ms,
-            )  # fmt: skip
-            body = offer_body(service, price, self._currency, OFFER_UNITS, self._capacity_bps, offer.valid_until_ms, "")
-            signature = self._signed("offer", offer.offer, body)
-            self._try(f"offering {service}", functools.partial(self._market.stand_offer, offer, signature))
+            mine = [each for each in self._market.offers(service) if each.offer == self._offer_name(service)]
+            units = self._secured_units(price, mine)
+            is_good = mine and mine[0].valid_until_ms - self.now_ms > OFFER_MS // 2 and mine[0].unit_price == price
+            if units and not (is_good and mine[0].quantity * 2 > units):
+                self._stand_offer(service, price, units)
+
+    def _secured_units(self, price: int, mine: Sequence[StandingOffer]) -> int:
+        """How many units could be awarded with our bond, shared by our services. A unit that is awarded holds what its
+        provider would lose."""
+        had = sum(of_offer(each.unit_price, each.quantity, DELTA_PPM) for each in mine)
+        secured = self._market.bond(self._party) + had
+        a_unit = of_award(price, DELTA_PPM).provider
+        return min(OFFER_UNITS_MAX, secured // (len(self._services) * a_unit)) if a_unit else OFFER_UNITS_MAX
+
+    def _stand_offer(self, service: str, price: int, units: int) -> None:
+        offer = StandingOffer(
+            offer=self._offer_name(service), provider=self._party, service=service, unit_price=price,
+            currency=self._currency, quantity=units, rate_bps_max=self._capacity_bps,
+            valid_until_ms=self.now_ms + OFFER_MS,
+        )  # fmt: skip
+        body = offer_body(service, price, self._currency, units, self._capacity_bps, offer.valid_until_ms, "")
+        signature = self._signed("offer", offer.offer, body)
+        if self._try(f"offering {service}", functools.partial(self._market.stand_offer, offer, signature)):
+            self._standing.add(offer.offer)
 
     def _price(self, service: str, rate_bps: int, starts_ms: int, ends_ms: int, reserve: int | None) -> int | None:
         taken = sum(rate for starts, ends, rate in self._committed.values() if starts < ends_ms and starts_ms < ends)
@@ -196,34 +235,33 @@ class Trader:
             self._say(f"no price for {service}: {type(error).__name__}: {error}")
             return None
 
-    def _deliver(self, work: Work) -> bool:
-        delivery = Delivery(agreement=work.agreement, measured_by=self._party, samples=self._inside(work))
-        signature = self._signed("delivery", work.agreement, delivery_body(delivery))
-        return bool(delivery.samples) and self._try("", lambda: self._market.deliver(delivery, signature))
-
-    def _inside(self, work: Work) -> tuple[Sample, ...]:
-        """The samples that lie in the agreement's time."""
-        starts_ms, ends_ms, _ = self._committed[work.agreement]
-        return tuple(each for each in work.samples if each.starts_ms >= starts_ms and each.ends_ms <= ends_ms)
-
-    def _look_back(self, work: Work) -> None:
-        """What an agreement came to."""
+    def _look_at(self, work: Work, is_going: bool = False) -> None:
+        """What an agreement has come to, and our word on it."""
         try:
             agreement = self._market.agreement(work.agreement)
-            work.state = agreement.state
             if not agreement.is_over:
-                return
-            ours = [leg for leg in agreement.legs if leg.provider == self._party]
-            if agreement.state == "charged":
-                work.earned = sum(owed(leg) + topped_up_owed(leg) for leg in ours)
-            if not work.rated:
-                work.rated = True
+                word = self._word(agreement, work, is_going)
+                if word is not None:
+                    agreement = self._market.end(agreement.id, self._party, word.ending, word.figure)
+            work.state = agreement.state
+            if agreement.is_over:
+                work.is_over, work.earned = True, agreement.charged
                 self._try("", lambda: self._market.rate_as_drafted(work.agreement, self._party))
                 self._say(f"{work.agreement}: {agreement.state}, earned {work.earned} {self._currency}")
         except Unreachable:
             raise
         except AuctionError as error:
             self._say(f"{work.agreement}: {error}")
+
+    def _word(self, agreement: Agreement, work: Work, is_going: bool) -> Word | None:
+        rate_bps = agreement.minimum_bps or agreement.maximum_bps
+        terms = (agreement.price, agreement.starts_ms, agreement.ends_ms, rate_bps)
+        sure = sure_figure(*terms, work.intervals)
+        served = figure(*terms, work.intervals, self.now_ms if work.was_away else work.until_ms)
+        word = answer(agreement, sure, served, self.now_ms, work.was_away)
+        if word is not None or not is_going or agreement.provider_says is not None:
+            return word
+        return Word("finished" if self.now_ms >= agreement.ends_ms else "leaving", served)
 
     def _try(self, what: str, call: Callable[[], Any]) -> bool:
         """Whether the market took it. Unreachable is the caller's."""
@@ -250,47 +288,3 @@ class Trader:
 
     def _offer_name(self, service: str) -> str:
         return f"{self._party}-{hashlib.sha256(service.encode()).hexdigest()[:8]}"
-
-
-def connect(url: str, token_file: str, party: str, capacity_bps: int, signing_key: Ed25519PrivateKey) -> Any:
-    """The client of a served market for the party whose token it is; where there is no token yet, `party` is registered
-    and its token written. Raises UsageError, MarketError.
-    """
-    path = Path(token_file)
-    try:
-        if not path.exists():
-            if not party:
-                raise UsageError(f"there is no {path}: put the market's token in it, or register with --party NAME")
-            with MarketClient(url) as client:
-                registered = client.register(
-                    party, "provider", public_key=_public(signing_key), capacity_bps=capacity_bps
-                )
-            if not registered.token:
-                raise MarketError(f"{party} is registered, but its token got lost: ask the operator for a new one")
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w") as file:
-                file.write(registered.token + "\n")
-        return MarketClient(url, path.read_text().strip(), retry_for_ms=RETRY_MS)
-    except AuctionError as error:
-        raise MarketError(f"the market at {url}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot use the market's token in {path}: {error}") from None
-
-
-def party_of(market: Any, signing_key: Ed25519PrivateKey) -> tuple[str, Ed25519PrivateKey | None]:
-    """Who we are there, and the key if it is the one that the market knows us by. Raises MarketError."""
-    try:
-        name: str = market.name
-        is_known = market.party(name).public_key == _public(signing_key)
-    except AuctionError as error:
-        raise MarketError(f"the market: {error}") from None
-    return name, signing_key if is_known else None
-
-
-def _public(signing_key: Ed25519PrivateKey) -> str:
-    return signing_key.public_key().public_bytes_raw().hex()
-
-
-def signing_key_of(curve_secret: bytes) -> Ed25519PrivateKey:
-    """The key that a provider signs with follows from its CURVE secret, so that it has one secret file to keep."""
-    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"streamcore.provider.sign\0" + curve_secret).digest())

@@ -26,10 +26,11 @@ from streamcore.service.specification import parse_specification
 from streamcore.worker.provider_worker import COMMAND
 
 if TYPE_CHECKING:
+    from auction.model.endpoint import Assignment
     from streamcore.subcontract.trader import Trader
 
 LOOK_MS = 500  # how long one question to the market waits for news
-REPORT_S = 1.0  # between deliveries reported
+REPORT_S = 0.5  # between looks at agreements that are ending
 LINGER_S = 5.0  # how long workers stay where no agreement needs them any more
 RESTART_S = 1.0  # between two starts in one place
 DRAIN_S = 0.3
@@ -163,6 +164,8 @@ class Provider:
         self._say = say
         self._stopping = False
         self._since_ms: dict[tuple[str, str], int] = {}
+        self._joined: set[str] = set()  # recipients whose pipelines have let us in
+        trader.is_connected = self._joined.__contains__
 
     def stop(self) -> None:
         self._stopping = True
@@ -181,7 +184,7 @@ class Provider:
                 places = {
                     (each.recipient, each.address, each.curve_key)
                     for each in self._trader.assignments
-                    if each.address and each.role != "standing"  # a pipeline that may take us does not let us in yet
+                    if each.address and _lets_us_in(each)
                 }
             except MarketError as error:
                 if time.monotonic() - heard_s > self._patience_s:
@@ -204,7 +207,10 @@ class Provider:
                 starts_ms = min(self._since_ms.get((recipient, service), now_ms - LOOK_MS), now_ms - 1)
                 self._trader.did(recipient, service, starts_ms, now_ms, Done(**message["done"]))
                 self._since_ms[recipient, service] = now_ms
+            elif "joined" in message:
+                self._joined.add(recipient)
             elif "ended" in message:
+                self._joined.discard(recipient)
                 self._say(f"{recipient} at {address}: {message['ended']}")
 
     def _finish(self) -> None:
@@ -217,11 +223,17 @@ class Provider:
             self._say(str(error))
 
 
+def _lets_us_in(each: Assignment) -> bool:
+    """Whether its pipeline does: not one that only may take us, nor one that we serve no more."""
+    return each.role in ("runner_up", "offer") or (each.role == "winner" and each.state != "closing")
+
+
 def run_provider(offered: Offered, as_json: bool, say: Callable[[str], None]) -> int:
     """The command. Raises UsageError, MarketError."""
     from streamcore.disperse.remote import load_key
     from streamcore.subcontract.pricing import make_pricing
-    from streamcore.subcontract.trader import Trader, connect, party_of, signing_key_of
+    from streamcore.subcontract.registering import connect, party_of, signing_key_of
+    from streamcore.subcontract.trader import Trader
 
     chains = [chain_of(words) for words in offered.services]
     services = [name for name, _ in chains]

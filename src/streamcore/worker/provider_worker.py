@@ -96,6 +96,7 @@ def main() -> None:
 
         def check(chains: list[list[Any]], reporter: Reporter = reporter) -> None:
             reporter.services = check_chains(chains, setup["offered"])
+            write_line({"joined": reporter.services})
 
         try:
             worker = RemoteWorker(

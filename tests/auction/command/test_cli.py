@@ -45,7 +45,7 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
         step("party", "register", name, "provider", "--capacity-bps", "10000")
         step("account", "deposit", name, "10000", "EUR")
         step("account", "post-bond", name, "10000", "EUR")
-    start = time.time_ns() // 1_000_000 + 1_000
+    start = time.time_ns() // 1_000_000 + 30_000
     block = {
         "id": "",
         "provider": "",
@@ -54,7 +54,7 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
         "ends_ms": start + 60_000,
         "minimum_bps": 800,
     }
-    terms = {"reserve": 5_000, "open_for_ms": 4_000}
+    terms = {"reserve": 5_000, "open_for_ms": 4_000, "receipts": False}
     auction = step("auction", "announce", "rita", json.dumps(block), json.dumps(terms))["auction"]
     for name, price in (("anton", 3_000), ("berta", 2_000)):
         step("bid", "place", auction, json.dumps({"bidder": name, "price": price}))
@@ -64,12 +64,9 @@ def test_a_market_by_commands_with_json(tmp_path: Path, capsys: pytest.CaptureFi
     assert step("auction", "close", auction)["winners"][0]["price"] == 3_000
     assert "berta won it" in step("auction", "explain", auction)
     (agreement,) = step("auction", "show", auction)["agreements"]
-    assert step("payment", "authorise", agreement)["state"] == "agreed"
-    step("agreement", "start", agreement)
-    sample = {"starts_ms": start, "ends_ms": start + 30_000, "asked_bits": 24_000, "got_bits": 24_000}
-    step("agreement", "deliver", json.dumps({"agreement": agreement, "measured_by": "phone", "samples": [sample]}))
-    step("agreement", "finish", agreement)
-    assert step("payment", "charge", agreement)["charged"] == 1_500
+    assert step("agreement", "end", agreement, "rita", "finished", "1500")["state"] == "closing"
+    assert step("agreement", "cost", agreement, "berta", "finished", "1500")["paid"] == 1_500
+    assert step("agreement", "end", agreement, "berta", "finished", "1500")["charged"] == 1_500
     step("rating", "give", agreement, "rita", "yes", "--device", "phone")
     step("rating", "give", agreement, "berta", "yes")
     assert step("rating", "show", "berta", "--service", "scan")["count"] == 1
@@ -110,7 +107,15 @@ STEPS = {method.step: name for name, method in Moderator.methods.items() if meth
 
 
 def test_every_method_of_the_moderator_is_a_step() -> None:
-    not_steps = {"now_ms", "group", "flush", "dispute", "resume_payments"}  # a process's own, or a webhook's
+    not_steps = {
+        "now_ms",
+        "group",
+        "flush",
+        "dispute",
+        "resume_payments",
+        "announcer_of",
+        "stand_bys_of",
+    }  # a process's own, or a webhook's
     public = {name for name in dir(Moderator) if not name.startswith("_") and callable(getattr(Moderator, name))}
     assert public - not_steps == set(STEPS.values())
     assert {noun for noun, _ in STEPS} == set(NOUNS)
@@ -156,10 +161,18 @@ def test_the_demonstration_plays_a_whole_market_and_explains_it(capsys: pytest.C
     result = json.loads(capsys.readouterr().out)
     assert time.monotonic() - started < 5
     assert result["violations"] == []
-    assert sum(result["balances"].values()) < 500_00 + 3 * 100_00
-    first, second = result["agreements"]
-    assert first["state"] == "charged"
-    assert second["provider"] == first["provider"]  # who took over and was rated well outweighs the lower price
+    first, rest, second = result["agreements"]
+    assert (first["state"], first["recipient_ending"], first.get("provider_ending", "")) == ("settled", "blaming", "")
+    # 41.00 at 3 of 8 Mbit/s for half of the time; δ of what is undelivered without the shortfall that it signed.
+    shortfall = 20_50 - 7_68
+    assert (first["price"], first["paid"], first["burnt"]) == (41_00, 7_68, (41_00 - 7_68 - shortfall) // 10)
+    assert (rest["state"], rest["of"], rest["paid"]) == ("settled", first["id"], 41_00 // 2)  # northwind's own price
+    assert "provider_absent" not in rest
+    balances = {"northwind": 40_00 + 20_50, "copperline": 40_00 + 7_68, "larkspur": 40_00}
+    held = second["recipient_held"]
+    shortfall_delta = shortfall // 10  # to the clinic, by copperline's signature
+    assert result["balances"] == {"harbour-clinic": 500_00 - 7_68 - 20_50 + shortfall_delta - held} | balances
+    assert second["provider"] == rest["provider"]  # who took over and was rated well outweighs the lower price
     assert any("won it" in line for line in result["told"])
 
 

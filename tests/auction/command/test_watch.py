@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from markets import asked, awarded, market, measured
+from markets import asked, awarded, market
 from rich.console import Console
 
 from auction.command.cli import main
@@ -30,27 +30,20 @@ from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.overview import Overview
 from auction.storage.sql_store import SqlStore
 
+TERMS = AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
+
 
 def busy(url: str) -> tuple[Moderator, str, str]:
-    """A market with an agreement that was taken over, charged and rated, one that was measured, and an open auction."""
+    """A market with an agreement that failed and was settled and rated, one that has not begun, and an open auction."""
     moderator, clock = market(SqlStore(url))
     first = awarded(moderator, clock)
-    moderator.agree(first)
-    clock.advance(60_000)
-    moderator.start(first)
-    moderator.deliver(measured(moderator, first, "phone", 250_000))
-    clock.advance(30_000)
-    moderator.replace(first)
-    delivery = measured(moderator, first, "phone", 1_000_000)
-    moderator.deliver(msgspec.structs.replace(delivery, audited=20, audits_failed=1))
-    clock.advance(30_000)
-    moderator.finish(first)
-    moderator.charge(first)
-    moderator.rate(first, "rita", True, device="phone", remark="took over well")
-    moderator.rate(first, "p2", True)
+    clock.advance(90_000)
+    moderator.end(first, "p1", "leaving", 125)
+    moderator.end(first, "rita", "blaming", 125)
+    moderator.rate(first, "rita", True, device="phone", remark="left at half")
+    moderator.rate(first, "p1", True)
     second = awarded(moderator, clock)
-    moderator.agree(second)
-    third = moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000)).auction
+    third = moderator.announce("rita", asked(clock), TERMS).auction
     moderator.bid(third, BidEntry("p0", 400))
     return moderator, first, second
 
@@ -67,19 +60,16 @@ def test_an_overview_says_what_the_single_methods_say(url: str) -> None:
     view = moderator.auction(waiting.auction)
     assert (waiting.bid_count, waiting.closes_ms, waiting.reserve) == (1, view.closes_ms, 1_000)
     assert [one.agreement for one in seen.agreements] == [second, first]
-    assert [one.state for one in seen.awards] == ["awarded", "awarded"]
+    assert [one.state for one in seen.awards] == ["agreed", "agreed"]
     assert seen.awards[1].reasons == tuple(moderator.explain(seen.awards[1].auction).splitlines())
     whole = moderator.agreement(first)
     over = seen.agreements[1]
-    assert (over.charged, over.price, over.state) == (whole.charged, whole.price, "charged")
-    assert [(leg.provider, leg.failed, leg.delivered_ppm) for leg in over.legs] == [
-        (leg.provider, leg.failed, leg.delivered_ppm) for leg in whole.legs
-    ]
-    assert (over.legs[1].audited, over.legs[1].audits_failed) == (20, 1)
+    assert (over.charged, over.price, over.state) == (whole.charged, whole.price, "settled")
+    assert (over.provider_says, over.recipient_says, over.paid) == ("leaving, 125", "blaming, 125", 125)
     for one in seen.ratings:
         assert one.rating == moderator.rating(one.rating.party, one.service)
     assert {(one.rating.party, one.service) for one in seen.ratings} == {
-        *((f"p{number}", "anonymise") for number in range(3)),
+        ("p1", "anonymise"),
         ("rita", ""),
     }
 
@@ -106,7 +96,7 @@ def test_following_the_journal_shows_what_the_moderator_shows_and_writes_nothing
         awarded(moderator, clock)
         seen, own = follower(), moderator.overview()
         assert (seen.version, seen.sequence) == (own.version, own.sequence)
-    name = moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000)).auction
+    name = moderator.announce("rita", asked(clock), TERMS).auction
     clock.advance(1_000_000)
     before = len(list(SqlStore(url).entries()))
     assert [one.auction for one in follower().auctions] == [name]  # it is due, and not for a watcher to close
@@ -117,14 +107,14 @@ def test_watch_once_shows_the_four_tables(url: str, capsys: pytest.CaptureFixtur
     busy(url)
     assert main(["watch", "--once", "-d", url]) == 0
     told = capsys.readouterr().out
-    for words in ("Open auctions (1)", "Awards, and why", "Agreements, and what was measured", "Ratings"):
+    for words in ("Open auctions (1)", "Awards, and why", "Agreements, and how they end", "Ratings"):
         assert words in told
     console = Console(width=250, file=io.StringIO())
     console.print(draw(Follower(SqlStore(url), "", 20)(), 250))
     wide = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(r"of p1 won it: it offered 200,.* it is paid 250", wide)
-    assert re.search(r"p1 37\.5%.*, failed; p2 90\.0%.* audits 19/20", wide)
-    assert re.search(r"p2 +anonymise +1 .*took over well", wide)
+    assert re.search(r"p1; it: leaving, 125; rita: blaming, 125", wide)
+    assert re.search(r"p1 +anonymise +1 .*left at half", wide)
 
 
 def test_watch_as_json_is_the_overview(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +157,7 @@ def test_in_a_terminal_it_goes_on_until_interrupted(url: str) -> None:
     os.close(slave)
     try:
         assert "Open auctions (0)" in read_until(master, "Ratings")
-        moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000), auction="fresh")
+        moderator.announce("rita", asked(clock), TERMS, auction="fresh")
         assert "fresh" in read_until(master, "fresh")
         process.send_signal(signal.SIGINT)
         read_until(master, "")

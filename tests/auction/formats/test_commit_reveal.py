@@ -1,4 +1,5 @@
-"""Commit and reveal: who opens its hash in time bids, everyone else forfeits the bond. Played through the moderator."""
+"""Commit and reveal: who opens its hash in time bids, everyone else forfeits R to nobody. Played through the
+moderator."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from auction.model.ledger import bond
 from auction.model.rating import RatingRules
 
 CLOSING = Closing(opens_ms=10, closes_ms=100, reveal_until_ms=200)
-ANNOUNCEMENT = announce(closing=CLOSING, bond=7)
+ANNOUNCEMENT = announce(closing=CLOSING)
 
 
 def commit(bid: Bid, **change: Any) -> Commitment:
@@ -41,11 +42,12 @@ def test_bonds_are_lost_by_exactly_those_who_did_not_reveal(fates: dict[str, tup
     clock = ManualClock()
     moderator = Moderator(clock=clock, config=MarketConfig(rating=RatingRules(newcomer_bond=0)))
     moderator.register("rita", "recipient")
+    moderator.deposit("rita", 110, "EUR")
     for name in fates:
         moderator.register(name, "provider", capacity_bps=1)
-        moderator.deposit(name, 7, "EUR")
-        moderator.post_bond(name, 7, "EUR")
-    terms = AuctionTerms(reserve=100, open_for_ms=90, reveal_for_ms=100, bond=7)
+        moderator.deposit(name, 500, "EUR")
+        moderator.post_bond(name, 500, "EUR")
+    terms = AuctionTerms(receipts=False, reserve=100, open_for_ms=90, reveal_for_ms=100)
     block = Block("", "", "s", clock.now_ms + 500, clock.now_ms + 600, maximum_bps=1)
     auction = moderator.announce("rita", block, terms).auction
     for name, (price, _) in fates.items():
@@ -66,12 +68,11 @@ def test_bonds_are_lost_by_exactly_those_who_did_not_reveal(fates: dict[str, tup
             with pytest.raises(TooLate):
                 moderator.reveal(auction, BidEntry(name, price, salt="grain"))
     award = moderator.close(auction)
-    lost = {name for name in fates if moderator.state.ledger.balance(bond(name)) == 0}
-    winner = {one.bidder for one in award.winners}
-    assert lost - winner == {name for name, (_, fate) in fates.items() if fate != "in time"}
-    assert {one.bidder for one in award.standings} == set(fates) - (lost - winner)
+    lost = {name for name in fates if moderator.state.ledger.balance(bond(name)) == 400}
+    assert lost == {name for name, (_, fate) in fates.items() if fate != "in time"}
+    assert {one.bidder for one in award.standings} == set(fates) - lost
     placed = sorted((one.sequence, one.bidder) for one in moderator.bids(auction, "rita"))
-    assert [name for _, name in placed] == [name for name in fates if name not in lost - winner]
+    assert [name for _, name in placed] == [name for name in fates if name not in lost]
 
 
 def test_reveals_that_are_refused() -> None:

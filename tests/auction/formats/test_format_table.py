@@ -76,7 +76,7 @@ def test_a_format_that_is_added_to_the_table_is_known_everywhere(
     monkeypatch.setitem(FORMATS, "lucky", LUCKY)
     store = SqlStore(f"sqlite:///{tmp_path}/market.db")
     moderator, clock = market(store, providers=4)
-    terms = AuctionTerms(reserve=100, open_for_ms=1_000, format="lucky")
+    terms = AuctionTerms(receipts=False, reserve=100, open_for_ms=1_000, format="lucky")
     with pytest.raises(BadValue, match="odd"):
         moderator.announce("rita", asked(clock), msgspec.structs.replace(terms, reserve=101))
     name = moderator.announce("rita", asked(clock), terms).auction
@@ -89,14 +89,13 @@ def test_a_format_that_is_added_to_the_table_is_known_everywhere(
     award = moderator.close(name)
     assert [(one.bidder, one.price) for one in award.winners] == [("p2", 200)]
     (agreement,) = moderator.auction(name).agreements
-    assert [(one.provider, one.price) for one in moderator.agreement(agreement).runners_up] == [("p1", 50)]
+    assert moderator.stand_bys_of(agreement) == ("p1",)
     transcript = moderator.transcript(name)
     verify_transcript(transcript, award, bids)
     for bid in bids:
         verify_own(transcript, award, bid)
     assert "lucky): the third one is lucky." in moderator.explain(name)
     assert violations(moderator.state) == []
-    moderator.agree(agreement)
     assert verify(store) == []
     monkeypatch.setitem(FORMATS, "lucky", msgspec.structs.replace(LUCKY, price_bound=lambda *_: 100))
     assert "beyond the reserve of 100" in " ".join(verify(store))
@@ -139,7 +138,7 @@ def test_every_row_has_words_and_an_unknown_name_is_refused() -> None:
 def packages_market(store: SqlStore | None, format: str) -> tuple[auction.Moderator, str]:
     """Two items go at 700 and 800 where the reserve is 900 an item: together more than the reserve of one."""
     moderator, clock = market(store)
-    terms = AuctionTerms(reserve=900, open_for_ms=1_000, format=format, items=("up", "down"))
+    terms = AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, format=format, items=("up", "down"))
     name = moderator.announce("rita", asked(clock), terms).auction
     moderator.bid(name, BidEntry("p0", 1_500, items=("up", "down")))
     moderator.bid(name, BidEntry("p1", 850, items=("up",)))
@@ -174,7 +173,7 @@ def test_an_award_beyond_the_reserve_of_its_items_is_found() -> None:
 def test_close_answers_the_whole_award_however_the_auction_was_held(format: str) -> None:
     moderator, clock = market()
     entries = [BidEntry("p0", 300), BidEntry("p1", 200), BidEntry("p2", 2_000)]
-    terms = AuctionTerms(reserve=1_000, open_for_ms=1_000, format=format)
+    terms = AuctionTerms(receipts=False, reserve=1_000, open_for_ms=1_000, format=format)
     name = moderator.hold_auction("rita", asked(clock), terms, entries).auction
     award = moderator.close(name)
     assert len(award.standings) == 3
@@ -207,7 +206,7 @@ def test_close_answers_the_whole_award_of_a_spot_auction() -> None:
         )
         moderator.stand_offer(offer)
     # The terms name no format; what comes of it is a spot award all the same, and says so.
-    agreement = moderator.spot("rita", asked(clock), AuctionTerms(reserve=260, open_for_ms=50))
+    agreement = moderator.spot("rita", asked(clock), AuctionTerms(receipts=False, reserve=260, open_for_ms=50))
     award = moderator.close(agreement.auction)
     assert award == moderator.auction(agreement.auction).award
     assert [one.outcome for one in award.standings] == ["won", "lost", "beyond_reserve"]

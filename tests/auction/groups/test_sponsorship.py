@@ -159,15 +159,16 @@ def test_a_group_covers_its_cost_and_the_sponsored_owe_nothing(
 
 
 def test_a_group_worked_by_hand() -> None:
+    """The shares of the whole group are 22.5, 22.5, 32.5 and 32.5; the two unwilling's are 65."""
     cost = shared_cost(90, {"a": 0, "b": 0, "c": 10, "d": 10})
     bids = {"a": 60, "b": 50, "c": 0, "d": 0}
-    pledges = [Pledge(sponsor="a", amount=30, opted_in=True), Pledge(sponsor="b", amount=10, opted_in=True)]
+    pledges = [Pledge(sponsor="a", amount=120, opted_in=True), Pledge(sponsor="b", amount=10, opted_in=True)]
     outcome = settle_group(bids, pledges, cost)
-    assert outcome.payments == {"a": 45, "b": 45}
+    assert outcome.payments == {"a": 23, "b": 23}
     assert outcome.sponsored == ("c", "d")
-    assert outcome.sponsorship.taken == {"a": 15, "b": 5}
-    assert outcome.sponsorship.refunded == {"a": 15, "b": 5}
-    assert [outcome.owes(member) for member in "abcd"] == [60, 50, 0, 0]
+    assert outcome.sponsorship.taken == {"a": 59, "b": 5}
+    assert outcome.sponsorship.refunded == {"a": 61, "b": 5}
+    assert [outcome.owes(member) for member in "abcd"] == [82, 28, 0, 0]
     short = settle_group(bids, pledges[1:], cost)
-    assert (short.sponsored, short.without) == ((), ("c", "d"))
+    assert (short.payments, short.sponsored, short.without) == ({"a": 45, "b": 45}, (), ("c", "d"))
     assert short.sponsorship.refunded == {"b": 10}

@@ -1,8 +1,8 @@
-"""A market from end to end: announce, bid, close, agree, deliver, charge, rate, and the next auction."""
+"""A market from end to end: announce, bid, close, serve, end, rate, and the next auction."""
 
 from __future__ import annotations
 
-from markets import asked, awarded, counted_bytes, market, measured
+from markets import asked, awarded, counted_bytes, market, money, settled
 
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.storage.store import Store
@@ -13,20 +13,17 @@ def test_a_whole_market_on_every_store(store: Store) -> None:
     name = awarded(moderator, clock)
     agreement = moderator.agreement(name)
     assert (agreement.provider, agreement.price) == ("p1", 250)  # the cheapest, at the runner-up's price
-    moderator.agree(name)
-    assert moderator.balance("rita") == 1_000_000 - 250
-    moderator.start(name)
-    moderator.deliver(measured(moderator, name, "rita", 500_000))
-    moderator.finish(name)
-    charged = moderator.charge(name)
-    assert charged.charged == 125
-    assert moderator.balance("p1") == 125
+    assert moderator.balance("rita") == 1_000_000 - 275  # P(1+δ)
+    clock.advance(agreement.ends_ms - clock.now_ms)
+    over = settled(moderator, name, 125)
+    assert (over.state, over.charged) == ("settled", 125)
     assert moderator.balance("rita") == 1_000_000 - 125
+    assert money(moderator, "p1") == 100_000 + 125
     moderator.rate(name, "rita", False, device="phone", remark="half of it never came")
     assert moderator.opinions(name) == ()  # hidden until both are in
     moderator.rate(name, "p1", True)
     assert [opinion.satisfied for opinion in moderator.opinions(name)] == [False, True]
-    following = moderator.announce("rita", asked(clock), AuctionTerms(reserve=900, open_for_ms=10_000))
+    following = moderator.announce("rita", asked(clock), AuctionTerms(receipts=False, reserve=900, open_for_ms=10_000))
     for number in (0, 1):
         moderator.bid(following.auction, BidEntry(f"p{number}", 500))
     shown = {rating.party: rating for rating in moderator.auction(following.auction).ratings}

@@ -6,7 +6,7 @@ import random
 
 import msgspec
 import pytest
-from markets import awarded, market, measured
+from markets import awarded, market, settled
 
 from auction.model.block import Block, Timeline, check, split_in_rate, split_in_time
 from auction.model.errors import BadValue, InsufficientFunds, NoCapacity, NotAllowed, WrongState
@@ -122,19 +122,15 @@ def test_a_sold_block_is_resold_before_it_starts_and_its_agreement_goes_along() 
     moderator.register("buyer", "recipient")
     moderator.deposit("buyer", 500, "EUR")
     name = awarded(moderator, clock)
-    moderator.agree(name)
     bought = moderator.agreement(name).block
     with pytest.raises(NotAllowed):
         moderator.resell_block(bought, "buyer", "rita", 100)
     with pytest.raises(InsufficientFunds):
         moderator.resell_block(bought, "rita", "buyer", 501)
     moderator.resell_block(bought, "rita", "buyer", 300)
-    assert (moderator.balance("rita"), moderator.balance("buyer")) == (1_000_000 - 250 + 300, 200)
-    moderator.start(name)
-    moderator.deliver(measured(moderator, name, "buyer", 0))
-    moderator.finish(name)
-    moderator.charge(name)
-    assert moderator.balance("buyer") == 200 + 250  # what was not delivered goes back to who holds it now
+    assert (moderator.balance("rita"), moderator.balance("buyer")) == (1_000_000 - 275 + 300, 200)
+    settled(moderator, name, 0)
+    assert moderator.balance("buyer") == 200 + 275  # what was not delivered goes back to who holds it now
     assert violations(moderator.state) == []
 
 
@@ -142,7 +138,6 @@ def test_a_block_that_has_started_is_not_resold() -> None:
     moderator, clock = market()
     moderator.register("buyer", "recipient")
     name = awarded(moderator, clock)
-    moderator.agree(name)
     clock.advance(60_000)
     with pytest.raises(WrongState):
         moderator.resell_block(moderator.agreement(name).block, "rita", "buyer", 0)
@@ -154,7 +149,7 @@ def test_recipients_bid_for_a_providers_block_by_the_same_code() -> None:
         moderator.register(name, "recipient")
         moderator.deposit(name, 10_000, "EUR")
     moderator.publish_block(block(id="sale", starts_ms=T + 60_000, ends_ms=T + 90_000))
-    terms = AuctionTerms(reserve=100, open_for_ms=1_000, format="second_price")
+    terms = AuctionTerms(receipts=False, reserve=100, open_for_ms=1_000, format="second_price")
     auction = moderator.announce("p0", "sale", terms).auction
     with pytest.raises(WrongState):  # at most one award for a block
         moderator.announce("p0", "sale", terms)
@@ -173,10 +168,9 @@ def test_a_part_of_a_bought_block_is_auctioned_on() -> None:
         moderator.register(name, "recipient")
         moderator.deposit(name, 10_000, "EUR")
     name = awarded(moderator, clock, prices=(300,))
-    moderator.agree(name)
     bought = moderator.agreement(name).block
     first, _ = moderator.split_block_in_rate(bought, "rita", 400)
-    terms = AuctionTerms(reserve=50, open_for_ms=1_000, format="first_price")
+    terms = AuctionTerms(receipts=False, reserve=50, open_for_ms=1_000, format="first_price")
     auction = moderator.announce("rita", first.id, terms).auction
     moderator.bid(auction, BidEntry("anna", 90))
     clock.advance(1_000)

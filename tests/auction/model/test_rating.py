@@ -22,109 +22,31 @@ from auction.model.rating import (
     RatingRules,
     Tally,
     aged,
-    bond_due,
     draft_of_payment,
     lower_ppm,
     mean_ppm,
     payment_terms,
     probability_of_payment_ppm,
-    record,
     show,
 )
+from auction.model.weighing import EMPTY_PAIR, Pair, weigh
 
 RULES = RatingRules()
-Deal = tuple[str, int, int, int]  # counterparty, yes_ppm, value, days since the one before
-DEALS = st.lists(
-    st.tuples(
-        st.sampled_from("abc"),
-        st.sampled_from([0, 1_000_000, 400_000]),
-        st.sampled_from([0, 3_333, 10_000, 30_000]),
-        st.sampled_from([0, 1, 7, 400]),  # mostly so near that a counterparty's limit is reached
-    ),
-    max_size=25,
-)
 
 
-def tally_of(deals: list[Deal], rules: RatingRules = RULES) -> tuple[Tally, dict[str, Tally]]:
-    total, pairs, day = EMPTY, dict[str, Tally](), 20_000
-    for counterparty, yes_ppm, value, days in deals:
-        day += days
-        total, pairs[counterparty] = record(total, pairs.get(counterparty, EMPTY), yes_ppm, value, day, rules)
-    return total, pairs
+def counted(times: int, yes_ppm: int, counterparties: int = 1) -> Tally:
+    """The total after so many deals of full value, with each counterparty in turn."""
+    total, pairs = EMPTY, dict[int, Pair]()
+    for number in range(times):
+        who = number % counterparties
+        total, pairs[who] = weigh(total, pairs.get(who, EMPTY_PAIR), yes_ppm, 10_000, 0, RULES)
+    return total
 
 
-def recount(deals: list[Deal]) -> tuple[float, float]:
-    """Slow twin in floats: each counterparty's deals, newest first, until its limit is full."""
-    yes = no = 0.0
-    last_day = sum(deal[3] for deal in deals)
-    for counterparty in "abc":
-        own: list[tuple[int, float, float]] = []
-        day = 0
-        for who, yes_ppm, value, days in deals:
-            day += days
-            if who == counterparty:
-                own.append((day, yes_ppm / 1e6, min(1.0, value / 10_000)))
-        pair_yes = pair_no = 0.0
-        pair_day = 0
-        for day, fraction, weight in own:
-            remains = 0.5 ** ((day - pair_day) / 180)
-            pair_yes, pair_no, pair_day = pair_yes * remains, pair_no * remains, day
-            if pair_yes + pair_no + weight > 3:
-                shrink = (3 - weight) / (pair_yes + pair_no)
-                pair_yes, pair_no = pair_yes * shrink, pair_no * shrink
-            pair_yes, pair_no = pair_yes + weight * fraction, pair_no + weight * (1 - fraction)
-        remains = 0.5 ** ((last_day - pair_day) / 180)
-        yes, no = yes + pair_yes * remains, no + pair_no * remains
-    return yes * 1e6, no * 1e6
-
-
-@given(DEALS)
-def test_tally_is_the_recount_of_the_history(deals: list[Deal]) -> None:
-    total, _ = tally_of(deals)
-    yes, no = recount(deals)
-    assert total.count == len(deals)
-    assert abs(total.yes - yes) <= 10 * len(deals) + 10
-    assert abs(total.no - no) <= 10 * len(deals) + 10
-
-
-@given(DEALS)
-def test_weight_of_a_counterparty_is_bounded(deals: list[Deal]) -> None:
-    total, pairs = tally_of(deals)
-    for pair in pairs.values():
-        assert pair.yes + pair.no <= RULES.pair_weight_max
-    assert total.yes + total.no <= len(pairs) * (RULES.pair_weight_max + 10 * len(deals))
-
-
-def test_a_thousand_deals_with_one_friend_buy_less_than_four_strangers() -> None:
-    friend, _ = tally_of([("a", 1_000_000, 10_000, 0)] * 1000)
-    total = EMPTY
-    for _ in range(4):
-        total, _pair = record(total, EMPTY, 1_000_000, 10_000, 20_000, RULES)
-    bounds = [show(History(party="p", opinions=tally), 20_000, RULES).lower_ppm for tally in (friend, total)]
+def test_many_deals_with_one_friend_buy_less_than_as_many_with_strangers() -> None:
+    friend, strangers = counted(100, 1_000_000), counted(100, 1_000_000, 100)
+    bounds = [show(History(party="p", opinions=tally), 0, RULES).lower_ppm for tally in (friend, strangers)]
     assert bounds[0] < bounds[1]
-    assert show(History(party="p", opinions=friend), 20_000, RULES).newcomer
-
-
-@given(st.integers(1, 10_000), st.integers(1, 50))
-def test_splitting_a_deal_into_small_ones_buys_nothing(value: int, parts: int) -> None:
-    whole, _ = tally_of([("a", 1_000_000, value, 0)])
-    split, _ = tally_of([("a", 1_000_000, value // parts, 0)] * parts)
-    assert split.yes <= whole.yes
-
-
-@given(DEALS, st.integers(0, 1000))
-def test_the_latest_word_of_a_counterparty_always_counts(deals: list[Deal], days: int) -> None:
-    total, pairs = tally_of(deals)
-    day = total.day + days
-    before = aged(total, day, RULES)
-    pair = pairs.get("a", EMPTY)
-    worse, _ = record(total, pair, 0, 10_000, day, RULES)
-    better, _ = record(total, pair, 1_000_000, 10_000, day, RULES)
-    said_no, unsaid, said_yes = (
-        mean_ppm(RULES.prior_yes + tally.yes, RULES.prior_no + tally.no) for tally in (worse, before, better)
-    )
-    assert said_no < said_yes
-    assert said_no - 5 <= unsaid <= said_yes + 5
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**9), st.integers(1, 10**8))
@@ -157,21 +79,16 @@ def test_old_ratings_fade_by_half_in_a_half_life() -> None:
 
 
 def test_a_clock_that_steps_back_changes_no_weight() -> None:
-    total, pair = record(EMPTY, EMPTY, 1_000_000, 10_000, 500, RULES)
-    total, _ = record(total, pair, 1_000_000, 10_000, 400, RULES)
+    total, pair = weigh(EMPTY, EMPTY_PAIR, 1_000_000, 10_000, 500, RULES)
+    total, _ = weigh(total, pair, 1_000_000, 10_000, 400, RULES)
     assert (total.yes, total.day) == (2_000_000, 500)
 
 
-def test_a_newcomer_starts_at_the_prior_and_owes_a_bond() -> None:
+def test_a_newcomer_starts_at_the_prior() -> None:
     shown = show(History(party="new"), 0, RULES)
     assert (shown.mean_ppm, shown.count, shown.newcomer) == (500_000, 0, True)
-    assert bond_due(shown, RULES) == RULES.newcomer_bond
-    total = EMPTY
-    for _ in range(6):
-        total, _pair = record(total, EMPTY, 1_000_000, 10_000, 0, RULES)
-    known = show(History(party="known", opinions=total), 0, RULES)
+    known = show(History(party="known", opinions=counted(6, 1_000_000, 6)), 0, RULES)
     assert not known.newcomer
-    assert bond_due(known, RULES) == 0
     assert known.lower_ppm > shown.lower_ppm
 
 
@@ -199,11 +116,7 @@ def test_shown_are_latest_remarks_silence_and_evidence_beside_opinion() -> None:
 
 
 def test_payment_is_predicted_and_terms_follow() -> None:
-    terms = []
-    payments = EMPTY
-    for _ in range(8):
-        terms.append(payment_terms(probability_of_payment_ppm(payments, 0, RULES), RULES))
-        payments, _pair = record(payments, EMPTY, 0, 10_000, 0, RULES)
+    terms = [payment_terms(probability_of_payment_ppm(counted(times, 0, 8), 0, RULES), RULES) for times in range(8)]
     assert terms[0] == "postpaid"
     assert terms[2:] == ["prepaid"] * 6
     assert payment_terms(probability_of_payment_ppm(Tally(0, 30_000_000, 0, 30), 0, RULES), RULES) == "refused"
@@ -294,6 +207,3 @@ def test_rules_are_checked_and_states_travel() -> None:
     with pytest.raises(BadValue):
         RatingRules(prior_yes=0, prior_no=0)
     assert msgspec.json.decode(msgspec.json.encode(EXCHANGE), type=Exchange) == EXCHANGE
-    for yes_ppm, value in ((-1, 5), (1_000_001, 5), (0, -1)):
-        with pytest.raises(BadValue):
-            record(EMPTY, EMPTY, yes_ppm, value, 0, RULES)

@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from markets import asked, awarded, counted_bytes, market, measured
+from markets import asked, awarded, counted_bytes, market, signed
 
 from auction.formats.commit_reveal import Commitment
 from auction.model.bid import StandingOffer
 from auction.model.block import Block
-from auction.model.delivery import Delivery
+from auction.model.earned import FalseInterval
 from auction.model.errors import AuctionError, BadAmount, BadValue
 from auction.model.party import Signature
+from auction.model.receipt import SignedReceipt
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.arguments import Check, Checks
 from auction.moderator.clock import ManualClock
@@ -70,11 +71,20 @@ def right_values(moderator: Moderator, clock: ManualClock) -> dict[Any, list[Any
         bool: [True, False],
         bytes: [b"", b"{}"],
         Block: [block, msgspec.structs.replace(block, id="b", provider="p0", starts_ms=0, attributes={"a": "b"})],
-        AuctionTerms: [terms, msgspec.structs.replace(terms, format="spot"), msgspec.structs.replace(terms, bond=5)],
+        AuctionTerms: [
+            terms,
+            msgspec.structs.replace(terms, format="spot"),
+            msgspec.structs.replace(terms, delta_ppm=5),
+        ],
         BidEntry: [BidEntry("p0", 5), BidEntry("p1", 2**62, signature=signature)],
         Signature: [signature],
         StandingOffer: [offer],
-        Delivery: [measured(moderator, agreement, "phone", 900_000)],
+        SignedReceipt: [signed(moderator, agreement, 2)],
+        FalseInterval: [
+            FalseInterval(
+                before=None, after=signed(moderator, agreement, 1), inputs=(b"x",), results=(b"y",), segment=0
+            )
+        ],
     }
 
 
@@ -119,7 +129,7 @@ class Calls:
 
 def prepared(store: Any = None) -> tuple[Moderator, ManualClock]:
     moderator, clock = market(store)
-    moderator.agree(awarded(moderator, clock))
+    awarded(moderator, clock, receipts=True)
     moderator.announce("rita", asked(clock), AuctionTerms(reserve=900, open_for_ms=10**6))
     return moderator, clock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from markets import asked, awarded, market, measured
+from markets import asked, awarded, market, settled
 
 from auction.formats import award as decide
 from auction.formats.transcript import verify as verify_transcript
@@ -45,6 +45,7 @@ def opened(terms: AuctionTerms, providers: int = 3, **config: object) -> tuple[M
 
 def test_an_open_descending_auction_with_proxies_and_a_soft_close() -> None:
     terms = AuctionTerms(
+        receipts=False,
         reserve=1_000,
         open_for_ms=10_000,
         format="open",
@@ -71,7 +72,9 @@ def test_an_open_descending_auction_with_proxies_and_a_soft_close() -> None:
 
 def test_a_dutch_ramp_ends_with_the_first_who_accepts() -> None:
     ramp = Ramp(start_price=100, step=50, step_ms=1_000)
-    moderator, clock, auction = opened(AuctionTerms(reserve=1_000, open_for_ms=60_000, format="dutch", ramp=ramp))
+    moderator, clock, auction = opened(
+        AuctionTerms(receipts=False, reserve=1_000, open_for_ms=60_000, format="dutch", ramp=ramp)
+    )
     with pytest.raises(BadValue):
         moderator.bid(auction, BidEntry("p0", 240))
     clock.advance(3_000)
@@ -89,7 +92,7 @@ def test_units_of_a_block_are_sold_at_one_price_and_the_rest_stays_with_the_sell
         moderator.deposit(name, 10_000, "EUR")
     whole = msgspec.structs.replace(asked(clock, rate_bps=10_000), id="whole", provider="p0")
     moderator.publish_block(whole)
-    terms = AuctionTerms(reserve=10, open_for_ms=1_000, format="uniform_price", quantity=10)
+    terms = AuctionTerms(receipts=False, reserve=10, open_for_ms=1_000, format="uniform_price", quantity=10)
     auction = moderator.announce("p0", "whole", terms).auction
     for name, price, quantity in (("anna", 90, 3), ("bert", 70, 4)):
         moderator.bid(auction, BidEntry(name, price, quantity=quantity))
@@ -105,7 +108,7 @@ def test_units_of_a_block_are_sold_at_one_price_and_the_rest_stays_with_the_sell
 
 
 def test_packages_of_items_go_to_several_winners() -> None:
-    terms = AuctionTerms(reserve=400, open_for_ms=1_000, format="packages", items=("north", "south"))
+    terms = AuctionTerms(receipts=False, reserve=400, open_for_ms=1_000, format="packages", items=("north", "south"))
     moderator, clock, auction = opened(terms)
     moderator.bid(auction, BidEntry("p0", 100, items=("north",)))
     moderator.bid(auction, BidEntry("p1", 150, items=("south",)))
@@ -122,15 +125,11 @@ def test_ratings_are_shown_and_enter_the_score_as_they_stood_at_the_announcement
     moderator, clock = market(config=MarketConfig(rating=RatingRules(value_full=100)))
     for _ in range(4):
         name = awarded(moderator, clock, prices=(300, 200, 400))
-        moderator.agree(name)
-        moderator.start(name)
-        moderator.deliver(measured(moderator, name, "rita", 1_000_000))
-        moderator.finish(name)
-        moderator.charge(name)
+        settled(moderator, name)
         moderator.rate(name, "rita", True, device="phone")
         moderator.rate(name, "p1", True)
         clock.advance(200_000)
-    terms = AuctionTerms(reserve=900, open_for_ms=10_000, quality=QualityWeights(opinion=1_000))
+    terms = AuctionTerms(receipts=False, reserve=900, open_for_ms=10_000, quality=QualityWeights(opinion=1_000))
     auction = moderator.announce("rita", asked(clock), terms).auction
     moderator.bid(auction, BidEntry("p0", 300))
     moderator.bid(auction, BidEntry("p1", 400))
@@ -147,7 +146,7 @@ def test_ratings_are_shown_and_enter_the_score_as_they_stood_at_the_announcement
 
 
 def test_any_bidder_can_compute_the_award_again_from_what_is_shown() -> None:
-    moderator, clock, auction = opened(AuctionTerms(reserve=500, open_for_ms=10_000))
+    moderator, clock, auction = opened(AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000))
     for number in range(3):
         moderator.bid(auction, BidEntry(f"p{number}", 300))
     clock.advance(10_000)
@@ -159,7 +158,7 @@ def test_any_bidder_can_compute_the_award_again_from_what_is_shown() -> None:
 
 
 def test_the_transcript_lets_each_bidder_check_the_award() -> None:
-    moderator, clock, auction = opened(AuctionTerms(reserve=500, open_for_ms=10_000))
+    moderator, clock, auction = opened(AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000))
     for number, price in enumerate((300, 250, 350)):
         moderator.bid(auction, BidEntry(f"p{number}", price, salt=f"salt {number}"))
     with pytest.raises(WrongState):
@@ -180,7 +179,9 @@ def sealed_entry(auction: str, bidder: str, price: int) -> tuple[BidEntry, str]:
 
 
 def test_commit_and_reveal_and_the_bond_of_who_does_not() -> None:
-    moderator, clock, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000, reveal_for_ms=1_000, bond=7_000))
+    moderator, clock, auction = opened(
+        AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, reveal_for_ms=1_000)
+    )
     entries = {}
     for number, price in enumerate((300, 100, 200)):
         entry, hashed = sealed_entry(auction, f"p{number}", price)
@@ -204,8 +205,8 @@ def test_commit_and_reveal_and_the_bond_of_who_does_not() -> None:
     with pytest.raises(TooLate):
         moderator.reveal(auction, entries[1])
     assert moderator.close(auction).winners[0].bidder == "p2"
-    assert moderator.state.ledger.balance(bond("p1")) == 93_000
-    assert moderator.balance("rita") == 1_007_000  # forfeited to the announcer
+    assert moderator.state.ledger.balance(bond("p1")) == 100_000 - 900  # R, to nobody
+    assert (moderator.state.ledger.balance("nobody"), moderator.balance("rita")) == (900, 1_000_000 - 330)
     assert violations(moderator.state) == []
 
 
@@ -214,7 +215,7 @@ def test_spot_answers_from_standing_offers_without_waiting_for_the_store(tmp_pat
     moderator, clock = market(store)
     for number, price in enumerate((300, 200, 250)):
         moderator.stand_offer(an_offer(clock, number, price))
-    terms = AuctionTerms(reserve=260, open_for_ms=50, format="spot")
+    terms = AuctionTerms(receipts=False, reserve=260, open_for_ms=50, format="spot")
     written = len(list(store.entries()))
     agreement = moderator.spot("rita", asked(clock), terms, wait=False)
     assert (agreement.provider, agreement.price, agreement.state) == ("p1", 200, "agreed")
@@ -233,7 +234,7 @@ def test_spot_answers_from_standing_offers_without_waiting_for_the_store(tmp_pat
 
 
 def test_shill_bids_by_linked_parties_are_refused() -> None:
-    moderator, _, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000))
+    moderator, _, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000))
     moderator.register("mask", "provider", controller="rita", capacity_bps=10_000)
     moderator.register("twin-a", "provider", controller="holding", capacity_bps=10_000)
     moderator.register("twin-b", "provider", controller="holding", capacity_bps=10_000)
@@ -257,13 +258,13 @@ def test_shill_bids_within_one_command_are_refused_and_nothing_changes() -> None
     before = moderator.state.sequence
     entries = [BidEntry("twin-a", 500), BidEntry("twin-b", 400)]
     with pytest.raises(LinkedParties):
-        moderator.hold_auction("rita", asked(clock), AuctionTerms(reserve=900, open_for_ms=1), entries)
+        moderator.hold_auction("rita", asked(clock), AuctionTerms(receipts=False, reserve=900, open_for_ms=1), entries)
     assert moderator.state.sequence == before
 
 
 @pytest.mark.parametrize("price", [-1, 2**63, 1.0, float("nan"), float("inf"), "5", None, True])
 def test_a_bid_at_a_price_that_is_no_amount_is_refused(price: object) -> None:
-    moderator, _, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000))
+    moderator, _, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000))
     before = moderator.state.sequence
     with pytest.raises(BadAmount):
         moderator.bid(auction, BidEntry("p0", price))  # type: ignore[arg-type]
@@ -271,25 +272,22 @@ def test_a_bid_at_a_price_that_is_no_amount_is_refused(price: object) -> None:
 
 
 def test_who_may_not_bid() -> None:
-    moderator, _, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000, bond=200_000))
+    moderator, _, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000))
+    moderator.release_bond("p0", 100_000, "EUR")
+    moderator.withdraw("p0", 95_001, "EUR")
     with pytest.raises(InsufficientFunds):
-        moderator.bid(auction, BidEntry("p0", 5))
+        moderator.bid(auction, BidEntry("p0", 5))  # a newcomer has 5,000 at least
     with pytest.raises(NotAllowed):
         moderator.bid(auction, BidEntry("phone", 5))
     other, clock = market()
     too_big = asked(clock, rate_bps=10_001)
-    big = other.announce("rita", too_big, AuctionTerms(reserve=900, open_for_ms=1_000)).auction
+    big = other.announce("rita", too_big, AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000)).auction
     with pytest.raises(NoCapacity):
         other.bid(big, BidEntry("p0", 5))
 
 
 def finished(moderator: Moderator, clock: ManualClock) -> str:
-    name = awarded(moderator, clock)
-    moderator.agree(name)
-    moderator.start(name)
-    moderator.deliver(measured(moderator, name, "rita", 1_000_000))
-    moderator.finish(name)
-    return name
+    return awarded(moderator, clock)
 
 
 def test_rating_without_an_agreement_twice_or_for_oneself_is_refused() -> None:
@@ -299,7 +297,7 @@ def test_rating_without_an_agreement_twice_or_for_oneself_is_refused() -> None:
     name = finished(moderator, clock)
     with pytest.raises(WrongState):
         moderator.rate(name, "rita", True, device="phone")  # not charged yet
-    moderator.charge(name)
+    settled(moderator, name)
     before = moderator.state.sequence
     wrong: list[tuple[str, str]] = [("other", "others-phone"), ("p0", ""), ("rita", "others-phone"), ("phone", "phone")]
     for rater, device in wrong:
@@ -318,7 +316,7 @@ def test_rating_without_an_agreement_twice_or_for_oneself_is_refused() -> None:
 def test_ratings_are_hidden_until_both_are_in_or_fourteen_days_have_passed() -> None:
     moderator, clock = market()
     name = finished(moderator, clock)
-    moderator.charge(name)
+    settled(moderator, name)
     shown = moderator.rate(name, "rita", False, device="phone")
     assert shown.service is not None
     provider_sees = moderator.opinions(name)
@@ -336,28 +334,14 @@ def test_ratings_are_hidden_until_both_are_in_or_fourteen_days_have_passed() -> 
         moderator.rate(name, "p1", False)
 
 
-def test_a_rating_cites_evidence_of_its_own_agreement_alone() -> None:
-    moderator, clock = market()
-    one, other = finished(moderator, clock), finished(moderator, clock)
-    for name in (one, other):
-        moderator.charge(name)
-    deliveries = {record.agreement: record.id for record in moderator.state.records["delivery"].values()}
-    with pytest.raises(NotAllowed):
-        moderator.rate(one, "rita", True, device="phone", evidence=(deliveries[other],))
-    moderator.rate(one, "rita", True, device="phone", evidence=(deliveries[one],))
-
-
 def test_many_small_or_circular_deals_buy_nothing() -> None:
     rules = RatingRules(newcomer_bond=0, value_full=1_000)
     moderator, clock = market(config=MarketConfig(rating=rules))
     before = moderator.rating("p1", "anonymise")
     for _ in range(30):  # at 1 unit each
         name = awarded(moderator, clock, prices=(1, 1), reserve=1)
-        moderator.agree(name)
-        moderator.start(name)
         provider = moderator.agreement(name).provider
-        moderator.finish(name)
-        moderator.charge(name)
+        settled(moderator, name)
         moderator.rate(name, "rita", True, device="phone")
         moderator.rate(name, provider, True)
         clock.advance(200_000)
@@ -367,7 +351,7 @@ def test_many_small_or_circular_deals_buy_nothing() -> None:
 
 
 def test_a_newcomer_starts_at_the_prior_and_owes_a_bond_so_that_a_new_name_is_no_escape() -> None:
-    moderator, _, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000))
+    moderator, _, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000))
     moderator.register("fresh", "provider", capacity_bps=10_000)
     assert moderator.rating("fresh", "anonymise").newcomer
     with pytest.raises(InsufficientFunds):
@@ -375,7 +359,7 @@ def test_a_newcomer_starts_at_the_prior_and_owes_a_bond_so_that_a_new_name_is_no
 
 
 def test_closing_times_are_the_moderators() -> None:
-    moderator, clock, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000))
+    moderator, clock, auction = opened(AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000))
     with pytest.raises(WrongState):
         moderator.close(auction)
     assert (
@@ -384,7 +368,7 @@ def test_closing_times_are_the_moderators() -> None:
     )
     clock.advance(1_000)
     moderator.tick()
-    assert moderator.auction(auction).state == "failed"
+    assert moderator.auction(auction).state == "void"
     with pytest.raises(TooLate):
         moderator.bid(auction, BidEntry("p0", 1))
 
@@ -406,7 +390,7 @@ def test_the_transcript_of_a_spot_award_shows_the_offers_as_they_stood(store: St
     moderator, clock = market(store)
     for number, price in ((0, 250), (1, 200), (2, 900)):
         moderator.stand_offer(an_offer(clock, number, price))
-    terms = AuctionTerms(reserve=260, open_for_ms=50, format="spot")
+    terms = AuctionTerms(receipts=False, reserve=260, open_for_ms=50, format="spot")
     agreement = moderator.spot("rita", asked(clock), terms, wait=False)
     award = moderator.auction(agreement.auction).award
     assert award is not None
@@ -421,7 +405,9 @@ def test_the_transcript_of_a_spot_award_shows_the_offers_as_they_stood(store: St
 @pytest.mark.parametrize("format", ["spot", "packages_large"])
 def test_formats_that_need_no_command_of_their_own_go_through_bid_and_close(format: str) -> None:
     items = ("up", "down") if format == "packages_large" else ()
-    moderator, clock, auction = opened(AuctionTerms(reserve=900, open_for_ms=1_000, format=format, items=items))
+    moderator, clock, auction = opened(
+        AuctionTerms(receipts=False, reserve=900, open_for_ms=1_000, format=format, items=items)
+    )
     for number, price in enumerate((300, 200, 250)):
         moderator.bid(auction, BidEntry(f"p{number}", price, items=items))
     clock.advance(1_000)

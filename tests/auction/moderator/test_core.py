@@ -129,7 +129,7 @@ def test_an_answer_that_did_not_wait_is_made_durable_or_undone_by_flush() -> Non
         valid_until_ms=clock.now_ms + 60_000,
     )
     moderator.stand_offer(offer)
-    terms = AuctionTerms(reserve=20, open_for_ms=10, format="spot")
+    terms = AuctionTerms(receipts=False, reserve=20, open_for_ms=10, format="spot")
     moderator.spot("rita", asked(clock), terms, wait=False)
     store.fail = "before"
     with pytest.raises(StoreFailed):
@@ -147,10 +147,10 @@ def standing_offers(moderator: Moderator, until_ms: int) -> AuctionTerms:
         moderator.stand_offer(
             StandingOffer(
                 offer=f"o{number}", provider=f"p{number}", service="anonymise", unit_price=10 + number, currency="EUR",
-                quantity=2**30, rate_bps_max=5_000, valid_until_ms=until_ms,
+                quantity=2_000, rate_bps_max=5_000, valid_until_ms=until_ms,
             )
         )  # fmt: skip
-    return AuctionTerms(reserve=20, open_for_ms=10, format="spot")
+    return AuctionTerms(receipts=False, reserve=20, open_for_ms=10, format="spot")
 
 
 def test_what_was_answered_first_is_journalled_in_its_order(store: Store) -> None:
@@ -243,7 +243,9 @@ def test_the_asynchronous_moderator_answers_when_durable(tmp_path: Path) -> None
 def test_sixty_four_clients_bid_a_thousand_times_just_before_the_close(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path / 'm.db'}")
     moderator, clock = market(store, providers=64)
-    auction = moderator.announce("rita", asked(clock), AuctionTerms(reserve=100_000, open_for_ms=10_000)).auction
+    auction = moderator.announce(
+        "rita", asked(clock), AuctionTerms(receipts=False, reserve=100_000, open_for_ms=10_000)
+    ).auction
     clock.advance(9_950)
     late: list[int] = []
     taken: list[tuple[int, int]] = []
@@ -282,7 +284,10 @@ def test_a_clock_that_steps_an_hour_back_and_forth() -> None:
     numbers = random.Random(3)
     last_ms = 0
     for _ in range(60):
-        auction = moderator.announce("rita", asked(clock), AuctionTerms(reserve=500, open_for_ms=10_000)).auction
+        starts_ms = moderator.now_ms() + 60_000
+        block = msgspec.structs.replace(asked(clock), starts_ms=starts_ms, ends_ms=starts_ms + 60_000)
+        terms = AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000)
+        auction = moderator.announce("rita", block, terms).auction
         clock.advance(numbers.choice((-hour, 0, 5_000)))
         moderator.bid(auction, BidEntry("p0", 400))
         now_ms = moderator.now_ms()
@@ -293,7 +298,7 @@ def test_a_clock_that_steps_an_hour_back_and_forth() -> None:
         assert moderator.auction(auction).state == "open"  # a step back neither closes it nor ...
         clock.advance(10_000)
         moderator.tick()
-        assert moderator.auction(auction).state == "awarded"  # ... keeps it open for an hour more
+        assert moderator.auction(auction).state == "agreed"  # ... keeps it open for an hour more
         clock.advance(hour)
         with pytest.raises(TooLate):
             moderator.bid(auction, BidEntry("p1", 1))
@@ -314,7 +319,9 @@ def test_steady_time_goes_on_at_the_clocks_pace_after_a_step_back() -> None:
 
 def test_nobody_reads_anothers_sealed_bid() -> None:
     moderator, clock = market()
-    auction = moderator.announce("rita", asked(clock), AuctionTerms(reserve=500, open_for_ms=10_000)).auction
+    auction = moderator.announce(
+        "rita", asked(clock), AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000)
+    ).auction
     moderator.bid(auction, BidEntry("p0", 400))
     assert [bid.price for bid in moderator.bids(auction, "p0")] == [400]
     for reader in ("p1", "rita", "phone"):
@@ -330,8 +337,7 @@ def test_nobody_reads_anothers_sealed_bid() -> None:
 
 def test_replay_equals_state(store: Store) -> None:
     moderator, clock = market(store)
-    name = awarded(moderator, clock)
-    moderator.agree(name)
+    awarded(moderator, clock)
     state = replay(store.entries())
     assert state.records == moderator.state.records
     assert state.ledger.balances == moderator.state.ledger.balances

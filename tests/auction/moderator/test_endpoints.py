@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from markets import asked, awarded, market
+from markets import asked, awarded, market, settled
 
 from auction.model.bid import StandingOffer
 from auction.model.endpoint import Assignments
@@ -82,7 +82,7 @@ def test_devices_publish_nothing() -> None:
 def test_winner_and_runners_up_are_told_where_to_go_and_others_nothing() -> None:
     moderator, clock = market(providers=4)
     moderator.publish_endpoint("rita", HERS, address="tcp://192.0.2.1:4000")
-    name = awarded(moderator, clock, prices=(300, 200, 250))
+    name = awarded(moderator, clock, prices=(300, 200, 250), fail_over=True)
     assert told(moderator.assignments("p1")) == [("winner", name, 250)]
     assert told(moderator.assignments("p2")) == [("runner_up", name, 250)]
     assert told(moderator.assignments("p0")) == [("runner_up", name, 300)]
@@ -90,28 +90,30 @@ def test_winner_and_runners_up_are_told_where_to_go_and_others_nothing() -> None
     (one,) = moderator.assignments("p1").assignments
     assert (one.address, one.curve_key, one.recipient) == ("tcp://192.0.2.1:4000", HERS, "rita")
     assert (one.service, one.maximum_bps, one.ends_ms - one.starts_ms) == ("anonymise", 1_000, 60_000)
+    assert told(moderator.assignments("rita")) == [("recipient", name, 250)]
     with pytest.raises(NotAllowed):
-        moderator.assignments("rita")
+        moderator.assignments("phone")
 
 
-def test_who_was_replaced_is_told_no_more_and_who_takes_over_is_the_winner() -> None:
+def test_who_takes_over_is_the_winner_of_the_rest() -> None:
     moderator, clock = market()
-    name = awarded(moderator, clock)
-    moderator.agree(name)
+    name = awarded(moderator, clock, fail_over=True)
     clock.advance(60_000)
-    moderator.start(name)
-    moderator.replace(name)
-    assert told(moderator.assignments("p1")) == []
-    assert told(moderator.assignments("p2")) == [("winner", name, 250)]
+    moderator.end(name, "rita", "blaming", 0)
+    assert told(moderator.assignments("p0")) == [("offer", name, 250)]  # it is there, and p2 is not
+    assert told(moderator.assignments("p2")) == [("offer", name, 208)]  # 50 of 60 s at 250
     assert told(moderator.assignments("p0")) == [("runner_up", name, 300)]
+    rest = moderator.take_over(name, "p2").id
+    assert told(moderator.assignments("p1")) == [("winner", name, 250)]
+    assert told(moderator.assignments("p2")) == [("winner", rest, 208)]
+    assert told(moderator.assignments("p0")) == [("runner_up", rest, 300)]
 
 
 def test_an_agreement_that_is_over_is_no_assignment() -> None:
     moderator, clock = market()
     first, second = awarded(moderator, clock), awarded(moderator, clock)
     assert told(moderator.assignments("p1")) == [("winner", first, 250), ("winner", second, 250)]
-    moderator.agree(first)
-    moderator.cancel(first)
+    settled(moderator, first, 0)
     assert told(moderator.assignments("p1")) == [("winner", second, 250)]
     clock.advance(moderator.agreement(second).ends_ms - clock.now_ms - 1)
     assert len(moderator.assignments("p1").assignments) == 1
@@ -138,7 +140,7 @@ def test_offers_that_a_recipient_keeps_warm() -> None:
 
 def test_open_auctions_of_the_services_asked_for_and_only_ones_own_bid() -> None:
     moderator, clock = market()
-    terms = AuctionTerms(reserve=1_000, open_for_ms=10_000)
+    terms = AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
     wanted = moderator.announce("rita", asked(clock), terms).auction
     moderator.announce("rita", asked(clock, service="scan"), terms)
     assert moderator.assignments("p0").auctions == ()
@@ -155,14 +157,12 @@ def test_open_auctions_of_the_services_asked_for_and_only_ones_own_bid() -> None
 
 def test_the_version_changes_with_what_concerns_the_provider_and_with_nothing_else() -> None:
     moderator, clock = market()
-    name = awarded(moderator, clock)
+    awarded(moderator, clock)
     version = moderator.assignments("p1").version
     moderator.deposit("rita", 5, "EUR")
     clock.advance(1)
-    assert moderator.assignments("p1").version == version
-    moderator.agree(name)
     agreed = moderator.assignments("p1").version
-    assert agreed != version
+    assert agreed == version
     moderator.publish_endpoint("rita", HERS, address="tcp://192.0.2.1:4000")
     assert moderator.assignments("p1").version != agreed
 
@@ -183,10 +183,12 @@ def test_waiting_for_news_ends_with_the_news_or_with_the_time(tmp_path: Path) ->
 
 def test_awaiting_a_close() -> None:
     moderator, clock = market()
-    auction = moderator.announce("rita", asked(clock), AuctionTerms(reserve=1_000, open_for_ms=10_000)).auction
+    auction = moderator.announce(
+        "rita", asked(clock), AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
+    ).auction
     assert moderator.await_close(auction, wait_ms=20).state == "open"
     clock.advance(10_000)
-    assert moderator.await_close(auction, wait_ms=20_000).state == "failed"
+    assert moderator.await_close(auction, wait_ms=20_000).state == "void"
     with pytest.raises(AuctionError):
         moderator.await_close("no auction")
 
@@ -198,9 +200,9 @@ def test_what_is_told_is_what_a_look_at_every_record_finds() -> None:
     for number in range(12):
         names.append(awarded(moderator, clock))
         if number % 3 == 0:
-            moderator.agree(names[-1])
+            settled(moderator, names[-1])
         if number % 3 == 1:
-            moderator.cancel(names[-2])
+            moderator.end(names[-1], "rita", "leaving", 0)
         fresh = Moderator(moderator.store, clock=clock)
         for provider in ("p0", "p1", "p2"):
             assert fresh.assignments(provider) == moderator.assignments(provider)

@@ -26,12 +26,27 @@ def closed(
     return list(moderator.auction(name).agreements)
 
 
-def stand_by(moderator: Moderator, agreement: str) -> list[tuple[str, int]]:
-    return [(one.provider, one.price) for one in moderator.agreement(agreement).runners_up]
+def offered(moderator: Moderator, clock: ManualClock, agreement: str, *parties: str) -> list[tuple[str, int, int]]:
+    """Who is offered what of the whole, once its provider has left before the start: (provider, units, price). Each
+    turn is 10 s long, and all are there."""
+    moderator.end(agreement, moderator.agreement(agreement).provider, "leaving", 0)
+    found = []
+    for _ in parties:
+        for party in parties:
+            moderator.assignments(party)
+        for party in parties:
+            for one in moderator.assignments(party).assignments:
+                told = (party, one.units, one.price)
+                if one.role == "offer" and one.agreement == agreement and told not in found:
+                    found.append(told)
+        clock.advance(10_000)
+    return found
 
 
-UNITS = AuctionTerms(reserve=100, open_for_ms=1_000, format="uniform_price", quantity=3)
-ITEMS = AuctionTerms(reserve=900, open_for_ms=1_000, format="packages", items=("up", "down"))
+UNITS = AuctionTerms(receipts=False, reserve=100, open_for_ms=1_000, format="uniform_price", quantity=3, fail_over=True)
+ITEMS = AuctionTerms(
+    receipts=False, reserve=900, open_for_ms=1_000, format="packages", items=("up", "down"), fail_over=True
+)
 
 
 def test_a_runner_up_for_units_stands_by_at_its_price_for_all_of_them() -> None:
@@ -44,8 +59,9 @@ def test_a_runner_up_for_units_stands_by_at_its_price_for_all_of_them() -> None:
     )
     two, one = closed(moderator, clock, asked(clock, 3_000), UNITS, *entries)
     assert [moderator.agreement(name).price for name in (two, one)] == [60, 30]
-    assert stand_by(moderator, two) == [("p2", 80)]  # p3 bid for one unit only
-    assert stand_by(moderator, one) == [("p3", 30), ("p2", 40)]
+    # Each at its own price for as many as it bid for, and no more than are left.
+    assert offered(moderator, clock, two, "p2", "p3") == [("p3", 1, 30), ("p2", 2, 80)]
+    assert offered(moderator, clock, one, "p2", "p3") == [("p3", 1, 30), ("p2", 1, 40)]
 
 
 def test_a_runner_up_stands_by_for_the_items_that_it_bid_for() -> None:
@@ -60,8 +76,8 @@ def test_a_runner_up_stands_by_for_the_items_that_it_bid_for() -> None:
         closed(moderator, clock, asked(clock), ITEMS, *entries), key=lambda n: moderator.agreement(n).provider
     )
     assert [moderator.agreement(name).provider for name in (up, down)] == ["p0", "p1"]
-    assert stand_by(moderator, up) == []
-    assert stand_by(moderator, down) == [("p2", 150)]
+    assert offered(moderator, clock, up, "p2", "p3") == []  # p3 bid for both or none
+    assert offered(moderator, clock, down, "p2", "p3") == [("p2", 1, 150)]
 
 
 def test_capacity_is_looked_at_for_the_units_of_a_bid() -> None:
@@ -70,7 +86,13 @@ def test_capacity_is_looked_at_for_the_units_of_a_bid() -> None:
     moderator.bid(name, BidEntry("p0", 10, quantity=2))
     with pytest.raises(NoCapacity):
         moderator.bid(name, BidEntry("p1", 10, quantity=3))
-    closed(moderator, clock, asked(clock, 4_000), AuctionTerms(reserve=100, open_for_ms=500), BidEntry("p0", 10))
+    closed(
+        moderator,
+        clock,
+        asked(clock, 4_000),
+        AuctionTerms(receipts=False, reserve=100, open_for_ms=500),
+        BidEntry("p0", 10),
+    )
     clock.advance(500)
     award = moderator.close(name)
     assert award.failed  # 4,000 of its 10,000 bit/s went elsewhere, and two units are 10,000

@@ -53,12 +53,12 @@ def test_a_market_is_the_same_after_loading_and_verifies(fresh: Callable[..., st
     store = SqlStore(fresh())
     moderator, clock = market(store)
     name = awarded(moderator, clock)
-    moderator.agree(name, key="agree")
+    moderator.end(name, "p1", "leaving", 0, key="end")
     with pytest.raises(Unknown):
         moderator.deposit("nobody", 1, "EUR")
     again = Moderator(store, clock=clock, random_bytes=counted_bytes())
     assert again.state.records == moderator.state.records
-    assert again.agree(name, key="agree") == moderator.agreement(name)
+    assert again.end(name, "p1", "leaving", 0, key="end") == moderator.agreement(name)
     assert verify(store) == []
     with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE auction_posting SET amount = amount + 1 WHERE account = 'outside'")

@@ -19,7 +19,7 @@ def played(tmp_path: Path) -> SqlStore:
     """A database with a market in which one agreement was agreed."""
     store = SqlStore(f"sqlite:///{tmp_path / 'm.db'}")
     moderator, clock = market(store)
-    moderator.agree(awarded(moderator, clock))
+    awarded(moderator, clock)
     assert verify(store) == []
     return store
 
@@ -78,7 +78,7 @@ def test_the_host_hands_in_its_engine(tmp_path: Path) -> None:
         connection.exec_driver_sql("CREATE TABLE customers (name TEXT)")
     store = SqlStore(engine)
     moderator, clock = market(store)
-    moderator.agree(awarded(moderator, clock))
+    awarded(moderator, clock)
     again = Moderator(SqlStore(engine), clock=clock, random_bytes=counted_bytes())
     assert again.state.records == moderator.state.records == replay(store.entries()).records
     store.close()

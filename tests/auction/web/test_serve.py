@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 
-from markets import asked, awarded, market, measured
+from markets import asked, awarded, market, settled
 from serving import OPERATOR, served, start_process
 
 from auction.command.cli import main
@@ -36,7 +35,7 @@ from auction.web.client import MarketClient
 from auction.web.wire import REQUEST_BYTES_MAX, decode_failure, encode_failure
 
 SERVED = sorted(name for name, method in Moderator.methods.items() if method.is_served)
-TERMS = AuctionTerms(reserve=1_000, open_for_ms=10_000)
+TERMS = AuctionTerms(receipts=False, reserve=1_000, open_for_ms=10_000)
 
 
 class World:
@@ -67,7 +66,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_a_whole_market_over_the_network_comes_to_what_it_comes_to_without(world: World) -> None:
     rita, clock, other = world.by("rita"), world.clock, market()
     played = []
-    for recipient, bidders, moderator, time_ in (
+    for recipient, bidders, _moderator, time_ in (
         (rita, [world.by(f"p{i}") for i in range(3)], world.moderator, clock),
         (other[0], [other[0]] * 3, other[0], other[1]),
     ):
@@ -77,13 +76,9 @@ def test_a_whole_market_over_the_network_comes_to_what_it_comes_to_without(world
         time_.advance(10_000)
         view = recipient.await_close(auction, wait_ms=5_000)
         (name,) = view.agreements
-        recipient.agree(name)
-        time_.advance(60_000)
-        recipient.start(name)
-        time_.advance(60_000)
-        recipient.deliver(measured(moderator, name, "phone", 500_000))
-        recipient.finish(name)
-        bidders[1].charge(name)
+        time_.advance(120_000)
+        recipient.end(name, "rita", "finished", 125)
+        bidders[1].end(name, "p1", "finished", 125)
         recipient.rate(name, "rita", True, device="phone")
         bidders[1].rate(name, "p1", True)
         assert view.award is not None
@@ -148,19 +143,24 @@ FORBIDDEN: list[tuple[str, str, dict[str, Any]]] = [
     ("p0", "register", {"party": "new", "kind": "provider"}),
     ("p0", "register", {"party": "new", "kind": "device", "belongs_to": "rita"}),
     ("p0", "publish_endpoint", {"party": "rita", "curve_key": "k" * 40, "address": "tcp://192.0.2.66:1"}),
-    ("p0", "assignments", {"provider": "p1"}),
+    ("p0", "assignments", {"party": "p1"}),
     ("p0", "keep_warm", {"recipient": "rita", "offers": (), "until_ms": 1}),
-    ("p0", "agree", {"agreement": "AGREEMENT"}),
-    ("p1", "agree", {"agreement": "AGREEMENT"}),
-    ("p1", "replace", {"agreement": "AGREEMENT"}),
-    ("p0", "start", {"agreement": "AGREEMENT"}),
-    ("p1", "finish", {"agreement": "AGREEMENT"}),
-    ("p0", "charge", {"agreement": "AGREEMENT"}),
-    ("p1", "cancel", {"agreement": "AGREEMENT"}),
+    ("p0", "pay", {"auction": "AUCTION"}),
+    ("p0", "withdraw_auction", {"auction": "AUCTION"}),
+    ("p1", "end", {"agreement": "AGREEMENT", "party": "rita", "ending": "leaving", "figure": 250}),
+    ("rita", "end", {"agreement": "AGREEMENT", "party": "p1", "ending": "leaving", "figure": 0}),
+    ("p0", "end", {"agreement": "AGREEMENT", "party": "p0", "ending": "leaving", "figure": 0}),
+    ("p0", "cost_of", {"agreement": "AGREEMENT", "party": "p1", "ending": "leaving", "figure": 0}),
+    ("p0", "receipt_terms", {"agreement": "AGREEMENT"}),
+    ("p0", "take_over", {"agreement": "AGREEMENT", "provider": "p2"}),
+    ("p0", "arbitrate", {"agreement": "AGREEMENT", "arbiter": "rita", "to_provider": 1, "to_recipient": 1}),
     ("rita", "refund", {"agreement": "AGREEMENT", "amount": 1}),
     ("rita", "charge_back", {"agreement": "AGREEMENT", "amount": 1}),
     ("p1", "rate", {"agreement": "AGREEMENT", "rater": "rita", "satisfied": True, "device": "phone"}),
     ("rita", "rate", {"agreement": "AGREEMENT", "rater": "p1", "satisfied": True}),
+    ("p0", "open_group", {"auction": "AUCTION", "organiser": "rita"}),
+    ("p0", "announcer_of", {"auction": "AUCTION"}),
+    ("p0", "stand_bys_of", {"agreement": "AGREEMENT"}),
     ("rita", "hold_auction", {"announcer": "rita", "block": BLOCK, "terms": TERMS, "entries": [BidEntry("p0", 1)]}),
     ("p3", "agreement", {"agreement": "AGREEMENT"}),
     ("rita", "resume_payments", {}),
@@ -264,10 +264,10 @@ def test_a_key_has_one_effect_and_is_its_callers_own(world: World) -> None:
 def test_a_party_never_sees_hashes_of_tokens_nor_anothers_card(world: World) -> None:
     assert world.by("p0").party("rita").token_hash == ""
     assert world.operator.party("rita").token_hash != ""
-    world.moderator.processors["card"] = SimpleNamespace()  # type: ignore[assignment]  # is asked for nothing here
-    name = awarded(world.moderator, world.clock, source="tok_secret", method="card")
-    assert world.by("rita").agreement(name).source == "tok_secret"
-    assert world.by("p1").agreement(name).source == ""
+    card = msgspec.structs.replace(TERMS, method="card", source="tok_secret")
+    auction = world.by("rita").announce("rita", asked(world.clock), card).auction
+    assert b"tok_secret" not in msgspec.json.encode(world.by("p1").auction(auction))
+    awarded(world.moderator, world.clock, fail_over=True)
     for provider in ("p0", "p1", "p2"):
         feed = world.by(provider).assignments(provider, services=("anonymise",))
         assert b"tok_secret" not in msgspec.json.encode(feed)
@@ -284,17 +284,8 @@ def test_a_recipient_registers_and_speaks_for_its_devices(world: World) -> None:
     rita = world.by("rita")
     token = rita.register("tablet", "device", belongs_to="rita").token
     name = awarded(world.moderator, world.clock)
-    rita.agree(name)
-    world.clock.advance(60_000)
-    rita.start(name)
     tablet = MarketClient(world.url, token)
-    tablet.deliver(measured(world.moderator, name, "tablet", 1_000_000))
-    rita.deliver(measured(world.moderator, name, "phone", 900_000))
-    with pytest.raises(NotAllowed):
-        world.by("p1").deliver(measured(world.moderator, name, "phone", 1_000_000))
-    world.clock.advance(60_000)
-    world.by("p1").finish(name)  # the window is over, so the provider need not wait
-    world.by("p1").charge(name)
+    settled(world.moderator, name)
     with pytest.raises(NotAllowed):
         tablet.rate(name, "p1", True, device="tablet")
     tablet.rate(name, "rita", True, device="tablet")
@@ -349,7 +340,7 @@ def test_many_wait_at_once_and_are_all_told(world: World) -> None:
     world.clock.advance(10_000)
     for thread in waiting:
         thread.join(10)
-    assert states == ["failed"] * 40
+    assert states == ["void"] * 40
 
 
 def test_a_stopping_market_answers_who_waits(tmp_path: Path) -> None:

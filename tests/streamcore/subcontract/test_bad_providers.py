@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from auction.model.lifecycle import CLOSING_MS
+from auction.moderator.clock import system_clock
 from auction.moderator.invariants import violations
 from streamcore.core.config import Config
 from streamcore.core.errors import WorkerError
@@ -14,7 +16,7 @@ from streamcore.run.pipeline import Pipeline
 from streamcore.worker.remote import RemoteWorker
 from tests.streamcore.conftest import read_pcap, udp_frame, write_pcap
 from tests.streamcore.subcontract.bad_providers import DEADLINE_MS, KINDS, bad
-from tests.streamcore.subcontract.test_market_run import a_market, allocator_of
+from tests.streamcore.subcontract.test_market_run import a_market, allocator_of, trading, wealth
 from tests.streamcore.subcontract.test_routing import SERVICES, free_address, turned
 from tests.streamcore.subcontract.test_routing import keys as keys  # a fixture
 
@@ -70,7 +72,8 @@ class Joining:
 
 def play(place, keys, kind, seed):
     """One run with a bad provider (cheaper, so it is awarded) and a good one: its accounting."""
-    moderator = a_market(keys, {"north": 30, "south": 40})
+    ahead_ms, clock = [0], system_clock()
+    moderator = a_market(keys, {"north": 300, "south": 400}, clock=lambda: clock() + ahead_ms[0])
     allocator = allocator_of(moderator)
     address = free_address()
     joining = Joining(address, keys)
@@ -84,7 +87,7 @@ def play(place, keys, kind, seed):
         return placement
 
     allocator.place = placing
-    terms = {"service": "turning", "price_max": 100, "minimum_bps": 1000, "maximum_bps": 10**8,  # one by one
+    terms = {"service": "turning", "price_max": 1000, "minimum_bps": 1000, "maximum_bps": 10**8,  # one by one
              "deadline_ms": DEADLINE_MS, "audit": 1.0 if kind == "lying" else 0.0}  # fmt: skip
     streams = [
         {"name": name, "select": f"port {port}", "service": [f"{SERVICES}:Slow"], "subcontract": terms}
@@ -94,23 +97,50 @@ def play(place, keys, kind, seed):
     config = Config(read=str(place / "in.pcap"), write=str(target), workers=0, listen=address, stream=streams,
                     key=str(keys / "pipeline.key_secret"), worker_keys=str(place / "known"), segment_packets=10,
                     policy="run", chunk_rows=1024, chunk_bytes=1 << 19, lease_ms=2000)  # fmt: skip
-    try:
-        told = Pipeline(config, allocator=allocator).run().json()
-    finally:
-        joining.close()
+    with trading(moderator, keys, "south"):
+        try:
+            told = Pipeline(config, allocator=allocator).run().json()
+        finally:
+            joining.close()
     assert [packet for _, packet in read_pcap(target)] == WANTED
     target.unlink()
     assert told["exit_status"] == 0
     assert "unbalanced" not in told
     assert "market_errors" not in told
     assert told["packets"]["written"] == len(FRAMES)
+    ahead_ms[0] = CLOSING_MS
+    moderator.tick()
     assert violations(moderator.state) == []
-    agreement = moderator.agreement(told["subcontracts"][0]["agreement"])
-    assert agreement.state == "charged"
-    assert agreement.charged <= agreement.price == 30
-    money = [moderator.balance(party) for party in ("clinic", "north", "south")]
-    assert money[0] == 10_000 - agreement.charged
+    costs(moderator, told["subcontracts"])
     return told
+
+
+def costs(moderator, served):
+    """What it costs whom, when closing is over. The bad one never says a word: it gets what the recipient measured, and
+    what it left undelivered costs it δ, which goes to nobody. Who took over is paid its part; the recipient, which ends
+    its run early, leaves what still runs."""
+    clinic, north, south = 10_000, 10_000, 10_000
+    for each in served:
+        agreement = moderator.agreement(each["agreement"])
+        assert agreement.state == "settled"
+        assert 0 <= agreement.paid <= agreement.price
+        rest = (agreement.price - agreement.paid) // 10
+        if each["failures"]:
+            assert (each["provider"], agreement.recipient_ending, agreement.provider_ending) == ("north", "blaming", "")
+            assert (agreement.charged, agreement.burnt) == (agreement.paid, rest)
+            north += agreement.paid - rest
+        else:
+            assert agreement.recipient_ending == "leaving"
+            assert (agreement.charged, agreement.burnt) == (agreement.paid + rest, 0)
+            if each["provider"] == "north":
+                north += agreement.charged
+            else:
+                south += agreement.charged
+        clinic -= agreement.charged
+    taken = {moderator.agreement(each["agreement"]).of for each in served} - {""}
+    assert taken <= {each["agreement"] for each in served}
+    assert moderator.balance("clinic") == clinic
+    assert (wealth(moderator, "north"), wealth(moderator, "south")) == (north, south)
 
 
 @pytest.mark.parametrize("kind", KINDS)

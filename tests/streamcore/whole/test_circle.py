@@ -16,7 +16,8 @@ pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 TIMES = 3  # the shipped capture, of which tshark says 2,846 packets, 1,870 of them UDP
 PACKETS, CALLS = 2846 * TIMES, 1870 * TIMES
 ASKED = {"north": 300, "south": 380}
-RESERVE = 600
+RESERVE = 900
+BOND = 2_000
 
 
 def command(*words):
@@ -34,10 +35,6 @@ def played(tmp_path_factory):
 @pytest.fixture(params=[0, 1], ids=["first", "second"])
 def block(request, played):
     return played["blocks"][request.param]
-
-
-def owed(leg):
-    return leg["price"] * leg.get("delivered_ppm", 0) // 1_000_000
 
 
 def packets(path):
@@ -64,7 +61,7 @@ def test_the_first_is_won_by_the_cheaper_and_the_second_by_the_better(played):
     first, second = played["blocks"]
     assert first["auction"]["award"]["winners"][0]["bidder"] == "north"
     assert second["auction"]["award"]["winners"][0]["bidder"] == "south"
-    assert {one["party"]: one.get("count", 0) for one in second["auction"]["ratings"]} == {"north": 0, "south": 1}
+    assert {one["party"]: one.get("count", 0) for one in second["auction"]["ratings"]} == {"north": 1, "south": 1}
     for name in ASKED:
         before, after = first["ratings_before"][name], first["ratings_after"][name]
         assert after == second["ratings_before"][name]
@@ -72,22 +69,19 @@ def test_the_first_is_won_by_the_cheaper_and_the_second_by_the_better(played):
         assert (after["evidence_mean_ppm"] > before["evidence_mean_ppm"]) == (name == "south")
 
 
-def test_who_failed_half_way_is_replaced_and_each_is_paid_for_its_part(played):
+def test_who_failed_half_way_is_replaced_at_the_runner_ups_own_price(played):
     block = played["blocks"][0]
-    agreement, award = block["agreement"], block["auction"]["award"]
-    north, south = agreement["legs"]
-    assert [(leg["provider"], leg.get("failed", False)) for leg in (north, south)] == [
-        ("north", True),
-        ("south", False),
-    ]
-    window_ms = agreement["ends_ms"] - agreement["starts_ms"]
-    assert (window_ms, north["from_ms"], south["until_ms"]) == (20_000, agreement["starts_ms"], agreement["ends_ms"])
-    assert north["until_ms"] == south["from_ms"]
-    left_ms = south["until_ms"] - south["from_ms"]
+    failed, rest = block["agreements"]
+    assert (failed["provider"], rest["provider"], rest["of"]) == ("north", "south", failed["id"])
+    window_ms = failed["ends_ms"] - failed["starts_ms"]
+    left_ms = rest["ends_ms"] - rest["starts_ms"]
+    assert (window_ms, rest["ends_ms"]) == (20_000, failed["ends_ms"])
     assert 0 < left_ms < window_ms
-    price = award["winners"][0]["price"]
-    assert south["price"] == min(price * left_ms // window_ms, ASKED["south"] * left_ms // window_ms)
-    assert north["price"] == price - price * left_ms // window_ms
+    assert failed["price"] == block["auction"]["award"]["winners"][0]["price"]
+    assert rest["price"] == ASKED["south"] * left_ms // window_ms
+    assert (failed["provider_ending"], failed["recipient_ending"]) == ("leaving", "blaming")
+    # Both prices lie within what was held of the reserve.
+    assert failed["price"] + rest["price"] <= RESERVE
     reports = block["run"]["subcontracts"]
     assert [each["provider"] for each in reports] == ["north", "south"]
     assert reports[0]["failures"]
@@ -95,36 +89,47 @@ def test_who_failed_half_way_is_replaced_and_each_is_paid_for_its_part(played):
     assert all(each["segments"] > 0 for each in reports)
 
 
-def test_what_is_charged_is_the_price_in_proportion_to_delivery(played):
+def test_what_is_paid_follows_from_the_ends_to_the_unit(played):
+    """Who leaves pays δ of what is undelivered to the other side; nothing goes to nobody, for the figures are equal."""
     spent, earned = 0, dict.fromkeys(ASKED, 0)
     for block in played["blocks"]:
-        agreement = block["agreement"]
-        assert (agreement["state"], agreement["charged"]) == ("charged", sum(map(owed, agreement["legs"])))
-        assert block["invoice"]["balance"] == agreement["charged"]
-        assert (
-            sum(leg["price"] for leg in agreement["legs"])
-            <= agreement["price"]
-            == block["auction"]["award"]["winners"][0]["price"]
-        )
-        spent += agreement["charged"]
-        for leg in agreement["legs"]:
-            earned[leg["provider"]] += owed(leg)
-        assert block["balances"] == {
-            "harbour-clinic": 10_000 - spent,
-            **{name: 5_000 - 2_000 + amount for name, amount in earned.items()},
-        }
-    assert spent > 0
+        for agreement, invoice in zip(block["agreements"], block["invoices"], strict=True):
+            paid, provider = agreement["paid"], agreement["provider"]
+            share = (agreement["price"] - paid) // 10
+            said = [agreement[f"{side}_says"]["figure"] for side in ("provider", "recipient")]
+            assert (agreement["state"], said, agreement.get("burnt", 0)) == ("settled", [paid, paid], 0)
+            assert 0 < paid < agreement["price"]
+            if agreement["provider_ending"] == "leaving":
+                assert agreement["charged"] == paid
+                spent, earned[provider] = spent + paid - share, earned[provider] + paid - share
+            else:
+                assert agreement["recipient_ending"] == "leaving"
+                assert agreement["charged"] == paid + share
+                spent, earned[provider] = spent + paid + share, earned[provider] + paid + share
+            assert invoice["balance"] == agreement["charged"]
+        assert block["balances"]["harbour-clinic"] == 10_000 - spent
+        for name, amount in earned.items():
+            assert block["balances"][name] + block["bonds"][name] == 5_000 + amount
+    assert spent == sum(earned.values()) > 0
+
+
+def test_what_is_earned_is_the_share_of_the_block_that_was_served(block):
+    for agreement in block["agreements"]:
+        window_ms = agreement["ends_ms"] - agreement["starts_ms"]
+        served_ms = agreement["ended_ms"] - agreement["starts_ms"]
+        assert agreement["paid"] <= agreement["price"] * served_ms // window_ms
 
 
 def test_both_sides_rate_and_the_ratings_follow_their_rules(block):
-    agreement = block["agreement"]
-    service, payment = sorted(block["opinions"], key=lambda each: each["kind"], reverse=True)
-    last = agreement["legs"][-1]
-    wrong = sum(each["audits_failed"] for each in block["run"]["subcontracts"])
-    assert (service["rater"], service["ratee"], service["device"]) == ("harbour-clinic", last["provider"], "desk")
-    assert service["satisfied"] == (last["delivered_ppm"] >= 800_000 and not wrong)
-    assert (payment["rater"], payment["ratee"], payment["satisfied"]) == (last["provider"], "harbour-clinic", True)
-    assert service["evidence"] == [last["measurement"]]
+    assert len(block["opinions"]) == 2 * len(block["agreements"])
+    for agreement in block["agreements"]:
+        about = [each for each in block["opinions"] if each["agreement"] == agreement["id"]]
+        service, payment = sorted(about, key=lambda each: each["kind"], reverse=True)
+        provider = agreement["provider"]
+        assert (service["rater"], service["ratee"], service["device"]) == ("harbour-clinic", provider, "desk")
+        assert (payment["rater"], payment["ratee"], payment["satisfied"]) == (provider, "harbour-clinic", True)
+        # Who failed has not earned 80 %; who served until the clinic left has earned all that it could.
+        assert service["satisfied"] == (provider == "south")
 
 
 def test_every_packet_comes_out_once_and_is_accounted_for(block):
@@ -152,8 +157,9 @@ def test_the_market_verifies_and_the_words_carry_the_figures(played):
     assert played["found"] == []
     told = "\n".join(played["told"])
     for block in played["blocks"]:
-        agreement = block["agreement"]
-        assert f"charged: {agreement['charged'] / 100:.2f} of {agreement['price'] / 100:.2f} EUR" in told
+        for agreement in block["agreements"]:
+            assert f"{agreement['id']} with {agreement['provider']}, price {agreement['price'] / 100:.2f}" in told
+            assert f"charged: {agreement['charged'] / 100:.2f} EUR" in told
         for each in block["run"]["subcontracts"]:
             assert f"{each['provider']} ran {each['segments']} segments of calls" in told
     assert "harbour-clinic rates south: satisfied" in told

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from streamcore.command.demo_market import Market
 from streamcore.core.errors import StreamcoreError
+from streamcore.subcontract.served import PlainMarket
 from tests.streamcore.conftest import children, finish_run, kill, read_pcap, start_run, udp_frame, write_pcap
 
 sys.path.append(str(Path(__file__).parents[2] / "auction"))  # where servers for tests stand
@@ -46,13 +46,15 @@ class World:
         self.database = database
         (place / "rules.toml").write_text(RULES)
         self._market, url = serving.start_process(database.url, place, 0, "--rules", str(place / "rules.toml"))
-        self.market = Market(url, serving.OPERATOR)
+        self.market = PlainMarket(url, serving.OPERATOR)
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self.tokens = {}
         for party, kind in (("clinic", "recipient"), ("north", "provider")):
             told = self.market.ask("register", party=party, kind=kind, capacity_bps=10**9 if kind == "provider" else 0)
             self.tokens[party] = told["token"]
             self.market.ask("deposit", party=party, amount=10**9, currency="EUR")
+            if kind == "provider":
+                self.market.ask("post_bond", told["token"], party=party, amount=10**6, currency="EUR")
             (place / f"{party}.token").write_text(told["token"])
             command([sys.executable, "-m", "streamcore", "keys", party, str(place / "keys")])
         self.frames = [udp_frame(number % 40, number, FRAME_BYTES - 50) for number in range(FRAMES)]
@@ -209,7 +211,8 @@ def test_in_the_end_the_market_still_answers_and_pays_whom_it_owes(world, whole)
     assert told.status == 0, told.stderr
     assert (world.place / "last.pcap").read_bytes() == whole
     (served, *_) = told.json["subcontracts"]
-    assert served["state"] == "charged"
-    assert world.market.ask("balance", party="north") > 10**9
+    assert served["state"] == "settled"
+    agreement = world.market.ask("agreement", agreement=served["agreement"])
+    assert agreement["charged"] == served["charged"] > 0
     with pytest.raises((StreamcoreError, urllib.error.URLError)):
         world.market.ask("balance", "nobody's token", party="north")

@@ -1,18 +1,21 @@
-"""Announcing an auction: of what a recipient asks for, or of a block that its holder sells."""
+"""Announcing an auction: of what a recipient asks for, or of a block that its holder sells. It is funded before anybody
+bids: of a balance at once, of a card when that is authorised."""
 
 from __future__ import annotations
 
 import msgspec
 
 from auction.formats import check_announcement
+from auction.model import holding
 from auction.model.bid import Announcement, Closing, commit_seed
 from auction.model.block import Block, check, check_units_of
-from auction.model.errors import BadValue, NotAllowed, WrongState
+from auction.model.errors import BadValue, Exists, NotAllowed, WrongState
+from auction.model.lifecycle import FUNDING_MS, OPEN_MS_MAX, REVEAL_MS, next_state
 from auction.model.money import check_integer
 from auction.model.party import check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
-from auction.moderator.rules import blocks, chains, parties
+from auction.moderator.rules import blocks, chains, holds, parties
 from auction.moderator.terms import AuctionTerms
 from auction.payment.protocol import PREPAID
 
@@ -20,20 +23,42 @@ from auction.payment.protocol import PREPAID
 def announce_openly(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str
 ) -> Announcement:
-    """Announces; returns what everyone may see of it."""
-    return announce(draft, announcer, block, terms, name, prime).announcement
+    """Announces, with what that holds; returns what everyone may see of it."""
+    record = announce(draft, announcer, block, terms, name, prime)
+    _check_ends_before_start(record.announcement)
+    if record.state == "open":
+        record = holds.hold_announcement(draft, record)
+        draft.put("auction", record.id, record)
+    return record.announcement
+
+
+def _check_ends_before_start(announcement: Announcement) -> None:
+    """Who wins must be able to come: an award after the start would make the winner absent at once."""
+    closing = announcement.closing
+    last_ms = closing.reveal_until_ms or closing.closes_ms + closing.extend_by_ms * closing.extend_times_max
+    if announcement.starts_ms is not None and last_ms > announcement.starts_ms:
+        raise BadValue(f"bidding can go on until {last_ms}, and the service starts at {announcement.starts_ms}")
 
 
 def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str) -> Auction:
-    parties.check_organisation(draft, announcer)
+    """The auction, with nothing held yet."""
+    party = parties.check_organisation(draft, announcer)
+    holds.check_not_barred(draft, announcer)
     auction = check_id(name) if name else draft.new_id("auction")
     if prime:
         chains.check_prime(draft, announcer, block, prime)
+    if terms.receipts and not party.public_key:
+        raise BadValue(f"{announcer} has no key to sign receipts with: announce without them, or register a key")
+    if terms.arbiter:
+        draft.party(terms.arbiter)
     asked = _asked_for(draft, announcer, block, auction)
     if terms.method != PREPAID and terms.method not in draft.methods:
         raise BadValue(f"this market takes no payment by {terms.method!r}")
     seed = draft.random_bytes(16)
-    closes_ms = draft.at_ms + check_integer(terms.open_for_ms, "time to bid", 1)
+    closes_ms = draft.at_ms + check_integer(terms.open_for_ms, "time to bid", 1, OPEN_MS_MAX)
+    check_integer(terms.reveal_for_ms, "time to reveal", 0, REVEAL_MS)
+    if isinstance(block, str) and terms.method != PREPAID:
+        raise BadValue("who sells secures its word with a bond or its balance, not with a card")
     announcement = Announcement(
         auction=auction,
         block=asked.id,
@@ -56,8 +81,13 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         items=terms.items,
         increment=terms.increment,
         ramp=terms.ramp,
-        bond=terms.bond,
         newcomer_share_ppm=terms.newcomer_share_ppm,
+        delta_ppm=holding.check_delta(terms.delta_ppm),
+        fail_over=terms.fail_over,
+        receipts=terms.receipts,
+        arbiter=terms.arbiter,
+        judge=terms.judge,
+        nonce=terms.nonce,
         region=asked.attributes.get("region", ""),
         rate_bps=asked.committed_bps,
         starts_ms=asked.starts_ms,
@@ -66,6 +96,9 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
     check_announcement(announcement)
     if announcement.quantity > 1:
         check_units_of(asked, announcement.quantity)
+    if announcement.items and isinstance(block, str):
+        check_units_of(asked, len(announcement.items))
+    is_prepaid = terms.method == PREPAID
     record = Auction(
         id=auction,
         announcement=announcement,
@@ -73,8 +106,9 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         announced_sequence=draft.sequence,
         announced_ms=draft.at_ms,
         seed=seed.hex(),
+        state=next_state("", "announce", "open" if is_prepaid else "funding"),
         closes_ms=closes_ms,
-        due_ms=closes_ms,
+        due_ms=closes_ms if is_prepaid else min(draft.at_ms + FUNDING_MS, closes_ms),
         block=None if isinstance(block, str) else asked,
         prime=prime,
         method=terms.method,
@@ -87,14 +121,43 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
 def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -> Block:
     """The block that is auctioned: as the recipient describes it, or the holder's own, which is then offered."""
     if isinstance(block, Block):
-        return check(msgspec.structs.replace(block, id=block.id or f"block-of-{auction}", provider="", holder=""))
+        name = check_id(block.id) if block.id else f"block-of-{auction}"
+        if draft.find("block", name) is not None:
+            raise Exists(f"there is a block {name!r} already")
+        asked = check(msgspec.structs.replace(block, id=name, provider="", holder="", parent="", state="free"))
+        if asked.ends_ms <= draft.at_ms:
+            raise BadValue("the window of the block is over")
+        return asked
     known = draft.block(block)
     if announcer != (known.holder or known.provider):
         raise NotAllowed(f"{announcer} does not hold the block {block}")
     if known.state not in ("free", "sold"):
         raise WrongState(f"the block {block} is {known.state}: at most one award for a block")
-    blocks.check_paid_for(draft, block)
     if draft.at_ms >= known.starts_ms:
         raise WrongState("a block is sold before it starts")
     draft.put("block", block, msgspec.structs.replace(known, state="offered"))
     return known
+
+
+def withdraw(draft: Draft, auction: str) -> Announcement:
+    """Takes an announcement back before its first bid."""
+    record = draft.auction(auction)
+    state = next_state(record.state, "withdraw")
+    if draft.placed_bids(auction) or draft.state.commitments_of.get(auction):
+        raise WrongState(f"there are bids in auction {auction}: it is withdrawn before the first one alone")
+    make_void(draft, record, state)
+    return record.announcement
+
+
+def make_void(draft: Draft, record: Auction, state: str, excluded: tuple[tuple[str, str], ...] = ()) -> Auction:
+    """Nobody was awarded anything: the block is free again, and all that is held of the announcer goes back."""
+    holds.let_announcement_go(draft, record)
+    closed = msgspec.structs.replace(
+        record, state=state, due_ms=0, held=0, excluded=excluded, closed_sequence=draft.sequence
+    )
+    draft.put("auction", record.id, closed)
+    if record.processor_reference:
+        holds.ask(draft, record.id, "void", 0)
+    if record.block is None:
+        blocks.free_block(draft, record.announcement.block)
+    return closed

@@ -12,39 +12,67 @@ import msgspec
 
 from auction.formats import format_of
 from auction.formats.spot import SPOT, rank_offers
-from auction.model.agreement import Agreement, Runner
+from auction.model import holding
+from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating, StandingOffer
 from auction.model.block import Block
-from auction.model.errors import BadValue, Expired, NoAward, NotAllowed
-from auction.model.ledger import bond
-from auction.model.money import AMOUNT_MAX
-from auction.model.party import Party, Signature
+from auction.model.errors import BadValue, Expired, InsufficientFunds, NoAward, NoCapacity, NotAllowed
+from auction.model.ledger import NOBODY, bond, funds, held_bond
+from auction.model.money import AMOUNT_MAX, check_currency
+from auction.model.party import Party, Signature, check_id
 from auction.model.signing import bid_body, offer_body
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet
-from auction.moderator.rules import agreements, announcing, awarding, bidding, chains, opinions, parties
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, Offered, OfferSheet
+from auction.moderator.rules import announcing, awarding, bidding, chains, holds, opinions, parties
 from auction.moderator.terms import AuctionTerms, BidEntry, Held
+from auction.payment.protocol import PREPAID
 
+OFFER_MS_MAX: Final = 24 * 3_600_000
 _ONLY_INTEGERS: Final = {int}
 
 
 def hold(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, entries: Sequence[BidEntry], auction: str
 ) -> Held:
-    record = announcing.announce(draft, announcer, block, terms, auction, "")
+    record = _announce(draft, announcer, block, terms, auction, "")
     bidders = [entry.bidder for entry in entries]
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
         raise BadValue(f"at most {SEQUENCES_OF_AN_ENTRY - 1} bids come in one command")
     if not _plainly_may_bid(draft, record, bidders):
         for entry in entries:
             bidding.check_bidder(draft, record, entry.bidder, entry.quantity)
+            _check_bid_held(draft, record, entry)
     sheet = _sheet(draft, record, entries, bidders)
     draft.put("sheet", record.id, sheet)
     closed = _close_by_price(draft, record, sheet) or _close(draft, record, sheet)
-    made = awarding.agreements_made(draft)
-    for name in made:
-        agreements.agree(draft, name)
-    return Held(record.id, closed.state, tuple(made))
+    return Held(record.id, closed.state, tuple(awarding.agreements_made(draft)))
+
+
+def _announce(
+    draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, auction: str, prime: str
+) -> Auction:
+    """Announces what is awarded in the same command: its hold must be there, and what it comes to is held at once."""
+    if terms.method != PREPAID:
+        raise BadValue("a card is authorised before bidding opens: announce, and pay")
+    record = announcing.announce(draft, announcer, block, terms, auction, prime)
+    needed = holds.of_announcement(record.announcement)
+    if record.announcement.direction == "provide":
+        there = draft.balance(funds(announcer))
+    else:
+        there = holds.secured_by(draft, announcer)
+    if there < needed:
+        raise InsufficientFunds(f"{announcer} has {there} minor units, {needed} are to be held")
+    return record
+
+
+def _check_bid_held(draft: Draft, record: Auction, entry: BidEntry) -> None:
+    """What the bid would hold is there. Nothing is held for it: the award comes in the same command."""
+    announcement, bidder = record.announcement, entry.bidder
+    needed = holds.of_bid(announcement, entry.price, entry.quantity, entry.items, entry.limit)
+    providing = announcement.direction == "provide"
+    there = holds.secured_by(draft, bidder) if providing else draft.balance(funds(bidder))
+    if there < needed:
+        raise InsufficientFunds(f"{bidder} has {there} minor units, {needed} are to be held for its bid")
 
 
 def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction | None:
@@ -56,10 +84,12 @@ def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction |
     decided = by_price(record.announcement, sheet.name_of, sheet.bidders, sheet.prices)
     if decided is None:
         return None
-    winners, ranked = decided
-    armed = ranked[1 : 1 + draft.config.runners_up_max] if record.block is not None else ()
-    runners = tuple([Runner(sheet.bidders[i], sheet.name_of(i), sheet.prices[i]) for i in armed])
-    return awarding.conclude(draft, record, winners, (runners,))
+    winners, _ = decided
+    if not all(awarding.can_hold(draft, record, one, 0) for one in winners):
+        return None
+    if not awarding.seller_can_hold(draft, record, winners):
+        return None
+    return awarding.conclude(draft, record, winners)
 
 
 def _close(draft: Draft, record: Auction, sheet: BidSheet) -> Auction:
@@ -67,7 +97,13 @@ def _close(draft: Draft, record: Auction, sheet: BidSheet) -> Auction:
     for bid, signature in zip(bids, sheet.signatures(), strict=True):
         if signature is not None or draft.config.signatures:
             parties.check_signature(draft, "bid", record.id, bid.bidder, bid_body(bid), signature)
-    return awarding.take(draft, record, awarding.decide(record, bids, sheet.rating_of()), bids, ())
+    award, failing = awarding.decide_funded(draft, record, bids, sheet.rating_of(), {})
+    burnt = holding.delta_of(holds.whole_reserve(record.announcement), record.announcement.delta_ppm)
+    for bid in bids:
+        if failing.get(bid.bid) == "hold":  # its bid was for nothing: what it would have held goes to nobody
+            holds.secure(draft, bid.bidder, NOBODY, min(burnt, holds.secured_by(draft, bid.bidder)))
+    arbiters = {bid.bid: entry.arbiter for bid, entry in zip(bids, sheet.entries, strict=False)}
+    return awarding.take(draft, record, award, tuple(failing.items()), arbiters)
 
 
 def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str]) -> BidSheet:
@@ -103,9 +139,14 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
     kinds = bidding.BIDDERS[announcement.direction]
     block = record.block
     rate_bps = block.committed_bps if block is not None else 0
-    asks_bond = announcement.bond or (announcement.direction == "provide" and draft.config.rating.newcomer_bond)
+    if announcement.direction != "provide" or announcement.receipts or state.debts_of:
+        return False
     service = announcement.service
     known_ratings = state.reputation.latest(service, draft.at_ms)
+    reserve = holds.whole_reserve(announcement)
+    of_bid = holding.delta_of(reserve, announcement.delta_ppm)
+    of_newcomer = holding.newcomers_bond(draft.config.rating.newcomer_bond, reserve, announcement.delta_ppm)
+    balances = state.ledger.balances
     for bidder in bidders:
         party = registered.get(bidder)
         if party is None or party.kind not in kinds:
@@ -115,11 +156,11 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
             promised_bps = 0 if timeline is None else timeline.highest_bps
             if promised_bps + rate_bps > party.capacity_bps:
                 return False
-        if asks_bond:
-            rating = state.reputation.latest_of(known_ratings, bidder, service, draft.at_ms)
-            needed = opinions.bond_needed(draft, record, rating)
-            if needed and draft.balance(bond(bidder)) < needed:
-                return False
+        there = balances.get(bond(bidder), 0) + balances.get(funds(bidder), 0)
+        if there < of_bid:
+            return False
+        if there < of_newcomer and state.reputation.latest_of(known_ratings, bidder, service, draft.at_ms).newcomer:
+            return False
     return True
 
 
@@ -131,14 +172,22 @@ def _says_only_a_price(entry: BidEntry) -> bool:
         and entry.limit is None
         and entry.items == ()
         and entry.salt == ""
+        and entry.arbiter == ""
     )
 
 
 def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None) -> StandingOffer:
     if draft.party(offer.provider).kind != "provider":
         raise NotAllowed(f"{offer.provider} is no provider")
+    check_currency(offer.currency, draft.config.currency)
+    check_id(offer.offer)
+    holds.check_not_barred(draft, offer.provider)
     if offer.valid_until_ms <= draft.at_ms:
         raise Expired("the offer is over before it stands")
+    if offer.valid_until_ms > draft.at_ms + OFFER_MS_MAX:
+        raise BadValue("an offer stands for 24 hours at most; it can be placed again")
+    if offer.rate_bps_max > draft.party(offer.provider).capacity_bps:
+        raise NoCapacity(f"{offer.provider} offers more than its whole capacity")
     former = draft.find("offer", offer.offer)
     if former is not None and former.provider != offer.provider:
         raise NotAllowed(f"{offer.offer} is an offer of {former.provider}")
@@ -153,7 +202,11 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
     )
     parties.check_signature(draft, "offer", offer.offer, offer.provider, body, signature)
     numbered = msgspec.structs.replace(offer, sequence=draft.sequence)
+    _let_offer_go(draft, offer.offer)
     draft.put("offer", offer.offer, numbered)
+    amount = holding.of_offer(offer.unit_price, offer.quantity, holding.DELTA_PPM)
+    holds.secure(draft, offer.provider, held_bond(offer.offer), amount)
+    draft.put("offered", offer.offer, Offered(offer=offer.offer, provider=offer.provider, held=amount))
     return numbered
 
 
@@ -161,28 +214,51 @@ def withdraw_offer(draft: Draft, offer: str, provider: str) -> StandingOffer:
     former: StandingOffer = draft.get("offer", offer)
     if former.provider != provider:
         raise NotAllowed(f"{offer} is an offer of {former.provider}")
-    ended = msgspec.structs.replace(former, valid_until_ms=draft.at_ms)
-    draft.put("offer", offer, ended)
+    return _end_offer(draft, former)
+
+
+def offer_is_due(draft: Draft, name: str, due_ms: int) -> None:
+    """An offer that was not placed again holds nothing any more."""
+    offer: StandingOffer = draft.get("offer", name)
+    if offer.valid_until_ms == due_ms:
+        _let_offer_go(draft, name)
+
+
+def _end_offer(draft: Draft, offer: StandingOffer) -> StandingOffer:
+    _let_offer_go(draft, offer.offer)
+    ended = msgspec.structs.replace(offer, valid_until_ms=draft.at_ms)
+    draft.put("offer", offer.offer, ended)
     return ended
+
+
+def _let_offer_go(draft: Draft, name: str) -> None:
+    """What is held for an offer is free bond again."""
+    offered: Offered | None = draft.find("offered", name)
+    if offered is not None and offered.held:
+        draft.transfer(held_bond(name), bond(offered.provider), offered.held)
+        draft.put("offered", name, msgspec.structs.replace(offered, held=0))
 
 
 def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerms, prime: str) -> Agreement:
     terms = msgspec.structs.replace(terms, format=SPOT)
-    record = announcing.announce(draft, recipient, block, terms, "", prime)
+    record = _announce(draft, recipient, block, terms, "", prime)
     announcement = record.announcement
     offers, ratings = _able(draft, record, record.block or block, prime)
     seed = bytes.fromhex(record.seed)
-    ranked = rank_offers(announcement, offers, ratings, seed, draft.at_ms)
-    if not ranked.within:
-        raise NoAward("no standing offer fulfils the terms within the reserve")
-    armed = ranked.within[1 : 1 + draft.config.runners_up_max]
-    runners = tuple([Runner(provider, offer, price) for _, _, price, offer, provider in armed])
+    while True:
+        ranked = rank_offers(announcement, offers, ratings, seed, draft.at_ms)
+        if not ranked.within:
+            raise NoAward("no standing offer fulfils the terms within the reserve")
+        winner = ranked.winners(announcement.quantity)[0]
+        offer: StandingOffer = draft.get("offer", winner.bid)
+        freed = _use_units(draft, offer, terms.quantity)
+        if awarding.can_hold(draft, record, winner, 0):
+            break
+        draft.transfer(bond(winner.bidder), NOBODY, freed)  # it offered what it cannot secure
+        offers = [one for one in offers if one.offer != winner.bid]
     draft.put("offer_sheet", record.id, OfferSheet.of(ranked))
-    winners = tuple(ranked.winners(announcement.quantity))
-    awarding.conclude(draft, record, winners, (runners,))
-    name = awarding.agreements_made(draft)[0]
-    _use_units(draft, winners[0].bid, terms.quantity)
-    return agreements.agree(draft, name)
+    awarding.conclude(draft, record, (winner,))
+    return draft.agreement(awarding.agreements_made(draft)[0])
 
 
 def _able(
@@ -193,9 +269,12 @@ def _able(
     state, at_ms = draft.state, draft.at_ms
     service, reputation = block.service, state.reputation
     known_ratings = reputation.latest(service, at_ms)
-    owes_bond = record.announcement.bond or draft.config.rating.newcomer_bond
-    weights = record.announcement.quality
-    rated = bool(owes_bond or weights.opinion or weights.evidence or record.announcement.newcomer_share_ppm)
+    announcement, balances = record.announcement, state.ledger.balances
+    minimum = holding.newcomers_bond(
+        draft.config.rating.newcomer_bond, holds.whole_reserve(announcement), announcement.delta_ppm
+    )
+    weights, receipts, debts = announcement.quality, announcement.receipts, state.debts_of
+    weighs = bool(weights.opinion or weights.evidence or announcement.newcomer_share_ppm)
     announcer, interests, timelines = record.announcer, state.interests, state.timelines
     own, is_linked = interests[announcer], announcer in state.linked
     starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
@@ -213,27 +292,39 @@ def _able(
                 peak_bps = timeline.highest_bps
                 if peak_bps + rate_bps > providers[provider].capacity_bps:
                     peak_bps = timeline.peak_bps(starts_ms, ends_ms)
-            needed = 0
-            if rated:
+            secured = balances.get(bond(provider), 0) + balances.get(funds(provider), 0)
+            secured += balances.get(held_bond(offer.offer), 0)
+            is_poor = secured < minimum
+            if weighs or is_poor:
                 rating = ratings[provider] = reputation.latest_of(known_ratings, provider, service, at_ms)
-                needed = opinions.bond_needed(draft, record, rating) if owes_bond else 0
+                is_poor = is_poor and rating.newcomer
             known = able[provider] = (
                 peak_bps + rate_bps <= providers[provider].capacity_bps
                 and provider != announcer
+                and not is_poor
                 and (not is_linked or own.isdisjoint(interests[provider]))
+                and (not receipts or bool(providers[provider].public_key))
+                and (not debts or not debts.get(provider))
                 and (not prime or chains.is_allowed(draft, prime, provider))
-                and (not needed or draft.balance(bond(provider)) >= needed)
             )
         if known:
             offers.append(offer)
     return offers, ratings
 
 
-def _use_units(draft: Draft, name: str, quantity: int) -> None:
-    """A firm offer is good for its quantity, and no more than that."""
-    offer: StandingOffer = draft.get("offer", name)
+def _use_units(draft: Draft, offer: StandingOffer, quantity: int) -> int:
+    """A firm offer is good for its quantity, and no more than that. Returns what it held for the units used, which is
+    free bond now."""
     left = offer.quantity - quantity
-    if left > 0:
-        draft.put("offer", name, msgspec.structs.replace(offer, quantity=left))
-    else:
-        draft.put("offer", name, msgspec.structs.replace(offer, valid_until_ms=draft.at_ms))
+    offered: Offered | None = draft.find("offered", offer.offer)
+    before = offered.held if offered is not None else 0
+    if left <= 0:
+        _end_offer(draft, offer)
+        return before
+    draft.put("offer", offer.offer, msgspec.structs.replace(offer, quantity=left))
+    if offered is None:
+        return 0
+    after = min(before, holding.of_offer(offer.unit_price, left, holding.DELTA_PPM))
+    draft.transfer(held_bond(offer.offer), bond(offer.provider), before - after)
+    draft.put("offered", offer.offer, msgspec.structs.replace(offered, held=after))
+    return before - after

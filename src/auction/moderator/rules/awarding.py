@@ -1,4 +1,7 @@
-"""Closing an auction: who cannot win any more, the award by the format's rule, and the agreements that come of it."""
+"""Closing an auction: who cannot win any more, the award by the format's rule, and the agreements that it is.
+
+A winner whose hold cannot be placed is excluded, and the next bid wins; so an award never waits for anybody.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,27 @@ import msgspec
 from auction.formats import award as decide_award
 from auction.formats import format_of
 from auction.formats.spot import award_ranked
-from auction.model.agreement import Agreement, Runner, next_state
+from auction.model import holding
+from auction.model.agreement import Agreement
 from auction.model.award import Award, Winning
 from auction.model.bid import Announcement, Bid, Ratings, ShownRating
 from auction.model.block import Block, most_of_units, units_of
 from auction.model.errors import WrongState
-from auction.model.ledger import bond, held_bond
+from auction.model.ledger import NOBODY, funds, held, held_bond
+from auction.model.lifecycle import GRACE_MS, by_time
+from auction.model.money import PPM
+from auction.model.receipt import exposure
 from auction.moderator.draft import Draft
-from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, OfferSheet, PlacedBid
-from auction.moderator.rules import chains, opinions
+from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet, PlacedBid
+from auction.moderator.rules import announcing, blocks, chains, groups, holds
 from auction.moderator.state import State
+
+Excluded = tuple[tuple[str, str], ...]
 
 
 def close(draft: Draft, record: Auction) -> Auction:
-    """Awards, and makes the agreements; or fails, and frees the block."""
+    """Awards, which makes the agreements; or the auction is void, and all goes back."""
+    free_lead(draft, record)
     placed = draft.placed_bids(record.id)
     bids: list[Bid] = []
     excluded: list[tuple[str, str]] = []
@@ -36,7 +46,44 @@ def close(draft: Draft, record: Auction) -> Auction:
             excluded.append((one.bid.bid, why))
         else:
             bids.append(one.bid)
-    return take(draft, record, decide(record, bids, ratings_of(placed)), bids, tuple(excluded))
+    arbiters = {one.bid.bid: one.arbiter for one in placed}
+    held_of: dict[str, int] = {}
+    for one in placed:
+        held_of[one.bid.bidder] = held_of.get(one.bid.bidder, 0) + one.held
+    award, failing = decide_funded(draft, record, bids, ratings_of(placed), held_of)
+    for one in placed:
+        if one.held:
+            go = holds.burn_bid if one.bid.bid in failing else holds.let_bid_go
+            go(draft, record.announcement, one.bid.bid, one.bid.bidder, one.held)
+            draft.put("bid", one.bid.bid, msgspec.structs.replace(one, held=0))
+    excluded += failing.items()
+    return take(draft, record, award, tuple(excluded), arbiters)
+
+
+def decide_funded(
+    draft: Draft, record: Auction, bids: Sequence[Bid], ratings: Ratings, held_of: dict[str, int]
+) -> tuple[Award, dict[str, str]]:
+    """The award to bids whose holds can be placed, and which could not, with the word for it. What a bidder's bids hold
+    (`held_of`) counts for its own award. All bids of a bidder that cannot hold one go: a bid that it had bettered does
+    not come back."""
+    failing: dict[str, str] = {}
+    while True:
+        award = decide(record, bids, ratings)
+        unable = {one.bidder for one in award.winners if not can_hold(draft, record, one, held_of.get(one.bidder, 0))}
+        if not unable:
+            return award, failing
+        failing |= {one.bid: "hold" for one in award.winners if one.bidder in unable}
+        failing |= {bid.bid: "its bidder's hold" for bid in bids if bid.bidder in unable and bid.bid not in failing}
+        bids = [bid for bid in bids if bid.bidder not in unable]
+
+
+def can_hold(draft: Draft, record: Auction, winning: Winning, held_already: int) -> bool:
+    """Whether the winner's own part of the award can be held."""
+    delta_ppm = record.announcement.delta_ppm
+    if record.announcement.direction == "receive":
+        own = holding.with_delta(winning.price, delta_ppm)
+        return draft.balance(funds(winning.bidder)) + held_already >= own
+    return holds.secured_by(draft, winning.bidder) + held_already >= holding.of_award(winning.price, delta_ppm).provider
 
 
 def decide(record: Auction, bids: Sequence[Bid], ratings: Ratings) -> Award:
@@ -49,60 +96,69 @@ def ratings_of(placed: Iterable[PlacedBid]) -> dict[str, ShownRating]:
 
 
 def take(
-    draft: Draft, record: Auction, award: Award, bids: Sequence[Bid], excluded: tuple[tuple[str, str], ...]
+    draft: Draft, record: Auction, award: Award, excluded: Excluded = (), arbiters: dict[str, str] | None = None
 ) -> Auction:
-    """Writes an award down, and makes its agreements, each with the runners-up that stand by for it."""
+    """Writes an award down, and makes its agreements. Where who sells cannot secure what it sold, nobody has won."""
+    if award.winners and not seller_can_hold(draft, record, award.winners):
+        known = {bid for bid, _ in excluded}
+        sheet: BidSheet | None = draft.find("sheet", record.id)
+        bids = sheet.names() if sheet is not None else [one.bid.bid for one in draft.placed_bids(record.id)]
+        excluded += tuple((bid, "the seller's hold") for bid in bids if bid not in known)
+        draft.put("award", record.id, decide(record, (), {}))
+        return _make_void(draft, record, excluded, sellers_fault=True)
     draft.put("award", record.id, award)
-    runners = [
-        _runners_up(record, award, winning, bids, draft.config.runners_up_max) if record.block is not None else ()
-        for winning in award.winners
-    ]
-    return conclude(draft, record, award.winners, runners, excluded)
+    return conclude(draft, record, award.winners, excluded, arbiters or {})
 
 
 def conclude(
     draft: Draft,
     record: Auction,
     winners: tuple[Winning, ...],
-    runners: Sequence[tuple[Runner, ...]],
-    excluded: tuple[tuple[str, str], ...] = (),
+    excluded: Excluded = (),
+    arbiters: dict[str, str] | None = None,
 ) -> Auction:
-    """Closes an auction with these winners, and makes an agreement with each; `runners` stand by for each. Without
-    winners it has failed, and its block is free again."""
+    """Closes an auction with these winners, and makes an agreement with each. Without winners it is void."""
+    if not winners:
+        return _make_void(draft, record, excluded)
     closed = msgspec.structs.replace(
         record,
-        state=next_state(record.state, "close" if winners else "fail"),
+        state=by_time(record.state, "agreed"),
         winners=winners,
         excluded=excluded,
         due_ms=0,
+        held=0,
         closed_sequence=draft.sequence,
     )
     draft.put("auction", record.id, closed)
-    if winners:
-        _make_agreements(draft, closed, runners)
-    elif record.block is None:
-        _free_block(draft, record)
+    _make_agreements(draft, closed, record.held > 0, arbiters or {})
+    holds.let_announcement_go(draft, record)
+    if record.group:
+        groups.awarded(draft, closed)
     return closed
 
 
-def _runners_up(record: Auction, award: Award, winning: Winning, bids: Sequence[Bid], count: int) -> tuple[Runner, ...]:
-    """The first losing bids that were for what this winner got, at their own price for it."""
-    stands_by_at = format_of(record.announcement).runner_up
-    bid_of = {bid.bid: bid for bid in bids}
-    runners: list[Runner] = []
-    for loser in award.runners_up:
-        if len(runners) >= count:
-            break
-        price = stands_by_at(winning, bid_of[loser.bid], loser)
-        if price is not None:
-            runners.append(Runner(loser.bidder, loser.bid, price))
-    return tuple(runners)
+def seller_can_hold(draft: Draft, record: Auction, winners: tuple[Winning, ...]) -> bool:
+    announcement = record.announcement
+    if announcement.direction == "provide":
+        return True
+    needed = sum(holding.of_award(one.price, announcement.delta_ppm).provider for one in winners)
+    return holds.secured_by(draft, record.announcer) + record.held >= needed
+
+
+def _make_void(draft: Draft, record: Auction, excluded: Excluded, sellers_fault: bool = False) -> Auction:
+    if sellers_fault and record.held:
+        burnt = holding.delta_of(holds.whole_reserve(record.announcement), record.announcement.delta_ppm)
+        draft.transfer(held_bond(record.id), NOBODY, min(burnt, record.held))
+    void = announcing.make_void(draft, record, by_time(record.state, "void"), excluded)
+    if record.group:
+        groups.give_back(draft, record.group)
+    return void
 
 
 def find_award(state: State, record: Auction) -> Award | None:
     """The whole award of an auction, or None while there is none. Where it is not written down it follows from what
     is: of an auction among standing offers from their order, of one that was held at once from its bids."""
-    if record.state not in ("awarded", "failed"):
+    if record.state not in ("agreed", "void"):
         return None
     award: Award | None = state.records["award"].get(record.id)
     if award is not None:
@@ -110,15 +166,16 @@ def find_award(state: State, record: Auction) -> Award | None:
     offers: OfferSheet | None = state.records["offer_sheet"].get(record.id)
     if offers is not None:
         return award_ranked(record.announcement, offers.ranked(), bytes.fromhex(record.seed))
-    placed = state.bids_in(record.id)
+    excluded = {bid for bid, _ in record.excluded}
+    placed = [one for one in state.bids_in(record.id) if one.bid.bid not in excluded]
     return decide(record, [one.bid for one in placed], ratings_of(placed))
 
 
 def award_of(draft: Draft, auction: str) -> Award:
     """The award of an auction that is closed."""
     record = draft.auction(auction)
-    if record.state == "open":
-        raise WrongState(f"auction {auction} is open until {record.closes_ms}, it is {draft.at_ms}")
+    if record.state in ("open", "funding"):
+        raise WrongState(f"auction {auction} is {record.state} until {record.closes_ms}, it is {draft.at_ms}")
     award = find_award(draft.state, record)
     if award is None:
         raise WrongState(f"auction {auction} has no award")
@@ -130,15 +187,25 @@ def agreements_made(draft: Draft) -> list[str]:
     return [name for kind, name in draft.changes if kind == "agreement"]
 
 
+def name_of_lead(record: Auction) -> str:
+    """The block by which the leader of an open auction holds its capacity: no block that a party names has a slash."""
+    return f"{record.id}/lead"
+
+
+def free_lead(draft: Draft, record: Auction) -> None:
+    lead: Block | None = draft.find("block", name_of_lead(record))
+    if lead is not None:
+        draft.put("block", lead.id, msgspec.structs.replace(lead, state="void"))
+
+
 def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
-    """What a bidder has lost since it bid: its capacity went elsewhere, or its bond; or it has come into the chain, as
-    who took the prime over."""
+    """What a bidder has lost since it bid: its capacity went elsewhere; or it has come into the chain, as who took the
+    prime over; or it owes something since. It forfeits nothing."""
     bidder = placed.bid.bidder
+    if draft.state.debts_of.get(bidder):
+        return "debt"
     if record.prime and not chains.is_allowed(draft, record.prime, bidder):
         return "chain"
-    needed = opinions.bond_needed(draft, record, placed.rating)
-    if needed and draft.balance(bond(bidder)) < needed:
-        return "bond"
     if record.block is not None:
         units = format_of(record.announcement).units(record.announcement, placed.bid.quantity)
         asked = most_of_units(record.block, units, record.announcement.quantity)
@@ -148,46 +215,90 @@ def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
     return ""
 
 
-def _free_block(draft: Draft, record: Auction) -> None:
-    block = draft.block(record.announcement.block)
-    is_providers = block.holder in ("", block.provider)
-    draft.put("block", block.id, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
-
-
-def _make_agreements(draft: Draft, record: Auction, runners: Sequence[tuple[Runner, ...]]) -> None:
+def _make_agreements(draft: Draft, record: Auction, was_held: bool, arbiters: dict[str, str]) -> None:
+    """An agreement for each winner, with what both sides hold. `was_held` says whether the announcer's part is held
+    for the auction; where all came in one command it is still on its balance."""
     announcement = record.announcement
     is_providing = announcement.direction == "provide"
-    blocks = _awarded_blocks(draft, record)
-    for winning, block, stand_by in zip(record.winners, blocks, runners, strict=True):
+    for winning, block in zip(record.winners, _awarded_blocks(draft, record), strict=True):
         name = draft.new_id("agreement")
         provider = winning.bidder if is_providing else record.announcer
         recipient = record.announcer if is_providing else winning.bidder
-        needed_bond = opinions.bond_needed(draft, record, opinions.rating_at(draft, record, winning.bidder))
-        draft.transfer(bond(winning.bidder), held_bond(name), needed_bond)
-        agreement = Agreement(
-            id=name,
-            auction=record.id,
-            recipient=recipient,
+        of_recipient = _recipients_hold(record, winning)
+        of_provider = holding.of_award(winning.price, announcement.delta_ppm).provider
+        if is_providing:
+            draft.transfer(held(record.id) if was_held else funds(recipient), held(name), of_recipient)
+            holds.secure(draft, provider, held_bond(name), of_provider)
+        else:
+            draft.transfer(funds(recipient), held(name), of_recipient)
+            of_hold = min(of_provider, draft.balance(held_bond(record.id)))
+            draft.transfer(held_bond(record.id), held_bond(name), of_hold)
+            holds.secure(draft, provider, held_bond(name), of_provider - of_hold)
+        agreement = make_agreement(
+            draft,
+            record,
+            block,
+            name=name,
             provider=provider,
-            service=announcement.service,
-            block=block.id,
+            recipient=recipient,
             price=winning.price,
-            currency=announcement.currency,
-            starts_ms=block.starts_ms,
-            ends_ms=block.ends_ms,
-            runners_up=stand_by,
-            bond=needed_bond,
-            bond_of=winning.bidder if needed_bond else "",
-            method=record.method,
-            source=record.source,
-            prime=record.prime,
-            depth=draft.agreement(record.prime).depth + 1 if record.prime else 0,
-            minimum_bps=block.minimum_bps,
-            maximum_bps=block.maximum_bps,
-            availability_ppm=block.availability_ppm,
-            latency_ms_max=block.latency_ms_max,
+            recipient_held=of_recipient,
+            provider_held=of_provider,
+            units=winning.quantity,
+            items=winning.items,
+            arbiter=announcement.arbiter if arbiters.get(winning.bid) == announcement.arbiter else "",
         )
         draft.put("agreement", name, agreement)
+
+
+def make_agreement(
+    draft: Draft, record: Auction, block: Block, *, name: str, provider: str, recipient: str, price: int, **more: object
+) -> Agreement:
+    """The agreement as it begins, from its auction's terms and its block's."""
+    announcement = record.announcement
+    window_ms = block.ends_ms - block.starts_ms
+    with_receipts = announcement.receipts
+    return Agreement(
+        id=name,
+        auction=record.id,
+        recipient=recipient,
+        provider=provider,
+        service=announcement.service,
+        block=block.id,
+        price=price,
+        currency=announcement.currency,
+        starts_ms=block.starts_ms,
+        ends_ms=block.ends_ms,
+        delta_ppm=announcement.delta_ppm,
+        penalty=holding.penalty_of(price),
+        exposure=exposure(price, window_ms, with_receipts),
+        due_ms=block.starts_ms + GRACE_MS,
+        receipts=with_receipts,
+        provider_key=draft.party(provider).public_key if with_receipts else "",
+        recipient_key=draft.party(recipient).public_key if with_receipts else "",
+        method=record.method,
+        processor_reference=record.processor_reference,
+        judge=announcement.judge,
+        prime=record.prime,
+        depth=draft.agreement(record.prime).depth + 1 if record.prime else 0,
+        minimum_bps=block.minimum_bps,
+        maximum_bps=block.maximum_bps,
+        availability_ppm=block.availability_ppm,
+        latency_ms_max=block.latency_ms_max,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _recipients_hold(record: Auction, winning: Winning) -> int:
+    """P(1+δ), or with fail-over this winner's part of R(1+δ). Of several winners each δ is rounded down, so that their
+    parts lie within the reserve's."""
+    announcement = record.announcement
+    amount = winning.price
+    if announcement.fail_over and announcement.direction == "provide":
+        amount = max(amount, holds.part_of_reserve(announcement, winning.quantity, winning.items))
+    if len(record.winners) == 1:
+        return holding.with_delta(amount, announcement.delta_ppm)
+    return amount + amount * announcement.delta_ppm // PPM
 
 
 def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
@@ -195,14 +306,19 @@ def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
     announcement = record.announcement
     is_providing = record.block is not None
     whole = record.block or draft.block(announcement.block)
-    blocks: list[Block] = []
+    if is_providing:
+        whole = msgspec.structs.replace(whole, id=blocks.own_name(draft, whole.id))
+    awarded: list[Block] = []
     before = 0
     for number, winning in enumerate(record.winners):
         block = whole
         if len(record.winners) > 1 or winning.quantity != announcement.quantity:
-            name = f"{whole.id}.{number + 1}"
-            if winning.items:
-                block = units_of(whole, 0, 1, 1, name)
+            name = blocks.own_name(draft, f"{whole.id}.{number + 1}")
+            if winning.items and is_providing:
+                block = units_of(whole, 0, 1, 1, name)  # each item is a service of the whole rate
+            elif winning.items:
+                block = units_of(whole, before, len(winning.items), len(announcement.items), name)
+                before += len(winning.items)
             else:
                 block = units_of(whole, before, winning.quantity, announcement.quantity, name)
                 before += winning.quantity
@@ -212,19 +328,21 @@ def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
             block = msgspec.structs.replace(block, provider=winning.bidder, holder=record.announcer, state="sold")
         else:
             block = msgspec.structs.replace(block, holder=winning.bidder, state="sold")
-        blocks.append(block)
-    if not is_providing and blocks != [] and blocks[0].id != whole.id:
+        awarded.append(block)
+    if not is_providing and awarded != [] and awarded[0].id != whole.id:
         draft.put("block", whole.id, msgspec.structs.replace(whole, state="split"))
         _keep_rest(draft, whole, record.winners, announcement)
-    for block in blocks:
+    for block in awarded:
         draft.put("block", block.id, block)
-    return blocks
+    return awarded
 
 
 def _keep_rest(draft: Draft, whole: Block, winners: tuple[Winning, ...], announcement: Announcement) -> None:
     """The units that nobody bought stay with the seller."""
-    left = announcement.quantity - sum(winning.quantity for winning in winners)
+    of_units = len(announcement.items) or announcement.quantity
+    left = of_units - sum(len(winning.items) or winning.quantity for winning in winners)
     if left > 0:
-        rest = units_of(whole, announcement.quantity - left, left, announcement.quantity, f"{whole.id}.0")
+        name = blocks.own_name(draft, f"{whole.id}.0")
+        rest = units_of(whole, of_units - left, left, of_units, name)
         state = "free" if whole.holder in ("", whole.provider) else "sold"
         draft.put("block", rest.id, msgspec.structs.replace(rest, state=state))

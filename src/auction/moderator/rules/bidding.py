@@ -12,16 +12,26 @@ import msgspec
 from auction.formats import format_of
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.formats.format import Bidding
-from auction.model.bid import QUANTITY_MAX, Bid, ShownRating
+from auction.model.bid import QUANTITY_MAX, Announcement, Bid, ShownRating
 from auction.model.block import check_capacity_left, most_of_units
-from auction.model.errors import Exists, InsufficientFunds, LinkedParties, NotAllowed, Sealed, TooLate, WrongState
-from auction.model.ledger import bond, funds, held_bond
-from auction.model.money import check_integer
+from auction.model.errors import (
+    BadValue,
+    Exists,
+    InsufficientFunds,
+    LinkedParties,
+    NotAllowed,
+    Sealed,
+    TooLate,
+    WrongState,
+)
+from auction.model.ledger import NOBODY, held, held_bond
+from auction.model.lifecycle import next_state
+from auction.model.money import check_amount, check_integer
 from auction.model.party import Signature
 from auction.model.signing import bid_body, commitment_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, Committed, PlacedBid
-from auction.moderator.rules import awarding, chains, opinions, parties
+from auction.moderator.rules import awarding, chains, holds, opinions, parties
 from auction.moderator.terms import BidEntry
 
 _NO_LINKS: Final[dict[str, str]] = {}
@@ -31,15 +41,21 @@ BIDDERS: Final = {"provide": frozenset({"provider"}), "receive": frozenset({"pro
 def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     record = draft.auction(auction)
     announcement = record.announcement
+    if record.state == "funding":
+        raise WrongState(f"auction {auction} is not paid for yet")
     if record.state != "open" or draft.at_ms >= record.closes_ms:
         raise TooLate(f"auction {auction} was closed before this bid came")
     if announcement.closing.reveal_until_ms is not None:
         raise WrongState("in this auction bids are committed first (see `commit`), then revealed")
-    placed = place(draft, record, entry)
     before: Bidding = draft.find("bidding", auction) or Bidding(closes_ms=record.closes_ms)
+    if before.leader is not None and before.leader.bidder == entry.bidder:
+        awarding.free_lead(draft, record)  # what it leads with makes room for what it leads with from now on
+    placed = place(draft, record, entry)
     after = format_of(announcement).on_bid(announcement, before, placed.bid)
     if after != before:
         draft.put("bidding", auction, after)
+    if after.leader is not None and record.block is not None:
+        _hold_lead(draft, record, after.leader.bidder)
     if after.closes_ms != record.closes_ms:
         moved = msgspec.structs.replace(
             record, closes_ms=after.closes_ms, due_ms=after.closes_ms, extensions=after.extensions
@@ -50,9 +66,22 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     return placed.bid
 
 
-def place(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
-    """What a bid has to fulfil, whether it is placed at once or revealed after its commitment."""
-    bidder = entry.bidder
+def _hold_lead(draft: Draft, record: Auction, leader: str) -> None:
+    """Who leads in the open keeps the capacity ready that it would need."""
+    assert record.block is not None
+    name = awarding.name_of_lead(record)
+    lead = msgspec.structs.replace(record.block, id=name, provider=leader, parent=record.block.id, state="offered")
+    draft.put("block", name, lead)
+
+
+def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = None) -> PlacedBid:
+    """What a bid has to fulfil, and what it holds, whether it is placed at once or revealed after its commitment. Its
+    bidder's former bid for the same is held no longer. `deposit` is what its commitment had held."""
+    bidder, announcement = entry.bidder, record.announcement
+    check_integer(entry.quantity, "quantity", 1, QUANTITY_MAX)
+    former = _former(draft, record, entry)
+    if former is not None:
+        release(draft, announcement, former)
     rating = check_bidder(draft, record, bidder, entry.quantity)
     name = draft.new_id("bid")
     bid = Bid(
@@ -60,7 +89,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
         auction=record.id,
         bidder=bidder,
         price=entry.price,
-        currency=record.announcement.currency,
+        currency=announcement.currency,
         sequence=draft.sequence * SEQUENCES_OF_AN_ENTRY + len(draft.changes),
         placed_ms=draft.at_ms,
         quantity=entry.quantity,
@@ -72,9 +101,30 @@ def place(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid:
     if entry.signature is not None or draft.config.signatures:
         signed = parties.check_signature(draft, "bid", record.id, bidder, bid_body(bid), entry.signature)
         signature = signed.signature if signed else b""
-    placed = PlacedBid(bid, rating, signature)
+    amount = holds.of_bid(announcement, entry.price, entry.quantity, entry.items, entry.limit)
+    if deposit is not None and announcement.direction == "receive" and amount > deposit:
+        raise BadValue("a bid cannot be more than the deposit of its commitment")
+    holds.hold_bid(draft, announcement, name, bidder, amount)
+    placed = PlacedBid(bid, rating, signature, amount, entry.arbiter)
     draft.put("bid", name, placed)
     return placed
+
+
+def _former(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid | None:
+    """The bid of the same bidder whose place a new one takes: it can win no more."""
+    if not draft.state.bids_of.get(record.id):
+        return None
+    for one in draft.placed_bids(record.id):
+        if one.held and one.bid.bidder == entry.bidder and set(one.bid.items) == set(entry.items):
+            return one
+    return None
+
+
+def release(draft: Draft, announcement: Announcement, placed: PlacedBid) -> None:
+    """A bid that can win no more holds nothing."""
+    if placed.held:
+        holds.let_bid_go(draft, announcement, placed.bid.bid, placed.bid.bidder, placed.held)
+        draft.put("bid", placed.bid.bid, msgspec.structs.replace(placed, held=0))
 
 
 def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) -> ShownRating:
@@ -84,11 +134,14 @@ def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) 
     party = draft.party(bidder)
     if party.kind not in BIDDERS[announcement.direction]:
         raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
+    holds.check_not_barred(draft, bidder)
+    if announcement.receipts and not party.public_key:
+        raise NotAllowed(f"auction {record.id} is served with receipts, and {bidder} has no key to sign them with")
     _check_links(draft, record, bidder)
     rating = opinions.rating_at(draft, record, bidder)
-    needed_bond = opinions.bond_needed(draft, record, rating)
-    if needed_bond and draft.balance(bond(bidder)) < needed_bond:
-        raise InsufficientFunds(f"a bid needs a free bond of {needed_bond}")
+    needed = holds.minimum_balance(draft, announcement, rating)
+    if needed and holds.secured_by(draft, bidder) + _held_of(draft, record, bidder) < needed:
+        raise InsufficientFunds(f"a newcomer bids here with a bond and balance of {needed} at least")
     if record.block is not None:
         units = format_of(announcement).units(announcement, check_integer(quantity, "quantity", 1, QUANTITY_MAX))
         asked = most_of_units(record.block, units, announcement.quantity)
@@ -96,6 +149,13 @@ def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) 
     if record.prime:
         chains.check_allowed(draft, record, bidder)
     return rating
+
+
+def _held_of(draft: Draft, record: Auction, bidder: str) -> int:
+    """What the bidder's other bids in this auction hold."""
+    if not draft.state.bids_of.get(record.id):
+        return 0
+    return sum(one.held for one in draft.placed_bids(record.id) if one.bid.bidder == bidder)
 
 
 def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
@@ -116,7 +176,7 @@ def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
 def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:
     """The bids that the reader may see by the format. Raises Sealed if there are some, and none for this reader."""
     record = draft.auction(auction)
-    shows, is_over = format_of(record.announcement).shows, record.state != "open"
+    shows, is_over = format_of(record.announcement).shows, record.state not in ("open", "funding")
     placed = draft.placed_bids(auction)
     shown = [bid for one in placed if (bid := shows(one.bid, reader, is_over)) is not None]
     if placed and not shown:
@@ -133,8 +193,12 @@ def rated_bids(draft: Draft, record: Auction) -> list[PlacedBid]:
     ]
 
 
-def commit(draft: Draft, auction: str, bidder: str, commitment: str, signature: Signature | None) -> Commitment:
+def commit(
+    draft: Draft, auction: str, bidder: str, commitment: str, deposit: int, signature: Signature | None
+) -> Commitment:
     record = draft.auction(auction)
+    next_state(record.state, "commit")
+    check_amount(deposit, "deposit")
     new = Commitment(
         auction=auction,
         bidder=bidder,
@@ -145,12 +209,13 @@ def commit(draft: Draft, auction: str, bidder: str, commitment: str, signature: 
     names = draft.state.commitments_of.get(auction, ())
     handed_in = [draft.get("commitment", name).commitment for name in names]
     check_commitment(record.announcement, handed_in, new)
-    rating = check_bidder(draft, record, bidder)
-    parties.check_signature(draft, "commitment", auction, bidder, commitment_body(commitment), signature)
+    check_bidder(draft, record, bidder)
+    body = commitment_body(commitment, deposit)
+    parties.check_signature(draft, "commitment", auction, bidder, body, signature)
     name = f"{auction}/{bidder}"
-    amount = opinions.bond_needed(draft, record, rating)
-    draft.transfer(bond(bidder), held_bond(name), amount)
-    draft.add("commitment", name, Committed(id=name, commitment=new, bond=amount))
+    amount = holds.of_commitment(record.announcement, deposit)
+    holds.hold_bid(draft, record.announcement, name, bidder, amount)
+    draft.add("commitment", name, Committed(id=name, commitment=new, held=amount, deposit=deposit))
     return new
 
 
@@ -161,21 +226,22 @@ def reveal(draft: Draft, auction: str, entry: BidEntry) -> Bid:
         raise TooLate(f"auction {auction} is {record.state}: the time for revealing is over")
     if committed.revealed:
         raise Exists(f"{entry.bidder} has revealed its bid already")
-    draft.transfer(held_bond(committed.id), bond(entry.bidder), committed.bond)
-    placed = place(draft, record, entry)
+    holds.let_bid_go(draft, record.announcement, committed.id, entry.bidder, committed.held)
+    placed = place(draft, record, entry, committed.held)
     check_reveal(record.announcement, committed.commitment, placed.bid)
     # A revealed bid stands where its commitment stood.
     sequence = committed.commitment.sequence * SEQUENCES_OF_AN_ENTRY
     bid = msgspec.structs.replace(placed.bid, sequence=sequence)
     draft.put("bid", bid.bid, msgspec.structs.replace(placed, bid=bid))
-    draft.put("commitment", committed.id, msgspec.structs.replace(committed, revealed=bid.bid))
+    draft.put("commitment", committed.id, msgspec.structs.replace(committed, revealed=bid.bid, held=0))
     return bid
 
 
 def forfeit_unrevealed(draft: Draft, record: Auction) -> None:
-    """The bond of who did not reveal goes to the announcer, who was kept from a better award."""
+    """What a commitment holds goes to nobody where it is not revealed."""
+    account = held_bond if record.announcement.direction == "provide" else held
     for name in draft.state.commitments_of.get(record.id, ()):
         committed: Committed = draft.get("commitment", name)
         if not committed.revealed and not committed.forfeited:
-            draft.transfer(held_bond(name), funds(record.announcer), committed.bond)
-            draft.put("commitment", name, msgspec.structs.replace(committed, forfeited=True))
+            draft.transfer(account(name), NOBODY, committed.held)
+            draft.put("commitment", name, msgspec.structs.replace(committed, forfeited=True, held=0))

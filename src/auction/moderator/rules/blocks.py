@@ -9,14 +9,15 @@ import msgspec
 
 from auction.groups.sharing import Share, allocate, allocate_channels, allocate_devices, join, leave
 from auction.model.block import Block, check, check_capacity_left, resell, split_in_rate, split_in_time
-from auction.model.errors import BadValue, NotAllowed, TooLate, WrongState
+from auction.model.errors import BadValue, NotAllowed, TooLate
 from auction.model.ledger import funds
 from auction.model.meter import Meter, measure
 from auction.model.money import check_amount, check_integer
-from auction.model.party import check_id
+from auction.model.party import are_linked, check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import BlockShares
 from auction.moderator.rules import parties
+from auction.payment.protocol import PREPAID
 
 Pair = tuple[Block, Block]
 
@@ -46,8 +47,7 @@ def split_block_in_rate(draft: Draft, block: str, holder: str, first_bps: int) -
 def _split(draft: Draft, name: str, holder: str, split: Callable[[Block, tuple[str, str]], Pair]) -> Pair:
     whole = draft.block(name)
     check_holder(whole, holder)
-    check_paid_for(draft, name)
-    first, rest = split(whole, (f"{name}.1", f"{name}.2"))
+    first, rest = split(whole, (own_name(draft, f"{name}.1"), own_name(draft, f"{name}.2")))
     draft.put("block", name, msgspec.structs.replace(whole, state="split"))
     draft.add("block", first.id, first)
     draft.add("block", rest.id, rest)
@@ -57,8 +57,7 @@ def _split(draft: Draft, name: str, holder: str, split: Callable[[Block, tuple[s
 def resell_block(draft: Draft, block: str, seller: str, buyer: str, price: int) -> Block:
     sold = draft.block(block)
     check_holder(sold, seller)
-    check_paid_for(draft, block)
-    parties.check_organisation(draft, buyer)
+    party = parties.check_organisation(draft, buyer)
     check_amount(price, "price")
     if buyer in (seller, sold.provider):
         raise NotAllowed(f"{buyer} is the seller or the provider of the block")
@@ -68,7 +67,14 @@ def resell_block(draft: Draft, block: str, seller: str, buyer: str, price: int) 
     for name in draft.state.agreements_about.get(block, ()):
         agreement = draft.agreement(name)
         if agreement.recipient == seller and agreement.state == "agreed":
-            draft.put("agreement", name, msgspec.structs.replace(agreement, recipient=buyer))
+            if are_linked(party, draft.party(agreement.provider)):
+                raise NotAllowed(f"{buyer} is one in interest with {agreement.provider}, who serves the block")
+            if agreement.receipts and not party.public_key:
+                raise NotAllowed(f"{buyer} has no key to sign the receipts of {name} with")
+            if agreement.method != PREPAID or agreement.payers:
+                raise NotAllowed(f"{name} is paid by {agreement.method} or by a group, and stays with its recipient")
+            passed = msgspec.structs.replace(agreement, recipient=buyer, recipient_key=party.public_key)
+            draft.put("agreement", name, passed)
     return changed
 
 
@@ -77,11 +83,27 @@ def check_holder(block: Block, holder: str) -> None:
         raise NotAllowed(f"{holder} does not hold the block {block.id}")
 
 
-def check_paid_for(draft: Draft, block: str) -> None:
-    """Nobody passes on what it was awarded and has not agreed to pay."""
-    for name in draft.state.agreements_about.get(block, ()):
-        if draft.agreement(name).state == "awarded":
-            raise WrongState(f"the block {block} was awarded under {name}, which is not agreed yet")
+def own_name(draft: Draft, wanted: str) -> str:
+    """A name for a part of a block: the one that is wanted, or one of the market's own where that is taken."""
+    return wanted if draft.find("block", wanted) is None else draft.new_id("block")
+
+
+def free_block(draft: Draft, name: str) -> None:
+    """A block that was offered and not sold is its holder's again."""
+    block = draft.block(name)
+    is_providers = block.holder in ("", block.provider)
+    draft.put("block", name, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
+
+
+def cut_short(draft: Draft, name: str) -> None:
+    """A promise that has ended takes no more of the provider's capacity."""
+    block = draft.block(name)
+    if block.state != "sold" or draft.at_ms >= block.ends_ms:
+        return
+    if draft.at_ms > block.starts_ms:
+        draft.put("block", name, msgspec.structs.replace(block, ends_ms=draft.at_ms))
+    else:
+        draft.put("block", name, msgspec.structs.replace(block, state="void"))
 
 
 # What is shared between, and the kind of party that each member has to be.

@@ -10,8 +10,6 @@ from auction.model.subcontract import check_subcontract, check_subcontractor
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 
-OVER = ("charged", "declined", "cancelled", "lapsed")
-
 
 def chain_of(draft: Draft, name: str) -> list[Agreement]:
     """The agreements from this one up to the first."""
@@ -65,9 +63,3 @@ def _stands_below(draft: Draft, name: str, provider: str) -> bool:
     return any(
         provider == one.provider or _stands_below(draft, one.id, provider) for one in subcontracts_of(draft, name)
     )
-
-
-def check_settleable(draft: Draft, agreement: Agreement) -> None:
-    for one in subcontracts_of(draft, agreement.id):
-        if one.state not in OVER:
-            raise WrongState(f"{one.id} under it is {one.state}: a chain is settled from the bottom")

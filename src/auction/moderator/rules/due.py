@@ -7,15 +7,21 @@ from typing import Final
 
 import msgspec
 
+from auction.model.lifecycle import by_time
 from auction.moderator.draft import Draft
-from auction.moderator.rules import awarding, bidding, groups, opinions
+from auction.moderator.rules import announcing, at_once, awarding, bidding, ending, groups, opinions
 
 
 def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """The close, or with commitments first the end of committing and then that of revealing."""
+    """The close, or with commitments first the end of committing and then that of revealing; or nobody has paid."""
     record = draft.auction(name)
     if record.due_ms != due_ms:
         return  # it was extended or closed since
+    if record.state == "funding":
+        announcing.make_void(draft, record, by_time(record.state, "void"))
+        if record.group:
+            groups.give_back(draft, record.group)
+        return
     reveal_until_ms = record.announcement.closing.reveal_until_ms
     if reveal_until_ms is not None and due_ms < reveal_until_ms:
         draft.put("auction", name, msgspec.structs.replace(record, due_ms=reveal_until_ms))
@@ -28,6 +34,8 @@ def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
 # By what `State` puts among what is due; called with the draft, the name and when it was due.
 DUE: Final[dict[str, Callable[[Draft, str, int], None]]] = {
     "auction": auction_is_due,
+    "agreement": ending.agreement_is_due,
+    "offer": at_once.offer_is_due,
     "exchange": opinions.exchange_is_due,
     "drafted": opinions.draft_is_due,
     "group": groups.group_is_due,

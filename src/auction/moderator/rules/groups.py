@@ -1,4 +1,4 @@
-"""Groups that share a price: the bargaining, bids and pledges, and the money that is held, taken and given back.
+"""Groups that share a price: the bargaining, limits and pledges, and the money that is held, taken and given back.
 
 Who is served for how much stands in `auction.groups.sponsorship`, the bargaining in `auction.groups.negotiation`.
 """
@@ -8,27 +8,54 @@ from __future__ import annotations
 import msgspec
 
 from auction.groups.negotiation import Negotiation, Offer
-from auction.groups.sponsorship import Pledge, settle_group, shared_cost
-from auction.model.errors import NotAllowed, TooLate, WrongState
-from auction.model.ledger import funds, pledged
-from auction.model.money import check_amount, check_integer
+from auction.groups.sponsorship import GroupOutcome, Pledge, settle_group, shared_cost
+from auction.model import holding
+from auction.model.agreement import Agreement
+from auction.model.errors import BadValue, Exists, NotAllowed, TooLate, WrongState
+from auction.model.ledger import bond, card, funds, held, held_bond, pledged
+from auction.model.lifecycle import GROUP_MS
+from auction.model.money import check_amount
+from auction.model.receipt import exposure
 from auction.moderator.draft import Draft
-from auction.moderator.records import Group
-from auction.moderator.rules import parties
+from auction.moderator.records import Auction, Group
+from auction.moderator.rules import holds, parties
+from auction.payment.protocol import PREPAID
 
 
-def open_group(draft: Draft, agreement: str, organiser: str, open_for_ms: int) -> Group:
-    record = draft.agreement(agreement)
-    if record.recipient != organiser:
-        raise NotAllowed(f"{organiser} is not the recipient of {agreement}")
-    if record.state != "awarded":
-        raise WrongState(f"{agreement} is {record.state}: its price is settled already")
-    due_ms = draft.at_ms + check_integer(open_for_ms, "time to negotiate", 1)
+def open_group(draft: Draft, auction: str, organiser: str, extra_cost: int, device: str) -> Group:
+    record = draft.auction(auction)
+    if record.announcer != organiser or record.announcement.direction != "provide":
+        raise NotAllowed(f"{organiser} has not announced auction {auction} for a need of its own")
+    if record.state not in ("open", "funding") or draft.placed_bids(auction):
+        raise WrongState(f"a group is opened with its announcement: auction {auction} has gone on")
+    if record.group:
+        raise Exists(f"auction {auction} has a group already: {record.group}")
+    if record.method != PREPAID:
+        # What comes back is the members', and a card that is captured for less than they get would pay them nothing.
+        raise BadValue("a group shares what its organiser pays of its balance, not of a card")
+    if record.announcement.quantity > 1 or record.announcement.items:
+        raise BadValue("a group shares one agreement; an auction of units or items may come to several")
+    if device and parties.stands_for(draft, device) != organiser:
+        raise NotAllowed(f"{device} is no device of {organiser}")
     name = draft.new_id("group")
-    negotiation = Negotiation(group=organiser, seller=record.provider, ends_ms=due_ms)
-    group = Group(id=name, organiser=organiser, agreement=agreement, due_ms=due_ms, negotiation=negotiation)
-    draft.put("group", name, group)
-    return group
+    group = Group(
+        id=name,
+        organiser=organiser,
+        auction=auction,
+        extra_cost=check_amount(extra_cost, "extra cost"),
+        device=device,
+    )
+    draft.put("auction", auction, msgspec.structs.replace(record, group=name))
+    return _put(draft, group)
+
+
+def awarded(draft: Draft, record: Auction) -> None:
+    """From the award on there is an hour to bargain, to join and to settle."""
+    group: Group = draft.get("group", record.group)
+    made = [one for (kind, _), one in draft.changes.items() if kind == "agreement" and one.auction == record.id]
+    due_ms = draft.at_ms + GROUP_MS
+    negotiation = Negotiation(group=group.organiser, seller=made[0].provider, ends_ms=due_ms)
+    _put(draft, msgspec.structs.replace(group, agreement=made[0].id, due_ms=due_ms, negotiation=negotiation))
 
 
 def offer_price(draft: Draft, group: str, by: str, price: int, expires_ms: int) -> Group:
@@ -43,9 +70,29 @@ def accept_price(draft: Draft, group: str, by: str) -> Group:
     open_group, negotiation = _negotiating(draft, group)
     accepted = negotiation.accept(by, draft.at_ms)
     record = draft.agreement(open_group.agreement)
-    price = accepted.price if accepted.price is not None else record.price
-    draft.put("agreement", record.id, msgspec.structs.replace(record, price=price))
+    if accepted.price is not None:
+        _lower(draft, record, accepted.price)
     return _put(draft, msgspec.structs.replace(open_group, negotiation=accepted))
+
+
+def _lower(draft: Draft, agreement: Agreement, price: int) -> None:
+    """Both sides have agreed to a lower price: what was held for the difference goes back to each."""
+    of_award = holding.of_award(price, agreement.delta_ppm)
+    fail_over = draft.auction(agreement.auction).announcement.fail_over
+    recipient_held = agreement.recipient_held if fail_over else min(agreement.recipient_held, of_award.recipient)
+    provider_held = min(agreement.provider_held, of_award.provider)
+    payer = funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
+    draft.transfer(held(agreement.id), payer, agreement.recipient_held - recipient_held)
+    draft.transfer(held_bond(agreement.id), bond(agreement.provider), agreement.provider_held - provider_held)
+    lowered = msgspec.structs.replace(
+        agreement,
+        price=price,
+        penalty=holding.penalty_of(price),
+        exposure=exposure(price, agreement.ends_ms - agreement.starts_ms, agreement.receipts),
+        recipient_held=recipient_held,
+        provider_held=provider_held,
+    )
+    draft.put("agreement", agreement.id, lowered)
 
 
 def reject_price(draft: Draft, group: str, by: str) -> Group:
@@ -54,54 +101,73 @@ def reject_price(draft: Draft, group: str, by: str) -> Group:
     return _put(draft, msgspec.structs.replace(open_group, negotiation=rejected))
 
 
-def join_group(draft: Draft, group: str, member: str, bid: int) -> Group:
+def join_group(draft: Draft, group: str, member: str, limit: int) -> Group:
     open_group = _open(draft, group)
     parties.check_organisation(draft, member)
-    check_amount(bid, "bid")
-    draft.transfer(pledged(group), funds(member), open_group.bids.get(member, 0))
-    draft.transfer(funds(member), pledged(group), bid)
-    bids = {**open_group.bids, member: bid}
-    return _put(draft, msgspec.structs.replace(open_group, bids=bids))
+    holds.check_not_barred(draft, member)
+    limits = _raised(draft, group, open_group.limits, member, limit)
+    return _put(draft, msgspec.structs.replace(open_group, limits=limits))
 
 
 def pledge(draft: Draft, group: str, sponsor: str, amount: int, opted_in: bool) -> Group:
     open_group = _open(draft, group)
-    if sponsor not in open_group.bids:
+    if sponsor not in open_group.limits:
         raise NotAllowed(f"{sponsor} is not a member of {group}")
     Pledge(sponsor=sponsor, amount=amount, opted_in=opted_in)
-    draft.transfer(pledged(group), funds(sponsor), open_group.pledges.get(sponsor, 0))
-    draft.transfer(funds(sponsor), pledged(group), amount)
-    pledges = {**open_group.pledges, sponsor: amount}
+    pledges = _raised(draft, group, open_group.pledges, sponsor, amount)
     return _put(draft, msgspec.structs.replace(open_group, pledges=pledges))
 
 
-def settle(draft: Draft, group: str, extra_cost: int) -> Group:
+def _raised(draft: Draft, group: str, amounts: dict[str, int], party: str, amount: int) -> dict[str, int]:
+    """What a party has put in rises, and never falls: so nobody is promised what is then taken back."""
+    before = amounts.get(party, 0)
+    if check_amount(amount) < before:
+        raise BadValue(f"{party} has put in {before} already; limits and pledges only rise")
+    draft.transfer(funds(party), pledged(group), amount - before)
+    return {**amounts, party: amount}
+
+
+def settle(draft: Draft, group: str) -> Group:
+    """Members' money takes the place of the organiser's."""
     open_group = _open(draft, group)
-    check_amount(extra_cost, "extra cost")
-    price = draft.agreement(open_group.agreement).price
-    cost = shared_cost(price, dict.fromkeys(open_group.bids, extra_cost))
+    if not open_group.agreement:
+        raise WrongState(f"{group} settles once there is an award")
+    agreement = draft.agreement(open_group.agreement)
+    if agreement.state not in ("agreed", "running"):
+        raise WrongState(f"{agreement.id} is {agreement.state}: {group} can pay for it no more")
+    cost = shared_cost(agreement.price, dict.fromkeys(open_group.limits, open_group.extra_cost))
     pledges = [Pledge(sponsor=sponsor, amount=amount, opted_in=True) for sponsor, amount in open_group.pledges.items()]
-    outcome = settle_group(open_group.bids, pledges, cost)
-    for member, bid in open_group.bids.items():
-        held = bid + open_group.pledges.get(member, 0)
+    outcome = settle_group(open_group.limits, pledges, cost)
+    for member, limit in open_group.limits.items():
+        put_in = limit + open_group.pledges.get(member, 0)
         taken = outcome.owes(member)
         draft.transfer(pledged(group), funds(open_group.organiser), taken)
-        draft.transfer(pledged(group), funds(member), held - taken)
+        draft.transfer(pledged(group), funds(member), put_in - taken)
+    if outcome.payments:
+        payers = _payers(open_group, outcome)
+        draft.put("agreement", agreement.id, msgspec.structs.replace(agreement, payers=payers))
     state = "settled" if outcome.payments else "failed"
-    if open_group.organiser in outcome.sponsored:
-        record = draft.agreement(open_group.agreement)
-        draft.put("agreement", record.id, msgspec.structs.replace(record, sponsor=group))
-    settled = msgspec.structs.replace(open_group, state=state, outcome=outcome, due_ms=0)
-    return _put(draft, settled)
+    return _put(draft, msgspec.structs.replace(open_group, state=state, outcome=outcome, due_ms=0))
+
+
+def _payers(group: Group, outcome: GroupOutcome) -> tuple[tuple[str, int], ...]:
+    """Who paid what of the price, in the order of joining: what comes back is theirs in that proportion."""
+    return tuple((member, outcome.owes(member)) for member in group.limits if outcome.owes(member))
 
 
 def group_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """Nothing came of it in time: what was held goes back."""
+    """Nothing came of it in time: what was held goes back, and the agreement is the organiser's alone."""
     group: Group = draft.get("group", name)
-    if group.state != "open" or group.due_ms != due_ms:
+    if group.due_ms == due_ms:
+        give_back(draft, name)
+
+
+def give_back(draft: Draft, name: str) -> None:
+    group: Group = draft.get("group", name)
+    if group.state != "open":
         return
-    for held in (group.bids, group.pledges):
-        for member, amount in held.items():
+    for put_in in (group.limits, group.pledges):
+        for member, amount in put_in.items():
             draft.transfer(pledged(name), funds(member), amount)
     _put(draft, msgspec.structs.replace(group, state="failed", due_ms=0))
 
@@ -115,8 +181,8 @@ def _open(draft: Draft, name: str) -> Group:
 
 def _negotiating(draft: Draft, name: str) -> tuple[Group, Negotiation]:
     group = _open(draft, name)
-    if group.negotiation is None or draft.agreement(group.agreement).state != "awarded":
-        raise WrongState("the price is settled already")
+    if group.negotiation is None or draft.agreement(group.agreement).state != "agreed":
+        raise WrongState("a price is bargained for between the award and the start")
     return group, group.negotiation
 
 

@@ -1,12 +1,13 @@
-"""What the parties of an agreement say of each other, and what a rating counts for: a bond, or paying first."""
+"""What the parties of an agreement say of each other, and what a rating counts for where a card pays."""
 
 from __future__ import annotations
 
 import msgspec
 
-from auction.model.agreement import Agreement, next_state
+from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating
 from auction.model.errors import NotAllowed, PrepaymentRequired, WrongState
+from auction.model.lifecycle import step_of
 from auction.model.money import check_integer
 from auction.model.party import Signature
 from auction.model.rating import (
@@ -15,7 +16,6 @@ from auction.model.rating import (
     Exchange,
     Kind,
     Opinion,
-    bond_due,
     draft_of_payment,
     draft_of_service,
     payment_terms,
@@ -23,10 +23,9 @@ from auction.model.rating import (
 )
 from auction.model.signing import rating_body
 from auction.moderator.draft import Draft
-from auction.moderator.records import Auction, Drafted, Measured, Revealed
+from auction.moderator.records import Auction, Drafted, Revealed
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import parties
-from auction.payment.protocol import PREPAID
 
 
 def rating_at(draft: Draft, record: Auction, bidder: str) -> ShownRating:
@@ -35,25 +34,14 @@ def rating_at(draft: Draft, record: Auction, bidder: str) -> ShownRating:
     return draft.state.reputation.shown_at(bidder, service, record.announced_sequence, record.announced_ms)
 
 
-def bond_needed(draft: Draft, record: Auction, rating: ShownRating | None) -> int:
-    """What the auction asks for, and what a newcomer owes at least, so that a new name is no escape."""
-    asked = record.announcement.bond
-    if rating is None or record.announcement.direction == "receive":
-        return asked
-    return max(asked, bond_due(rating, draft.config.rating))
-
-
-def check_payer(draft: Draft, agreement: Agreement) -> None:
-    """Raises NotAllowed or PrepaymentRequired for a recipient that will probably not pay. A prepaid price is held
-    before the service, so it is always taken."""
-    if agreement.method == PREPAID:
-        return
-    probability_ppm = payment_probability_ppm(draft, agreement.recipient)
+def check_payer(draft: Draft, recipient: str) -> None:
+    """Raises NotAllowed or PrepaymentRequired for a recipient whose card will probably not pay."""
+    probability_ppm = payment_probability_ppm(draft, recipient)
     terms = payment_terms(probability_ppm, draft.config.rating)
     if terms == "refused":
-        raise NotAllowed(f"{agreement.recipient} will probably not pay ({probability_ppm} in a million)")
+        raise NotAllowed(f"{recipient} will probably not pay ({probability_ppm} in a million)")
     if terms == "prepaid":
-        raise PrepaymentRequired(f"{agreement.recipient} has to prepay ({probability_ppm} in a million)")
+        raise PrepaymentRequired(f"{recipient} has to prepay ({probability_ppm} in a million)")
 
 
 def payment_probability_ppm(draft: Draft, recipient: str) -> int:
@@ -69,10 +57,9 @@ def rate(
     satisfied: bool,
     device: str,
     remark: str,
-    evidence: tuple[str, ...],
     signature: Signature | None,
 ) -> Exchange:
-    said = (satisfied, device, remark, evidence, signature)
+    said = (satisfied, device, remark, signature)
     return _take(draft, _opinion(draft, agreement, rater, *said))
 
 
@@ -82,7 +69,7 @@ def rate_as_drafted(
     drafted = drafted_rating(draft, agreement, rater)
     if drafted is None:
         raise WrongState(f"nothing can be drafted for {rater} about {agreement}")
-    said = (drafted.satisfied, device, drafted.remark, drafted.evidence, signature)
+    said = (drafted.satisfied, device, drafted.remark, signature)
     opinion = _opinion(draft, agreement, rater, *said)
     if check_integer(overrule_ms, "time to overrule", 0, draft.config.rating.hidden_ms - 1) == 0:
         _take(draft, opinion)
@@ -99,16 +86,15 @@ def _opinion(
     satisfied: bool,
     device: str,
     remark: str,
-    evidence: tuple[str, ...],
     signature: Signature | None,
 ) -> Opinion:
     """An opinion that this rater may have of this agreement, and has signed where that is wanted."""
     agreement = draft.agreement(name)
-    next_state(agreement.state, "rate")
+    step_of(agreement.state, "rate")
     kind: Kind = "service" if rater == agreement.recipient else "payment"
     if name in draft.state.records["revealed"]:
         raise WrongState(f"the opinions about {name} are in the open already")
-    if kind == "payment" and agreement.sponsor:
+    if kind == "payment" and agreement.is_sponsored:
         raise NotAllowed(f"{agreement.recipient} was sponsored and owed nothing: there is nothing to rate")
     signer = rater
     if kind == "service" and not device and draft.party(rater).kind == "provider":
@@ -117,9 +103,6 @@ def _opinion(
         if draft.party(device).kind != "device" or parties.stands_for(draft, device) != rater:
             raise NotAllowed(f"{device} is no device of {rater}")
         signer = device
-    for cited in evidence:
-        if draft.get("delivery", cited).agreement != name:
-            raise NotAllowed(f"{cited} was not measured under {name}")
     opinion = Opinion(
         agreement=name,
         kind=kind,
@@ -129,7 +112,6 @@ def _opinion(
         at_ms=draft.at_ms,
         device=device,
         remark=remark,
-        evidence=evidence,
     )
     _exchange(draft, name).with_opinion(opinion, draft.config.rating)
     parties.check_signature(draft, "rating", name, signer, rating_body(satisfied, remark, device), signature)
@@ -153,27 +135,32 @@ def _take(draft: Draft, opinion: Opinion) -> Exchange:
 
 def drafted_rating(draft: Draft, name: str, rater: str) -> DraftedRating | None:
     agreement = draft.agreement(name)
+    if not agreement.is_over:
+        return None
     if rater == agreement.recipient:
-        leg = agreement.legs[-1] if agreement.legs else None
-        if leg is None or not leg.measured_by_recipient:
-            return None
-        measured: Measured = draft.get("delivery", leg.measurement)
-        audits = (measured.delivery.audited, measured.delivery.audits_failed)
-        drafted = draft_of_service(leg.delivered_ppm, *audits, draft.config.rating)
-        return msgspec.structs.replace(drafted, evidence=(leg.measurement,))
+        owed = agreement.price
+        if agreement.recipient_ending == "leaving":  # the rest is no fault of the provider's
+            owed = agreement.paid + agreement.lost
+            if not owed and agreement.price:
+                return None
+        return draft_of_service(owed, agreement.paid, bool(agreement.proven), draft.config.rating)
     if rater != agreement.provider:
         raise NotAllowed(f"{rater} is no side of {name}")
     paid = drafted_payment_rating(agreement)
-    return None if paid is None else DraftedRating(satisfied=paid, remark=f"the charge was {_outcome(agreement)}")
+    return None if paid is None else DraftedRating(satisfied=paid, remark=f"the charge was {outcome(agreement)}")
 
 
 def drafted_payment_rating(agreement: Agreement) -> bool | None:
-    return draft_of_payment(_outcome(agreement), sponsored=bool(agreement.sponsor))
+    return draft_of_payment(outcome(agreement), sponsored=agreement.is_sponsored)
 
 
-def _outcome(agreement: Agreement) -> str:
+def outcome(agreement: Agreement) -> str:
     """What became of the charge, in the words of `rating.draft_of_payment`."""
-    return "charged_back" if agreement.charged_back else {"charged": "captured"}.get(agreement.state, agreement.state)
+    if agreement.charged_back:
+        return "charged_back"
+    if agreement.debt:
+        return "declined"
+    return "captured" if agreement.is_over and not agreement.capturing else agreement.state
 
 
 def draft_is_due(draft: Draft, name: str, _due_ms: int) -> None:
@@ -186,7 +173,7 @@ def draft_is_due(draft: Draft, name: str, _due_ms: int) -> None:
 
 
 def open_exchange(draft: Draft, agreement: Agreement) -> None:
-    """From the charge on, each side may rate once."""
+    """Once it is settled, each side may rate once."""
     exchange = Exchange(
         agreement=agreement.id,
         provider=agreement.provider,
@@ -198,9 +185,7 @@ def open_exchange(draft: Draft, agreement: Agreement) -> None:
 
 def _reveal(draft: Draft, exchange: Exchange) -> None:
     agreement = draft.agreement(exchange.agreement)
-    amount = agreement.charged or agreement.price
-    value = draft.state.reputation.deal_value(agreement.recipient, agreement.provider, amount)
-    revealed = Revealed(agreement=agreement.id, service=agreement.service, value=value, at_ms=draft.at_ms)
+    revealed = Revealed(agreement=agreement.id, service=agreement.service, at_ms=draft.at_ms)
     draft.put("revealed", agreement.id, revealed)
 
 

@@ -10,6 +10,7 @@ from auction.model.bid import check_name
 from auction.model.endpoint import Endpoint, Warm
 from auction.model.errors import BadSignature, BadValue, NotAllowed
 from auction.model.ledger import OUTSIDE, bond, funds
+from auction.model.lifecycle import CHARGEBACK_MS
 from auction.model.money import check_amount, check_currency, check_integer
 from auction.model.party import (
     KINDS,
@@ -21,9 +22,12 @@ from auction.model.party import (
     check_public_key,
     e164,
 )
-from auction.model.signing import endpoint_body
+from auction.model.signing import endpoint_body, party_body
 from auction.moderator.draft import Draft
+from auction.moderator.rules import holds
 
+NEWCOMER_TIMES: Final = 1  # how often the free bond of a newcomer covers the card money that it takes out
+KNOWN_TIMES: Final = 20
 _PART_OF: Final = {"user": {"recipient"}, "device": {"recipient", "user"}, "number": {"recipient", "user"}}
 
 
@@ -71,6 +75,7 @@ def register(
     belongs_to: str,
     controller: str,
     capacity_bps: int,
+    signature: Signature | None,
 ) -> str:
     name = e164(party) if kind == "number" else check_id(party)
     if kind not in KINDS:
@@ -87,6 +92,8 @@ def register(
         registered_ms=draft.at_ms,
     )
     draft.add("party", name, record)
+    if signature is not None:  # who registers has the key
+        check_signature(draft, "party", "", name, party_body(record.controller, record.public_key), signature)
     return name
 
 
@@ -113,6 +120,7 @@ def deposit(draft: Draft, party: str, amount: int, currency: str) -> int:
     if check_amount(amount) == 0:
         raise BadValue("a deposit is above zero")
     draft.transfer(OUTSIDE, funds(party), amount)
+    holds.pay_debts(draft, party)
     return draft.balance(funds(party))
 
 
@@ -120,8 +128,24 @@ def withdraw(draft: Draft, party: str, amount: int, currency: str) -> int:
     check_organisation(draft, party)
     check_currency(currency, draft.config.currency)
     check_amount(amount)
+    _check_card_money(draft, party, amount)
     draft.transfer(funds(party), OUTSIDE, amount)
     return draft.balance(funds(party))
+
+
+def _check_card_money(draft: Draft, party: str, amount: int) -> None:
+    """What cards have paid may still be taken back: so much of it stays that a bond covers the rest m times over."""
+    reputation = draft.state.reputation
+    paid = reputation.card_money(party, draft.at_ms - CHARGEBACK_MS)
+    if not paid:
+        return
+    # A newcomer with every service that it was paid for has no record to lose.
+    services = {one.service for one in reputation.settled_of(party) if one.provider == party}
+    is_known = any(not reputation.shown_at(party, one, draft.sequence, draft.at_ms).newcomer for one in services)
+    covered = draft.balance(bond(party)) * (KNOWN_TIMES if is_known else NEWCOMER_TIMES)
+    free = draft.balance(funds(party)) - max(0, paid - covered)
+    if amount > free:
+        raise NotAllowed(f"{max(0, free)} can be taken out: cards have paid {paid}, which may still be taken back")
 
 
 def post_bond(draft: Draft, party: str, amount: int, currency: str) -> int:

@@ -1,0 +1,201 @@
+"""What is held of whom, and where it goes: announcements, bids, commitments and offers, and what a name owes still.
+
+How much is held stands in `model/holding`; here are the accounts. What secures a word is taken of the bond first, then
+of the balance, and comes back as free bond; what pays is taken of the balance, or of a card that was authorised.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.formats import format_of
+from auction.model import holding
+from auction.model.agreement import Agreement
+from auction.model.award import Winning
+from auction.model.bid import Announcement, ShownRating
+from auction.model.errors import InsufficientFunds, NotAllowed
+from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
+from auction.model.money import check_amount
+from auction.moderator.draft import Draft
+from auction.moderator.records import Auction, Debt, PaymentRequest
+from auction.payment.protocol import PREPAID
+
+
+def secured_by(draft: Draft, party: str) -> int:
+    """What a party could secure its word with: its free bond and its balance."""
+    return draft.balance(bond(party)) + max(0, draft.balance(funds(party)))
+
+
+def secure(draft: Draft, party: str, target: str, amount: int) -> None:
+    """Holds what secures a word. Raises InsufficientFunds."""
+    free = secured_by(draft, party)
+    if free < amount:
+        raise InsufficientFunds(f"{party} has {free} minor units of bond and balance, {amount} are to be held")
+    of_bond = min(amount, draft.balance(bond(party)))
+    draft.transfer(bond(party), target, of_bond)
+    draft.transfer(funds(party), target, amount - of_bond)
+
+
+def whole_reserve(announcement: Announcement) -> int:
+    """R: the reserve for all that is announced."""
+    everything = Winning(bid="-", bidder="-", price=0, quantity=announcement.quantity, items=announcement.items)
+    return check_amount(format_of(announcement).price_bound(announcement, everything), "the whole reserve")
+
+
+def part_of_reserve(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
+    """R of what is bid for, or of what one winner got."""
+    units = format_of(announcement).units(announcement, quantity)
+    part = Winning(bid="-", bidder="-", price=0, quantity=units, items=items)
+    return check_amount(format_of(announcement).price_bound(announcement, part), "the reserve")
+
+
+def minimum_balance(draft: Draft, announcement: Announcement, rating: ShownRating | None) -> int:
+    """B: the least balance of a newcomer that bids to provide, so that a new name is no escape."""
+    if announcement.direction == "receive" or rating is None or not rating.newcomer:
+        return 0
+    rules = draft.config.rating
+    return holding.newcomers_bond(rules.newcomer_bond, whole_reserve(announcement), announcement.delta_ppm)
+
+
+# --- announcements ---
+
+
+def of_announcement(announcement: Announcement) -> int:
+    return holding.of_announcer(announcement.direction, whole_reserve(announcement), announcement.delta_ppm)
+
+
+def hold_announcement(draft: Draft, record: Auction) -> Auction:
+    """The announcer's part, of its balance. Raises InsufficientFunds."""
+    amount = of_announcement(record.announcement)
+    if record.announcement.direction == "provide":
+        draft.transfer(funds(record.announcer), held(record.id), amount)
+    else:
+        secure(draft, record.announcer, held_bond(record.id), amount)
+    return msgspec.structs.replace(record, held=amount)
+
+
+def let_announcement_go(draft: Draft, record: Auction) -> None:
+    """What is left of the announcement's hold goes back."""
+    if record.announcement.direction == "provide":
+        draft.transfer(held(record.id), payer_account(record), draft.balance(held(record.id)))
+    else:
+        draft.transfer(held_bond(record.id), bond(record.announcer), draft.balance(held_bond(record.id)))
+
+
+def payer_account(record: Auction) -> str:
+    """Where what is held of who announced goes back to."""
+    return funds(record.announcer) if record.method == PREPAID else card(record.method)
+
+
+# --- bids, and commitments to them ---
+
+
+def of_bid(announcement: Announcement, price: int, quantity: int, items: tuple[str, ...], limit: int | None) -> int:
+    """What a bid holds. One to pay holds the most that it would pay; where units are bid for, for all of them."""
+    reserve = part_of_reserve(announcement, quantity, items)
+    most = check_amount(price if limit is None else limit, "price")
+    if announcement.direction == "receive" and part_of_reserve(announcement, 1, ()) != whole_reserve(announcement):
+        most = most if items else check_amount(most * quantity, "price for all units")
+    return holding.of_bidder(announcement.direction, reserve, most, announcement.delta_ppm)
+
+
+def of_commitment(announcement: Announcement, deposit: int) -> int:
+    reserve = whole_reserve(announcement)
+    return holding.of_commitment(announcement.direction, reserve, deposit, announcement.delta_ppm)
+
+
+def hold_bid(draft: Draft, announcement: Announcement, name: str, bidder: str, amount: int) -> None:
+    """Raises InsufficientFunds."""
+    if announcement.direction == "provide":
+        secure(draft, bidder, held_bond(name), amount)
+    else:
+        draft.transfer(funds(bidder), held(name), amount)
+
+
+def let_bid_go(draft: Draft, announcement: Announcement, name: str, bidder: str, amount: int) -> None:
+    if announcement.direction == "provide":
+        draft.transfer(held_bond(name), bond(bidder), amount)
+    else:
+        draft.transfer(held(name), funds(bidder), amount)
+
+
+def burn_bid(draft: Draft, announcement: Announcement, name: str, bidder: str, amount: int) -> None:
+    """δR of a bid that could not be held at the award goes to nobody (all of it, where that is what it holds)."""
+    reserve = whole_reserve(announcement)
+    burnt = min(amount, holding.delta_of(reserve, announcement.delta_ppm)) if amount else 0
+    account = held_bond(name) if announcement.direction == "provide" else held(name)
+    draft.transfer(account, NOBODY, burnt)
+    let_bid_go(draft, announcement, name, bidder, amount - burnt)
+
+
+# --- cards ---
+
+
+def ask(draft: Draft, auction: str, step: str, amount: int) -> PaymentRequest:
+    """A request to the processor of an auction's card: once made, the same from then on."""
+    name = f"{auction}/{step}"
+    known: PaymentRequest | None = draft.find("payment", name)
+    if known is not None:
+        return known
+    record = draft.auction(auction)
+    request = PaymentRequest(
+        id=name,
+        about=auction,
+        step=step,
+        method=record.method,
+        source=record.source,
+        amount=amount,
+        currency=draft.config.currency,
+        reference=record.processor_reference,
+    )
+    draft.put("payment", name, request)
+    return request
+
+
+# --- debts ---
+
+
+def check_not_barred(draft: Draft, party: str) -> None:
+    """Raises NotAllowed for a name that owes something still, or that is one in interest with such a name."""
+    debts = draft.state.debts_of
+    if not debts:
+        return
+    state = draft.state
+    for interest in state.interests.get(party, ()):
+        for name in state.sharing.get(interest, ()):
+            if any(draft.get("debt", one).to for one in debts.get(name, ())):
+                raise NotAllowed(f"{name} has not paid what it owes, and is barred until it does")
+
+
+def owe(draft: Draft, name: str, agreement: Agreement, to: list[tuple[str, int]]) -> int:
+    """Puts down what the recipient owes, and pays what can be paid of it at once; returns what is left."""
+    rows = tuple(row for row in to if row[1])
+    draft.put("debt", name, Debt(id=name, agreement=agreement.id, debtor=agreement.recipient, to=rows))
+    return _pay(draft, draft.get("debt", name))
+
+
+def _pay(draft: Draft, debt: Debt) -> int:
+    """Pays a debt out of the debtor's balance as far as it reaches; returns what is left."""
+    left: list[tuple[str, int]] = []
+    for account, amount in debt.to:
+        part = min(amount, max(0, draft.balance(funds(debt.debtor))))
+        draft.transfer(funds(debt.debtor), account, part)
+        if part < amount:
+            left.append((account, amount - part))
+    paid = msgspec.structs.replace(debt, to=tuple(left))
+    draft.put("debt", debt.id, paid)
+    return paid.amount
+
+
+def pay_debts(draft: Draft, party: str) -> None:
+    """All of a party's debts, the oldest first."""
+    for debt in list(draft.state.debts_of.get(party, {}).values()):
+        paid = debt.amount - _pay(draft, debt)
+        if paid:
+            record = draft.agreement(debt.agreement)
+            draft.put("agreement", record.id, msgspec.structs.replace(record, debt=record.debt - paid))
+
+
+def of_provider(agreement: Agreement) -> int:
+    """δP + Φ: what the provider of an agreement held."""
+    return holding.of_award(agreement.price, agreement.delta_ppm).provider
