@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sql
 
@@ -17,6 +17,8 @@ from auction.model.errors import BadValue, Conflict, JournalBroken, RowsRefused,
 from auction.storage.journal import Entry
 from auction.storage.migrations import Tables, migrate, tables
 from auction.storage.store import Part, Write
+
+_HALF: Final = 2**32  # amounts of 64 bits are summed in two halves, so that no sum overflows
 
 
 def open_engine(url: str) -> sql.Engine:
@@ -232,10 +234,12 @@ class Snapshot:
         return {(row.kind, row.id): row.body for row in rows}
 
     def balances(self) -> dict[str, int]:
-        """The sum of the postings of each account."""
-        posting = self._tables.posting
-        rows = self._rows(sql.select(posting.c.account, sql.func.sum(posting.c.amount)).group_by(posting.c.account))
-        return {account: int(amount) for account, amount in rows}
+        """The sum of the postings of each account; those outside may come to more than the database counts to."""
+        account, amount = self._tables.posting.c.account, self._tables.posting.c.amount
+        low = amount % _HALF
+        halves = sql.func.sum((amount - low) // _HALF), sql.func.sum(low)
+        rows = self._rows(sql.select(account, *halves).group_by(account))
+        return {name: int(high) * _HALF + int(low) for name, high, low in rows}
 
     def _rows(self, query: Any) -> Iterator[Any]:
         try:

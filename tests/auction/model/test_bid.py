@@ -55,7 +55,6 @@ def test_amounts_are_refused_wherever_they_stand(value: object) -> None:
     for build in (
         lambda: Bid(**BID | {"price": value}),
         lambda: Announcement(**ANNOUNCEMENT | {"reserve": value}),
-        lambda: Announcement(**ANNOUNCEMENT | {"bond": value}),
         lambda: Announcement(**ANNOUNCEMENT | {"increment": value}),
         lambda: StandingOffer(**OFFER | {"unit_price": value}),
         lambda: QualityWeights(opinion=value),  # type: ignore[arg-type]

@@ -130,7 +130,7 @@ class Calls:
 def prepared(store: Any = None) -> tuple[Moderator, ManualClock]:
     moderator, clock = market(store)
     awarded(moderator, clock, receipts=True)
-    moderator.announce("rita", asked(clock), AuctionTerms(reserve=900, open_for_ms=10**6))
+    moderator.announce("rita", asked(clock), AuctionTerms(reserve=900, open_for_ms=50_000))
     return moderator, clock
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from markets import asked, awarded, market, settled
+from simulated_cards import Cards
 
 from auction.formats import award as decide
 from auction.formats.transcript import verify as verify_transcript
@@ -429,3 +430,19 @@ def test_a_method_of_payment_that_the_market_does_not_know_is_refused_at_the_ann
         with pytest.raises(BadValue, match="no payment by 'crd'"):
             call()
     assert moderator.state.sequence == before
+
+
+def test_no_auction_in_one_command_is_paid_with_a_card() -> None:
+    """A card is authorised before bidding opens."""
+    moderator, clock = market()
+    moderator.processors["card"] = Cards()
+    terms = AuctionTerms(reserve=900, open_for_ms=1_000, method="card", source="tok")
+    before = moderator.state.sequence
+    for call in (
+        lambda: moderator.hold_auction("rita", asked(clock), terms, [BidEntry("p0", 5)]),
+        lambda: moderator.spot("rita", asked(clock), msgspec.structs.replace(terms, format="spot")),
+    ):
+        with pytest.raises(BadValue, match="announce, and pay"):
+            call()
+    assert moderator.state.sequence == before
+    assert moderator.announce("rita", asked(clock), terms).auction

@@ -31,7 +31,7 @@ def test_an_auction_is_bid_in_and_closed_while_a_task_waits_for_its_close() -> N
             assert not waiting.done()
             clock.advance(10_000)  # nobody asks for anything: the close comes by itself
             view = await asyncio.wait_for(waiting, 20)
-            assert (view.state, view.bid_count) == ("awarded", 1)
+            assert (view.state, view.bid_count) == ("agreed", 1)
             assert awaited.waiting == 0
 
     asyncio.run(run())
@@ -58,7 +58,7 @@ def test_a_thousand_tasks_wait_and_a_command_is_answered_at_once() -> None:
             assert max(took) < 2  # on a busy machine; one after another, the waits would take 60 s
             clock.advance(10_000)
             views = await asyncio.wait_for(asyncio.gather(*tasks), 60)
-            assert {view.state for view in views} == {"failed"}
+            assert {view.state for view in views} == {"void"}
 
     asyncio.run(run())
 
@@ -101,7 +101,7 @@ def test_a_task_that_is_cancelled_waits_no_more_and_its_command_is_not_decided()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             assert awaited.waiting == 0
-            assert await awaited.balance("rita") == 1_000_000
+            assert await awaited.balance("rita") == 1_000_000 - 990  # R(1+δ) is held
 
     asyncio.run(run())
 
@@ -129,12 +129,12 @@ def test_a_store_that_is_away_is_the_error_of_who_writes_and_waiting_goes_on() -
             store.is_away = True
             with pytest.raises(StoreFailed):
                 await awaited.deposit("rita", 1, "EUR")
-            assert await awaited.balance("rita") == 1_000_000  # as it is stored
+            assert await awaited.balance("rita") == 1_000_000 - 990  # as it is stored; R(1+δ) is held
             clock.advance(10_000)
             await asyncio.sleep(0.1)
             store.is_away = False
             view = await asyncio.wait_for(waiting, 20)
-            assert view.state == "failed"
-            assert Moderator(store, clock=clock).auction(auction).state == "failed"
+            assert view.state == "void"
+            assert Moderator(store, clock=clock).auction(auction).state == "void"
 
     asyncio.run(run())

@@ -52,9 +52,9 @@ def _announce(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, auction: str, prime: str
 ) -> Auction:
     """Announces what is awarded in the same command: its hold must be there, and what it comes to is held at once."""
+    record = announcing.announce(draft, announcer, block, terms, auction, prime)
     if terms.method != PREPAID:
         raise BadValue("a card is authorised before bidding opens: announce, and pay")
-    record = announcing.announce(draft, announcer, block, terms, auction, prime)
     needed = holds.of_announcement(record.announcement)
     if record.announcement.direction == "provide":
         there = draft.balance(funds(announcer))
