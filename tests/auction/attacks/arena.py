@@ -9,6 +9,7 @@ from typing import Any
 
 from markets import asked, key_of, money, nobody, public_key_of
 from serving import OPERATOR, served
+from simulated_cards import Cards
 
 from auction.model.errors import AuctionError
 from auction.model.party import Signature
@@ -106,6 +107,6 @@ def refused(call: Any, *arguments: Any, **named: Any) -> str:
 def arena(open_registration: bool = True) -> Iterator[Arena]:
     clock = ManualClock()
     config = MarketConfig(rating=RatingRules(newcomer_bond=0))
-    market = Moderator(MemoryStore(), clock=clock, config=config)
+    market = Moderator(MemoryStore(), clock=clock, config=config, processors={"card": Cards()})
     with served(market, open_registration) as url:
         yield Arena(url, market, clock)

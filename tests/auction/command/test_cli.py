@@ -184,7 +184,7 @@ def test_the_demonstration_is_the_same_in_every_run() -> None:
 
 
 def test_the_manuals_twenty_lines_make_a_market(tmp_path: Path) -> None:
-    example, _ = re.findall(r"```python\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    example, _, _ = re.findall(r"```python\n(.*?)```", MANUAL.read_text(), re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", example],
         cwd=tmp_path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from markets import asked, awarded, figure_of, market, money, nobody, poll, settled, signed
+from simulated_cards import Cards
 
 from auction.model.closing import TABLE
 from auction.model.errors import AuctionError, InsufficientFunds, NoAward, NotAllowed, WrongState
@@ -437,7 +438,7 @@ def test_result_that_is_proven_false() -> None:
 
 
 def test_card_that_is_not_authorised_is_void_after_its_time() -> None:
-    moderator, clock = market()
+    moderator, clock = market(processors={"card": Cards()})
     block = msgspec.structs.replace(asked(clock), starts_ms=clock.now_ms + 3_600_000, ends_ms=clock.now_ms + 3_660_000)
     auction = moderator.announce(
         "rita", block, AuctionTerms(reserve=R, open_for_ms=1_800_000, method="card", source="tok")

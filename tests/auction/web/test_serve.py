@@ -21,6 +21,7 @@ pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 
 from markets import asked, awarded, market, settled
 from serving import OPERATOR, served, start_process
+from simulated_cards import Cards
 
 from auction.command.cli import main
 from auction.model import errors
@@ -58,7 +59,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    moderator, clock = market(SqlStore(f"sqlite:///{tmp_path / 'market.db'}"))
+    moderator, clock = market(SqlStore(f"sqlite:///{tmp_path / 'market.db'}"), processors={"card": Cards()})
     with served(moderator) as url:
         yield World(url, moderator, clock)
 
@@ -479,7 +480,7 @@ def test_rules_are_read_from_a_file(tmp_path: Path) -> None:
 
 def test_the_manuals_example_of_a_served_market(tmp_path: Path) -> None:
     manual = Path(__file__).parents[3] / "docs" / "auction.md"
-    _, example = re.findall(r"```python\n(.*?)```", manual.read_text(), re.DOTALL)
+    _, _, example = re.findall(r"```python\n(.*?)```", manual.read_text(), re.DOTALL)
     process, url = start_process(f"sqlite:///{tmp_path / 'm.db'}", tmp_path)
     try:
         (tmp_path / "operator.token").write_text(OPERATOR)
