@@ -140,7 +140,7 @@ def test_an_unknown_key_on_either_side_is_refused(capture, tmp_path, address, ke
     stranger = start_worker(address, keys, name, server, join_s=2)
     _, words = stranger.communicate(timeout=20)
     assert stranger.returncode == 1
-    assert "does it know this key" in words
+    assert "that it knows this worker's key" in words
     assert pipeline.poll() is None
     welcome = start_worker(address, keys)
     run = finish_run(pipeline)

@@ -70,6 +70,7 @@ class MemorySink:
 
     made = None
     place = None
+    metadata_removed = 0
 
     def __init__(self, config, needs):
         type(self).made = self
@@ -100,6 +101,7 @@ class FaultySink:
     at = ("write", 0)
     made = None
     place = None
+    metadata_removed = 0
 
     def __init__(self, config, needs):
         type(self).made = self

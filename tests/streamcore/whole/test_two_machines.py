@@ -81,4 +81,4 @@ def test_the_manuals_two_machines(root_and_namespaces, tmp_path):
             text=True,
             check=False,
         )
-        assert verified.stdout == "nothing is wrong\n"
+        assert (verified.stdout, verified.stderr) == ("nothing is wrong\n", "")
