@@ -20,7 +20,8 @@ from auction.formats import award
 from auction.formats.packages import packages
 from auction.formats.spot import spot_award
 from auction.model.bid import Announcement, Bid, Closing, QualityWeights, ShownRating, StandingOffer, commit_seed
-from auction.model.rating import EMPTY, History, RatingRules, Tally, lower_ppm, record, show
+from auction.model.rating import EMPTY, History, RatingRules, Tally, lower_ppm, show
+from auction.model.weighing import Pair, weigh
 
 SEED = b"a seed of the benchmarks"
 SIZES = [10, 100]
@@ -138,8 +139,9 @@ def test_spot_award_among_100(benchmark: Any) -> None:
 
 def test_rating_update(benchmark: Any) -> None:
     rules = RatingRules()
-    total, pair = Tally(9_000_000, 2_000_000, 99, 20), Tally(2_000_000, 900_000, 97, 4)
-    result, _ = benchmark(record, total, pair, 1_000_000, 9_000, 100, rules)
+    known = Tally(2_000_000, 900_000, 97, 4)
+    total, pair = Tally(9_000_000, 2_000_000, 99, 20), Pair(known, known)
+    result, _ = benchmark(weigh, total, pair, 1_000_000, 9_000, 100, rules)
     assert result.count == 21
 
 

@@ -227,10 +227,10 @@ BUGS = [
     ),
     Bug(
         "a friend's weight is not bounded",
-        "model/rating.py",
-        "if known + weight > limit:",
-        "if False:",
-        "model/test_rating.py::test_weight_of_a_counterparty_is_bounded",
+        "model/weighing.py",
+        "bound = pair_bound(yes + no, rules)",
+        "bound = yes + no",
+        "model/test_weighing.py::test_a_pair_grows_slower_than_in_proportion",
     ),
     Bug(
         "opinions show a millisecond late",
@@ -248,10 +248,10 @@ BUGS = [
     ),
     Bug(
         "the idle are blamed",
-        "model/delivery.py",
-        "owed = min(sample.asked_bits, promise.rate_min_bps *",
-        "owed = max(0, promise.rate_min_bps *",
-        "model/test_delivery.py::test_fraction_earned_is_the_recount_rounded_down",
+        "model/receipt.py",
+        "due = min(asked_bits, terms.bits_at(rate_bps, terms.length_ms(number)))",
+        "due = terms.bits_at(rate_bps, terms.length_ms(number))",
+        "model/test_receipt.py::test_what_intervals_earn",
     ),
     Bug(
         "an expired offer can be accepted",
