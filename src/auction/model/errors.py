@@ -179,6 +179,12 @@ class TooNew(AuctionError):
     code = "too_new"
 
 
+class UnderWay(AuctionError):
+    """A market of an older version holds money under rules that this version does not have."""
+
+    code = "under_way"
+
+
 class OtherRules(AuctionError):
     """The rules or the currency that a market was opened with are not those that stand in its journal."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from auction.model.errors import AuctionError, BadCurrency, JournalBroken
+from auction.model.errors import AuctionError, BadCurrency, JournalBroken, UnderWay
 from auction.model.ledger import Transfer
 from auction.moderator.config import MarketConfig, Rules
 from auction.moderator.records import RECORD_TYPES
@@ -22,6 +22,7 @@ from auction.storage.store import Write
 
 FIRST_COMMAND = "open_market"  # of a journal of the present format
 COMMAND = "upgrade"
+HOLDS = ("held", "held_bond", "pledged")  # accounts whose money waits for an outcome
 
 
 class OldMarket(NamedTuple):
@@ -42,7 +43,8 @@ class Upgraded(NamedTuple):
 
 
 def upgrade_market(old: OldMarket) -> Upgraded:
-    """Keeps what is a record of the present types, and says how many of each kind are not."""
+    """Keeps what is a record of the present types, and says how many of each kind are not. Raises UnderWay if money is
+    held for a record that would be left out: by the present rules nobody would ever get it."""
     changes: list[tuple[str, str, Any]] = []
     did: dict[str, int] = {}
     for (kind, name), record in old.records.items():
@@ -52,6 +54,13 @@ def upgrade_market(old: OldMarket) -> Upgraded:
         except (KeyError, msgspec.MsgspecError, AuctionError):
             words = f"{kind}: left out"
         did[words] = did.get(words, 0) + 1
+    held = [account for account, amount in old.balances.items() if amount and account.partition(":")[0] in HOLDS]
+    left_out = [kind for kind in ("auction", "agreement", "group") if f"{kind}: left out" in did]
+    if held and left_out:
+        raise UnderWay(
+            f"money is held on {held[0]} by rules that this version no longer has: end what is under way with the "
+            "version that opened the market, then upgrade"
+        )
     return Upgraded(changes, [], did)
 
 

@@ -11,7 +11,7 @@ import pytest
 from markets import awarded, counted_bytes, market
 
 from auction.command.cli import main
-from auction.model.errors import BadCurrency
+from auction.model.errors import BadCurrency, UnderWay
 from auction.moderator import Moderator
 from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import replay, verify, violations
@@ -82,6 +82,18 @@ def test_an_old_market_keeps_its_currency(store: Store) -> None:
     with pytest.raises(BadCurrency, match="held in EUR"):
         Moderator(store, config=MarketConfig(currency="JPY"))
     assert Moderator(store).config.currency == "EUR"
+
+
+def test_an_old_market_with_money_under_way_by_rules_that_are_gone_is_not_opened(store: Store) -> None:
+    old_market(store)
+    last = list(store.entries())[-1]
+    raw = b'{"id":"agreement-9","legs":[]}'
+    body = b'[[["agreement","agreement-9",' + raw + b"]],[]]"
+    sealed = seal(last.hash, last.sequence + 1, last.at_ms, "old", "", b"", body, b"")
+    store.append([Write(sealed, [("agreement", "agreement-9", last.sequence + 1, raw.decode())], [], [])])
+    with pytest.raises(UnderWay, match="money is held on held"):
+        Moderator(store)
+    assert len(list(store.entries())) == last.sequence + 1  # nothing was written
 
 
 def test_two_that_open_an_old_market_at_once_upgrade_it_once(tmp_path: Path) -> None:
