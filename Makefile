@@ -42,7 +42,7 @@ test: build      ## the whole suite, with a tenth of the seeds and the first of 
 	scripts/system-packages test
 	$(SUITE)
 
-test-all: build  ## the same with every seed and every kill, as CI runs it
+test-all: build  ## the same with every seed and every kill
 	scripts/system-packages test
 	$(SUITE) --all
 
