@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from auction.model.agreement import Agreement
 from auction.model.bid import Announcement, Bid, StandingOffer
 from auction.model.block import Block
-from auction.model.endpoint import Assignment
+from auction.model.endpoint import Assignment as Assignment
 from auction.model.errors import AuctionError, NoAward, Unreachable, WrongState
 from auction.model.holding import DELTA_PPM, of_award, of_offer
 from auction.model.party import Signature

@@ -26,8 +26,7 @@ from streamcore.service.specification import parse_specification
 from streamcore.worker.provider_worker import COMMAND
 
 if TYPE_CHECKING:
-    from auction.model.endpoint import Assignment
-    from streamcore.subcontract.trader import Trader
+    from streamcore.subcontract.trader import Assignment, Trader
 
 LOOK_MS = 500  # how long one question to the market waits for news
 REPORT_S = 0.5  # between looks at agreements that are ending
