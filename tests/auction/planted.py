@@ -18,7 +18,17 @@ from auction.model.rating import Exchange
 from auction.moderator import Moderator
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Committed
-from auction.moderator.rules import awarding, bidding, chains, ending, groups, holds, payments
+from auction.moderator.rules import (
+    admission,
+    awarding,
+    bidding,
+    chains,
+    ending,
+    groups,
+    holds,
+    parties,
+    payments,
+)
 from auction.moderator.rules.due import DUE
 
 Patch = pytest.MonkeyPatch
@@ -400,3 +410,72 @@ def a_card_is_captured_for_more(patch: Patch) -> None:
 @bug
 def what_was_signed_is_not_owed(patch: Patch) -> None:
     patch.setattr(holds, "owe", lambda *_: 0)
+
+
+# --- who may deal with whom ---
+
+
+@bug
+def a_ban_is_ignored(patch: Patch) -> None:
+    patch.setattr(admission, "barred_by", lambda *_: ("", ""))
+
+
+@bug
+def a_refused_party_wins(patch: Patch) -> None:
+    patch.setattr(admission, "is_on", lambda *_: False)
+
+
+@bug
+def what_a_block_requires_is_not_looked_at(patch: Patch) -> None:
+    patch.setattr(admission, "lacks", lambda *_: "")
+
+
+@bug
+def capacity_goes_below_what_is_promised(patch: Patch) -> None:
+    patch.setattr(parties, "_promised_bps", lambda *_: 0)
+
+
+@bug
+def a_key_of_another_is_taken(patch: Patch) -> None:
+    patch.setattr(parties, "_check_is_free", lambda *_: None)
+
+
+@bug
+def a_key_need_not_be_shown(patch: Patch) -> None:
+    original = parties.check_signature
+    patch.setattr(
+        parties, "check_signature", lambda d, purpose, *more: None if purpose == "key" else original(d, purpose, *more)
+    )
+
+
+@bug
+def a_former_key_is_forgotten(patch: Patch) -> None:
+    original = parties.change_key
+
+    def change(draft: Draft, party: str, *more: Any) -> Any:
+        record = msgspec.structs.replace(original(draft, party, *more), former_keys=())
+        draft.put("party", party, record)
+        return record
+
+    patch.setattr(parties, "change_key", change)
+
+
+@bug
+def a_token_that_was_replaced_is_good_still(patch: Patch) -> None:
+    original = auction.moderator.state.State._index_party
+
+    def index(self: Any, _old: Any, new: Any) -> None:
+        original(self, None, new)
+
+    patch.setitem(auction.moderator.state.INDEXES, "party", index)
+
+
+@bug
+def a_cost_is_not_what_is_taken(patch: Patch) -> None:
+    original = Draft.cost_to
+
+    def cost(self: Draft, party: str) -> Any:
+        told = original(self, party)
+        return msgspec.structs.replace(told, of_bond=told.of_bond + 1)
+
+    patch.setattr(Draft, "cost_to", cost)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simulated_ends import PROVIDERS, RECIPIENTS, Ends
+from simulated_parties import Parties
 from watching import Found
 
 from auction.groups.sharing import Share
@@ -23,7 +24,7 @@ FORMATS = (*SEALED, "second_score", "first_price", "open", "dutch", "uniform_pri
 CALLING = ("second_price", "first_price", "first_price")
 
 
-class Events(Ends):
+class Events(Ends, Parties):
     def weighted(self) -> list[tuple[float, Callable[[], Any]]]:
         one, number = self.one, self.random.randrange
         return [
@@ -66,6 +67,13 @@ class Events(Ends):
             (6, self.group),
             (2, self.share),
             (3, self.read_sealed),
+            (1, self.refuse),
+            (0.6, self.ban),
+            (1.5, self.change_capacity),
+            (1, self.change_attributes),
+            (0.7, self.change_key),
+            (0.3, self.change_token),
+            (2, self.ask_costs),
         ]
 
     def pay_all_out(self) -> None:
@@ -87,6 +95,7 @@ class Events(Ends):
             minimum_bps=self.one((None, rate // 2)),
             maximum_bps=rate,
             shareable=self.likely(0.5),
+            requires={"tier": self.one(("1", ""))} if self.likely(0.1) else {},
         )
 
     def terms(self, **named: Any) -> AuctionTerms:

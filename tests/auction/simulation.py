@@ -51,8 +51,13 @@ class Part:
         self.reads = set(reads.split())
         self.records = {kind: state.records[kind] for kind in self.reads - {"ledger"}}
         self.bids_of, self.rests_of, self.due = state.bids_of, state.rests_of, state.due
+        self.state = state
         if "ledger" in self.reads:
             self.ledger = state.ledger
+
+    @property
+    def at_ms(self) -> int:
+        return self.state.at_ms
 
 
 READS = {
@@ -69,6 +74,8 @@ READS = {
     "states_of_the_lifecycle": "auction agreement award",
     "ratings_by_parties_alone": "exchange agreement",
     "chains_without_cycles": "agreement",
+    "exclusions_have_grounds": "auction bid sheet party offer_sheet",
+    "the_banned_begin_nothing": "party auction offer bid",
 }
 
 

@@ -31,6 +31,7 @@ SPEAKS = {
     **dict.fromkeys(("commit", "split_block_in_time", "split_block_in_rate", "withdraw_offer", "hand_in", "end"), 1),
     **dict.fromkeys(("arbitrate", "take_over", "rate", "rate_as_drafted", "open_group", "join_group", "pledge"), 1),
     **dict.fromkeys(("offer_price", "accept_price", "share_block"), 1),
+    **dict.fromkeys(("refuse_party", "accept_party", "change_capacity", "change_key"), 0),
 }
 # What one party's command may change of another's record, and in which commands it may move another's money.
 MAY_CHANGE = {
@@ -64,6 +65,8 @@ def owners(kind: str, one: Any) -> tuple[str, ...]:
         return (one.bid.bidder,)
     if kind == "commitment":
         return (one.commitment.bidder,)
+    if kind == "refusals":
+        return (one.party,)
     return (one.id,) if kind == "party" else ()
 
 
@@ -80,13 +83,18 @@ def check_entry(command: str, actor: str, draft: Any, back_ms: int) -> None:
             if kind == "agreement":
                 check_deadline(new, draft.at_ms + GRACE_MS, back_ms)
                 check_rest(new, draft)
+            if kind == "auction":
+                check_winners(new, draft)
             continue
         if actor and kind != "auction" and owners(kind, old) and actor not in owners(kind, old):
             strange = differing(old, new) - MAY_CHANGE.get((command, kind), set())
             if strange:
                 raise Found(f"{actor} has changed {', '.join(sorted(strange))} of {kind} {name} by {command}")
-        if kind == "auction":
+        if kind == "party":
+            check_party(old, new, draft)
+        elif kind == "auction":
             check_auction(command, old, new, draft.at_ms)
+            check_winners(new, draft)
         elif kind == "agreement":
             check_agreement(command, actor, old, new, draft, back_ms)
     if actor and command not in MAY_MOVE:
@@ -94,6 +102,28 @@ def check_entry(command: str, actor: str, draft: Any, back_ms: int) -> None:
         for source, _, _ in draft.transfers:
             if source.startswith(("funds:", "bond:")) and source not in own:
                 raise Found(f"{actor} has taken money of {source} by {command}")
+
+
+def check_party(old: Any, new: Any, draft: Any) -> None:
+    """Nobody has a key that another has or had, and nobody is untied by another key."""
+    if new.public_key == old.public_key:
+        return
+    for other in draft.state.records["party"].values():
+        if other.id != new.id and new.public_key in (other.public_key, *other.former_keys):
+            raise Found(f"{new.id} has taken the key of {other.id}")
+    if old.public_key and old.public_key not in new.former_keys:
+        raise Found(f"{new.id} was tied by a key that is forgotten")
+
+
+def check_winners(auction: Any, draft: Any) -> None:
+    """Who wins has what is required, and is not banned: by what was known before this entry."""
+    for winning in auction.winners:
+        party = draft.state.records["party"][winning.bidder]
+        for name, value in auction.announcement.requires.items():
+            if name not in party.attributes or value not in ("", party.attributes[name]):
+                raise Found(f"{winning.bidder} has won {auction.id}, and lacks {name}={value}")
+        if party.banned_sequence:
+            raise Found(f"{winning.bidder} has won {auction.id}, and is banned")
 
 
 def check_rest(one: Any, draft: Any) -> None:
@@ -119,7 +149,7 @@ def check_auction(command: str, old: Any, new: Any, at_ms: int) -> None:
         raise Found(f"{command} has changed {', '.join(sorted(fixed))} of auction {old.id}")
     if old.due_ms == 0 and changed & {"state", "winners", "held"}:
         raise Found(f"auction {old.id} is {old.state}, and {command} has changed it")
-    is_withdrawn = new.state == "void" and command in ("withdraw_auction", "answer_payment")
+    is_withdrawn = new.state == "void" and command in ("withdraw_auction", "answer_payment", "ban")
     is_dutch = old.announcement.ramp is not None
     if old.state == "open" and new.state != "open" and not is_withdrawn and not is_dutch:
         ends_ms = old.announcement.closing.reveal_until_ms or old.closes_ms

@@ -18,7 +18,7 @@ from auction.moderator import Moderator
 from auction.moderator.methods import Method
 
 NOUNS: Final = {
-    "party": "who is in the market: register, show, renew tokens",
+    "party": "who is in the market: register, show, change, ban; tokens",
     "account": "balances and bonds: deposit, withdraw, post, release",
     "endpoint": "where recipients listen, and providers' keys",
     "block": "blocks of time: publish, split, resell",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from auction.formats import FORMATS
 from auction.model.award import Award, Standing, Winning
 
 
-def explain(award: Award) -> str:
-    """Say in words and numbers why the award is what it is: winner, price rule, second, and what each loser needed."""
+def explain(award: Award, excluded: Iterable[tuple[str, str]] = ()) -> str:
+    """Say in words and numbers why the award is what it is: winner, price rule, second, and what each loser needed.
+    `excluded` are bids that were not considered, with the reason."""
     lines = [f"Auction {award.auction} ({award.format}): {_rule_of(award)}."]
     lines.append(_conditions(award))
     standing_of = {standing.bid: standing for standing in award.standings}
@@ -23,6 +26,7 @@ def explain(award: Award) -> str:
         else:
             lines.append("There was no second bid within the reserve.")
     lines.extend(_why_it_lost(award, standing) for standing in award.standings if standing.outcome != "won")
+    lines.extend(f"{bid} was not considered: {why}." for bid, why in excluded)
     return "\n".join(lines)
 
 

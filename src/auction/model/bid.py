@@ -111,6 +111,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     `delta_ppm` is what leaving costs either side of what is undelivered; with `fail_over` the whole reserve stays held
     for who takes a rest over; `receipts` says whether what is served is signed as it goes; `arbiter` and `judge` are
     who decides what would go to nobody, and who executes a segment again. `nonce` is the announcer's part in ties.
+    `requires` are the attributes that who bids must have.
     """
 
     auction: str
@@ -138,6 +139,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     rate_bps: int = 0
     starts_ms: int = 0
     ends_ms: int = TIME_MS_MAX
+    requires: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         check_name(self.auction, "auction")

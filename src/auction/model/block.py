@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from auction.model.errors import BadValue, NoCapacity, WrongState
+from auction.model.party import check_attributes
 
 RATE_BPS_MAX: Final = 2**53
 TIME_MS_MAX: Final = 2**53
@@ -32,6 +33,7 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     availability_ppm: int = 1_000_000
     latency_ms_max: int | None = None
     attributes: dict[str, str] = {}
+    requires: dict[str, str] = {}  # attributes that who bids for it must have; an empty value stands for any
     shareable: bool = False
     holder: str = ""
     parent: str = ""
@@ -65,6 +67,7 @@ def check(block: Block) -> Block:
         raise BadValue("a latency is a number of milliseconds")
     if not block.service:
         raise BadValue("a block is of a named service")
+    check_attributes(block.requires)
     return block
 
 

@@ -82,6 +82,8 @@ STEPS: Final = (
     Step("", "spot", ("recipient",), ("agreed",), "the best standing offer that can be held is awarded"),
     Step("funding", "pay", ("announcer",), ("open", "void"), "authorised: bidding opens; declined: void"),
     Step("funding", "withdraw", ("announcer",), ("void",), "what was authorised is given back"),
+    Step("funding", "ban", ("operator",), ("void",), "its announcer is banned"),
+    Step("open", "ban", ("operator",), ("void",), "its announcer is banned: all goes back"),
     Step("open", "bid", ("bidder",), ("open", "agreed"), "the bid's hold is placed; on a Dutch ramp it wins at once"),
     Step("open", "commit", ("bidder",), ("open",), "the commitment's hold is placed"),
     Step("open", "reveal", ("bidder",), ("open",), "the bid stands where its commitment stood"),

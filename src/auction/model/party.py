@@ -7,6 +7,7 @@ randomness of its own: the moderator hands in both.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from auction.model.errors import BadNumber, BadSignature, BadValue, Expired
 KINDS: Final = ("provider", "recipient", "user", "device", "number")
 ORGANISATIONS: Final = frozenset({"provider", "recipient"})
 ID_LENGTH_MAX: Final = 128
+ATTRIBUTES_MAX: Final = 16
+FORMER_KEYS_MAX: Final = 100
 SIGNED_VALIDITY_MS_MAX: Final = 7 * 24 * 3_600_000  # a nonce has to be remembered for as long as its statement is valid
 
 _PRIME: Final = 2**255 - 19
@@ -37,11 +40,16 @@ class Party(msgspec.Struct, frozen=True, omit_defaults=True):
     controller: str = ""
     capacity_bps: int = 0
     registered_ms: int = 0
+    attributes: dict[str, str] = {}  # as the operator has found them
+    former_keys: tuple[str, ...] = ()  # a key that was changed still says who is one in interest
+    capacity_from_ms: int = 0  # since when the capacity is what it is
+    banned_sequence: int = 0  # the entry by which the operator banned it
 
     @property
     def interests(self) -> tuple[str, ...]:
         """Names and keys that linked parties have in common."""
-        return tuple(name for name in (self.id, self.controller, self.belongs_to, self.public_key) if name)
+        names = (self.id, self.controller, self.belongs_to, self.public_key, *self.former_keys)
+        return tuple(name for name in names if name)
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -150,6 +158,27 @@ class Verifier:
             key.verify(signature.signature, statement)
         except InvalidSignature:
             raise BadSignature("the signature does not belong to this statement and this party's key") from None
+
+
+def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Attributes of a party, or what a block requires: names and values in print. Raises BadValue."""
+    if len(attributes) > ATTRIBUTES_MAX:
+        raise BadValue(f"at most {ATTRIBUTES_MAX} attributes")
+    for name, value in attributes.items():
+        check_id(name)
+        if len(value) > ID_LENGTH_MAX or not value.isprintable():
+            raise BadValue(f"the value of an attribute has at most {ID_LENGTH_MAX} printable characters: {value!r}")
+    return dict(attributes)
+
+
+def lacks(party: Party, required: Mapping[str, str]) -> str:
+    """The first attribute that is required and that the party does not have; empty if it has all. An empty value
+    stands for any."""
+    for name, value in required.items():
+        own = party.attributes.get(name)
+        if own is None or (value and own != value):
+            return f"{name}={value}" if value else name
+    return ""
 
 
 def token_hash(token: str) -> str:

@@ -67,5 +67,5 @@ def sign_statement(
     expires_ms: int,
 ) -> Signature:
     """Signs one statement. `subject` is the auction for bids, the agreement for ratings; `purpose` is `bid`,
-    `commitment`, `offer`, `endpoint`, `rating` or `party`."""
+    `commitment`, `offer`, `endpoint`, `rating`, `party`, or `key` (by the new key, with the body of `party`)."""
     return sign(private_key, canonical_bytes(purpose, subject, party, nonce, expires_ms, body), nonce, expires_ms)

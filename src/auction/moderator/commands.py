@@ -19,17 +19,19 @@ from auction.model.earned import FalseInterval
 from auction.model.endpoint import Endpoint, Warm
 from auction.model.errors import NotAllowed, WrongState
 from auction.model.meter import Meter
-from auction.model.party import Signature, token_hash
+from auction.model.party import Party, Signature, token_hash
 from auction.model.rating import DraftedRating, Exchange
 from auction.model.receipt import SignedReceipt
 from auction.moderator.draft import Draft
 from auction.moderator.methods import command
 from auction.moderator.payments import Payments
-from auction.moderator.records import BlockShares, Group
+from auction.moderator.records import BlockShares, Group, Refusals
 from auction.moderator.rules import (
+    admission,
     announcing,
     at_once,
     awarding,
+    banning,
     bidding,
     blocks,
     failing_over,
@@ -88,6 +90,74 @@ class Moderator(Payments):
         token = self._random_bytes(32).hex()
         arguments = (party, signature, token_hash(token))
         return Registered(self._run("renew_token", None, arguments, parties.renew_token, str), token)
+
+    @command("party replace-token", right="operator")
+    def replace_token(self, party: str, *, key: str | None = None) -> Registered:
+        """Gives a party another token. The former one opens nothing from then on, not even what waits for an answer.
+        For one that is lost or known to others, where no key of the party's can sign for `renew_token`."""
+        token = self._random_bytes(32).hex()
+        hashed = token_hash(token)
+
+        def decide(draft: Draft, party: str) -> str:
+            return parties.give_token(draft, party, hashed)
+
+        name = self._run("replace_token", key, (party,), decide, str)
+        return Registered(name, token if self._state.owners.get(hashed) == name else "")
+
+    @command("party revoke-token", right="operator")
+    def revoke_token(self, party: str, *, key: str | None = None) -> str:
+        """Takes a party's token away. It opens nothing from then on; `replace_token` gives another. Returns the
+        party."""
+
+        def decide(draft: Draft, party: str) -> str:
+            return parties.give_token(draft, party, "")
+
+        return self._run("revoke_token", key, (party,), decide, str)
+
+    @command("party change-key", right="own", about="party")
+    def change_key(self, party: str, public_key: str, signature: Signature, *, key: str | None = None) -> Party:
+        """Gives a party another public key. `signature` is by the new key (purpose `key`, body
+        `auction.model.signing.party_body`). Agreements keep the keys that they were made with; the former key still
+        says with whom the party is one in interest. Raises BadSignature, Exists for a key that another has or had."""
+        return self._run("change_key", key, (party, public_key, signature), parties.change_key, Party)
+
+    @command("party change-capacity", right="own", about="party")
+    def change_capacity(self, party: str, capacity_bps: int, *, key: str | None = None) -> Party:
+        """Changes what a provider can serve at a time. It is never below what it has promised: its blocks, its bids
+        that may win, and its offers. Raises NoCapacity."""
+        return self._run("change_capacity", key, (party, capacity_bps), parties.change_capacity, Party)
+
+    @command("party change-attributes", right="operator")
+    def change_attributes(self, party: str, attributes: dict[str, str], *, key: str | None = None) -> Party:
+        """Says what the operator has found of a party. All its attributes are replaced. A block may require some
+        (`Block.requires`), and who lacks one at the close is excluded."""
+        return self._run("change_attributes", key, (party, attributes), parties.change_attributes, Party)
+
+    @command("party refuse", right="own", about="party")
+    def refuse_party(self, party: str, other: str, *, key: str | None = None) -> Refusals:
+        """Puts another on the list of those that a party will not deal with. The list is its own; it counts for what is
+        announced and offered from then on, and for all that are one in interest with who is on it. A bid that is
+        placed binds."""
+        return self._run("refuse_party", key, (party, other), admission.refuse, Refusals)
+
+    @command("party accept", right="own", about="party")
+    def accept_party(self, party: str, other: str, *, key: str | None = None) -> Refusals:
+        """Takes another off the list of those that a party will not deal with."""
+        return self._run("accept_party", key, (party, other), admission.accept, Refusals)
+
+    @command("party ban", right="operator")
+    def ban(self, party: str, *, key: str | None = None) -> Party:
+        """Bans a party, and who is one in interest with it. It announces, bids and offers nothing any more: its open
+        auctions are void and its offers over, and all goes back; its bids are not considered. What it has agreed goes
+        on to its end."""
+        banned = self._run("ban", key, (party,), banning.ban, Party)
+        self._send_pending()
+        return banned
+
+    @command("party lift-ban", right="operator")
+    def lift_ban(self, party: str, *, key: str | None = None) -> Party:
+        """Lifts a ban."""
+        return self._run("lift_ban", key, (party,), banning.lift, Party)
 
     # --- blocks ---
 

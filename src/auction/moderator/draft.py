@@ -11,11 +11,12 @@ from typing import Any
 from auction.model.agreement import Agreement
 from auction.model.block import Block, Timeline
 from auction.model.errors import Exists, InsufficientFunds, Replayed, Unknown
-from auction.model.ledger import OUTSIDE, Transfer
+from auction.model.ledger import NOBODY, OUTSIDE, Transfer, bond, funds
 from auction.model.party import Party, Verifier
 from auction.moderator.config import MarketConfig
 from auction.moderator.records import Auction, BlockShares, Nonce, PlacedBid
 from auction.moderator.state import COMMITTING_STATES, State
+from auction.moderator.terms import Cost
 
 
 class Draft:
@@ -134,6 +135,18 @@ class Draft:
         for source, target, amount in self.transfers:
             balance += (target == account) * amount - (source == account) * amount
         return balance
+
+    def cost_to(self, party: str) -> Cost:
+        """What the command takes of a party's balance and bond, and what of that goes to nobody."""
+        taken = dict.fromkeys((funds(party), bond(party)), 0)
+        lost = 0
+        for source, target, amount in self.transfers:
+            if source in taken:
+                taken[source] += amount
+            if target in taken:
+                taken[target] -= amount
+            lost += amount if target == NOBODY else 0
+        return Cost(of_balance=taken[funds(party)], of_bond=taken[bond(party)], to_nobody=lost)
 
     def committed_peak(self, provider: str, block: Block) -> int:
         """The provider's highest promise within the block's window, with what this command has put so far."""

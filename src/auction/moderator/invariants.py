@@ -13,6 +13,7 @@ import msgspec
 
 from auction.formats import format_of
 from auction.model.agreement import Agreement
+from auction.model.block import TIME_MS_MAX
 from auction.model.errors import JournalBroken
 from auction.model.ledger import OUTSIDE
 from auction.model.lifecycle import STAGES
@@ -146,7 +147,7 @@ def one_award_for_a_block(state: State) -> Iterator[str]:
 
 
 def capacity_never_exceeded(state: State) -> Iterator[str]:
-    """At every instant the blocks of a provider add up to its capacity at most."""
+    """At every instant the blocks of a provider add up to its capacity at most, since it is what it is."""
     steps: dict[str, list[tuple[int, int]]] = {}
     for block in state.records["block"].values():
         if block.provider and block.state in _COMMITTING:
@@ -155,12 +156,12 @@ def capacity_never_exceeded(state: State) -> Iterator[str]:
             of_provider.append((block.ends_ms, -block.committed_bps))
     for provider, changes in steps.items():
         level = 0
-        capacity = state.records["party"][provider].capacity_bps
-        for _, rate in sorted(changes):
-            level += rate
-            if level > capacity:
-                yield f"{provider} has promised {level} bit/s of {capacity}"
+        party = state.records["party"][provider]
+        for at_ms, rate in [*sorted(changes), (TIME_MS_MAX + 1, 0)]:
+            if at_ms > party.capacity_from_ms and level > party.capacity_bps:
+                yield f"{provider} has promised {level} bit/s of {party.capacity_bps}"
                 break
+            level += rate
 
 
 def charges_within_the_price(state: State) -> Iterator[str]:
@@ -257,6 +258,44 @@ def chains_without_cycles(state: State) -> Iterator[str]:
             name = above.prime
 
 
+def exclusions_have_grounds(state: State) -> Iterator[str]:
+    """Nobody wins whom the announcer would not deal with, and nobody else is excluded for that."""
+    parties = state.records["party"]
+    for auction in state.records["auction"].values():
+        named = {name for party in auction.refused for name in parties[party].interests}
+        for winning in auction.winners:
+            if winning.bidder in auction.refused:
+                yield f"{winning.bidder} won {auction.id}, whose announcer does not deal with it"
+        unmatched = {bid for bid, why in auction.excluded if why == "not matched"}
+        if not unmatched or auction.id in state.records["offer_sheet"]:
+            continue  # of offers both lists count, as they were at the award
+        bidder_of = {one.bid.bid: one.bid.bidder for one in state.bids_in(auction.id)}
+        for bid in unmatched:
+            if named.isdisjoint(parties[bidder_of[bid]].interests):
+                yield f"{bid} was not matched in {auction.id}, and its bidder is on no list"
+
+
+def the_banned_begin_nothing(state: State) -> Iterator[str]:
+    """After its ban a party has announced, bid, offered and won nothing, and nothing of it is open."""
+    banned = {name: one.banned_sequence for name, one in state.records["party"].items() if one.banned_sequence}
+    if not banned:
+        return
+    for auction in state.records["auction"].values():
+        since = banned.get(auction.announcer)
+        if since and (auction.announced_sequence > since or auction.state in ("open", "funding")):
+            yield f"{auction.id} is of {auction.announcer}, which is banned"
+        for winning in auction.winners:
+            if auction.closed_sequence > banned.get(winning.bidder, auction.closed_sequence):
+                yield f"{winning.bidder} won {auction.id}, and was banned before"
+    for offer in state.records["offer"].values():
+        since = banned.get(offer.provider)
+        if since and (offer.sequence > since or offer.valid_until_ms > state.at_ms):
+            yield f"{offer.offer} stands, and {offer.provider} is banned"
+    for placed in state.records["bid"].values():
+        if placed.bid.sequence // 100_000 > banned.get(placed.bid.bidder, placed.bid.sequence):
+            yield f"{placed.bid.bid} came after {placed.bid.bidder} was banned"
+
+
 INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     debits_equal_credits,
     holds_have_owners,
@@ -271,6 +310,8 @@ INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     states_of_the_lifecycle,
     ratings_by_parties_alone,
     chains_without_cycles,
+    exclusions_have_grounds,
+    the_banned_begin_nothing,
 )
 
 

@@ -147,7 +147,7 @@ def _award(state: State, one: Auction) -> AwardGlance:
         state=one.state,
         winners=tuple(winning.bidder for winning in one.winners),
         price=sum(winning.price for winning in one.winners),
-        reasons=tuple(explain(award).splitlines()) if award is not None else (),
+        reasons=tuple(explain(award, one.excluded).splitlines()) if award is not None else (),
     )
 
 

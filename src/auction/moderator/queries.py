@@ -30,10 +30,10 @@ from auction.moderator.methods import query
 from auction.moderator.overview import Overview, look
 from auction.moderator.records import Auction, Group
 from auction.moderator.reputation import PAYMENTS
-from auction.moderator.rules import awarding, bidding, blocks, chains, failing_over, opinions
+from auction.moderator.rules import admission, awarding, bidding, blocks, chains, failing_over, opinions, payments
 from auction.moderator.rules import ending as endings
 from auction.moderator.state import decode_changes
-from auction.moderator.terms import AuctionView, Standing
+from auction.moderator.terms import AuctionView, BidEntry, Cost, Standing
 from auction.storage.journal import decode_body
 
 Judge = Callable[[Agreement, FalseInterval], bool]
@@ -71,6 +71,13 @@ class Queries(Core):
         """Shows the party's record. Raises Unknown."""
         with self._deciding:
             return self._draft().party(party)
+
+    @query("party refused", right="own", about="party")
+    def refused_by(self, party: str) -> tuple[str, ...]:
+        """Lists whom a party will not deal with. Nobody else is shown it."""
+        with self._deciding:
+            self._draft().party(party)
+            return admission.refused_by(self._draft(), party)
 
     @query("party authenticate", right="stranger")
     def authenticate(self, token: str) -> str:
@@ -172,13 +179,15 @@ class Queries(Core):
         view = self.auction(auction)
         if view.award is None:
             raise WrongState(f"auction {auction} has no award yet")
-        return explain(view.award)
+        with self._deciding:
+            excluded = self._draft().auction(auction).excluded
+        return explain(view.award, excluded)
 
     @query("auction transcript", right="anyone")
     def transcript(self, auction: str) -> Transcript:
         """Returns the proof of a closed auction's award. It lets any bidder check the award without trusting the
-        moderator: see `auction.formats.transcript.verify_own`. Bids that could not be considered any more are not in
-        it."""
+        moderator: see `auction.formats.transcript.verify_own`. Bids that could not be considered are in it with the
+        reason: theirs, or `not matched`, where one side does not deal with the other."""
         with self._deciding:
             draft = self._draft()
             record = draft.auction(auction)
@@ -187,10 +196,12 @@ class Queries(Core):
                 raise WrongState(f"auction {auction} has no award yet")
             if draft.find("offer_sheet", auction) is not None:
                 return self._spot_transcript(draft, record, award)
-            excluded = {bid for bid, _ in record.excluded}
-            placed = [one for one in bidding.rated_bids(draft, record) if one.bid.bid not in excluded]
+            excluded = dict(record.excluded)
+            rated = bidding.rated_bids(draft, record)
+        placed = [one for one in rated if one.bid.bid not in excluded]
+        left_out = [(one.bid, excluded[one.bid.bid]) for one in rated if one.bid.bid in excluded]
         ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
-        return write_transcript(record.announcement, [one.bid for one in placed], ratings, award)
+        return write_transcript(record.announcement, [one.bid for one in placed], ratings, award, left_out)
 
     def _spot_transcript(self, draft: Draft, record: Auction, award: Award) -> Transcript:
         """The offers as the award found them are in the journal alone: a standing offer changes with every use."""
@@ -205,7 +216,8 @@ class Queries(Core):
         considered = {one.bid for one in award.standings}
         among = [offer for name, offer in offers.items() if name in considered]
         ratings = {offer.provider: opinions.rating_at(draft, record, offer.provider) for offer in among}
-        return write_spot_transcript(record.announcement, among, ratings, award, record.announced_ms)
+        left_out = [(offers[name], why) for name, why in record.excluded if name in offers]
+        return write_spot_transcript(record.announcement, among, ratings, award, record.announced_ms, left_out)
 
     @query("bid list", right="own", about="reader")
     def bids(self, auction: str, reader: str) -> list[Bid]:
@@ -259,6 +271,24 @@ class Queries(Core):
         nothing more."""
         with self._deciding:
             return endings.cost_of(self._draft(self._time.read()), agreement, party, ending, figure)
+
+    @query("bid cost", right="own", about="entry.bidder")
+    def cost_of_bid(self, auction: str, entry: BidEntry) -> Cost:
+        """Says what a bid would hold if it were placed now. Nothing is placed. Raises what `bid` would raise."""
+        with self._deciding:
+            draft = self._draft(self._time.read())
+            bidding.bid(draft, auction, entry)
+            return draft.cost_to(entry.bidder)
+
+    @query("auction withdraw-cost", right="announcer")
+    def cost_of_withdrawing(self, auction: str) -> Cost:
+        """Says what would come of it if the announcement were taken back now. Nothing is taken back. Raises what
+        `withdraw_auction` would raise."""
+        with self._deciding:
+            draft = self._draft(self._time.read())
+            announcer = draft.auction(auction).announcer
+            payments.withdraw(draft, auction)
+            return draft.cost_to(announcer)
 
     @query("agreement receipt-terms", right="side")
     def receipt_terms(self, agreement: str) -> ReceiptTerms:

@@ -60,6 +60,19 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     source: str = ""
     processor_reference: str = ""
     group: str = ""  # the group that was opened with it
+    refused: tuple[str, ...] = ()  # whom the announcer would not deal with when it announced
+
+    @property
+    def lead(self) -> str:
+        """The block by which the leader of open bidding holds its capacity: no block that a party names has a slash."""
+        return f"{self.id}/lead"
+
+
+class Refusals(msgspec.Struct, frozen=True):
+    """The parties that one will not deal with: its own list, which nobody else is shown."""
+
+    party: str
+    refused: tuple[str, ...]
 
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -269,4 +282,5 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "group": Group,
     "endpoint": Endpoint,
     "warm": Warm,
+    "refusals": Refusals,
 }

@@ -75,6 +75,7 @@ class State:
         self.interests: dict[str, frozenset[str]] = {}  # of each party: names and keys that linked parties share
         self.sharing: dict[str, set[str]] = {}  # interest -> the parties that have it
         self.linked: set[str] = set()  # parties that share an interest with another
+        self.banned: set[str] = set()
         self.owners: dict[str, str] = {}  # token hash -> party
         self.pending_payments: dict[str, PaymentRequest] = {}
 
@@ -127,6 +128,7 @@ class State:
             self.owners.pop(_old.token_hash, None)
         if new.token_hash:
             self.owners[new.token_hash] = new.id
+        self.banned.add(new.id) if new.banned_sequence else self.banned.discard(new.id)
         former, wanted = self.interests.get(new.id, frozenset()), frozenset(new.interests)
         if former == wanted:
             return

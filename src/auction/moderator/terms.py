@@ -66,6 +66,15 @@ class AuctionView(msgspec.Struct, frozen=True):
     agreements: tuple[str, ...] = ()
 
 
+class Cost(msgspec.Struct, frozen=True):
+    """What a command would take of a party's balance and of its free bond, and what of it would be lost to nobody; the
+    rest is held, or paid to others. Below zero is what comes back."""
+
+    of_balance: int
+    of_bond: int
+    to_nobody: int = 0
+
+
 class Registered(msgspec.Struct, frozen=True):
     """`token` is shown this once; it is empty when the same command is sent again (see `renew_token`)."""
 

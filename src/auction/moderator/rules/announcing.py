@@ -15,7 +15,7 @@ from auction.model.money import check_integer
 from auction.model.party import check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
-from auction.moderator.rules import blocks, chains, holds, parties
+from auction.moderator.rules import admission, blocks, chains, holds, parties
 from auction.moderator.terms import AuctionTerms
 from auction.payment.protocol import PREPAID
 
@@ -43,7 +43,7 @@ def _check_ends_before_start(announcement: Announcement) -> None:
 def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str) -> Auction:
     """The auction, with nothing held yet."""
     party = parties.check_organisation(draft, announcer)
-    holds.check_not_barred(draft, announcer)
+    admission.check_not_barred(draft, announcer)
     auction = check_id(name) if name else draft.new_id("auction")
     if prime:
         chains.check_prime(draft, announcer, block, prime)
@@ -92,6 +92,7 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         rate_bps=asked.committed_bps,
         starts_ms=asked.starts_ms,
         ends_ms=asked.ends_ms,
+        requires=asked.requires,
     )
     check_announcement(announcement)
     if announcement.quantity > 1:
@@ -113,6 +114,7 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         prime=prime,
         method=terms.method,
         source=terms.source,
+        refused=admission.refused_by(draft, announcer),
     )
     draft.add("auction", auction, record)
     return record

@@ -24,7 +24,7 @@ from auction.model.money import PPM
 from auction.model.receipt import exposure
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, OfferSheet, PlacedBid
-from auction.moderator.rules import announcing, blocks, chains, groups, holds
+from auction.moderator.rules import admission, announcing, blocks, chains, groups, holds
 from auction.moderator.state import State
 
 Excluded = tuple[tuple[str, str], ...]
@@ -187,23 +187,20 @@ def agreements_made(draft: Draft) -> list[str]:
     return [name for kind, name in draft.changes if kind == "agreement"]
 
 
-def name_of_lead(record: Auction) -> str:
-    """The block by which the leader of an open auction holds its capacity: no block that a party names has a slash."""
-    return f"{record.id}/lead"
-
-
 def free_lead(draft: Draft, record: Auction) -> None:
-    lead: Block | None = draft.find("block", name_of_lead(record))
+    lead: Block | None = draft.find("block", record.lead)
     if lead is not None:
         draft.put("block", lead.id, msgspec.structs.replace(lead, state="void"))
 
 
 def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
     """What a bidder has lost since it bid: its capacity went elsewhere; or it has come into the chain, as who took the
-    prime over; or it owes something since. It forfeits nothing."""
+    prime over; or it owes something since, or is banned; or the announcer does not deal with it. It forfeits
+    nothing."""
     bidder = placed.bid.bidder
-    if draft.state.debts_of.get(bidder):
-        return "debt"
+    why = admission.why_excluded(draft, record, bidder)
+    if why:
+        return why
     if record.prime and not chains.is_allowed(draft, record.prime, bidder):
         return "chain"
     if record.block is not None:

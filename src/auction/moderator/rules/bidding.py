@@ -11,7 +11,7 @@ import msgspec
 
 from auction.formats import format_of
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
-from auction.formats.format import Bidding
+from auction.formats.format import Bidding, take_sealed
 from auction.model.bid import QUANTITY_MAX, Announcement, Bid, ShownRating
 from auction.model.block import check_capacity_left, most_of_units
 from auction.model.errors import (
@@ -31,7 +31,7 @@ from auction.model.party import Signature
 from auction.model.signing import bid_body, commitment_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, Committed, PlacedBid
-from auction.moderator.rules import awarding, chains, holds, opinions, parties
+from auction.moderator.rules import admission, awarding, chains, holds, opinions, parties
 from auction.moderator.terms import BidEntry
 
 _NO_LINKS: Final[dict[str, str]] = {}
@@ -69,9 +69,10 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
 def _hold_lead(draft: Draft, record: Auction, leader: str) -> None:
     """Who leads in the open keeps the capacity ready that it would need."""
     assert record.block is not None
-    name = awarding.name_of_lead(record)
-    lead = msgspec.structs.replace(record.block, id=name, provider=leader, parent=record.block.id, state="offered")
-    draft.put("block", name, lead)
+    lead = msgspec.structs.replace(
+        record.block, id=record.lead, provider=leader, parent=record.block.id, state="offered"
+    )
+    draft.put("block", lead.id, lead)
 
 
 def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = None) -> PlacedBid:
@@ -134,10 +135,12 @@ def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) 
     party = draft.party(bidder)
     if party.kind not in BIDDERS[announcement.direction]:
         raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
-    holds.check_not_barred(draft, bidder)
+    admission.check_not_barred(draft, bidder)
     if announcement.receipts and not party.public_key:
         raise NotAllowed(f"auction {record.id} is served with receipts, and {bidder} has no key to sign them with")
     _check_links(draft, record, bidder)
+    is_sealed = format_of(announcement).on_bid is take_sealed
+    admission.check_bidder(draft, record, party, decides_at_once=not is_sealed)
     rating = opinions.rating_at(draft, record, bidder)
     needed = holds.minimum_balance(draft, announcement, rating)
     if needed and holds.secured_by(draft, bidder) + _held_of(draft, record, bidder) < needed:

@@ -16,7 +16,7 @@ from auction.model.money import check_amount, check_integer
 from auction.model.party import are_linked, check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import BlockShares
-from auction.moderator.rules import parties
+from auction.moderator.rules import admission, parties
 from auction.payment.protocol import PREPAID
 
 Pair = tuple[Block, Block]
@@ -61,6 +61,7 @@ def resell_block(draft: Draft, block: str, seller: str, buyer: str, price: int) 
     check_amount(price, "price")
     if buyer in (seller, sold.provider):
         raise NotAllowed(f"{buyer} is the seller or the provider of the block")
+    admission.check_match(draft, sold, buyer, sold.provider)
     changed = resell(sold, buyer, draft.at_ms)
     draft.transfer(funds(buyer), funds(seller), price)
     draft.put("block", block, changed)

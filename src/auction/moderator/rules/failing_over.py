@@ -21,7 +21,7 @@ from auction.model.party import are_linked
 from auction.model.takeover import Rest, RestOffer, StandBy, may_cost, offer_of, owed_at_most, rest_after
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, PlacedBid
-from auction.moderator.rules import awarding, blocks, chains, holds
+from auction.moderator.rules import admission, awarding, blocks, chains, holds
 
 KEPT_MAX = 10_000  # auctions whose stand-bys are remembered; they follow from the award
 
@@ -132,7 +132,9 @@ def _is_able(draft: Draft, record: Auction, agreement: Agreement, offer: RestOff
         if one.provider == provider:
             return False
         one = draft.agreement(one.of) if one.of else None
-    if draft.state.debts_of.get(provider) or not chains.may_take_over(draft, agreement, provider):
+    if not chains.may_take_over(draft, agreement, provider) or admission.is_on(draft.state, record.refused, provider):
+        return False
+    if admission.why_unfit(draft, agreement.recipient, record.announcement.requires, provider):
         return False
     if are_linked(draft.party(provider), draft.party(agreement.recipient)):
         return False

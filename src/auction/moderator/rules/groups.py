@@ -18,7 +18,7 @@ from auction.model.money import check_amount
 from auction.model.receipt import exposure
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Group
-from auction.moderator.rules import holds, parties
+from auction.moderator.rules import admission, parties
 from auction.payment.protocol import PREPAID
 
 
@@ -104,7 +104,7 @@ def reject_price(draft: Draft, group: str, by: str) -> Group:
 def join_group(draft: Draft, group: str, member: str, limit: int) -> Group:
     open_group = _open(draft, group)
     parties.check_organisation(draft, member)
-    holds.check_not_barred(draft, member)
+    admission.check_not_barred(draft, member)
     limits = _raised(draft, group, open_group.limits, member, limit)
     return _put(draft, msgspec.structs.replace(open_group, limits=limits))
 

@@ -13,7 +13,7 @@ from auction.model import holding
 from auction.model.agreement import Agreement
 from auction.model.award import Winning
 from auction.model.bid import Announcement, ShownRating
-from auction.model.errors import InsufficientFunds, NotAllowed
+from auction.model.errors import InsufficientFunds
 from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
 from auction.model.money import check_amount
 from auction.moderator.draft import Draft
@@ -153,18 +153,6 @@ def ask(draft: Draft, auction: str, step: str, amount: int) -> PaymentRequest:
 
 
 # --- debts ---
-
-
-def check_not_barred(draft: Draft, party: str) -> None:
-    """Raises NotAllowed for a name that owes something still, or that is one in interest with such a name."""
-    debts = draft.state.debts_of
-    if not debts:
-        return
-    state = draft.state
-    for interest in state.interests.get(party, ()):
-        for name in state.sharing.get(interest, ()):
-            if any(draft.get("debt", one).to for one in debts.get(name, ())):
-                raise NotAllowed(f"{name} has not paid what it owes, and is barred until it does")
 
 
 def owe(draft: Draft, name: str, agreement: Agreement, to: list[tuple[str, int]]) -> int:

@@ -6,18 +6,22 @@ from typing import Any, Final
 
 import msgspec
 
+from auction.formats import format_of
 from auction.model.bid import check_name
+from auction.model.block import TIME_MS_MAX, Block, most_of_units
 from auction.model.endpoint import Endpoint, Warm
-from auction.model.errors import BadSignature, BadValue, NotAllowed
+from auction.model.errors import BadSignature, BadValue, Exists, NoCapacity, NotAllowed
 from auction.model.ledger import OUTSIDE, bond, funds
 from auction.model.lifecycle import CHARGEBACK_MS
 from auction.model.money import check_amount, check_currency, check_integer
 from auction.model.party import (
+    FORMER_KEYS_MAX,
     KINDS,
     ORGANISATIONS,
     Party,
     Signature,
     canonical_bytes,
+    check_attributes,
     check_id,
     check_public_key,
     e164,
@@ -81,10 +85,12 @@ def register(
     if kind not in KINDS:
         raise BadValue(f"a party is one of {', '.join(KINDS)}")
     _check_place(draft, kind, belongs_to)
+    key = check_public_key(public_key) if public_key else ""
+    _check_not_former(draft, name, key)
     record = Party(
         id=name,
         kind=kind,
-        public_key=check_public_key(public_key) if public_key else "",
+        public_key=key,
         token_hash=hashed,
         belongs_to=belongs_to,
         controller=check_id(controller) if controller else "",
@@ -112,6 +118,95 @@ def renew_token(draft: Draft, party: str, signature: Signature, hashed: str) -> 
     check_signature(draft, "token", "", party, {}, signature)
     draft.put("party", party, msgspec.structs.replace(record, token_hash=hashed))
     return party
+
+
+def give_token(draft: Draft, party: str, hashed: str) -> str:
+    """Another token in the place of one that is lost, or (with no hash) none: the former opens nothing from now on."""
+    draft.put("party", party, msgspec.structs.replace(draft.party(party), token_hash=hashed))
+    return party
+
+
+# --- what changes of a party ---
+
+
+def change_key(draft: Draft, party: str, public_key: str, signature: Signature) -> Party:
+    """Another key, whose owner shows that it has it. The former one goes on saying with whom the party is one in
+    interest; in agreements the key stays that was there when they were made."""
+    record = draft.party(party)
+    key = check_public_key(public_key)
+    if key == record.public_key:
+        return record
+    if key in record.former_keys:
+        raise BadValue(f"{party} had this key before: a key that was given up is not taken again")
+    if len(record.former_keys) >= FORMER_KEYS_MAX:
+        raise BadValue(f"{party} has changed its key {FORMER_KEYS_MAX} times")
+    _check_is_free(draft, key)
+    former = (*record.former_keys, record.public_key) if record.public_key else record.former_keys
+    changed = msgspec.structs.replace(record, public_key=key, former_keys=former)
+    draft.put("party", party, changed)
+    body = party_body(record.controller, key)
+    check_signature(draft, "key", "", party, body, signature)  # by the new key, which the party has by now
+    return changed
+
+
+def _check_is_free(draft: Draft, key: str) -> None:
+    if draft.state.sharing.get(key):
+        raise Exists("another party has this key, or had it")
+
+
+def _check_not_former(draft: Draft, party: str, key: str) -> None:
+    """A key that somebody has given up, as one does with a key that is known to others, ties nobody to it."""
+    for name in draft.state.sharing.get(key, ()) if key else ():
+        if key in draft.party(name).former_keys:
+            raise Exists(f"{party} comes with a key that another party had")
+
+
+def change_attributes(draft: Draft, party: str, attributes: dict[str, str]) -> Party:
+    """All attributes of a party, in the place of those before."""
+    changed = msgspec.structs.replace(check_organisation(draft, party), attributes=check_attributes(attributes))
+    draft.put("party", party, changed)
+    return changed
+
+
+def change_capacity(draft: Draft, party: str, capacity_bps: int) -> Party:
+    """What a provider can serve at a time, never below what it has promised: in blocks, in bids that may win, and in
+    offers. So no binding bid is got rid of by it."""
+    record = draft.party(party)
+    if record.kind != "provider":
+        raise NotAllowed(f"{party} is a {record.kind}, and provides nothing")
+    check_integer(capacity_bps, "capacity", 0, 2**53)
+    needed = _promised_bps(draft, party) if capacity_bps < record.capacity_bps else 0
+    if capacity_bps < needed:
+        raise NoCapacity(f"{party} has promised {needed} bit/s, and cannot go below that")
+    changed = msgspec.structs.replace(record, capacity_bps=capacity_bps, capacity_from_ms=draft.at_ms)
+    draft.put("party", party, changed)
+    return changed
+
+
+def _promised_bps(draft: Draft, party: str) -> int:
+    state = draft.state
+    needed = state.timeline(party).peak_bps(draft.at_ms, TIME_MS_MAX)
+    for offers in state.offers_of.values():
+        stand = [one for one in offers.values() if one.provider == party and one.valid_until_ms > draft.at_ms]
+        rates = [one.rate_bps_max for one in stand]
+        needed = max([needed, *rates])
+    for auction in {name for _, kind, name in state.due if kind == "auction"}:
+        record = draft.auction(auction)
+        if record.state != "open" or record.block is None:
+            continue
+        lead: Block | None = draft.find("block", record.lead)
+        if lead is not None and lead.provider == party and lead.state == "offered":
+            continue  # it is among the blocks
+        announcement, asked = record.announcement, 0
+        if f"{auction}/{party}" in state.records["commitment"]:
+            asked = announcement.quantity  # how many are committed to nobody knows
+        for placed in draft.placed_bids(auction):
+            if placed.bid.bidder == party and placed.held:
+                asked = max(asked, format_of(announcement).units(announcement, placed.bid.quantity))
+        if asked:
+            block = most_of_units(record.block, asked, announcement.quantity)
+            needed = max(needed, draft.committed_peak(party, block) + block.committed_bps)
+    return needed
 
 
 def deposit(draft: Draft, party: str, amount: int, currency: str) -> int:

@@ -1,0 +1,65 @@
+"""The operator's ban: a name, and those that are one in interest with it, begin nothing new. What is agreed goes on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from auction.model.lifecycle import next_state
+from auction.model.party import Party
+from auction.moderator.draft import Draft
+from auction.moderator.records import Auction, Committed
+from auction.moderator.rules import announcing, at_once, awarding, bidding, groups, holds, parties
+
+
+def ban(draft: Draft, party: str) -> Party:
+    """What it has announced is void, and all that is held for that goes back; its offers are over, and its commitments.
+    Its bids are not considered at the close, and forfeit nothing."""
+    record = parties.check_organisation(draft, party)
+    if record.banned_sequence:
+        return record
+    banned = msgspec.structs.replace(record, banned_sequence=draft.sequence)
+    draft.put("party", party, banned)
+    state = draft.state
+    names = {name for interest in state.interests[party] for name in state.sharing[interest]}
+    for auction in sorted({name for _, kind, name in state.due if kind == "auction"}):
+        announced = draft.auction(auction)
+        if announced.state not in ("open", "funding"):
+            continue
+        if announced.announcer in names:
+            call_off(draft, announced)
+        for name in sorted(names):
+            _let_commitment_go(draft, announced, f"{auction}/{name}")
+    for offers in state.offers_of.values():
+        for offer in list(offers.values()):
+            if offer.provider in names:
+                at_once.withdraw_offer(draft, offer.offer, offer.provider)
+    return banned
+
+
+def lift(draft: Draft, party: str) -> Party:
+    record = draft.party(party)
+    if not record.banned_sequence:
+        return record
+    lifted = msgspec.structs.replace(record, banned_sequence=0)
+    draft.put("party", party, lifted)
+    return lifted
+
+
+def call_off(draft: Draft, record: Auction) -> None:
+    """An auction is void with whatever was bid in it: all goes back."""
+    announcement = record.announcement
+    awarding.free_lead(draft, record)
+    for placed in draft.placed_bids(record.id):
+        bidding.release(draft, announcement, placed)
+    for name in draft.state.commitments_of.get(record.id, ()):
+        _let_commitment_go(draft, record, name)
+    announcing.make_void(draft, record, next_state(record.state, "ban"))
+    if record.group:
+        groups.give_back(draft, record.group)
+
+
+def _let_commitment_go(draft: Draft, record: Auction, name: str) -> None:
+    committed: Committed | None = draft.find("commitment", name)
+    if committed is not None and committed.held:
+        holds.let_bid_go(draft, record.announcement, name, committed.commitment.bidder, committed.held)
+        draft.put("commitment", name, msgspec.structs.replace(committed, held=0))
