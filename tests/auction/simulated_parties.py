@@ -15,6 +15,7 @@ from auction.model.party import Signature, canonical_bytes
 
 class Parties(Choice):
     actor: str
+    played: set[str]
     keys_made = 0
 
     def refuse(self) -> None:
@@ -57,6 +58,7 @@ class Parties(Choice):
         """A token that is replaced opens nothing any more."""
         party, self.actor = self.anyone(), ""  # the operator speaks
         old = self.market.replace_token(party).token
+        self.played.add("replace_token")
         answer: Any = None
         if self.likely(0.5):
             self.send("revoke_token", party)

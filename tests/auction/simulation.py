@@ -230,6 +230,8 @@ def check_award(market: Moderator, name: str) -> None:
     placed = [one for one in market.state.bids_in(name) if one.bid.bid not in excluded]
     if award is None and not placed and not record.winners:
         return  # nobody has bid, or it was withdrawn
+    if award is None and record.state == "void" and market.state.bids_of.get(name):
+        return  # its announcer was banned: by what else an open auction may end, `check_auction` looks
     ratings = {one.bid.bidder: one.rating for one in placed if one.rating is not None}
     expected = reference(announcement, [one.bid for one in placed], ratings, bytes.fromhex(record.seed))
     winners = award.winners if award is not None else record.winners

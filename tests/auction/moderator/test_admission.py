@@ -268,6 +268,7 @@ def test_what_a_banned_party_has_announced_is_void_and_all_goes_back() -> None:
     moderator.join_group(group, "mary", 100)
     moderator.ban("rita")
     assert {moderator.auction(name).state for name in (with_bids, live, committed, alone)} == {"void"}
+    assert moderator.auction(with_bids).award is None
     assert [money(moderator, name) for name in ("rita", "p0", "p1", "p2", "mary")] == [1_000_000, *[100_000] * 3, 100]
     clock.advance(30 * 3_600_000)
     moderator.tick()

@@ -166,6 +166,8 @@ def find_award(state: State, record: Auction) -> Award | None:
     offers: OfferSheet | None = state.records["offer_sheet"].get(record.id)
     if offers is not None:
         return award_ranked(record.announcement, offers.ranked(), bytes.fromhex(record.seed))
+    if record.state == "void" and state.bids_of.get(record.id):
+        return None  # it was called off, whatever was bid
     excluded = {bid for bid, _ in record.excluded}
     placed = [one for one in state.bids_in(record.id) if one.bid.bid not in excluded]
     return decide(record, [one.bid for one in placed], ratings_of(placed))
