@@ -1,6 +1,6 @@
 """A thin auction and rating layer for blocks of time of a service. It imports nothing of streamcore.
 
-`from auction import Moderator` is where to begin; docs/auction.md has twenty lines to copy.
+Start with `from auction import Moderator`; docs/auction.md has twenty lines to copy.
 """
 
 from importlib import import_module
@@ -32,7 +32,7 @@ __all__ = [
     "SqlStore",
 ]
 
-# Imported when they are asked for: SQLAlchemy, asyncio and HTTP take twice as long to import as all the rest.
+# Imported on first use: SQLAlchemy, asyncio and HTTP take twice as long to import as everything else.
 _WHEN_ASKED = {
     "AsyncModerator": "auction.moderator.aio",
     "MarketClient": "auction.web.client",

@@ -1,5 +1,5 @@
-"""The command `auction`. Here the parser is put together and errors become exit statuses; `steps` has the steps of a
-market, and each other command has a file."""
+"""The command `auction`. Builds the parser and turns errors into exit statuses. `steps` has the commands of a market,
+grouped by noun; every other command has a file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from auction.moderator import Moderator
 
 
 def main(arguments: Sequence[str] | None = None, market: type[Moderator] = Moderator) -> int:
-    """Exit status: 0 done, 1 refused or broken (the reason on standard error, as JSON with --json), 2 wrong usage.
-    `market` is the moderator's class: its own commands, if it has some, are steps as well."""
+    """Exit status: 0 done, 1 refused or broken (the reason on standard error, or as JSON with --json), 2 wrong usage.
+    `market` is the moderator's class; commands that a subclass adds become steps too."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser(market, words).parse_args(words)
     try:
@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None, market: type[Moderator] = Moder
 
 
 def _parser(market: type[Moderator], words: Sequence[str]) -> Parser:
-    parser = Parser(prog="auction", description="auctions of blocks of time, and all that follows an award")
+    parser = Parser(
+        prog="auction", description="Hold auctions of blocks of time, and carry out the agreements that follow"
+    )
     parents = Parents()
     demo.add(parser, parents)
     serve.add(parser, parents, market)

@@ -1,4 +1,4 @@
-"""`auction demo`: a whole market in simulated time, explained as it goes. It uses the public methods alone."""
+"""`auction demo`: plays a whole market in simulated time and explains each step. It uses only public methods."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from auction.moderator.clock import ManualClock
 from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import violations
 
-PROVIDERS = {"northwind": 41_00, "copperline": 36_50, "larkspur": 45_00}  # what each asks, in cents
-RESERVE = 100_00  # of it what is beyond the price pays for who takes a rest over
+PROVIDERS = {"northwind": 41_00, "copperline": 36_50, "larkspur": 45_00}  # each one's price, in cents
+RESERVE = 100_00  # the part above the price pays a provider that takes over
 
 
 def add(parser: Parser, parents: Parents) -> None:
-    sub = parser.add("demo", "plays a whole market in simulated time and explains it", parents=[parents.common])
+    sub = parser.add("demo", "play a whole market in simulated time and explain each step", parents=[parents.common])
     sub.set_defaults(run=_demo)
 
 
@@ -43,7 +43,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def numbered_bytes(seed: str) -> Callable[[int], bytes]:
-    """Bytes that are the same in every run, so that the demonstration is."""
+    """Returns a source of bytes that are the same in every run, so that every run of the demonstration is the same."""
 
     def blocks() -> Iterator[bytes]:
         number = 0
@@ -56,7 +56,7 @@ def numbered_bytes(seed: str) -> Callable[[int], bytes]:
 
 
 class Demonstration:
-    """Plays the market and tells it to `tell`, line by line."""
+    """Plays the market and passes each line of the explanation to `tell`."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -70,11 +70,13 @@ class Demonstration:
         )
 
     def play(self) -> dict[str, Any]:
-        """Two auctions with all that lies between them; returns what came of it."""
+        """Plays two auctions and the service between them. Returns the agreements, ratings and balances."""
         self._register()
-        first = self._auction("The first auction: nobody is known yet, so the price decides.")
+        first = self._auction("The first auction: no provider has a rating yet, so the price decides.")
         rest = self._serve(first)
-        second = self._auction("The second auction: the ratings of the first are shown, and outweigh the lower price.")
+        second = self._auction(
+            "The second auction: the ratings from the first are shown, and outweigh the lower price."
+        )
         market, names = self.moderator, [first, rest, second]
         broken = violations(market.state)
         self._tell("")
@@ -138,8 +140,8 @@ class Demonstration:
         return name
 
     def _serve(self, name: str) -> str:
-        """The winner fails half-way and is silent, a runner-up takes the rest over; both agreements end, one at once
-        and one when closing is over. Returns the agreement of who took over."""
+        """The winner fails half-way and stays silent, and a runner-up takes over. Both agreements end: one at once, one
+        when closing is over. Returns the second agreement's name."""
         market = self.moderator
         failing = market.agreement(name)
         half_ms = (failing.starts_ms + failing.ends_ms) // 2
@@ -149,13 +151,13 @@ class Demonstration:
         due = figure(market.receipt_terms(name), receipt.receipt)
         market.end(name, "harbour-clinic", "blaming", due)
         self._tell(
-            f"  {failing.provider} carried 3 of the 8 Mbit/s that it owed, and is gone half-way: by the receipts that "
-            f"it signed it has earned {money(due)}."
+            f"  {failing.provider} carried 3 of the 8 Mbit/s that it owed, and left half-way. The receipts that it "
+            f"signed show that it earned {money(due)}."
         )
         taken = self._taken_over(name)
         self._tell(
-            f"  {taken.provider} takes the rest over, at its own price for it: {money(taken.price)}, paid out of the "
-            f"reserve that is held."
+            f"  {taken.provider} takes over, at its own price for the time left: {money(taken.price)}, paid from the "
+            "reserve that is held."
         )
         self._until(taken.ends_ms)
         receipt = self._receipts(taken, taken.ends_ms, 8_000_000)
@@ -167,9 +169,9 @@ class Demonstration:
         market.tick()
         settled = market.agreement(name)
         self._tell(
-            f"  {settled.provider} has said nothing for an hour: {name} is settled by the clinic's figure. "
-            f"{money(settled.charged)} are paid, {money(settled.burnt)} of {settled.provider}'s bond go to nobody for "
-            f"what it left, {money(settled.lost // 10)} of it to the clinic for the shortfall that it signed."
+            f"  {settled.provider} says nothing for an hour, so {name} is settled by the clinic's figure. "
+            f"{money(settled.charged)} are paid. Of {settled.provider}'s bond {money(settled.burnt)} go to nobody for "
+            f"the part not delivered, and {money(settled.lost // 10)} to the clinic for the shortfall that it signed."
         )
         for line in as_text(market.invoice(taken.id)).splitlines():
             self._tell("  " + line if line else "")
@@ -183,7 +185,7 @@ class Demonstration:
         return taken.id
 
     def _until(self, at_ms: int) -> None:
-        """Time goes by, and everybody asks the market now and then what is assigned to it."""
+        """Advances the clock. Every party polls its assignments on the way."""
         while self.clock.now_ms < at_ms:
             self.clock.advance(min(5_000, at_ms - self.clock.now_ms))
             for party in ("harbour-clinic", *PROVIDERS):
@@ -191,16 +193,17 @@ class Demonstration:
             self.moderator.tick()
 
     def _taken_over(self, name: str) -> Agreement:
-        """The runner-up to whom the rest is offered takes it over."""
+        """The runner-up that is offered the rest takes over."""
         market = self.moderator
         for party in PROVIDERS:
             offered = [one.agreement for one in market.assignments(party).assignments if one.role == "offer"]
             if name in offered:
                 return market.take_over(name, party)
-        raise AssertionError("the rest is offered to a runner-up that is here")
+        raise AssertionError("no runner-up is offered the rest")
 
     def _receipts(self, agreement: Agreement, until_ms: int, rate_bps: int) -> SignedReceipt:
-        """The last of the receipts that both sides sign, interval after interval: at this rate, of 8 Mbit/s asked."""
+        """Both sides sign a receipt after each interval, at this rate, with 8 Mbit/s asked for. Returns the last
+        one."""
         about = self.moderator.receipt_terms(agreement.id)
         receipt: Receipt | None = None
         interval_ms = (agreement.ends_ms - agreement.starts_ms) // about.intervals

@@ -1,4 +1,4 @@
-"""`auction serve`: the market as a process. What it answers stands in `web`; here are its options."""
+"""`auction serve`: runs a market as a server. Here are only its options; `web` answers the requests."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from auction.moderator.config import read_rules
 
 
 def add(parser: Parser, parents: Parents, market: type[Moderator]) -> None:
-    sub = parser.add("serve", "answers JSON over HTTP: the market as a process", parents=[parents.stored])
+    sub = parser.add("serve", "run a market as a server (JSON over HTTP)", parents=[parents.stored])
     sub.set_defaults(run=functools.partial(_serve, market))
     sub.add_argument(
-        "--listen", default="127.0.0.1:8620", metavar="HOST:PORT", help="%(default)s; port 0: any free one"
+        "--listen",
+        default="127.0.0.1:8620",
+        metavar="HOST:PORT",
+        help="address to listen on (default: %(default)s); port 0: any free port",
     )
-    sub.add_argument("--operator-token-file", metavar="FILE", help="the operator's token; made if there is no file")
-    sub.add_argument("--open-registration", action="store_true", help="anyone may register as provider or recipient")
-    sub.add_argument("--rules", metavar="FILE", help="TOML with fields of MarketConfig, of a new market")
-    sub.add_argument("--tls-certificate", default="", metavar="FILE", help="PEM; answer over HTTPS")
-    sub.add_argument("--tls-key", default="", metavar="FILE", help="PEM, if it is not in the certificate's file")
+    sub.add_argument(
+        "--operator-token-file", metavar="FILE", help="file with the operator's token; created if it does not exist"
+    )
+    sub.add_argument("--open-registration", action="store_true", help="let anyone register as a provider or recipient")
+    sub.add_argument("--rules", metavar="FILE", help="rules of a new market: TOML with the fields of MarketConfig")
+    sub.add_argument("--tls-certificate", default="", metavar="FILE", help="PEM file; serve over HTTPS")
+    sub.add_argument(
+        "--tls-key", default="", metavar="FILE", help="PEM file, if the key is not in the certificate's file"
+    )
 
 
 def _serve(market: type[Moderator], options: argparse.Namespace) -> int:

@@ -1,5 +1,5 @@
-"""The steps of a market on the command line, in groups by noun: `auction bid place`. They are made from the table of
-the moderator's methods, with arguments and help from the methods themselves. No rule stands here."""
+"""The steps of a market on the command line, grouped by noun: `auction bid place`. They are built from the table of the
+moderator's methods; arguments and help come from the methods. No market rule is here."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from auction.moderator import Moderator
 from auction.moderator.methods import Method
 
 NOUNS: Final = {
-    "party": "who is in the market: register, show, change, ban; tokens",
-    "account": "balances and bonds: deposit, withdraw, post, release",
-    "endpoint": "where recipients listen, and providers' keys",
-    "block": "blocks of time: publish, split, resell",
-    "auction": "announce, pay, close, explain; award at once (spot)",
+    "party": "register, show, change and ban parties, manage their tokens",
+    "account": "deposit and withdraw money, post and release bonds",
+    "endpoint": "publish a recipient's address or a provider's key",
+    "block": "publish, split and resell blocks of time",
+    "auction": "announce, pay for, close and explain auctions, award at once",
     "bid": "place, commit and reveal bids",
-    "offer": "standing offers of providers",
-    "agreement": "receipts, ends, taking over; invoices",
-    "payment": "refund, charge back, predict",
-    "rating": "opinions of both sides, and what they come to",
-    "share": "share a block between members, and meter it",
-    "group": "groups in which some pay for others",
-    "market": "the market as a whole: overview, tick",
+    "offer": "place and withdraw standing offers",
+    "agreement": "hand in receipts, end or take over an agreement, show its invoice",
+    "payment": "refund a charge, book a chargeback, predict a payment",
+    "rating": "rate the other side, show and draft ratings",
+    "share": "share a block between members and meter their use",
+    "group": "share the price of an auction within a group, sponsors included",
+    "market": "show the whole market, show or change its rules, run what is due",
 }
 
 
 def add_steps(parser: Parser, parent: argparse.ArgumentParser, market: type[Moderator], words: Sequence[str]) -> None:
-    """Adds a group for each noun that a step of the market has, and fills those that the command line names: to read
-    the signatures of all methods would take longer than the command."""
+    """Adds a group for each noun. Fills only the groups that the command line names: reading the signatures of all
+    methods would take longer than the command."""
     steps = [one for one in market.methods.values() if one.step]
     used = {one.step[0] for one in steps}
     for noun in (*(one for one in NOUNS if one in used), *sorted(used - NOUNS.keys())):
@@ -55,14 +55,14 @@ def _add_step(group: Parser, method: Method, parent: argparse.ArgumentParser, ma
     for name, parameter in _parameters(method).items():
         _add_argument(sub, name, parameter)
     if typing.get_type_hints(method.function)["return"] is Invoice:
-        sub.add_argument("--html", action="store_true", help="as a page")
+        sub.add_argument("--html", action="store_true", help="print it as an HTML page")
 
 
 def _run(method: Method, market: type[Moderator]) -> Run:
     def run(options: argparse.Namespace) -> int:
         named = {name: getattr(options, name) for name in _parameters(method)}
         if options.market:
-            from auction.web.client import MarketClient  # only here: HTTP takes long to import
+            from auction.web.client import MarketClient  # only here: HTTP is slow to import
 
             with MarketClient(options.market, options.token_file or "") as client:
                 key = named.pop("key", None)
@@ -95,7 +95,7 @@ def _parameters(method: Method) -> dict[str, inspect.Parameter]:
 
 
 def _add_argument(sub: argparse.ArgumentParser, name: str, parameter: inspect.Parameter) -> None:
-    """Positional parameters become arguments; named ones, and those with a default, become options."""
+    """Positional parameters become arguments. Keyword parameters and those with a default become options."""
     convert = _converter(parameter.annotation)
     shape = "JSON" if _is_json(parameter.annotation) else name.upper()
     words = _help(parameter.annotation)
@@ -123,7 +123,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _converter(hint: Any) -> Callable[[str], Any]:
-    """From a word of the command line to what the method takes: numbers, yes and no, names, else JSON."""
+    """Returns a function that converts a word of the command line to the method's type: a number, yes or no, a name, or
+    JSON."""
     members = _members(hint)
 
     def convert(word: str) -> Any:

@@ -1,4 +1,4 @@
-"""`auction verify` and `auction replay`: whether a stored market is what its journal says. What is checked stands in
+"""`auction verify` and `auction replay`: check that a stored market agrees with its journal. The checks are in
 `moderator/invariants.py`."""
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from auction.moderator.invariants import differences, replay, verify
 
 
 def add(parser: Parser, parents: Parents) -> None:
-    sub = parser.add("verify", "checks the journal, the stored state, every invariant", parents=[parents.stored])
+    sub = parser.add("verify", "check the journal, the stored state and every invariant", parents=[parents.stored])
     sub.set_defaults(run=_verify)
-    sub = parser.add("replay", "compares what is stored with the journal", parents=[parents.stored])
+    sub = parser.add("replay", "compare the stored state with the journal", parents=[parents.stored])
     sub.set_defaults(run=_replay)
 
 

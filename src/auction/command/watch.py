@@ -1,5 +1,4 @@
-"""`auction watch`: the market in a terminal, as it goes. It reads, and changes nothing. What is drawn stands in
-`watch_screen`."""
+"""`auction watch`: shows the market in a terminal and keeps it up to date. It only reads. `watch_screen` draws."""
 
 from __future__ import annotations
 
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def add(parser: Parser, parents: Parents) -> None:
-    sub = parser.add("watch", "shows the market in the terminal, as it goes", parents=[parents.served])
+    sub = parser.add("watch", "show the market in the terminal and keep it up to date", parents=[parents.served])
     sub.set_defaults(run=_watch)
-    sub.add_argument("--party", default="", help="its agreements and ratings alone (a served market: one's own)")
-    sub.add_argument("--limit", type=int, default=20, help="at most so many of each (%(default)s)")
-    sub.add_argument("--once", action="store_true", help="print once and end")
+    sub.add_argument(
+        "--party", default="", help="show only this party's agreements and ratings (with --market: the caller's)"
+    )
+    sub.add_argument("--limit", type=int, default=20, help="rows of each table at most (default: %(default)s)")
+    sub.add_argument("--once", action="store_true", help="print once and exit")
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def _watch(options: argparse.Namespace) -> int:
         if options.market:
             client = stack.enter_context(MarketClient(options.market, options.token_file or "", retry_for_ms=0))
             party = options.party
-            with suppress(BadToken):  # the operator sees all, any other its own
+            with suppress(BadToken):  # the operator sees everything, a party only its own
                 party = party or client.name
             look = functools.partial(client.overview, party=party, limit=options.limit)
         else:

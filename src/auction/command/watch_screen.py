@@ -1,6 +1,5 @@
-"""What `auction watch` draws: an overview of the market as tables, once or again and again. It changes nothing.
-
-A served market is asked; of a stored one the journal is followed, so that watching never writes."""
+"""Draws the tables of `auction watch`, once or repeatedly. It never writes: it polls a served market, and follows the
+journal of a stored one."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ from auction.storage.store import Store
 
 EVERY_MS = 500
 Look = Callable[[], Overview]
-_currency = ContextVar("_currency", default="")  # of the market that is drawn
+_currency = ContextVar("_currency", default="")  # the currency of the market on the screen
 
 
 class Follower:
-    """Follows the journal of a stored market, entry by entry, and gives it at a glance."""
+    """Follows the journal of a stored market, entry by entry, and returns an overview of it."""
 
     def __init__(self, store: Store, party: str, limit: int) -> None:
         self._store, self._party, self._limit = store, party, limit
@@ -47,12 +46,12 @@ class Follower:
 
 
 def show_live(look_again: Look, console: Console) -> None:
-    """Draws until the user has seen enough (Ctrl-C). A market that is away is waited for. For the main thread."""
+    """Draws until Ctrl-C. If the market does not answer, it keeps trying. Call it from the main thread."""
     is_enough = False
 
     def interrupt(_number: int, _frame: object) -> None:
         nonlocal is_enough
-        is_enough = True  # for where the exception is lost: Python only prints one that is raised in a finalizer
+        is_enough = True  # in case the exception is lost: Python only prints one raised in a finalizer
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -73,7 +72,7 @@ def _drawn(look_again: Look, console: Console) -> RenderableType:
 
 
 def draw(seen: Overview, width: int, height: int = 0) -> Group:
-    """The four tables, in as many rows as the terminal has (0: all)."""
+    """The four tables, with as many rows as fit in `height` (0: all)."""
     _currency.set(seen.currency)
     room = max(2, (height - 18) // 4) if height else max(len(seen.awards), len(seen.agreements), 1)
     now = datetime.fromtimestamp(seen.now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -87,7 +86,7 @@ def draw(seen: Overview, width: int, height: int = 0) -> Group:
 
 
 def _table(title: str, width: int, *columns: str) -> Table:
-    """Columns whose name ends with `>` stand to the right."""
+    """A column whose name ends with `>` is right-aligned."""
     wrapping = [name for name in columns if name in ("why", "ends", "remarks")]
     table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, padding=(0, 1))
     table.width = width if wrapping else None
@@ -125,7 +124,7 @@ def _awards(awards: tuple[AwardGlance, ...], width: int) -> Table:
 
 
 def _why(award: AwardGlance) -> str:
-    """The reasons without the rule and the reserve, which are the same for every award of the format."""
+    """The reasons, without the rule and the reserve, which are the same for every award of the format."""
     return " ".join(award.reasons[2:4]) if len(award.reasons) > 2 else " ".join(award.reasons)
 
 
@@ -147,7 +146,7 @@ def _agreements(seen: Overview, room: int, width: int) -> Table:
 
 
 def _ends(one: AgreementGlance) -> Text:
-    """Who serves, what is signed so far, what both have said, and what it cost."""
+    """The provider, the amount signed so far, both sides' statements, and the penalties."""
     words = one.provider
     if one.of:
         words += f" for the rest of {one.of}"

@@ -1,7 +1,7 @@
-"""The table of auction formats, and the one way to call them. Each decides winners and prices from what is handed in.
+"""The table of auction formats, and the one way to call them. Each decides winners and prices from its arguments alone.
 
-To add one: a file here with its rule, a row in `FORMATS`, a test of the rule. Nothing else knows a format by its name:
-everybody asks the row (see `Format`).
+To add one: a file here with its rule, a row in `FORMATS`, a test of the rule. No other code names a format: it uses the
+row (see `Format`).
 """
 
 from __future__ import annotations
@@ -57,34 +57,34 @@ FORMATS: Final[dict[str, Format]] = {
     ),
     "first_price": Format(
         decide=first_price,
-        words="the best price wins and holds",
+        words="the best price wins at its own price",
         checks=(price_only,),
         check_own=check_first,
         by_price=first_by_price,
     ),
     "second_price": Format(
         decide=second_price,
-        words="the best price wins at the runner-up's price, or at the reserve where there is none",
+        words="the best price wins at the runner-up's price, or at the reserve if there is none",
         checks=(price_only,),
         check_own=check_second,
         by_price=second_by_price,
     ),
     "open": Format(
         decide=open_bidding,
-        words="the last leader of the open bidding wins at the standing price",
+        words="the last leader of open bidding wins at the standing price",
         checks=(price_only, no_set_aside),
         on_bid=step,
         shows=show_without_limit,
     ),
     "dutch": Format(
         decide=dutch,
-        words="the first to accept the price on the ramp wins at it",
+        words="the first bid to accept the ramp's price wins at that price",
         checks=(price_only, no_set_aside, ramp_of),
         on_bid=accept,
     ),
     "uniform_price": Format(
         decide=uniform_price,
-        words="units go to the best prices, all at the price of the best unit that lost, or at the reserve",
+        words="units go to the best prices, all at the price of the best losing unit, or at the reserve",
         checks=(price_only, no_set_aside, check_units),
         price_bound=reserve_for_units,
         units=stated_units,
@@ -97,14 +97,14 @@ FORMATS: Final[dict[str, Format]] = {
     ),
     "packages": Format(
         decide=packages,
-        words="the most valuable choice of packages wins; each is priced by what it changes for the others",
+        words="the most valuable choice of packages wins; each is priced by its effect on the others (VCG)",
         checks=(price_only, no_set_aside, check_exact_items, check_package_items),
         price_bound=reserve_for_items,
         runner_up=stands_by_for_items,
     ),
     "packages_large": Format(
         decide=packages_large,
-        words="the most valuable choice of packages that was found wins at its own prices",
+        words="the most valuable choice of packages found wins at its own prices",
         checks=(price_only, no_set_aside, check_package_items),
         price_bound=reserve_for_items,
         runner_up=stands_by_for_items,
@@ -113,7 +113,7 @@ FORMATS: Final[dict[str, Format]] = {
 
 
 def format_of(announcement: Announcement) -> Format:
-    """The row of the announced format. Raises BadValue where there is none."""
+    """The row of the announced format. Raises BadValue if there is none."""
     known = FORMATS.get(announcement.format)
     if known is None:
         raise BadValue(f"there is no format {announcement.format}; there are {', '.join(FORMATS)}")
@@ -121,19 +121,19 @@ def format_of(announcement: Announcement) -> Format:
 
 
 def award(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """Decide the auction by its announced format.
+    """Decides the auction by its announced format.
 
-    `ratings` are as they stood at the announcement, `seed` is the one that the announcement commits to. Raises BadValue
-    for an unknown format, another seed or another auction's bid, BadCurrency, and Exists for a name or sequence twice.
+    `ratings` are those at the announcement, `seed` is the one that the announcement commits to. Raises BadValue for an
+    unknown format, another seed or another auction's bid, BadCurrency, and Exists for a duplicate name or sequence.
     """
     return format_of(announcement).decide(announcement, bids, ratings, seed)
 
 
 def check_announcement(announcement: Announcement) -> None:
-    """Refuse at the announcement what `award` would refuse at the close whatever the bids.
+    """Refuses an announcement that `award` would refuse at the close whatever the bids.
 
-    Raises BadValue for an unknown format, a missing ramp or missing items, quality or newcomers in a format that knows
-    none; BadAmount where prices for all units or items could leave the bounds.
+    Raises BadValue for an unknown format, a missing ramp or missing items, and quality or newcomers in a format without
+    them; BadAmount if prices for all units or items could be out of bounds.
     """
     for check in format_of(announcement).checks:
         check(announcement)

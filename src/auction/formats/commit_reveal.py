@@ -1,7 +1,8 @@
-"""Commit and reveal: bidders first hand in hashes, and open them after the close; who does not forfeits the bond. Pure.
+"""Commit and reveal: bidders first send hashes, and reveal their bids after the close. An unrevealed bid forfeits its
+hold. Pure.
 
-For a moderator who should not be able to read bids before the close. Any sealed format decides over the opened bids.
-Where the forfeited bond goes is the moderator's matter; it must not be the moderator's own pocket.
+For a moderator that must not be able to read bids before the close. Any sealed format decides over the revealed bids.
+The moderator decides where a forfeited hold goes; it must not keep it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from auction.model.money import check_integer
 
 
 class Commitment(msgspec.Struct, frozen=True, kw_only=True):
-    """A sealed hash (`auction.bid.commitment`) handed in before the close, with the moderator's sequence and time."""
+    """A hash (`auction.model.bid.commitment`) sent before the close, with the moderator's sequence and time."""
 
     auction: str
     bidder: str
@@ -34,28 +35,29 @@ class Commitment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_commitment(announcement: Announcement, handed_in: Iterable[Commitment], new: Commitment) -> None:
-    """Raises WrongState before the opening, TooLate at or after the close, Exists for a second one or for a copy of
-    another bidder's hash."""
+    """Raises WrongState before the opening, TooLate at or after the close, Exists for a bidder's second commitment or
+    for a copy of another bidder's hash."""
     closing = announcement.closing
     if new.auction != announcement.auction or closing.reveal_until_ms is None:
-        raise BadValue(f"auction {announcement.auction} does not take this commitment")
+        raise BadValue(f"the commitment is not for auction {announcement.auction}")
     if new.placed_ms < closing.opens_ms:
         raise WrongState(f"the auction opens at {closing.opens_ms} ms")
     if new.placed_ms >= closing.closes_ms:
         raise TooLate(f"the auction closed at {closing.closes_ms} ms")
     for old in handed_in:
         if old.bidder == new.bidder or old.commitment == new.commitment:
-            raise Exists(f"{old.bidder} has handed in a commitment already")
+            raise Exists(f"{old.bidder} has sent a commitment already")
 
 
 def check_reveal(announcement: Announcement, handed_in: Commitment, bid: Bid) -> None:
-    """Raises NotAllowed for another's bid, BadSignature where the bid is not what was committed to, WrongState before
-    the close, and TooLate once revealing is over. `bid.placed_ms` is the moderator's time of the reveal."""
+    """Raises NotAllowed for another bidder's bid, BadSignature for a bid other than the committed one, WrongState
+    before the close, and TooLate after the time for revealing. `bid.placed_ms` is the moderator's time of the
+    reveal."""
     closing = announcement.closing
     if bid.auction != handed_in.auction or bid.bidder != handed_in.bidder:
         raise NotAllowed(f"the commitment is {handed_in.bidder}'s in auction {handed_in.auction}")
     if bid.placed_ms < closing.closes_ms:
-        raise WrongState("bids are revealed after the close")
+        raise WrongState("bids can be revealed only after the close")
     if closing.reveal_until_ms is None or bid.placed_ms >= closing.reveal_until_ms:
         raise TooLate(f"the time for revealing ended at {closing.reveal_until_ms} ms")
     if commitment(bid) != handed_in.commitment:

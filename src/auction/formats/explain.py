@@ -1,4 +1,4 @@
-"""The words for an award: who won and why, the second, and what each loser would have needed. Pure."""
+"""Explains an award in words: the winner and the reason, the second, and what each loser would have needed. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from auction.model.award import Award, Standing, Winning
 
 
 def explain(award: Award, excluded: Iterable[tuple[str, str]] = ()) -> str:
-    """Say in words and numbers why the award is what it is: winner, price rule, second, and what each loser needed.
+    """Explains in words and numbers how the award came about: winner, price rule, second, and what each loser needed.
     `excluded` are bids that were not considered, with the reason."""
     lines = [f"Auction {award.auction} ({award.format}): {_rule_of(award)}."]
     lines.append(_conditions(award))
@@ -39,7 +39,7 @@ def _conditions(award: Award) -> str:
     side = "at most" if award.direction == "provide" else "at least"
     words = f"Amounts are minor units of {award.currency}; the reserve is {side} {award.reserve}."
     if award.newcomers_only:
-        words += " The seed drew this auction for newcomers, so they alone were considered."
+        words += " The seed drew this auction for newcomers, so only they were considered."
     if award.tie_drawn:
         words += " A tie was broken by the lowest hash of seed, auction and bid."
     if award.gap_ppm:

@@ -1,4 +1,4 @@
-"""What the market asks of an auction format, and the answers that most formats share.
+"""The interface of an auction format, and the functions that most formats share.
 
 The table of formats is in `__init__`; the rule of each format is in its own file. Everything here is pure.
 """
@@ -15,14 +15,14 @@ from auction.model.bid import Announcement, Bid, Closing, Ratings
 
 
 class Decide(Protocol):
-    """Selects the winners and sets their prices. The same arguments give the same award on every machine."""
+    """Selects the winners and sets their prices. Equal arguments give equal awards on every machine."""
 
     def __call__(self, announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes, /) -> Award: ...
 
 
 class Bidding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An auction while bids come in: when it closes, how often the close was moved, and `ended` once a bid has ended
-    it. An open format also knows who leads, the standing price, and the leader's secret limit."""
+    """An auction while bids come in: its close, how often that was moved, and `ended` once a bid has ended it. In an
+    open format also the leader, the standing price, and the leader's secret limit."""
 
     closes_ms: int
     extensions: int = 0
@@ -33,8 +33,8 @@ class Bidding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ByPrice(Protocol):
-    """The winners that `decide` gives, from columns of prices alone: a short cut for auctions that are held at once.
-    Returns them and the places of the bids within the reserve, best first; None if `decide` has to be asked."""
+    """Computes the winners of `decide` from columns of prices alone: a short cut for auctions held in one command.
+    Returns them and the places of the bids within the reserve, best first; None if only `decide` can tell."""
 
     def __call__(
         self,
@@ -47,7 +47,7 @@ class ByPrice(Protocol):
 
 
 def extend(closing: Closing, bidding: Bidding, placed_ms: int) -> Bidding:
-    """The soft close: a bid shortly before the close moves it, a stated number of times at most."""
+    """The soft close: a bid shortly before the close moves it, at most a stated number of times."""
     if bidding.extensions >= closing.extend_times_max or placed_ms < bidding.closes_ms - closing.extend_within_ms:
         return bidding
     later_ms = placed_ms + closing.extend_by_ms
@@ -57,44 +57,44 @@ def extend(closing: Closing, bidding: Bidding, placed_ms: int) -> Bidding:
 
 
 def take_sealed(announcement: Announcement, bidding: Bidding, bid: Bid) -> Bidding:
-    """A sealed bid moves nothing but the close."""
+    """A sealed bid can only move the close."""
     return extend(announcement.closing, bidding, bid.placed_ms)
 
 
 def show_after_close(bid: Bid, reader: str, is_over: bool) -> Bid | None:
-    """A sealed bid is its bidder's own until the close."""
+    """Only its bidder can see a sealed bid before the close."""
     return bid if is_over or bid.bidder == reader else None
 
 
 def reserve_bounds(announcement: Announcement, winning: Winning) -> int:
-    """The reserve is for everything that is won."""
+    """The reserve is for everything that a winner gets."""
     return announcement.reserve
 
 
 def every_unit(announcement: Announcement, quantity: int) -> int:
-    """A bid is for all that is announced, whatever quantity it states."""
+    """A bid is for everything announced, whatever quantity it states."""
     return announcement.quantity
 
 
 def stands_by_at_own_price(winning: Winning, bid: Bid, standing: Standing) -> int | None:
-    """Every losing bid was for what the winner got."""
+    """Every losing bid was for what the winner got, so it stands by at its own price."""
     return standing.offered
 
 
 def nothing_more(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> None:
-    """One bidder alone can check nothing more than that its bid was counted."""
+    """One bidder alone can only check that its bid was counted."""
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """One auction format, as a row of the table.
 
-    `decide`: the award. `words`: its rule, for `explain`. `checks`: what an announcement must fulfil; each raises.
-    `price_bound`: the worst price, in minor units, at which a winner may get what it won (the most where providers bid,
-    the least where recipients do). `units`: how many of the announced units a bid may be awarded by the quantity that
-    it states; it needs the capacity for them. `on_bid`: takes a bid in while bidding goes on; raises for one that the
-    format refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
-    stands by for exactly what a winner got, or None if it was not for that. `check_own`: what one bidder can check of
-    an award without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
+    `decide`: makes the award. `words`: its rule, for `explain`. `checks`: the checks of an announcement; each raises.
+    `price_bound`: the worst price, in minor units, at which a winner may get what it won (the highest if providers bid,
+    the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity may be awarded;
+    the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that the format
+    refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid stands by
+    for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far as one
+    bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """
 
     decide: Decide

@@ -1,8 +1,8 @@
-"""Open bidding with proxies and a soft close: descending where providers bid, ascending where recipients do. Pure.
+"""Open bidding with proxies and a soft close: descending if providers bid, ascending if recipients do. Pure.
 
-Each bid has a limit, up to which the moderator bids for it by the increment, and no further than it must. The leader
-keeps the lead on an equal limit, so the moderator's sequence breaks ties here and the seed is not used. The leader's
-limit is never told, not even after the close.
+Each bid has a limit. The moderator bids for it by the increment up to the limit, and no further than it must. The
+leader keeps the lead on an equal limit, so the moderator's sequence breaks ties and the seed is not used. The leader's
+limit is never disclosed, not even after the close.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from auction.model.money import AMOUNT_MAX
 
 
 def begin(announcement: Announcement) -> Bidding:
-    """The bidding before the first bid."""
+    """The state before the first bid."""
     return Bidding(closes_ms=announcement.closing.closes_ms)
 
 
 def next_price(announcement: Announcement, state: Bidding) -> int | None:
-    """The least good price at which a new bid is taken: one increment past the standing price, or the reserve before
-    the first bid; None where no amount can better what stands."""
+    """The price that a new bid must reach: one increment better than the standing price, or the reserve before the
+    first bid; None if no amount can improve on the standing price."""
     if state.leader is None:
         return announcement.reserve
     price = state.price + announcement.sign * announcement.increment
@@ -33,9 +33,10 @@ def next_price(announcement: Announcement, state: Bidding) -> int | None:
 
 
 def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
-    """Take in one bid and return what stands then.
+    """Applies one bid. Returns the new state.
 
-    Raises TooLate at or after the close, WrongState before the opening, BadValue for a bid that is not good enough.
+    Raises TooLate at or after the close, WrongState before the opening, BadValue for a bid that does not reach
+    `next_price`.
     """
     sign, closing = announcement.sign, announcement.closing
     if bid.placed_ms >= state.closes_ms:
@@ -46,7 +47,7 @@ def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
     leader = state.leader
     if leader is not None and leader.bidder == bid.bidder:
         if limit <= sign * state.limit:
-            raise BadValue("the leader can only better its limit")
+            raise BadValue("the leader can only improve its limit")
         led = msgspec.structs.replace(state, leader=bid, limit=sign * limit)
         return extend(closing, led, bid.placed_ms)
     if leader is None:
@@ -54,10 +55,10 @@ def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
         return extend(closing, led, bid.placed_ms)
     standing, increment = sign * state.price, announcement.increment
     if limit < standing + increment:
-        raise BadValue(f"bid {bid.bid} does not better the standing price {state.price} by {increment}")
+        raise BadValue(f"bid {bid.bid} does not improve on the standing price {state.price} by {increment}")
     leaders_limit = sign * state.limit
     if limit > leaders_limit:
-        # Just enough to beat the old leader, or what the bidder offered of its own accord, within its limit.
+        # Just enough to beat the old leader, or the bidder's own opening price, within its limit.
         price = min(limit, max(leaders_limit + increment, offered))
         led = msgspec.structs.replace(state, leader=bid, price=sign * price, limit=sign * limit)
     else:
@@ -67,12 +68,12 @@ def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
 
 
 def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
-    """The bid's signed opening price, moved into the reserve if its limit allows, and its signed limit."""
+    """The bid's opening price, moved into the reserve if its limit allows, and its limit; both times `sign`."""
     sign = announcement.sign
     offered = sign * bid.price
     limit = offered if bid.limit is None else sign * bid.limit
     if limit < offered:
-        raise BadValue(f"the limit of bid {bid.bid} is short of its own price")
+        raise BadValue(f"the limit of bid {bid.bid} is worse than its own price")
     bound = sign * announcement.reserve
     if limit < bound:
         raise BadValue(f"bid {bid.bid} is beyond the reserve of {announcement.reserve}")
@@ -80,14 +81,14 @@ def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
 
 
 def show_without_limit(bid: Bid, reader: str, is_over: bool) -> Bid:
-    """Everybody sees every bid, but a proxy's limit is the bidder's own, before the close and after it."""
+    """Everyone sees every bid. Only the bidder sees its limit, before and after the close."""
     return bid if bid.bidder == reader else msgspec.structs.replace(bid, limit=None)
 
 
 def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """Replay the whole bidding in the moderator's sequence: the last leader wins at the standing price.
+    """Replays the bidding in the moderator's sequence: the last leader wins at the standing price.
 
-    Raises BadValue where quality was to weigh, or the seed is another.
+    Raises BadValue if quality should weigh or the seed is not the announced one.
     """
     price_only(announcement)
     no_set_aside(announcement)
@@ -109,8 +110,8 @@ def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratin
     del last[leader.bidder]
     standings = [_standing(announcement, leader, state.price, "")]
     asked = next_price(announcement, state)
-    why = "no better price was possible" if asked is None else f"at the close {asked} was open to it"
-    why += ", and the leader's limit is not told"
+    why = "no better price was possible" if asked is None else f"at the close it could still have bid {asked}"
+    why += ", and the leader's limit is not disclosed"
     losers = [_standing(announcement, bid, bid.price if bid.limit is None else bid.limit, why) for bid in last.values()]
     losers.sort(key=lambda standing: -standing.score)
     winning = Winning(bid=leader.bid, bidder=leader.bidder, price=state.price, quantity=announcement.quantity)
@@ -118,6 +119,7 @@ def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratin
 
 
 def _standing(announcement: Announcement, bid: Bid, reached: int, why: str) -> Standing:
-    """Where a bid stood at the close: a loser at its limit, which the bidding has passed; the leader at the price."""
+    """A bid's standing at the close: a loser's at its limit, which the bidding has passed; the leader's at the standing
+    price."""
     outcome: Outcome = "lost" if why else "won"
     return Standing(bid.bid, bid.bidder, reached, 0, announcement.sign * reached, outcome, None, why)

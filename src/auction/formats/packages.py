@@ -1,9 +1,8 @@
 """Packages: bids on sets of items, the most valuable choice found exactly, VCG prices. Pure.
 
-A bidder may bid on several packages and wins one at most. The reserve is the price of each item by itself: providers
-leave an item undone rather than above it, recipients do not get one below it. Bidding the truth is then a best answer
-for each bidder by itself (Vickrey 1961, Clarke 1971, Groves 1973); groups can still gain by agreeing, and no more is
-said of it.
+A bidder may bid on several packages and wins at most one. The reserve is the price of each item alone: an item stays
+unsold rather than beyond it. Truthful bidding is then a best response for each single bidder (Vickrey 1961, Clarke
+1971, Groves 1973). Groups can still gain by colluding; no more is claimed.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ class PackageBid(msgspec.Struct, frozen=True):
 
 
 def check_package_items(announcement: Announcement) -> None:
-    """Raises BadValue where no items are announced, BadAmount where the reserve for all of them is out of bounds."""
+    """Raises BadValue if no items are announced, BadAmount if the reserve for all of them is out of bounds."""
     if not announcement.items:
-        raise BadValue("packages are announced with their items")
+        raise BadValue("a package auction must announce its items")
     check_amount(announcement.reserve * len(announcement.items), "the reserve for all items")
 
 
 def check_exact_items(announcement: Announcement) -> None:
     """Raises BadValue for more items than the exact format takes."""
     if len(announcement.items) > EXACT_ITEMS_MAX:
-        raise BadValue(f"exact packages have at most {EXACT_ITEMS_MAX} items; announce more as packages_large")
+        raise BadValue(f"exact packages take at most {EXACT_ITEMS_MAX} items; use packages_large for more")
 
 
 def reserve_for_items(announcement: Announcement, winning: Winning) -> int:
@@ -58,16 +57,15 @@ def reserve_for_items(announcement: Announcement, winning: Winning) -> int:
 
 
 def stands_by_for_items(winning: Winning, bid: Bid, standing: Standing) -> int | None:
-    """A losing bid was for the winner's items only if it names the same ones."""
+    """A losing bid stands by for the winner's items only if it names the same ones."""
     return standing.offered if set(bid.items) == set(winning.items) else None
 
 
 def read_packages(announcement: Announcement, bids: Iterable[Bid], draw: Draw) -> list[list[PackageBid]]:
-    """The bids by bidder, in the order of the draw. Those beyond the reserve have a negative rank, and are never
-    chosen.
+    """The bids by bidder, in the order of the draw. Bids beyond the reserve have a negative rank, and are never chosen.
 
-    The last bid of a bidder on the same items counts. Raises BadValue for items that are not announced, BadAmount where
-    the values are too large to be added up.
+    A bidder's last bid on the same items counts. Raises BadValue for items that are not announced, BadAmount if the
+    values are too large to add up.
     """
     check_package_items(announcement)
     place_of = {item: place for place, item in enumerate(announcement.items)}
@@ -85,16 +83,16 @@ def read_packages(announcement: Announcement, bids: Iterable[Bid], draw: Draw) -
         rank = surplus * steps + len(bid.items) if surplus >= 0 else -1
         by_bidder.setdefault(bidder, []).append(PackageBid(bid, mask, surplus, rank))
     if total > TOTAL_VALUE_MAX:
-        raise BadAmount("the values of these packages are too large to be added up exactly")
+        raise BadAmount("the values of these packages are too large to add up exactly")
     return list(by_bidder.values())
 
 
 def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """The choice of packages with the greatest surplus over the reserve, and of those the one that places most items.
+    """The choice of packages with the greatest surplus over the reserve; of equal ones the choice with the most items.
 
-    Each winner pays its price less (is paid its price and) what its presence adds to the whole surplus. Among equal
-    choices the order of the draw decides. `needed` of a loser would win for sure; where it equals another's, by the
-    draw. Raises BadValue above 12 items or 200 bids: announce those as `packages_large`.
+    Each winner pays its price less what its presence adds to the total surplus (a provider is paid its price plus
+    that). The order of the draw decides between equal choices. A loser's `needed` would win for certain; if it equals a
+    rival's, by the draw. Raises BadValue above 12 items or 200 bids: announce those as `packages_large`.
     """
     price_only(announcement)
     no_set_aside(announcement)
@@ -102,7 +100,7 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
     check_exact_items(announcement)
     groups = read_packages(announcement, bids, draw)
     if sum(map(len, groups)) > EXACT_BIDS_MAX:
-        raise BadValue(f"exact packages have at most {EXACT_BIDS_MAX} bids")
+        raise BadValue(f"exact packages take at most {EXACT_BIDS_MAX} bids")
     steps, sign = len(announcement.items) + 1, announcement.sign
     size = 1 << len(announcement.items)
     holding = _sets_holding(groups, size)
@@ -124,7 +122,7 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
                 winners.append(Winning(bid=bid.bid, bidder=bid.bidder, price=price, items=bid.items))
                 won.append(Standing(bid.bid, bid.bidder, bid.price, 0, package.surplus, "won"))
             else:
-                # The best of the others on what this package leaves, over all ways to part it between them.
+                # The others' best value on what this package leaves, over all ways to divide it between them.
                 with_it = holding[package.mask]
                 beside = int((others_before[with_it ^ package.mask] + others_after[(size - 1) ^ with_it]).max())
                 surplus = max(0, (best - beside - len(bid.items)) // steps + 1)
@@ -137,8 +135,8 @@ def packages(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, 
 
 
 def _sets_holding(groups: list[list[PackageBid]], size: int) -> dict[int, Values]:
-    """For the mask of each package the sets of items that hold all of it."""
-    import numpy as np  # only where packages are weighed: it takes longer to import than the market
+    """For each package's mask, the sets of items that contain it."""
+    import numpy as np  # only for packages: it takes longer to import than the market
 
     sets = np.arange(size, dtype=np.int64)
     masks = {package.mask for group in groups for package in group}
@@ -148,7 +146,7 @@ def _sets_holding(groups: list[list[PackageBid]], size: int) -> dict[int, Values
 def _best_values(groups: list[list[PackageBid]], size: int, holding: dict[int, Values]) -> list[Values]:
     """Row g, column s: the best rank that the first g bidders reach on the items of set s, for all 2**items sets.
 
-    One pass for each bid over the sets that contain its package: 12 items and 100 bids take some 5 ms
+    One pass for each bid over the sets that contain its package: 12 items and 100 bids take about 5 ms
     (bench_auction_rules.py::test_packages_12_items_100_bids).
     """
     import numpy as np
@@ -165,7 +163,7 @@ def _best_values(groups: list[list[PackageBid]], size: int, holding: dict[int, V
 
 
 def _trace(groups: list[list[PackageBid]], rows: list[Values]) -> dict[str, PackageBid]:
-    """The packages that make up the best value, by bidder."""
+    """The packages of the best choice, by bidder."""
     chosen: dict[str, PackageBid] = {}
     held = len(rows[0]) - 1
     for place in range(len(groups) - 1, -1, -1):

@@ -1,8 +1,7 @@
-"""Packages beyond the exact size: a choice by mixed-integer programming, with its gap, at the winners' own prices.
-Pure.
+"""Packages beyond the exact size: mixed-integer programming, with a stated gap, at the winners' own prices. Pure.
 
-Needs the extra `packages` (highspy). The solver is held by a number of nodes and not by a clock, on one thread and with
-a fixed seed, so the same version of it gives the same choice. Its floats never price anything.
+Needs the extra `packages` (highspy). The solver is limited by a number of nodes, not by a clock, on one thread and with
+a fixed seed, so one version always gives the same choice. No price comes from its floats.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from auction.model.money import PPM
 
 BIDS_MAX = 5000
 NODES_MAX = 50
-GAP_ENOUGH_PPM = 1000  # the search may stop when the choice is proved to be this near the best
+GAP_ENOUGH_PPM = 1000  # the search may stop once the choice is proved to be this close to the best
 EXACT_IN_FLOAT = 2**53
 
 
@@ -33,7 +32,7 @@ def packages_large(announcement: Announcement, bids: Iterable[Bid], ratings: Rat
     groups = read_packages(announcement, bids, Draw(announcement, seed))
     fit = [package for group in groups for package in group if package.surplus >= 0]
     if len(fit) > BIDS_MAX:
-        raise BadValue(f"at most {BIDS_MAX} package bids can be weighed")
+        raise BadValue(f"packages_large takes at most {BIDS_MAX} bids")
     if sum(package.rank for package in fit) >= EXACT_IN_FLOAT:
         raise BadAmount("the values of these packages are too large for the solver")
     chosen, bound = _solve(fit, len(announcement.items)) if fit else (set(), 0)
@@ -59,12 +58,12 @@ def packages_large(announcement: Announcement, bids: Iterable[Bid], ratings: Rat
 
 def _standing(package: PackageBid, outcome: Outcome) -> Standing:
     bid = package.bid
-    why = "" if outcome == "won" else "what it needed is not computed at this size"
+    why = "" if outcome == "won" else "the price it needed is not computed at this size"
     return Standing(bid.bid, bid.bidder, bid.price, 0, package.surplus, outcome, None, why)
 
 
 def _solve(fit: list[PackageBid], item_count: int) -> tuple[set[int], int]:
-    """The places of the chosen packages, checked to fit together, and a bound that no choice exceeds."""
+    """The indexes of the chosen packages, checked to be compatible, and a bound that no choice exceeds."""
     try:
         highspy: Any = import_module("highspy")
     except ImportError as error:
@@ -90,14 +89,14 @@ def _solve(fit: list[PackageBid], item_count: int) -> tuple[set[int], int]:
     wanted = [place for place in range(len(fit)) if place < len(values) and values[place] > 0.5]
     chosen = _fitting(fit, wanted)
     bound = solver.getInfo().mip_dual_bound
-    # The bound is of whole ranks, so it may be rounded down but for the solver's tolerance; without one, take them all.
+    # Ranks are whole, so the bound may be rounded down, but for the solver's tolerance. Without a bound, sum all ranks.
     most = sum(package.rank for package in fit)
     return chosen, max(sum(fit[place].rank for place in chosen), int(min(bound + 0.5, most)))
 
 
 def _quiet(highs: Any) -> Any:
-    """A solver that prints nothing. highspy's own constructor prints a banner to standard output when it enables its
-    callbacks, so the output is turned off before that."""
+    """A solver that prints nothing. highspy's constructor prints a banner when it enables its callbacks, so the output
+    is turned off before that."""
 
     class Quiet(highs):  # type: ignore[misc]
         def enableCallbacks(self) -> None:
@@ -108,7 +107,7 @@ def _quiet(highs: Any) -> Any:
 
 
 def _fitting(fit: list[PackageBid], wanted: list[int]) -> set[int]:
-    """The wanted packages that fit together: a solver that breaks a rule by its tolerance cannot break it here."""
+    """The wanted packages that are compatible, even if the solver broke a rule within its tolerance."""
     chosen: set[int] = set()
     items, bidders = 0, set[str]()
     for place in sorted(wanted, key=lambda place: (-fit[place].rank, place)):

@@ -1,7 +1,7 @@
 """The sealed formats for one block: first and second score, first and second price. Pure.
 
 Score = value of measured quality - price where providers bid, + price where recipients bid. The second-score rule is
-truthful for one-shot, private-cost, single-unit supply, and no more is said of it (after Vickrey 1961; Che 1993).
+truthful for one-shot, private-cost, single-unit supply; no more is claimed (after Vickrey 1961; Che 1993).
 """
 
 from __future__ import annotations
@@ -34,29 +34,30 @@ def second_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratin
 
 
 def first_score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """The best score wins at its own price: for a moderator whom the bidders do not trust with the runner-up's."""
+    """The best score wins at its own price: for bidders that do not trust the moderator to state the runner-up's."""
     return _decide(announcement, bids, ratings, seed, own_price)
 
 
 def first_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """The best price wins at its own price. Raises BadValue where quality was to weigh."""
+    """The best price wins at its own price. Raises BadValue if quality should weigh."""
     price_only(announcement)
     return first_score(announcement, bids, ratings, seed)
 
 
 def second_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """The best price wins at the runner-up's, or at the reserve. Raises BadValue where quality was to weigh."""
+    """The best price wins at the runner-up's, or at the reserve. Raises BadValue if quality should weigh."""
     price_only(announcement)
     return second_score(announcement, bids, ratings, seed)
 
 
 def own_price(announcement: Announcement, ranked: list[Row]) -> int:
-    """What the first row offered."""
+    """The first row's own price."""
     return ranked[0][2].price
 
 
 def second_best_price(announcement: Announcement, ranked: list[Row]) -> int:
-    """The price at which the first row's score equals the second row's; the reserve bounds it, or is it if alone."""
+    """The price at which the first row's score equals the second row's, bounded by the reserve. Without a second row,
+    the reserve."""
     sign = announcement.sign
     signed = sign * announcement.reserve
     if len(ranked) > 1:
@@ -71,7 +72,7 @@ def _decide(
     seed: bytes,
     price_of: Callable[[Announcement, list[Row]], int],
 ) -> Award:
-    """The award of any of these formats; `price_of` is the price of the first of the ranked bids."""
+    """The award of any of these formats; `price_of` computes the first ranked bid's price."""
     draw = Draw(announcement, seed)
     considered, beyond = _score(announcement, latest_of_each(check_bids(announcement, bids)), ratings)
     for_newcomers = bool(announcement.newcomer_share_ppm) and draw.among(PPM) < announcement.newcomer_share_ppm
@@ -110,7 +111,7 @@ def _decide(
 def first_by_price(
     announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
 ) -> tuple[tuple[Winning, ...], list[int]] | None:
-    """See `ByPrice`: the best price wins and holds. None where quality weighs, or a draw or a share for newcomers
+    """See `ByPrice`: the best price wins at its own price. None if quality weighs, a draw or a share for newcomers
     decides, or a bidder bids twice."""
     ranked = _ranked_by_price(announcement, bidders, prices)
     if not ranked:
@@ -124,7 +125,7 @@ def first_by_price(
 def second_by_price(
     announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
 ) -> tuple[tuple[Winning, ...], list[int]] | None:
-    """See `ByPrice`: the best price wins at the second, or at the reserve. None as in `first_by_price`."""
+    """See `ByPrice`: the best price wins at the second-best price, or at the reserve. None as in `first_by_price`."""
     ranked = _ranked_by_price(announcement, bidders, prices)
     if not ranked:
         return None if ranked is None else ((), [])
@@ -134,7 +135,7 @@ def second_by_price(
 
 
 def _ranked_by_price(announcement: Announcement, bidders: Sequence[str], prices: Sequence[int]) -> list[int] | None:
-    """The places of the bids within the reserve, best first; None where prices alone do not decide."""
+    """The places of the bids within the reserve, best first; None if prices alone do not decide."""
     weights = announcement.quality
     if weights.opinion or weights.evidence or announcement.newcomer_share_ppm:
         return None
@@ -146,7 +147,7 @@ def _ranked_by_price(announcement: Announcement, bidders: Sequence[str], prices:
 
 
 def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) -> tuple[list[Row], list[Row]]:
-    """The bids within the reserve and those beyond it, scored."""
+    """The scored bids: those within the reserve, and those beyond it."""
     sign, weights = announcement.sign, announcement.quality
     weighs = bool(weights.opinion or weights.evidence)
     bound = sign * announcement.reserve
@@ -162,7 +163,7 @@ def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) ->
 
 
 def rank(rows: list[Row], draw: Draw) -> bool:
-    """Sort the rows in place, best first, equal ones by the draw. True if the first place was a tie."""
+    """Sorts the rows in place, best first, equal ones by the draw. Returns True if the first place was a tie."""
     scores = [row[0] for row in rows]
     if len(set(scores)) == len(scores):
         rows.sort(key=itemgetter(0), reverse=True)
@@ -173,12 +174,12 @@ def rank(rows: list[Row], draw: Draw) -> bool:
 
 
 def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival: Row | None) -> list[Standing]:
-    """Standings of bids that did not win against `rival`, with the price that would have for sure."""
+    """The standings of bids that lost to `rival`, with the price that would have won for certain."""
     sign = announcement.sign
     bound = sign * announcement.reserve
     standings = []
     for score, value, bid in rows:
-        # One minor unit above the rival's score: with an equal one the draw would decide.
+        # One minor unit above the rival's score: the draw would decide between equal scores.
         signed = bound if rival is None else max(bound, rival[0] - value + 1)
         needed = sign * signed
         reachable = needed if 0 <= needed <= AMOUNT_MAX else None
@@ -187,20 +188,20 @@ def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival
 
 
 def is_newcomer(ratings: Ratings, bidder: str) -> bool:
-    """Whether a bidder is new to the service: its rating says so, or there is none."""
+    """Whether a bidder is new to the service: its rating says so, or it has none."""
     rating = ratings.get(bidder)
     return rating is None or rating.newcomer
 
 
 def check_first(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> None:
-    """What a bidder can check alone: its score and place by the announced rule, and that the winner pays its own price.
-    Raises TranscriptWrong."""
+    """Checks what a bidder can alone: its score and place by the announced rule, and that the winner gets its own
+    price. Raises TranscriptWrong."""
     if _check_place(announcement, award, bid, ratings):
         _check_price(award, award.standings[0].offered)
 
 
 def check_second(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> None:
-    """As `check_first`, and that the winner's price follows from the second score. Raises TranscriptWrong."""
+    """Checks as `check_first`, but that the winner's price follows from the second score. Raises TranscriptWrong."""
     if _check_place(announcement, award, bid, ratings) and award.winners:
         signed = announcement.sign * announcement.reserve
         runners_up = award.first_runners_up(1)
@@ -210,8 +211,8 @@ def check_second(announcement: Announcement, award: Award, bid: Bid, ratings: Ra
 
 
 def _check_place(announcement: Announcement, award: Award, bid: Bid, ratings: Ratings) -> bool:
-    """The bid must be scored as announced, and must not have been passed over. False if a later bid of the same bidder
-    took its place, so there is nothing to check."""
+    """Checks that the bid was scored as announced and not passed over. Returns False if a later bid of the same bidder
+    replaced it, so that there is nothing to check."""
     draw = Draw(announcement, bytes.fromhex(award.seed))
     share_ppm = announcement.newcomer_share_ppm
     if award.newcomers_only and not (share_ppm and draw.among(PPM) < share_ppm):
@@ -227,13 +228,13 @@ def _check_place(announcement: Announcement, award: Award, bid: Bid, ratings: Ra
         raise TranscriptWrong(f"bid {bid.bid} was not scored by the announced rule")
     within = announcement.sign * own.offered >= announcement.sign * announcement.reserve
     if own.outcome == "beyond_reserve" and within:
-        raise TranscriptWrong(f"bid {own.bid} is within the reserve and was put beyond it")
+        raise TranscriptWrong(f"bid {own.bid} is within the reserve, but was treated as beyond it")
     if own.outcome in ("won", "lost"):
         best = award.standings[0]
         if best.outcome != "won" or not award.winners or award.winners[0].bid != best.bid:
-            raise TranscriptWrong("the winner does not stand first")
+            raise TranscriptWrong("the winner is not first in the standings")
         if (-best.score, draw.of(best.bid)) > (-own.score, draw.of(own.bid)):
-            raise TranscriptWrong(f"bid {own.bid} should have come before the winner")
+            raise TranscriptWrong(f"bid {own.bid} should be ahead of the winner")
     return True
 
 

@@ -1,6 +1,6 @@
-"""The spot award: at once, from standing firm offers, before a deadline. Pure; takes no I/O and no lock.
+"""The spot award: at once, from firm standing offers, before a deadline. Pure; no I/O and no lock.
 
-The offers are firm at their own price, so the best score wins and is paid what it offered for the units needed.
+The offers are firm at their own price, so the best score wins and is paid its own price for the units needed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from auction.model.bid import Announcement, Bid, Ratings, StandingOffer, quality
 from auction.model.errors import BadValue, TooLate
 from auction.model.money import AMOUNT_MAX, PPM
 
-SPOT = "spot"  # its name in the table of formats; an award among standing offers is always announced by it
+SPOT = "spot"  # its name in the table of formats; an award among standing offers is always announced under it
 Row = tuple[int, int, int, str, str]  # cost (price less quality value), quality value, price, offer, provider
 
 
 class Ranked(NamedTuple):
-    """The offers as the award has them, best first: those within the reserve, those beyond it, and the standings of
-    those that were not weighed against them."""
+    """The ranked offers, best first: those within the reserve, those beyond it, and the standings of unsuitable
+    offers."""
 
     within: list[Row]
     beyond: list[Row]
@@ -33,18 +33,18 @@ class Ranked(NamedTuple):
         return len(self.within) > 1 and self.within[0][0] == self.within[1][0]
 
     def winners(self, quantity: int) -> list[Winning]:
-        """The best one, at its own price."""
+        """The best offer, at its own price."""
         return [
             Winning(bid=offer, bidder=provider, price=price, quantity=quantity)
             for _, _, price, offer, provider in self.within[:1]
         ]
 
     def standings(self, reserve: int) -> list[Standing]:
-        """Where every offer stood, best first."""
+        """The standing of every offer, best first."""
         if not self.within:
             return [*_losing(self.beyond, "beyond_reserve", reserve), *self.others]
         cost, value, price, offer, provider = self.within[0]
-        # One minor unit below the winner's cost: with an equal one the draw would decide.
+        # One minor unit below the winner's cost: the draw would decide between equal costs.
         return [
             Standing(offer, provider, price, value, -cost, "won"),
             *_losing(self.within[1:], "lost", reserve, cost - 1),
@@ -54,24 +54,24 @@ class Ranked(NamedTuple):
 
 
 def spot(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """The same rule for bids that were made for this very need: first score."""
+    """The same rule for ordinary bids: first score."""
     return first_score(announcement, bids, ratings, seed)
 
 
 def spot_award(
     announcement: Announcement, offers: Iterable[StandingOffer], ratings: Ratings, seed: bytes, now_ms: int
 ) -> Award:
-    """Award `quantity` units of the announced service, rate, window and region from standing offers.
+    """Awards `quantity` units of the announced service, rate, window and region from standing offers.
 
-    The reserve is for all units. Offers that are over, elsewhere, too small or in another currency are `refused` in the
-    award with the reason. `now_ms` is the moderator's time. Raises TooLate from the close (the deadline of the answer)
-    on, and BadValue where recipients were to bid.
+    The reserve is for all units. Offers that have expired, are for another region, are too small or in another currency
+    are `refused` in the award, with the reason. `now_ms` is the moderator's time. Raises TooLate from the close (the
+    deadline of the answer) on, and BadValue for an auction in which recipients bid.
     """
     return award_ranked(announcement, rank_offers(announcement, offers, ratings, seed, now_ms), seed)
 
 
 def award_ranked(announcement: Announcement, ranked: Ranked, seed: bytes) -> Award:
-    """The award to the best of the offers."""
+    """The award to the best offer."""
     return conclude(
         announcement,
         seed,
@@ -85,11 +85,11 @@ def award_ranked(announcement: Announcement, ranked: Ranked, seed: bytes) -> Awa
 def rank_offers(
     announcement: Announcement, offers: Iterable[StandingOffer], ratings: Ratings, seed: bytes, now_ms: int
 ) -> Ranked:
-    """The offers in the order of `spot_award`, which says what is raised."""
+    """Ranks the offers for `spot_award`; raises what that raises."""
     if announcement.direction != "provide":
-        raise BadValue("standing offers are offers to provide")
+        raise BadValue("standing offers can only provide, not receive")
     if now_ms >= announcement.closing.closes_ms:
-        raise TooLate(f"the answer was due before {announcement.closing.closes_ms} ms, now it is {now_ms} ms")
+        raise TooLate(f"the answer was due before {announcement.closing.closes_ms} ms, and it is {now_ms} ms")
     draw = Draw(announcement, seed)
     weights, quantity, reserve = announcement.quality, announcement.quantity, announcement.reserve
     weighs = bool(weights.opinion or weights.evidence)
@@ -137,7 +137,7 @@ def rank_offers(
 
 
 def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int = AMOUNT_MAX) -> list[Standing]:
-    """Standings of offers that did not win, with the price for all units that would have for sure."""
+    """The standings of losing offers, with the price for all units that would have won for certain."""
     if any(row[1] for row in rows):
         bounds = [min(winning_cost + value, reserve) for _, value, _, _, _ in rows]
     else:
@@ -149,13 +149,13 @@ def _losing(rows: list[Row], outcome: Outcome, reserve: int, winning_cost: int =
 
 
 def _misfit(announcement: Announcement, offer: StandingOffer, now_ms: int) -> str:
-    """Why an offer cannot serve the need."""
+    """Why an offer is unsuitable."""
     if offer.service != announcement.service:
         return "it is for another service"
     if offer.currency != announcement.currency:
         return "it is in another currency"
     if offer.valid_until_ms <= now_ms:
-        return "it is over"
+        return "it has expired"
     if offer.quantity < announcement.quantity or offer.rate_bps_max < announcement.rate_bps:
         return "it is too small"
     if offer.available_from_ms > announcement.starts_ms or offer.available_until_ms < announcement.ends_ms:

@@ -1,7 +1,7 @@
-"""The transcript of an auction: what lets a bidder check an award without trusting the moderator. Pure.
+"""The transcript of an auction, with which a bidder can check an award without trusting the moderator. Pure.
 
-It shows the announcement, the seed that it was bound to, the ratings that weighed, a commitment for every bid in the
-moderator's order, and a digest of the award. Bidders get their commitment as a receipt when they bid.
+It has the announcement, the seed that the announcement commits to, the ratings that weighed, a commitment for every bid
+in the moderator's order, and a digest of the award.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Excluded(msgspec.Struct, frozen=True):
-    """A bid that could not be considered, and why: an attribute that the block requires, capacity, a hold, a ban or a
-    debt; `not matched` where one of the two sides does not deal with the other. Of an offer the commitment is empty."""
+    """A bid that was not considered, and the reason: a required attribute, capacity, a hold, a ban or a debt; `not
+    matched` if one side refuses to deal with the other. An offer's commitment is empty."""
 
     bid: str
     sequence: int
@@ -37,21 +37,20 @@ class Excluded(msgspec.Struct, frozen=True):
 
 
 class Transcript(msgspec.Struct, frozen=True, kw_only=True):
-    """What is published after the close. It tells no losing price: that is for the award's explanation, or the
-    bidder."""
+    """The transcript published after the close. It has no losing prices; the award's explanation has them."""
 
     announcement: Announcement
     seed: str
     ratings: tuple[ShownRating, ...]
     entries: tuple[Entry, ...]
     award_digest: str
-    offers: tuple[StandingOffer, ...] = ()  # among which a spot award was made, as they stood; everybody could see them
+    offers: tuple[StandingOffer, ...] = ()  # the standing offers of a spot award, as they were; they were public
     decided_ms: int = 0
     excluded: tuple[Excluded, ...] = ()
 
     @property
     def digest(self) -> str:
-        """The hex hash over all of it, to be put into the journal and compared between bidders."""
+        """The hex hash of the transcript, which bidders can compare."""
         return digest("auction.transcript", msgspec.json.encode(self)).hex()
 
 
@@ -66,8 +65,8 @@ def write_transcript(
     award: Award,
     excluded: Iterable[tuple[Bid, str]] = (),
 ) -> Transcript:
-    """The transcript of a decided auction. Only ratings of parties that bid are in it. `excluded` are the bids that
-    were not considered, with why. Raises as the formats do."""
+    """Writes the transcript of a decided auction, with only the ratings of parties that bid. `excluded` are the bids
+    that were not considered, with the reasons. Raises what the formats raise."""
     ordered = check_bids(announcement, bids)
     bidders = sorted({bid.bidder for bid in ordered})
     return Transcript(
@@ -88,7 +87,7 @@ def write_spot_transcript(
     decided_ms: int,
     excluded: Iterable[tuple[StandingOffer, str]] = (),
 ) -> Transcript:
-    """The transcript of an award among standing offers, in the order in which the moderator took them."""
+    """Writes the transcript of an award among standing offers, in the moderator's order."""
     among = tuple(offers)
     providers = sorted({offer.provider for offer in among})
     return Transcript(
@@ -104,10 +103,10 @@ def write_spot_transcript(
 
 
 def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
-    """Check everything, once all bids are opened: decide the auction anew and compare. A spot award among standing
-    offers has no bids: they stand in the transcript. Bids that were excluded may be opened too.
+    """Checks everything, if all bids are known: decides the auction again and compares. A spot award among standing
+    offers has no bids: the transcript has the offers. Excluded bids may be among the bids.
 
-    Raises TranscriptWrong where a bid was left out, added or changed, the seed is another, or the award another.
+    Raises TranscriptWrong if a bid was left out, added or changed, or the seed or the award differs.
     """
     excluded = {one.bid: one for one in transcript.excluded}
     ordered = []
@@ -115,10 +114,10 @@ def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
         if bid.bid not in excluded:
             ordered.append(bid)
         elif _is_another(excluded[bid.bid], bid):
-            raise TranscriptWrong(f"bid {bid.bid} was excluded as another than it is")
+            raise TranscriptWrong(f"bid {bid.bid} differs from the excluded one of its name")
     entries = tuple(Entry(bid.bid, bid.sequence, commitment(bid)) for bid in ordered)
     if entries != transcript.entries:
-        raise TranscriptWrong("the bids are not the ones of the transcript")
+        raise TranscriptWrong("the bids are not those in the transcript")
     ratings = {rating.party: rating for rating in transcript.ratings}
     try:
         seed = bytes.fromhex(transcript.seed)
@@ -127,7 +126,7 @@ def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
         else:
             again = decide(transcript.announcement, ordered, ratings, seed)
     except (AuctionError, ValueError) as error:
-        raise TranscriptWrong(f"the auction cannot be decided as it is told: {error}") from error
+        raise TranscriptWrong(f"the auction cannot be decided from this transcript: {error}") from error
     if again != award or digest_of_award(award) != transcript.award_digest:
         raise TranscriptWrong("the award does not follow from the bids, the ratings and the announced rule")
 
@@ -137,13 +136,12 @@ def _is_another(excluded: Excluded, bid: Bid) -> bool:
 
 
 def verify_own(transcript: Transcript, award: Award, bid: Bid) -> str:
-    """Check what one bidder can without the others' bids: that its bid was counted as it was made, and lost to a
-    better. Returns why it was excluded, where it was: whether that is so the bidder knows itself, but for `not
-    matched`. Empty for a bid that was counted.
+    """Checks what one bidder can without the others' bids: that its bid was counted unchanged, and lost to a better
+    one. Returns the reason if it was excluded, which the bidder can judge itself, except for `not matched`; empty for a
+    bid that was counted.
 
-    The seed is checked against the announced one, and what the format lets one bidder check besides (`check_own`): in
-    sealed formats for one block the own score, and the winner's place and price. Raises TranscriptWrong with what does
-    not hold.
+    It checks the seed against the announced commitment, and runs the format's `check_own`: in sealed formats for one
+    block the bidder's score, and the winner's place and price. Raises TranscriptWrong with the first check that fails.
     """
     announcement = transcript.announcement
     try:
@@ -151,14 +149,14 @@ def verify_own(transcript: Transcript, award: Award, bid: Bid) -> str:
     except (AuctionError, ValueError) as error:
         raise TranscriptWrong(f"the seed is not the announced one: {error}") from error
     if digest_of_award(award) != transcript.award_digest or award.seed != transcript.seed:
-        raise TranscriptWrong("the award is not the one of the transcript")
+        raise TranscriptWrong("the award is not the one in the transcript")
     for one in transcript.excluded:
         if one.bid == bid.bid and not _is_another(one, bid):
             if any(winning.bid == bid.bid for winning in award.winners):
-                raise TranscriptWrong(f"bid {bid.bid} is excluded, and has won")
+                raise TranscriptWrong(f"bid {bid.bid} is excluded, but has won")
             return one.why
     if Entry(bid.bid, bid.sequence, commitment(bid)) not in transcript.entries:
-        raise TranscriptWrong(f"bid {bid.bid} is not in the transcript as it was made")
+        raise TranscriptWrong(f"bid {bid.bid} is not in the transcript unchanged")
     ratings = {rating.party: rating for rating in transcript.ratings}
     format_of(announcement).check_own(announcement, award, bid, ratings)
     return ""

@@ -1,7 +1,7 @@
-"""The uniform price for many equal units: the best prices get the units, and one price holds for all of them. Pure.
+"""The uniform price for many equal units: the best prices get the units, and all units have one price. Pure.
 
-The price is that of the best unit that lost, or the reserve where none lost. That is truthful for bidders who want one
-unit each; who bids for several may gain by asking for fewer (Ausubel and Cramton 2002), and no more is said of it.
+The price is that of the best losing unit, or the reserve if none lost. This is truthful for bidders that want one unit
+each; a bidder for several may gain by bidding for fewer (Ausubel and Cramton 2002). No more is claimed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from auction.model.money import AMOUNT_MAX, check_amount
 
 
 def check_units(announcement: Announcement) -> None:
-    """Raises BadAmount where the reserve for all units is out of bounds."""
+    """Raises BadAmount if the reserve for all units is out of bounds."""
     check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
 
 
@@ -36,20 +36,20 @@ def reserve_for_units(announcement: Announcement, winning: Winning) -> int:
 
 
 def stated_units(announcement: Announcement, quantity: int) -> int:
-    """A bid is for the units that it states, and no more than there are."""
+    """A bid is for the units that it states, up to the announced number."""
     return min(quantity, announcement.quantity)
 
 
 def stands_by_for_units(winning: Winning, bid: Bid, standing: Standing) -> int | None:
-    """A losing bid was for one unit each, and stands by for the winner's units if it was for as many."""
+    """A losing bid's price is for each unit. It stands by for the winner's units if it was for as many."""
     return standing.offered * winning.quantity if bid.quantity >= winning.quantity else None
 
 
 def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """Fill `quantity` units from the best price on; the last winner may get a part of what it bid for.
+    """Assigns `quantity` units from the best price on; the last winner may get fewer units than it bid for.
 
-    Bids and reserve are for one unit each. Raises BadAmount where the whole could exceed the bounds, BadValue
-    where quality was to weigh or the seed is another.
+    Bids and reserve are for one unit each. Raises BadAmount if a total could be out of bounds, BadValue if quality
+    should weigh or the seed is not the announced one.
     """
     price_only(announcement)
     no_set_aside(announcement)
@@ -90,7 +90,8 @@ def uniform_price(announcement: Announcement, bids: Iterable[Bid], ratings: Rati
 
 
 def _losing(announcement: Announcement, row: Row, outcome: Outcome, last_served: Row | None, draw: Draw) -> Standing:
-    """A bid without a unit: it needed to come before who got the last unit, or the reserve if some are left."""
+    """The standing of a bid that got no unit: it needed to beat the winner of the last unit, or the reserve if units
+    are left."""
     sign = announcement.sign
     score, _, bid = row
     signed = sign * announcement.reserve

@@ -1,1 +1,1 @@
-"""Several who act as one: sharing a block, sponsoring those who will not pay, bargaining. Pure."""
+"""Groups of parties: sharing a block, sponsoring members that do not pay, bargaining. Pure."""

@@ -1,6 +1,6 @@
-"""Bargaining between a group and a seller: offers and counter-offers with deadlines. Pure; the clock is handed in.
+"""Bargaining between a group and a seller: offers and counter-offers with deadlines. Pure.
 
-What a group then does with the price stands in sponsorship.py.
+sponsorship.py divides the price within the group.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Negotiation(msgspec.Struct, frozen=True, kw_only=True):
-    """The bargaining so far. The last offer is the one that stands; the sides take turns; all is over at `ends_ms`."""
+    """The bargaining so far. The last offer stands; the sides take turns; it ends at `ends_ms`."""
 
     group: str
     seller: str
@@ -44,30 +44,30 @@ class Negotiation(msgspec.Struct, frozen=True, kw_only=True):
         check_name(self.group, "group")
         check_name(self.seller, "seller")
         if self.group == self.seller:
-            raise BadValue("nobody bargains with itself")
+            raise BadValue("a party cannot bargain with itself")
         check_time(self.ends_ms, "end of the negotiation")
         check_integer(self.rounds_max, "number of offers", 1, OFFERS_MAX)
 
     def state(self, now_ms: int) -> State:
-        """`expired` once the negotiation has ended, or the offer that stands has run out and no turn is left."""
+        """`expired` once the negotiation has ended, or the standing offer has expired and no turn is left."""
         if self.ended:
             return self.ended
         return "expired" if now_ms >= self.ends_ms else "open"
 
     def standing(self, now_ms: int) -> Offer | None:
-        """The offer that may be accepted now."""
+        """The offer that can be accepted now."""
         if self.state(now_ms) != "open" or not self.offers or now_ms >= self.offers[-1].expires_ms:
             return None
         return self.offers[-1]
 
     @property
     def price(self) -> int | None:
-        """The agreed price, once one offer was accepted."""
+        """The agreed price, once an offer is accepted."""
         return self.offers[-1].price if self.ended == "accepted" else None
 
     def with_offer(self, offer: Offer, now_ms: int) -> Negotiation:
-        """Make an offer, or counter the one that stands. A side answers the other, and not itself while its own offer
-        stands; the group never goes back below what it offered, the seller never above what it asked.
+        """Makes an offer, or counters the standing one. A side cannot answer its own standing offer. The group cannot
+        offer less than before, the seller cannot ask for more than before.
 
         Raises WrongState, NotAllowed, Expired and BadValue.
         """
@@ -76,24 +76,24 @@ class Negotiation(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.offers) >= self.rounds_max:
             raise WrongState("no more offers can be made")
         if not now_ms < offer.expires_ms <= self.ends_ms:
-            raise BadValue("an offer expires in the future and within the negotiation")
+            raise BadValue("an offer must expire in the future and before the negotiation ends")
         standing = self.standing(now_ms)
         if standing is not None and standing.by == offer.by:
-            raise NotAllowed(f"it is for the other side to answer {offer.by}")
+            raise NotAllowed(f"only the other side can answer {offer.by}")
         own = [earlier.price for earlier in self.offers if earlier.by == offer.by]
         if own and offer.by == self.group and offer.price < own[-1]:
-            raise BadValue("the group has offered more before")
+            raise BadValue("the group has already offered more")
         if own and offer.by == self.seller and offer.price > own[-1]:
-            raise BadValue("the seller has asked for less before")
+            raise BadValue("the seller has already asked for less")
         return msgspec.structs.replace(self, offers=(*self.offers, offer))
 
     def accept(self, by: str, now_ms: int) -> Negotiation:
-        """Accept the offer that stands. Raises Expired where it has run out, NotAllowed for one's own."""
+        """Accepts the standing offer. Raises Expired if it has expired, NotAllowed for one's own."""
         self._answer(by, now_ms)
         return msgspec.structs.replace(self, ended="accepted")
 
     def reject(self, by: str, now_ms: int) -> Negotiation:
-        """End the bargaining without a price."""
+        """Ends the bargaining without a price."""
         self._open(now_ms)
         self._side(by)
         return msgspec.structs.replace(self, ended="rejected")
@@ -104,7 +104,7 @@ class Negotiation(msgspec.Struct, frozen=True, kw_only=True):
         if not self.offers:
             raise WrongState("there is no offer to accept")
         if self.offers[-1].by == by:
-            raise NotAllowed("nobody accepts its own offer")
+            raise NotAllowed("a side cannot accept its own offer")
         if self.standing(now_ms) is None:
             raise Expired("the offer has expired")
 
@@ -117,4 +117,4 @@ class Negotiation(msgspec.Struct, frozen=True, kw_only=True):
 
     def _side(self, by: str) -> None:
         if by not in (self.group, self.seller):
-            raise NotAllowed(f"{by} is no side of this negotiation")
+            raise NotAllowed(f"{by} is not a side of this negotiation")

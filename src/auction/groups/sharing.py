@@ -1,7 +1,7 @@
-"""Shares of a block: between recipients, between IP telephone numbers, between the devices of several users. Pure.
+"""Shares of a block: between recipients, between IP telephone numbers, or between the devices of several users. Pure.
 
-Guaranteed parts come first; what is left is shared by weighted max-min fairness, in whole bits a second that add up
-exactly. Here also stand joining and leaving. Metering is in `model.meter`. Enforcing a share on packets does not.
+Guaranteed parts come first; the rest is shared by weighted max-min fairness, in whole bits per second that add up
+exactly. Members join and leave here. `model.meter` meters use. Nothing here enforces a share on packets.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ UNLIMITED = AMOUNT_MAX
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """One member's part of a block: its weight, what is guaranteed to it, and the most that it may get.
+    """One member's share of a block: its weight, its guaranteed rate, and its cap.
 
-    Rates are in bits a second; between telephone numbers, in channels. `user` names whose device it is.
+    Rates are in bits per second; between telephone numbers, in channels. `user` names the owner of a device.
     """
 
     member: str
@@ -37,15 +37,15 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
         check_integer(self.guaranteed, "guaranteed part")
         check_integer(self.cap, "cap")
         if self.guaranteed > self.cap:
-            raise BadValue("a guaranteed part must not be above the cap")
+            raise BadValue("a guaranteed rate must not be above the cap")
 
 
 def fill(amount: int, weights: Sequence[int], limits: Sequence[int]) -> list[int]:
     """Weighted max-min fair parts of `amount`, each at most its limit (water-filling).
 
-    Whoever's limit lies below the level gets its limit; the others get the rest by their weights, exactly, the units
-    that do not divide by largest remainder. Weight 0 gets nothing. Parts add up to `amount`, or to the limits of all
-    that have a weight if that is less.
+    A member whose limit is below the level gets its limit; the others divide the rest by weight, exactly, with leftover
+    units by largest remainder. Weight 0 gets nothing. Parts add up to `amount`, or to the limits of all members with a
+    weight if that is less.
     """
     parts = [0] * len(weights)
     left, weight_sum = amount, sum(weights)
@@ -56,7 +56,7 @@ def fill(amount: int, weights: Sequence[int], limits: Sequence[int]) -> list[int
     waiting = sorted((i for i, weight in enumerate(weights) if weight), key=cmp_to_key(fuller))
     for place, i in enumerate(waiting):
         if limits[i] * weight_sum > left * weights[i]:
-            # From here on every limit is above the level: an exact share rounded up cannot exceed it.
+            # From here on every limit is above the level, so an exact share rounded up cannot exceed it.
             rest = waiting[place:]
             rest.sort()
             for j, part in zip(rest, split_proportionally(left, [weights[j] for j in rest]), strict=True):
@@ -69,11 +69,11 @@ def fill(amount: int, weights: Sequence[int], limits: Sequence[int]) -> list[int
 
 
 def allocate(capacity: int, shares: Sequence[Share], asked: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Between recipients: what each gets of `capacity` bits a second.
+    """Between recipients: each one's rate out of `capacity` bits per second.
 
-    First each gets its guaranteed part, or what it asks for if that is less, so that unused guarantees are lent to the
-    others; the rest is filled by weight up to caps and asked rates. Without `asked` everyone wants all it may have.
-    Raises NoCapacity where the guaranteed parts exceed the capacity.
+    First each gets its guaranteed rate, or what it asks for if that is less, so others can use idle guarantees; the
+    rest is divided by weight up to caps and asked rates. Without `asked` everyone asks for as much as it may have.
+    Raises NoCapacity if the guaranteed rates exceed the capacity.
     """
     check_integer(capacity, "capacity")
     _check(capacity, shares)
@@ -91,11 +91,10 @@ def _share_out(capacity: int, shares: Sequence[Share], asked: Mapping[str, int] 
 def allocate_channels(
     capacity_bps: int, channel_bps: int, shares: Sequence[Share], calls: Mapping[str, int]
 ) -> dict[str, int]:
-    """Between IP telephone numbers: how many whole channels each number gets for its `calls`.
+    """Between IP telephone numbers: the number of channels that each number gets for its `calls`.
 
-    A call needs a whole channel of `channel_bps` or it is not a call, so what does not fill a channel is given to none.
-    Guarantees and caps of the shares are in channels. Raises NoCapacity, BadValue, and BadNumber for a member that does
-    not read as E.164.
+    A call needs a whole channel of `channel_bps`, so a remainder below that is not given to anyone. Guarantees and caps
+    are in channels. Raises NoCapacity, BadValue, and BadNumber for a member that is not an E.164 number.
     """
     for share in shares:
         if not re.fullmatch(r"\+[1-9][0-9]{1,14}", share.member):
@@ -109,8 +108,8 @@ def allocate_devices(
 ) -> dict[str, int]:
     """Between client devices of several users: first between users, then between the devices of each.
 
-    So a user with more devices gains nothing over the others. A user asks for what its devices may have together.
-    Raises Unknown for a device of no listed user, NoCapacity where the devices' guarantees exceed their user's.
+    So a user does not gain by having more devices. A user asks for what its devices may have together. Raises Unknown
+    for a device of an unlisted user, NoCapacity if the devices' guarantees exceed their user's.
     """
     _check(AMOUNT_MAX, devices)
     own: dict[str, list[Share]] = {user.member: [] for user in users}
@@ -120,7 +119,7 @@ def allocate_devices(
         own[device.user].append(device)
     for share in users:
         if sum(device.guaranteed for device in own[share.member]) > share.guaranteed:
-            raise NoCapacity(f"the devices of {share.member} are guaranteed more than {share.member} is")
+            raise NoCapacity(f"the guarantees of {share.member}'s devices exceed {share.member}'s own")
     wanted = {
         user: min(UNLIMITED, sum(min(device.cap, _asked(asked, device.member)) for device in list_of))
         for user, list_of in own.items()
@@ -128,7 +127,7 @@ def allocate_devices(
     of_users = allocate(capacity, users, wanted)
     parts: dict[str, int] = {}
     for user, list_of in own.items():
-        # What a user gets covers what its devices are guaranteed and ask for, since both are checked above.
+        # A user's rate covers its devices' guarantees and requests: both are checked above.
         parts |= _share_out(of_users[user], list_of, asked)
     return parts
 
@@ -146,12 +145,12 @@ def _check(capacity: int, shares: Iterable[Share]) -> None:
         seen.add(share.member)
         guaranteed += share.guaranteed
     if guaranteed > capacity:
-        raise NoCapacity(f"the guaranteed parts come to {guaranteed}, the block has {capacity}")
+        raise NoCapacity(f"the guaranteed rates add up to {guaranteed}, and the block has {capacity}")
 
 
 def join(capacity: int, shares: tuple[Share, ...], new: Share) -> tuple[Share, ...]:
-    """The shares with a new member, also while the block runs. Raises Exists, and NoCapacity where its guaranteed part
-    does not fit beside the others'."""
+    """The shares with a new member, also while the block runs. Raises Exists, and NoCapacity if its guaranteed rate
+    does not fit."""
     joined = (*shares, new)
     _check(capacity, joined)
     return joined

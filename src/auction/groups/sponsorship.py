@@ -1,10 +1,9 @@
-"""A group in which some will pay and some won't: the Moulin mechanism, pledges for the unwilling, the outcome. Pure.
+"""A group in which only some pay: the Moulin mechanism, pledges for members that do not pay, the outcome. Pure.
 
-Moulin with Shapley shares (Moulin and Shenker 2001) is budget balanced, and in exact shares group-strategyproof where
-the cost is submodular. Payments are rounded to minor units, so one member alone can gain a unit by lying, and a
-group can use a member whose bid is within one unit of its share. It is not efficient: it may serve fewer than would be
-worth it.
-Bargaining over the price stands in negotiation.py.
+Moulin with Shapley shares (Moulin and Shenker 2001) is budget balanced, and with exact shares group-strategyproof if
+the cost is submodular. Payments are rounded to minor units, so one member can gain a unit by lying, and a coalition can
+use a member whose bid is within one unit of its share. It is not efficient: it may serve fewer members than would be
+worth it. negotiation.py bargains over the price.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from auction.model.money import check_amount, split_proportionally
 Cost = Callable[[frozenset[str]], int]
 """The cost in minor units of serving exactly these members; 0 for none."""
 
-EXACT_MEMBERS_MAX = 12  # the exact shares of n members ask for 2**n costs
+EXACT_MEMBERS_MAX = 12  # the exact shares of n members need 2**n costs
 CHECKED_MEMBERS_MAX = 8
 
 
 def shared_cost(fixed: int, own: Mapping[str, int]) -> Cost:
-    """The cost of a block that is there once, and something for each member: always submodular."""
+    """A fixed cost plus a cost for each member: always submodular."""
     check_amount(fixed, "fixed cost")
     for member, amount in own.items():
         check_amount(amount, f"cost of {member}")
@@ -39,7 +38,7 @@ def shared_cost(fixed: int, own: Mapping[str, int]) -> Cost:
 
 
 def peak_cost(needs: Mapping[str, int]) -> Cost:
-    """The cost of the largest need alone, as where a bigger block serves every smaller need: always submodular."""
+    """The cost of the largest need alone, as when one block serves every smaller need too: always submodular."""
     for member, amount in needs.items():
         check_amount(amount, f"need of {member}")
 
@@ -74,9 +73,8 @@ def _chosen(names: list[str], mask: int) -> frozenset[str]:
 
 
 def check_submodular(members: Iterable[str], cost: Cost) -> None:
-    """Raises BadValue where a member costs more beside others than alone: the shares would then rise as others join,
-    and lying in a group could pay. Looks at all sets of at most 8 members; for more, the caller answers for its
-    cost."""
+    """Raises BadValue if a member costs more together with others than alone: shares would then rise as others join,
+    and a coalition could gain by lying. Checks all sets of at most 8 members; for more, the caller must ensure it."""
     names = sorted(members)
     if len(names) > CHECKED_MEMBERS_MAX:
         return
@@ -92,7 +90,7 @@ def check_submodular(members: Iterable[str], cost: Cost) -> None:
 
 
 class Sharing(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is served of a group and pays what: the payments add up to the cost of those who are served."""
+    """The served members and their payments, which add up to the cost of serving them."""
 
     payments: dict[str, int]
     declined: tuple[str, ...]
@@ -100,11 +98,11 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def moulin(bids: Mapping[str, int], cost: Cost) -> Sharing:
-    """Share the cost among those who are willing to pay their share.
+    """Shares the cost among the members that bid at least their share.
 
-    All begin in; whoever bids less than its exact share leaves; the shares of the rest are computed anew, until all who
-    are in are willing. Exact shares are then rounded to minor units that add up to the cost; nobody pays above its bid.
-    Raises BadAmount, and BadValue for a cost that is not submodular or above 12 members.
+    All members start in; those that bid less than their exact share leave, and the others' shares are computed again,
+    until nobody leaves. Exact shares are then rounded to minor units that add up to the cost; nobody pays more than its
+    bid. Raises BadAmount, and BadValue for a cost that is not submodular or above 12 members.
     """
     for member, bid in bids.items():
         check_name(member, "member")
@@ -124,8 +122,8 @@ def moulin(bids: Mapping[str, int], cost: Cost) -> Sharing:
 
 
 def round_shares(shares: Mapping[str, Fraction]) -> dict[str, int]:
-    """Whole minor units that add up to the sum of the shares: each rounded down, then one more to the largest rests,
-    and among equal ones to the earlier name. Raises BadValue where the sum is not whole."""
+    """Whole minor units that add up to the sum of the shares: each rounded down, then one more to the largest
+    remainders, of equal ones to the earlier name. Raises BadValue if the sum is not whole."""
     whole = sum(shares.values(), Fraction(0))
     if whole.denominator != 1:
         raise BadValue("the shares do not add up to a whole amount")
@@ -138,7 +136,7 @@ def round_shares(shares: Mapping[str, Fraction]) -> dict[str, int]:
 
 
 class Pledge(msgspec.Struct, frozen=True, kw_only=True):
-    """What a willing member offers, by opting in, towards serving the unwilling: at most `amount`, all or nothing."""
+    """A paying member's offer, by opting in, to help pay for those that do not: at most `amount`, all or nothing."""
 
     sponsor: str
     amount: int
@@ -152,7 +150,7 @@ class Pledge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PledgeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of held pledges: taken and refunded add up to what each sponsor pledged."""
+    """The result for held pledges: `taken` and `refunded` add up to each sponsor's pledge."""
 
     funded: bool
     taken: dict[str, int]
@@ -160,8 +158,8 @@ class PledgeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settle_pledges(target: int, pledges: Iterable[Pledge]) -> PledgeResult:
-    """If the pledges reach the target each gives in proportion to its pledge, exactly the target in all, and gets the
-    rest back; if not, everything is refunded. Raises Exists for a sponsor with two pledges."""
+    """If the pledges reach the target, each sponsor gives in proportion to its pledge, together exactly the target, and
+    gets the rest back; if not, everything is refunded. Raises Exists for a sponsor with two pledges."""
     check_amount(target, "target")
     held: dict[str, int] = {}
     for pledge in pledges:
@@ -177,8 +175,8 @@ def settle_pledges(target: int, pledges: Iterable[Pledge]) -> PledgeResult:
 
 
 class GroupOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a group agreed on: who pays, who is sponsored by whom, who goes without. The sponsored owe nothing, and are
-    never marked as non-payers."""
+    """The outcome for a group: the payments, the sponsored members and their sponsors, the members not served.
+    Sponsored members owe nothing, and are never marked as non-payers."""
 
     payments: dict[str, int]
     sponsorship: PledgeResult
@@ -190,16 +188,16 @@ class GroupOutcome(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted({*self.payments, *self.sponsored}))
 
     def owes(self, member: str) -> int:
-        """What a member has to pay in all; only who owes something can ever be marked as a non-payer."""
+        """What a member must pay in all; only a member that owes something can be marked as a non-payer."""
         return self.payments.get(member, 0) + self.sponsorship.taken.get(member, 0)
 
 
 def settle_group(bids: Mapping[str, int], pledges: Iterable[Pledge], cost: Cost) -> GroupOutcome:
-    """Share the cost among the willing; serve all the unwilling too if pledges cover what they cost on top, and their
-    Shapley share at least. Then everybody's share is that of the whole group, and the sponsors pay the unwilling's.
+    """Shares the cost among the members that pay. Serves all the others too if the pledges cover their extra cost and
+    at least their Shapley shares; then each share is that of the whole group, and the sponsors pay the others' shares.
 
-    Only who is in and pays its own share may sponsor; others' pledges are refunded, and count for nothing. Raises as
-    `moulin` and `settle_pledges` do, and NotAllowed for a pledge by who is not of the group.
+    Only a served member that pays its own share may sponsor; other pledges are refunded and do not count. Raises what
+    `moulin` and `settle_pledges` raise, and NotAllowed for a pledge by a non-member.
     """
     sharing = moulin(bids, cost)
     held = list(pledges)
@@ -207,7 +205,8 @@ def settle_group(bids: Mapping[str, int], pledges: Iterable[Pledge], cost: Cost)
         if pledge.sponsor not in bids:
             raise NotAllowed(f"{pledge.sponsor} is not a member of this group")
     able = [pledge for pledge in held if pledge.sponsor in sharing.payments]
-    # The shares fall as others join, so nobody pays more than without the unwilling; nobody willing, nobody sponsors.
+    # Shares fall as others join, so nobody pays more than without the sponsored members. Without payers nobody
+    # sponsors.
     whole = round_shares(shapley_shares(bids, cost)) if sharing.payments and sharing.declined else {}
     target = sum(whole.get(member, 0) for member in sharing.declined)
     payments = {member: min(share, whole.get(member, share)) for member, share in sharing.payments.items()}

@@ -1,6 +1,6 @@
-"""The agreement that an award is: what both sides are held to, what they say of its end, and what came of it. Pure.
+"""The agreement that an award creates: each side's obligations, the statements on its end, and the outcome. Pure.
 
-Its states stand in lifecycle.py, its receipts in receipt.py, who gets what at its end in closing.py.
+lifecycle.py has its states, receipt.py its receipts, closing.py who gets what at its end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from auction.model.weighing import Stayed
 
 
 class Ruling(msgspec.Struct, frozen=True):
-    """How an arbiter hands out what would go to nobody."""
+    """How an arbiter divides what would go to nobody."""
 
     arbiter: str
     to_provider: int
@@ -24,11 +24,12 @@ class Ruling(msgspec.Struct, frozen=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What recipient and provider are held to. `price` P is for the whole window; `penalty` is Φ, `exposure` e.
+    """The obligations of a recipient and a provider. `price` P is for the whole window; `penalty` is Φ, `exposure` e.
 
-    `recipient_held` and `provider_held` are what the ledger holds of each while it is alive. `of` is the agreement
-    whose rest it serves, `prime` the one that it is a subcontract of. `payers` are the members of a group whose money
-    has taken the place of the recipient's. `paid`, `charged` and what follows are known when it is settled."""
+    `recipient_held` and `provider_held` are what the ledger holds of each side until the agreement is settled. `of` is
+    the agreement whose rest this one serves, `prime` the agreement that it subcontracts a part of. `payers` are the
+    members of a group whose money replaces the recipient's. `paid`, `charged` and the fields after them are set when it
+    is settled."""
 
     id: str
     auction: str
@@ -45,7 +46,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     exposure: int
     recipient_held: int
     provider_held: int
-    due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
+    due_ms: int = 0  # when the moderator must look at it next; 0 if it is over
     state: str = "agreed"
     units: int = 1
     items: tuple[str, ...] = ()
@@ -68,22 +69,22 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     recipient_says: Statement | None = None
     provider_absent: bool = False
     recipient_absent: bool = False
-    receipt: SignedReceipt | None = None  # the highest that both signed and either has handed in
+    receipt: SignedReceipt | None = None  # the highest one signed by both sides and handed in
     proven: tuple[FalseInterval, ...] = ()  # without their segments
     ruling: Ruling | None = None
     ended_ms: int = 0  # when the first end was stated
     settled_ms: int = 0
-    provider_ending: str = ""  # as the table of ends read it; empty: silent
+    provider_ending: str = ""  # as the table of ends reads it; empty: silent
     recipient_ending: str = ""
     contested: bool = False
-    capturing: int = 0  # what its card is still to be captured for
-    paid: int = 0  # what the provider earned
+    capturing: int = 0  # the amount still to be captured on the card
+    paid: int = 0  # earned by the provider
     burnt: int = 0
-    lost: int = 0  # of what was burnt and not delivered, what the recipient lost
-    charged: int = 0  # what the recipient was charged for what was earned
+    lost: int = 0  # the recipient's loss, from what was burnt and what was not delivered
+    charged: int = 0  # charged to the recipient for what was earned
     refunded: int = 0
     charged_back: int = 0
-    debt: int = 0  # what is owed still
+    debt: int = 0  # still owed by the recipient
 
     @property
     def is_over(self) -> bool:
@@ -91,16 +92,16 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
 
     @property
     def is_sponsored(self) -> bool:
-        """Whether others pay for it, and the recipient itself nothing."""
+        """Whether others pay for it, and the recipient pays nothing."""
         return bool(self.payers) and all(party != self.recipient for party, _ in self.payers)
 
     @property
     def own_hold(self) -> int:
-        """P(1+δ): what the recipient's hold has to cover; what is held beyond it is for who takes a rest over."""
+        """P(1+δ): what the recipient's hold must cover. Anything held beyond it pays a provider that takes over."""
         return with_delta(self.price, self.delta_ppm)
 
     def receipt_terms(self, market: str) -> ReceiptTerms:
-        """What its receipts say of themselves. Raises WrongState where it has none."""
+        """The terms that its receipts must follow. Raises WrongState if it has no receipts."""
         if not self.receipts:
             raise WrongState(f"{self.id} was agreed without receipts")
         return ReceiptTerms(
@@ -117,13 +118,13 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
         )
 
     def earnings(self, market: str) -> Earnings:
-        """What the receipts that were handed in come to."""
+        """What was earned according to the receipts that were handed in."""
         if not self.receipts:
             return Earnings()
         return earnings(self.receipt_terms(market), self.receipt, self.proven)
 
     def stayed(self) -> Stayed:
-        """The money of it, as ratings weigh it."""
+        """Its money, as ratings weigh it."""
         return Stayed(
             charged=self.charged,
             refunded=self.refunded,
@@ -134,11 +135,11 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
 
 
 def settlement_of(agreement: Agreement, market: str) -> Settlement:
-    """What comes of it as it stands: the table of ends by what both have said, and what the arbiter has decided.
+    """The settlement as things stand: the table of ends applied to both statements, and the arbiter's ruling.
 
-    The hold may be less than P(1+δ) where a part was moved to who took the rest over, and is more where all of the
-    reserve is held: what goes back is what is left of the hold. Where more is owed than is held (both have signed more
-    than the time that had passed then could earn), the payouts come to more than the hold."""
+    The hold is less than P(1+δ) if a part of it moved to the agreement that took over, and more if the whole reserve is
+    held; the recipient gets back whatever is left of the hold. If both sides signed more than the time that had passed
+    could earn, the payouts exceed the hold."""
     earned = agreement.earnings(market)
     case = Case(
         price=agreement.price,
@@ -172,13 +173,13 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
 
 
 def settled_back(settled: Settlement) -> int:
-    """What of the recipient's hold goes back to it."""
+    """The part of the recipient's hold that goes back to it."""
     back = [one.amount for one in settled.payouts if one.source == one.target == "recipient"]
     return sum(back)
 
 
 def _ruled(payouts: list[Payout], ruling: Ruling) -> list[Payout]:
-    """The payouts with what would go to nobody handed out, as far as there is such."""
+    """The payouts after the ruling: what would go to nobody goes to the sides, as far as it lasts."""
     wanted = {"provider": ruling.to_provider, "recipient": ruling.to_recipient}
     ruled: list[Payout] = []
     for one in payouts:

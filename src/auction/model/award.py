@@ -1,6 +1,6 @@
-"""The award: who won, at what price, where every bid stood and what it would have needed.
+"""The award: the winners, their prices, the standing of every bid and the price that it would have needed.
 
-How it is decided, explained and checked is in `auction.formats`.
+`auction.formats` decides, explains and checks awards.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from auction.model.bid import Announcement, Bid, Direction, commit_seed
 from auction.model.errors import BadCurrency, BadValue, Exists
 
 Outcome = Literal["won", "lost", "beyond_reserve", "not_considered", "refused"]
-"""`lost` bids are within the reserve and stay armed as runners-up, best first; `not_considered` ones were set aside in
-favour of newcomers; `refused` ones broke a rule of the format, which `Standing.why` names."""
+"""`lost` bids are within the reserve and stand by as runners-up, best first; `not_considered` ones gave way to
+newcomers; `refused` ones broke a rule of the format, which `Standing.why` names."""
 
 
 class Winning(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one winner gets: `price` is the whole price for `quantity` units or for all of `items`."""
+    """One winner's part: `price` is the whole price for `quantity` units or for all of `items`."""
 
     bid: str
     bidder: str
@@ -31,10 +31,10 @@ class Winning(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
-    """Where one bid stood. `score` is what was compared (higher is better).
+    """The standing of one bid. Bids were compared by `score` (higher is better).
 
-    `needed` is the worst price for the rivals, in the bid's own terms, that would have won for sure with all other bids
-    unchanged: one minor unit short of it would at most have come to a draw. None for winners, and where no price would.
+    `needed` is the least aggressive price that would have won for certain with all other bids unchanged: a price one
+    minor unit less aggressive would at best have been a tie. None for winners, and if no price would have won.
     """
 
     bid: str
@@ -50,8 +50,8 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 class Award(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The moderator's selection. Without winners the auction has failed. `standings` has every bid, best first.
 
-    `unit_price` is set where one price holds for all units; `gap_ppm` is how far the value of the selection may be
-    below the best, as parts per million of the best (0: proved to be the best).
+    `unit_price` is set if all units have one price. `gap_ppm` bounds how far the value of the selection is below the
+    best possible, in parts per million of the best (0: it is proved to be the best).
     """
 
     auction: str
@@ -98,7 +98,7 @@ def conclude(
     unit_price: int | None = None,
     gap_ppm: int = 0,
 ) -> Award:
-    """The award of an announced auction, with what the announcement says already."""
+    """The award of an announced auction, completed from the announcement."""
     return Award(
         auction=announcement.auction,
         format=announcement.format,
@@ -116,14 +116,14 @@ def conclude(
 
 
 class Draw:
-    """The tie breaker: among equal bids the lowest SHA-256 of seed, auction, the announcer's nonce and bid goes first.
-    Seeds are bound before bidding by their commitment; raises BadValue where the seed is not the announced one."""
+    """The tie breaker: of equal bids the one with the lowest SHA-256 of seed, auction, announcer's nonce and bid goes
+    first. The announcement commits to the seed before bidding. Raises BadValue if the seed is not the announced one."""
 
     __slots__ = ("_prefix",)
 
     def __init__(self, announcement: Announcement, seed: bytes) -> None:
         if commit_seed(announcement.auction, seed) != announcement.seed_commitment:
-            raise BadValue(f"the seed is not the one that auction {announcement.auction} was announced with")
+            raise BadValue(f"the seed is not the one that auction {announcement.auction} commits to")
         nonce = announcement.nonce
         auction = (f"{announcement.auction}\0{nonce}" if nonce else announcement.auction).encode()
         self._prefix = b"auction.draw\0%d\0%b%d\0%b" % (len(seed), seed, len(auction), auction)
@@ -132,13 +132,13 @@ class Draw:
         return hashlib.sha256(self._prefix + bid.encode()).digest()
 
     def among(self, parts: int) -> int:
-        """A number from 0 to parts - 1 that belongs to the auction and no bid."""
+        """A number from 0 to parts - 1 that depends on the auction and on no bid."""
         return int.from_bytes(hashlib.sha256(self._prefix + b"\0share").digest(), "big") % parts
 
 
 def check_bids(announcement: Announcement, bids: Iterable[Bid]) -> list[Bid]:
-    """Return the bids in the moderator's order. Raises BadValue for another auction's bid, BadCurrency, and Exists
-    where a bid or a sequence number stands twice."""
+    """Returns the bids in the moderator's order. Raises BadValue for another auction's bid, BadCurrency, and Exists if
+    a bid or a sequence number occurs twice."""
     ordered = sorted(bids, key=attrgetter("sequence"))
     auction, currency = announcement.auction, announcement.currency
     names = set()
@@ -158,17 +158,17 @@ def check_bids(announcement: Announcement, bids: Iterable[Bid]) -> list[Bid]:
 
 
 def latest_of_each(ordered: Iterable[Bid]) -> list[Bid]:
-    """The last bid of each bidder: in sealed formats a later bid takes the place of the earlier."""
+    """The last bid of each bidder: in sealed formats a later bid replaces an earlier one."""
     return list({bid.bidder: bid for bid in ordered}.values())
 
 
 def no_set_aside(announcement: Announcement) -> None:
-    """Raises BadValue where a share was to be set aside for newcomers in a format that cannot."""
+    """Raises BadValue if the announcement reserves a share for newcomers and the format cannot."""
     if announcement.newcomer_share_ppm:
-        raise BadValue(f"the format {announcement.format} sets nothing aside for newcomers; take a sealed one")
+        raise BadValue(f"the format {announcement.format} reserves nothing for newcomers; use a sealed format")
 
 
 def price_only(announcement: Announcement) -> None:
-    """Raises BadValue where quality was to weigh in a format that compares prices alone."""
+    """Raises BadValue if the announcement weighs quality and the format compares only prices."""
     if announcement.quality.opinion or announcement.quality.evidence:
-        raise BadValue(f"the format {announcement.format} compares prices alone; take a score format to weigh quality")
+        raise BadValue(f"the format {announcement.format} compares only prices; use a score format to weigh quality")

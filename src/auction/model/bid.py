@@ -1,7 +1,7 @@
-"""What is said before an award: the announcement, the bids, the standing offers, and the rating shown beside a bidder.
+"""The records before an award: announcements, bids, standing offers, and the rating shown beside a bidder.
 
-Here live the immutable words and their bounds, the quality value and the commitment of a bid. Which bid wins is not
-here (see formats), nor who may bid (see the moderator).
+Here are these immutable records and their bounds, the value of quality and the commitment of a bid. `formats` decides
+which bid wins, the moderator who may bid.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from auction.model.errors import BadValue
 from auction.model.money import PPM, check_amount, check_currency, check_integer, check_ppm
 
 Direction = Literal["provide", "receive"]
-"""`provide`: providers bid to provide, a lower price is better. `receive`: recipients bid for a block, a higher is."""
+"""`provide`: providers bid to serve, a lower price is better. `receive`: recipients bid for a block, a higher price
+is."""
 
 NAME_LENGTH_MAX = 200
 _LENGTH = struct.Struct(">Q").pack
-TIME_MS_MAX = 2**53  # exact in JSON readers that know only doubles
+TIME_MS_MAX = 2**53  # exact in JSON readers that only have doubles
 ITEMS_MAX = 64
 QUANTITY_MAX = 2**40
 
 
 def check_name(value: object, name: str) -> str:
-    """Return `value` if it is a printable text of 1 to 200 characters. Raises BadValue."""
+    """Returns `value` if it is a printable text of 1 to 200 characters. Raises BadValue."""
     if type(value) is not str or not 1 <= len(value) <= NAME_LENGTH_MAX or not value.isprintable():
         raise BadValue(f"{name} must be 1 to {NAME_LENGTH_MAX} printable characters")
     return value
 
 
 def check_time(value: object, name: str) -> int:
-    """Return `value` if it is whole milliseconds since the epoch of the market's clock. Raises BadValue."""
+    """Returns `value` if it is whole milliseconds since the epoch of the market's clock. Raises BadValue."""
     return check_integer(value, name, 0, TIME_MS_MAX)
 
 
 def digest(tag: str, *parts: bytes) -> bytes:
-    """SHA-256 over a tag and parts, each with its length before it, so that no two lists of parts read the same."""
+    """SHA-256 over a tag and parts, each preceded by its length, so that two different lists of parts never hash
+    alike."""
     read = [b"%b%b" % (_LENGTH(len(part)), part) for part in (tag.encode(), *parts)]
     return hashlib.sha256(b"".join(read)).digest()
 
@@ -50,7 +52,7 @@ def commit_seed(auction: str, seed: bytes) -> str:
 
 
 class QualityWeights(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What measured quality is worth, in minor units for a quality of 1: by opinion, and by evidence of deliveries."""
+    """The value of quality, in minor units for a quality of 1: by opinion, and by evidence of deliveries."""
 
     opinion: int = 0
     evidence: int = 0
@@ -61,9 +63,9 @@ class QualityWeights(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """When bidding ends. A soft close: a bid within the last `extend_within_ms` moves the close to `extend_by_ms`
-    after it, at most `extend_times_max` times. With `reveal_until_ms` the bids are committed first and revealed after
-    the close.
+    """When bidding ends. With a soft close, a bid within the last `extend_within_ms` moves the close to `extend_by_ms`
+    after the bid, at most `extend_times_max` times. With `reveal_until_ms`, bidders commit first and reveal after the
+    close.
     """
 
     opens_ms: int
@@ -84,12 +86,12 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
         if self.reveal_until_ms is not None:
             check_time(self.reveal_until_ms, "end of revealing")
             if self.reveal_until_ms <= self.closes_ms:
-                raise BadValue("revealing must end after the close")
+                raise BadValue("the time for revealing must end after the close")
 
 
 class Ramp(msgspec.Struct, frozen=True, kw_only=True):
-    """The price of a Dutch auction: from `start_price` by `step` every `step_ms`, up to the reserve (providers bid) or
-    down to it (recipients bid)."""
+    """The price of a Dutch auction: from `start_price` it moves by `step` every `step_ms`, up to the reserve (providers
+    bid) or down to it (recipients bid)."""
 
     start_price: int
     step: int
@@ -103,15 +105,16 @@ class Ramp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The offer to bid. Everything that decides the award, save bids and ratings, is fixed here before bidding.
+    """The invitation to bid. It fixes before bidding everything that decides the award, except bids and ratings.
 
-    `reserve` is the most that is paid (providers bid) or the least that is taken (recipients bid), for each unit in the
-    formats with several. `seed_commitment` is `commit_seed` of the seed that breaks ties. `newcomer_share_ppm` is the
-    share of auctions, drawn by that seed, in which newcomers alone are considered if one bids within the reserve.
-    `delta_ppm` is what leaving costs either side of what is undelivered; with `fail_over` the whole reserve stays held
-    for who takes a rest over; `receipts` says whether what is served is signed as it goes; `arbiter` and `judge` are
-    who decides what would go to nobody, and who executes a segment again. `nonce` is the announcer's part in ties.
-    `requires` are the attributes that who bids must have.
+    `reserve` is the most that is paid (providers bid) or the least that is accepted (recipients bid); in formats with
+    several units it is for each unit. `seed_commitment` is `commit_seed` of the seed that breaks ties.
+    `newcomer_share_ppm` is the share of auctions, drawn by that seed, in which only newcomers are considered if one
+    bids within the reserve. `delta_ppm` is the share of what is undelivered that leaving costs either side. With
+    `fail_over` the whole reserve stays held, to pay a provider that takes over. With `receipts` both sides sign what
+    was served while it is served. `arbiter` decides about what would go to nobody; `judge` executes segments again.
+    `nonce` is the announcer's contribution to the tie-breaking hash. `requires` are the attributes that a bidder must
+    have.
     """
 
     auction: str
@@ -169,7 +172,8 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @property
     def sign(self) -> int:
-        """-1 where a lower price is better (providers bid), 1 where a higher one is; with it one code serves both."""
+        """-1 if a lower price is better (providers bid), 1 if a higher one is. It lets the same code serve both
+        directions."""
         return -1 if self.direction == "provide" else 1
 
 
@@ -180,15 +184,15 @@ def check_items(items: object) -> None:
     for item in items:
         check_name(item, "item")
     if len(set(items)) != len(items):
-        raise BadValue("an item stands twice in one list")
+        raise BadValue("an item occurs twice in one list")
 
 
 class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A priced offer. `sequence` is the moderator's, given on arrival; it and not a clock says which came first.
+    """A bid. The moderator assigns `sequence` on arrival; the sequence, not a clock, says which bid came first.
 
-    `price` is for everything bid on; for each unit in the uniform-price format. `limit` is the proxy's limit in the
-    open format: the lowest that it may go down to (providers) or the highest (recipients). `items` names a package.
-    `salt` is random text of the bidder, so that the commitment tells nothing about the price.
+    `price` is for everything bid on; in the uniform-price format it is for each unit. `limit` is the proxy's limit in
+    the open format: the lowest price it may go down to (providers) or the highest (recipients). `items` names a
+    package. `salt` is random text from the bidder, so that the commitment reveals nothing about the price.
     """
 
     bid: str
@@ -256,8 +260,8 @@ class StandingOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class ShownRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A party's rating as every later auction of the service shows it. Fractions are parts per million.
 
-    `mean_ppm`, `lower_ppm` and `count` are of opinions (yes or no); the `evidence_` ones of measured deliveries;
-    `silence_ppm` is the share of finished agreements after which the other side said nothing.
+    `mean_ppm`, `lower_ppm` and `count` summarise opinions (yes or no), the `evidence_` fields measured deliveries.
+    `silence_ppm` is the share of finished agreements after which the other side did not rate.
     """
 
     party: str
@@ -284,13 +288,14 @@ Ratings = Mapping[str, ShownRating]
 
 
 def quality_value(weights: QualityWeights, rating: ShownRating | None) -> int:
-    """What a bidder's measured quality is worth in minor units: its lower bounds by the weights, each rounded down."""
+    """The value of a bidder's quality in minor units: its lower bounds times the weights, each rounded down."""
     if rating is None:
         return 0
     return weights.opinion * rating.lower_ppm // PPM + weights.evidence * rating.evidence_lower_ppm // PPM
 
 
 def commitment(bid: Bid) -> str:
-    """The hex hash that binds a bidder to a bid: over all that the bidder chose, nothing that the moderator gave."""
+    """The hex hash that binds a bidder to a bid. It covers everything that the bidder chose and nothing that the
+    moderator added."""
     chosen = (bid.auction, bid.bidder, bid.price, bid.currency, bid.quantity, bid.items, bid.limit, bid.salt)
     return hashlib.sha256(b"auction.bid\0" + msgspec.json.encode(chosen)).hexdigest()

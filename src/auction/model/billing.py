@@ -1,6 +1,6 @@
 """Billing: the invoice of an agreement with its metered lines, as text, JSON and HTML.
 
-Pure: made from the agreement. What is owed was decided when it was settled.
+Pure: it is computed from the agreement. Settling the agreement decided the amounts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AMOUNTS: Final = ("agreed_price", "charged", "refunded", "balance", "price", "a
 
 
 class InvoiceLine(msgspec.Struct, frozen=True):
-    """What was earned, and what leaving cost. Amounts in minor units, what was earned in ppm of the price."""
+    """A charge for what was earned, or a penalty. Amounts are in minor units, `earned_ppm` in ppm of the price."""
 
     provider: str
     from_ms: int
@@ -31,11 +31,11 @@ class InvoiceLine(msgspec.Struct, frozen=True):
     what: str = "earned"
     asked_bits: int = 0
     got_bits: int = 0
-    evidence: str = ""  # the digest of the receipt that it rests on
+    evidence: str = ""  # the digest of the receipt behind the line
 
 
 class ShareLine(msgspec.Struct, frozen=True):
-    """What a member used of a shared block, and its part of the amount."""
+    """A member's use of a shared block, and its part of the amount."""
 
     member: str
     metered_ms: int
@@ -44,7 +44,7 @@ class ShareLine(msgspec.Struct, frozen=True):
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The bill for one agreement. `charged` is the sum of the lines; `balance` what remains of it after refunds."""
+    """The bill for one agreement. `charged` is the sum of the lines, `balance` the rest after refunds."""
 
     number: str
     agreement: str
@@ -61,7 +61,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def invoice(agreement: Agreement, meters: Mapping[str, Meter] | None = None) -> Invoice:
-    """The invoice of an agreement; `meters` of who shared the block."""
+    """The invoice of an agreement. `meters` are those of the members that shared the block."""
     receipt = agreement.receipt.receipt if agreement.receipt is not None else None
     charged = agreement.charged
     earned = min(charged, agreement.paid)
@@ -110,7 +110,7 @@ def as_json(bill: Invoice) -> str:
 
 
 def as_text(bill: Invoice) -> str:
-    """For a terminal or a letter."""
+    """Plain text, for a terminal or a letter."""
     bill = _in_decimals(bill)
     rows = [
         f"Invoice {bill.number}",
@@ -133,7 +133,7 @@ def as_text(bill: Invoice) -> str:
 
 
 def as_html(bill: Invoice) -> str:
-    """A page of its own; every name is escaped."""
+    """A complete HTML page. Every name is escaped."""
     bill = _in_decimals(bill)
     lines = "".join(
         f"<tr><td>{_time(line.from_ms)} to {_time(line.until_ms)}</td><td>{html.escape(line.provider)}</td>"
@@ -156,7 +156,7 @@ def as_html(bill: Invoice) -> str:
 
 
 def _in_decimals(bill: Invoice) -> Any:
-    """The same with every amount as people write it."""
+    """The invoice with every amount as decimal text."""
 
     def shown(one: msgspec.Struct) -> Any:
         amounts = {name: as_decimal(getattr(one, name), bill.currency) for name in _AMOUNTS if hasattr(one, name)}

@@ -1,6 +1,6 @@
-"""Money that goes round in circles: what is left of payments once it is taken out. Ratings weigh deals by what is left.
+"""Takes money that goes round in circles out of a list of payments. Ratings weigh deals by the rest.
 
-Pure: the payments are handed in, nothing is stored.
+Pure: it stores nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from auction.model.money import check_amount
 
 
 def without_circles(payments: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
-    """What was paid from whom to whom, less all that went round in a circle of any length.
+    """The payments without any money that went round in a circle of any length.
 
-    Payments are (payer, payee, minor units). Circles are cancelled by their smallest part, in the order of names,
-    until none is left; every party's balance stays what it was. So deals among accomplices that return the money weigh
+    Payments are (payer, payee, minor units). Each circle is reduced by its smallest payment, in the order of names,
+    until none is left; every party's balance stays the same. So deals among accomplices that return the money weigh
     nothing, while a chain of subcontracts keeps its value.
     """
     left: dict[str, dict[str, int]] = {}
@@ -39,7 +39,7 @@ def without_circles(payments: Iterable[tuple[str, str, int]]) -> dict[tuple[str,
 
 
 def _cancel(left: dict[str, dict[str, int]], path: list[str], first: int) -> list[str]:
-    """Take the circle path[first:] out of `left`; return the path up to its first edge that is gone."""
+    """Takes the circle path[first:] out of `left`. Returns the path up to its first edge that is gone."""
     circle = [*path[first:], path[first]]
     edges = list(pairwise(circle))
     least = min(left[payer][payee] for payer, payee in edges)

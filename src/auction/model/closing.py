@@ -1,7 +1,7 @@
-"""How an agreement ends: what each side states, and who then gets which part of what is held. Pure whole arithmetic.
+"""How an agreement ends: each side's statement, and how the holds are divided. Pure integer arithmetic.
 
-Amounts are minor units. Penalties are rounded down, so that what was held (rounded up, see holding.py) always covers
-them. What receipts say stands in receipt.py; when closing begins and ends, in lifecycle.py. No money is moved here.
+Amounts are minor units. Penalties are rounded down, so the holds (rounded up, see holding.py) always cover them.
+receipt.py has the receipts, lifecycle.py the times of closing. No money is moved here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from auction.model.errors import BadValue
 from auction.model.money import PPM, check_amount, check_ppm
 
 Ending = Literal["finished", "leaving", "blaming"]
-"""`finished`: all is done. `leaving`: by the side's own fault or choice. `blaming`: by the other's."""
+"""`finished`: the service is complete. `leaving`: it ends by the side's own fault or choice. `blaming`: by the other's
+fault."""
 Side = Literal["provider", "recipient"]
 Target = Literal["provider", "recipient", "nobody"]
 
@@ -23,16 +24,16 @@ ENDINGS: Final[tuple[Ending, ...]] = ("finished", "leaving", "blaming")
 
 
 def check_ending(ending: object) -> Ending:
-    """Return `ending` if it is one. Raises BadValue."""
+    """Returns `ending` if it is valid. Raises BadValue."""
     for known in ENDINGS:
         if ending == known:
             return known
-    raise BadValue(f"an end is one of {', '.join(ENDINGS)}, not {ending!r}")
+    raise BadValue(f"an ending is one of {', '.join(ENDINGS)}, not {ending!r}")
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """A side's word on the end: how it ended, and the figure, which is what of the price has been earned. `at_ms` is
-    when the side first stated this end."""
+    """One side's statement of the end: the ending, and the figure, which is the part of the price that was earned.
+    `at_ms` is when the side first stated this ending."""
 
     ending: Ending
     figure: int
@@ -45,20 +46,20 @@ class Statement(msgspec.Struct, frozen=True):
 
 
 def restated(former: Statement | None, new: Statement) -> Statement:
-    """The statement that counts after `new`: a side may restate until closing is over. Saying the same end again keeps
-    the time at which it was said first, so that an early end stays an early one."""
+    """The statement that counts after `new`: a side may restate until closing is over. Restating the same ending keeps
+    the time of the first statement, so an early end stays early."""
     if former is not None and former.ending == new.ending:
         return msgspec.structs.replace(new, at_ms=former.at_ms)
     return new
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides the end of one agreement.
+    """Everything that decides the end of one agreement.
 
-    `signed` is the figure of the highest receipt signed by both that either has handed in, `shortfall` what of the
-    price the intervals up to it did not earn by the provider's signature, `voided` what they did not earn because a
-    result was proven wrong. `exposure` is e, the most that is open beyond `signed` (the price where receipts are off).
-    A side that was not present at the start is `absent` for good, unless it says `leaving`.
+    `signed` is the figure of the highest receipt signed by both sides and handed in. `shortfall` is the part of the
+    price that its intervals did not earn according to the provider's signature, `voided` the part lost because a result
+    was proven wrong. `exposure` is e, the most that is open beyond `signed` (the whole price without receipts). A side
+    that was not present at the start stays `absent`, unless it states `leaving`.
     """
 
     price: int
@@ -97,22 +98,23 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             if statement is not None and statement.figure > self.price:
                 raise BadValue(f"a figure is at most the price of {self.price}")
         if self.recipient_held < self.price + self.delta_of(self.price):
-            raise BadValue("the recipient's hold covers the price and the share for leaving")
+            raise BadValue("the recipient's hold must cover the price and the share for leaving")
         if self.provider_held < self.delta_of(self.price) + self.penalty:
-            raise BadValue("the provider's hold covers the share for leaving and the penalty")
+            raise BadValue("the provider's hold must cover the share for leaving and the penalty")
 
     def delta_of(self, amount: int) -> int:
         """δ of an amount, rounded down."""
         return amount * self.delta_ppm // PPM
 
     def undelivered(self, figure: int) -> int:
-        """U: what of the price is not earned at this figure, without shortfalls that the provider signed, which cost it
-        δ of their own, and without what was proven wrong, which costs it Φ."""
+        """U: the part of the price that is not earned at this figure. It excludes shortfalls that the provider signed,
+        which cost it δ separately, and results proven wrong, which cost it Φ."""
         return max(0, self.price - figure - self.shortfall - self.voided)
 
 
 class Payout(NamedTuple):
-    """`amount` (above zero) out of the hold of `source`, and why. What goes back has the same target as source."""
+    """`amount` (above zero) from the hold of `source`, and the reason. Money that goes back has the same source and
+    target."""
 
     source: Side
     target: Target
@@ -121,8 +123,8 @@ class Payout(NamedTuple):
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes of a case. `paid` is what the provider earned, `burnt` what goes to nobody in all, and the payouts add
-    up to what was held. `provider_ending` and `recipient_ending` are the ends as they were read; empty: silent."""
+    """The outcome of a case. `paid` is what the provider earned, `burnt` everything that goes to nobody; the payouts
+    add up to the holds. `provider_ending` and `recipient_ending` are the endings as read; empty: silent."""
 
     paid: int
     burnt: int
@@ -131,15 +133,15 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     recipient_ending: str
 
     def received(self, target: Target) -> int:
-        """What the target gets, its own money that goes back included."""
+        """What the target gets, including its own money that goes back."""
         return sum(payout.amount for payout in self.payouts if payout.target == target)
 
 
 def is_over(provider: Statement | None, recipient: Statement | None, ends_ms: int) -> bool:
-    """Closing is over at once when both have stated an end and the figures are equal.
+    """Whether closing is over before its deadline: both sides have stated an end with equal figures.
 
-    Not where one's early `finished` meets `blaming`, which would read it as `leaving`: who offered to part for nothing
-    may then restate until closing is over, so that answering the offer with a reproach takes nothing from it."""
+    An exception is an early `finished` against `blaming`, which would turn it into `leaving`. The side that offered to
+    part without penalty may then restate until closing is over, so the other cannot turn the offer against it."""
     if provider is None or recipient is None or provider.figure != recipient.figure:
         return False
     pairs = ((provider, recipient), (recipient, provider))
@@ -149,9 +151,9 @@ def is_over(provider: Statement | None, recipient: Statement | None, ends_ms: in
 
 
 def endings(case: Case) -> tuple[str, str]:
-    """The ends of provider and recipient as the table reads them; empty for who is silent or absent.
+    """The endings of provider and recipient as the table reads them; empty for a silent or absent side.
 
-    `finished` by one alone before `ends_ms` is read as `leaving`, unless the other states `finished` too."""
+    `finished` before `ends_ms` is read as `leaving`, unless the other side states `finished` too."""
     provider = _counted(case.provider, case.provider_absent)
     recipient = _counted(case.recipient, case.recipient_absent)
     both_finished = all(one is not None and one.ending == "finished" for one in (provider, recipient))
@@ -166,15 +168,15 @@ def endings(case: Case) -> tuple[str, str]:
 
 
 def _counted(statement: Statement | None, absent: bool) -> Statement | None:
-    """Who was not there at the start has nothing to say of the service but that it leaves."""
+    """From a side that was absent at the start only `leaving` counts."""
     return None if absent and statement is not None and statement.ending != "leaving" else statement
 
 
 def figures(case: Case) -> tuple[int, int]:
     """The lower and the higher figure that count.
 
-    Equal figures are taken as they are. Otherwise each is bounded to [signed, signed + e], and to what the intervals
-    can still earn; where one side is silent the other's counts alone, and where both are, the last receipt does."""
+    Equal figures count as they are. Otherwise each is bounded to [signed, signed + e], and to what the intervals can
+    still earn. If one side is silent, only the other's figure counts; if both are, the last receipt's figure does."""
     provider = _counted(case.provider, case.provider_absent)
     recipient = _counted(case.recipient, case.recipient_absent)
     if provider is not None and recipient is not None and provider.figure == recipient.figure:
@@ -184,7 +186,8 @@ def figures(case: Case) -> tuple[int, int]:
     return (min(stated), max(stated)) if stated else (case.signed, case.signed)
 
 
-# The table of ends: by how provider and recipient ended (empty: silent or absent), who pays δU to whom.
+# The table of ends: by the endings of provider and recipient (empty: silent or absent), the side that pays δU and its
+# target.
 _NOTHING: Final[tuple[tuple[Side, Target], ...]] = ()
 _RECIPIENT_PAYS: Final[tuple[tuple[Side, Target], ...]] = (("recipient", "provider"),)
 _PROVIDER_PAYS: Final[tuple[tuple[Side, Target], ...]] = (("provider", "recipient"),)
@@ -212,12 +215,13 @@ TABLE: Final[dict[tuple[str, str], tuple[tuple[Side, Target], ...]]] = {
 
 
 def settle(case: Case) -> Settlement:
-    """Share out what is held, by the figures and the table of ends.
+    """Divides the holds, by the figures and the table of ends.
 
-    The lower figure is paid, the difference goes to nobody. In δU, who pays counts by the lower figure, who receives by
-    the higher; the difference goes to nobody. A shortfall S that the provider signed costs it δS to the recipient,
-    unless both are silent: then the last receipt is paid and all else goes back. A result that was proven wrong costs
-    the provider Φ to nobody, and the recipient leaves free of δ."""
+    The lower figure is paid; the difference between the figures goes to nobody. A side that pays δU pays it by the
+    lower figure, a side that receives δU gets it by the higher one; the difference goes to nobody. A shortfall S that
+    the provider signed costs it δS to the recipient, unless both sides are silent: then the last receipt is paid and
+    everything else goes back. A result that was proven wrong costs the provider Φ to nobody, and the recipient leaves
+    without paying δ."""
     provider, recipient = endings(case)
     lower, higher = figures(case)
     rows = [
@@ -249,7 +253,7 @@ def settle(case: Case) -> Settlement:
 def _penalties(
     case: Case, source: Side, target: Target, lower: int, higher: int, provider: str, recipient: str
 ) -> list[Payout]:
-    """δU of one cell, from who pays it to who gets it."""
+    """The payouts of δU for one cell of the table."""
     pays = case.delta_of(case.undelivered(lower))
     gets = pays if target == "nobody" else case.delta_of(case.undelivered(higher))
     why = f"the provider is {provider}, the recipient {recipient}"
@@ -257,30 +261,30 @@ def _penalties(
 
 
 class Captured(msgspec.Struct, frozen=True, kw_only=True):
-    """What a card's single capture covers, and what of the payouts it leaves as a debt of the recipient."""
+    """The payouts that a card's single capture covers, and those that it leaves as the recipient's debt."""
 
     payouts: tuple[Payout, ...]
     debts: tuple[Payout, ...]
 
     @property
     def debt(self) -> int:
-        """What is owed still: the name is barred until it is paid, and it is a "no" of that amount."""
+        """The amount still owed. The recipient is barred until it is paid, and it counts as a "no" of that amount."""
         return sum(one.amount for one in self.debts)
 
 
 def to_capture(settlement: Settlement) -> int:
-    """What a card is captured for, once, when closing is over: all that the recipient's hold pays out."""
+    """The amount to capture on a card, once, when closing is over: everything that the recipient's hold pays out."""
     return sum(one.amount for one in settlement.payouts if one.source == "recipient" and one.target != "recipient")
 
 
 def capture(settlement: Settlement, captured: int) -> Captured:
-    """Share out what was captured of the recipient's card: first to the provider, then to penalties; the rest is a
-    debt. The provider's own hold pays out in full. Raises BadValue for more than was asked for."""
+    """Divides the amount captured on the recipient's card: first to the provider, then to penalties; what it does not
+    cover is a debt. The provider's own hold pays out in full. Raises BadValue for more than was requested."""
     check_amount(captured, "captured")
     if captured > to_capture(settlement):
         raise BadValue(f"{to_capture(settlement)} was to be captured, not {captured}")
     of_card = [one for one in settlement.payouts if one.source == "recipient" and one.target != "recipient"]
-    of_card.sort(key=lambda one: one.target != "provider")  # stable: what was earned stands before the penalties
+    of_card.sort(key=lambda one: one.target != "provider")  # stable: earnings come before penalties
     payouts = [one for one in settlement.payouts if one.source == "provider"]
     debts = []
     for one in of_card:
@@ -294,6 +298,6 @@ def capture(settlement: Settlement, captured: int) -> Captured:
 
 
 def owed_below_signature(counted: int, shown: int) -> int:
-    """What the recipient owes the provider once a receipt of its own signature is shown that is higher than the figure
-    that counted at the end: what is missing, and as much again (which covers what was burnt)."""
+    """What the recipient owes the provider after a receipt that it signed shows a higher figure than the one that
+    counted at the end: twice the difference (which covers what was burnt)."""
     return 2 * max(0, check_amount(shown, "figure of the receipt") - check_amount(counted, "figure that counted"))

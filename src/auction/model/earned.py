@@ -1,6 +1,6 @@
-"""What a chain of receipts comes to in money: which receipt counts, its figure, the shortfall, what was proven wrong.
+"""Turns a chain of receipts into money: the receipt that counts, its figure, the shortfall, the results proven wrong.
 
-Pure. Figures are minor units, rounded down: odd units stay with the payer. The receipts' form stands in receipt.py.
+Pure. Figures are minor units, rounded down: the remainder stays with the payer. receipt.py has the receipts themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from auction.model.receipt import WHOLE, Receipt, ReceiptTerms, Side, SignedRece
 
 
 def figure(terms: ReceiptTerms, receipt: Receipt | None) -> int:
-    """floor(P · Σf / N): what of the price the intervals so far have earned. None: nothing was signed."""
+    """floor(P · Σf / N): the part of the price that the intervals so far have earned. None: nothing was signed."""
     return terms.price * receipt.earned // (terms.intervals * WHOLE) if receipt else 0
 
 
@@ -24,28 +24,29 @@ def passed(terms: ReceiptTerms, receipt: Receipt | None) -> int:
 
 
 def shortfall(terms: ReceiptTerms, receipt: Receipt | None) -> int:
-    """S: what they would have earned in full and did not. The provider has signed it where it signed the receipt."""
+    """S: what the intervals would have earned in full and did not. By signing the receipt the provider signs this
+    shortfall."""
     return passed(terms, receipt) - figure(terms, receipt)
 
 
 def better(terms: ReceiptTerms, one: SignedReceipt | None, other: SignedReceipt | None) -> SignedReceipt | None:
-    """Which of two receipts counts: the one signed by both, of two such the higher number. Of two of one number that
-    both signed, neither side can prove more than the lower figure."""
+    """The one of two receipts that counts: the one signed by both sides; of two such, the one with the higher number;
+    of two with one number, the one with the lower figure, since neither side can prove more."""
     signed = [receipt for receipt in (one, other) if receipt is not None and receipt.by_both]
     return max(signed, key=lambda two: (two.receipt.number, -two.receipt.earned), default=None)
 
 
 def own_word(terms: ReceiptTerms, receipts: Iterable[SignedReceipt], side: Side) -> SignedReceipt | None:
-    """The receipt that binds a side by its own signature: the highest number that it signed; of two of one number the
-    one that both signed, else the one that is worse for its signer (the recipient: the higher figure)."""
+    """The receipt that binds a side by its own signature: the one with the highest number; of two with one number, the
+    one that both sides signed, else the one that is worse for its signer (the recipient: the higher figure)."""
     own = [one for one in receipts if (one.recipient if side == "recipient" else one.provider)]
     sign = 1 if side == "recipient" else -1
     return max(own, key=lambda one: (one.receipt.number, one.by_both, sign * one.receipt.earned), default=None)
 
 
 class FalseInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """An interval that is said to hold a false result: the receipts before and after it, both signed by both, and its
-    segments and results as they were sent, in order. `segment` is the place of the one that is false."""
+    """An interval that one side says has a false result: the receipts before and after it, each signed by both sides,
+    and its segments and results as sent, in order. `segment` is the index of the false one."""
 
     before: SignedReceipt | None
     after: SignedReceipt
@@ -55,26 +56,27 @@ class FalseInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_false_interval(terms: ReceiptTerms, proof: FalseInterval) -> None:
-    """Whether inputs and results are those that both signed, so that executing the segment again decides. Raises
-    BadValue where they are not. The signatures are checked by `check_signatures`."""
+    """Checks that inputs and results are the ones that both sides signed, so that executing the segment again decides.
+    Raises BadValue if not. `check_signatures` checks the signatures."""
     before = proof.before.receipt if proof.before else None
     if not proof.after.by_both or (proof.before is not None and not proof.before.by_both):
-        raise BadValue("a proof takes receipts that both sides have signed")
+        raise BadValue("a proof needs receipts that both sides have signed")
     check_next(terms, before, proof.after.receipt)
     if not 0 <= proof.segment < min(len(proof.inputs), len(proof.results)):
-        raise BadValue("the segment has no input or no result in this interval")
+        raise BadValue("the segment has no input or result in this interval")
     start = terms.digest()
     for head, parts, wanted in (
         (before.inputs if before else start, proof.inputs, proof.after.receipt.inputs),
         (before.results if before else start, proof.results, proof.after.receipt.results),
     ):
         if chained(head, parts) != wanted:
-            raise BadValue("inputs or results are not those that both sides signed")
+            raise BadValue("the inputs or results are not the ones that both sides signed")
 
 
 class Earnings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the receipts come to at the end. `signed` is the highest receipt's figure without the intervals proven
-    false, `voided` what those would have earned, `shortfall` the rest that was not earned by the provider's word."""
+    """What was earned at the end according to the receipts. `signed` is the highest receipt's figure without the
+    intervals proven false, `voided` what those would have earned, `shortfall` the rest that the provider signed as not
+    earned."""
 
     signed: int = 0
     shortfall: int = 0
@@ -82,7 +84,8 @@ class Earnings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def earnings(terms: ReceiptTerms, signed: SignedReceipt | None, proven: Iterable[FalseInterval] = ()) -> Earnings:
-    """What counts of the highest receipt signed by both, with each interval proven false earning 0, once."""
+    """The earnings by the highest receipt that both sides signed. Each interval proven false earns 0, and is subtracted
+    once."""
     if signed is None:
         return Earnings()
     receipt = signed.receipt

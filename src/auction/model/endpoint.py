@@ -1,6 +1,6 @@
-"""Where a party can be met, and what a provider is told of the work that it has, or may get. Words alone, no rule.
+"""Where a party can be reached, and the assignments of a provider: work that it has or may get. Records only, no rules.
 
-The market never connects to anyone: it passes on addresses and CURVE public keys, so that recipients and providers find
+The market never connects to anyone. It passes on addresses and CURVE public keys, so that recipients and providers find
 each other and admit nobody else.
 """
 
@@ -19,8 +19,9 @@ OFFERS_MAX: Final = 64
 _Z85: Final = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
 
 Role = Literal["winner", "runner_up", "offer", "standing", "recipient"]
-"""`winner` serves, or will; `runner_up` stands by; `offer` is what a runner-up can take over now (see `take_over`);
-`standing` has an offer out that a recipient wants to be able to take at once; `recipient` is served."""
+"""`winner` serves, or will; `runner_up` stands by; `offer` is a rest that a runner-up can take over now (see
+`take_over`); `standing` has a standing offer that a recipient wants to be able to take at once; `recipient` is
+served."""
 
 
 def check_curve_key(curve_key: object) -> str:
@@ -31,8 +32,8 @@ def check_curve_key(curve_key: object) -> str:
 
 
 class Endpoint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a party listens (`tcp://host:port`; empty for one that only dials, as providers do), and by which CURVE
-    public key it is known there."""
+    """Where a party listens (`tcp://host:port`; empty for one that only connects, as providers do), and the CURVE
+    public key that it uses."""
 
     party: str
     address: str
@@ -47,7 +48,7 @@ class Endpoint(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Warm(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The standing offers whose providers a recipient wants connected until `until_ms`, before anything is awarded."""
+    """The standing offers whose providers a recipient wants to stay connected until `until_ms`, before any award."""
 
     recipient: str
     offers: tuple[str, ...]
@@ -56,15 +57,15 @@ class Warm(msgspec.Struct, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         check_name(self.recipient, "recipient")
         if len(self.offers) > OFFERS_MAX or len(set(self.offers)) != len(self.offers):
-            raise BadValue(f"at most {OFFERS_MAX} distinct offers are kept warm")
+            raise BadValue(f"at most {OFFERS_MAX} distinct offers can be kept warm")
         check_time(self.until_ms, "end of keeping warm")
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Work that a party has or may get, and where: it dials `address`, whose key is `curve_key`, and names the
-    agreement, or the standing offer. Empty addresses: the recipient has not published where it listens. `price` is the
-    agreement's, the runner-up's own for all of its own, what it would get for the rest, or the offer's for one unit.
-    `party` is who serves, where the recipient asks."""
+    """Work that a party has or may get. The party connects to `address`, whose key is `curve_key`, and names the
+    agreement or the standing offer. An empty address means that the recipient has published none. `price` is the
+    agreement's; for a runner-up its own bid, or what it would get for the rest; for a standing offer the price of one
+    unit. In a recipient's answer `party` is the one that serves."""
 
     role: Role
     recipient: str
@@ -87,7 +88,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class OpenAuction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An auction that a provider can bid in: what is asked for, and what it has bid last, if it has."""
+    """An auction that a provider can bid in: the block, and the provider's last bid if it has bid."""
 
     announcement: Announcement
     announcer: str
@@ -96,7 +97,7 @@ class OpenAuction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Assignments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that concerns a party now. `version` changes with what follows it, and with nothing else."""
+    """Everything that concerns a party now. `version` changes if and only if the fields after it do."""
 
     version: str
     now_ms: int

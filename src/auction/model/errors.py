@@ -1,16 +1,13 @@
-"""Every error that a caller of the market can meet.
-
-Here lives the tree of typed errors, and nothing else. A command that raises one of them has changed nothing.
-"""
+"""Every error that a caller of the market can get. A command that raises one of them has changed nothing."""
 
 from __future__ import annotations
 
 
 class AuctionError(Exception):
-    """The root: whoever embeds the market can catch this one alone. `code` is stable and goes into JSON."""
+    """The root of all: code that embeds the market can catch just this one. `code` is stable and appears in JSON."""
 
     code = "error"
-    is_of_arguments = False  # whether the arguments were wrong by themselves, whatever the market's state
+    is_of_arguments = False  # whether the arguments are wrong in any state of the market
 
 
 class BadAmount(AuctionError):
@@ -26,7 +23,7 @@ class BadCurrency(AuctionError):
 
 
 class BadValue(AuctionError):
-    """A field with a value that the market cannot take, such as an empty window or a minimum above a maximum."""
+    """A field with an invalid value, such as an empty window or a minimum above a maximum."""
 
     code = "bad_value"
 
@@ -38,25 +35,25 @@ class BadNumber(BadValue):
 
 
 class Unknown(AuctionError):
-    """The party, block, auction, agreement or other thing that was named does not exist."""
+    """The named party, block, auction, agreement or other record does not exist."""
 
     code = "unknown"
 
 
 class Exists(AuctionError):
-    """The name is taken, or the thing was done before (a second rating, a second bid under one number)."""
+    """The name is taken, or the step was done before (a second rating, a second bid with one number)."""
 
     code = "exists"
 
 
 class NotAllowed(AuctionError):
-    """The caller is not the party that may do this, or may not do it for itself."""
+    """The caller may not do this."""
 
     code = "not_allowed"
 
 
 class BadToken(NotAllowed):
-    """The token is not one that the market has handed out, or is no longer valid."""
+    """The market did not issue this token, or it is no longer valid."""
 
     code = "bad_token"
 
@@ -68,7 +65,7 @@ class BadSignature(NotAllowed):
 
 
 class Expired(NotAllowed):
-    """A signed statement whose expiry has passed, or a standing offer or deadline that is over."""
+    """A signed statement or a standing offer that has expired, or a deadline that has passed."""
 
     code = "expired"
 
@@ -80,7 +77,7 @@ class Replayed(NotAllowed):
 
 
 class Sealed(NotAllowed):
-    """A sealed bid was asked for before the close by someone who did not place it."""
+    """Someone other than its bidder asked for a sealed bid before the close."""
 
     code = "sealed"
 
@@ -92,7 +89,7 @@ class LinkedParties(NotAllowed):
 
 
 class WrongState(AuctionError):
-    """The step does not lead on from the state that the auction or the agreement is in."""
+    """The step is not possible in the auction's or the agreement's state."""
 
     code = "wrong_state"
 
@@ -104,7 +101,7 @@ class TooLate(WrongState):
 
 
 class NoCapacity(AuctionError):
-    """The provider would have promised more than its capacity at some instant, or a share more than its block."""
+    """The provider would promise more than its capacity at some instant, or the shares more than their block."""
 
     code = "no_capacity"
 
@@ -144,19 +141,19 @@ class Declined(AuctionError):
 
 
 class PaymentUnknown(AuctionError):
-    """The processor gave no answer; the same request under the same key will find out what became of it."""
+    """The processor gave no answer; repeat the request under the same key to learn the outcome."""
 
     code = "payment_unknown"
 
 
 class PrepaymentRequired(AuctionError):
-    """The predicted probability of payment is below the threshold: only a prepaid balance is taken."""
+    """The predicted probability of payment is below the threshold: only a prepaid balance is accepted."""
 
     code = "prepayment_required"
 
 
 class KeyReused(AuctionError):
-    """An idempotency key that came before with another body."""
+    """An idempotency key that was used before with another body."""
 
     code = "key_reused"
 
@@ -174,7 +171,7 @@ class JournalBroken(AuctionError):
 
 
 class TooNew(AuctionError):
-    """The database was written by a newer version of the program: this one would lose what it does not know."""
+    """A newer version of the program wrote the database; this version would lose what it does not know."""
 
     code = "too_new"
 
@@ -186,25 +183,25 @@ class UnderWay(AuctionError):
 
 
 class OtherRules(AuctionError):
-    """The rules or the currency that a market was opened with are not those that stand in its journal."""
+    """The market was opened with other rules or another currency than its journal has."""
 
     code = "other_rules"
 
 
 class StoreFailed(AuctionError):
-    """The database refused or was gone; the command may be sent again under the same key."""
+    """The database failed or could not be reached; the command may be sent again under the same key."""
 
     code = "store_failed"
 
 
 class RowsRefused(StoreFailed):
-    """The database is there and does not take the values of this command; others' commands are taken."""
+    """The database works but rejects the values of this command; it accepts other commands."""
 
     code = "rows_refused"
 
 
 class TranscriptWrong(AuctionError):
-    """A transcript or an award that does not follow from the bids, the ratings, the seed and the announced rule."""
+    """A transcript or an award does not follow from the bids, the ratings, the seed and the announced rule."""
 
     code = "transcript_wrong"
 

@@ -1,7 +1,7 @@
 """A double-entry ledger in integer minor units: accounts, transfers and balances.
 
-Pure. A transfer takes from one account and gives to another, so the ledger sums to zero whatever is done to it. Which
-accounts may go below zero stands here; what the transfers mean stands in `payment`.
+Pure. A transfer takes from one account and gives to another, so the ledger always sums to zero. The ledger also knows
+which accounts may go below zero.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from auction.model.errors import BadAmount, InsufficientFunds
 from auction.model.money import AMOUNT_MAX
 
-OUTSIDE: Final = "outside"  # where money comes from and goes to: banks, cards. The mirror of all the rest.
-NOBODY: Final = "nobody"  # what silence and contradiction cost; no party can be paid out of it but by an arbiter
+OUTSIDE: Final = "outside"  # banks and cards, where money comes from and goes to; it mirrors all other accounts
+NOBODY: Final = "nobody"  # the price of silence and contradiction; only an arbiter's ruling keeps money out of it
 
 
 class Transfer(NamedTuple):
@@ -25,38 +25,38 @@ class Transfer(NamedTuple):
 
 
 def funds(party: str) -> str:
-    """What a party has in the market and may spend or withdraw."""
+    """Money that a party may spend or withdraw."""
     return f"funds:{party}"
 
 
 def bond(party: str) -> str:
-    """What a party has put up for the case that it does not keep its word; not held for anything yet."""
+    """A party's bond against breaking its promises, as far as it is not held for one yet."""
     return f"bond:{party}"
 
 
 def held(name: str) -> str:
-    """What is held of who pays: for an announcement, for a bid to pay, and for an agreement."""
+    """Held of the side that pays: for an announcement, for a bid to pay, and for an agreement."""
     return f"held:{name}"
 
 
 def held_bond(name: str) -> str:
-    """What is held of who serves: for an announcement to sell, a bid, an offer, a commitment, and for an agreement."""
+    """Held of the side that serves: for an announcement to sell, a bid, an offer, a commitment, and an agreement."""
     return f"held_bond:{name}"
 
 
 def pledged(group: str) -> str:
-    """What the members of a group have bid and pledged, until it is settled."""
+    """The limits and pledges of a group's members, until it is settled."""
     return f"pledged:{group}"
 
 
 def card(method: str) -> str:
-    """The mirror of what a card processor has authorised and settled."""
+    """Mirrors what a card processor has authorised and captured."""
     return f"{OUTSIDE}:{method}"
 
 
 class Ledger:
-    """Balances as the sum of transfers. Accounts outside may go below zero, and a party's funds do so by a
-    chargeback or a card's refund alone (`forced`)."""
+    """Balances as the sum of transfers. Outside accounts may go below zero. A party's funds may only by a chargeback or
+    a card's refund (`forced`)."""
 
     __slots__ = ("balances",)
 
@@ -67,7 +67,7 @@ class Ledger:
         return self.balances.get(account, 0)
 
     def check(self, transfers: Iterable[Transfer], forced: bool = False) -> None:
-        """Raises BadAmount, or InsufficientFunds, where the transfers cannot all be made in this order."""
+        """Raises BadAmount or InsufficientFunds if the transfers cannot all be made in this order."""
         changed: dict[str, int] = {}
         for source, target, amount in transfers:
             if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
@@ -78,7 +78,7 @@ class Ledger:
             changed[source] = left
             gained = changed.get(target, self.balances.get(target, 0)) + amount
             if gained > AMOUNT_MAX:
-                raise BadAmount(f"{target} would hold more than the ledger counts to")
+                raise BadAmount(f"{target} would exceed the largest balance of the ledger")
             changed[target] = gained
 
     def apply(self, transfers: Iterable[Transfer]) -> None:
@@ -88,7 +88,7 @@ class Ledger:
             if left or not source.startswith("held"):
                 balances[source] = left
             else:
-                del balances[source]  # what was held for one bid or agreement, and never is again
+                del balances[source]  # a hold for one bid or agreement, which is never used again
             balances[target] = balances.get(target, 0) + amount
 
     def sum(self) -> int:

@@ -1,7 +1,7 @@
-"""The life of an auction and of its agreement as one table: states, commands, who may, deadlines and outcomes. Pure.
+"""The lifecycle of an auction and of its agreements as one table: states, commands, roles, deadlines, outcomes. Pure.
 
-`tick` follows it, and the documentation is drawn from it. What a command does in detail stands in the moderator's
-rules; who gets which money at the end, in closing.py. Times are milliseconds of the market's clock.
+`tick` follows the table, and the documentation is generated from it. The moderator's rules have the details of each
+command; closing.py has who gets which money at the end. Times are milliseconds of the market's clock.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ REVEAL_MS: Final = 10 * 60_000
 GRACE_MS: Final = 10_000  # G
 CLOSING_MS: Final = 3_600_000  # C
 GROUP_MS: Final = 3_600_000
-CHARGEBACK_MS: Final = 120 * 24 * 3_600_000  # the time in which charges can be taken back
+CHARGEBACK_MS: Final = 120 * 24 * 3_600_000  # the time for chargebacks
 JUMP_MS: Final = 3_600_000
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A command: in which state who may give it, and which states may follow. The first is what it is for; the others
-    are what it comes to where `outcome` says so."""
+    """A command in one state: the roles that may give it, and the states that may follow. The first is the usual one;
+    the others follow as `outcome` says."""
 
     state: str
     command: str
@@ -36,7 +36,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """A state: until when it lasts, in words, and what comes of it by time alone. Without a deadline it is an end."""
+    """A state: its deadline, in words, and what the deadline brings about. A state without a deadline is final."""
 
     state: str
     deadline: str = ""
@@ -49,27 +49,27 @@ STAGES: Final = (
         "funding",
         "15 minutes after the announcement",
         ("void",),
-        "the card was not authorised: nobody could bid, and nothing was held",
+        "the card was not authorised; nobody could bid, and nothing was held",
     ),
     Stage(
         "open",
-        "closes_ms, 24 hours after the announcement at most and before the start; with commitments 10 minutes later",
+        "closes_ms: at most 24 hours after the announcement, and before the start; with commitments 10 minutes later",
         ("agreed", "void"),
-        "awarded to the best bid whose hold can be placed, which is the agreement; void without one, and all goes "
-        "back; what was committed and not revealed goes to nobody",
+        "the best bid whose hold can be placed wins, and the agreement is made; without one the auction is void and "
+        "all holds are released; the hold of an unrevealed commitment goes to nobody",
     ),
     Stage(
         "agreed",
         "starts_ms + G",
         ("running", "closing"),
-        "running where both sides have polled within G; else closing, and who was not there counts as absent",
+        "running if both sides have polled within G; otherwise closing, and a side that has not polled is absent",
     ),
-    Stage("running", "ends_ms + G", ("closing",), "nobody has stated an end: closing begins"),
+    Stage("running", "ends_ms + G", ("closing",), "neither side has stated an end: closing begins"),
     Stage(
         "closing",
         "C after the first stated end, or after ends_ms + G",
         ("settled",),
-        "the figures are bounded to what both signed and e beyond, and the table of ends pays",
+        "the figures are bounded to [signed, signed + e], and the table of ends decides the payouts",
     ),
     Stage("settled"),
     Stage("void"),
@@ -77,30 +77,50 @@ STAGES: Final = (
 
 _SIDES: Final = ("recipient", "provider")
 STEPS: Final = (
-    Step("", "announce", ("announcer",), ("open", "funding"), "R(1+δ) is held; by card: first to be authorised"),
-    Step("", "hold_auction", ("announcer",), ("agreed",), "announced, bid, closed and awarded in one command"),
-    Step("", "spot", ("recipient",), ("agreed",), "the best standing offer that can be held is awarded"),
-    Step("funding", "pay", ("announcer",), ("open", "void"), "authorised: bidding opens; declined: void"),
-    Step("funding", "withdraw", ("announcer",), ("void",), "what was authorised is given back"),
+    Step("", "announce", ("announcer",), ("open", "funding"), "R(1+δ) is held; a card must be authorised first"),
+    Step("", "hold_auction", ("announcer",), ("agreed",), "announces, bids, closes and awards in one command"),
+    Step("", "spot", ("recipient",), ("agreed",), "the best standing offer whose hold can be placed wins"),
+    Step("funding", "pay", ("announcer",), ("open", "void"), "if authorised, bidding opens; if declined, void"),
+    Step("funding", "withdraw", ("announcer",), ("void",), "the authorisation is released"),
     Step("funding", "ban", ("operator",), ("void",), "its announcer is banned"),
-    Step("open", "ban", ("operator",), ("void",), "its announcer is banned: all goes back"),
-    Step("open", "bid", ("bidder",), ("open", "agreed"), "the bid's hold is placed; on a Dutch ramp it wins at once"),
-    Step("open", "commit", ("bidder",), ("open",), "the commitment's hold is placed"),
-    Step("open", "reveal", ("bidder",), ("open",), "the bid stands where its commitment stood"),
-    Step("open", "withdraw", ("announcer",), ("void",), "before the first bid or commitment alone: all goes back"),
-    Step("agreed", "end", _SIDES, ("closing", "settled"), "settled at once where both state the same figure"),
-    Step("agreed", "take_over", ("runner_up",), ("agreed",), "a rest is taken over, as an agreement of its own"),
-    Step("running", "hand_in", _SIDES, ("running",), "a receipt is kept"),
-    Step("running", "end", _SIDES, ("closing", "settled"), "settled at once where both state the same figure"),
-    Step("running", "prove", ("recipient",), ("running",), "a result is proven wrong: Φ, and the interval earns 0"),
+    Step("open", "ban", ("operator",), ("void",), "its announcer is banned; all holds are released"),
+    Step("open", "bid", ("bidder",), ("open", "agreed"), "places the bid's hold; on a Dutch ramp the bid wins at once"),
+    Step("open", "commit", ("bidder",), ("open",), "places the commitment's hold"),
+    Step("open", "reveal", ("bidder",), ("open",), "the bid takes its commitment's place"),
+    Step(
+        "open", "withdraw", ("announcer",), ("void",), "only before the first bid or commitment; all holds are released"
+    ),
+    Step("agreed", "end", _SIDES, ("closing", "settled"), "settled at once if both state the same figure"),
+    Step("agreed", "take_over", ("runner_up",), ("agreed",), "a runner-up takes over a rest, as a separate agreement"),
+    Step("running", "hand_in", _SIDES, ("running",), "keeps the receipt"),
+    Step("running", "end", _SIDES, ("closing", "settled"), "settled at once if both state the same figure"),
+    Step(
+        "running",
+        "prove",
+        ("recipient",),
+        ("running",),
+        "a result is proven wrong: it costs Φ, and its interval earns 0",
+    ),
     Step("closing", "hand_in", _SIDES, ("closing",), "the highest receipt that both signed bounds the figures"),
-    Step("closing", "end", _SIDES, ("closing", "settled"), "stated or restated; settled where the figures are equal"),
+    Step("closing", "end", _SIDES, ("closing", "settled"), "stated or restated; settled if the figures are equal"),
     Step("closing", "prove", ("recipient",), ("closing",), "as while it runs"),
-    Step("closing", "arbitrate", ("arbiter",), ("closing",), "hands out what would go to nobody; both sides named it"),
-    Step("settled", "hand_in", _SIDES, ("settled",), "a receipt above the stated figure: owed, and as much again"),
-    Step("settled", "refund", ("provider",), ("settled",), "part of the charge goes back to the recipient"),
-    Step("settled", "charge_back", ("processor",), ("settled",), 'the charge is taken back: a "no" about the payer'),
-    Step("settled", "rate", _SIDES, ("settled",), "the opinion weighs what stayed of the charge"),
+    Step(
+        "closing",
+        "arbitrate",
+        ("arbiter",),
+        ("closing",),
+        "divides what would go to nobody; both sides named the arbiter",
+    ),
+    Step("settled", "hand_in", _SIDES, ("settled",), "a receipt above the stated figure: twice the difference is owed"),
+    Step("settled", "refund", ("provider",), ("settled",), "returns part of the charge to the recipient"),
+    Step(
+        "settled",
+        "charge_back",
+        ("processor",),
+        ("settled",),
+        'the bank takes the charge back, which counts as a "no" about the payer',
+    ),
+    Step("settled", "rate", _SIDES, ("settled",), "the opinion's weight is the charge less what went back"),
 )
 
 _BY_COMMAND: Final[Mapping[tuple[str, str], Step]] = {(step.state, step.command): step for step in STEPS}
@@ -108,7 +128,7 @@ _BY_STATE: Final[Mapping[str, Stage]] = {stage.state: stage for stage in STAGES}
 
 
 def step_of(state: str, command: str) -> Step:
-    """What the command is in this state. Raises WrongState where it is none."""
+    """The step for a command in this state. Raises WrongState if there is none."""
     step = _BY_COMMAND.get((state, command))
     if step is None:
         raise WrongState(f"no {command!r} from {state or 'nothing'!r}")
@@ -116,7 +136,7 @@ def step_of(state: str, command: str) -> Step:
 
 
 def next_state(state: str, command: str, wanted: str = "") -> str:
-    """The state that the command leads to: the first of its states, or `wanted` of them. Raises WrongState."""
+    """The state that the command leads to: `wanted` if it may follow, by default the first. Raises WrongState."""
     step = step_of(state, command)
     if wanted and wanted not in step.leads_to:
         raise WrongState(f"{command!r} does not lead from {state or 'nothing'!r} to {wanted!r}")
@@ -124,7 +144,7 @@ def next_state(state: str, command: str, wanted: str = "") -> str:
 
 
 def by_time(state: str, wanted: str) -> str:
-    """The state that its deadline leads to. Raises WrongState where it does not lead there."""
+    """`wanted`, if the deadline of `state` leads there. Raises WrongState if it does not."""
     stage = _BY_STATE.get(state)
     if stage is None or wanted not in stage.leads_to:
         raise WrongState(f"no deadline leads from {state!r} to {wanted!r}")
@@ -132,8 +152,8 @@ def by_time(state: str, wanted: str) -> str:
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """What the deadlines of one auction and agreement are counted from. `ended_ms` is when the first end was stated (0:
-    none was), `back_ms` when the market came back after it was away (0: it never was)."""
+    """The times that the deadlines of one auction and agreement depend on. `ended_ms` is when the first end was stated
+    (0: none), `back_ms` when the market came back after an outage (0: there was none)."""
 
     announced_ms: int
     closes_ms: int
@@ -148,8 +168,8 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def deadline_ms(state: str, times: Times) -> int | None:
-    """When the state ends by itself; None for one that is an end. After the market was away, no earlier than its return
-    and C. Raises WrongState for a state that is none."""
+    """When the state ends by itself; None for a final state. After an outage, no earlier than C after the market's
+    return. Raises WrongState for an unknown state."""
     counted_ms = {
         "funding": times.announced_ms + times.funding_ms,
         "open": max(times.closes_ms, times.reveal_until_ms),
@@ -159,7 +179,7 @@ def deadline_ms(state: str, times: Times) -> int | None:
     }
     stage = _BY_STATE.get(state)
     if stage is None:
-        raise WrongState(f"{state!r} is no state")
+        raise WrongState(f"there is no state {state!r}")
     if not stage.deadline:
         return None
     due_ms = counted_ms[state]
@@ -168,19 +188,20 @@ def deadline_ms(state: str, times: Times) -> int | None:
 
 
 def is_present(last_poll_ms: int | None, now_ms: int, grace_ms: int = GRACE_MS) -> bool:
-    """Present: the last poll of the market is at most G old."""
+    """A party is present if its last poll is at most G old."""
     return last_poll_ms is not None and now_ms - last_poll_ms <= grace_ms
 
 
 def has_jumped(before_ms: int, now_ms: int) -> bool:
-    """Whether the market's clock has moved by an hour or more, back or forth: what is due then waits for the operator.
-    The caller compares with a clock that does not jump, or with the last entry while the market was never away."""
+    """Whether the market's clock has jumped by an hour or more, in either direction; then what is due waits for the
+    operator. The caller compares with a clock that does not jump, or with the last entry if the market had no
+    outage."""
     return abs(now_ms - before_ms) >= JUMP_MS
 
 
 def gaps(stages: Sequence[Stage] = STAGES, steps: Sequence[Step] = STEPS) -> list[str]:
-    """What is wrong with a table, in words; nothing where it is complete: each state is reached from an announcement,
-    and by deadlines alone each comes to an end after finitely many."""
+    """Lists the faults of a table, in words. A complete table has none: each state is reached from an announcement, and
+    deadlines alone bring each state to a final one."""
     known = {stage.state: stage for stage in stages}
     halves = [one.state for one in stages if bool(one.deadline) != bool(one.outcome)]
     wrong = [f"{state} has a deadline or an outcome alone" for state in halves]
@@ -207,10 +228,10 @@ def gaps(stages: Sequence[Stage] = STAGES, steps: Sequence[Step] = STEPS) -> lis
 
 
 def as_markdown() -> str:
-    """The two tables, as the documentation shows them."""
+    """The two tables in the documentation."""
     lines = ["| state | deadline | by time alone |", "| --- | --- | --- |"]
     for stage in STAGES:
-        leads_to = f"{' or '.join(stage.leads_to)}: {stage.outcome}" if stage.deadline else "an end"
+        leads_to = f"{' or '.join(stage.leads_to)}: {stage.outcome}" if stage.deadline else "final"
         lines.append(f"| {stage.state} | {stage.deadline or 'none'} | {leads_to} |")
     lines += ["", "| in | command | by | leads to | what it does |", "| --- | --- | --- | --- | --- |"]
     for step in STEPS:

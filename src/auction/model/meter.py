@@ -1,4 +1,4 @@
-"""What members used of a shared block, and how its price is split between them. Rates are in `groups.sharing`."""
+"""Meters the members' use of a shared block and splits its price between them. `groups.sharing` has the rates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auction.model.money import check_amount, check_integer, split_proportionall
 
 
 class Meter(msgspec.Struct, frozen=True, kw_only=True):
-    """What one member used of a block so far: time that it was in, bits allowed and bits used in that time."""
+    """One member's use of a block so far: its time as a member, and the bits allowed and used in that time."""
 
     member: str
     metered_ms: int = 0
@@ -23,9 +23,8 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
 def measure(
     meters: Mapping[str, Meter], interval_ms: int, rates: Mapping[str, int], used_bits: Mapping[str, int]
 ) -> dict[str, Meter]:
-    """The meters after one interval, in which `rates` (bits a second) were allocated. Members keep their meters when
-    they leave. What was used above the allocated rate is counted in `over_bits` too. Raises Unknown for use without a
-    rate."""
+    """The meters after one interval with these allocated `rates` (bits per second). Members keep their meters when they
+    leave. Use above the allocated rate is also counted in `over_bits`. Raises Unknown for use without a rate."""
     check_integer(interval_ms, "interval", 1)
     for member in used_bits:
         if member not in rates:
@@ -46,8 +45,8 @@ def measure(
 
 
 def split_cost(price: int, meters: Mapping[str, Meter]) -> dict[str, int]:
-    """The price of the block between its members, exactly: by what was allowed to each, whether used or not; by time
-    where nothing was allowed. Raises BadValue where nobody was in."""
+    """Splits the price of the block between its members, exactly: in proportion to the bits allowed, used or not; by
+    time if nothing was allowed. Raises BadValue if there was no member."""
     check_amount(price, "price")
     weights = [meter.allowed_bits for meter in meters.values()]
     if not any(weights):

@@ -1,7 +1,7 @@
 """Amounts of money: checks, sums within bounds, and exact splits.
 
-Amounts are whole minor units (cents) of one currency, from 0 to 2**63 - 1. Nothing here rounds in silence: each rule
-says where the remainder goes. No conversion between currencies lives here, nor any payment.
+Amounts are whole minor units (cents) of one currency, from 0 to 2**63 - 1. Each rule says where a rounding remainder
+goes. There is no conversion between currencies here, and no payment.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from auction.model.errors import BadAmount, BadCurrency, BadValue
 
-AMOUNT_MAX = 2**63 - 1  # what a BIGINT column of every SQL store holds
-# How many decimals the minor unit of a currency is (ISO 4217); of all others it is 2.
+AMOUNT_MAX = 2**63 - 1  # the largest value of a BIGINT column in every SQL store
+# The decimals of currencies (ISO 4217); all others have 2.
 _NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _DECIMALS = {
     **dict.fromkeys(_NONE.split(), 0),
@@ -22,7 +22,7 @@ PPM = 1_000_000  # fractions travel as whole parts per million, so that every pa
 
 
 def check_integer(value: object, name: str, lowest: int = 0, highest: int = AMOUNT_MAX) -> int:
-    """Return `value` if it is an int within bounds. bool, float and NaN are not ints here. Raises BadValue."""
+    """Returns `value` if it is an int within bounds. bool, float and NaN are not ints here. Raises BadValue."""
     if type(value) is not int:
         raise BadValue(f"{name} must be an integer, not {type(value).__name__}")
     if not lowest <= value <= highest:
@@ -31,7 +31,7 @@ def check_integer(value: object, name: str, lowest: int = 0, highest: int = AMOU
 
 
 def check_amount(value: object, name: str = "amount") -> int:
-    """Return `value` if it is a whole number of minor units from 0 to 2**63 - 1. Raises BadAmount."""
+    """Returns `value` if it is a whole number of minor units from 0 to 2**63 - 1. Raises BadAmount."""
     if type(value) is not int:
         raise BadAmount(f"{name} must be a whole number of minor units, not {type(value).__name__}")
     if value < 0:
@@ -42,7 +42,8 @@ def check_amount(value: object, name: str = "amount") -> int:
 
 
 def check_currency(value: object, expected: str | None = None) -> str:
-    """Return `value` if it is a currency code of three capitals (ISO 4217) and the expected one. Raises BadCurrency."""
+    """Returns `value` if it is a currency code of three capitals (ISO 4217) and the expected one. Raises
+    BadCurrency."""
     if type(value) is not str or len(value) != 3 or not (value.isascii() and value.isalpha() and value.isupper()):
         raise BadCurrency(f"a currency is three capital letters, not {value!r}")
     if expected is not None and value != expected:
@@ -56,7 +57,7 @@ def decimals_of(currency: str) -> int:
 
 
 def as_decimal(amount: int, currency: str, separator: str = "") -> str:
-    """An amount in minor units as people write it: 4150 is 4150 JPY, 41.50 EUR, 4.150 KWD. Exact, whatever its size."""
+    """An amount in minor units as decimal text: 4150 is 4150 JPY, 41.50 EUR, 4.150 KWD. Exact at any size."""
     decimals = decimals_of(currency)
     whole, rest = divmod(abs(amount), 10**decimals)
     sign = "-" if amount < 0 else ""
@@ -65,16 +66,16 @@ def as_decimal(amount: int, currency: str, separator: str = "") -> str:
 
 
 def check_ppm(value: object, name: str) -> int:
-    """Return `value` if it is a whole number of parts per million from 0 to 1,000,000. Raises BadValue."""
+    """Returns `value` if it is a whole number of parts per million from 0 to 1,000,000. Raises BadValue."""
     return check_integer(value, name, 0, PPM)
 
 
 def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
-    """Split `total` by `weights`, so that the parts add up to it exactly.
+    """Splits `total` by `weights`, so that the parts add up to it exactly.
 
-    Each part is first floored; the units left over go one each to the largest remainders, and among equal remainders to
-    the earlier place (Hamilton's method). So a part is always within one unit of its exact value. Raises BadAmount,
-    and BadValue for negative weights or weights that are all zero (unless the total is zero).
+    Each part is first rounded down; the units left over go one each to the largest remainders, of equal remainders to
+    the earlier one (Hamilton's method). So each part is within one unit of its exact value. Raises BadAmount, and
+    BadValue for negative weights or weights that are all zero (unless the total is zero).
     """
     check_amount(total, "total")
     for weight in weights:
@@ -94,7 +95,7 @@ def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def scale_ceiling(amount: int, numerator: int, denominator: int) -> int:
-    """Return amount * numerator / denominator rounded up: the rule for what is held, so that it always covers."""
+    """amount * numerator / denominator, rounded up: the rule for holds, so that they always cover what is due."""
     check_amount(amount)
     check_integer(numerator, "numerator")
     check_integer(denominator, "denominator", 1)

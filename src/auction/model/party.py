@@ -1,7 +1,7 @@
-"""Who takes part: providers, recipients, and a recipient's users, devices and telephone numbers.
+"""Parties: providers, recipients, and a recipient's users, devices and telephone numbers.
 
-Here live the kinds of party, E.164 numbers, Ed25519 signatures over canonical bytes, and tokens. No clock and no
-randomness of its own: the moderator hands in both.
+Here are the kinds of party, E.164 numbers, Ed25519 signatures over canonical bytes, and tokens. The moderator passes in
+clock and randomness.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ ORGANISATIONS: Final = frozenset({"provider", "recipient"})
 ID_LENGTH_MAX: Final = 128
 ATTRIBUTES_MAX: Final = 16
 FORMER_KEYS_MAX: Final = 100
-SIGNED_VALIDITY_MS_MAX: Final = 7 * 24 * 3_600_000  # a nonce has to be remembered for as long as its statement is valid
+SIGNED_VALIDITY_MS_MAX: Final = 7 * 24 * 3_600_000  # a nonce must be remembered while its statement is valid
 
 _PRIME: Final = 2**255 - 19
 _GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 
 
 class Party(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One party. `belongs_to` names the recipient (or the user) that a user, device or number is part of;
-    `controller` names who stands behind it, so that linked parties cannot bid against each other. Rates in bits/s."""
+    """One party. `belongs_to` names the recipient (or the user) that a user, device or number belongs to; `controller`
+    names the party that controls it, so that linked parties cannot bid against each other. Rates are in bits/s."""
 
     id: str
     kind: str
@@ -40,20 +40,20 @@ class Party(msgspec.Struct, frozen=True, omit_defaults=True):
     controller: str = ""
     capacity_bps: int = 0
     registered_ms: int = 0
-    attributes: dict[str, str] = {}  # as the operator has found them
-    former_keys: tuple[str, ...] = ()  # a key that was changed still says who is one in interest
-    capacity_from_ms: int = 0  # since when the capacity is what it is
-    banned_sequence: int = 0  # the entry by which the operator banned it
+    attributes: dict[str, str] = {}  # set by the operator
+    former_keys: tuple[str, ...] = ()  # former keys still link parties
+    capacity_from_ms: int = 0  # when the present capacity was set
+    banned_sequence: int = 0  # the entry with which the operator banned it
 
     @property
     def interests(self) -> tuple[str, ...]:
-        """Names and keys that linked parties have in common."""
+        """The names and keys by which linked parties are recognised."""
         names = (self.id, self.controller, self.belongs_to, self.public_key, *self.former_keys)
         return tuple(name for name in names if name)
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a party adds to a statement: its nonce, until when it holds (ms since 1970) and 64 bytes of Ed25519."""
+    """A party's signature of a statement: the nonce, the expiry (ms since 1970) and 64 bytes of Ed25519."""
 
     nonce: str
     expires_ms: int
@@ -63,8 +63,8 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
 def e164(number: str, region: str | None = None) -> str:
     """The number in E.164 form (`+442079460018`); `region` is where a national form was written, such as `GB`.
 
-    Raises BadNumber for what is not a possible and valid number."""
-    import phonenumbers  # only where numbers are meant: its tables take longer to import than the market
+    Raises BadNumber for an impossible or invalid number."""
+    import phonenumbers  # only when needed: its tables take longer to import than the market
 
     try:
         parsed = phonenumbers.parse(number, region)
@@ -76,7 +76,7 @@ def e164(number: str, region: str | None = None) -> str:
 
 
 def check_id(name: str) -> str:
-    """A name that can stand in a journal line: 1 to 128 printable characters without spaces or slashes."""
+    """Checks a name for the journal: 1 to 128 printable characters without spaces or slashes."""
     if not isinstance(name, str) or not 0 < len(name) <= ID_LENGTH_MAX:
         raise BadValue(f"a name has 1 to {ID_LENGTH_MAX} characters: {name!r}")
     if not name.isprintable() or "/" in name or " " in name:
@@ -85,7 +85,8 @@ def check_id(name: str) -> str:
 
 
 def check_public_key(public_key: str) -> str:
-    """32 bytes in hexadecimal digits, canonically encoded (RFC 8032, 5.1.3) and of full order; else BadValue."""
+    """Checks a key: 32 bytes as hexadecimal digits, canonically encoded (RFC 8032, 5.1.3) and of full order. Raises
+    BadValue."""
     try:
         raw = bytes.fromhex(public_key)
     except (ValueError, TypeError):
@@ -94,11 +95,11 @@ def check_public_key(public_key: str) -> str:
         raise BadValue("a public key is 32 bytes")
     y = int.from_bytes(raw, "little") & (2**255 - 1)
     if y >= _PRIME or _is_small_order(y):
-        raise BadValue("a public key that anyone could sign for: of small order, or not canonically encoded")
+        raise BadValue("anyone could sign for this public key: it is of small order, or not canonically encoded")
     return raw.hex()
 
 
-@lru_cache(maxsize=4096)  # the same keys stand in the terms of every receipt
+@lru_cache(maxsize=4096)  # the terms of every receipt have the same keys
 def _is_small_order(y: int) -> bool:
     """Whether the point with this y has an order dividing 8. Doubling uses the curve's equation alone:
     x^2 = (y^2 - 1) / (d y^2 + 1), and y(2P) = (y^2 + x^2) / (2 + x^2 - y^2) since a = -1."""
@@ -114,7 +115,7 @@ def _is_small_order(y: int) -> bool:
 
 
 def canonical_bytes(purpose: str, auction: str, party: str, nonce: str, expires_ms: int, body: dict[str, Any]) -> bytes:
-    """What a party signs: one JSON object with sorted keys and no spaces, of `auction`, `body`, `expires_ms`,
+    """The bytes that a party signs: one JSON object with sorted keys and no spaces, of `auction`, `body`, `expires_ms`,
     `nonce`, `party`, `purpose` (`bid`, `rating`, `delivery`, ...) and the version of this form."""
     return msgspec.json.encode(
         {
@@ -136,7 +137,7 @@ def sign(private_key: Ed25519PrivateKey, statement: bytes, nonce: str, expires_m
 
 
 class Verifier:
-    """Verifies signatures, and keeps the parsed keys of the parties it has met."""
+    """Verifies signatures, and caches the parsed keys."""
 
     def __init__(self) -> None:
         self._keys: dict[str, Ed25519PublicKey] = {}
@@ -144,11 +145,11 @@ class Verifier:
     def verify(self, public_key: str, statement: bytes, signature: Signature, now_ms: int) -> None:
         """Raises Expired, or BadSignature for one that is forged, altered or malleable (S not below the order)."""
         if not now_ms < signature.expires_ms <= now_ms + SIGNED_VALIDITY_MS_MAX:
-            raise Expired("the signed statement has expired, or is valid for longer than the market remembers nonces")
+            raise Expired("the signed statement has expired, or its expiry is later than the market remembers nonces")
         if len(signature.signature) != 64:
             raise BadSignature("an Ed25519 signature is 64 bytes")
         if int.from_bytes(signature.signature[32:], "little") >= _GROUP_ORDER:
-            raise BadSignature("a malleable signature: its second half is not below the order of the group")
+            raise BadSignature("the signature is malleable: its second half is not below the order of the group")
         if not public_key:
             raise BadSignature("the party has registered no key")
         key = self._keys.get(public_key)
@@ -157,13 +158,13 @@ class Verifier:
         try:
             key.verify(signature.signature, statement)
         except InvalidSignature:
-            raise BadSignature("the signature does not belong to this statement and this party's key") from None
+            raise BadSignature("the signature does not verify for this statement and this party's key") from None
 
 
 def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Attributes of a party, or what a block requires: names and values in print. Raises BadValue."""
+    """Checks attributes of a party, or those that a block requires: printable names and values. Raises BadValue."""
     if len(attributes) > ATTRIBUTES_MAX:
-        raise BadValue(f"at most {ATTRIBUTES_MAX} attributes")
+        raise BadValue(f"there can be at most {ATTRIBUTES_MAX} attributes")
     for name, value in attributes.items():
         check_id(name)
         if len(value) > ID_LENGTH_MAX or not value.isprintable():
@@ -172,8 +173,7 @@ def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
 
 
 def lacks(party: Party, required: Mapping[str, str]) -> str:
-    """The first attribute that is required and that the party does not have; empty if it has all. An empty value
-    stands for any."""
+    """The first required attribute that the party does not have; empty if it has all. An empty value stands for any."""
     for name, value in required.items():
         own = party.attributes.get(name)
         if own is None or (value and own != value):
@@ -182,10 +182,10 @@ def lacks(party: Party, required: Mapping[str, str]) -> str:
 
 
 def token_hash(token: str) -> str:
-    """What is stored of a token. Tokens are 32 random bytes, so a plain SHA-256 cannot be searched back."""
+    """The stored form of a token. Tokens are 32 random bytes, so a plain SHA-256 cannot be reversed by search."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def are_linked(one: Party, other: Party) -> bool:
-    """Whether two parties are one in interest: the same, of one controller or key, or one part of the other."""
+    """Whether two parties are linked: the same party, one controller or key, or one belongs to the other."""
     return not set(one.interests).isdisjoint(other.interests)

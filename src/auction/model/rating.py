@@ -1,9 +1,8 @@
-"""Ratings: how yes and no, and measured deliveries, become the numbers that later auctions show. Pure whole arithmetic.
+"""Ratings: how opinions and measured deliveries become the numbers that later auctions show. Pure integer arithmetic.
 
-Each party has one tally of opinions and one of evidence for each role; what a deal adds to them stands in weighing.py.
-A tally is a Beta posterior that forgets
-(Jøsang and Ismail 2002); what ranks is its Wilson lower bound (Wilson 1927). Who may rate, and when, is checked here;
-it is stored elsewhere. Weights are in millionths: one deal of full value weighs 1,000,000.
+Each party has one tally of opinions and one of evidence for each role; weighing.py says what a deal adds to them. A
+tally is a Beta posterior with decay (Jøsang and Ismail 2002); parties are ranked by its Wilson lower bound (Wilson
+1927). This file checks who may rate, and when. Weights are in millionths: one deal of full value weighs 1,000,000.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ Terms = Literal["postpaid", "prepaid", "refused"]
 
 
 class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The stated rules of a market's ratings. Weights in millionths, fractions in parts per million.
+    """The rules of a market's ratings. Weights are in millionths, fractions in parts per million.
 
-    A newcomer (less than `newcomer_weight`) starts at the prior, and bids with `newcomer_bond` of bond and balance at
-    least; a deal of `value_full` minor units weighs 1, a smaller one in proportion; beyond `pair_weight_max` the deals
+    A newcomer (weight below `newcomer_weight`) starts at the prior, and needs `newcomer_bond` of bond and balance to
+    bid. A deal of `value_full` minor units weighs 1, a smaller one in proportion; beyond `pair_weight_max` the deals
     with one counterparty weigh less and less (see weighing.py). `z_squared` sets the lower bound: 2,705,543 is
     one-sided 95 %. A service that earned at least `satisfied_from_ppm` is drafted as satisfactory.
     """
@@ -63,11 +62,11 @@ class RatingRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         check_ppm(self.refuse_below_ppm, "threshold of refusal")
         check_ppm(self.satisfied_from_ppm, "threshold of satisfaction")
         if self.prior_yes + self.prior_no == 0 or self.payment_prior_yes + self.payment_prior_no == 0:
-            raise BadValue("a prior must have some weight")
+            raise BadValue("the prior must have some weight")
 
 
 class Tally(msgspec.Struct, frozen=True, gc=False):
-    """Weights of yes and no as of `day` (days since the epoch), and how many were counted. Without the prior."""
+    """The weights of yes and no as of `day` (days since the epoch), and their count. Without the prior."""
 
     yes: int = 0
     no: int = 0
@@ -80,14 +79,15 @@ EMPTY = Tally()
 
 @lru_cache(maxsize=8192)
 def _remains_q32(days: int, half_life_days: int) -> int:
-    """What remains of 2**32 after `days`, floored. Decimals of 40 digits, so that every machine gets the same."""
+    """What remains of 2**32 after `days`, rounded down. Computed with 40 decimal digits, so that every machine
+    agrees."""
     context = Context(prec=40)
     exponent = context.divide(Decimal(-days), Decimal(half_life_days))
     return int(context.multiply(Decimal(2**32), context.power(Decimal(2), exponent)))
 
 
 def aged(total: Tally, day: int, rules: RatingRules) -> Tally:
-    """The tally as of a later day, with nothing new in it."""
+    """The tally decayed to a later day."""
     if day <= total.day:
         return total
     remains = _remains_q32(day - total.day, rules.half_life_days)
@@ -100,7 +100,7 @@ def mean_ppm(yes: int, no: int) -> int:
 
 
 def lower_ppm(yes: int, no: int, z_squared: int) -> int:
-    """Wilson's lower bound of yes / (yes + no) in parts per million, all in whole numbers.
+    """Wilson's lower bound of yes / (yes + no) in parts per million, in integer arithmetic.
 
     (yes + z²/2 - z √(yes no / (yes + no) + z²/4)) / (yes + no + z²). Never above the mean plus the pull to one half,
     and rising with yes, falling with no.
@@ -111,7 +111,7 @@ def lower_ppm(yes: int, no: int, z_squared: int) -> int:
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is shown of one party in one role: opinions, evidence, finished agreements, silence, remarks."""
+    """A party's history in one role: opinions, evidence, finished agreements, silence, remarks."""
 
     party: str
     opinions: Tally = EMPTY
@@ -179,7 +179,7 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
         if type(self.satisfied) is not bool:
             raise BadValue("an opinion is yes or no")
         if self.rater == self.ratee:
-            raise NotAllowed("nobody rates itself")
+            raise NotAllowed("a party cannot rate itself")
         check_time(self.at_ms, "time of the opinion")
         if self.kind == "service":
             check_name(self.device, "device")
@@ -202,11 +202,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
         return both or now_ms >= self.finished_ms + rules.hidden_ms
 
     def with_opinion(self, opinion: Opinion, rules: RatingRules) -> Exchange:
-        """Take in one side's opinion. Raises NotAllowed for who is not that side of this agreement, Exists for a second
-        one, TooLate once the window has passed (an opinion could then answer the other)."""
+        """Adds one side's opinion. Raises NotAllowed for anyone but that side, Exists for a second opinion, TooLate
+        once the window has passed (an opinion could then react to the other's)."""
         sides = (self.recipient, self.provider) if opinion.kind == "service" else (self.provider, self.recipient)
         if opinion.agreement != self.agreement or (opinion.rater, opinion.ratee) != sides:
-            raise NotAllowed(f"{opinion.rater} is not the side of agreement {self.agreement} that says this")
+            raise NotAllowed(f"{opinion.rater} is not the side of agreement {self.agreement} that gives this opinion")
         if getattr(self, opinion.kind) is not None:
             raise Exists(f"{opinion.rater} has rated agreement {self.agreement} already")
         if opinion.at_ms >= self.finished_ms + rules.hidden_ms:
@@ -217,23 +217,23 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draft_of_payment(charge: str, sponsored: bool = False) -> bool | None:
-    """The provider's draft opinion from what the card processor said: captured or refunded yes, declined or charged
-    back no. None where nothing can be said yet, and always for a sponsored recipient, who owes nothing."""
+    """The provider's draft opinion from the card processor's answer: yes if captured or refunded, no if declined or
+    charged back. None if nothing can be said yet, and always for a sponsored recipient, who owes nothing."""
     if sponsored:
         return None
     return {"captured": True, "refunded": True, "declined": False, "charged_back": False}.get(charge)
 
 
 class DraftedRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one side's opinion would be by the stated rule, and why."""
+    """One side's opinion by the stated rule, and the reason."""
 
     satisfied: bool
     remark: str
 
 
 def draft_of_service(price: int, paid: int, falsified: bool, rules: RatingRules) -> DraftedRating:
-    """The recipient's draft opinion from what came of the agreement: satisfied where the provider earned
-    `satisfied_from_ppm` of the price at least, and no result was proven wrong."""
+    """The recipient's draft opinion from the agreement's outcome: satisfied if the provider earned at least
+    `satisfied_from_ppm` of the price and no result was proven wrong."""
     earned_ppm = paid * PPM // price if price else PPM
     words = f"earned {earned_ppm / 10_000:.2f}% of the price, {rules.satisfied_from_ppm / 10_000:.2f}% satisfy"
     if falsified:

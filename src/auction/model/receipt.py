@@ -1,7 +1,7 @@
-"""Receipts: what both sides sign of a service while it runs, and what of the price the figures in them have earned.
+"""Receipts: what both sides sign while a service runs, and what each interval earned.
 
-Pure whole arithmetic: times in milliseconds, rates in bits a second, amounts in minor units. How receipts are exchanged
-is not here (the sides do that on their own connection), nor what an end makes of them (see closing.py).
+Pure integer arithmetic: times in milliseconds, rates in bits per second, amounts in minor units. The sides exchange
+receipts on their own connection, not here; closing.py applies them at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTERVALS_OF_A_WINDOW: Final = 120
 PAUSE_MS_MIN: Final = 500
 END_AFTER_MS_MIN: Final = 2_000
 END_AFTER_MS_MAX: Final = 30_000
-WHOLE: Final = 2**128  # what an interval that was served in full counts in `earned`
+WHOLE: Final = 2**128  # an interval that was served in full adds this to `earned`
 BITS_MAX: Final = 2**63 - 1
 _HEX: Final = frozenset(string.hexdigits.lower())
 
@@ -33,28 +33,29 @@ WideInteger = Annotated[int, "beyond 64 bits"]
 
 
 def interval_ms(window_ms: int) -> int:
-    """I: the length of an interval, a 120th of the window (rounded down) within 0.1 to 1 s."""
+    """I: the length of an interval, a 120th of the window (rounded down), between 0.1 and 1 s."""
     return min(max(window_ms // INTERVALS_OF_A_WINDOW, INTERVAL_MS_MIN), INTERVAL_MS_MAX)
 
 
 def interval_count(window_ms: int) -> int:
-    """N: how many intervals the window has; the last may be shorter, and earns as much as any."""
+    """N: the number of intervals in the window. The last may be shorter, and earns as much as the others."""
     return -(-window_ms // interval_ms(window_ms))
 
 
 def pause_ms(window_ms: int) -> int:
-    """T: without a receipt for so long the provider holds results back. 2 I, at least 0.5 s."""
+    """T: after this long without a receipt the provider holds results back. 2 I, at least 0.5 s."""
     return max(2 * interval_ms(window_ms), PAUSE_MS_MIN)
 
 
 def end_after_ms(window_ms: int) -> int:
-    """A pause longer than this may be stated as an end: a sixth of the window (rounded down), within 2 to 30 s."""
+    """A side may state an end after a pause longer than this: a sixth of the window (rounded down), between 2 and 30
+    s."""
     return min(max(window_ms // 6, END_AFTER_MS_MIN), END_AFTER_MS_MAX)
 
 
 def exposure(price: int, window_ms: int, receipts: bool = True) -> int:
-    """e: at most so much of the price is open beyond the last receipt. P(I+T)/W, rounded up so that what was truly
-    served lies within it, and at most the price; all of the price where receipts are off."""
+    """e: the most of the price that is open beyond the last receipt. P(I+T)/W, rounded up so that it covers what was
+    served, and at most the price; the whole price without receipts."""
     check_amount(price, "price")
     check_integer(window_ms, "window", 1)
     if not receipts:
@@ -63,8 +64,8 @@ def exposure(price: int, window_ms: int, receipts: bool = True) -> int:
 
 
 class ReceiptTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agreement fixes for its receipts at the award: the names they carry, price and window, rates, and the
-    Ed25519 keys of both sides, which hold to the end whatever is published later."""
+    """What the award fixes for an agreement's receipts: names, price, window, rates, and the Ed25519 keys of both
+    sides, which stay valid to the end even if a side publishes another key."""
 
     market: str
     agreement: str
@@ -85,10 +86,10 @@ class ReceiptTerms(msgspec.Struct, frozen=True, kw_only=True):
         check_time(self.starts_ms, "start")
         check_time(self.ends_ms, "end")
         if self.starts_ms >= self.ends_ms:
-            raise BadValue("a window ends after it starts")
+            raise BadValue("a window must end after it starts")
         rates = [rate for rate in (self.minimum_bps, self.maximum_bps) if rate is not None]
         if not rates:
-            raise BadValue("a minimum or a maximum rate is promised")
+            raise BadValue("a minimum or a maximum rate must be promised")
         for rate in rates:
             check_integer(rate, "rate", 1)
         if rates[0] > rates[-1]:
@@ -110,20 +111,21 @@ class ReceiptTerms(msgspec.Struct, frozen=True, kw_only=True):
         return min(whole_ms, self.window_ms - whole_ms * (number - 1))
 
     def bits_at(self, rate_bps: int, length_ms: int) -> int:
-        """What a rate comes to in a time, rounded up: part of a bit that is promised is a bit."""
+        """The bits of a rate in a time, rounded up to whole bits."""
         return -(-rate_bps * length_ms // 1000)
 
     def digest(self) -> str:
-        """What the first receipt names as the one before it, so that all of a chain hangs on these terms."""
+        """The digest that the first receipt names as its predecessor, so that the whole chain depends on these
+        terms."""
         return digest("auction.receipt.terms", msgspec.json.encode(self, order="sorted")).hex()
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What has been served after `number` intervals, all counted from the start and without a clock.
+    """What has been served after `number` intervals, counted from the start, without a clock.
 
-    Bits asked are those that were due: given at least a deadline ago. Bits got came in time. `wrong` counts results
-    found wrong. `earned` is the sum of what each interval earned, WHOLE for an interval served in full. `inputs` and
-    `results` are the heads of two hash chains (see `chained`), `before` the digest of the receipt before, or of the
+    `asked_bits` are the bits that were due: given at least a deadline ago. `got_bits` came back in time. `wrong` counts
+    results found wrong. `earned` is the sum over the intervals, WHOLE for one served in full. `inputs` and `results`
+    are the heads of two hash chains (see `chained`), `before` is the digest of the previous receipt, or of the
     terms."""
 
     market: str
@@ -150,11 +152,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("inputs", "results", "before"):
             text = getattr(self, name)
             if type(text) is not str or len(text) != 64 or not set(text) <= _HEX:
-                raise BadValue(f"{name} must be a SHA-256 in small hexadecimal digits")
+                raise BadValue(f"{name} must be a SHA-256 in lower-case hexadecimal digits")
 
     def to_sign(self) -> bytes:
         """The canonical bytes: one JSON object with sorted keys and no spaces, of the fields, the purpose and the
-        version of this form. No nonce and no expiry: a receipt counts by its number."""
+        version of this form. There is no nonce and no expiry: the number orders receipts."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return msgspec.json.encode({**fields, "purpose": "receipt", "version": 1}, order="sorted")
 
@@ -163,7 +165,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignedReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A receipt with the signatures that it has: 64 bytes of Ed25519 each, or none."""
+    """A receipt with its signatures: 64 bytes of Ed25519 each, or none."""
 
     receipt: Receipt
     recipient: bytes = b""
@@ -175,7 +177,7 @@ class SignedReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def chained(head: str, parts: Iterable[bytes]) -> str:
-    """The head of a hash chain after these inputs, or results: SHA-256 over head and part, again and again. It starts
+    """The head of a hash chain after these inputs or results: for each part, the SHA-256 of head and part. It starts
     from the digest of the terms."""
     for part in parts:
         head = digest("auction.receipt.chain", bytes.fromhex(head), part).hex()
@@ -183,10 +185,10 @@ def chained(head: str, parts: Iterable[bytes]) -> str:
 
 
 def fraction(terms: ReceiptTerms, number: int, asked_bits: int, got_bits: int, wrong: int) -> Fraction:
-    """f: what one interval earned, from 0 to 1, exactly, by what was asked and got in it alone.
+    """f: the exact fraction, from 0 to 1, that one interval earned by the bits asked and got in it.
 
-    got / min(asked, what the minimum rate promises; the maximum's, if there is no minimum), at most 1; 1 if nothing was
-    asked and the provider signed; 0 if the provider signed that a result was wrong."""
+    got / min(asked, what the minimum rate promises; without a minimum, the maximum rate), at most 1. It is 1 if nothing
+    was asked and the provider signed, and 0 if the provider signed that a result was wrong."""
     if wrong:
         return Fraction(0)
     rate_bps = terms.minimum_bps if terms.minimum_bps is not None else terms.maximum_bps or 0
@@ -195,8 +197,8 @@ def fraction(terms: ReceiptTerms, number: int, asked_bits: int, got_bits: int, w
 
 
 def _counted(earned: Fraction) -> int:
-    """In the units of `earned`, rounded up: so the figure is the exact one wherever price, number of intervals and the
-    common denominator of what they earned have a product below 2**128."""
+    """A fraction in the units of `earned`, rounded up. The figure is then exact if the product of the price, the number
+    of intervals and the common denominator of their fractions is below 2**128."""
     return -(-earned.numerator * WHOLE // earned.denominator)
 
 
@@ -209,8 +211,8 @@ def next_receipt(
     inputs: Iterable[bytes] = (),
     results: Iterable[bytes] = (),
 ) -> Receipt:
-    """The receipt of the next interval, from what was asked, got and found wrong in it. Raises BadValue for bits beyond
-    what the maximum rate allows, or got without being asked for."""
+    """The receipt of the next interval, from the bits asked and got and the results found wrong in it. Raises BadValue
+    for more bits than the maximum rate allows, or more got than asked for."""
     start = terms.digest()
     number = before.number + 1 if before else 1
     earned = _counted(fraction(terms, number, asked_bits, got_bits, wrong))
@@ -232,14 +234,14 @@ def next_receipt(
 
 
 def check_alone(terms: ReceiptTerms, receipt: Receipt) -> None:
-    """What can be said of one receipt without the one before. Raises BadValue for another agreement's, for a number
-    beyond the last interval, and for more bits than the maximum rate allows in all."""
+    """Checks one receipt without its predecessor. Raises BadValue for another agreement's receipt, for a number beyond
+    the last interval, and for more bits than the maximum rate allows in all."""
     if (receipt.market, receipt.agreement, receipt.leg) != (terms.market, terms.agreement, terms.leg):
-        raise BadValue("the receipt is of another market, agreement or leg")
+        raise BadValue("the receipt is for another market, agreement or leg")
     if receipt.number > terms.intervals:
         raise BadValue(f"the window has {terms.intervals} intervals, not {receipt.number}")
     if receipt.got_bits > receipt.asked_bits:
-        raise BadValue("more bits were got than were asked for")
+        raise BadValue("more bits were got than asked for")
     if terms.maximum_bps is not None:
         allowed = sum_of_bits(terms, terms.maximum_bps, receipt.number)
         if receipt.asked_bits > allowed:
@@ -247,14 +249,15 @@ def check_alone(terms: ReceiptTerms, receipt: Receipt) -> None:
 
 
 def sum_of_bits(terms: ReceiptTerms, rate_bps: int, number: int) -> int:
-    """What a rate comes to in the first `number` intervals, each rounded up."""
+    """The bits of a rate in the first `number` intervals, each rounded up."""
     last_ms, whole_ms = terms.length_ms(number), interval_ms(terms.window_ms)
     return terms.bits_at(rate_bps, whole_ms) * (number - 1) + terms.bits_at(rate_bps, last_ms)
 
 
 def check_next(terms: ReceiptTerms, before: Receipt | None, after: Receipt) -> None:
-    """Whether a receipt follows from the one before (None: it is the first). Raises BadValue where a number goes back,
-    the chain is broken, an interval has more than the maximum rate allows, or earned other than its bits say."""
+    """Checks that a receipt follows from its predecessor (None: it is the first). Raises BadValue if a number
+    decreases, the chain is broken, an interval exceeds the maximum rate, or it earned something other than its bits
+    give."""
     check_alone(terms, after)
     if before is None:
         number, hangs_on, asked, got, wrong, earned = 1, terms.digest(), 0, 0, 0, 0
@@ -263,25 +266,26 @@ def check_next(terms: ReceiptTerms, before: Receipt | None, after: Receipt) -> N
         number, hangs_on = before.number + 1, before.digest()
         asked, got, wrong, earned = before.asked_bits, before.got_bits, before.wrong, before.earned
     if after.number != number:
-        raise BadValue(f"after receipt {number - 1} comes {number}, not {after.number}")
+        raise BadValue(f"receipt {number} must follow {number - 1}, not {after.number}")
     if after.before != hangs_on:
-        raise BadValue(f"receipt {number} does not hang on the one before it")
+        raise BadValue(f"receipt {number} does not name its predecessor's digest")
     asked, got, wrong = after.asked_bits - asked, after.got_bits - got, after.wrong - wrong
     if min(asked, got, wrong) < 0:
-        raise BadValue("what has been asked, got or found wrong never goes back")
+        raise BadValue("bits asked, bits got and results found wrong never decrease")
     if got > asked:
-        raise BadValue("more bits were got in the interval than were asked for")
+        raise BadValue("more bits were got in the interval than asked for")
     if terms.maximum_bps is not None and asked > terms.bits_at(terms.maximum_bps, terms.length_ms(number)):
         raise BadValue("more bits were asked in the interval than the maximum rate allows")
     if after.earned - earned != _counted(fraction(terms, number, asked, got, wrong)):
-        raise BadValue("the interval earned other than its bits say")
+        raise BadValue("the interval's earning does not follow from its bits")
 
 
 def check_signatures(terms: ReceiptTerms, signed: SignedReceipt, verifier: Verifier) -> None:
-    """Raises BadSignature for a signature that is not of the key that the agreement fixed for its side, or for none."""
+    """Raises BadSignature for a signature not made with the key that the agreement fixed, and for a receipt without
+    any."""
     if not (signed.recipient or signed.provider):
-        raise BadSignature("a receipt that nobody signed says nothing")
+        raise BadSignature("nobody has signed the receipt")
     for signature, key in ((signed.recipient, terms.recipient_key), (signed.provider, terms.provider_key)):
         if signature:
-            # The verifier's clock has no part in this: the signature is handed to it as one that is just valid.
+            # Receipts have no expiry, so the verifier gets one that has not passed.
             verifier.verify(key, signed.receipt.to_sign(), Signature("", 1, signature), 0)

@@ -1,6 +1,6 @@
-"""The statements that parties sign: what exactly stands in each, for the moderator and for clients alike.
+"""The statements that parties sign, for the moderator and for clients alike.
 
-Pure. The bytes are those of `party.canonical_bytes`; the functions here only name the fields.
+Pure. `party.canonical_bytes` makes the bytes; the functions here name the fields of each statement.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from auction.model.party import Signature, canonical_bytes, sign
 
 
 def bid_body(bid: Bid) -> dict[str, Any]:
-    """All that the bidder chose, and nothing that the moderator gives."""
+    """Everything that the bidder chose, and nothing that the moderator adds."""
     return {
         "currency": bid.currency,
         "items": list(bid.items),
@@ -30,7 +30,7 @@ def commitment_body(commitment: str, deposit: int = 0) -> dict[str, Any]:
 
 
 def party_body(controller: str, public_key: str) -> dict[str, Any]:
-    """What a party consents to: who stands behind it, or that another name has its key."""
+    """What a party consents to: its controller, or that another party has its key."""
     return {"controller": controller, "public_key": public_key}
 
 

@@ -1,7 +1,7 @@
-"""Subcontracting: an agreement under an agreement, for a part of the service that needs another's processing.
+"""Subcontracting: an agreement under an agreement, for a part of the service that another provider processes.
 
-Pure: how deep a chain may go, and who may not stand in it. A chain is the list of agreements from the one that is
-subcontracted up to the first. Each is settled between its own two sides.
+Pure: how deep a chain may be, and which parties may not be in it. A chain is the list of agreements from the
+subcontracted one up to the first. Each is settled between its own two sides.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ def check_subcontract(chain: Sequence[Agreement], announcer: str, depth_max: int
     if announcer != prime.provider:
         raise NotAllowed(f"{announcer} does not provide {prime.id}, and cannot subcontract a part of it")
     if prime.state not in ("agreed", "running"):
-        raise WrongState(f"{prime.id} is {prime.state}: nothing of it is to be done")
+        raise WrongState(f"{prime.id} is {prime.state}: there is nothing left to subcontract")
     if len(chain) > depth_max:
         raise TooDeep(f"{prime.id} has {len(chain) - 1} agreements above it; {depth_max} levels are allowed in all")
 
 
 def check_subcontractor(chain: Sequence[Agreement], bidder: str) -> None:
-    """Raises NotAllowed for the prime provider itself, Cycle for who stands in the chain already."""
+    """Raises NotAllowed for the prime provider itself, Cycle for a bidder that is in the chain already."""
     if bidder == chain[0].provider:
         raise NotAllowed(f"{bidder} is the prime provider itself")
     for agreement in chain:
         if bidder in (agreement.recipient, agreement.provider):
-            raise Cycle(f"{bidder} stands in the chain already, in {agreement.id}")
+            raise Cycle(f"{bidder} is in the chain already, in {agreement.id}")

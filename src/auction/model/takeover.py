@@ -1,8 +1,8 @@
-"""Fail-over: what is left of a service whose provider has left, and who is offered which part of it at what price.
+"""Fail-over: the rest of a service whose provider has left, and which runner-up is offered which part at what price.
 
-Pure. Fail-over starts at once on `leaving`, `blaming` and on a provider that is not present after the start. Who takes
-a rest over does so in an agreement of its own with the same rules, as often as needed, within what is left of the
-reserve after what is owed. Nothing is held from who stands by. Times in milliseconds, amounts in minor units.
+Pure. Fail-over starts at once on `leaving` or `blaming`, and if the provider is not present after the start. A takeover
+is a separate agreement with the same rules. There can be several, within what is left of the reserve after what is
+owed. Nothing is held of runners-up that stand by. Times are in milliseconds, amounts in minor units.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from auction.model.money import PPM, check_amount, check_integer
 
 
 class StandBy(msgspec.Struct, frozen=True, kw_only=True):
-    """A bid that did not win, by who would serve a rest of it: its own price for all of its own units or items, over
-    the whole window. `price` is that of the whole bid, also where units were bid for one by one."""
+    """A losing bid whose bidder stands by to serve a rest: its own price for all its own units or items, over the whole
+    window. `price` is for the whole bid, also in formats that price each unit."""
 
     provider: str
     bid: str
@@ -36,7 +36,7 @@ class StandBy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to serve: the time from `from_ms` to the end, so many units, or these items."""
+    """What is left to serve: the time from `from_ms` to the end, and the units or items."""
 
     starts_ms: int
     from_ms: int
@@ -48,13 +48,13 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("starts_ms", "from_ms", "ends_ms"):
             check_time(getattr(self, name), name)
         if not self.starts_ms <= self.from_ms < self.ends_ms:
-            raise BadValue("a rest begins within its window")
+            raise BadValue("a rest must begin within its window")
         check_integer(self.units, "units", 1)
         check_items(self.items)
 
 
 class RestOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one runner-up is offered: its units or its items for the time that is left, at its own bid for them."""
+    """The offer to one runner-up: units or items for the time that is left, at its own bid for them."""
 
     provider: str
     bid: str
@@ -64,39 +64,40 @@ class RestOffer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rest_after(starts_ms: int, ends_ms: int, now_ms: int, units: int = 1, items: tuple[str, ...] = ()) -> Rest:
-    """What is left of a window at this time. Raises WrongState where nothing is."""
+    """What is left of a window at this time. Raises WrongState if nothing is."""
     if now_ms >= ends_ms:
         raise WrongState("the window is over: there is nothing left to serve")
     return Rest(starts_ms=starts_ms, from_ms=max(starts_ms, now_ms), ends_ms=ends_ms, units=units, items=items)
 
 
 def owed_at_most(price: int, delta_ppm: int, signed: int, exposure: int, shortfall: int = 0) -> int:
-    """The most that an agreement that has ended, and is not settled, may still take of its recipient's hold: the higher
-    figure that can count, and δ of what is undelivered by the lower one. Afterwards the figures themselves are used."""
+    """The most that an agreement which has ended but is not settled may still take from its recipient's hold: the
+    higher figure that can count, and δ of what is undelivered by the lower one. After settlement the figures themselves
+    are used."""
     lower, higher = signed, min(signed + exposure, price - shortfall)
     return higher + max(0, price - lower - shortfall) * check_delta(delta_ppm) // PPM
 
 
 def may_cost(held: int, owed: int, delta_ppm: int) -> int:
-    """The highest price of a rest that is left of what was held for the reserve, R(1+δ), after what is owed: the
-    largest p with p and δp (rounded up) within the difference."""
+    """The highest price that the rest of the hold R(1+δ) can pay after what is owed: the largest p such that p plus δp
+    (rounded up) is within the difference."""
     left = max(0, check_amount(held, "held") - check_amount(owed, "owed"))
     price = left * PPM // (PPM + check_delta(delta_ppm))
     return price + 1 if with_delta(price + 1, delta_ppm) <= left else price
 
 
 def price_for(stand_by: StandBy, rest: Rest, units: int) -> int:
-    """What a runner-up gets for this many units of the rest: its own bid in proportion to units and time, rounded down
-    (odd units stay with the payer)."""
+    """A runner-up's price for this many units of the rest: its own bid in proportion to units and time, rounded down
+    (the remainder stays with the payer)."""
     left_ms, window_ms = rest.ends_ms - rest.from_ms, rest.ends_ms - rest.starts_ms
     return stand_by.price * units * left_ms // (stand_by.units * window_ms)
 
 
 def offer_of(stand_by: StandBy, rest: Rest, limit: int) -> RestOffer | None:
-    """What this runner-up can be offered of a rest, within `limit`; None where there is nothing.
+    """What this runner-up can be offered of a rest, within `limit`; None if nothing.
 
-    Of units as many as it bid for and as are left; where they would cost too much, as many as the limit pays. A package
-    is whole: it is offered where all of its items are left, at its own price and never at that of another's items."""
+    Of units, as many as it bid for, as are left, and as the limit pays. A package is offered whole, if all its items
+    are left, at the runner-up's own price."""
     if bool(stand_by.items) != bool(rest.items):
         return None
     if stand_by.items:
@@ -119,7 +120,7 @@ def offer_of(stand_by: StandBy, rest: Rest, limit: int) -> RestOffer | None:
 
 
 def without(rest: Rest, taken: RestOffer) -> Rest | None:
-    """The rest after one offer of it was taken; None where all of it is."""
+    """The rest after one offer was taken; None if nothing is left."""
     if rest.items:
         items = tuple(item for item in rest.items if item not in taken.items)
         return msgspec.structs.replace(rest, items=items) if items else None
@@ -127,8 +128,9 @@ def without(rest: Rest, taken: RestOffer) -> Rest | None:
 
 
 def offers(stand_bys: Iterable[StandBy], rest: Rest, held: int, owed: int, delta_ppm: int) -> list[RestOffer]:
-    """Who is offered what, in the order of the award's standings, as if each took it: until nothing is left of the rest
-    or of the money. The caller leaves out who is not connected, has no capacity, or stands in the chain already."""
+    """The offers to runners-up, in the order of the award's standings, as if each took its offer, until the rest or the
+    money is used up. The caller leaves out runners-up that are not connected, have no capacity, or are in the chain
+    already."""
     left: Rest | None = rest
     offered: list[RestOffer] = []
     for stand_by in stand_bys:

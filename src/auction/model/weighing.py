@@ -1,7 +1,8 @@
-"""What a deal weighs in ratings, and how deals add up: reputation follows money that stayed. Pure whole arithmetic.
+"""The weight of a deal in ratings, and how deals add up: reputation follows money that was not returned. Pure integer
+arithmetic.
 
 Values are minor units, weights millionths (one deal of full value weighs 1,000,000), fractions parts per million.
-Tallies, decay and bounds are those of rating.py. Ratings choose; no rating releases a bond or ends audits.
+rating.py has tallies, decay and bounds. Ratings affect selection only: no rating releases a bond or ends audits.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from auction.model.money import PPM, check_amount, check_integer
 from auction.model.rating import EMPTY, RatingRules, Tally, aged, lower_ppm
 
 EIGHTHS = 8
-QUANTILE_PPM = 100_000  # newcomers start no higher than where a tenth of the settled money was served at or below
+QUANTILE_PPM = 100_000  # a tenth: see `newcomer_start_ppm`
 
 
 class Stayed(msgspec.Struct, frozen=True, kw_only=True):
-    """The money of one settled agreement, in minor units. `lost` is what the recipient lost besides the charge: what
-    was burnt or not delivered by the provider's own signature. `owed` is what a capture did not cover."""
+    """The money of one settled agreement, in minor units. `lost` is the recipient's loss besides the charge: what was
+    burnt, or not delivered according to the provider's own signature. `owed` is what a capture did not cover."""
 
     charged: int = 0
     refunded: int = 0
@@ -38,34 +39,36 @@ class Stayed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stayed(self) -> int:
-        """Charged, less refunded, less charged back: what can be had for nothing weighs nothing."""
+        """The charge less refunds and chargebacks: a deal that cost nothing weighs nothing."""
         return self.charged - self.refunded - self.charged_back
 
 
 def service_value(deal: Stayed, satisfied: bool) -> int:
-    """What the recipient's opinion weighs, in minor units: a "yes" what was charged and stayed; a "no" the charge in
-    the same way, and what was lost besides."""
+    """The value behind the recipient's opinion, in minor units: for a "yes" the charge less what went back; for a "no"
+    that plus `lost`."""
     return deal.stayed if satisfied else deal.stayed + deal.lost
 
 
 def payment_value(deal: Stayed, satisfied: bool) -> int:
-    """What is weighed about the payer, in minor units: a "yes" what was captured and stayed; a "no" what a capture did
-    not cover, and what was taken back. A charge taken back, as the processor says, is such a "no" by itself."""
+    """The value behind an opinion about the payer, in minor units: for a "yes" the capture less what went back; for a
+    "no" what a capture did not cover plus chargebacks. A chargeback reported by the processor is such a "no" by
+    itself."""
     return deal.stayed if satisfied else deal.owed + deal.charged_back
 
 
 def weight_of(value: int, rules: RatingRules) -> int:
-    """In millionths: a deal of `value_full` weighs 1, a smaller one in proportion (rounded down), a larger no more."""
+    """In millionths: a deal of `value_full` or more weighs 1, a smaller one in proportion (rounded down)."""
     return min(PPM, check_amount(value, "value") * PPM // rules.value_full)
 
 
 def public_eighths(weight: int) -> int:
-    """What is public of a deal's weight: eighths, rounded to the nearest (a half up). No price can be told from it."""
+    """The public form of a deal's weight: eighths, rounded to the nearest (a half up), so that it does not reveal the
+    price."""
     return (check_integer(weight, "weight", 0, PPM) * EIGHTHS * 2 + PPM) // (2 * PPM)
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False):
-    """Two parties' deals: `all` is the plain sum of their weights, `counted` what of it counts in the total."""
+    """The deals of two parties: `all` is the sum of their weights, `counted` the part that counts in the total."""
 
     all: Tally = EMPTY
     counted: Tally = EMPTY
@@ -75,17 +78,17 @@ EMPTY_PAIR = Pair()
 
 
 def pair_bound(weight: int, rules: RatingRules) -> int:
-    """What the deals of one pair count together: all of it up to `pair_weight_max`, beyond it as the square root, so
+    """How much the deals of one pair count together: all of it up to `pair_weight_max`, beyond that the square root, so
     that four times the deals count twice. In millionths, rounded down."""
     limit = rules.pair_weight_max
     return weight if weight <= limit else isqrt(weight * limit)
 
 
 def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: RatingRules) -> tuple[Tally, Pair]:
-    """Count one deal: the ratee's new total, and its new pair with this counterparty, both as of `day`.
+    """Adds one deal. Returns the ratee's new total and its new pair with this counterparty, both as of `day`.
 
     `yes_ppm` is 0 or 1,000,000 for an opinion and the fraction earned for evidence. A day before the last counts as the
-    last. `pair_weight_max` is where the pair's bound begins to grow slower than in proportion."""
+    last. From `pair_weight_max` on the pair's bound grows slower than its weight."""
     check_integer(yes_ppm, "fraction of yes", 0, PPM)
     weight = weight_of(value, rules)
     day = max(day, total.day)
@@ -95,7 +98,8 @@ def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: R
     bound = pair_bound(yes + no, rules)
     counted_yes = yes * bound // (yes + no) if yes + no else 0
     count = known.count + 1
-    # Both sums decay by floors, so a difference may miss zero by a few millionths; it is held at zero.
+    # Both sums are rounded down as they decay, so the difference may be a few millionths below zero; zero is the
+    # minimum.
     after = Tally(
         max(0, total.yes - counted.yes) + counted_yes,
         max(0, total.no - counted.no) + bound - counted_yes,
@@ -106,11 +110,12 @@ def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: R
 
 
 def newcomer_start_ppm(records: Iterable[tuple[int, int]], rules: RatingRules) -> int:
-    """Where a new name starts: the lower of the prior's bound and the money-weighted 10 % quantile of settled records.
+    """The rating at which a new party starts: the lower of the prior's bound and the money-weighted 10 % quantile of
+    settled records.
 
-    `records` are (lower bound in ppm, money that stayed) of those who have a record. The quantile is the lowest bound
-    such that a tenth of the money, at least, was served at or below it; so one bad name with little money moves
-    nothing."""
+    `records` are (lower bound in ppm, money that was not returned), one for each party with a record. The quantile is
+    the lowest bound such that at least a tenth of the money was served at or below it, so one bad party with little
+    money does not move it."""
     prior = lower_ppm(rules.prior_yes, rules.prior_no, rules.z_squared)
     ordered = sorted(records)
     money = sum(check_amount(stayed, "money of a record") for _, stayed in ordered)
@@ -123,15 +128,15 @@ def newcomer_start_ppm(records: Iterable[tuple[int, int]], rules: RatingRules) -
 
 
 def insured_quality_ppm(shown_ppm: int, extra_bond: int, price: int) -> int:
-    """The quality by which who posts more bond is ranked: the bond pays for what is not delivered, so this share of the
-    price is sure. The higher of that (rounded down) and what is shown."""
+    """The quality of a bidder that posts more bond: the bond pays for what is not delivered, so its share of the price
+    is certain. The higher of that share (rounded down) and the shown quality."""
     check_amount(extra_bond, "extra bond")
     return max(shown_ppm, min(PPM, extra_bond * PPM // price)) if price else shown_ppm
 
 
 def circular_share_ppm(payments: Iterable[tuple[str, str, int]], party: str) -> int:
-    """The share of what the party was paid that went round in circles among those concerned, rounded down. It is shown,
-    and no defence: deals that return the money through others' hands, or names without end, are not seen by it."""
+    """The share of a party's income that went round in circles among these payments, rounded down. It informs and is no
+    defence: it does not detect money that returns through other hands, or ever new names."""
     paid = list(payments)
     whole = sum(amount for payer, payee, amount in paid if payee == party and payer != party)
     left = sum(amount for (_, payee), amount in without_circles(paid).items() if payee == party)

@@ -1,9 +1,9 @@
 """The moderator: the only writer of the market.
 
-`state` is the fold of the journal, and a command is decided on a `draft` of it by plain functions in `rules`. `core`
-journals and commits what was decided. A caller calls one object, `Moderator`: its methods that write stand in
-`commands` and `payments`, those that read in `queries`. `methods` is the table of them all. A file imports only what
-stands before it here, so that nothing goes round in a circle:
+`state` is the fold of the journal. Plain functions in `rules` decide a command on a `draft` of it; `core` journals and
+commits the draft. Callers use one object, `Moderator`: `commands` and `payments` have the methods that write, `queries`
+those that read, and `methods` is the table of all. There are no import cycles: a file imports only those before it in
+this list.
 
 config, clock, terms, records, reputation, state, upgrade, saved, invariants, draft, rules, arguments, methods, core,
 assignments, overview, queries, payments, commands, awaited, aio

@@ -1,7 +1,7 @@
-"""The same moderator for asyncio: commands of many tasks are decided in the order they come and committed together.
+"""The moderator for asyncio: it decides the commands of many tasks in the order of arrival and commits them together.
 
-No rule stands here. One thread decides and commits, so that the event loop never waits for the disk. Who waits for news
-holds no thread: it is asked for again when something was committed, after those who have something to say.
+One thread decides and commits, so the event loop never waits for the disk. A caller that waits for news holds no
+thread: after each commit its query is repeated, behind the new calls.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from auction.moderator.commands import Moderator
 
 Answer = TypeVar("Answer")
 _GROUP_MAX: Final = 256
-_AGAIN_MAX: Final = 32  # waiting callers that are answered again within one group: the others' commands come between
-_LOOK_EVERY_MS: Final = 25  # how late what time brings may come about, where the clock is not the system's
+_AGAIN_MAX: Final = 32  # waiting queries repeated in one group, so that commands get their turn
+_LOOK_EVERY_MS: Final = 25  # how late a deadline may be noticed, if the clock is not the system's
 
 
 class AsyncModerator(Awaited):
-    """Every method of `Moderator`, awaited: `await market.bid(...)`. An answer comes when it is durable. What time
-    brings comes about by itself.
+    """Every method of `Moderator`, awaited: `await market.bid(...)`. A call returns when its effect is durable.
+    Deadlines take effect by themselves.
 
     Use it as `async with AsyncModerator(moderator) as market:`; nothing else may call the moderator meanwhile."""
 
     def __init__(self, moderator: Moderator) -> None:
         self.moderator = moderator
-        self.waiting = 0  # callers that wait for news
+        self.waiting = 0  # the number of callers that wait for news
         self._asked: deque[_Asked] = deque()
-        self._again: deque[_Asked] = deque()  # what those ask who wait for news
+        self._again: deque[_Asked] = deque()  # queries of callers that wait for news
         self._some = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._is_open = False  # whether anything is still taken in
-        self._is_over = False  # whether nobody waits any more
+        self._is_open = False  # whether new calls are accepted
+        self._is_over = False  # whether waiting has ended for all
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> AsyncModerator:
@@ -58,22 +58,22 @@ class AsyncModerator(Awaited):
             self._thread = None
 
     def stop_waiting(self) -> None:
-        """Lets everyone who waits for news have the answer as it is, and whoever asks from now on."""
+        """Ends all waiting for news: callers get the answer as it is, now and from now on."""
         self._is_over = True
         self._tell()
 
     async def carry_out(self, call: Callable[[], Answer]) -> Answer:
-        """Runs what asks the moderator, in its turn and within its group; for what is more than one method."""
+        """Runs `call` on the moderator's thread, in its turn. Use it for anything longer than one method."""
         return await self._put(self._asked, call)
 
     async def wait_for(self, call: Callable[[], Answer], is_news: Callable[[Answer], bool], wait_ms: int) -> Answer:
-        """The answer as soon as it is news, or as it is after `wait_ms`. To be awaited in the loop of `async with`."""
+        """Returns the answer once it is news, or as it is after `wait_ms`. Await it in the loop of `async with`."""
         deadline = self._loop.time() + wait_ms / 1000
         asked = self._asked
         self.waiting += 1
         try:
             while True:
-                news = self._news  # taken before asking, so that nothing between the answer and the wait is missed
+                news = self._news  # taken before the call, so that no change between answer and wait is missed
                 answer = await self._put(asked, call)
                 left = deadline - self._loop.time()
                 if left <= 0 or self._is_over or is_news(answer):
@@ -97,8 +97,8 @@ class AsyncModerator(Awaited):
         return await answer
 
     def _serve(self) -> None:
-        """Takes what is asked, decides it in one group, commits once, then answers all; and lets come about what is
-        due when nobody asks."""
+        """The moderator's thread: takes the queued calls, runs them in one group, commits once, then answers all. When
+        idle, it runs what is due."""
         seen = -1
         while True:
             with self._some:
@@ -111,7 +111,7 @@ class AsyncModerator(Awaited):
             if taken:
                 self._carry_out(taken)
             else:
-                with suppress(AuctionError):  # the database is away: the next time tries again
+                with suppress(AuctionError):  # the database is away: the next tick tries again
                     self.moderator.tick()
             sequence = self.moderator.state.sequence
             if sequence != seen:
@@ -119,12 +119,12 @@ class AsyncModerator(Awaited):
                 self._loop.call_soon_threadsafe(self._tell)
 
     def _idle_s(self) -> float | None:
-        """How long nothing needs to be looked at. Who waits may wait for what another moderator writes."""
+        """How long the thread may sleep. A caller that waits may be waiting for what another moderator writes."""
         due = self.moderator.state.due
         return _LOOK_EVERY_MS / 1000 if due or self.waiting else None
 
     def _tell(self) -> None:
-        """Wakes everyone who waits; who comes after waits for the next."""
+        """Wakes all waiting callers. Later callers wait for the next change."""
         told, self._news = self._news, asyncio.Event()
         told.set()
 
@@ -135,10 +135,10 @@ class AsyncModerator(Awaited):
                     one.decide()
         except (Conflict, RowsRefused):
             for one in taken:
-                one.decide()  # each on its own: what was at fault is one caller's, or was another moderator's
+                one.decide()  # each alone: one caller's command, or another moderator, caused the failure
         except Exception as reason:
             for one in taken:
-                one.failure = reason  # none of them is durable, whatever was decided
+                one.failure = reason  # none of them is durable
         for one in taken:
             one.answer()
 
@@ -158,14 +158,14 @@ class _Asked:
     def decide(self) -> None:
         self.failure = None
         if self._future.cancelled():
-            return  # nobody waits for it any more, and nothing of it was decided
+            return  # its caller has gone, and it was not decided
         try:
             self._result = self._call()
-        except Exception as reason:  # whatever it is, it is the caller's: the moderator goes on for the others
+        except Exception as reason:  # any failure is the caller's: the moderator goes on for the others
             self.failure = reason
 
     def answer(self) -> None:
-        with suppress(RuntimeError):  # the caller's loop is closed: nobody is there to be told
+        with suppress(RuntimeError):  # the caller's loop is closed
             self._loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:

@@ -1,7 +1,7 @@
-"""Whether the arguments of a call are what the method's type hints say: to the letter, before anything is decided.
+"""Checks the arguments of a call strictly against the method's type hints, before anything is decided.
 
-A check is made once for each type, as one expression that is true for what is right; only what is wrong is looked at
-again, to say where. Nothing is converted. What passes can be written to the journal and read back as it was.
+Each type's check is built once, as one expression that is true for a valid value; only an invalid value is examined
+again, to say where it is wrong. Nothing is converted. A valid value survives the journal unchanged.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from auction.model.receipt import WideInteger
 Check = Callable[[Any], bool]
 Copy = Callable[[Any], Any]
 _AMOUNTS: Final = frozenset(("amount", "price", "reserve", "entry.limit", "bid", "bond", "increment", "unit_price"))
-WIDE_MAX: Final = 2**192  # of what stands in records alone, as JSON
-INTEGER_MAX: Final = 2**63 - 1  # what a BIGINT column holds; also below zero
+WIDE_MAX: Final = 2**192  # for fields that are only stored in records, as JSON
+INTEGER_MAX: Final = 2**63 - 1  # the largest value of a BIGINT column; the smallest is its negative
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text that can be written as UTF-8, and to every database: without lone surrogates and NUL."""
+    """Whether a value is text that UTF-8 and every database can store: without lone surrogates and NUL."""
     if type(value) is not str or "\0" in value:
         return False
     try:
@@ -40,7 +40,7 @@ def is_text(value: Any) -> bool:
 
 
 class Checks:
-    """The checks of types, each made when it is first asked for."""
+    """The checks of types, each built on first use."""
 
     def __init__(self) -> None:
         self._names: dict[Any, str] = {}
@@ -60,16 +60,16 @@ class Checks:
         return check
 
     def _name(self, hint: Any) -> str:
-        """The name of the check in the scope of all."""
+        """The name of a type's check in the shared scope."""
         name = self._names.get(hint)
         if name is None:
             name = self._names[hint] = f"is_{next(self._numbers)}"
             source = f"lambda x: {self._expression(hint, 'x')}"
-            self._scope[name] = eval(source, self._scope)  # of our own words and names alone
+            self._scope[name] = eval(source, self._scope)  # built only from our own words and names
         return name
 
     def _expression(self, hint: Any, x: str) -> str:
-        """What is true if `x` is of this type."""
+        """The expression that is true if `x` is of this type."""
         plain = _PLAIN.get(hint)
         if plain is not None:
             return plain.format(x=x)
@@ -92,13 +92,14 @@ class Checks:
             fields = msgspec.structs.fields(hint)
             parts = [f"type({x}) is {self._constant(hint)}"]
             parts += [self._field(field, x) for field in fields]
-            if hasattr(hint, "__post_init__"):  # its own check, which it passed when it was made, holds still
+            if hasattr(hint, "__post_init__"):  # it passed this check when it was made, and must still
                 parts.append(f"{x}.__post_init__() is None")
             return f"({' and '.join(parts)})" if "." not in x else f"{self._name(hint)}({x})"
         raise TypeError(f"an argument of the market cannot be of type {hint!r}")
 
     def _field(self, field: msgspec.structs.FieldInfo, x: str) -> str:
-        """What is true if the field of `x` is right: at once where it has its default, as most have."""
+        """The expression that is true if the field of `x` is valid. It tests the default first, which most fields
+        have."""
         value = f"{x}.{field.name}"
         expression = self._expression(field.type, value)
         if field.default is msgspec.NODEFAULT or copy_of(field.type) is not None:
@@ -112,7 +113,7 @@ class Checks:
         function: Callable[..., Any],
         refuse: Callable[[dict[str, Any]], None],
     ) -> Callable[..., Any]:
-        """The function `checking` gives."""
+        """Builds the function that `checking` returns."""
         with self._making:
             declared, right, copies, passed = ["self"], ["True"], [], ["self"]
             for one in parameters:
@@ -139,7 +140,7 @@ class Checks:
                 *copies,
                 f"    return {self._constant(function)}({', '.join(passed)})",
             ]
-            exec("\n".join(lines), self._scope)  # of our own words, and the names of the method's own parameters
+            exec("\n".join(lines), self._scope)  # built only from our own words and the method's parameter names
             call: Callable[..., Any] = self._scope.pop("call")
             return call
 
@@ -150,7 +151,7 @@ class Checks:
 
 
 _PLAIN: Final[dict[Any, str]] = {
-    str: "(type({x}) is str and ({x}.isprintable() or is_text({x})))",  # what is printable has no surrogate, no NUL
+    str: "(type({x}) is str and ({x}.isprintable() or is_text({x})))",  # printable text has no surrogate and no NUL
     int: "(type({x}) is int and -MAX <= {x} <= MAX)",
     WideInteger: "(type({x}) is int and -WIDE <= {x} <= WIDE)",
     bool: "({x} is True or {x} is False)",
@@ -164,10 +165,11 @@ _checks = Checks()
 
 
 def checking(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The method for arguments that are of the types that it states, and that the caller cannot alter afterwards: what
-    could be altered is copied. Otherwise it raises BadValue or BadAmount, with `is_of_arguments` set.
+    """Returns the method with its arguments checked against its type hints. Invalid arguments raise BadValue or
+    BadAmount, with `is_of_arguments` set. Mutable arguments are copied, so that the caller cannot alter them
+    afterwards.
 
-    It is written out with the signature of the method, so that what is right costs one expression."""
+    The function is generated with the signature of the method, so a valid call costs one expression."""
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[1:]
     wanted = {one.name: hints[one.name] for one in parameters}
@@ -178,21 +180,21 @@ def checking(function: Callable[..., Any]) -> Callable[..., Any]:
                 reason = wrong(value, wanted[name], name, function.__name__)
                 reason.is_of_arguments = True
                 raise reason
-        raise AssertionError("an argument that was wrong is right")
+        raise AssertionError("an argument failed its check and then passed it")
 
     call: Callable[..., Any] = _checks.write(parameters, wanted, function, refuse)
     return call
 
 
 def check_value(value: Any, hint: Any, name: str) -> None:
-    """The same for a value that is no argument of a method. Raises BadValue."""
+    """Checks a value that is not a method's argument. Raises BadValue."""
     if not _checks.of(hint)(value):
         raise wrong(value, hint, name, "the market")
 
 
 @functools.cache
 def copy_of(hint: Any) -> Copy | None:
-    """What copies that part of a right value that its owner could still alter; None: there is none."""
+    """Returns a function that copies the mutable parts of a valid value; None if it has none."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     copies = [copy_of(one) for one in inner if one is not Ellipsis]
     if origin is dict:
@@ -251,7 +253,7 @@ def _copy_of_struct(hint: type[msgspec.Struct]) -> Copy | None:
 
 
 def wrong(value: Any, hint: Any, where: str, method: str) -> AuctionError:
-    """What is raised for a value that is not of this type: it names the innermost place that is wrong."""
+    """The error for a value that is not of this type. It names the innermost invalid part."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and type(value) is hint:
         for field in msgspec.structs.fields(hint):
@@ -272,7 +274,7 @@ def wrong(value: Any, hint: Any, where: str, method: str) -> AuctionError:
                 return wrong(value, one, where, method)
     kind = BadAmount if {where, where.rpartition(".")[2]} & _AMOUNTS else BadValue
     if type(value) is hint:
-        limits = {int: f"is not within {INTEGER_MAX} of zero", str: "holds a lone surrogate or NUL, which is no text"}
+        limits = {int: f"is not within {INTEGER_MAX} of zero", str: "has a lone surrogate or NUL in it"}
         return kind(f"{method}: {where} {limits.get(hint, 'is not finite')}")
     wanted = getattr(hint, "__name__", str(hint)) if not inner else str(hint)
     return kind(f"{method}: {where} must be {wanted}, not {type(value).__name__}")

@@ -1,7 +1,4 @@
-"""What a party is to be ready for: agreements, takeovers, offers that are kept warm, and auctions to bid in.
-
-Nothing is decided or written here.
-"""
+"""A party's assignments: agreements, takeovers, offers kept warm, and auctions to bid in. This file only reads."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ from auction.moderator.records import Auction
 from auction.moderator.rules import failing_over
 from auction.moderator.state import State
 
-STAND_BYS_SHOWN = 3  # how many of those who stand by are asked to stay connected
+STAND_BYS_SHOWN = 3  # runners-up that are asked to stay connected
 
 
 class Alive:
-    """The records that are not over. They stand in the order in which they were made, so only new ones and those that
-    were alive the last time are looked at, however long the market has been going."""
+    """The records that are not over. Records are kept in the order of their creation, so each call looks only at new
+    ones and at those that were alive at the last call, however old the market is."""
 
     def __init__(self) -> None:
         self._looked: dict[str, _Looked] = {}
@@ -44,7 +41,7 @@ class Alive:
 
 
 class _Looked:
-    """How many records of a kind were looked at, and which of them were not over."""
+    """How many records of a kind were looked at, and those of them that were not over."""
 
     __slots__ = ("count", "names", "state")
 

@@ -1,4 +1,4 @@
-"""The moderator's methods as they are awaited. What runs them stands in `aio`; their types in `awaited.pyi`."""
+"""The moderator's methods as coroutines. `aio` runs them; `awaited.pyi` has their types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auction.moderator.methods import IsNews, Method
 
 
 class Awaited:
-    """What an AsyncModerator inherits: each method asks its `carry_out`, or `wait_for`."""
+    """The base class of AsyncModerator: each method calls its `carry_out` or `wait_for`."""
 
 
 def _awaited(method: Method) -> Callable[..., Any]:
@@ -25,7 +25,8 @@ def _awaited(method: Method) -> Callable[..., Any]:
 
 
 def _waiting(method: Method, is_news: IsNews) -> Callable[..., Any]:
-    """As the others; who is ready to wait is asked for again when there may be news, and holds nobody up."""
+    """The coroutine of a method that waits: its query is repeated when there may be news, and nobody else waits for
+    it."""
     signature = inspect.signature(method.function)
 
     @functools.wraps(method.function)
@@ -34,7 +35,7 @@ def _waiting(method: Method, is_news: IsNews) -> Callable[..., Any]:
         bound.apply_defaults()
         asked = SimpleNamespace(**bound.arguments)
         wait_ms = asked.wait_ms
-        if type(wait_ms) is not int or wait_ms <= 0:  # what is no time is refused by the method itself
+        if type(wait_ms) is not int or wait_ms <= 0:  # the method itself refuses an invalid time
             return await self.carry_out(lambda: getattr(self.moderator, method.name)(*arguments, **named))
         named = {**named, "wait_ms": 0}
         return await self.wait_for(

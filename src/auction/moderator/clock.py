@@ -1,7 +1,4 @@
-"""Where the market's time comes from: a clock is any callable that returns whole milliseconds since 1970.
-
-The moderator is handed one, and alone decides what its readings mean; nothing else in the market reads a clock.
-"""
+"""The market's clock: any callable that returns whole milliseconds since 1970. Only the moderator reads it."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ def system_clock() -> Clock:
 
 
 class SteadyTime:
-    """The moderator's time: it never goes back. Where the clock reads less than before, time goes on from where it was
-    at the clock's pace, so that deadlines after a backward step still come at their distance."""
+    """The moderator's time: it never goes back. If the clock steps back, time continues from where it was at the
+    clock's pace, so deadlines keep their distance."""
 
     __slots__ = ("_clock", "_last_reading_ms", "now_ms")
 

@@ -1,4 +1,4 @@
-"""The settings of a market: every default and bound of the moderator stands here."""
+"""The settings of a market: every default and bound of the moderator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Amounts in minor units of `currency`, times in ms, shares in parts per million."""
 
     currency: str = "EUR"
-    name: str = "market"  # what its receipts call it
+    name: str = "market"  # the market's name in receipts
     signatures: bool = False  # whether bids, offers and ratings must be signed
     subcontract_depth_max: int = 4
     rating: RatingRules = RatingRules()
@@ -30,14 +30,14 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The rules of a market as they stand in its journal, from the first entry on; `format` is the journal's."""
+    """The rules of a market in its journal, from the first entry on; `format` is the journal's."""
 
     format: int
     config: MarketConfig
 
 
 def differing(one: MarketConfig, other: MarketConfig) -> list[str]:
-    """In which settings two markets differ, in words."""
+    """Lists the settings in which two markets differ, in words."""
     words: list[str] = []
 
     def look(one: msgspec.Struct, other: msgspec.Struct, before: str) -> None:
@@ -53,9 +53,9 @@ def differing(one: MarketConfig, other: MarketConfig) -> list[str]:
 
 
 def read_rules(path: str, currency: str) -> MarketConfig:
-    """The settings in a TOML file; `currency` where the file names none. Raises BadValue."""
+    """Reads the settings in a TOML file; `currency` is the default. Raises BadValue."""
     try:
         raw = msgspec.toml.decode(Path(path).read_bytes())
         return msgspec.convert({"currency": currency, **raw}, MarketConfig)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as reason:
-        raise BadValue(f"{path} holds no rules of a market: {reason}") from None
+        raise BadValue(f"{path} does not have the rules of a market: {reason}") from None

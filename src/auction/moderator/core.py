@@ -1,7 +1,7 @@
 """The one writer: a command is decided on a draft, journalled and answered in one transaction.
 
-Here live idempotency, the commit (alone or in a group), loading, and waiting for news. What a command decides, and what
-time brings about, stands in `rules`.
+Here are idempotency, the commit (alone or in a group), loading, and waiting for news. `rules` decides commands and what
+is due.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")
 _encode = msgspec.json.Encoder().encode
 _TRIES_MAX: Final = 32
-_UNWRITTEN_MAX: Final = 256  # commands that were answered before they were written
-_LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks again; a served one is told
+_UNWRITTEN_MAX: Final = 256  # commands that may be answered before they are written
+_LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks again
 
 
 class Core:
-    """What every command goes through. Safe to call from several threads: decisions are made one at a time, and the
-    thread that finds nobody committing commits for all who wait. A class that derives from it states a right for every
-    public method (see `methods`)."""
+    """The path of every command. Threads may call it concurrently: decisions are made one at a time, and a thread that
+    finds no commit under way commits for all that wait. A derived class states a right for every public method (see
+    `methods`)."""
 
     methods: ClassVar[dict[str, Method]]
 
@@ -71,27 +71,27 @@ class Core:
         self._deciding = threading.RLock()
         self._committing = threading.Lock()
         self._waiting: list[_Waiting] = []
-        self._unsealed: list[_Waiting] = []  # those of them whose entries are still to be made
+        self._unsealed: list[_Waiting] = []  # those whose entries are not made yet
         self._grouped = 0
         self._saving: threading.Thread | None = None
-        self._caught_up = 0  # how often the state came from the store
+        self._caught_up = 0  # how often the state was taken from the store
         self._stale = False
         self._load()
         self._open(config)
 
     @property
     def config(self) -> MarketConfig:
-        """The rules of the market, as they stand in its journal."""
+        """The market's rules, from its journal."""
         return self._state.config
 
     @property
     def state(self) -> State:
-        """The state as it stands: to be read, never written."""
+        """The current state. Read it, never write it."""
         return self._state
 
     def _load(self) -> None:
-        """The state as the fold of the journal, whose chain is verified on the way: from the state that was saved last,
-        or from the first entry."""
+        """Loads the state from the last saved state and the entries after it, or from the whole journal, and verifies
+        the hash chain."""
         found = restore(self.store.saved())
         saved = found if found is not None and is_of(found, self.store) else Saved(State(), FIRST_HASH, {}, [])
         self._answers = saved.answers
@@ -102,7 +102,7 @@ class Core:
         self._stale = False
 
     def _fold(self, state: State, entries: Iterable[Entry]) -> None:
-        """Takes entries in that follow those of the state."""
+        """Folds in the entries after those of the state."""
         for entry in verify_chain(entries, self._hash, state.sequence, state.at_ms):
             apply_entry(state, entry)
             if entry.key:
@@ -113,8 +113,8 @@ class Core:
         self._time = SteadyTime(self._clock, state.at_ms)
 
     def _open(self, given: MarketConfig | None) -> None:
-        """The rules stand in the journal from its first entry on. Who opens the market with others is refused: raises
-        OtherRules, or BadCurrency."""
+        """Writes the rules into a new journal, or compares `given` with the stored ones. Raises OtherRules, or
+        BadCurrency."""
         if given is not None:
             check_value(given, MarketConfig, "config")
         while self._state.old is not None:
@@ -127,7 +127,7 @@ class Core:
             return
         kind = OtherRules if given.currency == self.config.currency else BadCurrency
         words = "; ".join(differing(self.config, given))
-        raise kind(f"this market has other rules: {words} (they change by `change_rules` alone)")
+        raise kind(f"this market has other rules: {words} (only `change_rules` changes them)")
 
     def _run(
         self,
@@ -138,18 +138,18 @@ class Core:
         answer_type: Any,
         wait: bool = True,
     ) -> Answer:
-        """Decides by the rule, journals, commits and answers. The answer to a key that came before is the one that it
-        got then, if the arguments are the same."""
+        """Decides by the rule, journals, commits and answers. A key that was used before with the same arguments gets
+        the first answer again."""
         request = b""
         if key or not wait:
-            encoded = _encode((command, arguments))  # what is sealed after the answer must not fail then
+            encoded = _encode((command, arguments))  # encoded here, because sealing after the answer must not fail
             request = hashlib.sha256(encoded).digest() if key else b""
         asked = _Asked(command, key or "", request, arguments, decide, answer_type, wait)
         for _ in range(_TRIES_MAX):
             try:
                 return self._answer_durably(asked)  # type: ignore[no-any-return]
             except Conflict as reason:
-                conflict = reason  # decided anew, on what another moderator wrote
+                conflict = reason  # decide again, on what another moderator wrote
             except RowsRefused:
                 return self._answer_alone(asked)  # type: ignore[no-any-return]
         raise conflict
@@ -166,7 +166,7 @@ class Core:
         return answer
 
     def _answer_alone(self, asked: _Asked) -> Any:
-        """Decides and commits with no other command beside it, so that each has the failure that is its own."""
+        """Decides and commits one command alone, so that it only gets a failure of its own."""
         with self._committing, self._deciding:
             self._commit_all()
             answer, waiting, _ = self._answer(asked)
@@ -176,14 +176,14 @@ class Core:
         return answer
 
     def _answer(self, asked: _Asked) -> tuple[Any, _Waiting | None, bool]:
-        """The answer, what of it is still to be committed, and whether it is one that was given before."""
+        """Returns the answer, what is still to be committed, and whether it repeats an earlier answer."""
         if self._stale:
             self._load()
         known = self._answers.get(asked.key) if asked.key else None
         if known is None:
             return *self._decide(asked), False
         if known[0] != asked.request:
-            raise KeyReused(f"the key {asked.key!r} came before with another command")
+            raise KeyReused(f"the key {asked.key!r} was used before with another command")
         return msgspec.json.decode(known[1], type=asked.answer_type), None, True
 
     def _decide(self, asked: _Asked) -> tuple[Any, _Waiting | None]:
@@ -197,12 +197,12 @@ class Core:
     def _journal(
         self, command: str, key: str, request: bytes, draft: Draft, answer: Any, wait: bool = True
     ) -> _Waiting | None:
-        """Folds the draft in and queues it for the commit: sealed, or, where nobody waits for it, to be sealed before
-        the next. Commands that changed nothing are not journalled."""
+        """Folds the draft into the state and queues it for the commit. If no caller waits, it is sealed later, before
+        the next one. A command that changed nothing is not journalled."""
         if not draft.changes and not draft.transfers:
             return self._waiting[-1] if self._waiting else None
         changes = [(kind, name, record) for (kind, name), record in draft.changes.items()]
-        # The answer is kept for the one who retries, so without a key there is nobody to keep it for.
+        # The answer is kept for retries under the same key; without a key there are none.
         stored_answer = _encode(answer) if key else b""
         decided = _Decided(command, key, request, draft.sequence, draft.at_ms, changes, draft.transfers, stored_answer)
         if wait:
@@ -225,11 +225,11 @@ class Core:
         self._unsealed.clear()
 
     def _seal(self, of: _Decided) -> tuple[Entry, list[tuple[str, str, int, str]], list[tuple[int, int, str, int]]]:
-        """The entry, bound to the one before it, with the rows of its records and postings."""
+        """Makes the entry, chained to the one before it, with the rows of its records and postings."""
         records: list[tuple[str, str, int, str]] = []
         postings: list[tuple[int, int, str, int]] = []
         if self.store.keeps_records:
-            # Each record is encoded once, for the journal and for its own row.
+            # Each record is encoded once, for the journal and for its row.
             encoded = [_encode(record) for _, _, record in of.changes]
             raw_changes = [
                 (kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(of.changes, encoded, strict=True)
@@ -247,7 +247,7 @@ class Core:
         return entry, records, postings
 
     def _remember(self, at_ms: int, key: str, request: bytes, answer: bytes, kept_ms: int) -> None:
-        """The answer to a key, for as long as a client may still be sending it again."""
+        """Keeps the answer to a key for as long as a client may retry."""
         self._answers[key] = (request, answer)
         kept = self._keys
         kept.append((at_ms, key))
@@ -255,12 +255,12 @@ class Core:
             del self._answers[kept.popleft()[1]]
 
     def _catch_up(self, refused_at: int | None = None) -> bool:
-        """Takes in what another moderator has written since; whether there was something. So does every query first;
-        and every command before it is refused: it waits for a commit that is under way, and has what is decided and
-        not yet written written first. `refused_at` is what `_caught_up` was before it was decided."""
+        """Folds in what another moderator has written. Returns whether there was anything. Every query calls it first,
+        and every command before it is refused: then it waits for a commit under way, and first writes what is decided
+        and unwritten. `refused_at` is the value of `_caught_up` before the command was decided."""
         is_refusing = refused_at is not None
         if self._grouped or not self._committing.acquire(blocking=is_refusing):
-            return False  # a group has looked when it began; and a commit finds out by itself
+            return False  # a group looked when it began, and a commit notices by itself
         try:
             is_undone = is_refusing and not self._commit_all()
             with self._deciding:
@@ -275,13 +275,13 @@ class Core:
                 return True
         except StoreFailed:
             if is_refusing:
-                raise  # who can say whether it would be refused
+                raise  # whether it would be refused is unknown
             return False
         finally:
             self._committing.release()
 
     def _commit(self, waiting: _Waiting) -> None:
-        """Returns once the write is durable: by this thread, or by another that took it along."""
+        """Returns once the write is durable, committed by this thread or with another thread's commit."""
         with self._committing:
             if not waiting.done:
                 self._commit_all()
@@ -289,7 +289,7 @@ class Core:
             raise waiting.failure
 
     def _is_durable(self, key: str) -> bool:
-        """Commits what is waiting and waits for who is committing; whether the key's command is still there after."""
+        """Commits what is waiting, and waits for a commit under way. Returns whether the key's command is stored."""
         self._commit_and_wait()
         with self._deciding:
             return not self._stale and key in self._answers
@@ -299,7 +299,7 @@ class Core:
             return self._commit_all()
 
     def _commit_all(self) -> bool:
-        """Writes what is waiting; whether that went well."""
+        """Writes what is waiting. Returns whether it succeeded."""
         with self._deciding:
             self._seal_waiting()
             taken, self._waiting = self._waiting, []
@@ -312,11 +312,11 @@ class Core:
         except Exception as reason:
             failure = reason if isinstance(reason, Conflict | StoreFailed) else RowsRefused(f"not written: {reason!r}")
             with self._deciding:
-                # What is in memory is ahead of what is stored, and so is all that was decided on top of it.
+                # The state in memory is ahead of the stored one, and so is everything decided on top of it.
                 self._stale = True
                 taken += self._waiting
                 self._waiting, self._unsealed = [], []
-                # Readers must not see what is undone; where the store is gone, the next command loads.
+                # Readers must not see what is undone. If the store is away, the next command loads.
                 with suppress(StoreFailed):
                     self._load()
         for one in taken:
@@ -328,21 +328,21 @@ class Core:
         return failure is None
 
     def _copy(self) -> Copy | None:
-        """What is to be saved now; one is saved at a time."""
+        """The copy to save now, if it is time; only one is saved at a time."""
         if not self.store.keeps_records or (self._saving is not None and self._saving.is_alive()):
             return None
         self._save_from = next_saving(self._state)
         return Copy(self._state, self._hash, self._answers, self._keys)
 
     def _save(self, copy: Copy) -> None:
-        with suppress(StoreFailed):  # the next one may be kept; a start without one reads the journal
+        with suppress(StoreFailed):  # the next one may succeed; a start without one reads the journal
             self.store.save(copy.sequence, copy.parts())
 
     @command(right="operator", served=False, awaited=False)
     @contextmanager
     def group(self) -> Iterator[None]:
-        """Commits all commands of the block in one transaction at its end: none is durable before that, and answers
-        must not be passed on before. For one thread at a time."""
+        """Commits all commands of the block in one transaction at its end. None is durable before that, so do not pass
+        on their answers earlier. For one thread at a time."""
         self._catch_up()
         with self._deciding:
             self._grouped += 1
@@ -357,14 +357,14 @@ class Core:
 
     @command(right="operator", served=False)
     def flush(self) -> None:
-        """Makes durable what was answered without waiting."""
+        """Makes durable what was answered with `wait=False`."""
         if not self._commit_and_wait():
-            raise StoreFailed("what was answered without waiting could not be written, and is undone")
+            raise StoreFailed("commands answered with wait=False could not be written, and are undone")
 
     @command("market tick", right="anyone")
     def tick(self) -> int:
-        """Carries out what is due by now: closes, lapses, reveals. Every command does so before it is decided; a quiet
-        market calls this. Returns how many things were due."""
+        """Runs what is due by now. Every command does so first; in a quiet market, call this. Returns the number of
+        things that were due."""
         self._catch_up()
         with self._deciding:
             if self._stale:
@@ -378,7 +378,7 @@ class Core:
         return count
 
     def _bring_about(self, now_ms: int) -> None:
-        """Each thing that is due is an entry of its own, in the order of its time."""
+        """Runs what is due, in order of time, each as a separate entry."""
         due = self._state.due
         while due and due[0][0] <= now_ms:
             due_ms, kind, name = heapq.heappop(due)
@@ -387,11 +387,11 @@ class Core:
             self._journal(f"due_{kind}", "", b"", draft, None)
 
     def _draft(self, at_ms: int = 0) -> Draft:
-        """A draft of the state as it stands: a command is decided on one; to read, what is put is thrown away."""
+        """A draft of the current state: a command is decided on one; a query discards it."""
         return Draft(self._state, at_ms, self._state.config, self._verifier, self._random_bytes, self.processors)
 
     def _when(self, read: Callable[[], Answer], is_news: Callable[[Answer], bool], wait_ms: int) -> Answer:
-        """What `read` gives as soon as it is news, or as it is after `wait_ms`."""
+        """Returns the answer of `read` once it is news, or as it is after `wait_ms`."""
         until_ms = time.monotonic_ns() // 1_000_000 + wait_ms
         while True:
             self.tick()
@@ -402,8 +402,8 @@ class Core:
 
     @command("market change-rules", right="operator")
     def change_rules(self, rules: MarketConfig, *, key: str | None = None) -> MarketConfig:
-        """Changes the rules of the market. They hold for what is announced from then on; ratings that an auction was
-        announced with stay as they were. The currency cannot change: raises BadCurrency."""
+        """Change the rules of the market. They apply to what is announced from then on; ratings shown by earlier
+        announcements stay as they were. The currency cannot change: raises BadCurrency."""
 
         def decide(draft: Draft, rules: MarketConfig) -> MarketConfig:
             check_currency(rules.currency, draft.config.currency)
@@ -415,24 +415,24 @@ class Core:
 
     @query("market rules", right="anyone")
     def rules(self) -> MarketConfig:
-        """Shows the rules of the market as they stand."""
+        """Show the rules of the market."""
         with self._deciding:
             return self._state.config
 
     @query(right="anyone")
     def now_ms(self) -> int:
-        """The moderator's own time."""
+        """Return the moderator's time."""
         with self._deciding:
             return self._time.read()
 
 
 def _open_market(draft: Draft, config: MarketConfig) -> None:
-    if not draft.state.sequence:  # else another moderator was there first
+    if not draft.state.sequence:  # otherwise another moderator was first
         draft.put("rules", "market", Rules(FORMAT, config))
 
 
 class _Asked(NamedTuple):
-    """A command as it was asked for; `request` is the SHA-256 of what was asked under a key."""
+    """A command as the caller sent it; `request` is the SHA-256 of the request under its key."""
 
     command: str
     key: str
@@ -444,7 +444,7 @@ class _Asked(NamedTuple):
 
 
 class _Decided(NamedTuple):
-    """What an entry is made of."""
+    """The parts of an entry."""
 
     command: str
     key: str
@@ -457,7 +457,7 @@ class _Decided(NamedTuple):
 
 
 class _Waiting:
-    """What is decided and not yet durable: `write` is what will be written, once it is sealed."""
+    """A command that is decided and not yet durable. `write` is set once it is sealed."""
 
     __slots__ = ("decided", "done", "failure", "gone", "write")
 

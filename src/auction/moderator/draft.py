@@ -1,6 +1,6 @@
 """The draft in which one command is decided: reading, putting records, moving money.
 
-No rule decides anything here, and nothing is written: `core` commits drafts.
+Nothing is decided or written here: `rules` decides, `core` commits drafts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from auction.moderator.terms import Cost
 
 
 class Draft:
-    """One command while it is decided: reads see what the command has put so far, and nothing outside changes until
-    the whole command is committed. A command that raises leaves no trace. What the rules need besides comes along: the
-    market's `config`, what verifies signatures, and where random bytes come from."""
+    """One command while it is decided: reads see what the command has put so far, and nothing outside changes until the
+    whole command is committed. A command that raises leaves no trace. The draft also carries what the rules need: the
+    market's `config`, the verifier of signatures, and the source of random bytes."""
 
     __slots__ = (
         "_blocks_changed",
@@ -52,17 +52,17 @@ class Draft:
         self.config = config
         self.verifier = verifier
         self.random_bytes = random_bytes
-        self.methods = methods  # of payment besides prepaid: the processors that this market has
+        self.methods = methods  # methods of payment besides prepaid: this market's card processors
         self.sequence = state.sequence + 1
         self.at_ms = at_ms
         self.changes: dict[tuple[str, str], Any] = {}
         self.transfers: list[Transfer] = []
         self._named = 0
         self._blocks_changed = False
-        self.links: dict[tuple[str, str], str] = {}  # (auction, interest) -> who has bid in this very command
+        self.links: dict[tuple[str, str], str] = {}  # (auction, interest) -> who has bid in this command
 
     def new_id(self, kind: str) -> str:
-        """A name that no other record has: the kind, the entry's number and a count within it."""
+        """A unique name: the kind, the entry's number and a count within it."""
         self._named += 1
         return f"{kind}-{self.sequence}" if self._named == 1 else f"{kind}-{self.sequence}.{self._named}"
 
@@ -72,7 +72,7 @@ class Draft:
             self._blocks_changed = True
 
     def add(self, kind: str, name: str, record: Any) -> None:
-        """Puts a record that must be new; Exists otherwise."""
+        """Puts a new record. Raises Exists if there is one of this name."""
         if (kind, name) in self.changes or name in self.state.records[kind]:
             raise Exists(f"there is a {kind} {name!r} already")
         self.put(kind, name, record)
@@ -118,7 +118,7 @@ class Draft:
         return placed
 
     def transfer(self, source: str, target: str, amount: int, forced: bool = False) -> None:
-        """Moves money; nothing happens for zero. Raises InsufficientFunds or BadAmount."""
+        """Moves money; does nothing for zero. Raises InsufficientFunds or BadAmount."""
         if amount == 0:
             return
         wanted = Transfer(source, target, amount)
@@ -127,7 +127,7 @@ class Draft:
         elif self.balance(source) < amount and not source.startswith(OUTSIDE):
             raise InsufficientFunds(f"{source} has {self.balance(source)} minor units, {amount} are needed")
         else:
-            self.state.ledger.check((wanted,), forced=True)  # the bounds; what it has was seen above
+            self.state.ledger.check((wanted,), forced=True)  # only the bounds: the balance was checked above
         self.transfers.append(wanted)
 
     def balance(self, account: str) -> int:
@@ -137,7 +137,7 @@ class Draft:
         return balance
 
     def cost_to(self, party: str) -> Cost:
-        """What the command takes of a party's balance and bond, and what of that goes to nobody."""
+        """What the command takes from a party's balance and bond, and the part of it that goes to nobody."""
         taken = dict.fromkeys((funds(party), bond(party)), 0)
         lost = 0
         for source, target, amount in self.transfers:
@@ -149,7 +149,7 @@ class Draft:
         return Cost(of_balance=taken[funds(party)], of_bond=taken[bond(party)], to_nobody=lost)
 
     def committed_peak(self, provider: str, block: Block) -> int:
-        """The provider's highest promise within the block's window, with what this command has put so far."""
+        """The provider's highest promise within the block's window, including what this command has put so far."""
         timeline = self.state.timeline(provider)
         if not self._blocks_changed:
             return timeline.peak_bps(block.starts_ms, block.ends_ms)
@@ -164,7 +164,7 @@ class Draft:
 
     @staticmethod
     def _peak_with(timeline: Timeline, touched: list[tuple[Block | None, Block]], provider: str, block: Block) -> int:
-        """Adds the changes to the timeline, looks, and takes them away again."""
+        """Adds the changes to the timeline, reads the peak, and takes them away again."""
         steps = [
             (one.starts_ms, one.ends_ms, sign * one.committed_bps)
             for old, new in touched
@@ -180,7 +180,7 @@ class Draft:
                 timeline.add(starts_ms, ends_ms, -rate_bps)
 
     def use_nonce(self, party: str, nonce: str, expires_ms: int) -> None:
-        """Remembers the nonce. Raises Replayed where this party has used it before."""
+        """Remembers the nonce. Raises Replayed if this party has used it before."""
         name = f"{party}/{nonce}"
         if (party, nonce) in self.state.nonces or ("nonce", name) in self.changes:
             raise Replayed(f"{party} has used this nonce before")

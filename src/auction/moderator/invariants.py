@@ -1,7 +1,7 @@
-"""What must hold of a market at all times, each as a check of its own over a state; and the replay of a journal.
+"""The invariants of a market, each a separate check of a state; and the replay of a journal.
 
-Here the state is only read. The checks are written against the records and the ledger and share no code with the
-commands that keep them, so that they find what those get wrong.
+This file only reads. The checks use the records and the ledger and share no code with the commands, so that they find
+the commands' mistakes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _COMMITTING: Final = ("free", "offered", "sold")
 
 
 def debits_equal_credits(state: State) -> Iterator[str]:
-    """The ledger sums to zero, and only accounts outside, and funds after a chargeback or a card's refund, are below
-    it."""
+    """The ledger sums to zero. Only outside accounts, and funds after a chargeback or a card's refund, are below
+    zero."""
     total = sum(state.ledger.balances.values())
     if total:
         yield f"the ledger sums to {total}"
@@ -47,8 +47,8 @@ def debits_equal_credits(state: State) -> Iterator[str]:
 
 
 def holds_have_owners(state: State) -> Iterator[str]:
-    """What is held is what the records say, each with an owner and an end: of announcements, bids, commitments, offers
-    and agreements. Nothing is held for what is over."""
+    """The holds of announcements, bids, commitments, offers and agreements are those in the records, each with an owner
+    and an end. Nothing is held for what is over."""
     expected: dict[str, int] = {}
     auctions = state.records["auction"]
     for auction in auctions.values():
@@ -71,16 +71,16 @@ def holds_have_owners(state: State) -> Iterator[str]:
         expected[f"held:{one.id}"] = one.recipient_held
         expected[f"held_bond:{one.id}"] = one.provider_held
         if one.is_over and (one.provider_held or one.recipient_held != one.capturing):
-            yield f"something is still held for {one.id}, which is settled"
+            yield f"money is still held for {one.id}, which is settled"
     held = {name: amount for name, amount in state.ledger.balances.items() if name.startswith("held")}
     for name in sorted(expected.keys() | held.keys()):
         if expected.get(name, 0) != held.get(name, 0):
-            yield f"{held.get(name, 0)} is in {name}, the records say {expected.get(name, 0)}"
+            yield f"{held.get(name, 0)} is in {name}, but the records say {expected.get(name, 0)}"
 
 
 def promises_are_funded(state: State) -> Iterator[str]:
-    """While an agreement is alive, the provider holds what it may lose, and the recipient the price; where others have
-    taken a rest over, all of them together."""
+    """Until an agreement is settled, the provider's hold covers what it may lose, and the recipient's covers the price;
+    after takeovers, all of them together."""
     for one in state.records["agreement"].values():
         if one.is_over:
             continue
@@ -91,7 +91,7 @@ def promises_are_funded(state: State) -> Iterator[str]:
 
 
 def everything_ends(state: State) -> Iterator[str]:
-    """Nothing waits for ever: what is not over has a time at which the moderator looks at it, and it is among what is
+    """Nothing waits for ever: what is not over has a time when the moderator looks at it, and is in the list of what is
     due then."""
     due = set(state.due)
     for kind in ("auction", "agreement"):
@@ -100,18 +100,18 @@ def everything_ends(state: State) -> Iterator[str]:
             if is_over != (one.state in _OVER or (kind == "auction" and one.state == "agreed")):
                 yield f"{one.id} is {one.state} and due at {one.due_ms}"
             if one.due_ms and (one.due_ms, kind, one.id) not in due:
-                yield f"{one.id} is {one.state}, and nobody will look at it"
+                yield f"{one.id} is {one.state}, and never due"
     for group in state.records["group"].values():
         if group.due_ms and (group.due_ms, "group", group.id) not in due:
-            yield f"{group.id} is {group.state}, and nobody will look at it"
+            yield f"{group.id} is {group.state}, and never due"
     for offered in state.records["offered"].values():
         valid_until_ms = state.records["offer"][offered.offer].valid_until_ms
         if offered.held and (valid_until_ms, "offer", offered.offer) not in due:
-            yield f"{offered.held} is held for {offered.offer}, and nobody will give it back"
+            yield f"{offered.held} is held for {offered.offer}, and will never be released"
 
 
 def debts_are_kept(state: State) -> Iterator[str]:
-    """What an agreement is owed still is what its debts say."""
+    """The debt in an agreement is the sum of its debt records."""
     owed: dict[str, int] = {}
     for debt in state.records["debt"].values():
         owed[debt.agreement] = owed.get(debt.agreement, 0) + debt.amount
@@ -121,7 +121,7 @@ def debts_are_kept(state: State) -> Iterator[str]:
 
 
 def pledges_are_held(state: State) -> Iterator[str]:
-    """What is held for a group is what its members put in while it is open, and nothing after it."""
+    """The holds of an open group are what its members put in; a closed group holds nothing."""
     for group in state.records["group"].values():
         expected = sum(group.limits.values()) + sum(group.pledges.values()) if group.state == "open" else 0
         held = state.ledger.balances.get(f"pledged:{group.id}", 0)
@@ -130,7 +130,7 @@ def pledges_are_held(state: State) -> Iterator[str]:
 
 
 def one_award_for_a_block(state: State) -> Iterator[str]:
-    """A block is sold by one auction at a time: no two living agreements with the same provider about one block."""
+    """A block is sold by one auction at a time: no provider has two unsettled agreements about one block."""
     sold: dict[tuple[str, str], str] = {}
     for one in state.records["agreement"].values():
         if one.of:
@@ -143,11 +143,11 @@ def one_award_for_a_block(state: State) -> Iterator[str]:
         items = [item for winning in auction.winners for item in winning.items]
         units = sum(winning.quantity for winning in auction.winners if not winning.items)
         if units > auction.announcement.quantity or len(items) > len(set(items) & set(auction.announcement.items)):
-            yield f"{auction.id} awarded more than there was"
+            yield f"{auction.id} awarded more than it announced"
 
 
 def capacity_never_exceeded(state: State) -> Iterator[str]:
-    """At every instant the blocks of a provider add up to its capacity at most, since it is what it is."""
+    """At every instant since the capacity was set, the blocks of a provider add up to at most its capacity."""
     steps: dict[str, list[tuple[int, int]]] = {}
     for block in state.records["block"].values():
         if block.provider and block.state in _COMMITTING:
@@ -165,18 +165,18 @@ def capacity_never_exceeded(state: State) -> Iterator[str]:
 
 
 def charges_within_the_price(state: State) -> Iterator[str]:
-    """Nothing is earned above the agreed price, which no bidder can have raised above the reserve; what is charged
-    besides is for leaving, and at most δ of the price."""
+    """Earnings are at most the agreed price, which is within the reserve. Other charges are for leaving, and at most δ
+    of the price."""
     for auction in state.records["auction"].values():
         yield from _prices_within_the_reserve(auction)
     bargained = {group.agreement for group in state.records["group"].values()}
     for one in state.records["agreement"].values():
         if one.paid > one.price:
-            yield f"{one.id} earned {one.paid}, {one.price} was agreed"
+            yield f"{one.id} earned {one.paid}, but the price is {one.price}"
         if (one.charged - one.price) * 1_000_000 > one.price * one.delta_ppm:
-            yield f"{one.id} was charged {one.charged}, {one.price} was agreed"
+            yield f"{one.id} was charged {one.charged}, but the price is {one.price}"
         if one.refunded + one.charged_back > one.charged:
-            yield f"{one.id} was given back more than it was charged"
+            yield f"{one.id} was refunded more than it was charged"
         if not one.of:
             yield from _price_follows_award(state, one, one.id in bargained)
 
@@ -194,7 +194,7 @@ def _price_follows_award(state: State, one: Agreement, bargained: bool) -> Itera
     auction = state.records["auction"][one.auction]
     prices = [winning.price for winning in auction.winners]
     if not prices:
-        yield f"{one.id} comes of {auction.id}, which has no award"
+        yield f"{one.id} comes from {auction.id}, which has no award"
     elif one.price not in prices and not (bargained and one.price < max(prices)):
         yield f"{one.id} has another price than the award of {auction.id}"
 
@@ -211,7 +211,7 @@ def no_bid_after_the_close(state: State) -> Iterator[str]:
 
 
 def states_of_the_lifecycle(state: State) -> Iterator[str]:
-    """Awards and states are only such as the lifecycle and the announced format allow."""
+    """Awards and states are those that the lifecycle and the announced format allow."""
     for auction in state.records["auction"].values():
         if auction.state not in _STATES:
             yield f"{auction.id} is in a state that does not exist: {auction.state}"
@@ -220,18 +220,18 @@ def states_of_the_lifecycle(state: State) -> Iterator[str]:
     for name, award in state.records["award"].items():
         auction = state.records["auction"][name]
         if (award.seed, award.winners) != (auction.seed, auction.winners):
-            yield f"{name} was awarded by another seed or to others than its award says"
+            yield f"{name} has a seed or winners that do not match its award"
     for one in state.records["agreement"].values():
         if one.state not in _STATES:
             yield f"{one.id} is in a state that does not exist: {one.state}"
 
 
 def ratings_by_parties_alone(state: State) -> Iterator[str]:
-    """An opinion is by one side of an agreement that is over, about the other side."""
+    """An opinion is by one side of a settled agreement about the other side."""
     for exchange in state.records["exchange"].values():
         one = state.records["agreement"].get(exchange.agreement)
         if one is None or not one.is_over:
-            yield f"{exchange.agreement} can be rated, and is not over"
+            yield f"{exchange.agreement} can be rated, but is not over"
             continue
         providers = {one.provider}
         for opinion in (exchange.service, exchange.payment):
@@ -241,11 +241,11 @@ def ratings_by_parties_alone(state: State) -> Iterator[str]:
                 opinion.rater in providers and opinion.ratee == one.recipient
             )
             if not allowed or opinion.rater == opinion.ratee:
-                yield f"{opinion.rater} has rated {opinion.ratee} about {one.id}, which is not theirs"
+                yield f"{opinion.rater} has rated {opinion.ratee} for {one.id}, but they are not its sides"
 
 
 def chains_without_cycles(state: State) -> Iterator[str]:
-    """No provider stands twice in a chain of subcontracts."""
+    """No provider is twice in a chain of subcontracts."""
     agreements = state.records["agreement"]
     for one in agreements.values():
         seen = [one.provider]
@@ -253,44 +253,44 @@ def chains_without_cycles(state: State) -> Iterator[str]:
         while name:
             above = agreements[name]
             if above.provider in seen or above.recipient == one.provider:
-                yield f"{one.id} is under {above.id}, which {one.provider} stands in already"
+                yield f"{one.id} is under {above.id}, whose provider is {one.provider} too"
             seen.append(above.provider)
             name = above.prime
 
 
 def exclusions_have_grounds(state: State) -> Iterator[str]:
-    """Nobody wins whom the announcer would not deal with, and nobody else is excluded for that."""
+    """No party that the announcer refuses wins, and no other is excluded for that reason."""
     parties = state.records["party"]
     for auction in state.records["auction"].values():
         named = {name for party in auction.refused for name in parties[party].interests}
         for winning in auction.winners:
             if winning.bidder in auction.refused:
-                yield f"{winning.bidder} won {auction.id}, whose announcer does not deal with it"
+                yield f"{winning.bidder} won {auction.id}, whose announcer refuses to deal with it"
         unmatched = {bid for bid, why in auction.excluded if why == "not matched"}
         if not unmatched or auction.id in state.records["offer_sheet"]:
-            continue  # of offers both lists count, as they were at the award
+            continue  # for offers both lists count, as of the award
         bidder_of = {one.bid.bid: one.bid.bidder for one in state.bids_in(auction.id)}
         for bid in unmatched:
             if named.isdisjoint(parties[bidder_of[bid]].interests):
-                yield f"{bid} was not matched in {auction.id}, and its bidder is on no list"
+                yield f"{bid} was not matched in {auction.id}, but its bidder is on no list"
 
 
 def the_banned_begin_nothing(state: State) -> Iterator[str]:
-    """After its ban a party has announced, bid, offered and won nothing, and nothing of it is open."""
+    """A party has announced, bid, offered and won nothing after its ban, and has nothing open."""
     banned = {name: one.banned_sequence for name, one in state.records["party"].items() if one.banned_sequence}
     if not banned:
         return
     for auction in state.records["auction"].values():
         since = banned.get(auction.announcer)
         if since and (auction.announced_sequence > since or auction.state in ("open", "funding")):
-            yield f"{auction.id} is of {auction.announcer}, which is banned"
+            yield f"{auction.id} is open, but {auction.announcer} is banned"
         for winning in auction.winners:
             if auction.closed_sequence > banned.get(winning.bidder, auction.closed_sequence):
-                yield f"{winning.bidder} won {auction.id}, and was banned before"
+                yield f"{winning.bidder} won {auction.id}, but was banned before"
     for offer in state.records["offer"].values():
         since = banned.get(offer.provider)
         if since and (offer.sequence > since or offer.valid_until_ms > state.at_ms):
-            yield f"{offer.offer} stands, and {offer.provider} is banned"
+            yield f"{offer.offer} stands, but {offer.provider} is banned"
     for placed in state.records["bid"].values():
         if placed.bid.sequence // 100_000 > banned.get(placed.bid.bidder, placed.bid.sequence):
             yield f"{placed.bid.bid} came after {placed.bid.bidder} was banned"
@@ -316,12 +316,12 @@ INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
 
 
 def violations(state: State) -> list[str]:
-    """Every invariant that does not hold, in words; empty where all do."""
+    """Every violated invariant, in words; empty if all hold."""
     return [f"{check.__name__}: {words}" for check in INVARIANTS for words in check(state)]
 
 
 def replay(entries: Iterable[Entry], rules: RatingRules | None = None) -> State:
-    """The state as the fold of a journal, whose chain is verified on the way. Raises JournalBroken."""
+    """The state that a journal folds to. Verifies the hash chain: raises JournalBroken."""
     state = State(rules or RatingRules())
     for entry in verify_chain(entries):
         apply_entry(state, entry)
@@ -329,7 +329,7 @@ def replay(entries: Iterable[Entry], rules: RatingRules | None = None) -> State:
 
 
 def differences(state: State, snapshot: Snapshot) -> list[str]:
-    """Where the stored records and postings are not the fold of the journal; empty where they are."""
+    """The differences between the stored records and postings and the fold of the journal; empty if there are none."""
     found = []
     encode: Any = msgspec.json.Encoder().encode
     expected = {
@@ -341,21 +341,21 @@ def differences(state: State, snapshot: Snapshot) -> list[str]:
     for kind, name in sorted(expected.keys() | stored.keys()):
         one, other = expected.get((kind, name)), stored.get((kind, name))
         if one != other:
-            words = "is missing" if other is None else "should not be" if one is None else "is another"
+            words = "is missing" if other is None else "should not be" if one is None else "differs"
             found.append(f"the stored {kind} {name} {words}")
     balances = {name: amount for name, amount in state.ledger.balances.items() if amount}
     postings = {name: amount for name, amount in snapshot.balances().items() if amount}
     for account in sorted(balances.keys() | postings.keys()):
         if balances.get(account, 0) != postings.get(account, 0):
             found.append(
-                f"{account} has {postings.get(account, 0)} in postings, {balances.get(account, 0)} by the journal"
+                f"{account} has {postings.get(account, 0)} in postings, but {balances.get(account, 0)} in the journal"
             )
     return found
 
 
 def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
-    """All that is wrong with a stored market: the chain, the fold and every invariant. Empty where nothing is. The
-    market may go on meanwhile."""
+    """All faults of a stored market: in the chain, the fold and every invariant. Empty if there are none. The market
+    may keep running meanwhile."""
     with store.snapshot() as snapshot:
         try:
             state = replay(snapshot.entries(), rules)
@@ -367,17 +367,17 @@ def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
 
 
 def _saved_differences(state: State, snapshot: Snapshot) -> list[str]:
-    """Whether a start from the saved state comes to what the whole journal comes to."""
+    """Checks that the saved state and the entries after it give the same state as the whole journal."""
     parts = snapshot.saved()
     saved = restore(parts)
     if saved is None:
-        return ["the saved state is damaged, or another version's"] if parts else []
+        return ["the saved state is damaged or from another version"] if parts else []
     resumed = saved.state
     try:
         for entry in verify_chain(snapshot.entries(resumed.sequence), saved.hash, resumed.sequence, resumed.at_ms):
             apply_entry(resumed, entry)
     except JournalBroken as reason:
-        return [f"the saved state is not of this journal: {reason}"]
-    found = [f"the saved {kind}s are others" for kind in state.records if state.records[kind] != resumed.records[kind]]
+        return [f"the saved state is not from this journal: {reason}"]
+    found = [f"the saved {kind}s differ" for kind in state.records if state.records[kind] != resumed.records[kind]]
     owned = [{name: amount for name, amount in one.ledger.balances.items() if amount} for one in (state, resumed)]
-    return found + (["the saved balances are others"] if owned[0] != owned[1] else [])
+    return found + (["the saved balances differ"] if owned[0] != owned[1] else [])

@@ -1,8 +1,8 @@
-"""The table of the moderator's methods: each is one decorated function, and every list of methods follows from here.
+"""The table of the moderator's methods. Each method is one decorated function; every list of methods is made from this
+table.
 
-A decorator states who may call the method in a served market (its right), whether it is served at all, and its step of
-the command line; and it lets through only arguments that are what the type hints say. What a right means stands in
-`web/rights.py`; what a method does stands beside its decorator.
+The decorator states who may call the method in a served market (its right), whether it is served, and its step of the
+command line. It also checks the arguments against the type hints. `web/rights.py` defines the rights.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from auction.moderator.arguments import checking
 Function = TypeVar("Function", bound=Callable[..., Any])
 IsNews = Callable[[Any, Any], bool]
 Right = Literal[
-    "operator",  # the market's operator, who has every other right as well
+    "operator",  # the market's operator, who also has every other right
     "anyone",  # every party of the market
-    "stranger",  # also who has no token: the arguments prove who asks
-    "registration",  # who may register the party that the arguments describe
-    "own",  # the party that the argument names, or a recipient for its users, devices and numbers
+    "stranger",  # callers without a token too: the arguments prove who calls
+    "registration",  # callers that may register the party in the arguments
+    "own",  # the party named in the argument, or a recipient for its users, devices and numbers
     "rater",  # the party that rates, or the device that it rates from
     "recipient",  # of the agreement
     "announcer",  # of the auction
     "provider",  # of the agreement
     "side",  # recipient or provider of the agreement
-    "concerned",  # both sides, the recipient's devices, and who stands by or arbitrates
+    "concerned",  # both sides, the recipient's devices, the runners-up that stand by, and the arbiter
     "holder",  # of the block
     "organiser",  # of the group
-    "member",  # of the group, its organiser and sponsors included
+    "member",  # of the group, including its organiser and sponsors
 ]
-# The argument that a right is about, if the decorator names no other.
+# The argument that a right is about, unless the decorator names another.
 _ABOUT: Final[dict[str, str]] = {
     "rater": "rater",
     **dict.fromkeys(("recipient", "provider", "side", "concerned"), "agreement"),
@@ -43,15 +43,15 @@ _ABOUT: Final[dict[str, str]] = {
     **dict.fromkeys(("organiser", "member"), "group"),
 }
 _NEEDS_ARGUMENT: Final = frozenset({"own", *_ABOUT})
-_FINAL: Final = (StoreFailed, Conflict, Declined, PaymentUnknown)  # what reading the journal again does not alter
+_FINAL: Final = (StoreFailed, Conflict, Declined, PaymentUnknown)  # reading the journal again does not change these
 _TRIES_MAX: Final = 32
 _ROW: Final = "_method_of_the_market"
 
 
 class Method(NamedTuple):
     """One row of the table. `about` is the argument that the right reads (`entry.bidder`: a field of one); `step` is
-    noun and verb on the command line, empty if it is no step; `is_news` says of arguments and answer whether a caller
-    that waits has what it waits for."""
+    noun and verb on the command line, or empty; `is_news(arguments, answer)` says whether a waiting caller gets this
+    answer."""
 
     name: str
     function: Callable[..., Any]
@@ -74,7 +74,7 @@ def command(
 def query(
     step: str = "", *, right: Right, about: str = "", is_news: IsNews | None = None
 ) -> Callable[[Function], Function]:
-    """Marks a method that reads. One that takes `wait_ms` states with `is_news` what ends the wait."""
+    """Marks a method that reads. If it takes `wait_ms`, `is_news` says when the wait ends."""
     return _marking(False, step, right, about, True, True, is_news)
 
 
@@ -98,10 +98,10 @@ def _marking(
 
 
 def _checking(function: Function, is_command: bool) -> Function:
-    """The method for arguments of the types that it states; others are refused with BadValue before it is called.
+    """The method with its arguments checked: wrong types raise BadValue before it is called.
 
-    Before a query reads, and before a command is refused, what another moderator may have written is taken in."""
-    call: Callable[..., Any] | None = None  # its types are read at the first call: to read all takes long
+    Before a query reads, and before a command is refused, it folds in what another moderator may have written."""
+    call: Callable[..., Any] | None = None  # built at the first call: reading the types of all methods is slow
 
     @functools.wraps(function)
     def checked(self: Any, *given: Any, **named: Any) -> Any:
@@ -119,15 +119,15 @@ def _checking(function: Function, is_command: bool) -> Function:
             except AuctionError as reason:
                 if reason.is_of_arguments or not self._catch_up(refused_at):
                     raise
-        raise Conflict(f"others write to this journal faster than {function.__name__} can be refused")
+        raise Conflict(f"others kept writing to this journal while {function.__name__} was being refused")
 
     return cast(Function, checked)
 
 
 def table_of(market: type) -> dict[str, Method]:
-    """The methods of a class by name, its own last. A method that overrides another keeps the other's row. Raises
-    TypeError for a public method without a right, for a right about an argument that the method does not have, for a
-    method that waits without `is_news`, and for a step that two methods claim."""
+    """The methods of a class by name, its own last. A method that overrides another keeps its row. Raises TypeError for
+    a public method without a right, for a right about an argument that the method does not have, for a method that
+    waits without `is_news`, and for a step that two methods claim."""
     table: dict[str, Method] = {}
     for base in reversed(market.__mro__):
         for name, function in vars(base).items():
@@ -136,7 +136,7 @@ def table_of(market: type) -> dict[str, Method]:
             row: Method | None = getattr(function, _ROW, None)
             if row is None:
                 if name not in table:
-                    raise TypeError(f"{base.__name__}.{name} states no right: decorate it with @command or @query")
+                    raise TypeError(f"{base.__name__}.{name} has no right: decorate it with @command or @query")
                 setattr(base, name, _checking(function, table[name].is_command))
             table[name] = (row or table[name])._replace(name=name, function=function)
             _check(table[name], function)
@@ -150,6 +150,8 @@ def table_of(market: type) -> dict[str, Method]:
 def _check(row: Method, function: FunctionType) -> None:
     parameters = inspect.signature(function).parameters
     if row.right in _NEEDS_ARGUMENT and row.about.split(".")[0] not in parameters:
-        raise TypeError(f"the right {row.right!r} of {row.name} is about {row.about!r}, which is no argument of it")
+        raise TypeError(
+            f"the right {row.right!r} of {row.name} is about {row.about!r}, which is not one of its arguments"
+        )
     if "wait_ms" in parameters and row.is_news is None:
-        raise TypeError(f"{row.name} waits, and does not state by `is_news` for what")
+        raise TypeError(f"{row.name} takes wait_ms, but has no `is_news`")

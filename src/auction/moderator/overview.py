@@ -1,6 +1,6 @@
-"""The market at a glance, for who watches it: open auctions, awards and why, agreements and their ends, ratings.
+"""The overview of a market: open auctions, awards with reasons, agreements with their ends, ratings.
 
-`look` reads a state and nothing else, so a journal that is followed from outside can be looked at as well."""
+`look` needs only a state, so it also works on a journal that is followed from outside."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class OpenGlance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AwardGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """An auction that is over. `reasons` is its explanation, line by line; empty where there was no award."""
+    """An auction that is over. `reasons` are the lines of its explanation; empty without an award."""
 
     auction: str
     service: str
@@ -52,7 +52,7 @@ class AwardGlance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """An agreement: what its receipts say so far, what was stated of its end, and what came of it."""
+    """An agreement: its receipts so far, the statements of its end, and its outcome."""
 
     agreement: str
     auction: str
@@ -78,14 +78,14 @@ class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RatingGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """How a party is rated as a provider of the service, or (with none) as who pays."""
+    """A party's rating as a provider of the service, or without a service as a payer."""
 
     service: str
     rating: ShownRating
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest first. Amounts in minor units. `version` changes with what is shown."""
+    """The latest come first. Amounts are in minor units. `version` changes with the content."""
 
     version: str
     now_ms: int
@@ -169,19 +169,19 @@ def _agreement(state: State, one: Agreement, market: str) -> AgreementGlance:
 
 
 def _runners_up(state: State, one: Agreement) -> tuple[str, ...]:
-    """Who stands by, where the recipient wants fail-over, as far as it was asked for."""
+    """The runners-up that stand by for fail-over, if they were computed before."""
     known = state.stand_bys.get(one.auction, ())
     return tuple(stand_by.provider for stand_by in known[:3])
 
 
 def _glance(glance: type[Glance], record: Any, **more: Any) -> Glance:
-    """What `more` does not say, and has the same name in the record, is the record's own."""
+    """Makes a glance from `more`, and from the record's fields of the same names."""
     own = {name: getattr(record, name) for name in glance.__struct_fields__ if hasattr(record, name)}
     return glance(**{**own, **more})
 
 
 def _ratings(state: State, now_ms: int, agreements: Iterable[Agreement]) -> Iterator[RatingGlance]:
-    """Of everyone in these agreements, in the order of their names."""
+    """The ratings of all parties in these agreements, ordered by name."""
     rated = {(one.provider, one.service) for one in agreements}
     rated |= {(one.recipient, PAYMENTS) for one in agreements}
     for name, service in sorted(rated, key=lambda pair: (pair[1], pair[0])):

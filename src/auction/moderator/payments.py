@@ -1,7 +1,7 @@
-"""The commands that move money on a party's account or to a card, as the base of all the others in `commands`.
+"""The commands that move money on a party's account or on a card. The base class of the other commands in `commands`.
 
-A card processor is asked after the request is journalled, under a fixed key, and its answer is journalled: so no
-request is lost or made twice, wherever the process dies.
+A request to a card processor is journalled first and sent under a fixed key; its answer is journalled too. So no
+request is lost or made twice, whenever the process dies.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from auction.payment.protocol import PREPAID, Outcome, Processor
 class Payments(Queries):
     @command("account deposit", right="operator")
     def deposit(self, party: str, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Books money that a party has brought. Returns the prepaid balance in minor units."""
+        """Book money that a party has paid in. Returns the prepaid balance in minor units."""
         return self._run("deposit", key, (party, amount, currency), parties.deposit, int)
 
     @command("account withdraw", right="operator")
     def withdraw(self, party: str, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Pays money out to a party. Returns the balance. Raises InsufficientFunds."""
+        """Pay money out to a party. Returns the balance. Raises InsufficientFunds."""
         return self._run("withdraw", key, (party, amount, currency), parties.withdraw, int)
 
     @command("account post-bond", right="own", about="party")
     def post_bond(self, party: str, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Moves part of the balance into the bond. Auctions can ask for a bond. Returns the free bond."""
+        """Move part of the balance into the bond. Auctions can require a bond. Returns the free bond."""
         return self._run("post_bond", key, (party, amount, currency), parties.post_bond, int)
 
     @command("account release-bond", right="own", about="party")
     def release_bond(self, party: str, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Moves bond that nothing holds back to the balance. Returns the free bond. Raises InsufficientFunds."""
+        """Move free bond back to the balance. Returns the free bond. Raises InsufficientFunds."""
         return self._run("release_bond", key, (party, amount, currency), parties.release_bond, int)
 
     @command("auction pay", right="announcer")
     def pay(self, auction: str, *, key: str | None = None) -> Announcement:
-        """Authorises the announcer's card. What is held is the reserve with δ, and bidding opens. Raises
-        PrepaymentRequired, Declined (the auction is void then), or PaymentUnknown, after which the same call finds out
-        (or `resume_payments`)."""
+        """Authorise the announcer's card, and open bidding. The amount is the reserve plus δ of it (the share for
+        leaving). Raises PrepaymentRequired, Declined (the auction is void then), or PaymentUnknown; after that, repeat
+        the call or call `resume_payments` to learn the outcome."""
         request = self._run("ask_payment", None, (auction,), payments.ask_to_authorise, PaymentRequest)
         self._finish_payment(request, key)
         with self._deciding:
@@ -52,7 +52,7 @@ class Payments(Queries):
 
     @command("payment refund", right="provider")
     def refund(self, agreement: str, amount: int, *, key: str) -> Agreement:
-        """Gives back part or all of what was charged. Raises InsufficientFunds if the provider has spent it."""
+        """Refund part or all of the charge. Raises InsufficientFunds if the provider has spent it."""
         with self._deciding:
             is_prepaid = self._draft().agreement(agreement).method == PREPAID
         if is_prepaid:
@@ -65,8 +65,8 @@ class Payments(Queries):
 
     @command("payment charge-back", right="operator")
     def charge_back(self, agreement: str, amount: int, reason: str = "", *, key: str | None = None) -> Agreement:
-        """Books a charge that the recipient's bank took back. The provider loses it again, even below zero, and it is a
-        "no" of that amount about the recipient."""
+        """Book a charge that the recipient's bank took back. The provider loses the amount, even below a balance of
+        zero, and it counts as a "no" of that amount about the recipient."""
 
         def decide(draft: Draft, name: str, amount: int, _reason: str) -> Agreement:
             return payments.charge_back(draft, name, amount)
@@ -75,21 +75,21 @@ class Payments(Queries):
 
     @command(right="operator")
     def dispute(self, method: str, payload: bytes, signature: str) -> Agreement | None:
-        """Takes in a card processor's notice: the body of its webhook and its signature. A chargeback is booked, once.
-        Returns None for a notice of something else. Raises BadSignature."""
+        """Take a card processor's notice: the body of its webhook and its signature. Books a chargeback, once. Returns
+        None for any other notice. Raises BadSignature."""
         dispute = self._processor(method).read_dispute(payload, signature)
         if dispute is None:
             return None
         with self._deciding:
             auction = self._state.payments_by_reference.get((method, dispute.reference))
             if auction is None:
-                raise Unknown(f"no auction was paid by {dispute.reference}")
+                raise Unknown(f"no auction was paid for by {dispute.reference}")
             name = payments.agreement_paid_by(self._draft(), auction, dispute.amount)
         return self.charge_back(name, dispute.amount, dispute.reason, key=f"dispute:{method}:{dispute.event}")
 
     @command(right="operator")
     def resume_payments(self) -> int:
-        """Asks again for every payment without an answer, under the same key. Call it when a process starts. Returns
+        """Repeat every payment request without an answer, under the same key. Call it when a process starts. Returns
         how many were answered."""
         with self._deciding:
             pending = list(self._state.pending_payments.values())
@@ -100,14 +100,14 @@ class Payments(Queries):
 
     @command("market tick", right="anyone")
     def tick(self) -> int:
-        """Carries out what is due by now: closes, begins, ends, reveals. Every command does so before it is decided; a
-        quiet market calls this. Cards are captured then, and let go. Returns how many things were due."""
+        """Run what is due by now: closes, starts, ends, publications. Every command does so first; in a quiet market,
+        call this. It also captures and releases cards. Returns the number of things that were due."""
         count = super().tick()
         self._send_pending()
         return count
 
     def _send_pending(self) -> None:
-        """Captures and lets go what cards are to be by now. Where no answer comes, the next tick asks again."""
+        """Captures and releases the cards that are due. If the processor does not answer, the next tick asks again."""
         pending = self._state.pending_payments
         if not pending:
             return
@@ -118,7 +118,7 @@ class Payments(Queries):
                 self._finish_payment(request, None)
 
     def _finish_payment(self, request: PaymentRequest, key: str | None) -> None:
-        """Sends a journalled request, and journals the outcome. Raises Declined."""
+        """Sends a journalled request and journals the outcome. Raises Declined."""
         outcome = Outcome(request.state == "approved", request.reference, request.reason)
         if request.state == "pending":
             outcome = self._send(request)

@@ -1,5 +1,6 @@
-"""Everything that can be asked of the moderator without changing the market. `overview` and `assignments` beside this
-file build the two answers that are made of many records; what is written stands in `commands` and `payments`."""
+"""The moderator's queries: they read the market and do not change it. `overview` and `assignments` beside this file
+build the two answers that combine many records; `commands` and `payments` write. Docstrings are in the imperative, as
+in `commands`."""
 
 from __future__ import annotations
 
@@ -49,12 +50,12 @@ def _is_other_version(asked: Any, answer: Any) -> bool:
 
 class Queries(Core):
     judges: dict[str, Judge]
-    """By the name that `AuctionTerms.judge` names: who executes a segment again and says whether its result is false.
-    To be set by who hosts the market."""
+    """The judges, by the name in `AuctionTerms.judge`: each executes a segment again and returns whether its result is
+    false. The host of the market sets them."""
 
     def _load(self) -> None:
-        """Who was here is not journalled: it stays known as long as this process runs. A process that starts gives
-        everybody time: deadlines end no earlier than C after."""
+        """Presence is not journalled: it is known while this process runs. After a start every party gets time: no
+        deadline ends earlier than C after it."""
         former = getattr(self, "_state", None)
         super()._load()
         if former is None:
@@ -68,20 +69,20 @@ class Queries(Core):
 
     @query("party show", right="anyone")
     def party(self, party: str) -> Party:
-        """Shows the party's record. Raises Unknown."""
+        """Show a party's record. Raises Unknown."""
         with self._deciding:
             return self._draft().party(party)
 
     @query("party refused", right="own", about="party")
     def refused_by(self, party: str) -> tuple[str, ...]:
-        """Lists whom a party will not deal with. Nobody else is shown it."""
+        """List the parties that a party refuses to deal with. Nobody else can see the list."""
         with self._deciding:
             self._draft().party(party)
             return admission.refused_by(self._draft(), party)
 
     @query("party authenticate", right="stranger")
     def authenticate(self, token: str) -> str:
-        """Returns the party whose token this is. Raises BadToken."""
+        """Return the party that a token belongs to. Raises BadToken."""
         with self._deciding:
             party = self._state.owners.get(token_hash(token))
         if party is None:
@@ -90,21 +91,21 @@ class Queries(Core):
 
     @query("account balance", right="own", about="party")
     def balance(self, party: str) -> int:
-        """Returns the prepaid balance in minor units."""
+        """Return the prepaid balance in minor units."""
         with self._deciding:
             self._draft().party(party)
             return self._state.ledger.balance(funds(party))
 
     @query("account bond", right="own", about="party")
     def bond(self, party: str) -> int:
-        """Returns the free bond in minor units. What is held of it for a promise is not in it."""
+        """Return the free bond in minor units. The part held for a promise is not included."""
         with self._deciding:
             self._draft().party(party)
             return self._state.ledger.balance(bond(party))
 
     @query("endpoint show", right="anyone")
     def endpoint(self, party: str) -> Endpoint:
-        """Shows the endpoint of a party. Raises Unknown."""
+        """Show a party's endpoint. Raises Unknown."""
         with self._deciding:
             found: Endpoint = self._draft().get("endpoint", party)
         return found
@@ -113,20 +114,20 @@ class Queries(Core):
 
     @query("block show", right="anyone")
     def block(self, block: str) -> Block:
-        """Shows the block as it stands. Raises Unknown."""
+        """Show a block. Raises Unknown."""
         with self._deciding:
             return self._draft().block(block)
 
     @query("share rates", right="holder")
     def rates(self, block: str, asked: dict[str, int] | None = None) -> dict[str, int]:
-        """Returns what each member gets now. The unit is bits per second; for telephone numbers it is channels, for
+        """Return the rate of each member now. The unit is bits per second; for telephone numbers it is channels, for
         the calls in `asked`."""
         with self._deciding:
             return blocks.rates(self._draft(), block, asked)
 
     @query("share costs", right="holder")
     def share_costs(self, block: str, price: int) -> dict[str, int]:
-        """Splits the price of a block between its sharers. Each pays by what was allowed to it."""
+        """Split the price of a block between its members. Each pays in proportion to what it was allowed."""
         with self._deciding:
             return split_cost(price, self._draft().shares(block).meters)
 
@@ -134,7 +135,7 @@ class Queries(Core):
 
     @query("auction show", right="anyone")
     def auction(self, auction: str) -> AuctionView:
-        """Shows what anyone may see of an auction. Ratings are included."""
+        """Show what anyone may see of an auction, ratings included."""
         with self._deciding:
             draft = self._draft(self._time.read())
             record = draft.auction(auction)
@@ -155,13 +156,13 @@ class Queries(Core):
 
     @query(right="operator")
     def announcer_of(self, auction: str) -> str:
-        """Who announced the auction. Raises Unknown."""
+        """Return the party that announced the auction. Raises Unknown."""
         with self._deciding:
             return self._draft().auction(auction).announcer
 
     @query(right="operator")
     def stand_bys_of(self, agreement: str) -> tuple[str, ...]:
-        """Whose bids stand by for an agreement, best first."""
+        """Return the providers whose bids stand by for an agreement, best first."""
         with self._deciding:
             draft = self._draft()
             record = draft.auction(draft.agreement(agreement).auction)
@@ -169,13 +170,12 @@ class Queries(Core):
 
     @query("auction wait", right="anyone", is_news=_is_closed)
     def await_close(self, auction: str, *, wait_ms: int = 0) -> AuctionView:
-        """Waits for the close of an auction. Returns the auction as soon as it is open no more, or as it is after
-        `wait_ms`."""
+        """Wait for an auction to close. Returns the auction once it is closed, or as it is after `wait_ms`."""
         return self._when(lambda: self.auction(auction), lambda view: _is_closed(None, view), wait_ms)
 
     @query("auction explain", right="anyone")
     def explain(self, auction: str) -> str:
-        """Explains the award of a closed auction. Gives the reasons in words and numbers."""
+        """Explain the award of a closed auction, in words and numbers."""
         view = self.auction(auction)
         if view.award is None:
             raise WrongState(f"auction {auction} has no award yet")
@@ -185,9 +185,9 @@ class Queries(Core):
 
     @query("auction transcript", right="anyone")
     def transcript(self, auction: str) -> Transcript:
-        """Returns the proof of a closed auction's award. It lets any bidder check the award without trusting the
-        moderator: see `auction.formats.transcript.verify_own`. Bids that could not be considered are in it with the
-        reason: theirs, or `not matched`, where one side does not deal with the other."""
+        """Return the proof of a closed auction's award. With it any bidder can check the award without trusting the
+        moderator: see `auction.formats.transcript.verify_own`. It has excluded bids with the reason, or with `not
+        matched` if one side refuses to deal with the other."""
         with self._deciding:
             draft = self._draft()
             record = draft.auction(auction)
@@ -204,7 +204,7 @@ class Queries(Core):
         return write_transcript(record.announcement, [one.bid for one in placed], ratings, award, left_out)
 
     def _spot_transcript(self, draft: Draft, record: Auction, award: Award) -> Transcript:
-        """The offers as the award found them are in the journal alone: a standing offer changes with every use."""
+        """Only the journal has the offers as they were at the award: a standing offer changes with every use."""
         self._commit_and_wait()
         offers: dict[str, StandingOffer] = {}
         for entry in self.store.entries():
@@ -221,15 +221,15 @@ class Queries(Core):
 
     @query("bid list", right="own", about="reader")
     def bids(self, auction: str, reader: str) -> list[Bid]:
-        """Lists the bids that the reader may see. All in an open format or after the close, else its own. Raises
-        Sealed if there is none of its own among bids of others."""
+        """List the bids that the reader may see. In an open format or after the close it sees all bids, otherwise its
+        own. Raises Sealed if others have bid and the reader has not."""
         with self._deciding:
             draft = self._draft(self._time.read())
             return bidding.bids_shown_to(draft, auction, reader)
 
     @query("offer list", right="anyone")
     def offers(self, service: str) -> list[StandingOffer]:
-        """Lists the standing offers of a service."""
+        """List the standing offers for a service."""
         with self._deciding:
             now_ms = self._time.read()
             offers = self._state.offers_of.get(service, {}).values()
@@ -239,25 +239,25 @@ class Queries(Core):
 
     @query("agreement show", right="concerned")
     def agreement(self, agreement: str) -> Agreement:
-        """Shows the agreement as it stands. Raises Unknown."""
+        """Show an agreement. Raises Unknown."""
         with self._deciding:
             return self._draft().agreement(agreement)
 
     @query("agreement chain", right="operator")
     def chain(self, agreement: str) -> list[Agreement]:
-        """Lists the agreements from this one up to the first. It shows who is liable to whom."""
+        """List the agreements from this one up to the first. The chain shows which party is liable to which."""
         with self._deciding:
             return chains.chain_of(self._draft(), agreement)
 
     @query("agreement subcontracts", right="side")
     def subcontracts(self, agreement: str) -> list[Agreement]:
-        """Lists the agreements directly under this one."""
+        """List the agreements directly under this one."""
         with self._deciding:
             return chains.subcontracts_of(self._draft(), agreement)
 
     @query("agreement invoice", right="concerned")
     def invoice(self, agreement: str) -> Invoice:
-        """Returns the invoice of an agreement. It has the metered lines; see `auction.model.billing` for text, JSON
+        """Return the invoice of an agreement, with its metered lines. `auction.model.billing` writes it as text, JSON
         and HTML."""
         with self._deciding:
             draft = self._draft()
@@ -267,14 +267,14 @@ class Queries(Core):
 
     @query("agreement cost", right="side")
     def cost_of(self, agreement: str, party: str, ending: str, figure: int) -> Settlement:
-        """Says what would come of it if this side ended it so now. It counts what was stated and handed in so far, and
-        nothing more."""
+        """Compute what an end would cost if this side stated it now. It uses only what was stated and handed in so
+        far."""
         with self._deciding:
             return endings.cost_of(self._draft(self._time.read()), agreement, party, ending, figure)
 
     @query("bid cost", right="own", about="entry.bidder")
     def cost_of_bid(self, auction: str, entry: BidEntry) -> Cost:
-        """Says what a bid would hold if it were placed now. Nothing is placed. Raises what `bid` would raise."""
+        """Compute what a bid would hold if it were placed now. It places nothing. Raises what `bid` would raise."""
         with self._deciding:
             draft = self._draft(self._time.read())
             bidding.bid(draft, auction, entry)
@@ -282,8 +282,8 @@ class Queries(Core):
 
     @query("auction withdraw-cost", right="announcer")
     def cost_of_withdrawing(self, auction: str) -> Cost:
-        """Says what would come of it if the announcement were taken back now. Nothing is taken back. Raises what
-        `withdraw_auction` would raise."""
+        """Compute what withdrawing an auction now would release. It withdraws nothing. Raises what `withdraw_auction`
+        would raise."""
         with self._deciding:
             draft = self._draft(self._time.read())
             announcer = draft.auction(auction).announcer
@@ -292,13 +292,13 @@ class Queries(Core):
 
     @query("agreement receipt-terms", right="side")
     def receipt_terms(self, agreement: str) -> ReceiptTerms:
-        """Returns what the receipts of an agreement have to be. Raises WrongState if it has none."""
+        """Return the terms that an agreement's receipts must follow. Raises WrongState if it has no receipts."""
         with self._deciding:
             return self._draft().agreement(agreement).receipt_terms(self.config.name)
 
     @query("group show", right="member")
     def group_of(self, group: str) -> Group:
-        """Shows the group as it stands. Raises Unknown."""
+        """Show a group. Raises Unknown."""
         with self._deciding:
             return self._draft().get("group", group)  # type: ignore[no-any-return]
 
@@ -306,14 +306,14 @@ class Queries(Core):
 
     @query("rating show", right="anyone")
     def rating(self, party: str, service: str = PAYMENTS) -> ShownRating:
-        """Shows how a party is rated now. With a service: as its provider; without one: as who pays."""
+        """Show a party's rating now. With a service, as its provider; without one, as a payer."""
         with self._deciding:
             self._draft().party(party)
             return self._state.reputation.shown_at(party, service, self._state.sequence, self._time.read())
 
     @query("rating standing", right="anyone")
     def standing(self, party: str) -> Standing:
-        """Shows what else is known of a party. None of it is in its rating."""
+        """Show what else is known about a party. None of it counts in its rating."""
         with self._deciding:
             self._draft().party(party)
             reputation = self._state.reputation
@@ -322,7 +322,7 @@ class Queries(Core):
 
     @query("rating opinions", right="anyone")
     def opinions(self, agreement: str) -> tuple[Opinion, ...]:
-        """Lists the published opinions about an agreement. Returns none before they are published."""
+        """List the published opinions about an agreement. Returns none before they are published."""
         with self._deciding:
             exchange = self._draft().find("exchange", agreement)
             if exchange is None:
@@ -332,21 +332,21 @@ class Queries(Core):
 
     @query("rating draft", right="own", about="rater")
     def drafted_rating(self, agreement: str, rater: str) -> DraftedRating | None:
-        """Drafts this side's opinion by the stated rule. The recipient's comes from what the provider earned (see
-        `rating.draft_of_service`), the provider's from what the payment came to. Returns None if nothing can be said
+        """Draft this side's opinion by the stated rule. The recipient's follows from what the provider earned (see
+        `rating.draft_of_service`), the provider's from the payment's outcome. Returns None if nothing can be said
         yet."""
         with self._deciding:
             return opinions.drafted_rating(self._draft(), agreement, rater)
 
     @query("rating draft-payment", right="side")
     def drafted_payment_rating(self, agreement: str) -> bool | None:
-        """Drafts the provider's rating of the payment. Returns None if nothing can be said."""
+        """Draft the provider's rating of the payment. Returns None if nothing can be said."""
         with self._deciding:
             return opinions.drafted_payment_rating(self._draft().agreement(agreement))
 
     @query("payment predict", right="anyone")
     def payment_probability_ppm(self, recipient: str) -> int:
-        """Predicts whether the recipient's next charge succeeds. The unit is parts per million."""
+        """Predict the probability that a recipient's next charge succeeds. The unit is parts per million."""
         with self._deciding:
             return opinions.payment_probability_ppm(self._draft(self._time.read()), recipient)
 
@@ -356,10 +356,9 @@ class Queries(Core):
     def assignments(
         self, party: str, *, services: tuple[str, ...] = (), known: str = "", wait_ms: int = 0
     ) -> Assignments:
-        """Lists what a party is to be ready for. Of a provider that is what it serves, may take over, or should be
-        connected for, and the auctions of `services` that it can bid in; of a recipient what is served to it. Who asks
-        is present from then on for 10 s. With the `version` of an answer as `known`, waits up to `wait_ms` for
-        another."""
+        """List a party's assignments, and mark it present for 10 s. A provider sees what it serves, can take over, or
+        should stay connected for, and the auctions of `services` that it can bid in. A recipient sees what is served to
+        it. With the `version` of an answer as `known`, the call waits up to `wait_ms` for a different one."""
 
         def read() -> Assignments:
             with self._deciding:
@@ -369,13 +368,14 @@ class Queries(Core):
 
         with self._deciding:
             self._draft().party(party)
-            self._state.polled[party] = self._time.read()  # before what is due by now asks who is here
+            self._state.polled[party] = self._time.read()  # before what is due by now checks who is present
         return self._when(read, lambda answer: answer.version != known, wait_ms)
 
     @query("market overview", right="own", about="party", is_news=_is_other_version)
     def overview(self, *, party: str = "", limit: int = 20, known: str = "", wait_ms: int = 0) -> Overview:
-        """Shows the market at a glance. At most `limit` of each kind; with a `party`, its agreements and ratings
-        alone. With the `version` of an answer as `known`, waits up to `wait_ms` for another."""
+        """Show an overview of the market. It has at most `limit` rows of each kind. With a `party`, shows only its
+        agreements and ratings. With the `version` of an answer as `known`, the call waits up to `wait_ms` for a
+        different one."""
 
         def read() -> Overview:
             with self._deciding:

@@ -1,6 +1,5 @@
-"""The records that the journal puts: what the market knows of each thing, one frozen struct per kind.
-
-The rules' own structs (announcements, bids, blocks, agreements) are used as they are; here is what the moderator adds.
+"""The records in the journal: one frozen struct for each kind. `model` has announcements, bids, blocks and agreements;
+here are the records that the moderator adds.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ class Nonce(msgspec.Struct, frozen=True):
 
 
 class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """An auction. `seed` breaks ties: fixed at the announcement, shown after the close. `state` is the lifecycle's."""
+    """An auction. `seed` breaks ties: fixed at the announcement, shown after the close. `state` is one of the
+    lifecycle."""
 
     id: str
     announcement: Announcement
@@ -49,34 +49,35 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     state: str = "open"
     closes_ms: int = 0
     extensions: int = 0
-    due_ms: int = 0  # when the moderator has to look at it again; 0 where it is over
+    due_ms: int = 0  # when the moderator must look at it next; 0 if it is over
     closed_sequence: int = 0
     winners: tuple[Winning, ...] = ()  # the whole award: see `awarding.find_award`
-    excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it could not be considered)
-    block: Block | None = None  # what is asked for, where providers bid
+    excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it was not considered)
+    block: Block | None = None  # the block asked for, if providers bid
     prime: str = ""  # the agreement of which a part is subcontracted
-    held: int = 0  # what is held of the announcer until the award
+    held: int = 0  # held of the announcer until the award
     method: str = "prepaid"
     source: str = ""
     processor_reference: str = ""
     group: str = ""  # the group that was opened with it
-    refused: tuple[str, ...] = ()  # whom the announcer would not deal with when it announced
+    refused: tuple[str, ...] = ()  # the parties that the announcer refused at the announcement
 
     @property
     def lead(self) -> str:
-        """The block by which the leader of open bidding holds its capacity: no block that a party names has a slash."""
+        """The name of the block that reserves the leader's capacity in open bidding. It has a slash, which no party's
+        block name has."""
         return f"{self.id}/lead"
 
 
 class Refusals(msgspec.Struct, frozen=True):
-    """The parties that one will not deal with: its own list, which nobody else is shown."""
+    """The parties that one party refuses to deal with. Nobody else can see the list."""
 
     party: str
     refused: tuple[str, ...]
 
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A bid with the rating that counts for it: the one of the moment when the auction was announced."""
+    """A bid with the rating that counts for it: the one at the time of the announcement."""
 
     bid: Bid
     rating: ShownRating | None = None
@@ -86,9 +87,9 @@ class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The bids of an auction that was held in one command, column by column, in the order of their places from 1 on.
+    """The bids of an auction held in one command, as columns, in the moderator's order.
 
-    `ratings` where they weighed; `entries` where a bid says more than its price."""
+    `ratings` is set if they weighed, `entries` if a bid has more than a price."""
 
     auction: str
     sequence: int
@@ -100,14 +101,14 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     entries: tuple[BidEntry, ...] = ()
 
     def name_of(self, index: int) -> str:
-        """What a bid is called: the entry, and the place in it."""
+        """A bid's name: the entry's number and the place in it."""
         return f"bid-{self.sequence}.{index + 1}"
 
     def names(self) -> list[str]:
         return [self.name_of(index) for index in range(len(self.bidders))]
 
     def bids(self) -> list[Bid]:
-        """The bids one by one. Raises BadValue, BadAmount for what is no bid."""
+        """The bids one by one. Raises BadValue or BadAmount for an invalid bid."""
         entries = self.entries or [BidEntry(*one) for one in zip(self.bidders, self.prices, strict=True)]
         first = self.sequence * SEQUENCES_OF_AN_ENTRY
         return [
@@ -132,7 +133,7 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return dict(zip(self.bidders, self.ratings, strict=False))
 
     def placed(self) -> list[PlacedBid]:
-        """The bids as if they had come one by one; without a rating where none weighed."""
+        """The bids as if each had been placed alone; without ratings if none weighed."""
         ratings = self.rating_of()
         return [
             PlacedBid(bid, ratings.get(bid.bidder), signature.signature if signature else b"")
@@ -140,14 +141,14 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         ]
 
     def signatures(self) -> list[Signature | None]:
-        """What came with each bid."""
+        """The signature of each bid."""
         return [entry.signature for entry in self.entries] or [None] * len(self.bidders)
 
 
 class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The standing offers among which a spot award was made, best first: `within` of them within the reserve, the rest
-    beyond it; `others` were not weighed against them. The rows are kept as the JSON that the journal has: to keep some
-    hundred objects of each award alive, the garbage collector takes longer than the award."""
+    """The standing offers of a spot award, best first: the first `within` of them are within the reserve, the rest
+    beyond it; `others` were not weighed against them. The rows stay in the journal's JSON: keeping some hundred objects
+    alive for each award costs the garbage collector more time than the award takes."""
 
     within: int
     rows: msgspec.Raw
@@ -165,18 +166,18 @@ class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody where it is not."""
+    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody if it never is."""
 
     id: str  # auction/bidder
     commitment: Commitment
     held: int = 0
-    deposit: int = 0  # the most that a bid to pay can be
+    deposit: int = 0  # the highest bid that it allows, if its bidder pays
     revealed: str = ""
     forfeited: bool = False
 
 
 class Offered(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What is held for a standing offer while it stands."""
+    """The hold for a standing offer while it stands."""
 
     offer: str
     provider: str
@@ -184,7 +185,7 @@ class Offered(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Debt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a party owes still, to whom: its name is barred until it is paid. `to` are (account, amount)."""
+    """What a party still owes. The party is barred until it has paid. `to` are (account, amount)."""
 
     id: str
     agreement: str
@@ -197,7 +198,7 @@ class Debt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Revealed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """That the two opinions about an agreement have come into the open."""
+    """Marks that the two opinions about an agreement are published."""
 
     agreement: str
     service: str
@@ -205,7 +206,7 @@ class Revealed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A drafted opinion that counts from `due_ms` on, unless its side has said something itself by then."""
+    """A drafted opinion that counts from `due_ms` on, unless its side has rated by itself before."""
 
     id: str  # agreement/kind
     opinion: Opinion
@@ -216,7 +217,7 @@ class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """A request to a payment processor, journalled before it is sent, so that none is sent twice or forgotten."""
 
     id: str  # also the idempotency key at the processor
-    about: str  # the auction that was authorised for, or the agreement that is refunded
+    about: str  # the auction of an authorisation, or the agreement of a refund
     step: str  # authorise, capture, void, refund
     method: str
     source: str
@@ -228,8 +229,8 @@ class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
 
 class BlockShares(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Who shares a block, and what has been metered of each. By rule `recipients`, `numbers` (in channels of
-    `channel_bps`) or `devices` (first between `users`)."""
+    """The members that share a block, and their meters. The rule is `recipients`, `numbers` (in channels of
+    `channel_bps`) or `devices` (first divided between `users`)."""
 
     block: str
     rule: str
@@ -241,8 +242,8 @@ class BlockShares(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
 
 class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A group that shares the price of an agreement. It is opened with the announcement, which its organiser funds;
-    `extra_cost` of each member who is served and the signing `device` are fixed then. `limits` and `pledges` are held
-    while it is open; `due_ms` is when all goes back if it has not come to anything."""
+    `extra_cost` of each served member and the signing `device` are fixed then. `limits` and `pledges` are held while it
+    is open; at `due_ms` they are released if the group is not settled."""
 
     id: str
     organiser: str

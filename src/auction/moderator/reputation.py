@@ -1,7 +1,7 @@
-"""What is known of each party: kept up as the fold of settled deals and revealed opinions, and read as of any entry.
+"""The reputation of each party: the fold of settled deals and published opinions, readable as of any entry.
 
-The arithmetic stands in `model/weighing` and `model/rating`; here is what counts, and from when on. What stayed of a
-deal may still change (a refund, a charge taken back, a debt that is paid): then its history is counted anew.
+`model/weighing` and `model/rating` have the arithmetic; here is what counts, and from when on. A deal's money may still
+change (a refund, a chargeback, a paid debt): then the history is recomputed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from auction.model.weighing import (
 from auction.moderator.records import Revealed
 
 SEQUENCE_MAX = 2**63 - 1
-PAYMENTS = ""  # in place of a service: a recipient pays alike, whatever the service
+PAYMENTS = ""  # in place of a service: payments are rated across all services
 
 
 class _Deal(NamedTuple):
-    """What one agreement adds to one history. The value is read from the agreement as it stands."""
+    """One agreement's contribution to one history. Its value is read from the current agreement."""
 
     agreement: str
     kind: str  # service, payment, evidence
@@ -41,7 +41,7 @@ class _Deal(NamedTuple):
     day: int
 
 
-# What is saved of a reputation, with its type; all else in it can be made again.
+# The saved attributes of a reputation, with their types; the others are derived.
 SAVED: Final[dict[str, Any]] = {
     "_rules": list[tuple[int, RatingRules]],
     "_versions": dict[tuple[str, str], tuple[list[int], list[History]]],
@@ -53,14 +53,14 @@ SAVED: Final[dict[str, Any]] = {
 
 
 class Reputation:
-    """Histories by party and service, with all their versions, so that an auction sees them as they stood when it was
-    announced. Written by the fold alone."""
+    """Histories by party and service, in all their versions, so that an auction sees those at its announcement. Only
+    the fold writes them."""
 
     def __init__(self, rules: RatingRules) -> None:
         self.rules = rules
-        self._rules: list[tuple[int, RatingRules]] = [(0, rules)]  # each with the entry from which on it counts
+        self._rules: list[tuple[int, RatingRules]] = [(0, rules)]  # each with the first entry that it applies to
         self._versions: dict[tuple[str, str], tuple[list[int], list[History]]] = {}
-        self._deals: dict[tuple[str, str], list[_Deal]] = {}  # of each history, in the order in which they counted
+        self._deals: dict[tuple[str, str], list[_Deal]] = {}  # of each history, in the order in which they were counted
         self._pairs: dict[tuple[str, str, str, str], Pair] = {}  # kind, ratee, rater, service
         self._settled: dict[str, Agreement] = {}
         self._of_party: dict[str, list[str]] = {}  # its settled agreements
@@ -69,7 +69,7 @@ class Reputation:
         self._latest_day = 0
 
     def count_deal(self, former: Agreement | None, new: Agreement, sequence: int, at_ms: int) -> None:
-        """A deal is settled: what its provider earned counts as evidence. Or the money of one has changed since."""
+        """Counts a settled deal: its provider's earnings are evidence. Or updates one whose money has changed since."""
         self._settled[new.id] = new
         if former is not None and former.is_over:
             self._changed(former, new, sequence, at_ms)
@@ -86,7 +86,7 @@ class Reputation:
             return
         deals = self._deals.setdefault((new.recipient, PAYMENTS), [])
         rated = [one for one in deals if one.agreement == new.id]
-        if new.charged_back:  # the processor says so, whatever the provider has said
+        if new.charged_back:  # the processor reports it, whatever the provider has said
             deals[:] = [one for one in deals if one.agreement != new.id]
             deals.append(_Deal(new.id, "payment", new.provider, 0, at_ms // DAY_MS))
             if not rated:
@@ -96,7 +96,7 @@ class Reputation:
             self._count_anew(party, service, sequence)
 
     def count_opinions(self, exchange: Exchange, revealed: Revealed, agreement: Agreement, sequence: int) -> None:
-        """Both sides' opinions come into the open at once; who said nothing adds to the other's silence."""
+        """Counts both sides' opinions when they are published. A side that did not rate adds to the other's silence."""
         sides: tuple[tuple[Kind, Opinion | None, str, str, str], ...] = (
             ("service", exchange.service, exchange.provider, exchange.recipient, revealed.service),
             ("payment", exchange.payment, exchange.recipient, exchange.provider, PAYMENTS),
@@ -119,7 +119,7 @@ class Reputation:
         self._put(service, self._with(self.history(party, service), service, deal), sequence)
 
     def _count_anew(self, party: str, service: str, sequence: int) -> None:
-        """All deals of a history again, with what they come to now."""
+        """Recomputes a history from all its deals at their current values."""
         deals = self._deals.get((party, service), [])
         history = msgspec.structs.replace(self.history(party, service), opinions=EMPTY, evidence=EMPTY)
         for kind in ("service", "payment", "evidence"):
@@ -145,7 +145,7 @@ class Reputation:
         return versions[1][-1] if versions else History(party=party)
 
     def circular_ppm(self, party: str) -> int:
-        """The share of what the party was paid that went round among those whom it dealt with."""
+        """The share of the party's income that went round in circles among its counterparties."""
         return circular_share_ppm(
             ((one.recipient, one.provider, one.stayed().stayed) for one in self._near(party)), party
         )
@@ -163,7 +163,7 @@ class Reputation:
         return [self._settled[name] for name in self._of_party.get(party, ())]
 
     def _near(self, party: str) -> list[Agreement]:
-        """The settled agreements among the party and those whom it dealt with."""
+        """The settled agreements among the party and its counterparties."""
         own = self.settled_of(party)
         near = {party, *(one.provider for one in own), *(one.recipient for one in own)}
         names = dict.fromkeys(name for one in sorted(near) for name in self._of_party.get(one, ()))
@@ -171,7 +171,7 @@ class Reputation:
         return [one for one in deals if {one.provider, one.recipient} <= near]
 
     def card_money(self, party: str, since_ms: int) -> int:
-        """What the party was paid by cards since then, and stayed: it may still be taken back."""
+        """The party's income from cards since then that was not returned: a bank may still take it back."""
         return sum(
             one.stayed().stayed
             for one in self.settled_of(party)
@@ -194,27 +194,27 @@ class Reputation:
         return shown
 
     def change_rules(self, rules: RatingRules, sequence: int) -> None:
-        """The rules from this entry on. What was announced before goes on being rated by those before."""
+        """Sets the rules from this entry on. Earlier announcements keep the earlier rules."""
         self.rules = rules
         self._rules.append((sequence, rules))
         self._latest.clear()
 
     def _rules_at(self, sequence: int) -> int:
-        """The place of the rules that hold before this entry; those of the first entry hold from the start."""
+        """The index of the rules that apply before this entry; those of the first entry apply from the start."""
         place = len(self._rules) - 1
         while place > 1 and self._rules[place][0] >= sequence:
             place -= 1
         return place
 
     def latest(self, service: str, at_ms: int) -> dict[str, ShownRating]:
-        """The ratings of the service that were asked for since they last changed: to be read by `latest_of` alone."""
+        """A cache of the service's ratings since they last changed. Only `latest_of` may read it."""
         if self._latest_day != at_ms // DAY_MS:
             self._latest.clear()
             self._latest_day = at_ms // DAY_MS
         return self._latest.setdefault(service, {})
 
     def latest_of(self, known: dict[str, ShownRating], party: str, service: str, at_ms: int) -> ShownRating:
-        """The rating as it stands, from what `latest` gave or by the rule."""
+        """The current rating, from the cache of `latest` or computed."""
         shown = known.get(party)
         if shown is None:
             shown = known[party] = self.shown_at(party, service, SEQUENCE_MAX, at_ms)
@@ -232,10 +232,10 @@ class Reputation:
 
 
 def _earned_ppm(one: Agreement) -> int | None:
-    """What the provider earned of what it had to: all of the price, or, where the recipient left, what passed until
-    then. None where that says nothing of the provider."""
+    """The provider's earnings as a share of what it could earn: the price, or if the recipient left, the part until
+    then. None if that says nothing about the provider."""
     if not one.provider_ending and not one.recipient_ending:
-        return None  # nobody has said anything
+        return None  # neither side has stated an end
     is_free = one.recipient_ending == "leaving" or one.recipient_ending == one.provider_ending == "finished"
     fault = one.lost if is_free else one.price - one.paid
     return one.paid * PPM // (one.paid + fault) if one.paid + fault else None

@@ -1,7 +1,7 @@
-"""The state as it is saved now and then, so that a start does not read the whole journal; and back.
+"""Saves and restores the state, so that a start need not read the whole journal.
 
-What is saved is a copy that can be made again from the journal, never the truth: what does not fit is thrown away. Here
-stand the encoding and the order in which the indexes are made again; where it is kept is the store's business.
+The saved state is a copy that can be rebuilt from the journal; one that does not fit is discarded. Here are its
+encoding and the order in which the indexes are rebuilt. The store keeps it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from auction.moderator.state import INDEXES, State
 from auction.storage.journal import FORMAT
 from auction.storage.store import Part, Store
 
-_VERSION: Final = 1  # of this encoding, and of what the indexes make of records: raised when either changes
-_AT_A_TIME: Final = 1_000  # records in one part: what encodes one keeps other threads waiting for some ms
+_VERSION: Final = 1  # of this encoding and of the indexes: raise it when either changes
+_AT_A_TIME: Final = 1_000  # records in one part: encoding one blocks other threads for some ms
 _AFTER_ENTRIES: Final = 5_000
 _encode = msgspec.json.Encoder().encode
 _DECODERS: Final = {kind: msgspec.json.Decoder(list[tuple[str, record]]) for kind, record in RECORD_TYPES.items()}  # type: ignore[valid-type]
@@ -33,7 +33,7 @@ Keys = list[tuple[int, str]]
 
 
 class _Head(msgspec.Struct):
-    """What stands before the records. `digest` is over the parts that follow; `hash` is the entry's."""
+    """The head of a saved state. `digest` covers the other parts; `hash` is the last entry's."""
 
     version: str
     sequence: int
@@ -46,7 +46,7 @@ class _Head(msgspec.Struct):
 
 
 class _Answered(msgspec.Struct, array_like=True):
-    """The answers to idempotency keys: when, under which key, the request's digest, the answer."""
+    """The answers to idempotency keys: time, key, digest of the request, answer."""
 
     at_ms: int
     key: str
@@ -55,7 +55,7 @@ class _Answered(msgspec.Struct, array_like=True):
 
 
 class Saved(NamedTuple):
-    """A state that was saved, with what belongs to it: the hash of its last entry, and the answers to keys."""
+    """A saved state, with the hash of its last entry and the answers to keys."""
 
     state: State
     hash: bytes
@@ -64,8 +64,8 @@ class Saved(NamedTuple):
 
 
 class Copy:
-    """What is to be saved, taken at once; it is encoded afterwards, while commands go on. Records are never altered,
-    so that it is enough to copy the tables of them."""
+    """A copy of the state to save. It is encoded afterwards, while commands go on. Records never change, so copying
+    their tables is enough."""
 
     def __init__(self, state: State, hash: bytes, answers: Answers, keys: Iterable[tuple[int, str]]) -> None:
         balances = {account: amount for account, amount in state.ledger.balances.items() if amount}
@@ -79,7 +79,7 @@ class Copy:
         return self._head.sequence
 
     def parts(self) -> Iterator[Part]:
-        """Name and bytes of each part, the head last: its digest is over the others."""
+        """The name and bytes of each part. The head comes last: its digest covers the others."""
         digest = hashlib.sha256()
         for part in self._bodies():
             digest.update(part.name.encode() + part.body)
@@ -99,18 +99,18 @@ class Copy:
 
 
 def next_saving(state: State) -> int:
-    """From which entry on to save again: the sooner, the shorter a start; the later, the less is written."""
+    """The entry from which on to save again. Saving more often shortens a start; saving less often writes less."""
     return state.sequence + max(_AFTER_ENTRIES, sum(map(len, state.records.values())) // 5)
 
 
 def is_of(saved: Saved, store: Store) -> bool:
-    """Whether the entry as of which the state was saved stands in this journal."""
+    """Whether the saved state's last entry is in this journal."""
     last = next(iter(store.entries(saved.state.sequence - 1)), None)
     return last is not None and (last.sequence, last.hash) == (saved.state.sequence, saved.hash)
 
 
 def restore(parts: list[Part]) -> Saved | None:
-    """The state that was saved; None for what this version did not save like this, or cannot read."""
+    """The saved state; None if another version saved it or it cannot be read."""
     try:
         *bodies, last = parts
         head = msgspec.json.decode(last.body, type=_Head)
@@ -138,7 +138,7 @@ def _restored(head: _Head, bodies: list[Part]) -> Saved:
             contents[which] += msgspec.json.decode(body, type=_listed(SAVED[which]))
         else:
             answered += msgspec.json.decode(body, type=list[_Answered])
-    state.reputation = _Counted(head.config.rating)  # type: ignore[assignment]  # nothing is counted twice
+    state.reputation = _Counted(head.config.rating)  # type: ignore[assignment]  # so that nothing is counted twice
     for kind, index in INDEXES.items():
         if kind != "rules":
             for record in state.records[kind].values():
@@ -155,7 +155,7 @@ def _restored(head: _Head, bodies: list[Part]) -> Saved:
 
 
 class _Counted:
-    """In the place of the reputation while the indexes are made again: what was counted once is not counted again."""
+    """Stands in for the reputation while the indexes are rebuilt, so that nothing is counted twice."""
 
     def __init__(self, rules: Any) -> None:
         self.rules = rules
@@ -165,7 +165,8 @@ class _Counted:
 
 
 def version() -> str:
-    """What must be the same for a saved state to be read: this encoding, the journal's format, the records' fields."""
+    """A saved state can be read if this is equal: it covers the encoding, the journal's format and the records'
+    fields."""
     global _version
     if not _version:
         fields = [[kind, _fields(record, {})] for kind, record in RECORD_TYPES.items()]
@@ -178,7 +179,7 @@ _version = ""
 
 
 def _fields(kind: Any, seen: dict[Any, bool]) -> list[str]:
-    """The fields of a record with their types, also those of the structs within."""
+    """The fields of a record with their types, including those of nested structs."""
     found: list[str] = []
     for one in (kind, *getattr(kind, "__args__", ())):
         if one in seen or not (isinstance(one, type) and issubclass(one, msgspec.Struct)):
@@ -193,21 +194,21 @@ def _fields(kind: Any, seen: dict[Any, bool]) -> list[str]:
 
 
 def _plain(content: Any) -> list[Any]:
-    """A container of the reputation as a list that is no longer altered: of a dictionary its items."""
+    """A container of the reputation as an unchanging list; a dictionary as its items."""
     if isinstance(content, dict):
         return [(name, _settled(value)) for name, value in content.items()]
     return list(content)
 
 
 def _settled(value: Any) -> Any:
-    """Lists are copied, also within a tuple; all else is never altered."""
+    """Copies lists, also within a tuple; nothing else ever changes."""
     if isinstance(value, list):
         return list(value)
     return tuple(map(_settled, value)) if type(value) is tuple else value
 
 
 def _listed(hint: Any) -> Any:
-    """The type of what `_plain` gives, for the type of a container."""
+    """The type that `_plain` returns for a type of container."""
     inner = hint.__args__
     return list[tuple[inner[0], inner[1]]] if hint.__origin__ is dict else list[inner[0]]  # type: ignore[valid-type]
 

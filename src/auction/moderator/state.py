@@ -1,6 +1,6 @@
 """The state of the market: the fold of the journal.
 
-Here live the records by kind, the indexes over them and the ledger. No rule decides anything here.
+It has the records by kind, indexes over them, and the ledger. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
 
 
 class Old:
-    """The records of a journal of the format before, as they stand in it: (kind, id) -> JSON."""
+    """The records of a journal of the previous format, unchanged: (kind, id) -> JSON."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], bytes] = {}
@@ -48,8 +48,8 @@ class State:
     """Everything that the journal says, as of `sequence`."""
 
     def __init__(self, rules: RatingRules | None = None) -> None:
-        self.config = MarketConfig(rating=rules or RatingRules())  # those of the journal, once it says so
-        self.old: Old | None = None  # while the entries are of the format before
+        self.config = MarketConfig(rating=rules or RatingRules())  # until the journal's first entry sets them
+        self.old: Old | None = None  # while the entries are of the previous format
         self.sequence = 0
         self.at_ms = 0
         self.records: dict[str, dict[str, Any]] = {kind: {} for kind in RECORD_TYPES}
@@ -57,22 +57,22 @@ class State:
         self.reputation = Reputation(self.config.rating)
         self.payments_by_reference: dict[tuple[str, str], str] = {}
         self.bids_of: dict[str, list[str]] = {}
-        self.links_of: dict[str, dict[str, str]] = {}  # auction -> whose interests have bid -> the bidder
-        self.agreements_of: dict[str, tuple[str, ...]] = {}  # tuples cost the garbage collector nothing
+        self.links_of: dict[str, dict[str, str]] = {}  # auction -> interest -> the bidder that has it
+        self.agreements_of: dict[str, tuple[str, ...]] = {}  # tuples, which the garbage collector does not track
         self.agreements_about: dict[str, tuple[str, ...]] = {}  # block -> agreements made about it
         self.subcontracts_of: dict[str, list[str]] = {}
-        self.rests_of: dict[str, tuple[str, ...]] = {}  # agreement -> those that serve its rest
-        self.debts_of: dict[str, dict[str, Debt]] = {}  # party -> what it owes still
-        self.polled: dict[str, int] = {}  # when each party was last here; not journalled, what follows from it is
-        self.stand_bys: dict[str, Any] = {}  # auction -> who stands by for it, as it was last asked for
-        self.back_ms = 0  # when the market came back after it was away
+        self.rests_of: dict[str, tuple[str, ...]] = {}  # agreement -> the agreements that serve its rest
+        self.debts_of: dict[str, dict[str, Debt]] = {}  # party -> its unpaid debts
+        self.polled: dict[str, int] = {}  # when each party last polled; not journalled, but its effects are
+        self.stand_bys: dict[str, Any] = {}  # auction -> its stand-bys, a cache
+        self.back_ms = 0  # when the market came back after an outage
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
         self.timelines: dict[str, Timeline] = {}
         self.commitments_of: dict[str, list[str]] = {}
         self.nonces: set[tuple[str, str]] = set()
-        self._expiring: list[tuple[int, str, str]] = []  # nonces by when they may be forgotten
+        self._expiring: list[tuple[int, str, str]] = []  # nonces by expiry
         self.due: list[tuple[int, str, str]] = []
-        self.interests: dict[str, frozenset[str]] = {}  # of each party: names and keys that linked parties share
+        self.interests: dict[str, frozenset[str]] = {}  # party -> its names and keys that linked parties share
         self.sharing: dict[str, set[str]] = {}  # interest -> the parties that have it
         self.linked: set[str] = set()  # parties that share an interest with another
         self.banned: set[str] = set()
@@ -82,8 +82,8 @@ class State:
     def apply(
         self, sequence: int, at_ms: int, changes: list[tuple[str, str, Any]], transfers: list[Any]
     ) -> list[tuple[str, str]]:
-        """Folds one entry in. The records replace those of the same kind and id. Returns which records are gone:
-        nonces whose statements have expired by now, and so cannot be replayed."""
+        """Folds in one entry. Its records replace those of the same kind and id. Returns the records that are gone:
+        nonces whose statements have expired, and so cannot be replayed."""
         self.sequence = sequence
         self.at_ms = at_ms
         records = self.records
@@ -104,7 +104,7 @@ class State:
         return gone
 
     def bids_in(self, auction: str) -> list[PlacedBid]:
-        """The bids of an auction in the moderator's sequence, whether they came one by one or in one command."""
+        """The bids of an auction in the moderator's sequence, whether placed one by one or in one command."""
         sheet: BidSheet | None = self.records["sheet"].get(auction)
         if sheet is not None:
             return sheet.placed()
@@ -243,12 +243,12 @@ _DECODERS: Final = {kind: msgspec.json.Decoder(record) for kind, record in RECOR
 
 
 def decode_changes(body: Body) -> tuple[list[tuple[str, str, Any]], list[Transfer]]:
-    """The changes and transfers of a journal entry as the records they were. Raises TooNew for a kind of record that
-    this version does not know, JournalBroken for what is no record."""
+    """Decodes the records and transfers of a journal entry. Raises TooNew for a kind of record that this version does
+    not know, JournalBroken for an invalid record."""
     try:
         changes = [(kind, name, _DECODERS[kind].decode(raw)) for kind, name, raw in body.changes]
     except KeyError as kind:
-        raise TooNew(f"the journal holds records of the kind {kind}: it was written by a newer version") from None
+        raise TooNew(f"the journal has records of the kind {kind}: a newer version wrote it") from None
     except (msgspec.MsgspecError, AuctionError) as reason:
-        raise JournalBroken(f"the journal holds a record that this version cannot read: {reason}") from None
+        raise JournalBroken(f"the journal has a record that this version cannot read: {reason}") from None
     return changes, [Transfer(*transfer) for transfer in body.transfers]

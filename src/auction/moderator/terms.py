@@ -1,4 +1,4 @@
-"""What a caller says of an auction and of a bid, and what it is shown of them; and of who has registered."""
+"""The arguments and answers of commands: terms and bids that a caller sends, and views that it gets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from auction.model.party import Signature
 
 
 class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What an announcer decides about an auction; see `Announcement` for what each field means. Open for
-    `open_for_ms`; with `reveal_for_ms` bids are committed first and revealed after that. `method` and `source` say how
-    the winner is paid: `prepaid`, or a card processor's name with the card's token, which is then to be authorised (see
-    `pay`) before anybody can bid."""
+    """An announcer's terms for an auction; see `Announcement` for the fields. Bidding is open for `open_for_ms`; with
+    `reveal_for_ms` bidders commit first and reveal after that. `method` and `source` say how the winner is paid:
+    `prepaid`, or a card processor's name with the card's token, which must be authorised (see `pay`) before anyone can
+    bid."""
 
     reserve: int
     open_for_ms: int
@@ -39,7 +39,8 @@ class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BidEntry(msgspec.Struct, frozen=True):
-    """A bid as it comes in. See `Bid` for the fields. `arbiter` counts where the announcement names the same."""
+    """A bid as the bidder sends it. See `Bid` for the fields. `arbiter` counts if the announcement names the same
+    one."""
 
     bidder: str
     price: int
@@ -52,8 +53,8 @@ class BidEntry(msgspec.Struct, frozen=True):
 
 
 class AuctionView(msgspec.Struct, frozen=True):
-    """What anyone may see of an auction. `seed` is empty and `award` None until it is closed; `ratings` are those of
-    who has bid, or of who sells, as they stood at the announcement."""
+    """The public view of an auction. `seed` is empty and `award` None until it is closed; `ratings` are those of the
+    bidders, or of the seller, as of the announcement."""
 
     auction: str
     state: str
@@ -67,8 +68,8 @@ class AuctionView(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What a command would take of a party's balance and of its free bond, and what of it would be lost to nobody; the
-    rest is held, or paid to others. Below zero is what comes back."""
+    """What a command would take from a party's balance and free bond, and the part of it lost to nobody; the rest is
+    held, or paid to others. Negative amounts come back."""
 
     of_balance: int
     of_bond: int
@@ -76,14 +77,14 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """`token` is shown this once; it is empty when the same command is sent again (see `renew_token`)."""
+    """`token` is returned only once; it is empty if the same command is sent again (see `renew_token`)."""
 
     party: str
     token: str
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What came of an auction that was held in one command."""
+    """The result of an auction held in one command."""
 
     auction: str
     state: str
@@ -91,8 +92,8 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What is shown of a party beside its ratings, and is no defence: the share of what it was paid that went round
-    among those it dealt with; with how many of its counterparties an end was contested, and the share of the money."""
+    """Facts about a party that its rating leaves out: the share of its income that went round in circles among its
+    counterparties, the number of counterparties with a contested end, and the share of money in those."""
 
     party: str
     circular_ppm: int

@@ -1,8 +1,8 @@
-"""A journal of the format before this one: how it is read, and what becomes of its market at the first opening.
+"""Reads a journal of the previous format, and upgrades its market when it is first opened.
 
-Its records need not be of the present types: its entries are chained, their transfers folded, their records kept as
-they are. The upgrade turns them into present records, once, as an entry that says what it did; from there the fold
-begins anew. `upgrade_market` is the place for what has changed in the meaning of records.
+Old records need not have the present types: the chain is verified, transfers are folded, and records are kept as they
+are. One entry upgrades them to present records and says what it did; the fold starts again from there. `upgrade_market`
+is the place to handle changes in the meaning of records.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from auction.moderator.state import Old, State, decode_changes
 from auction.storage.journal import FORMAT, Entry, decode_body, encode_body, seal
 from auction.storage.store import Write
 
-FIRST_COMMAND = "open_market"  # of a journal of the present format
+FIRST_COMMAND = "open_market"  # the first command of a journal of the present format
 COMMAND = "upgrade"
 HOLDS = ("held", "held_bond", "pledged")  # accounts whose money waits for an outcome
 
 
 class OldMarket(NamedTuple):
-    """What an old journal comes to: each record as it was put last, as JSON gives it, and the balances."""
+    """The contents of an old journal: the last version of each record, as decoded JSON, and the balances."""
 
     sequence: int
     at_ms: int
@@ -35,7 +35,8 @@ class OldMarket(NamedTuple):
 
 
 class Upgraded(NamedTuple):
-    """All records of the market from now on, the money that moved, and in words how many of what were treated how."""
+    """The result of an upgrade: all records from now on, the transfers, and in words how many records were kept or left
+    out."""
 
     changes: list[tuple[str, str, Any]]
     transfers: list[Transfer]
@@ -43,8 +44,8 @@ class Upgraded(NamedTuple):
 
 
 def upgrade_market(old: OldMarket) -> Upgraded:
-    """Keeps what is a record of the present types, and says how many of each kind are not. Raises UnderWay if money is
-    held for a record that would be left out: by the present rules nobody would ever get it."""
+    """Keeps the records that fit the present types, and counts the others by kind. Raises UnderWay if money is held for
+    a record that would be left out: nobody would ever get it."""
     changes: list[tuple[str, str, Any]] = []
     did: dict[str, int] = {}
     for (kind, name), record in old.records.items():
@@ -65,7 +66,7 @@ def upgrade_market(old: OldMarket) -> Upgraded:
 
 
 def apply_entry(state: State, entry: Entry) -> None:
-    """Folds an entry in, of whichever format it is. Raises JournalBroken, TooNew."""
+    """Folds in an entry of either format. Raises JournalBroken, TooNew."""
     body = decode_body(entry.body)
     if entry.sequence == 1 and entry.command != FIRST_COMMAND:
         state.old = Old()
@@ -83,8 +84,8 @@ def apply_entry(state: State, entry: Entry) -> None:
 
 
 def write_upgrade(state: State, last_hash: bytes, at_ms: int, given: MarketConfig | None) -> Write:
-    """The entry that upgrades an old market, with its rows. Raises BadCurrency where `given` is in another currency
-    than the market was."""
+    """The entry that upgrades an old market, with its rows. Raises BadCurrency if `given` has another currency than the
+    market."""
     assert state.old is not None
     records = {name: _decoded(raw) for name, raw in state.old.records.items()}
     currencies = {one for record in records.values() for one in _currencies(record)}
@@ -113,7 +114,7 @@ def _decoded(raw: bytes) -> Any:
 
 
 def _currencies(record: Any) -> Iterator[str]:
-    """In which currencies amounts of the record are."""
+    """The currencies of a record's amounts."""
     if isinstance(record, dict):
         for name, value in record.items():
             if name == "currency" and isinstance(value, str):

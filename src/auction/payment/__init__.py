@@ -1,1 +1,1 @@
-"""What a payment processor is asked for, and the adapters to processors."""
+"""The protocol of a payment processor, and the adapters to processors."""

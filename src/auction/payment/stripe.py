@@ -1,7 +1,7 @@
 """A card processor: Stripe's PaymentIntents with manual capture, through the `stripe` package (the extra `cards`).
 
-Here every call is mapped to one request under the market's own idempotency key, and every answer to an Outcome. Nothing
-of the market is decided here. Documented at docs.stripe.com/payments/place-a-hold-on-a-payment-method.
+Each call becomes one request under the market's own idempotency key, and each answer an Outcome. No market rule is
+here. Documented at docs.stripe.com/payments/place-a-hold-on-a-payment-method.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from auction.payment.protocol import Dispute, Outcome
 
 class StripeProcessor:
     """`api_key` is Stripe's secret key, `webhook_secret` the signing secret of the endpoint that receives its notices.
-    `base_url` is given where another server than Stripe's is to answer (a proxy, or a stand-in in tests)."""
+    `base_url` names a server other than Stripe's (a proxy, or a stand-in in tests)."""
 
     def __init__(self, api_key: str, webhook_secret: str = "", base_url: str | None = None) -> None:
-        import stripe  # an extra: only who pays by card needs it
+        import stripe  # an extra, only needed for cards
 
         self._stripe = stripe
         self._webhook_secret = webhook_secret
@@ -71,7 +71,7 @@ class StripeProcessor:
         return self._client.v1.payment_intents
 
     def _outcome(self, call: Any, good: set[str], reference: str = "") -> Outcome:
-        """A card's refusal is an answer; no answer, or an error of the server, is PaymentUnknown."""
+        """Makes the call. A refused card is an Outcome; no answer, or a server error, raises PaymentUnknown."""
         try:
             answer = call()
         except self._stripe.CardError as reason:
@@ -79,7 +79,7 @@ class StripeProcessor:
         except self._stripe.InvalidRequestError as reason:
             return Outcome(False, "", reason.code or "invalid_request")
         except self._stripe.StripeError as reason:
-            raise PaymentUnknown(f"Stripe gave no answer that can be relied on: {reason}") from reason
+            raise PaymentUnknown(f"Stripe gave no definite answer: {reason}") from reason
         if answer.status in good:
             received = (
                 getattr(answer, "amount_received", None) if answer.status == "succeeded" and not reference else None

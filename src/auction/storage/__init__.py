@@ -1,1 +1,1 @@
-"""Where a market is kept: the journal, in memory or in a database, and the steps from older databases."""
+"""The storage of a market: the journal, in memory or in a database, and the migrations of older databases."""

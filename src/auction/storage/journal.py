@@ -1,7 +1,6 @@
-"""The journal: one entry for each command that changed something, each bound to the one before it by its hash.
+"""The journal: one entry for each command that changed something, each chained to the one before it by a hash.
 
-Here live the entry, its encoding and the verification of the chain. What the changes in an entry mean is the state's
-business, where they are kept is the store's.
+Here are the entry, its encoding and the verification of the chain. The state applies entries, the store keeps them.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import msgspec
 from auction.model.errors import JournalBroken
 
 FIRST_HASH: Final = bytes(32)
-FORMAT: Final = 1  # of the records in the entries: the first entry says which; raised where older programs would err
+FORMAT: Final = 1  # of the records, stated by the first entry; raise it if older programs would misread them
 _NUMBERS = struct.Struct(">qqIIIII")
 
 
 class Entry(NamedTuple):
-    """`sequence` counts from 1 without gaps. `key` and `request` (a SHA-256 of the command) are the idempotency key's,
-    or empty. `body` holds the changes and transfers as JSON, `answer` what the caller got."""
+    """`sequence` counts from 1 without gaps. `key` and `request` (a SHA-256 of the command) belong to the idempotency
+    key, or are empty. `body` has the records and transfers as JSON, `answer` is what the caller got."""
 
     sequence: int
     at_ms: int
@@ -54,13 +53,14 @@ def seal(
 def verify_chain(
     entries: Iterable[Entry], previous: bytes = FIRST_HASH, sequence: int = 0, at_ms: int = 0
 ) -> Iterator[Entry]:
-    """Passes the entries on, and raises JournalBroken at the first that is missing, altered, moved or out of time."""
+    """Passes the entries on. Raises JournalBroken at the first that is missing, altered, moved or earlier than its
+    predecessor."""
     for entry in entries:
         sequence += 1
         if entry.sequence != sequence:
             raise JournalBroken(f"entry {sequence} is missing: {entry.sequence} follows {sequence - 1}")
         if entry_hash(previous, *entry[:-1]) != entry.hash:
-            raise JournalBroken(f"entry {sequence} is not what was written: its hash does not verify")
+            raise JournalBroken(f"entry {sequence} was altered: its hash does not verify")
         if entry.at_ms < at_ms:
             raise JournalBroken(f"entry {sequence} is earlier than the one before it")
         previous, at_ms = entry.hash, entry.at_ms
@@ -79,13 +79,13 @@ _decoder = msgspec.json.Decoder(Body)
 
 
 def encode_body(changes: list[tuple[str, str, Any]], transfers: list[Any]) -> bytes:
-    """JSON as `Body` reads it."""
+    """The JSON of a `Body`."""
     return _encoder.encode((changes, transfers))
 
 
 def decode_body(body: bytes) -> Body:
-    """Raises JournalBroken for what `encode_body` did not write."""
+    """Decodes a body. Raises JournalBroken for anything that `encode_body` did not write."""
     try:
         return _decoder.decode(body)
     except msgspec.MsgspecError as reason:
-        raise JournalBroken(f"an entry that cannot be read: {reason}") from None
+        raise JournalBroken(f"an entry cannot be read: {reason}") from None

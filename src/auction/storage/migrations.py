@@ -1,7 +1,7 @@
-"""The tables of the store and the steps that bring an older database up to them.
+"""The tables of the store, and the migration steps for older databases.
 
-Each step is one function that is run once, in its own place of the list; the table `auction_schema` tells how many have
-been. A step that has been released is never altered: what changes comes as another step.
+Each step is a function that runs once, in the order of the list; the table `auction_schema` counts the steps that have
+run. A released step never changes: a change is a new step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tables(NamedTuple):
 
 
 def tables(schema: str | None = None) -> Tables:
-    """Descriptions only: nothing is created here."""
+    """Describes the tables; creates nothing."""
     metadata = sql.MetaData(schema=schema)
     return Tables(
         metadata,
@@ -76,12 +76,12 @@ def _first(connection: sql.Connection, wanted: Tables) -> None:
 
 
 def _account_index(connection: sql.Connection, wanted: Tables) -> None:
-    """Balances are asked for by account."""
+    """An index, because balances are queried by account."""
     sql.Index("auction_posting_account", wanted.posting.c.account).create(connection)
 
 
 def _saved_state(connection: sql.Connection, wanted: Tables) -> None:
-    """The state now and then, so that a start does not read the whole journal."""
+    """The saved state, so that a start need not read the whole journal."""
     wanted.saved.create(connection)
 
 
@@ -89,13 +89,15 @@ STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (_first, _a
 
 
 def migrate(connection: sql.Connection, wanted: Tables, steps: int = len(STEPS)) -> int:
-    """Runs the steps that this database has not seen, up to `steps` in all; returns how many. Raises TooNew for
-    one that has seen more than there are. The caller's transaction makes it all or nothing, on databases whose data
-    definition is transactional (both of ours are)."""
+    """Runs the steps that this database has not had, up to `steps` in all. Returns how many ran. Raises TooNew for a
+    database that has had more steps than there are. The caller's transaction makes it all or nothing on databases with
+    transactional data definition (SQLite and PostgreSQL have it)."""
     wanted.schema_steps.create(connection, checkfirst=True)
     done = connection.execute(sql.select(sql.func.max(wanted.schema_steps.c.step))).scalar_one() or 0
     if done > len(STEPS):
-        raise TooNew(f"the database has had {done} steps, this version knows {len(STEPS)}: a newer one has opened it")
+        raise TooNew(
+            f"the database has had {done} migration steps, this version has {len(STEPS)}: a newer version has opened it"
+        )
     for number in range(done, steps):
         STEPS[number](connection, wanted)
         connection.execute(wanted.schema_steps.insert().values(step=number + 1))

@@ -1,6 +1,6 @@
 """The store on SQLite or PostgreSQL, through SQLAlchemy Core: the journal, its fold and the postings.
 
-Here stand reading and writing of rows in one transaction, and no rule of the market. Only the moderator writes.
+It reads and writes rows in transactions and has no market rule. Only the moderator writes.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from auction.storage.journal import Entry
 from auction.storage.migrations import Tables, migrate, tables
 from auction.storage.store import Part, Write
 
-_HALF: Final = 2**32  # amounts of 64 bits are summed in two halves, so that no sum overflows
+_HALF: Final = 2**32  # 64-bit amounts are summed in two halves, so that no sum overflows
 
 
 def open_engine(url: str) -> sql.Engine:
-    """An engine as the store wants it: SQLite in write-ahead mode, synced to the disk at every commit
-    (`synchronous=FULL`), one writer at a time. Other databases as SQLAlchemy opens them. Raises BadValue where the URL
-    is none, or its driver is not installed."""
+    """Opens an engine for the store: SQLite in write-ahead mode, synced to disk at every commit (`synchronous=FULL`),
+    with one writer at a time; other databases with SQLAlchemy's defaults. Raises BadValue if the URL is invalid or its
+    driver is not installed."""
     try:
         engine = sql.create_engine(url)
     except (sql.exc.ArgumentError, ImportError) as reason:
-        raise BadValue(f"no database is opened by {url!r}: {reason}") from None
+        raise BadValue(f"cannot open the database {url!r}: {reason}") from None
     if engine.dialect.name == "sqlite":
 
         @sql.event.listens_for(engine, "connect")
         def _connected(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None  # the driver must not begin transactions of its own
+            connection.isolation_level = None  # the driver must not begin transactions by itself
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
                 connection.execute(f"PRAGMA {pragma}")
 
         @sql.event.listens_for(engine, "begin")
         def _begun(connection: sql.Connection) -> None:
-            # Who only reads must not keep the writer from its lock.
+            # A reader must not keep the writer from its lock.
             writes = connection.get_execution_options().get("auction_writes")
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -49,8 +49,8 @@ def open_engine(url: str) -> sql.Engine:
 class SqlStore:
     """The journal, its fold and the postings in SQL tables.
 
-    `engine` is a URL or the host's own engine; `schema` the host's schema for the tables (PostgreSQL). The tables are
-    brought up to date at once, and created where there are none; without `create`, Unknown is raised then."""
+    `engine` is a URL or the host's own engine; `schema` the host's schema for the tables (PostgreSQL). Missing tables
+    are created, older ones migrated. Without `create`, missing tables raise Unknown."""
 
     keeps_records = True
 
@@ -64,7 +64,7 @@ class SqlStore:
         self._bring_up_to_date()
         self._statements = _Statements(self.engine.dialect, self.tables)
         self._writer: sql.PoolProxiedConnection | None = None
-        self._unchanged_since: int | None = None  # SQLite's count of what others wrote, when there was nothing new
+        self._unchanged_since: int | None = None  # SQLite's counter of others' writes when nothing was new
 
     def _bring_up_to_date(self) -> None:
         try:
@@ -73,19 +73,20 @@ class SqlStore:
                     connection.execute(sql.text("SELECT pg_advisory_xact_lock(7233128)"))  # two hosts migrating at once
                 migrate(connection, self.tables)
         except sql.exc.SQLAlchemyError as reason:
-            raise StoreFailed(f"the tables of a market cannot be made here: {_words(reason)}") from reason
+            raise StoreFailed(f"cannot create a market's tables here: {_words(reason)}") from reason
 
     def _make_private(self) -> None:
-        """A database file that is made here is its owner's alone; SQLite gives those beside it the same rights."""
+        """Creates a new database file as readable by its owner alone; SQLite gives the files beside it the same
+        rights."""
         name = self.engine.url.database
         if self.engine.dialect.name == "sqlite" and name and name != ":memory:" and not name.startswith("file:"):
-            with suppress(FileExistsError, OSError):  # what is wrong with the path, connecting tells
+            with suppress(FileExistsError, OSError):  # connecting reports what is wrong with the path
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
     def _is_there(self) -> bool:
         url = self.engine.url
         if self.engine.dialect.name == "sqlite" and not Path(url.database or "").is_file():
-            return False  # to connect would make the file
+            return False  # connecting would create the file
         with self._connect(writes=False) as connection:
             return sql.inspect(connection).has_table(self.tables.journal.name, self.tables.journal.schema)
 
@@ -100,7 +101,7 @@ class SqlStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """All that is stored at one moment, to be read while others go on writing."""
+        """A consistent snapshot, to read while others keep writing."""
         with self._connect(writes=False) as connection:
             if self.engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
@@ -108,8 +109,8 @@ class SqlStore:
                 yield Snapshot(connection, self.tables)
 
     def has_more(self, after: int) -> bool:
-        """Whether entries after this one are stored. For the thread that writes: it uses the same connection. Raises
-        StoreFailed."""
+        """Whether entries after this one are stored. Only for the writing thread, because it uses the same connection.
+        Raises StoreFailed."""
         driver: Any = self.engine.dialect.dbapi
         try:
             cursor: Any = self._writing().cursor()
@@ -123,7 +124,7 @@ class SqlStore:
             newest: int = cursor.fetchone()[0] or 0
             cursor.close()
             if version is None:
-                self._writing().rollback()  # the driver began a transaction to read
+                self._writing().rollback()  # the driver began a transaction for the read
             self._unchanged_since = None if newest > after else version
             return newest > after
         except (sql.exc.SQLAlchemyError, driver.Error) as reason:
@@ -131,16 +132,16 @@ class SqlStore:
             raise StoreFailed(f"the database could not be read: {_words(reason)}") from reason
 
     def _writing(self) -> sql.PoolProxiedConnection:
-        """One connection is kept for writing, and used as the driver gives it: taking one from the pool, and
-        SQLAlchemy's own transaction around three statements, took half as long as the commit."""
+        """The connection for writing, used directly through the driver: taking one from the pool and SQLAlchemy's
+        transaction around three statements took half as long as the commit."""
         if self._writer is None:
             self._writer = self.engine.raw_connection()
         return self._writer
 
     def append(self, writes: list[Write]) -> None:
-        """One transaction for all the writes. Raises Conflict where another moderator was there first, StoreFailed
-        where the database is away, RowsRefused where it takes no such rows; each time nothing was written (or, if only
-        the answer of the commit was lost, all of it was: loading tells)."""
+        """Writes all in one transaction. Raises Conflict if another moderator was first, StoreFailed if the database is
+        away, RowsRefused if it rejects the rows. In each case nothing was written (or everything, if only the commit's
+        answer was lost; loading shows which)."""
         last: dict[tuple[str, str], tuple[str, str, int, str]] = {}
         gone: dict[tuple[str, str], None] = {}
         for write in writes:
@@ -155,8 +156,8 @@ class SqlStore:
             writer = self._writing()
             cursor = writer.cursor()
             if self.engine.dialect.name == "sqlite":
-                cursor.execute("BEGIN IMMEDIATE")  # the driver begins the others'
-            # Where the driver can, all of it goes to the database in one round trip.
+                cursor.execute("BEGIN IMMEDIATE")  # for other databases the driver begins it
+            # All in one round trip, if the driver can.
             pipeline = getattr(writer.driver_connection, "pipeline", nullcontext)
             with pipeline():
                 self._statements.write(cursor, writes, list(last.values()), list(gone))
@@ -166,13 +167,13 @@ class SqlStore:
             raise Conflict(f"another moderator wrote to this journal: {reason}") from reason
         except (sql.exc.SQLAlchemyError, driver.OperationalError, driver.InterfaceError) as reason:
             self._drop_writer()
-            raise StoreFailed(f"the database did not take the command: {_words(reason)}") from reason
-        except Exception as reason:  # a value that the driver or a column cannot take, whatever it raises for that
+            raise StoreFailed(f"the database did not store the command: {_words(reason)}") from reason
+        except Exception as reason:  # drivers raise various errors for a value that they or a column cannot store
             self._drop_writer()
-            raise RowsRefused(f"the database takes no such rows: {_words(reason)}") from reason
+            raise RowsRefused(f"the database rejects the rows: {_words(reason)}") from reason
 
     def save(self, sequence: int, parts: Iterable[Part]) -> None:
-        """Keeps a state in the place of the one before. Raises StoreFailed."""
+        """Saves a state in place of the previous one. Raises StoreFailed."""
         saved = self.tables.saved
         rows = [{"sequence": sequence, "part": i, "name": one.name, "body": one.body} for i, one in enumerate(parts)]
         try:
@@ -183,7 +184,7 @@ class SqlStore:
             raise StoreFailed(f"the state could not be saved: {_words(reason)}") from reason
 
     def saved(self) -> list[Part]:
-        """The parts of the state that was saved last; none where none was."""
+        """The parts of the last saved state; empty if there is none."""
         with self.snapshot() as stored:
             return stored.saved()
 
@@ -194,18 +195,18 @@ class SqlStore:
             raise StoreFailed(f"the database cannot be reached: {_words(reason)}") from reason
 
     def _drop_writer(self) -> None:
-        """After a failure nothing is known of the connection; the next write opens another."""
+        """Drops the connection after a failure; the next write opens another."""
         connection, self._writer = self._writer, None
         self._unchanged_since = None
         if connection is not None:
-            with suppress(Exception):  # whatever a broken connection has to say
+            with suppress(Exception):  # a broken connection may raise anything
                 connection.rollback()
             connection.invalidate()
             connection.close()
 
 
 class Snapshot:
-    """What is stored at one moment. Raises StoreFailed where it cannot be read."""
+    """A consistent view of what is stored. Raises StoreFailed if it cannot be read."""
 
     def __init__(self, connection: sql.Connection, of: Tables) -> None:
         self._connection = connection
@@ -218,7 +219,7 @@ class Snapshot:
             try:
                 blobs = (bytes(row.request), bytes(row.body), bytes(row.answer), bytes(row.hash))
             except TypeError:
-                raise JournalBroken(f"entry {row.sequence} holds what no moderator wrote") from None
+                raise JournalBroken(f"entry {row.sequence} has a value that no moderator writes") from None
             yield Entry(*numbers, row.command, row.key, *blobs)
 
     def saved(self) -> list[Part]:
@@ -234,7 +235,7 @@ class Snapshot:
         return {(row.kind, row.id): row.body for row in rows}
 
     def balances(self) -> dict[str, int]:
-        """The sum of the postings of each account; those outside may come to more than the database counts to."""
+        """The sum of the postings of each account. It may exceed the database's integers for outside accounts."""
         account, amount = self._tables.posting.c.account, self._tables.posting.c.amount
         low = amount % _HALF
         halves = sql.func.sum((amount - low) // _HALF), sql.func.sum(low)
@@ -249,13 +250,13 @@ class Snapshot:
 
 
 def _words(reason: BaseException) -> str:
-    """What the driver said, in one line."""
+    """The driver's message, in one line."""
     return " ".join(str(getattr(reason, "orig", None) or reason).split())
 
 
 class _Statements:
-    """The statements of a commit, made once for the dialect and given to the driver with plain rows:
-    SQLAlchemy's own handling of statements and parameters took longer than SQLite took to write the rows."""
+    """The statements of a commit, compiled once for the dialect and given to the driver with plain rows: SQLAlchemy's
+    handling of statements and parameters took longer than SQLite took to write the rows."""
 
     def __init__(self, dialect: sql.Dialect, of: Tables) -> None:
         mark = {"qmark": "?"}.get(dialect.paramstyle, "%s")
@@ -280,7 +281,7 @@ class _Statements:
         records: list[tuple[str, str, int, str]],
         gone: list[tuple[str, str]],
     ) -> None:
-        """Runs them on the driver's own cursor, within the transaction of its connection."""
+        """Runs them on the driver's cursor, within its transaction."""
         cursor.executemany(self._entry, [write.entry for write in writes])
         if records:
             cursor.executemany(self._record, records)

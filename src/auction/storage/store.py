@@ -1,4 +1,4 @@
-"""What the moderator needs of a store, and the one in memory. The one on SQL stands in `sql_store`."""
+"""The protocol of a store, and the store in memory. `sql_store` has the one on SQL."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from auction.storage.journal import Entry
 
 
 class Write(NamedTuple):
-    """What one command adds: its entry, the records it put as (kind, id, sequence, JSON), and its postings as
-    (sequence, line, account, amount); and the records that are gone by then as (kind, id)."""
+    """What one command writes: its entry, its records as (kind, id, sequence, JSON), its postings as (sequence, line,
+    account, amount), and the records to delete as (kind, id)."""
 
     entry: Entry
     records: list[tuple[str, str, int, str]]
@@ -27,11 +27,10 @@ class Part(NamedTuple):
 
 
 class Store(Protocol):
-    """What the moderator needs of a store. `has_more` says whether entries after this one are stored; it is asked often
-    and never while something is appended. `append` is all or nothing, and durable once it returns. It raises Conflict
-    where the entries do not follow what is stored, StoreFailed where the store is away, RowsRefused where it is there
-    and takes no such rows. A state is saved in the place of the one before it, beside commits and from any thread;
-    `saved` gives its parts back in their order."""
+    """The protocol of a store. `has_more` says whether entries after this one are stored; it is called often and never
+    during an append. `append` is all or nothing, and durable once it returns. It raises Conflict if the entries do not
+    follow the stored ones, StoreFailed if the store is away, RowsRefused if it rejects the rows. `save` replaces the
+    saved state; it may run beside commits and from any thread. `saved` returns its parts in order."""
 
     keeps_records: bool
 
@@ -47,7 +46,7 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """The journal in a list: for tests, simulations, and markets that may be forgotten."""
+    """The journal in a list: for tests, simulations, and markets that need not outlive the process."""
 
     keeps_records = False
 
@@ -66,7 +65,7 @@ class MemoryStore:
         self._entries += [write.entry for write in writes]
 
     def save(self, sequence: int, parts: Iterable[Part]) -> None:
-        pass  # the journal itself goes with the process
+        pass  # the journal itself is lost with the process
 
     def saved(self) -> list[Part]:
         return []

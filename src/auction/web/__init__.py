@@ -1,1 +1,1 @@
-"""The market as a service: HTTP routes, rights of callers, and the client."""
+"""The market as an HTTP service: routes, rights of callers, and the client."""

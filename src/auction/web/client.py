@@ -1,6 +1,6 @@
-"""A served market from afar: the moderator's methods, with the same names, types and errors, over HTTP.
+"""The client of a served market: the moderator's methods over HTTP, with the same names, types and errors.
 
-Nothing here waits for the event loop of anyone: it is for threads, each of which gets a connection of its own.
+It is synchronous and thread-safe: each thread gets its own connection.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ _ANSWER_BYTES_MAX = 1 << 28
 
 
 class MarketClient(Remote):
-    """The market at `url` (`http://host:port`, or `https`, where `authority` is a file of certificates to trust), for
-    who the token says.
+    """The market at `url`, called as the owner of the token. `url` is `http://host:port`, or `https`; then `authority`
+    is a file of certificates to trust.
 
-    Every served method of `Moderator` is here, with its types; a market with methods of its own has a client of its
-    own: `class OwnClient(MarketClient, market=OwnModerator)`. A command without a `key` gets one, so it can be sent
-    again: while the market or its database is away it is, for up to `retry_for_ms`; then Unreachable (or what the
-    market said last) is raised. The answer to `register` has no token if the first answer was lost: see
-    `renew_token`."""
+    It has every served method of `Moderator`, with its types. For a market with more methods, derive a client: `class
+    OwnClient(MarketClient, market=OwnModerator)`. A command without a `key` gets one, so that the client can repeat it
+    for up to `retry_for_ms` while the market or its database is away; then it raises Unreachable (or the market's last
+    error). The answer to `register` has no token if the first answer was lost: see `renew_token`."""
 
     def __init_subclass__(cls, *, market: type[Moderator] | None = None, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -48,9 +47,9 @@ class MarketClient(Remote):
         self.url = url.rstrip("/")
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadValue(f"a market's address is http://host:port or https://host:port, not {url!r}")
+            raise BadValue(f"a market's address must be http://host:port or https://host:port, not {url!r}")
         if not token.isascii():
-            raise BadToken("a token is of ASCII characters")
+            raise BadToken("a token must be ASCII")
         self._token = token
         self._host, self._port = parts.hostname, parts.port
         self._path = parts.path.rstrip("/") + PREFIX
@@ -61,7 +60,7 @@ class MarketClient(Remote):
 
     @functools.cached_property
     def name(self) -> str:
-        """The party whose token this is. Raises BadToken."""
+        """The party that the token belongs to. Raises BadToken."""
         return self.authenticate(self._token)
 
     def disconnect(self) -> None:
@@ -76,7 +75,8 @@ class MarketClient(Remote):
         self.disconnect()
 
     def call(self, method: Method, named: dict[str, Any], key: str | None = None) -> Any:
-        """Calls a method of the market's table with named arguments, until there is an answer or it is given up."""
+        """Calls a method of the market's table with named arguments. Retries until there is an answer or the time is
+        over."""
         of = schema_of(method)
         arguments: Any = msgspec.json.encode(of.request(**named))
         headers = {"Content-Type": "application/json"}
@@ -86,7 +86,7 @@ class MarketClient(Remote):
             headers["Idempotency-Key"] = check_key(key or secrets.token_hex(16))
         timeout_ms = self._timeout_ms + named.get("wait_ms", 0)
         deadline_ms = _now_ms() + self._retry_for_ms
-        pause_ms = 0.0  # the first failure may be a connection that has idled out: another is tried at once
+        pause_ms = 0.0  # the first failure may be an idle connection that was closed: retry at once
         while True:
             try:
                 status, body = self._ask(of.name, arguments, headers, timeout_ms)

@@ -1,4 +1,4 @@
-"""What happens to one request to a served market: who asks, whether it may, the call, the answer. No network here."""
+"""Handles one request to a served market: caller, right, call, answer. No network here."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from auction.web.wire import WAIT_MS_MAX, Schema, check_key, decode_request, fin
 
 
 def make_token(path: str) -> str:
-    """The token in a file that its owner alone may read; a new random one where there is no such file. Raises
-    BadValue."""
+    """Reads the token in a file that only its owner may read; creates the file with a random token if there is none.
+    Raises BadValue."""
     try:
         with suppress(FileExistsError):
             made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -28,14 +28,14 @@ def make_token(path: str) -> str:
                 file.write(secrets.token_hex(32) + "\n")
         token = Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as reason:
-        raise BadValue(f"cannot keep a token in {path}: {reason}") from None
+        raise BadValue(f"cannot store a token in {path}: {reason}") from None
     if len(token) < 32:
-        raise BadValue(f"the token in {path} has less than 32 characters")
+        raise BadValue(f"the token in {path} has fewer than 32 characters")
     return token
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One call as it came in. `key` is the caller's idempotency key."""
+    """One call as received. `key` is the caller's idempotency key."""
 
     method: str
     body: bytes
@@ -44,7 +44,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class RequestHandler:
-    """Carries requests out on a moderator. `operator_token` opens what is the operator's; empty: nobody is."""
+    """Runs requests on a moderator. `operator_token` grants the operator's rights; if empty, nobody has them."""
 
     def __init__(self, market: Moderator, operator_token: str = "", open_registration: bool = False) -> None:
         self.market = market
@@ -52,7 +52,7 @@ class RequestHandler:
         self._open_registration = open_registration
 
     def wait_ms(self, request: Request) -> int:
-        """How long the caller is willing to wait for news; 0 for what never waits."""
+        """How long the caller will wait for news; 0 if the method never waits."""
         method = find_method(self.market, request.method)
         if method.is_news is None:
             return 0
@@ -60,7 +60,7 @@ class RequestHandler:
         return max(0, min(asked_ms, WAIT_MS_MAX))
 
     def carry_out(self, request: Request) -> Any:
-        """The moderator's answer. Waits for nothing: who asked to wait is asked for again when there is news. Raises
+        """The moderator's answer, without waiting: the caller repeats a waiting request when there may be news. Raises
         an AuctionError."""
         method = find_method(self.market, request.method)
         of = schema_of(method)
@@ -70,7 +70,7 @@ class RequestHandler:
         return without_secrets(caller, self._call(of, arguments, caller, request.key))
 
     def is_news(self, request: Request, answer: Any) -> bool:
-        """Whether this answer is what a caller waits for."""
+        """Whether this answer ends the caller's wait."""
         method = find_method(self.market, request.method)
         return method.is_news is None or method.is_news(decode_request(schema_of(method), request.body), answer)
 
@@ -78,7 +78,7 @@ class RequestHandler:
         if not token:
             return Caller()
         if not token.isascii():
-            raise BadToken("a token is of ASCII characters")
+            raise BadToken("a token must be ASCII")
         if self._operator_token and hmac.compare_digest(token.encode(), self._operator_token.encode()):
             return Caller(is_operator=True)
         return Caller(self.market.authenticate(token))
@@ -88,8 +88,8 @@ class RequestHandler:
         if "wait_ms" in named:
             named["wait_ms"] = 0
         if of.takes_key and key:
-            # Keys are each caller's own: nobody gets another's answer, or takes a key before another does.
+            # Each caller has its own keys: nobody gets another's answer or uses up another's key.
             named["key"] = f"{caller.party}/{check_key(key)}"
         elif of.takes_key and of.signature.parameters["key"].default is inspect.Parameter.empty:
-            raise BadValue(f"{of.name} is sent with an Idempotency-Key")
+            raise BadValue(f"{of.name} needs an Idempotency-Key")
         return getattr(self.market, of.name)(**named)

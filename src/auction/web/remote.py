@@ -1,5 +1,4 @@
-"""The served methods of the moderator as a client has them. What sends them stands in `client`; their types in
-`remote.pyi`."""
+"""The served methods of the moderator, for the client. `client` sends them; `remote.pyi` has their types."""
 
 from __future__ import annotations
 
@@ -13,22 +12,21 @@ from auction.web.wire import schema_of
 
 
 class Remote:
-    """What a MarketClient inherits: each method asks its `call`."""
+    """The base class of MarketClient: each method calls its `call`."""
 
 
 def add_methods(client: type, methods: Iterable[Method]) -> None:
-    """Gives a class those of the methods that are served. Raises TypeError for one that has the name of something of
-    the client's own."""
+    """Adds the served methods to a class. Raises TypeError if the class has an attribute of the same name."""
     for method in methods:
         if method.is_served:
             known = getattr(client, method.name, None)
             if known is not None and not hasattr(known, "__wrapped__"):
-                raise TypeError(f"a client has its own {method.name}: give the method another name")
+                raise TypeError(f"the client already has {method.name}: give the method another name")
             setattr(client, method.name, _remote(method))
 
 
 def _remote(method: Method) -> Callable[..., Any]:
-    """The moderator's method, asked for over the network."""
+    """The moderator's method, called over the network."""
 
     @functools.wraps(method.function)
     def ask(self: Any, *arguments: Any, **named: Any) -> Any:

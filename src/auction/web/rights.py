@@ -1,7 +1,7 @@
-"""Who may ask a served market for what: a party acts for itself alone, an operator for all.
+"""Who may call what in a served market: a party acts only for itself, the operator for all.
 
-Each method of the moderator states its right by name; here stands what each right means, a row for each. The
-moderator's own rules come on top: here it is only checked that a caller is who it speaks for.
+Each method of the moderator names its right; here is one row for each right. This only checks that the caller may speak
+for the party; the moderator's own rules apply as well.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from auction.moderator.records import Group
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: a party by its token, the operator by the market's, or (with neither) a stranger."""
+    """The caller: a party by its token, the operator by the market's token, or without one a stranger."""
 
     party: str = ""
     is_operator: bool = False
 
 
 class Asked(NamedTuple):
-    """A call whose right is to be checked. `about` is the argument that the right is about, as the caller gave it."""
+    """A call to check. `about` is the argument that the right is about, as the caller gave it."""
 
     market: Moderator
     caller: Caller
@@ -37,20 +37,20 @@ class Asked(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a right means: `check` raises NotAllowed. A caller without a token is refused before, unless the arguments
-    themselves show who asks."""
+    """The meaning of a right: `check` raises NotAllowed. A caller without a token is refused before, unless the
+    arguments prove who calls."""
 
     check: Callable[[Asked], None]
     needs_token: bool = True
 
 
 def check_right(market: Moderator, caller: Caller, method: Method, arguments: Any, open_registration: bool) -> None:
-    """Raises BadToken for a stranger, NotAllowed for who is not the one to ask."""
+    """Raises BadToken for a stranger, NotAllowed for a caller without the right."""
     if caller.is_operator:
         return
     meaning = RIGHTS.get(method.right, RIGHTS["operator"])
     if meaning.needs_token and not caller.party:
-        raise BadToken("this market wants a token")
+        raise BadToken("this market requires a token")
     about = arguments
     for field in method.about.split(".") if method.about else ():
         about = getattr(about, field)
@@ -58,14 +58,14 @@ def check_right(market: Moderator, caller: Caller, method: Method, arguments: An
 
 
 def without_secrets(caller: Caller, answer: Any) -> Any:
-    """The answer without what only the one concerned may read: hashes of tokens, and what others put into a group."""
+    """The answer without secrets: hashes of tokens, and the limits and pledges of other members of a group."""
     if caller.is_operator:
         return answer
     if isinstance(answer, Party):
         return msgspec.structs.replace(answer, token_hash="")
     if isinstance(answer, Group):
         own = {"limits": _own_alone(answer.limits, caller), "pledges": _own_alone(answer.pledges, caller)}
-        return msgspec.structs.replace(answer, **own)  # sealed, from the organiser too
+        return msgspec.structs.replace(answer, **own)  # hidden, from the organiser too
     if isinstance(answer, list):
         return [without_secrets(caller, one) for one in answer]
     return answer
@@ -87,21 +87,22 @@ def _anyone(_asked: Asked) -> None:
 
 
 def _operator(asked: Asked) -> None:
-    raise NotAllowed(f"{asked.method} is the operator's")
+    raise NotAllowed(f"only the operator may call {asked.method}")
 
 
 def _registration(asked: Asked) -> None:
-    """Nobody is linked to another unheard: who stands behind a party registers it itself, and a key is shown."""
+    """No party is linked to another without its consent: a controller registers its parties itself, and a key needs a
+    signature."""
     arguments, caller = asked.arguments, asked.caller.party
     if arguments.controller and not (caller and _speaks_for(asked.market, caller, arguments.controller)):
-        raise NotAllowed(f"{arguments.controller} registers those that it stands behind itself")
+        raise NotAllowed(f"{arguments.controller} must register the parties that it controls itself")
     if arguments.public_key and arguments.signature is None:
-        raise NotAllowed("a public key is registered with a signature by it")
+        raise NotAllowed("a public key needs a signature by it to be registered")
     if arguments.belongs_to:
         if not caller or not _speaks_for(asked.market, caller, arguments.belongs_to):
-            raise NotAllowed(f"{arguments.belongs_to} registers its own users, devices and numbers")
+            raise NotAllowed(f"{arguments.belongs_to} must register its own users, devices and numbers")
     elif arguments.kind not in ORGANISATIONS or not asked.open_registration:
-        raise NotAllowed("the operator registers parties in this market")
+        raise NotAllowed("only the operator registers parties in this market")
 
 
 def _own(asked: Asked) -> None:
@@ -110,27 +111,27 @@ def _own(asked: Asked) -> None:
 
 
 def _rater(asked: Asked) -> None:
-    """A recipient's opinion may come in by the token of the device that it comes from."""
+    """A recipient's opinion may also come with the token of its device."""
     device, caller = asked.arguments.device, asked.caller.party
     if not device or device != caller:
         _own(asked)
     elif not _speaks_for(asked.market, asked.about, caller):
-        raise NotAllowed(f"{caller} is no device of {asked.about}")
+        raise NotAllowed(f"{caller} is not a device of {asked.about}")
 
 
 def _recipient(asked: Asked) -> None:
     if asked.market.agreement(asked.about).recipient != asked.caller.party:
-        raise NotAllowed(f"this step of {asked.about} is its recipient's")
+        raise NotAllowed(f"only the recipient of {asked.about} may do this")
 
 
 def _provider(asked: Asked) -> None:
     if asked.market.agreement(asked.about).provider != asked.caller.party:
-        raise NotAllowed(f"this step of {asked.about} is its provider's")
+        raise NotAllowed(f"only the provider of {asked.about} may do this")
 
 
 def _announcer(asked: Asked) -> None:
     if asked.market.announcer_of(asked.about) != asked.caller.party:
-        raise NotAllowed(f"this step of {asked.about} is its announcer's")
+        raise NotAllowed(f"only the announcer of {asked.about} may do this")
 
 
 def _concerned(asked: Asked) -> None:
@@ -138,13 +139,13 @@ def _concerned(asked: Asked) -> None:
     if asked.caller.party in (one.provider, one.arbiter, *asked.market.stand_bys_of(asked.about)):
         return
     if not _speaks_for(asked.market, one.recipient, asked.caller.party):
-        raise NotAllowed(f"{asked.caller.party} has nothing to do with {one.id}")
+        raise NotAllowed(f"{asked.caller.party} is not concerned with {one.id}")
 
 
 def _side(asked: Asked) -> None:
     one = asked.market.agreement(asked.about)
     if asked.caller.party not in (one.recipient, one.provider):
-        raise NotAllowed(f"{asked.caller.party} is no side of {one.id}")
+        raise NotAllowed(f"{asked.caller.party} is not a side of {one.id}")
 
 
 def _holder(asked: Asked) -> None:
@@ -155,7 +156,7 @@ def _holder(asked: Asked) -> None:
 
 def _organiser(asked: Asked) -> None:
     if asked.market.group_of(asked.about).organiser != asked.caller.party:
-        raise NotAllowed(f"{asked.about} is organised by another")
+        raise NotAllowed(f"only the organiser of {asked.about} may do this")
 
 
 def _member(asked: Asked) -> None:

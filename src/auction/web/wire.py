@@ -1,9 +1,9 @@
-"""How a served market is spoken to: one POST of a JSON object for each call, one JSON answer, typed errors.
+"""The protocol of a served market: one POST of a JSON object for each call, one JSON answer, typed errors.
 
     POST /v1/bid   Authorization: Bearer TOKEN   Idempotency-Key: KEY
     {"auction": "auction-7", "entry": {"bidder": "north", "price": 4100}}
 
-The methods and their types are the moderator's own. Here stand encoding and decoding, for the server and the client.
+The methods and their types are the moderator's. Here is the encoding and decoding for server and client.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _STATUS: Final = {
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """A method of the moderator as it travels: the JSON object of its arguments, and its answer. One that takes a key
-    is a command, which has one effect however often it is sent."""
+    """The wire form of a method: the JSON object of its arguments, and its answer. A method with a key is a command,
+    which takes effect once however often it is sent."""
 
     name: str
     request: Any
@@ -51,7 +51,7 @@ class Schema(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, omit_defaults=True):
-    """What stands in the place of an answer. `reason` is the card processor's."""
+    """The body of a refusal. `reason` is the card processor's."""
 
     error: str
     message: str
@@ -68,7 +68,7 @@ def find_method(market: Moderator, name: str) -> Method:
 
 @cache
 def schema_of(method: Method) -> Schema:
-    """What travels for a call of the method, read from its signature."""
+    """The wire form of a method, from its signature."""
     found = method.function
     hints = typing.get_type_hints(found)
     signature = inspect.signature(found)
@@ -84,33 +84,33 @@ def schema_of(method: Method) -> Schema:
 
 
 def decode_request(of: Schema, body: bytes) -> Any:
-    """The arguments as a struct with a field for each. Raises BadValue for what does not fit the types, and what the
-    types themselves raise for what they do not take."""
+    """The arguments as a struct with a field for each. Raises BadValue for values of wrong types, and whatever the
+    types raise for invalid values."""
     try:
         return msgspec.json.decode(body or b"{}", type=of.request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as reason:
-        raise BadValue(f"the arguments of {of.name} do not fit: {reason}") from None
+        raise BadValue(f"the arguments of {of.name} are invalid: {reason}") from None
 
 
 def check_key(key: str) -> str:
-    """An idempotency key as a header can carry it: 1 to 200 printable ASCII characters. Raises BadValue."""
+    """Checks an idempotency key: 1 to 200 printable ASCII characters, as a header can carry. Raises BadValue."""
     if not key.isascii() or key != key.strip():
-        raise BadValue("an idempotency key is of ASCII characters")
+        raise BadValue("an idempotency key must be ASCII")
     return check_name(key, "key")
 
 
 def encode_failure(reason: AuctionError) -> tuple[int, bytes]:
-    """The HTTP status and the body that say why not."""
+    """The HTTP status and the body of a refusal."""
     word = reason.reason if isinstance(reason, Declined) else ""
     return _status(type(reason)), msgspec.json.encode(Failure(reason.code, str(reason), word))
 
 
 def decode_failure(body: bytes) -> AuctionError:
-    """The error as it was raised at the other end."""
+    """The error that the server raised."""
     try:
         failure = msgspec.json.decode(body, type=Failure)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return AuctionError("the market answered with something else than its own errors")
+        return AuctionError("the market's answer is not one of its errors")
     raised = {kind.code: kind for kind in _kinds(AuctionError)}.get(failure.error, AuctionError)
     if issubclass(raised, Declined):
         return raised(failure.message, failure.reason)
@@ -118,7 +118,7 @@ def decode_failure(body: bytes) -> AuctionError:
 
 
 def _status(kind: type[AuctionError]) -> int:
-    """The status of the nearest ancestor that has one of its own."""
+    """The status of the nearest ancestor that has one."""
     return next(
         (_STATUS[one.code] for one in kind.__mro__ if issubclass(one, AuctionError) and one.code in _STATUS), 422
     )

@@ -105,7 +105,7 @@ def test_a_bidding_worked_by_hand() -> None:
     assert (state.leader and state.leader.bidder, state.price) == ("r", 120)
     state = step(announcement, state, bid_of("r", 120, 5, limit=400))  # bettering one's limit costs nothing
     assert (state.price, state.limit) == (120, 400)
-    with pytest.raises(BadValue, match="only better"):
+    with pytest.raises(BadValue, match="only improve"):
         step(announcement, state, bid_of("r", 120, 6, limit=400))
     state = step(announcement, state, bid_of("p", 125, 7, limit=402))  # past the limit by less than the increment
     assert (state.leader and state.leader.bidder, state.price) == ("p", 402)
@@ -120,7 +120,7 @@ def test_descending_goes_the_other_way_and_stops_at_zero() -> None:
     assert next_price(announcement, state) is None
     with pytest.raises(BadValue, match="beyond the reserve"):
         step(announcement, begin(announcement), bid_of("p", 101, 0))
-    with pytest.raises(BadValue, match="short of its own price"):
+    with pytest.raises(BadValue, match="worse than its own price"):
         step(announcement, begin(announcement), bid_of("p", 50, 0, limit=60))
 
 
@@ -158,5 +158,5 @@ def test_award_is_the_replay_and_keeps_the_limit_secret(world: tuple[Announcemen
 
 
 def test_open_bidding_compares_prices_alone() -> None:
-    with pytest.raises(BadValue, match="prices alone"):
+    with pytest.raises(BadValue, match="only prices"):
         open_bidding(announce_open(quality=QualityWeights(evidence=1)), [], {}, SEED)

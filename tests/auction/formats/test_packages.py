@@ -213,7 +213,7 @@ def test_packages_that_are_refused() -> None:
     for bids in ([bid_of("p", 1, 0)], [bid_of("p", 1, 0, items=("x",))]):
         with pytest.raises(BadValue):
             packages(announcement, bids, {}, SEED)
-    with pytest.raises(BadValue, match="announced with their items"):
+    with pytest.raises(BadValue, match="must announce its items"):
         packages(announce(format="packages"), [], {}, SEED)
     with pytest.raises(BadValue, match="at most 12 items"):
         packages(announce(format="packages", items=tuple("abcdefghijklm")), [], {}, SEED)

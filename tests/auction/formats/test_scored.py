@@ -231,7 +231,7 @@ def test_bids_that_do_not_belong_are_refused(bids: list[Bid], error: type[Except
 def test_price_formats_refuse_to_weigh_quality() -> None:
     announcement: Any = announce(quality=QualityWeights(opinion=1))
     for award in (first_price, second_price):
-        with pytest.raises(BadValue, match="prices alone"):
+        with pytest.raises(BadValue, match="only prices"):
             award(announcement, [], {}, b"the seed of the tests")
 
 

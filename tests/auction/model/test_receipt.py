@@ -185,15 +185,15 @@ def test_a_receipt_that_was_altered_anywhere_does_not_follow(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"number": 3}, "after receipt 1 comes 2"),
-        ({"before": "0" * 64}, "does not hang on"),
-        ({"asked_bits": 1, "got_bits": 1}, "never goes back"),
-        ({"got_bits": 1}, "never goes back"),
-        ({"wrong": 0}, "never goes back"),
+        ({"number": 3}, "receipt 2 must follow 1"),
+        ({"before": "0" * 64}, "does not name its predecessor"),
+        ({"asked_bits": 1, "got_bits": 1}, "never decrease"),
+        ({"got_bits": 1}, "never decrease"),
+        ({"wrong": 0}, "never decrease"),
         ({"asked_bits": 4 * DUE}, "more bits were asked in the interval"),
         ({"asked_bits": 10 * DUE}, "allows 2000000 bits so far"),
         ({"got_bits": 3 * DUE}, "more bits were got than"),
-        ({"earned": 2 * WHOLE}, "earned other than"),
+        ({"earned": 2 * WHOLE}, "does not follow from its bits"),
         ({"market": "n"}, "another market"),
         ({"agreement": "agreement-2"}, "another market"),
         ({"leg": 1}, "another market"),
@@ -242,7 +242,7 @@ def test_what_is_no_receipt_is_refused(change: dict[str, object]) -> None:
 
 def test_a_chain_hangs_on_the_terms() -> None:
     other = msgspec.structs.replace(TERMS, recipient_key=key_of(STRANGER))
-    with pytest.raises(BadValue, match="does not hang on"):
+    with pytest.raises(BadValue, match="does not name its predecessor"):
         check_next(other, None, chain((DUE, DUE, 0))[0])
 
 

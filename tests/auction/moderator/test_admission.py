@@ -76,14 +76,14 @@ def test_a_transcript_that_excludes_the_winner_or_another_bid_is_wrong() -> None
     award, transcript = moderator.close(auction), moderator.transcript(auction)
     (excluded,) = transcript.excluded
     other = msgspec.structs.replace(bids[1], price=1)
-    with pytest.raises(TranscriptWrong, match="excluded as another"):
+    with pytest.raises(TranscriptWrong, match="differs from the excluded"):
         verify(transcript, award, [bids[0], other, bids[2]])
     with pytest.raises(TranscriptWrong, match="not in the transcript"):
         verify_own(transcript, award, other)
     won = msgspec.structs.replace(excluded, bid=bids[2].bid, sequence=bids[2].sequence, commitment=commitment(bids[2]))
-    with pytest.raises(TranscriptWrong, match="is excluded, and has won"):
+    with pytest.raises(TranscriptWrong, match="is excluded, but has won"):
         verify_own(msgspec.structs.replace(transcript, excluded=(won,)), award, bids[2])
-    with pytest.raises(TranscriptWrong, match="not the ones"):
+    with pytest.raises(TranscriptWrong, match="not those"):
         verify(msgspec.structs.replace(transcript, excluded=()), award, bids)
 
 
@@ -109,7 +109,7 @@ def test_the_list_of_the_announcement_counts() -> None:
     clock.advance(10_000)
     assert [one.bidder for one in moderator.close(auction).winners] == ["p1"]
     again = announced(moderator, clock)
-    with pytest.raises(NotAllowed, match="by its own list"):
+    with pytest.raises(NotAllowed, match="has refused to deal with"):
         moderator.bid(again, BidEntry("p1", 200))
     moderator.accept_party("p1", "rita")
     moderator.bid(again, BidEntry("p1", 200))
@@ -127,7 +127,7 @@ def test_where_a_bid_moves_others_a_refused_party_cannot_bid(terms: dict[str, An
     moderator, clock = market()
     moderator.refuse_party("rita", "p1")
     auction = announced(moderator, clock, **terms)
-    with pytest.raises(NotAllowed, match="takes no bids of p1"):
+    with pytest.raises(NotAllowed, match="accepts no bids from p1"):
         moderator.bid(auction, BidEntry("p1", 100, limit=100))
     moderator.bid(auction, BidEntry("p0", 100, limit=100))
 
@@ -376,7 +376,7 @@ def test_a_stolen_key_ties_nobody() -> None:
     with pytest.raises(AuctionError, match="another party had"):
         moderator.register("thief", "provider", public_key=public_key_of("p0"))
     moderator.register("thief", "provider", capacity_bps=10_000)
-    with pytest.raises(AuctionError, match="has this key, or had it"):
+    with pytest.raises(AuctionError, match="has or had this key"):
         change_key(moderator, "thief", "p0")
     assert key_of("p0") is not None
     auction = announced(moderator, clock)

@@ -442,7 +442,7 @@ def test_no_auction_in_one_command_is_paid_with_a_card() -> None:
         lambda: moderator.hold_auction("rita", asked(clock), terms, [BidEntry("p0", 5)]),
         lambda: moderator.spot("rita", asked(clock), msgspec.structs.replace(terms, format="spot")),
     ):
-        with pytest.raises(BadValue, match="announce, and pay"):
+        with pytest.raises(BadValue, match="announce, then pay"):
             call()
     assert moderator.state.sequence == before
     assert moderator.announce("rita", asked(clock), terms).auction

@@ -223,7 +223,7 @@ def test_what_withdrawing_would_cost_is_what_comes_back() -> None:
     assert moderator.cost_of_withdrawing(auction) == Cost(of_balance=-1_100, of_bond=0)
     assert moderator.auction(auction).state == "open"
     moderator.bid(auction, BidEntry("p0", 100))
-    with pytest.raises(WrongState, match="before the first one alone"):
+    with pytest.raises(WrongState, match="before the first one"):
         moderator.cost_of_withdrawing(auction)
 
 

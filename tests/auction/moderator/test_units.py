@@ -103,7 +103,7 @@ def test_capacity_is_looked_at_for_the_units_of_a_bid() -> None:
 
 def test_more_units_than_bits_cannot_be_announced() -> None:
     moderator, clock = market()
-    with pytest.raises(BadValue, match="some would be nothing"):
+    with pytest.raises(BadValue, match="some would be empty"):
         moderator.announce("rita", asked(clock, 2), UNITS)
 
 

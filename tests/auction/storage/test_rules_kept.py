@@ -102,7 +102,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(
     count = len(list(store.entries()))
     with store.engine.begin() as connection:
         connection.exec_driver_sql(f"INSERT INTO auction_schema VALUES ({len(STEPS) + 1})")
-    with pytest.raises(TooNew, match=f"has had {len(STEPS) + 1} steps, this version knows {len(STEPS)}"):
+    with pytest.raises(TooNew, match=f"has had {len(STEPS) + 1} migration steps, this version has {len(STEPS)}"):
         SqlStore(url)
     assert main(["account", "deposit", "rita", "1", "EUR", "-d", url]) == 1
     assert capsys.readouterr().err.count("\n") == 1

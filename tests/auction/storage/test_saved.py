@@ -141,7 +141,7 @@ def test_a_saved_state_that_is_damaged_or_anothers_is_not_used(tmp_path: Path, o
         connection.exec_driver_sql(damage)
     assert restore(store.saved()) is None
     compare(Moderator(store, clock=clock).state, moderator.state)
-    assert verify(store) == ["the saved state is damaged, or another version's"]
+    assert verify(store) == ["the saved state is damaged or from another version"]
 
 
 def test_a_saved_state_of_another_journal_is_not_used(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_verify_finds_a_saved_state_that_is_not_the_fold(tmp_path: Path) -> None
     assert forged is not None
     forged.state.ledger.balances["funds:rita"] += 1
     store.save(1, list(Copy(forged.state, forged.hash, forged.answers, forged.keys).parts()))
-    assert verify(store) == ["the saved balances are others"]
+    assert verify(store) == ["the saved balances differ"]
 
 
 class Failing(SqlStore):

@@ -27,14 +27,14 @@ def played(tmp_path: Path) -> SqlStore:
 @pytest.mark.parametrize(
     ("statement", "finding"),
     [
-        ("UPDATE auction_journal SET body = replace(body, 'rita', 'rota') WHERE sequence = 2", "no moderator wrote"),
+        ("UPDATE auction_journal SET body = replace(body, 'rita', 'rota') WHERE sequence = 2", "no moderator writes"),
         (
             "UPDATE auction_journal SET body = CAST(replace(body, 'rita', 'rota') AS BLOB) WHERE sequence = 2",
             "hash does not verify",
         ),
         ("DELETE FROM auction_journal WHERE sequence = 5", "entry 5 is missing"),
         ("UPDATE auction_journal SET at_ms = at_ms + 1 WHERE sequence = 4", "hash does not verify"),
-        ("UPDATE auction_record SET body = replace(body, '10000', '90000') WHERE id = 'p1'", "party p1 is another"),
+        ("UPDATE auction_record SET body = replace(body, '10000', '90000') WHERE id = 'p1'", "party p1 differs"),
         ("DELETE FROM auction_record WHERE kind = 'agreement'", "is missing"),
         ("UPDATE auction_posting SET amount = amount - 1 WHERE account = 'funds:rita'", "funds:rita has"),
         ("INSERT INTO auction_record VALUES ('party', 'mallory', 1, '{}')", "party mallory should not be"),

@@ -1,4 +1,4 @@
-"""Who may deal with whom: names that are barred, parties that one will not deal with, attributes that a block requires.
+"""Who may deal with whom: barred parties, refused parties, and attributes that a block requires.
 
 What is looked at when a party bids is looked at again at the close, and of who takes a rest over. A party's list is its
 own: others learn no more than that a bid was not matched, and not whose list it was.
@@ -21,8 +21,8 @@ REFUSED_MAX: Final = 1_000  # parties on one list
 
 
 def barred_by(draft: Draft, party: str) -> tuple[str, str]:
-    """The name that bars a party from beginning anything new, and why in a word: itself, or one that it is one in
-    interest with. Two empty words for nobody."""
+    """The name that bars a party from anything new (itself or a linked party), and the reason in one word. Two empty
+    words if nothing bars it."""
     state = draft.state
     debts = state.debts_of
     if not debts and not state.banned:
@@ -37,35 +37,34 @@ def barred_by(draft: Draft, party: str) -> tuple[str, str]:
 
 
 def check_not_barred(draft: Draft, party: str) -> None:
-    """Raises NotAllowed for a name that owes something still or is banned, or that is one in interest with such a
-    name."""
+    """Raises NotAllowed for a party that has a debt or is banned, or is linked to one."""
     name, why = barred_by(draft, party)
     if why == "banned":
-        raise NotAllowed(f"{name} is banned from this market: what it has agreed goes on, and nothing new begins")
+        raise NotAllowed(f"{name} is banned from this market: its agreements go on, but it can begin nothing new")
     if why:
-        raise NotAllowed(f"{name} has not paid what it owes, and is barred until it does")
+        raise NotAllowed(f"{name} has an unpaid debt, and is barred until it has paid")
 
 
-# --- parties that one will not deal with ---
+# --- refused parties ---
 
 
 def refuse(draft: Draft, party: str, other: str) -> Refusals:
-    """Puts another party on the list of this one."""
+    """Puts another party on this one's list."""
     own, named = draft.party(party), draft.party(other)
     if own.kind not in ("provider", "recipient") or named.kind not in ("provider", "recipient"):
-        raise NotAllowed("recipients and providers deal with each other")
+        raise NotAllowed("only recipients and providers deal with each other")
     if other == party:
         raise BadValue(f"{party} cannot refuse itself")
     listed = refused_by(draft, party)
     if other in listed:
         return Refusals(party, listed)
     if len(listed) >= REFUSED_MAX:
-        raise BadValue(f"a list has {REFUSED_MAX} parties at most")
+        raise BadValue(f"a party can refuse at most {REFUSED_MAX} parties")
     return _put(draft, Refusals(party, (*listed, other)))
 
 
 def accept(draft: Draft, party: str, other: str) -> Refusals:
-    """Takes another party off the list of this one."""
+    """Takes another party off this one's list."""
     draft.party(party)
     listed = refused_by(draft, party)
     if other not in listed:
@@ -84,39 +83,39 @@ def refused_by(draft: Draft, party: str) -> tuple[str, ...]:
 
 
 def is_on(state: State, listed: Iterable[str], party: str) -> bool:
-    """Whether a list names the party, or one that it is one in interest with."""
+    """Whether a list names the party or one linked to it."""
     own = state.interests.get(party, frozenset())
     return any(name == party or not own.isdisjoint(state.interests.get(name, ())) for name in listed)
 
 
 def are_matched(draft: Draft, one: str, other: str) -> bool:
-    """Whether neither will not deal with the other."""
+    """Whether neither refuses to deal with the other."""
     if not draft.state.records["refusals"]:
         return True
     state = draft.state
     return not is_on(state, refused_by(draft, one), other) and not is_on(state, refused_by(draft, other), one)
 
 
-# --- what is looked at when a party bids, and again at the close ---
+# --- checks when a party bids, and again at the close ---
 
 
 def check_bidder(draft: Draft, record: Auction, bidder: Party, decides_at_once: bool) -> None:
-    """Raises NotAllowed. Whom the announcer will not deal with learns it here where a bid moves others while bidding
-    goes on; a sealed bid is taken, and not matched at the close. The announcer's list is the one at its announcement,
-    so that nobody is put on it for its bid."""
+    """Raises NotAllowed. If a bid affects others during bidding, a refused bidder is told here; a sealed bid is
+    accepted, and not matched at the close. The announcer's list is the one at the announcement, so that no party is put
+    on it for its bid."""
     missing = lacks(bidder, record.announcement.requires)
     if missing:
         raise NotAllowed(f"{bidder.id} lacks what the block requires: {missing}")
     if not record.refused and not draft.state.records["refusals"]:
         return
     if is_on(draft.state, refused_by(draft, bidder.id), record.announcer):
-        raise NotAllowed(f"{bidder.id} does not deal with {record.announcer}, by its own list")
+        raise NotAllowed(f"{bidder.id} has refused to deal with {record.announcer}")
     if decides_at_once and is_on(draft.state, record.refused, bidder.id):
-        raise NotAllowed(f"auction {record.id} takes no bids of {bidder.id}")
+        raise NotAllowed(f"auction {record.id} accepts no bids from {bidder.id}")
 
 
 def why_excluded(draft: Draft, record: Auction, bidder: str) -> str:
-    """What keeps a bid from being considered at the close, in a word; it forfeits nothing."""
+    """Why a bid is not considered at the close, in one word. It forfeits nothing."""
     barred = barred_by(draft, bidder)[1]
     if barred:
         return barred
@@ -127,7 +126,7 @@ def why_excluded(draft: Draft, record: Auction, bidder: str) -> str:
 
 
 def why_unfit(draft: Draft, recipient: str, requires: Mapping[str, str], provider: str) -> str:
-    """What keeps an offer, or who stands by, from being considered now. Both lists count as they are."""
+    """Why an offer or a runner-up is not considered now. Both sides' present lists count."""
     barred = barred_by(draft, provider)[1]
     if barred:
         return barred
@@ -138,7 +137,7 @@ def why_unfit(draft: Draft, recipient: str, requires: Mapping[str, str], provide
 
 
 def check_match(draft: Draft, block: Block, one: str, other: str) -> None:
-    """Raises NotAllowed where `one` may not come into the place of who deals with `other` about this block."""
+    """Raises NotAllowed if `one` may not take the place of the party that deals with `other` about this block."""
     check_not_barred(draft, one)
     if not are_matched(draft, one, other):
         raise NotAllowed(f"{one} is {NOT_MATCHED} with {other}")

@@ -1,5 +1,5 @@
-"""Announcing an auction: of what a recipient asks for, or of a block that its holder sells. It is funded before anybody
-bids: of a balance at once, of a card when that is authorised."""
+"""Announcing an auction: for a block that a recipient asks for, or of a block that its holder sells. It is funded
+before anyone bids: from a balance at once, from a card when it is authorised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from auction.payment.protocol import PREPAID
 def announce_openly(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str
 ) -> Announcement:
-    """Announces, with what that holds; returns what everyone may see of it."""
+    """Announces the auction and places its hold. Returns the public announcement."""
     record = announce(draft, announcer, block, terms, name, prime)
     _check_ends_before_start(record.announcement)
     if record.state == "open":
@@ -33,15 +33,15 @@ def announce_openly(
 
 
 def _check_ends_before_start(announcement: Announcement) -> None:
-    """Who wins must be able to come: an award after the start would make the winner absent at once."""
+    """A winner must be able to be present: an award after the start would make it absent at once."""
     closing = announcement.closing
     last_ms = closing.reveal_until_ms or closing.closes_ms + closing.extend_by_ms * closing.extend_times_max
     if announcement.starts_ms is not None and last_ms > announcement.starts_ms:
-        raise BadValue(f"bidding can go on until {last_ms}, and the service starts at {announcement.starts_ms}")
+        raise BadValue(f"bidding can last until {last_ms}, but the service starts at {announcement.starts_ms}")
 
 
 def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, name: str, prime: str) -> Auction:
-    """The auction, with nothing held yet."""
+    """The auction, before anything is held."""
     party = parties.check_organisation(draft, announcer)
     admission.check_not_barred(draft, announcer)
     auction = check_id(name) if name else draft.new_id("auction")
@@ -53,12 +53,12 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         draft.party(terms.arbiter)
     asked = _asked_for(draft, announcer, block, auction)
     if terms.method != PREPAID and terms.method not in draft.methods:
-        raise BadValue(f"this market takes no payment by {terms.method!r}")
+        raise BadValue(f"this market does not accept payment by {terms.method!r}")
     seed = draft.random_bytes(16)
     closes_ms = draft.at_ms + check_integer(terms.open_for_ms, "time to bid", 1, OPEN_MS_MAX)
     check_integer(terms.reveal_for_ms, "time to reveal", 0, REVEAL_MS)
     if isinstance(block, str) and terms.method != PREPAID:
-        raise BadValue("who sells secures its word with a bond or its balance, not with a card")
+        raise BadValue("a seller secures its promise with its bond or balance, not with a card")
     announcement = Announcement(
         auction=auction,
         block=asked.id,
@@ -121,7 +121,7 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
 
 
 def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -> Block:
-    """The block that is auctioned: as the recipient describes it, or the holder's own, which is then offered."""
+    """The block to auction: the one that the recipient describes, or the holder's own, which becomes `offered`."""
     if isinstance(block, Block):
         name = check_id(block.id) if block.id else f"block-of-{auction}"
         if draft.find("block", name) is not None:
@@ -134,25 +134,25 @@ def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -
     if announcer != (known.holder or known.provider):
         raise NotAllowed(f"{announcer} does not hold the block {block}")
     if known.state not in ("free", "sold"):
-        raise WrongState(f"the block {block} is {known.state}: at most one award for a block")
+        raise WrongState(f"the block {block} is {known.state}: a block has at most one award")
     if draft.at_ms >= known.starts_ms:
-        raise WrongState("a block is sold before it starts")
+        raise WrongState("a block can only be sold before it starts")
     draft.put("block", block, msgspec.structs.replace(known, state="offered"))
     return known
 
 
 def withdraw(draft: Draft, auction: str) -> Announcement:
-    """Takes an announcement back before its first bid."""
+    """Withdraws an announcement before its first bid."""
     record = draft.auction(auction)
     state = next_state(record.state, "withdraw")
     if draft.placed_bids(auction) or draft.state.commitments_of.get(auction):
-        raise WrongState(f"there are bids in auction {auction}: it is withdrawn before the first one alone")
+        raise WrongState(f"auction {auction} has bids: it can only be withdrawn before the first one")
     make_void(draft, record, state)
     return record.announcement
 
 
 def make_void(draft: Draft, record: Auction, state: str, excluded: tuple[tuple[str, str], ...] = ()) -> Auction:
-    """Nobody was awarded anything: the block is free again, and all that is held of the announcer goes back."""
+    """Ends an auction without an award: the block is free again, and the announcer's hold is released."""
     holds.let_announcement_go(draft, record)
     closed = msgspec.structs.replace(
         record, state=state, due_ms=0, held=0, excluded=excluded, closed_sequence=draft.sequence

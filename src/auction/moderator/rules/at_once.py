@@ -1,6 +1,6 @@
-"""Auctions in one command: held among the bids that come with it, or awarded among the offers that stand.
+"""Auctions in one command: among the bids that come with it, or among standing offers.
 
-What a single bidder must fulfil is said in `bidding`; here it is only seen quickly that all of them do.
+`bidding` has the conditions for a single bidder; here is only a fast check that all bidders meet them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def hold(
     record = _announce(draft, announcer, block, terms, auction, "")
     bidders = [entry.bidder for entry in entries]
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
-        raise BadValue(f"at most {SEQUENCES_OF_AN_ENTRY - 1} bids come in one command")
+        raise BadValue(f"one command takes at most {SEQUENCES_OF_AN_ENTRY - 1} bids")
     if not _plainly_may_bid(draft, record, bidders):
         for entry in entries:
             bidding.check_bidder(draft, record, entry.bidder, entry.quantity)
@@ -51,10 +51,11 @@ def hold(
 def _announce(
     draft: Draft, announcer: str, block: Block | str, terms: AuctionTerms, auction: str, prime: str
 ) -> Auction:
-    """Announces what is awarded in the same command: its hold must be there, and what it comes to is held at once."""
+    """Announces an auction that the same command awards. The announcer must have the money; only the award's hold is
+    placed."""
     record = announcing.announce(draft, announcer, block, terms, auction, prime)
     if terms.method != PREPAID:
-        raise BadValue("a card is authorised before bidding opens: announce, and pay")
+        raise BadValue("a card must be authorised before bidding opens: announce, then pay")
     needed = holds.of_announcement(record.announcement)
     if record.announcement.direction == "provide":
         there = draft.balance(funds(announcer))
@@ -66,7 +67,7 @@ def _announce(
 
 
 def _check_bid_held(draft: Draft, record: Auction, entry: BidEntry) -> None:
-    """What the bid would hold is there. Nothing is held for it: the award comes in the same command."""
+    """Checks that the bidder has what the bid would hold. Nothing is held: the award comes in the same command."""
     announcement, bidder = record.announcement, entry.bidder
     needed = holds.of_bid(announcement, entry.price, entry.quantity, entry.items, entry.limit)
     providing = announcement.direction == "provide"
@@ -76,8 +77,8 @@ def _check_bid_held(draft: Draft, record: Auction, entry: BidEntry) -> None:
 
 
 def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction | None:
-    """Closes from the columns alone, where the format can; the award then follows from the sheet. This is what the
-    columns are for: without them an auction of 10 bids takes 1.9 times as long, one of 100 bids 4.9 times."""
+    """Closes from the columns alone, if the format can; the award then follows from the sheet. Without the columns an
+    auction of 10 bids takes 1.9 times as long, one of 100 bids 4.9 times."""
     by_price = format_of(record.announcement).by_price
     if by_price is None or sheet.entries or record.refused:
         return None
@@ -104,14 +105,14 @@ def _close(draft: Draft, record: Auction, sheet: BidSheet) -> Auction:
     award, failing = awarding.decide_funded(draft, record, considered, sheet.rating_of(), {})
     burnt = holding.delta_of(holds.whole_reserve(record.announcement), record.announcement.delta_ppm)
     for bid in bids:
-        if failing.get(bid.bid) == "hold":  # its bid was for nothing: what it would have held goes to nobody
+        if failing.get(bid.bid) == "hold":  # the bid was worthless: what it would have held goes to nobody
             holds.secure(draft, bid.bidder, NOBODY, min(burnt, holds.secured_by(draft, bid.bidder)))
     arbiters = {bid.bid: entry.arbiter for bid, entry in zip(bids, sheet.entries, strict=False)}
     return awarding.take(draft, record, award, (*unmatched.items(), *failing.items()), arbiters)
 
 
 def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str]) -> BidSheet:
-    """The bids as columns. Ratings are written down where they weigh; elsewhere the history shows them."""
+    """The bids as columns. Ratings are stored if they weigh; otherwise the history has them."""
     announcement = record.announcement
     prices = [entry.price for entry in entries]
     is_plain = not draft.config.signatures and all(map(_says_only_a_price, entries))
@@ -131,7 +132,7 @@ def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: 
 
 
 def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> bool:
-    """Whether it is plain that `bidding.check_bidder` would refuse none of them. False says nothing."""
+    """Whether a fast check shows that `bidding.check_bidder` would refuse none of them. False says nothing."""
     state, announcement = draft.state, record.announcement
     if (
         announcement.quantity != 1
@@ -184,14 +185,14 @@ def _says_only_a_price(entry: BidEntry) -> bool:
 
 def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None) -> StandingOffer:
     if draft.party(offer.provider).kind != "provider":
-        raise NotAllowed(f"{offer.provider} is no provider")
+        raise NotAllowed(f"{offer.provider} is not a provider")
     check_currency(offer.currency, draft.config.currency)
     check_id(offer.offer)
     admission.check_not_barred(draft, offer.provider)
     if offer.valid_until_ms <= draft.at_ms:
-        raise Expired("the offer is over before it stands")
+        raise Expired("the offer has expired already")
     if offer.valid_until_ms > draft.at_ms + OFFER_MS_MAX:
-        raise BadValue("an offer stands for 24 hours at most; it can be placed again")
+        raise BadValue("an offer stands for at most 24 hours; it can be placed again")
     if offer.rate_bps_max > draft.party(offer.provider).capacity_bps:
         raise NoCapacity(f"{offer.provider} offers more than its whole capacity")
     former = draft.find("offer", offer.offer)
@@ -224,7 +225,7 @@ def withdraw_offer(draft: Draft, offer: str, provider: str) -> StandingOffer:
 
 
 def offer_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """An offer that was not placed again holds nothing any more."""
+    """Ends an offer that was not placed again."""
     offer: StandingOffer = draft.get("offer", name)
     if offer.valid_until_ms == due_ms:
         _let_offer_go(draft, name)
@@ -238,7 +239,7 @@ def _end_offer(draft: Draft, offer: StandingOffer) -> StandingOffer:
 
 
 def _let_offer_go(draft: Draft, name: str) -> None:
-    """What is held for an offer is free bond again."""
+    """Releases the hold of an offer to the free bond."""
     offered: Offered | None = draft.find("offered", name)
     if offered is not None and offered.held:
         draft.transfer(held_bond(name), bond(offered.provider), offered.held)
@@ -260,7 +261,7 @@ def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerm
         freed = _use_units(draft, offer, terms.quantity)
         if awarding.can_hold(draft, record, winner, 0):
             break
-        draft.transfer(bond(winner.bidder), NOBODY, freed)  # it offered what it cannot secure
+        draft.transfer(bond(winner.bidder), NOBODY, freed)  # it offered more than it can secure
         offers = [one for one in offers if one.offer != winner.bid]
     draft.put("offer_sheet", record.id, OfferSheet.of(ranked))
     awarding.conclude(draft, record, (winner,), tuple(excluded))
@@ -270,9 +271,9 @@ def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerm
 def _able(
     draft: Draft, record: Auction, block: Block, prime: str
 ) -> tuple[list[StandingOffer], dict[str, ShownRating], list[tuple[str, str]]]:
-    """The standing offers of who has the capacity, the bond a newcomer owes, and no link to the recipient; with
-    their ratings where they weigh; and the offers that are excluded with a reason (see `admission`). One pass, for it
-    is what a spot award spends its time on."""
+    """The standing offers of providers that have the capacity, a newcomer's bond, and no link to the recipient; with
+    their ratings if they weigh; and the excluded offers with reasons (see `admission`). It makes one pass, because a
+    spot award spends most of its time here."""
     state, at_ms = draft.state, draft.at_ms
     service, reputation = block.service, state.reputation
     known_ratings = reputation.latest(service, at_ms)
@@ -326,8 +327,7 @@ def _able(
 
 
 def _use_units(draft: Draft, offer: StandingOffer, quantity: int) -> int:
-    """A firm offer is good for its quantity, and no more than that. Returns what it held for the units used, which is
-    free bond now."""
+    """Takes the units used off the offer's quantity. Returns the hold of these units, which is free bond now."""
     left = offer.quantity - quantity
     offered: Offered | None = draft.find("offered", offer.offer)
     before = offered.held if offered is not None else 0

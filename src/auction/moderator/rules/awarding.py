@@ -1,6 +1,6 @@
-"""Closing an auction: who cannot win any more, the award by the format's rule, and the agreements that it is.
+"""Closing an auction: exclusions, the award by the format's rule, and its agreements.
 
-A winner whose hold cannot be placed is excluded, and the next bid wins; so an award never waits for anybody.
+A winner whose hold cannot be placed is excluded, and the next bid wins; so an award never waits.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Excluded = tuple[tuple[str, str], ...]
 
 
 def close(draft: Draft, record: Auction) -> Auction:
-    """Awards, which makes the agreements; or the auction is void, and all goes back."""
+    """Awards the auction and makes its agreements; or makes it void and releases everything."""
     free_lead(draft, record)
     placed = draft.placed_bids(record.id)
     bids: list[Bid] = []
     excluded: list[tuple[str, str]] = []
     this_entry = draft.sequence * SEQUENCES_OF_AN_ENTRY
     for one in placed:
-        if one.bid.sequence >= this_entry:  # placed by this very command, and checked a moment ago
+        if one.bid.sequence >= this_entry:  # placed by this command, which has checked it
             bids.append(one.bid)
             continue
         why = _why_excluded(draft, record, one)
@@ -63,9 +63,9 @@ def close(draft: Draft, record: Auction) -> Auction:
 def decide_funded(
     draft: Draft, record: Auction, bids: Sequence[Bid], ratings: Ratings, held_of: dict[str, int]
 ) -> tuple[Award, dict[str, str]]:
-    """The award to bids whose holds can be placed, and which could not, with the word for it. What a bidder's bids hold
-    (`held_of`) counts for its own award. All bids of a bidder that cannot hold one go: a bid that it had bettered does
-    not come back."""
+    """The award to bids whose holds can be placed, and the excluded bids with the reason. What a bidder's bids hold
+    (`held_of`) counts towards its own award. If one hold cannot be placed, all bids of the bidder are excluded, so an
+    earlier and worse bid cannot come back."""
     failing: dict[str, str] = {}
     while True:
         award = decide(record, bids, ratings)
@@ -78,7 +78,7 @@ def decide_funded(
 
 
 def can_hold(draft: Draft, record: Auction, winning: Winning, held_already: int) -> bool:
-    """Whether the winner's own part of the award can be held."""
+    """Whether the winner's hold can be placed."""
     delta_ppm = record.announcement.delta_ppm
     if record.announcement.direction == "receive":
         own = holding.with_delta(winning.price, delta_ppm)
@@ -98,7 +98,7 @@ def ratings_of(placed: Iterable[PlacedBid]) -> dict[str, ShownRating]:
 def take(
     draft: Draft, record: Auction, award: Award, excluded: Excluded = (), arbiters: dict[str, str] | None = None
 ) -> Auction:
-    """Writes an award down, and makes its agreements. Where who sells cannot secure what it sold, nobody has won."""
+    """Records an award and makes its agreements. If the seller cannot secure what it sold, nobody has won."""
     if award.winners and not seller_can_hold(draft, record, award.winners):
         known = {bid for bid, _ in excluded}
         sheet: BidSheet | None = draft.find("sheet", record.id)
@@ -156,8 +156,8 @@ def _make_void(draft: Draft, record: Auction, excluded: Excluded, sellers_fault:
 
 
 def find_award(state: State, record: Auction) -> Award | None:
-    """The whole award of an auction, or None while there is none. Where it is not written down it follows from what
-    is: of an auction among standing offers from their order, of one that was held at once from its bids."""
+    """The whole award of an auction, or None while there is none. If it is not recorded, it is derived: from the order
+    of the standing offers, or from the bids of an auction held in one command."""
     if record.state not in ("agreed", "void"):
         return None
     award: Award | None = state.records["award"].get(record.id)
@@ -167,17 +167,17 @@ def find_award(state: State, record: Auction) -> Award | None:
     if offers is not None:
         return award_ranked(record.announcement, offers.ranked(), bytes.fromhex(record.seed))
     if record.state == "void" and state.bids_of.get(record.id):
-        return None  # it was called off, whatever was bid
+        return None  # it was called off, whatever the bids
     excluded = {bid for bid, _ in record.excluded}
     placed = [one for one in state.bids_in(record.id) if one.bid.bid not in excluded]
     return decide(record, [one.bid for one in placed], ratings_of(placed))
 
 
 def award_of(draft: Draft, auction: str) -> Award:
-    """The award of an auction that is closed."""
+    """The award of a closed auction."""
     record = draft.auction(auction)
     if record.state in ("open", "funding"):
-        raise WrongState(f"auction {auction} is {record.state} until {record.closes_ms}, it is {draft.at_ms}")
+        raise WrongState(f"auction {auction} is {record.state} until {record.closes_ms} ms, now it is {draft.at_ms} ms")
     award = find_award(draft.state, record)
     if award is None:
         raise WrongState(f"auction {auction} has no award")
@@ -185,7 +185,7 @@ def award_of(draft: Draft, auction: str) -> Award:
 
 
 def agreements_made(draft: Draft) -> list[str]:
-    """The names of the agreements that this very command has made."""
+    """The names of the agreements that this command has made."""
     return [name for kind, name in draft.changes if kind == "agreement"]
 
 
@@ -196,9 +196,8 @@ def free_lead(draft: Draft, record: Auction) -> None:
 
 
 def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
-    """What a bidder has lost since it bid: its capacity went elsewhere; or it has come into the chain, as who took the
-    prime over; or it owes something since, or is banned; or the announcer does not deal with it. It forfeits
-    nothing."""
+    """Why a bid cannot win any more: its bidder has used its capacity elsewhere, has come into the chain by taking over
+    the prime, has a debt, is banned, or is refused by the announcer. It forfeits nothing."""
     bidder = placed.bid.bidder
     why = admission.why_excluded(draft, record, bidder)
     if why:
@@ -215,8 +214,8 @@ def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
 
 
 def _make_agreements(draft: Draft, record: Auction, was_held: bool, arbiters: dict[str, str]) -> None:
-    """An agreement for each winner, with what both sides hold. `was_held` says whether the announcer's part is held
-    for the auction; where all came in one command it is still on its balance."""
+    """Makes an agreement for each winner and places both sides' holds. `was_held` says whether the announcer's part is
+    held for the auction; in a one-command auction it is still on its balance."""
     announcement = record.announcement
     is_providing = announcement.direction == "provide"
     for winning, block in zip(record.winners, _awarded_blocks(draft, record), strict=True):
@@ -253,7 +252,7 @@ def _make_agreements(draft: Draft, record: Auction, was_held: bool, arbiters: di
 def make_agreement(
     draft: Draft, record: Auction, block: Block, *, name: str, provider: str, recipient: str, price: int, **more: object
 ) -> Agreement:
-    """The agreement as it begins, from its auction's terms and its block's."""
+    """A new agreement, from the terms of its auction and its block."""
     announcement = record.announcement
     window_ms = block.ends_ms - block.starts_ms
     with_receipts = announcement.receipts
@@ -289,8 +288,8 @@ def make_agreement(
 
 
 def _recipients_hold(record: Auction, winning: Winning) -> int:
-    """P(1+δ), or with fail-over this winner's part of R(1+δ). Of several winners each δ is rounded down, so that their
-    parts lie within the reserve's."""
+    """P(1+δ), or with fail-over this winner's part of R(1+δ). With several winners each δ is rounded down, so that the
+    parts are within the whole."""
     announcement = record.announcement
     amount = winning.price
     if announcement.fail_over and announcement.direction == "provide":
@@ -301,7 +300,7 @@ def _recipients_hold(record: Auction, winning: Winning) -> int:
 
 
 def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
-    """A block for each winner: the whole, or its part where units were sold."""
+    """A block for each winner: the whole, or its part if units were sold."""
     announcement = record.announcement
     is_providing = record.block is not None
     whole = record.block or draft.block(announcement.block)
@@ -337,7 +336,7 @@ def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
 
 
 def _keep_rest(draft: Draft, whole: Block, winners: tuple[Winning, ...], announcement: Announcement) -> None:
-    """The units that nobody bought stay with the seller."""
+    """Units that nobody bought stay with the seller."""
     of_units = len(announcement.items) or announcement.quantity
     left = of_units - sum(len(winning.items) or winning.quantity for winning in winners)
     if left > 0:

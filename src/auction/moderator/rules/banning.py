@@ -1,4 +1,4 @@
-"""The operator's ban: a name, and those that are one in interest with it, begin nothing new. What is agreed goes on."""
+"""The operator's ban: a party and those linked to it can begin nothing new. Their agreements go on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from auction.moderator.rules import announcing, at_once, awarding, bidding, grou
 
 
 def ban(draft: Draft, party: str) -> Party:
-    """What it has announced is void, and all that is held for that goes back; its offers are over, and its commitments.
-    Its bids are not considered at the close, and forfeit nothing."""
+    """Makes its open auctions void and releases their holds; ends its offers and commitments. Its bids are not
+    considered at the close, and forfeit nothing."""
     record = parties.check_organisation(draft, party)
     if record.banned_sequence:
         return record
@@ -46,7 +46,7 @@ def lift(draft: Draft, party: str) -> Party:
 
 
 def call_off(draft: Draft, record: Auction) -> None:
-    """An auction is void with whatever was bid in it: all goes back."""
+    """Makes an auction with bids void, and releases all holds."""
     announcement = record.announcement
     awarding.free_lead(draft, record)
     for placed in draft.placed_bids(record.id):

@@ -1,6 +1,6 @@
-"""Bids: who may bid, when it is too late, what a bid moves; and bids that are first committed, then revealed.
+"""Bids: who may bid and until when, what a bid holds, and bids that are first committed, then revealed.
 
-Which bid wins, and what a single bid does in its format, is in `auction.formats`.
+`auction.formats` decides which bid wins, and what a single bid does in its format.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     if record.state == "funding":
         raise WrongState(f"auction {auction} is not paid for yet")
     if record.state != "open" or draft.at_ms >= record.closes_ms:
-        raise TooLate(f"auction {auction} was closed before this bid came")
+        raise TooLate(f"auction {auction} closed before this bid arrived")
     if announcement.closing.reveal_until_ms is not None:
-        raise WrongState("in this auction bids are committed first (see `commit`), then revealed")
+        raise WrongState("in this auction a bid must be committed first (see `commit`), then revealed")
     before: Bidding = draft.find("bidding", auction) or Bidding(closes_ms=record.closes_ms)
     if before.leader is not None and before.leader.bidder == entry.bidder:
-        awarding.free_lead(draft, record)  # what it leads with makes room for what it leads with from now on
+        awarding.free_lead(draft, record)  # the capacity of the former lead makes room for the new one
     placed = place(draft, record, entry)
     after = format_of(announcement).on_bid(announcement, before, placed.bid)
     if after != before:
@@ -67,7 +67,7 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
 
 
 def _hold_lead(draft: Draft, record: Auction, leader: str) -> None:
-    """Who leads in the open keeps the capacity ready that it would need."""
+    """Reserves the capacity that the leader of an open auction would need."""
     assert record.block is not None
     lead = msgspec.structs.replace(
         record.block, id=record.lead, provider=leader, parent=record.block.id, state="offered"
@@ -76,8 +76,8 @@ def _hold_lead(draft: Draft, record: Auction, leader: str) -> None:
 
 
 def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = None) -> PlacedBid:
-    """What a bid has to fulfil, and what it holds, whether it is placed at once or revealed after its commitment. Its
-    bidder's former bid for the same is held no longer. `deposit` is what its commitment had held."""
+    """Checks a bid and places its hold, whether it is placed directly or revealed. The hold of the bidder's former bid
+    for the same is released. `deposit` is what its commitment held."""
     bidder, announcement = entry.bidder, record.announcement
     check_integer(entry.quantity, "quantity", 1, QUANTITY_MAX)
     former = _former(draft, record, entry)
@@ -104,7 +104,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
         signature = signed.signature if signed else b""
     amount = holds.of_bid(announcement, entry.price, entry.quantity, entry.items, entry.limit)
     if deposit is not None and announcement.direction == "receive" and amount > deposit:
-        raise BadValue("a bid cannot be more than the deposit of its commitment")
+        raise BadValue("a bid cannot be higher than its commitment's deposit")
     holds.hold_bid(draft, announcement, name, bidder, amount)
     placed = PlacedBid(bid, rating, signature, amount, entry.arbiter)
     draft.put("bid", name, placed)
@@ -112,7 +112,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
 
 
 def _former(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid | None:
-    """The bid of the same bidder whose place a new one takes: it can win no more."""
+    """The bidder's earlier bid that a new one replaces."""
     if not draft.state.bids_of.get(record.id):
         return None
     for one in draft.placed_bids(record.id):
@@ -122,29 +122,29 @@ def _former(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid | None:
 
 
 def release(draft: Draft, announcement: Announcement, placed: PlacedBid) -> None:
-    """A bid that can win no more holds nothing."""
+    """Releases the hold of a bid that can no longer win."""
     if placed.held:
         holds.let_bid_go(draft, announcement, placed.bid.bid, placed.bid.bidder, placed.held)
         draft.put("bid", placed.bid.bid, msgspec.structs.replace(placed, held=0))
 
 
 def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) -> ShownRating:
-    """Whether this party may bid for so many units; returns the rating that counts for it. A commitment, which hides
-    its quantity, is looked at for one unit, and for what it was when it is revealed."""
+    """Checks that this party may bid for so many units. Returns the rating that counts for it. A commitment hides its
+    quantity: it is checked for one unit now, and for its real quantity when it is revealed."""
     announcement = record.announcement
     party = draft.party(bidder)
     if party.kind not in BIDDERS[announcement.direction]:
         raise NotAllowed(f"{bidder} is a {party.kind}, and cannot bid to {announcement.direction}")
     admission.check_not_barred(draft, bidder)
     if announcement.receipts and not party.public_key:
-        raise NotAllowed(f"auction {record.id} is served with receipts, and {bidder} has no key to sign them with")
+        raise NotAllowed(f"auction {record.id} requires receipts, and {bidder} has no key to sign them with")
     _check_links(draft, record, bidder)
     is_sealed = format_of(announcement).on_bid is take_sealed
     admission.check_bidder(draft, record, party, decides_at_once=not is_sealed)
     rating = opinions.rating_at(draft, record, bidder)
     needed = holds.minimum_balance(draft, announcement, rating)
     if needed and holds.secured_by(draft, bidder) + _held_of(draft, record, bidder) < needed:
-        raise InsufficientFunds(f"a newcomer bids here with a bond and balance of {needed} at least")
+        raise InsufficientFunds(f"a newcomer needs a bond and balance of at least {needed} to bid here")
     if record.block is not None:
         units = format_of(announcement).units(announcement, check_integer(quantity, "quantity", 1, QUANTITY_MAX))
         asked = most_of_units(record.block, units, announcement.quantity)
@@ -162,7 +162,7 @@ def _held_of(draft: Draft, record: Auction, bidder: str) -> int:
 
 
 def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
-    """Nobody bids in its own auction, or against itself under two names."""
+    """Refuses bids in one's own auction, and against oneself under another name."""
     state, auction = draft.state, record.id
     interests = state.interests[bidder]
     if not interests.isdisjoint(state.interests[record.announcer]):
@@ -177,7 +177,7 @@ def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
 
 
 def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:
-    """The bids that the reader may see by the format. Raises Sealed if there are some, and none for this reader."""
+    """The bids that the reader may see by the format. Raises Sealed if there are bids and this reader may see none."""
     record = draft.auction(auction)
     shows, is_over = format_of(record.announcement).shows, record.state not in ("open", "funding")
     placed = draft.placed_bids(auction)
@@ -188,7 +188,7 @@ def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:
 
 
 def rated_bids(draft: Draft, record: Auction) -> list[PlacedBid]:
-    """The bids of an auction with the ratings that every bidder of it was shown."""
+    """The bids of an auction with the ratings shown at its announcement."""
     placed = draft.placed_bids(record.id)
     return [
         one if one.rating is not None else PlacedBid(one.bid, opinions.rating_at(draft, record, one.bid.bidder))
@@ -232,7 +232,7 @@ def reveal(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     holds.let_bid_go(draft, record.announcement, committed.id, entry.bidder, committed.held)
     placed = place(draft, record, entry, committed.held)
     check_reveal(record.announcement, committed.commitment, placed.bid)
-    # A revealed bid stands where its commitment stood.
+    # A revealed bid takes its commitment's place in the order.
     sequence = committed.commitment.sequence * SEQUENCES_OF_AN_ENTRY
     bid = msgspec.structs.replace(placed.bid, sequence=sequence)
     draft.put("bid", bid.bid, msgspec.structs.replace(placed, bid=bid))
@@ -241,7 +241,7 @@ def reveal(draft: Draft, auction: str, entry: BidEntry) -> Bid:
 
 
 def forfeit_unrevealed(draft: Draft, record: Auction) -> None:
-    """What a commitment holds goes to nobody where it is not revealed."""
+    """The hold of an unrevealed commitment goes to nobody."""
     account = held_bond if record.announcement.direction == "provide" else held
     for name in draft.state.commitments_of.get(record.id, ()):
         committed: Committed = draft.get("commitment", name)

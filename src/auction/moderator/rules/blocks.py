@@ -1,4 +1,4 @@
-"""Blocks: published, split, resold, and shared between users, with what is metered of each."""
+"""Blocks: publishing, splitting, reselling, sharing between members, and metering."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pair = tuple[Block, Block]
 def publish_block(draft: Draft, block: Block) -> Block:
     provider = draft.party(block.provider)
     if provider.kind != "provider":
-        raise NotAllowed(f"{block.provider} is a {provider.kind}, and provides nothing")
+        raise NotAllowed(f"{block.provider} is a {provider.kind}, not a provider")
     name = check_id(block.id) if block.id else draft.new_id("block")
     wanted = check(msgspec.structs.replace(block, id=name, holder=block.provider, parent="", state="free"))
     if wanted.ends_ms <= draft.at_ms:
@@ -69,7 +69,7 @@ def resell_block(draft: Draft, block: str, seller: str, buyer: str, price: int) 
         agreement = draft.agreement(name)
         if agreement.recipient == seller and agreement.state == "agreed":
             if are_linked(party, draft.party(agreement.provider)):
-                raise NotAllowed(f"{buyer} is one in interest with {agreement.provider}, who serves the block")
+                raise NotAllowed(f"{buyer} is linked to {agreement.provider}, which serves the block")
             if agreement.receipts and not party.public_key:
                 raise NotAllowed(f"{buyer} has no key to sign the receipts of {name} with")
             if agreement.method != PREPAID or agreement.payers:
@@ -85,19 +85,19 @@ def check_holder(block: Block, holder: str) -> None:
 
 
 def own_name(draft: Draft, wanted: str) -> str:
-    """A name for a part of a block: the one that is wanted, or one of the market's own where that is taken."""
+    """A name for a part of a block: the wanted one, or a generated one if that is taken."""
     return wanted if draft.find("block", wanted) is None else draft.new_id("block")
 
 
 def free_block(draft: Draft, name: str) -> None:
-    """A block that was offered and not sold is its holder's again."""
+    """Returns a block that was offered and not sold to its holder."""
     block = draft.block(name)
     is_providers = block.holder in ("", block.provider)
     draft.put("block", name, msgspec.structs.replace(block, state="free" if is_providers else "sold"))
 
 
 def cut_short(draft: Draft, name: str) -> None:
-    """A promise that has ended takes no more of the provider's capacity."""
+    """Frees the provider's capacity for the rest of a promise that has ended early."""
     block = draft.block(name)
     if block.state != "sold" or draft.at_ms >= block.ends_ms:
         return
@@ -107,7 +107,7 @@ def cut_short(draft: Draft, name: str) -> None:
         draft.put("block", name, msgspec.structs.replace(block, state="void"))
 
 
-# What is shared between, and the kind of party that each member has to be.
+# The rules of sharing, and the kind of party that each member must be.
 _MEMBERS: Final = {"recipients": "recipient", "numbers": "number", "devices": "device"}
 
 
@@ -136,7 +136,7 @@ def join_share(draft: Draft, block: str, share: Share) -> BlockShares:
         if share.user and draft.party(share.member).belongs_to != share.user:
             raise NotAllowed(f"{share.member} is no device of {share.user}")
         changed = msgspec.structs.replace(shared, shares=join(_capacity(draft, shared), shared.shares, share))
-    _rates(changed, _capacity(draft, shared), None)  # refuses what would not fit together
+    _rates(changed, _capacity(draft, shared), None)  # raises if the shares do not fit together
     draft.put("shares", block, changed)
     return changed
 
@@ -164,7 +164,7 @@ def meter(
 
 
 def rates(draft: Draft, block: str, asked: dict[str, int] | None) -> dict[str, int]:
-    """What each member gets now, in bits per second (numbers: in channels)."""
+    """The rate of each member now, in bits per second (numbers: in channels)."""
     shared = draft.shares(block)
     return _rates(shared, _capacity(draft, shared), asked)
 
@@ -176,11 +176,11 @@ def _check_running(draft: Draft, block: str) -> None:
 
 def _check_member(draft: Draft, member: str, kind: str) -> None:
     if draft.party(member).kind != kind:
-        raise NotAllowed(f"{member} is a {draft.party(member).kind}; this is shared between parties of kind {kind}")
+        raise NotAllowed(f"{member} is a {draft.party(member).kind}; only a {kind} can be a member here")
 
 
 def _capacity(draft: Draft, shared: BlockShares) -> int:
-    """What there is to share: bits per second, or whole channels."""
+    """The capacity to share: bits per second, or whole channels."""
     committed_bps = draft.block(shared.block).committed_bps
     return committed_bps // shared.channel_bps if shared.rule == "numbers" else committed_bps
 

@@ -1,4 +1,4 @@
-"""Chains of subcontracts: who stands above and below an agreement, and who may come into the chain."""
+"""Chains of subcontracts: the agreements above and below one, and who may join the chain."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def subcontracts_of(draft: Draft, name: str) -> list[Agreement]:
 
 
 def check_prime(draft: Draft, announcer: str, block: Block | str, prime: str) -> None:
-    """A part is subcontracted by who provides the whole, within the window of the whole."""
+    """Only the provider of the whole may subcontract a part, within the window of the whole."""
     chain = chain_of(draft, prime)
     check_subcontract(chain, announcer, draft.config.subcontract_depth_max)
     if isinstance(block, str):
-        raise NotAllowed("a subcontract asks for a service; it sells nothing")
+        raise NotAllowed("a subcontract asks for a service; it cannot sell a block")
     if block.starts_ms < chain[0].starts_ms or block.ends_ms > chain[0].ends_ms:
-        raise WrongState("a part is done within the window of the whole")
+        raise WrongState("a subcontract must be within the window of the whole")
 
 
 def check_allowed(draft: Draft, record: Auction, bidder: str) -> None:
-    """Who stands in the chain, or is linked to who subcontracts, takes no part of it."""
+    """Refuses a bidder that is in the chain, or linked to the provider that subcontracts."""
     chain = chain_of(draft, record.prime)
     check_subcontractor(chain, bidder)
     if are_linked(draft.party(chain[0].provider), draft.party(bidder)):
@@ -53,7 +53,7 @@ def is_allowed(draft: Draft, prime: str, bidder: str) -> bool:
 
 
 def may_take_over(draft: Draft, agreement: Agreement, provider: str) -> bool:
-    """Whether the provider stands neither above this agreement nor below it."""
+    """Whether the provider is neither above this agreement nor below it."""
     if agreement.prime and not is_allowed(draft, agreement.prime, provider):
         return False
     return not _stands_below(draft, agreement.id, provider)

@@ -1,4 +1,4 @@
-"""What comes about by time alone: each kind of thing that is due, and what is then decided."""
+"""What happens at deadlines: the function for each kind of thing that is due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auction.moderator.rules import announcing, at_once, awarding, bidding, endi
 
 
 def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """The close, or with commitments first the end of committing and then that of revealing; or nobody has paid."""
+    """The close; with commitments the end of committing, then the end of revealing; or the end of the time to pay."""
     record = draft.auction(name)
     if record.due_ms != due_ms:
         return  # it was extended or closed since
@@ -31,7 +31,7 @@ def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
     awarding.close(draft, record)
 
 
-# By what `State` puts among what is due; called with the draft, the name and when it was due.
+# By the kinds that `State` queues. Called with the draft, the name and the time when it was due.
 DUE: Final[dict[str, Callable[[Draft, str, int], None]]] = {
     "auction": auction_is_due,
     "agreement": ending.agreement_is_due,

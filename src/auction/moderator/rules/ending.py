@@ -1,6 +1,6 @@
-"""How an agreement runs and ends: receipts handed in, ends stated, what was proven false, and who then gets what.
+"""How an agreement runs and ends: receipts, statements, proofs of false results, and the settlement.
 
-The arithmetic stands in `model/closing` and `model/earned`; here each payout is a transfer.
+`model/closing` and `model/earned` have the arithmetic; here each payout becomes a transfer.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ def hand_in(draft: Draft, name: str, party: str, receipt: SignedReceipt) -> Agre
         return _owed_by_signature(draft, agreement, receipt)
     best = better(terms, agreement.receipt, receipt)
     if best is None:
-        raise BadValue("a receipt counts when both sides have signed it")
+        raise BadValue("a receipt only counts if both sides have signed it")
     changed = msgspec.structs.replace(agreement, receipt=best)
     draft.put("agreement", name, changed)
     return changed
 
 
 def _owed_by_signature(draft: Draft, agreement: Agreement, receipt: SignedReceipt) -> Agreement:
-    """A figure that its own signature gives the lie: it owes what is missing, and as much again."""
+    """A signed receipt contradicts the recipient's stated figure: it owes twice the difference."""
     if draft.at_ms >= agreement.settled_ms + CHARGEBACK_MS:
-        raise TooLate(f"the time in which {agreement.id} can be put right is over")
+        raise TooLate(f"the time for showing receipts of {agreement.id} is over")
     said, provider = agreement.recipient_says, agreement.provider_says
     shown = figure(agreement.receipt_terms(draft.config.name), receipt.receipt)
     if not receipt.recipient or said is None or said.figure >= shown:
         raise BadValue("the recipient has stated no figure below what it signed")
     if provider is not None and provider.figure <= said.figure:
-        raise BadValue("the provider has stated the same figure itself, or a lower one")
+        raise BadValue("the provider itself has stated the same figure or a lower one")
     if draft.find("debt", f"{agreement.id}/signed") is not None:
-        raise WrongState(f"what the recipient of {agreement.id} signed was shown already")
+        raise WrongState(f"a receipt that contradicts the recipient of {agreement.id} was handed in already")
     owed = owed_below_signature(agreement.paid, shown)
     left = holds.owe(draft, f"{agreement.id}/signed", agreement, [(funds(agreement.provider), owed)])
     changed = msgspec.structs.replace(agreement, debt=agreement.debt + left)
@@ -101,7 +101,7 @@ def end(draft: Draft, name: str, party: str, ending: str, amount: int) -> Agreem
 
 
 def cost_of(draft: Draft, name: str, party: str, ending: str, amount: int) -> Settlement:
-    """What would come of it if this side ended it so, and nobody said or handed in any more."""
+    """The settlement if this side stated this end and nothing else were stated or handed in."""
     agreement = draft.agreement(name)
     step_of(agreement.state, "end")
     return settlement_of(
@@ -122,11 +122,11 @@ def _check_side(agreement: Agreement, party: str) -> str:
         return "provider"
     if party == agreement.recipient:
         return "recipient"
-    raise NotAllowed(f"{party} is no side of {agreement.id}")
+    raise NotAllowed(f"{party} is not a side of {agreement.id}")
 
 
 def check_proof(draft: Draft, name: str, proof: FalseInterval) -> Agreement:
-    """The agreement, if the proof is of what both sides signed; whether the result is false is for the judge."""
+    """The agreement, if the proof matches what both sides signed. The judge decides whether the result is false."""
     agreement = draft.agreement(name)
     step_of(agreement.state, "prove")
     terms = agreement.receipt_terms(draft.config.name)
@@ -138,7 +138,7 @@ def check_proof(draft: Draft, name: str, proof: FalseInterval) -> Agreement:
 
 
 def prove(draft: Draft, name: str, proof: FalseInterval) -> Agreement:
-    """The judge has found the result false."""
+    """Records that the judge has found the result false."""
     agreement = check_proof(draft, name, proof)
     number = proof.after.receipt.number
     if any(one.after.receipt.number == number for one in agreement.proven):
@@ -157,18 +157,18 @@ def arbitrate(draft: Draft, name: str, arbiter: str, to_provider: int, to_recipi
         raise NotAllowed(f"{arbiter} is not the arbiter that both sides of {name} have named")
     for side in (agreement.provider, agreement.recipient):
         if are_linked(draft.party(arbiter), draft.party(side)):
-            raise NotAllowed(f"{arbiter} is one in interest with {side}")
+            raise NotAllowed(f"{arbiter} is linked to {side}")
     check_amount(to_provider, "part of the provider")
     check_amount(to_recipient, "part of the recipient")
     burnt = settlement_of(msgspec.structs.replace(agreement, ruling=None), draft.config.name).burnt
     if to_provider + to_recipient > burnt:
-        raise BadValue(f"{burnt} would go to nobody as it stands, and no more than that can be handed out")
+        raise BadValue(f"only {burnt} would go to nobody, and no more can be divided")
     changed = msgspec.structs.replace(agreement, ruling=Ruling(arbiter, to_provider, to_recipient))
     draft.put("agreement", name, changed)
     return changed
 
 
-# --- what time brings about ---
+# --- deadlines ---
 
 
 def times_of(draft: Draft, agreement: Agreement) -> Times:
@@ -184,7 +184,7 @@ def times_of(draft: Draft, agreement: Agreement) -> Times:
 
 
 def agreement_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """The deadline of its state has come, unless it was moved: an end was stated, or the market was away."""
+    """Acts on the deadline of its state, unless it was moved because an end was stated or the market had an outage."""
     agreement = draft.agreement(name)
     if agreement.is_over or agreement.due_ms != due_ms:
         return
@@ -193,7 +193,7 @@ def agreement_is_due(draft: Draft, name: str, due_ms: int) -> None:
     given_ms = deadline_ms(agreement.state, times)
     assert counted_ms is not None
     assert given_ms is not None
-    # More time is given once: a market that is started again and again would never come to an end.
+    # Extra time is given once: otherwise a market that restarts often would never settle it.
     if given_ms > draft.at_ms and due_ms <= counted_ms:
         draft.put("agreement", name, msgspec.structs.replace(agreement, due_ms=given_ms))
     elif agreement.state == "agreed":
@@ -206,7 +206,8 @@ def agreement_is_due(draft: Draft, name: str, due_ms: int) -> None:
 
 
 def _has_begun(draft: Draft, agreement: Agreement) -> None:
-    """Running, if both sides are there. Where receipts are off nobody has to poll, and who does not come is blamed."""
+    """Starts the agreement if both sides are present. Without receipts nobody must poll; the other side can blame one
+    that does not come."""
     polled, now_ms = draft.state.polled, draft.at_ms
     absent = {
         f"{side}_absent": agreement.receipts and not is_present(polled.get(getattr(agreement, side)), now_ms)
@@ -222,7 +223,7 @@ def _has_begun(draft: Draft, agreement: Agreement) -> None:
 
 
 def _is_closing(draft: Draft, agreement: Agreement) -> None:
-    """Nobody has stated an end in time, or somebody was not there: both may state one until C is over."""
+    """Starts closing: no end was stated in time, or a side was absent. Both may state one until C is over."""
     blocks.cut_short(draft, agreement.block)
     begun_early = draft.at_ms < agreement.ends_ms
     changed = msgspec.structs.replace(
@@ -238,7 +239,7 @@ def _is_closing(draft: Draft, agreement: Agreement) -> None:
 
 
 def settle(draft: Draft, agreement: Agreement) -> Agreement:
-    """Closing is over: every payout of the table of ends is made. What a card is to be captured for waits for that."""
+    """Closing is over: makes every payout of the table of ends. Payouts from a card wait for its capture."""
     settlement = settlement_of(agreement, draft.config.name)
     earned = agreement.earnings(draft.config.name)
     is_card = agreement.method != PREPAID
@@ -289,7 +290,7 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
 
 
 def to_provider(payouts: Iterable[Payout]) -> int:
-    """What the recipient pays the provider in all."""
+    """The total that the recipient pays the provider."""
     return sum(one.amount for one in payouts if (one.source, one.target) == ("recipient", "provider"))
 
 
@@ -300,12 +301,12 @@ def _is_contested(agreement: Agreement) -> bool:
 
 
 def _give_back(draft: Draft, agreement: Agreement, back: int, gained: int) -> None:
-    """What comes back of the recipient's hold goes to who paid, and so does what the provider pays. Where a group's
-    money has taken the place of the price, what is beyond the recipient's own part is the members', in proportion."""
+    """Returns the rest of the recipient's hold, and what the provider pays, to the payers. If a group's money replaced
+    the price, the members get everything beyond the recipient's own part, in proportion."""
     record = draft.auction(agreement.auction)
     whole = back + gained
     if agreement.payers:
-        own = max(0, agreement.recipient_held - agreement.price)  # what of the hold is not the price
+        own = max(0, agreement.recipient_held - agreement.price)  # the part of the hold beyond the price
         of_members = max(0, whole - own)
         parts = split_proportionally(of_members, [amount for _, amount in agreement.payers])
         rows = [(member, part) for (member, _), part in zip(agreement.payers, parts, strict=True)]
@@ -322,7 +323,7 @@ def _give_back(draft: Draft, agreement: Agreement, back: int, gained: int) -> No
 
 
 def ask_to_capture(draft: Draft, agreement: Agreement) -> None:
-    """A card is captured once: when all that was agreed in its auction is settled."""
+    """Captures a card, once, when every agreement of its auction is settled."""
     names = dict.fromkeys(draft.state.agreements_of.get(agreement.auction, ()))
     names |= dict.fromkeys(name for kind, name in draft.changes if kind == "agreement")
     of_auction = [one for one in map(draft.agreement, names) if one.auction == agreement.auction]

@@ -1,6 +1,6 @@
-"""Fail-over: who is offered what is left of a service whose provider has left, and what taking it over makes of it.
+"""Fail-over: which runner-up is offered the rest of a service whose provider has left, and how it takes over.
 
-Which part at what price stands in `model/takeover`; here is who is asked, and what is held for it.
+`model/takeover` computes parts and prices; here are the order of the offers and the holds.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, PlacedBid
 from auction.moderator.rules import admission, awarding, blocks, chains, holds
 
-KEPT_MAX = 10_000  # auctions whose stand-bys are remembered; they follow from the award
+KEPT_MAX = 10_000  # auctions whose stand-bys are cached
 
 
 def stand_bys(draft: Draft, record: Auction) -> Sequence[StandBy]:
-    """The bids that did not win and are within the reserve, best first, each at its own price for all of its own."""
+    """The losing bids within the reserve, best first, each at its own price for everything that it bid on."""
     known = draft.state.stand_bys.get(record.id)
     if known is None:
         if len(draft.state.stand_bys) >= KEPT_MAX:
@@ -58,7 +58,7 @@ def _stand_bys(draft: Draft, record: Auction) -> list[StandBy]:
 
 
 def has_failed(agreement: Agreement) -> bool:
-    """Whether its provider has left or is blamed, or was not there at the start."""
+    """Whether its provider has left, is blamed, or was absent at the start."""
     says, recipient = agreement.provider_says, agreement.recipient_says
     if agreement.state != "closing" or (recipient is not None and recipient.ending == "leaving"):
         return False
@@ -69,8 +69,9 @@ def has_failed(agreement: Agreement) -> bool:
 
 
 def offer_to(draft: Draft, agreement: Agreement, provider: str) -> RestOffer | None:
-    """What of the rest this provider may take over now. The best runner-up that is connected is asked first, and each
-    G later the next besides; nobody twice in one service, and nobody who has no capacity for it."""
+    """The part of the rest that this provider may take over now. The best runner-up that is connected gets the offer
+    first; after every further G one more gets it too. No provider serves twice in one service, and none without the
+    capacity."""
     record = draft.auction(agreement.auction)
     if not record.announcement.fail_over or agreement.is_over or not has_failed(agreement):
         return None
@@ -92,8 +93,8 @@ def offer_to(draft: Draft, agreement: Agreement, provider: str) -> RestOffer | N
 
 
 def _owed(draft: Draft, agreement: Agreement) -> int:
-    """The most that may still be owed for what has ended: receipts that nobody has handed in yet count as if all that
-    could be earned by its end was."""
+    """The most that may still be owed for agreements that have ended. Receipts not handed in yet count as if everything
+    possible was earned."""
     earned = agreement.earnings(draft.config.name)
     window_ms = agreement.ends_ms - agreement.starts_ms
     until_ms = min(max(agreement.ended_ms - agreement.starts_ms, 0), window_ms)
@@ -104,12 +105,12 @@ def _owed(draft: Draft, agreement: Agreement) -> int:
 
 
 def has_rest(draft: Draft, agreement: Agreement) -> bool:
-    """Whether something of it is left that nobody has taken over."""
+    """Whether a rest is left that nobody has taken over."""
     return _rest_of(draft, agreement) is not None
 
 
 def _rest_of(draft: Draft, agreement: Agreement) -> Rest | None:
-    """What is left to serve, less what others have taken over already."""
+    """What is left to serve, without what others have taken over."""
     if draft.at_ms >= agreement.ends_ms:
         return None
     taken = [draft.agreement(name) for name in draft.state.rests_of.get(agreement.id, ())]
@@ -118,7 +119,7 @@ def _rest_of(draft: Draft, agreement: Agreement) -> Rest | None:
     items = tuple(item for item in agreement.items if item not in gone)
     if (agreement.items and not items) or (not agreement.items and units < 1):
         return None
-    # Bids are for the whole window that was announced, of which this agreement may be a rest itself.
+    # Bids are for the whole announced window, of which this agreement may itself be a rest.
     starts_ms = draft.auction(agreement.auction).announcement.starts_ms
     return rest_after(starts_ms, agreement.ends_ms, max(agreement.starts_ms, draft.at_ms), max(1, units), items)
 
@@ -164,7 +165,7 @@ def _block_of(draft: Draft, record: Auction, agreement: Agreement, offer: RestOf
 
 
 def take_over(draft: Draft, name: str, provider: str) -> Agreement:
-    """An agreement of its own for the rest, at the runner-up's own bid for it, paid out of what was held of R."""
+    """Makes a separate agreement for the rest, at the runner-up's own bid for it, paid from the hold of R."""
     agreement = draft.agreement(name)
     offer = offer_to(draft, agreement, provider)
     if offer is None:
@@ -179,7 +180,7 @@ def take_over(draft: Draft, name: str, provider: str) -> Agreement:
     new = draft.new_id("agreement")
     own = holding.with_delta(offer.price, agreement.delta_ppm)
     is_whole = offer.units == rest.units and (not rest.items or set(offer.items) == set(rest.items))
-    # Who takes all of the rest takes along what is free of the reserve: it pays for the next, should this one fail too.
+    # A takeover of the whole rest gets the free part of the reserve, to pay the next one if it fails too.
     moved = agreement.recipient_held - _owed(draft, agreement) if is_whole else own
     of_provider = holding.of_award(offer.price, agreement.delta_ppm).provider
     draft.transfer(held(name), held(new), moved)
@@ -210,6 +211,6 @@ def take_over(draft: Draft, name: str, provider: str) -> Agreement:
 
 
 def _named(draft: Draft, bid: str) -> str:
-    """The arbiter that a bid has named."""
+    """The arbiter that a bid names."""
     placed: PlacedBid | None = draft.find("bid", bid)
     return placed.arbiter if placed is not None else ""

@@ -1,6 +1,7 @@
-"""Groups that share a price: the bargaining, limits and pledges, and the money that is held, taken and given back.
+"""Groups that share a price: bargaining, limits and pledges, and the money that is held, taken and returned.
 
-Who is served for how much stands in `auction.groups.sponsorship`, the bargaining in `auction.groups.negotiation`.
+`auction.groups.sponsorship` decides who is served for how much, `auction.groups.negotiation` has the rules of
+bargaining.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from auction.payment.protocol import PREPAID
 def open_group(draft: Draft, auction: str, organiser: str, extra_cost: int, device: str) -> Group:
     record = draft.auction(auction)
     if record.announcer != organiser or record.announcement.direction != "provide":
-        raise NotAllowed(f"{organiser} has not announced auction {auction} for a need of its own")
+        raise NotAllowed(f"{organiser} did not announce auction {auction} to be served itself")
     if record.state not in ("open", "funding") or draft.placed_bids(auction):
-        raise WrongState(f"a group is opened with its announcement: auction {auction} has gone on")
+        raise WrongState(f"a group must be opened before the first bid, and auction {auction} is past that")
     if record.group:
         raise Exists(f"auction {auction} has a group already: {record.group}")
     if record.method != PREPAID:
-        # What comes back is the members', and a card that is captured for less than they get would pay them nothing.
-        raise BadValue("a group shares what its organiser pays of its balance, not of a card")
+        # The members get what comes back; a card that is captured for less than that could not pay them.
+        raise BadValue("a group can share a payment from its organiser's balance, not from a card")
     if record.announcement.quantity > 1 or record.announcement.items:
-        raise BadValue("a group shares one agreement; an auction of units or items may come to several")
+        raise BadValue("a group shares one agreement, and an auction of units or items may end in several")
     if device and parties.stands_for(draft, device) != organiser:
         raise NotAllowed(f"{device} is no device of {organiser}")
     name = draft.new_id("group")
@@ -50,7 +51,7 @@ def open_group(draft: Draft, auction: str, organiser: str, extra_cost: int, devi
 
 
 def awarded(draft: Draft, record: Auction) -> None:
-    """From the award on there is an hour to bargain, to join and to settle."""
+    """Opens the hour after the award in which the group bargains, joins and settles."""
     group: Group = draft.get("group", record.group)
     made = [one for (kind, _), one in draft.changes.items() if kind == "agreement" and one.auction == record.id]
     due_ms = draft.at_ms + GROUP_MS
@@ -61,7 +62,7 @@ def awarded(draft: Draft, record: Auction) -> None:
 def offer_price(draft: Draft, group: str, by: str, price: int, expires_ms: int) -> Group:
     open_group, negotiation = _negotiating(draft, group)
     if price > draft.agreement(open_group.agreement).price:
-        raise NotAllowed("a price never rises above the awarded one")
+        raise NotAllowed("a price cannot be above the awarded one")
     offered = negotiation.with_offer(Offer(by=by, price=price, expires_ms=expires_ms), draft.at_ms)
     return _put(draft, msgspec.structs.replace(open_group, negotiation=offered))
 
@@ -76,7 +77,7 @@ def accept_price(draft: Draft, group: str, by: str) -> Group:
 
 
 def _lower(draft: Draft, agreement: Agreement, price: int) -> None:
-    """Both sides have agreed to a lower price: what was held for the difference goes back to each."""
+    """Lowers the price that both sides agreed to, and releases what each holds for the difference."""
     of_award = holding.of_award(price, agreement.delta_ppm)
     fail_over = draft.auction(agreement.auction).announcement.fail_over
     recipient_held = agreement.recipient_held if fail_over else min(agreement.recipient_held, of_award.recipient)
@@ -119,22 +120,22 @@ def pledge(draft: Draft, group: str, sponsor: str, amount: int, opted_in: bool) 
 
 
 def _raised(draft: Draft, group: str, amounts: dict[str, int], party: str, amount: int) -> dict[str, int]:
-    """What a party has put in rises, and never falls: so nobody is promised what is then taken back."""
+    """Raises a limit or pledge. It can never fall, so that nobody is promised what is then taken back."""
     before = amounts.get(party, 0)
     if check_amount(amount) < before:
-        raise BadValue(f"{party} has put in {before} already; limits and pledges only rise")
+        raise BadValue(f"{party} has put in {before} already; limits and pledges can only be raised")
     draft.transfer(funds(party), pledged(group), amount - before)
     return {**amounts, party: amount}
 
 
 def settle(draft: Draft, group: str) -> Group:
-    """Members' money takes the place of the organiser's."""
+    """Replaces the organiser's money by the members'."""
     open_group = _open(draft, group)
     if not open_group.agreement:
-        raise WrongState(f"{group} settles once there is an award")
+        raise WrongState(f"{group} can be settled after the award")
     agreement = draft.agreement(open_group.agreement)
     if agreement.state not in ("agreed", "running"):
-        raise WrongState(f"{agreement.id} is {agreement.state}: {group} can pay for it no more")
+        raise WrongState(f"{agreement.id} is {agreement.state}: {group} can no longer pay for it")
     cost = shared_cost(agreement.price, dict.fromkeys(open_group.limits, open_group.extra_cost))
     pledges = [Pledge(sponsor=sponsor, amount=amount, opted_in=True) for sponsor, amount in open_group.pledges.items()]
     outcome = settle_group(open_group.limits, pledges, cost)
@@ -151,12 +152,12 @@ def settle(draft: Draft, group: str) -> Group:
 
 
 def _payers(group: Group, outcome: GroupOutcome) -> tuple[tuple[str, int], ...]:
-    """Who paid what of the price, in the order of joining: what comes back is theirs in that proportion."""
+    """The members' parts of the price, in the order of joining. What comes back is divided in that proportion."""
     return tuple((member, outcome.owes(member)) for member in group.limits if outcome.owes(member))
 
 
 def group_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """Nothing came of it in time: what was held goes back, and the agreement is the organiser's alone."""
+    """The group was not settled in time: its holds are released, and the organiser pays alone."""
     group: Group = draft.get("group", name)
     if group.due_ms == due_ms:
         give_back(draft, name)
@@ -182,7 +183,7 @@ def _open(draft: Draft, name: str) -> Group:
 def _negotiating(draft: Draft, name: str) -> tuple[Group, Negotiation]:
     group = _open(draft, name)
     if group.negotiation is None or draft.agreement(group.agreement).state != "agreed":
-        raise WrongState("a price is bargained for between the award and the start")
+        raise WrongState("bargaining is possible between the award and the start")
     return group, group.negotiation
 
 

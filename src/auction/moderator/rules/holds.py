@@ -1,7 +1,7 @@
-"""What is held of whom, and where it goes: announcements, bids, commitments and offers, and what a name owes still.
+"""Holds and where they go: of announcements, bids, commitments and offers; and debts.
 
-How much is held stands in `model/holding`; here are the accounts. What secures a word is taken of the bond first, then
-of the balance, and comes back as free bond; what pays is taken of the balance, or of a card that was authorised.
+`model/holding` computes the amounts; here are the accounts. A hold that secures a promise is taken from the bond first,
+then from the balance, and is released as free bond. A hold that pays is taken from the balance or an authorised card.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from auction.payment.protocol import PREPAID
 
 
 def secured_by(draft: Draft, party: str) -> int:
-    """What a party could secure its word with: its free bond and its balance."""
+    """What a party can secure a promise with: its free bond and its balance."""
     return draft.balance(bond(party)) + max(0, draft.balance(funds(party)))
 
 
 def secure(draft: Draft, party: str, target: str, amount: int) -> None:
-    """Holds what secures a word. Raises InsufficientFunds."""
+    """Holds an amount to secure a promise. Raises InsufficientFunds."""
     free = secured_by(draft, party)
     if free < amount:
         raise InsufficientFunds(f"{party} has {free} minor units of bond and balance, {amount} are to be held")
@@ -37,20 +37,20 @@ def secure(draft: Draft, party: str, target: str, amount: int) -> None:
 
 
 def whole_reserve(announcement: Announcement) -> int:
-    """R: the reserve for all that is announced."""
+    """R: the reserve for everything that is announced."""
     everything = Winning(bid="-", bidder="-", price=0, quantity=announcement.quantity, items=announcement.items)
     return check_amount(format_of(announcement).price_bound(announcement, everything), "the whole reserve")
 
 
 def part_of_reserve(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
-    """R of what is bid for, or of what one winner got."""
+    """R of what one bid is for, or of what one winner got."""
     units = format_of(announcement).units(announcement, quantity)
     part = Winning(bid="-", bidder="-", price=0, quantity=units, items=items)
     return check_amount(format_of(announcement).price_bound(announcement, part), "the reserve")
 
 
 def minimum_balance(draft: Draft, announcement: Announcement, rating: ShownRating | None) -> int:
-    """B: the least balance of a newcomer that bids to provide, so that a new name is no escape."""
+    """B: the least balance with which a newcomer may bid to provide, so that a new name is no escape."""
     if announcement.direction == "receive" or rating is None or not rating.newcomer:
         return 0
     rules = draft.config.rating
@@ -65,7 +65,7 @@ def of_announcement(announcement: Announcement) -> int:
 
 
 def hold_announcement(draft: Draft, record: Auction) -> Auction:
-    """The announcer's part, of its balance. Raises InsufficientFunds."""
+    """Holds the announcer's part on its balance. Raises InsufficientFunds."""
     amount = of_announcement(record.announcement)
     if record.announcement.direction == "provide":
         draft.transfer(funds(record.announcer), held(record.id), amount)
@@ -75,7 +75,7 @@ def hold_announcement(draft: Draft, record: Auction) -> Auction:
 
 
 def let_announcement_go(draft: Draft, record: Auction) -> None:
-    """What is left of the announcement's hold goes back."""
+    """Releases what is left of the announcement's hold."""
     if record.announcement.direction == "provide":
         draft.transfer(held(record.id), payer_account(record), draft.balance(held(record.id)))
     else:
@@ -83,7 +83,7 @@ def let_announcement_go(draft: Draft, record: Auction) -> None:
 
 
 def payer_account(record: Auction) -> str:
-    """Where what is held of who announced goes back to."""
+    """The account that the announcer's hold goes back to."""
     return funds(record.announcer) if record.method == PREPAID else card(record.method)
 
 
@@ -91,7 +91,7 @@ def payer_account(record: Auction) -> str:
 
 
 def of_bid(announcement: Announcement, price: int, quantity: int, items: tuple[str, ...], limit: int | None) -> int:
-    """What a bid holds. One to pay holds the most that it would pay; where units are bid for, for all of them."""
+    """What a bid holds. A bid to pay holds the most that it could pay, for all its units."""
     reserve = part_of_reserve(announcement, quantity, items)
     most = check_amount(price if limit is None else limit, "price")
     if announcement.direction == "receive" and part_of_reserve(announcement, 1, ()) != whole_reserve(announcement):
@@ -120,7 +120,7 @@ def let_bid_go(draft: Draft, announcement: Announcement, name: str, bidder: str,
 
 
 def burn_bid(draft: Draft, announcement: Announcement, name: str, bidder: str, amount: int) -> None:
-    """δR of a bid that could not be held at the award goes to nobody (all of it, where that is what it holds)."""
+    """δR of a bid whose hold failed at the award goes to nobody (or everything that it holds, if that is less)."""
     reserve = whole_reserve(announcement)
     burnt = min(amount, holding.delta_of(reserve, announcement.delta_ppm)) if amount else 0
     account = held_bond(name) if announcement.direction == "provide" else held(name)
@@ -132,7 +132,7 @@ def burn_bid(draft: Draft, announcement: Announcement, name: str, bidder: str, a
 
 
 def ask(draft: Draft, auction: str, step: str, amount: int) -> PaymentRequest:
-    """A request to the processor of an auction's card: once made, the same from then on."""
+    """A request to the processor of an auction's card. It is made once and returned again after that."""
     name = f"{auction}/{step}"
     known: PaymentRequest | None = draft.find("payment", name)
     if known is not None:
@@ -156,14 +156,14 @@ def ask(draft: Draft, auction: str, step: str, amount: int) -> PaymentRequest:
 
 
 def owe(draft: Draft, name: str, agreement: Agreement, to: list[tuple[str, int]]) -> int:
-    """Puts down what the recipient owes, and pays what can be paid of it at once; returns what is left."""
+    """Records what the recipient owes, and pays what it can at once. Returns the rest."""
     rows = tuple(row for row in to if row[1])
     draft.put("debt", name, Debt(id=name, agreement=agreement.id, debtor=agreement.recipient, to=rows))
     return _pay(draft, draft.get("debt", name))
 
 
 def _pay(draft: Draft, debt: Debt) -> int:
-    """Pays a debt out of the debtor's balance as far as it reaches; returns what is left."""
+    """Pays a debt from the debtor's balance as far as it reaches. Returns the rest."""
     left: list[tuple[str, int]] = []
     for account, amount in debt.to:
         part = min(amount, max(0, draft.balance(funds(debt.debtor))))
@@ -176,7 +176,7 @@ def _pay(draft: Draft, debt: Debt) -> int:
 
 
 def pay_debts(draft: Draft, party: str) -> None:
-    """All of a party's debts, the oldest first."""
+    """Pays all of a party's debts, the oldest first."""
     for debt in list(draft.state.debts_of.get(party, {}).values()):
         paid = debt.amount - _pay(draft, debt)
         if paid:

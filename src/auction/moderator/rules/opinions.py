@@ -1,4 +1,4 @@
-"""What the parties of an agreement say of each other, and what a rating counts for where a card pays."""
+"""The opinions of an agreement's sides about each other, and what a rating decides if a card pays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from auction.moderator.rules import parties
 
 
 def rating_at(draft: Draft, record: Auction, bidder: str) -> ShownRating:
-    """The rating as every bidder was shown it: as it stood when the auction was announced."""
+    """The rating that every bidder was shown: the one at the announcement."""
     service = record.announcement.service if record.announcement.direction == "provide" else PAYMENTS
     return draft.state.reputation.shown_at(bidder, service, record.announced_sequence, record.announced_ms)
 
@@ -41,7 +41,7 @@ def check_payer(draft: Draft, recipient: str) -> None:
     if terms == "refused":
         raise NotAllowed(f"{recipient} will probably not pay ({probability_ppm} in a million)")
     if terms == "prepaid":
-        raise PrepaymentRequired(f"{recipient} has to prepay ({probability_ppm} in a million)")
+        raise PrepaymentRequired(f"{recipient} must prepay ({probability_ppm} in a million)")
 
 
 def payment_probability_ppm(draft: Draft, recipient: str) -> int:
@@ -88,17 +88,17 @@ def _opinion(
     remark: str,
     signature: Signature | None,
 ) -> Opinion:
-    """An opinion that this rater may have of this agreement, and has signed where that is wanted."""
+    """Checks that this rater may give this opinion, and has signed it if the market requires that."""
     agreement = draft.agreement(name)
     step_of(agreement.state, "rate")
     kind: Kind = "service" if rater == agreement.recipient else "payment"
     if name in draft.state.records["revealed"]:
-        raise WrongState(f"the opinions about {name} are in the open already")
+        raise WrongState(f"the opinions about {name} are published already")
     if kind == "payment" and agreement.is_sponsored:
         raise NotAllowed(f"{agreement.recipient} was sponsored and owed nothing: there is nothing to rate")
     signer = rater
     if kind == "service" and not device and draft.party(rater).kind == "provider":
-        device = rater  # a provider that has subcontracted speaks for itself
+        device = rater  # a provider that subcontracts rates for itself
     if kind == "service" and device and device != rater:
         if draft.party(device).kind != "device" or parties.stands_for(draft, device) != rater:
             raise NotAllowed(f"{device} is no device of {rater}")
@@ -123,7 +123,7 @@ def _exchange(draft: Draft, name: str) -> Exchange:
 
 
 def _take(draft: Draft, opinion: Opinion) -> Exchange:
-    """Takes the opinion in; the answer shows the rater's own side alone, until both are in."""
+    """Records the opinion. The answer shows only the rater's own side until both are in."""
     changed = _exchange(draft, opinion.agreement).with_opinion(opinion, draft.config.rating)
     draft.put("exchange", opinion.agreement, changed)
     if changed.service is not None and changed.payment is not None:
@@ -139,13 +139,13 @@ def drafted_rating(draft: Draft, name: str, rater: str) -> DraftedRating | None:
         return None
     if rater == agreement.recipient:
         owed = agreement.price
-        if agreement.recipient_ending == "leaving":  # the rest is no fault of the provider's
+        if agreement.recipient_ending == "leaving":  # the provider is not to blame for the rest
             owed = agreement.paid + agreement.lost
             if not owed and agreement.price:
                 return None
         return draft_of_service(owed, agreement.paid, bool(agreement.proven), draft.config.rating)
     if rater != agreement.provider:
-        raise NotAllowed(f"{rater} is no side of {name}")
+        raise NotAllowed(f"{rater} is not a side of {name}")
     paid = drafted_payment_rating(agreement)
     return None if paid is None else DraftedRating(satisfied=paid, remark=f"the charge was {outcome(agreement)}")
 
@@ -155,7 +155,7 @@ def drafted_payment_rating(agreement: Agreement) -> bool | None:
 
 
 def outcome(agreement: Agreement) -> str:
-    """What became of the charge, in the words of `rating.draft_of_payment`."""
+    """The outcome of the charge, in the words of `rating.draft_of_payment`."""
     if agreement.charged_back:
         return "charged_back"
     if agreement.debt:
@@ -164,7 +164,7 @@ def outcome(agreement: Agreement) -> str:
 
 
 def draft_is_due(draft: Draft, name: str, _due_ms: int) -> None:
-    """The drafted opinion counts, unless its side has spoken."""
+    """Counts the drafted opinion, unless its side has rated."""
     drafted: Drafted = draft.get("drafted", name)
     opinion = msgspec.structs.replace(drafted.opinion, at_ms=drafted.due_ms)
     said = getattr(_exchange(draft, opinion.agreement), opinion.kind) is not None
@@ -173,7 +173,7 @@ def draft_is_due(draft: Draft, name: str, _due_ms: int) -> None:
 
 
 def open_exchange(draft: Draft, agreement: Agreement) -> None:
-    """Once it is settled, each side may rate once."""
+    """Lets each side of a settled agreement rate once."""
     exchange = Exchange(
         agreement=agreement.id,
         provider=agreement.provider,
@@ -190,6 +190,6 @@ def _reveal(draft: Draft, exchange: Exchange) -> None:
 
 
 def exchange_is_due(draft: Draft, name: str, _due_ms: int) -> None:
-    """What only one side has said comes into the open too."""
+    """Publishes the opinion if only one side has rated."""
     if name not in draft.state.records["revealed"]:
         _reveal(draft, draft.get("exchange", name))

@@ -1,4 +1,4 @@
-"""Who may stand for whom, whose signature it is, the money that a party brings, and where it is met."""
+"""Parties: registration, who acts for whom, signatures, deposits and bonds, endpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from auction.model.signing import endpoint_body, party_body
 from auction.moderator.draft import Draft
 from auction.moderator.rules import holds
 
-NEWCOMER_TIMES: Final = 1  # how often the free bond of a newcomer covers the card money that it takes out
+NEWCOMER_TIMES: Final = 1  # how often a newcomer's free bond must cover the card money that it withdraws
 KNOWN_TIMES: Final = 20
 _PART_OF: Final = {"user": {"recipient"}, "device": {"recipient", "user"}, "number": {"recipient", "user"}}
 
@@ -38,7 +38,7 @@ _PART_OF: Final = {"user": {"recipient"}, "device": {"recipient", "user"}, "numb
 def check_organisation(draft: Draft, party: str) -> Party:
     record = draft.party(party)
     if record.kind not in ORGANISATIONS:
-        raise NotAllowed(f"{party} is a {record.kind}: accounts are of providers and recipients")
+        raise NotAllowed(f"{party} is a {record.kind}: only providers and recipients have accounts")
     return record
 
 
@@ -50,10 +50,10 @@ def check_signature(
     body: dict[str, Any],
     signature: Signature | None,
 ) -> Signature | None:
-    """Verifies where a signature is given, and where the market wants one. Uses up its nonce."""
+    """Verifies a signature if there is one or the market requires one. Uses up its nonce."""
     if signature is None:
         if draft.config.signatures:
-            raise BadSignature(f"this market takes signed statements only, and this {purpose} is not signed")
+            raise BadSignature(f"this market requires signatures, and this {purpose} is not signed")
         return None
     check_name(signature.nonce, "nonce")
     draft.use_nonce(party, signature.nonce, signature.expires_ms)
@@ -63,7 +63,7 @@ def check_signature(
 
 
 def stands_for(draft: Draft, party: str) -> str:
-    """The recipient that a user, device or number is part of; otherwise the party itself."""
+    """The recipient that a user, device or number belongs to; otherwise the party itself."""
     record = draft.party(party)
     while record.belongs_to:
         record = draft.party(record.belongs_to)
@@ -98,7 +98,7 @@ def register(
         registered_ms=draft.at_ms,
     )
     draft.add("party", name, record)
-    if signature is not None:  # who registers has the key
+    if signature is not None:  # proves possession of the key
         check_signature(draft, "party", "", name, party_body(record.controller, record.public_key), signature)
     return name
 
@@ -106,11 +106,11 @@ def register(
 def _check_place(draft: Draft, kind: str, belongs_to: str) -> None:
     if kind in ORGANISATIONS:
         if belongs_to:
-            raise BadValue(f"a {kind} is part of nobody")
+            raise BadValue(f"a {kind} belongs to no other party")
         return
     owner = draft.party(belongs_to)
     if owner.kind not in _PART_OF[kind]:
-        raise BadValue(f"a {kind} is part of a {' or a '.join(sorted(_PART_OF[kind]))}, not of a {owner.kind}")
+        raise BadValue(f"a {kind} belongs to a {' or a '.join(sorted(_PART_OF[kind]))}, not to a {owner.kind}")
 
 
 def renew_token(draft: Draft, party: str, signature: Signature, hashed: str) -> str:
@@ -121,23 +121,23 @@ def renew_token(draft: Draft, party: str, signature: Signature, hashed: str) -> 
 
 
 def give_token(draft: Draft, party: str, hashed: str) -> str:
-    """Another token in the place of one that is lost, or (with no hash) none: the former opens nothing from now on."""
+    """Replaces a party's token, or (with an empty hash) removes it. The former token is void at once."""
     draft.put("party", party, msgspec.structs.replace(draft.party(party), token_hash=hashed))
     return party
 
 
-# --- what changes of a party ---
+# --- changes of a party ---
 
 
 def change_key(draft: Draft, party: str, public_key: str, signature: Signature) -> Party:
-    """Another key, whose owner shows that it has it. The former one goes on saying with whom the party is one in
-    interest; in agreements the key stays that was there when they were made."""
+    """Changes a party's key, with proof of possession. The former key still links the party to others; agreements keep
+    the key that they were made with."""
     record = draft.party(party)
     key = check_public_key(public_key)
     if key == record.public_key:
         return record
     if key in record.former_keys:
-        raise BadValue(f"{party} had this key before: a key that was given up is not taken again")
+        raise BadValue(f"{party} had this key before: a former key cannot be used again")
     if len(record.former_keys) >= FORMER_KEYS_MAX:
         raise BadValue(f"{party} has changed its key {FORMER_KEYS_MAX} times")
     _check_is_free(draft, key)
@@ -145,39 +145,40 @@ def change_key(draft: Draft, party: str, public_key: str, signature: Signature) 
     changed = msgspec.structs.replace(record, public_key=key, former_keys=former)
     draft.put("party", party, changed)
     body = party_body(record.controller, key)
-    check_signature(draft, "key", "", party, body, signature)  # by the new key, which the party has by now
+    check_signature(draft, "key", "", party, body, signature)  # by the new key, which the party has now
     return changed
 
 
 def _check_is_free(draft: Draft, key: str) -> None:
     if draft.state.sharing.get(key):
-        raise Exists("another party has this key, or had it")
+        raise Exists("another party has or had this key")
 
 
 def _check_not_former(draft: Draft, party: str, key: str) -> None:
-    """A key that somebody has given up, as one does with a key that is known to others, ties nobody to it."""
+    """Raises Exists for another party's former key: a former key may be known to others, so it must not link a new
+    party."""
     for name in draft.state.sharing.get(key, ()) if key else ():
         if key in draft.party(name).former_keys:
-            raise Exists(f"{party} comes with a key that another party had")
+            raise Exists(f"{party} has a key that another party had before")
 
 
 def change_attributes(draft: Draft, party: str, attributes: dict[str, str]) -> Party:
-    """All attributes of a party, in the place of those before."""
+    """Replaces all attributes of a party."""
     changed = msgspec.structs.replace(check_organisation(draft, party), attributes=check_attributes(attributes))
     draft.put("party", party, changed)
     return changed
 
 
 def change_capacity(draft: Draft, party: str, capacity_bps: int) -> Party:
-    """What a provider can serve at a time, never below what it has promised: in blocks, in bids that may win, and in
-    offers. So no binding bid is got rid of by it."""
+    """Changes a provider's capacity, never below what it has promised in blocks, in bids that may win, and in offers.
+    So it cannot get out of a binding bid this way."""
     record = draft.party(party)
     if record.kind != "provider":
-        raise NotAllowed(f"{party} is a {record.kind}, and provides nothing")
+        raise NotAllowed(f"{party} is a {record.kind}, not a provider")
     check_integer(capacity_bps, "capacity", 0, 2**53)
     needed = _promised_bps(draft, party) if capacity_bps < record.capacity_bps else 0
     if capacity_bps < needed:
-        raise NoCapacity(f"{party} has promised {needed} bit/s, and cannot go below that")
+        raise NoCapacity(f"{party} has promised {needed} bit/s, and its capacity cannot be lower")
     changed = msgspec.structs.replace(record, capacity_bps=capacity_bps, capacity_from_ms=draft.at_ms)
     draft.put("party", party, changed)
     return changed
@@ -199,7 +200,7 @@ def _promised_bps(draft: Draft, party: str) -> int:
             continue  # it is among the blocks
         announcement, asked = record.announcement, 0
         if f"{auction}/{party}" in state.records["commitment"]:
-            asked = announcement.quantity  # how many are committed to nobody knows
+            asked = announcement.quantity  # a commitment hides its quantity
         for placed in draft.placed_bids(auction):
             if placed.bid.bidder == party and placed.held:
                 asked = max(asked, format_of(announcement).units(announcement, placed.bid.quantity))
@@ -213,7 +214,7 @@ def deposit(draft: Draft, party: str, amount: int, currency: str) -> int:
     check_organisation(draft, party)
     check_currency(currency, draft.config.currency)
     if check_amount(amount) == 0:
-        raise BadValue("a deposit is above zero")
+        raise BadValue("a deposit must be above zero")
     draft.transfer(OUTSIDE, funds(party), amount)
     holds.pay_debts(draft, party)
     return draft.balance(funds(party))
@@ -229,18 +230,20 @@ def withdraw(draft: Draft, party: str, amount: int, currency: str) -> int:
 
 
 def _check_card_money(draft: Draft, party: str, amount: int) -> None:
-    """What cards have paid may still be taken back: so much of it stays that a bond covers the rest m times over."""
+    """Banks may still take card money back: enough of it must stay that the bond covers the rest m times over."""
     reputation = draft.state.reputation
     paid = reputation.card_money(party, draft.at_ms - CHARGEBACK_MS)
     if not paid:
         return
-    # A newcomer with every service that it was paid for has no record to lose.
+    # A party that is a newcomer in every service that it was paid for has no record to lose.
     services = {one.service for one in reputation.settled_of(party) if one.provider == party}
     is_known = any(not reputation.shown_at(party, one, draft.sequence, draft.at_ms).newcomer for one in services)
     covered = draft.balance(bond(party)) * (KNOWN_TIMES if is_known else NEWCOMER_TIMES)
     free = draft.balance(funds(party)) - max(0, paid - covered)
     if amount > free:
-        raise NotAllowed(f"{max(0, free)} can be taken out: cards have paid {paid}, which may still be taken back")
+        raise NotAllowed(
+            f"only {max(0, free)} can be withdrawn: cards have paid {paid}, which banks may still take back"
+        )
 
 
 def post_bond(draft: Draft, party: str, amount: int, currency: str) -> int:
@@ -260,7 +263,7 @@ def release_bond(draft: Draft, party: str, amount: int, currency: str) -> int:
 
 def publish_endpoint(draft: Draft, party: str, curve_key: str, address: str, signature: Signature | None) -> Endpoint:
     if draft.party(party).kind not in ORGANISATIONS:
-        raise NotAllowed("recipients and providers publish endpoints")
+        raise NotAllowed("only recipients and providers publish endpoints")
     check_signature(draft, "endpoint", "", party, endpoint_body(address, curve_key), signature)
     published = Endpoint(party, address, curve_key, draft.at_ms)
     draft.put("endpoint", party, published)

@@ -1,5 +1,5 @@
-"""What a card processor is asked, and what its answer means. A card is authorised for R(1+δ) before bidding opens, and
-captured once, when all that was agreed in its auction is settled."""
+"""The requests to a card processor and the effect of its answers. A card is authorised for R(1+δ) before bidding opens,
+and captured once, when every agreement of its auction is settled."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ask_to_refund(draft: Draft, name: str, amount: int, key: str) -> PaymentRequ
 
 
 def answer(draft: Draft, request: str, outcome: Outcome) -> None:
-    """Takes an answer in, once."""
+    """Applies an answer, once."""
     known: PaymentRequest = draft.get("payment", request)
     if known.state != "pending":
         return
@@ -77,7 +77,7 @@ def _amount_of(request: PaymentRequest, outcome: Outcome) -> int:
 
 
 def _authorised(draft: Draft, record: Auction, request: PaymentRequest, outcome: Outcome) -> None:
-    if record.state != "funding":  # its time was over before the answer came
+    if record.state != "funding":  # its deadline passed before the answer came
         if outcome.approved:
             late = msgspec.structs.replace(record, processor_reference=outcome.reference)
             draft.put("auction", record.id, late)
@@ -100,7 +100,7 @@ def _authorised(draft: Draft, record: Auction, request: PaymentRequest, outcome:
 
 
 def withdraw(draft: Draft, auction: str) -> Announcement:
-    """Takes an announcement back; what its card was authorised for is let go."""
+    """Withdraws an announcement and releases its card."""
     announcement = announcing.withdraw(draft, auction)
     record = draft.auction(auction)
     if record.group:
@@ -109,8 +109,8 @@ def withdraw(draft: Draft, auction: str) -> Announcement:
 
 
 def _captured(draft: Draft, request: PaymentRequest, captured: int) -> None:
-    """What was captured goes first to the providers, in the order of their agreements, then to penalties; what it does
-    not cover is a debt of the recipient's."""
+    """Divides the captured amount: first to the providers, in the order of their agreements, then to penalties. What it
+    does not cover is the recipient's debt."""
     names = draft.state.agreements_of.get(request.about, ())
     due = [one for one in map(draft.agreement, names) if one.capturing]
     settlements = {one.id: settlement_of(_as_before(one), draft.config.name) for one in due}
@@ -125,7 +125,7 @@ def _captured(draft: Draft, request: PaymentRequest, captured: int) -> None:
 
 
 def _as_before(agreement: Agreement) -> Agreement:
-    """The agreement with what it held until it was settled."""
+    """The agreement with its holds from before it was settled."""
     provider_held = holds.of_provider(agreement)
     return msgspec.structs.replace(
         agreement, recipient_held=max(agreement.own_hold, agreement.capturing), provider_held=provider_held
@@ -161,18 +161,18 @@ def check_refund(draft: Draft, agreement: Agreement, amount: int) -> None:
     if not 0 < amount <= left:
         raise BadValue(f"{left} can be refunded, not {amount}")
     if draft.balance(funds(agreement.provider)) < amount:
-        raise NotAllowed(f"{agreement.provider} has not got {amount} to give back")
+        raise NotAllowed(f"{agreement.provider} does not have {amount} to refund")
 
 
 def _left_of_charge(draft: Draft, agreement: Agreement) -> int:
-    """What of the charge has stayed, less refunds that the processor was asked for and has not answered yet."""
+    """The charge less refunds and chargebacks, and less refunds that the processor has not answered yet."""
     pending = draft.state.pending_payments.values()
     asked = sum(one.amount for one in pending if one.step == "refund" and one.about == agreement.id)
     return agreement.stayed().stayed - asked
 
 
 def give_back(draft: Draft, agreement: Agreement, amount: int) -> Agreement:
-    """The provider gives back what it was paid, even where it has spent it: the processor has done so."""
+    """Takes a refund from the provider, even if it has spent the money: the processor has already refunded it."""
     draft.transfer(funds(agreement.provider), _payer_account(agreement), amount, forced=True)
     refunded = msgspec.structs.replace(agreement, refunded=agreement.refunded + amount)
     draft.put("agreement", agreement.id, refunded)
@@ -180,8 +180,8 @@ def give_back(draft: Draft, agreement: Agreement, amount: int) -> Agreement:
 
 
 def charge_back(draft: Draft, name: str, amount: int) -> Agreement:
-    """The recipient's bank has taken a charge back: the provider loses it again, its bond first where it has spent
-    it, and it is a "no" about the payer."""
+    """The recipient's bank has taken a charge back. The provider loses it, from its bond if it has spent the money, and
+    it counts as a "no" about the payer."""
     agreement = draft.agreement(name)
     step_of(agreement.state, "charge_back")
     check_amount(amount, "amount")
@@ -198,7 +198,7 @@ def charge_back(draft: Draft, name: str, amount: int) -> Agreement:
 
 
 def agreement_paid_by(draft: Draft, auction: str, amount: int) -> str:
-    """The agreement of an auction's card of which so much was charged: the same one whenever it is asked for. Raises
+    """The agreement of an auction's card that was charged this amount; the same one at every call. Raises
     WrongState."""
     for name in draft.state.agreements_of.get(auction, ()):
         if draft.agreement(name).charged >= amount:
