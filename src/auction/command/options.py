@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -93,6 +94,8 @@ def open_market(
     if currency and rules is None and next(iter(store.entries()), None) is None:
         rules = MarketConfig(currency=currency)
     moderator = market(store, config=rules)
+    for words, number in moderator.upgraded.items():
+        print(f"upgraded: {words}: {number}", file=sys.stderr)
     if currency:
         check_currency(currency, moderator.config.currency)
     return moderator

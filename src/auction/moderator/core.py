@@ -76,6 +76,8 @@ class Core:
         self._saving: threading.Thread | None = None
         self._caught_up = 0  # how often the state was taken from the store
         self._stale = False
+        self.upgraded: dict[str, int] = {}
+        """What the upgrade of an older market has done, if this opening was the first: in words, how many."""
         self._load()
         self._open(config)
 
@@ -119,7 +121,9 @@ class Core:
             check_value(given, MarketConfig, "config")
         while self._state.old is not None:
             with self._deciding, suppress(Conflict):  # another moderator was there first
-                self.store.append([write_upgrade(self._state, self._hash, self._time.read(), given)])
+                upgrade = write_upgrade(self._state, self._hash, self._time.read(), given)
+                self.store.append([upgrade])
+                self.upgraded = msgspec.json.decode(upgrade.entry.answer, type=dict[str, int])
             self._load()
         if not self._state.sequence:
             self._run(FIRST_COMMAND, None, (given or MarketConfig(),), _open_market, None)

@@ -88,10 +88,12 @@ def test_an_old_market_with_money_under_way_by_rules_that_are_gone_is_not_opened
     old_market(store)
     last = list(store.entries())[-1]
     raw = b'{"id":"agreement-9","legs":[]}'
-    body = b'[[["agreement","agreement-9",' + raw + b"]],[]]"
-    sealed = seal(last.hash, last.sequence + 1, last.at_ms, "old", "", b"", body, b"")
-    store.append([Write(sealed, [("agreement", "agreement-9", last.sequence + 1, raw.decode())], [], [])])
-    with pytest.raises(UnderWay, match="money is held on held"):
+    body = b'[[["agreement","agreement-9",' + raw + b']],[["funds:rita","held:agreement-9",5]]]'
+    sequence = last.sequence + 1
+    sealed = seal(last.hash, sequence, last.at_ms, "old", "", b"", body, b"")
+    postings = [(sequence, 0, "funds:rita", -5), (sequence, 1, "held:agreement-9", 5)]
+    store.append([Write(sealed, [("agreement", "agreement-9", sequence, raw.decode())], postings, [])])
+    with pytest.raises(UnderWay, match="money is held on held:agreement-9"):
         Moderator(store)
     assert len(list(store.entries())) == last.sequence + 1  # nothing was written
 

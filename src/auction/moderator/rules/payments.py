@@ -111,7 +111,11 @@ def withdraw(draft: Draft, auction: str) -> Announcement:
 def _captured(draft: Draft, request: PaymentRequest, captured: int) -> None:
     """Divides the captured amount: first to the providers, in the order of their agreements, then to penalties. What it
     does not cover is the recipient's debt."""
-    names = draft.state.agreements_of.get(request.about, ())
+    # What an older version had authorised was for one agreement.
+    names = draft.state.agreements_of.get(request.about) or (
+        request.about,
+        *draft.state.rests_of.get(request.about, ()),
+    )
     due = [one for one in map(draft.agreement, names) if one.capturing]
     settlements = {one.id: settlement_of(_as_before(one), draft.config.name) for one in due}
     first: dict[str, int] = {}
