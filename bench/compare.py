@@ -55,6 +55,10 @@ class Row:
     def noise(self) -> float:
         return max(noise(self.before_s), noise(self.after_s))
 
+    @property
+    def differs(self) -> bool:
+        return self.same_rounds and not 1 / SEEN_RATIO <= self.ratio <= SEEN_RATIO
+
     def slower(self, threshold: float) -> bool:
         return self.same_rounds and self.ratio > 1 + threshold and self.ratio > self.noise
 
@@ -98,24 +102,31 @@ class Comparison:
 
 
 def measured(sides: tuple[Side, Side], flags: argparse.Namespace, note: Callable[[str], None]) -> Comparison:
-    """A B A B …, then again what looks slower; every turn counts."""
+    """A B, B A, A B, …, then again what differs; every turn counts.
+
+    The machine is slower for seconds to minutes at a time, so what differs may only have met such a time on one side;
+    and neither side is always the second one."""
     comparison = Comparison()
+
+    def turn(number: int, only: list[str]) -> None:
+        order = sides if number % 2 else sides[::-1]
+        one, other = (side.turn(flags.expression, flags.seconds, only) for side in order)
+        comparison.add(*((one, other) if order is sides else (other, one)))
 
     def turns(only: list[str], what: str, first: int = 1) -> None:
         for number in range(first, flags.turns + 1):
             note(f"{what}: turn {number} of {flags.turns}")
-            before = sides[0].turn(flags.expression, flags.seconds, only)
-            comparison.add(before, sides[1].turn(flags.expression, flags.seconds, only))
+            turn(number, only)
 
     note(f"all: turn 1 of {flags.turns}")
-    comparison.add(*(side.turn(flags.expression, flags.seconds, []) for side in sides))
+    turn(1, [])
     if comparison.rows:
         turns(list(comparison.rows), f"{len(comparison.rows)} that both have", 2)
     for _ in range(flags.again):
-        suspects = [row.name for row in comparison.rows.values() if row.slower(flags.threshold)]
+        suspects = [row.name for row in comparison.rows.values() if row.differs or row.slower(flags.threshold)]
         if not suspects:
             break
-        turns(suspects, f"{len(suspects)} that look slower")
+        turns(suspects, f"{len(suspects)} that differ")
     return comparison
 
 
@@ -147,7 +158,7 @@ def table(comparison: Comparison, threshold: float) -> list[str]:
 
 def summary(comparison: Comparison, threshold: float) -> list[str]:
     rows = [row for row in comparison.rows.values() if row.same_rounds]
-    differ = [row for row in rows if not 1 / SEEN_RATIO <= row.ratio <= SEEN_RATIO]
+    differ = [row for row in rows if row.differs]
     slower = [row for row in rows if row.slower(threshold)]
     return [
         f"{len(differ)} of {len(rows)} differ by more than {SEEN_RATIO - 1:.0%}",
@@ -205,9 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-k", dest="expression", default="", metavar="EXPRESSION", help="only these, as pytest's -k")
     parser.add_argument("--turns", type=int, default=5, help="of each side (default: 5)")
     parser.add_argument("--seconds", type=float, default=0.1, help="for a benchmark in one turn (default: 0.1)")
-    parser.add_argument(
-        "--again", type=int, default=2, help="times that what looks slower is measured again (default: 2)"
-    )
+    parser.add_argument("--again", type=int, default=4, help="times that what differs is measured again (default: 4)")
     parser.add_argument("--threshold", type=float, default=3.0, metavar="PERCENT", help="default: 3")
     flags = parser.parse_args(arguments)
     if flags.turns < 2 or flags.again < 0 or not 0 < flags.seconds <= 60 or not 0 <= flags.threshold <= 1000:
