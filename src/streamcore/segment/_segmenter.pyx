@@ -18,8 +18,11 @@ from streamcore.segment.cutter import Bounds, Preceding, cutter_class
 
 cnp.import_array()
 
+cdef enum:
+    LANES_BOUND = 1024
+
 ANY_LANE = 0xFFFFFFFF
-LANES_MAX = 1024
+LANES_MAX = LANES_BOUND
 
 cdef uint32_t NO_LANE = 0xFFFFFFFF
 
@@ -97,7 +100,7 @@ cdef class Segmenter:
         cdef int failed
         if self.lanes == 1:
             return self.cut_rows(batch, start, stop, 0 if self.sorts else NO_LANE, stream, segments)
-        lane_stop = <Py_ssize_t *> malloc((self.lanes + 1) * sizeof(Py_ssize_t))
+        lane_stop = <Py_ssize_t *> malloc(self.lanes * sizeof(Py_ssize_t))
         if lane_stop == NULL:
             raise MemoryError
         try:
@@ -201,26 +204,28 @@ cdef int sort_by_lane(Columns *columns, Py_ssize_t start, Py_ssize_t stop, bint 
 
     Some 2 ns a packet.
     """
-    cdef Py_ssize_t i, at, total = start, count = stop - start
+    cdef Py_ssize_t i, total = start, count = stop - start
     cdef uint32_t row, lane
     cdef uint32_t *before = NULL
-    memset(lane_stop, 0, (lanes + 1) * sizeof(Py_ssize_t))
+    cdef uint32_t *rows = columns.rows
+    cdef const uint32_t *flow_hash = columns.flow_hash
+    cdef uint32_t counts[4][LANES_BOUND]  # four, so that packets of one lane in a row do not wait for each other
+    memset(counts, 0, sizeof(counts))
     if arranged:
         before = <uint32_t *> malloc(count * sizeof(uint32_t) + 1)
         if before == NULL:
             return 1
-        memcpy(before, columns.rows + start, count * sizeof(uint32_t))
+        memcpy(before, rows + start, count * sizeof(uint32_t))
     for i in range(count):
         row = before[i] if arranged else <uint32_t> (start + i)
-        lane_stop[(<uint64_t> columns.flow_hash[row] * lanes) >> 32] += 1
+        counts[i & 3][(<uint64_t> flow_hash[row] * lanes) >> 32] += 1
     for lane in range(lanes):  # counts -> starts
-        at = lane_stop[lane]
         lane_stop[lane] = total
-        total += at
+        total += counts[0][lane] + counts[1][lane] + counts[2][lane] + counts[3][lane]
     for i in range(count):  # starts move to stops while the rows are placed
         row = before[i] if arranged else <uint32_t> (start + i)
-        lane = <uint32_t> ((<uint64_t> columns.flow_hash[row] * lanes) >> 32)
-        columns.rows[lane_stop[lane]] = row
+        lane = <uint32_t> ((<uint64_t> flow_hash[row] * lanes) >> 32)
+        rows[lane_stop[lane]] = row
         lane_stop[lane] += 1
     free(before)
     return 0
