@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,31 +101,38 @@ def test_what_counts_as_slower() -> None:
     assert not other_rounds.slower(0.03)
 
 
-def test_what_looks_slower_is_measured_again_and_all_turns_count() -> None:
+class Played:
+    """A side that answers from a list of the times of `spoilt`; `true` always takes the same."""
+
+    asked: list[tuple[Played, list[str]]]
+
+    def __init__(self, spoilt_s: list[float], true_s: float, asked: list[tuple[Played, list[str]]]) -> None:
+        self.spoilt_s, self.true_s, self.asked = iter(spoilt_s), true_s, asked
+
+    def turn(self, expression: str, seconds: float, only: list[str]) -> Any:
+        from sides import Turn
+
+        self.asked.append((self, only))
+        names = only or ["spoilt", "true"]
+        return Turn({name: next(self.spoilt_s) if name == "spoilt" else self.true_s for name in names})
+
+
+SPOILT_S, GOOD_S = [1.5, 1.5, 1.01, 1.0], [1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("before_s", "after_s"), [(GOOD_S, SPOILT_S), (SPOILT_S, GOOD_S)])
+def test_what_differs_is_measured_again_and_all_turns_count(before_s: list[float], after_s: list[float]) -> None:
     import compare
-    from sides import Turn
 
-    class Played:
-        """A side that answers from a list of the times of `spoilt`; `true` always takes the same."""
-
-        def __init__(self, spoilt_s: list[float], true_s: float) -> None:
-            self.spoilt_s, self.true_s = iter(spoilt_s), true_s
-            self.asked: list[list[str]] = []
-
-        def turn(self, expression: str, seconds: float, only: list[str]) -> Turn:
-            self.asked.append(only)
-            names = only or ["spoilt", "true"]
-            return Turn({name: next(self.spoilt_s) if name == "spoilt" else self.true_s for name in names})
-
-    before, after = Played([1.0] * 6, 1.0), Played([1.5, 1.5, 1.01, 1.0, 1.0, 1.0], 1.5)
+    asked: list[tuple[Played, list[str]]] = []
+    before, after = Played(before_s, 1.0, asked), Played(after_s, 1.5, asked)
     flags = argparse.Namespace(turns=2, again=2, expression="", seconds=0.1, threshold=0.03)
     comparison = compare.measured((before, after), flags, lambda what: None)  # type: ignore[arg-type]
-    assert after.asked == before.asked
-    assert after.asked[2:4] == [["spoilt", "true"]] * 2
-    assert after.asked[4:] == [["true"]] * 2
+    assert [side for side, _ in asked] == [before, after, after, before] * 3
+    assert [only for side, only in asked if side is after][2:] == [["spoilt", "true"]] * 2 + [["true"]] * 2
     assert comparison.rows["true"].slower(0.03)
-    assert not comparison.rows["spoilt"].slower(0.03)
-    assert comparison.rows["spoilt"].after_s == [1.5, 1.5, 1.01, 1.0]
+    assert not comparison.rows["spoilt"].differs
+    assert (comparison.rows["spoilt"].before_s, comparison.rows["spoilt"].after_s) == (before_s, after_s)
 
 
 def test_what_only_one_side_has_or_skips_or_fails_is_named() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.segment._segmenter import ANY_LANE, Segmenter
@@ -71,6 +71,24 @@ def test_cuts_as_the_twin_does(policy, batches, lanes, packets_max, bytes_max, t
         assert [s.byte_count for s in segments] == [sum(drawn[i][0] for i in rows) for _, rows in want]
         assert batch.segment_count == len(segments)
         number += len(segments)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 50, 5_000]))
+@settings(max_examples=60)
+def test_windows_over_many_blocks_are_those_of_the_twin(seed, time_ms):
+    """More packets than the cutter passes over at once, with times that also go back, and the earliest and latest."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 1500))
+    times = 10**15 + np.cumsum(1000 * rng.integers(-1_000, 3_000, count))
+    times[rng.integers(0, count, 2)] = [0, (2**32 - 1) * 10**9] if rng.random() < 0.2 else times[0]
+    segmenter = Segmenter("time", packets_max=10_000, time_ms=time_ms)
+    segments = segmenter.cut(make_batch([b""] * count, times_ns=[int(time) for time in times]))
+    start, places = int(times[0]), [0]
+    for place, now in enumerate(map(int, times)):
+        if now - start >= time_ms * 10**6:
+            start += (now - start) // (time_ms * 10**6) * (time_ms * 10**6)
+            places += [place] * (place > 0)
+    assert [segment.start for segment in segments] == places
 
 
 def test_every_packet_is_in_one_segment_and_flows_do_not_split():
