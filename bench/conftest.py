@@ -19,7 +19,8 @@ import pytest
 
 pytest_plugins = ["conditions"]
 
-SIZE_BYTES = 76_000_000  # of each capture: a million packets of 64 bytes; far beyond the caches, quick to make
+# Of each capture: a million packets of 64 bytes; far beyond the caches, quick to make.
+SIZE_BYTES = int(os.environ.get("BENCH_CAPTURE_BYTES", "76_000_000"))
 TMPFS = Path("/dev/shm")
 CHUNK_ROUNDS = 200
 PER_PACKET = pytest.StashKey[list[tuple[str, float]]]()

@@ -1,19 +1,27 @@
-"""How the suite is spread over the cores: a file at a time, because its tests share what they set up. Files whose tests
-are many, long and independent of each other go test by test, after the others, and fill what is left.
+"""How the suite is spread over the cores, and how much of it is played.
+
+A file at a time, because its tests share what they set up; the slow files of SLOW_FIRST before the others, so that none
+is left for the end. Files whose tests are many, long and independent of each other go test by test.
 
 With --all every seed and every kill is played, and every capture under every policy; without it the first few of the
 same seeds and kills, and each capture under one policy.
+
+Commands that tests start are forked from a prepared process (forking.py), except in tests marked `new_processes`.
 """
 
+import gc
 import os
 
 import pytest
+
+from tests import forking
 
 # How many are played: the variable that says so, how many without --all, how many with it. What a caller sets stands.
 PLAYED = {
     "AUCTION_SEEDS": (1_000, 10_000),
     "AUCTION_KILLS": (40, 200),
     "COALITION_SEEDS": (60, 1_000),
+    "STREAMCORE_SEEDS": (8, 20),
     "STREAMCORE_KILLS": (12, 50),
 }
 
@@ -22,6 +30,40 @@ TEST_BY_TEST = {
     "tests/auction/market/test_simulation.py",
     "tests/streamcore/whole/test_corpus_run.py",
 }
+# Files that take more than ten seconds, the slowest first. A file that is not here, or no longer slow, costs balance
+# and nothing else.
+SLOW_FIRST = [
+    "tests/streamcore/whole/test_faults.py",
+    "tests/streamcore/whole/test_kills.py",
+    "tests/test_readme.py",
+    "tests/bench/test_compare.py",
+    "tests/streamcore/sink/test_live.py",
+    "tests/streamcore/command/test_cli.py",
+    "tests/streamcore/subcontract/test_bad_providers.py",
+    "tests/auction/web/test_serve.py",
+    "tests/auction/storage/test_postgres.py",
+    "tests/streamcore/disperse/test_remote.py",
+    "tests/bench/test_benches.py",
+    "tests/bench/test_captures.py",
+    "tests/streamcore/whole/test_bad_input.py",
+    "tests/streamcore/service/test_anonymise_leaks.py",
+    "tests/streamcore/sink/test_rotation.py",
+    "tests/streamcore/subcontract/test_market.py",
+    "tests/streamcore/headers/test_tshark.py",
+    "tests/streamcore/whole/test_circle.py",
+    "tests/streamcore/source/test_live.py",
+    "tests/streamcore/whole/test_two_machines.py",
+    "tests/streamcore/run/test_live_run.py",
+    "tests/streamcore/headers/test_corpus.py",
+    "tests/streamcore/tools/test_tables.py",
+    "tests/streamcore/run/test_resume.py",
+    "tests/streamcore/whole/test_balance.py",
+    "tests/streamcore/parse/test_flows.py",
+    "tests/streamcore/source/test_capture.py",
+    "tests/streamcore/sink/test_whole.py",
+    "tests/streamcore/subcontract/test_failover.py",
+    "tests/streamcore/service/test_anonymise_needles.py",
+]
 
 
 def pytest_addoption(parser):
@@ -31,6 +73,27 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     for name, numbers in PLAYED.items():
         os.environ.setdefault(name, str(numbers[config.getoption("--all")]))
+    config.option.loadscopereorder = False  # by number of tests: the order is ours
+    forking.install()
+    gc.disable()  # while tests are collected; they stay, so later collections need not look at them
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _new_processes(request, monkeypatch):
+    if request.node.get_closest_marker("new_processes"):
+        monkeypatch.setenv(forking.NEW_PROCESSES, "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first; within a file, and among the others, the order stays."""
+    places = {file: place for place, file in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CAPTURE_BYTES = "20_000_000"  # some chunks: enough for one round of each, and made in a quarter of the time
 
 
 def test_every_benchmark_runs(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["BENCH_CAPTURE_BYTES"] = CAPTURE_BYTES
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "bench", "--benchmark-disable", "-q", "-x", "-p", "no:xdist"]
     command.append(f"--junitxml={report}")

@@ -16,9 +16,11 @@ from pathlib import Path
 import dpkt
 import pytest
 
+from tests import forking
 from tests.streamcore.namespaces import bump, pair, root_and_namespaces  # noqa: F401  fixtures for live tests
 
 MARK = f"STREAMCORE_TEST_RUN={uuid.uuid4().hex}"  # in the environment of every process that a test starts
+forking.prepared.environment |= dict([MARK.split("=")])
 COMMAND = [sys.executable, "-m", "streamcore"]
 
 
@@ -93,7 +95,7 @@ def ours():
     """
     left = set()
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+        if entry.name.isdigit() and int(entry.name) not in (os.getpid(), forking.prepared.pid):
             try:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 if state != "Z" and MARK.encode() in (entry / "environ").read_bytes():

@@ -95,7 +95,7 @@ class NoStart(Marked):
 
 class Prints(Service):
     def process(self, segment):
-        print("a service that prints")
+        print("a service that prints", flush=True)  # it is killed in the end
 
 
 class Hashes(Service):
