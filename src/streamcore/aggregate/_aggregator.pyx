@@ -121,6 +121,10 @@ cdef class Aggregator:
             out = Outgoing(unit.batch, 0, unit.batch.count, arranged=False)
         elif plain:
             out = Outgoing(unit.batch, segment.start, segment.stop)
+        elif not together and is_moved(result):
+            out = Outgoing(unit.batch, segment.start, segment.stop)
+            out.moved = result.packed
+            plain = True
         else:
             out = Outgoing(unit.batch, 0, 0, count=unit.batch.count if together else len(segment))
         for result in unit.results:
@@ -205,6 +209,13 @@ cdef class Aggregator:
         if dropped and self.dropped is not None:
             self.dropped(stream, reason, dropped, dropped_bytes)
         return 0
+
+
+cdef inline bint is_moved(Result result) noexcept nogil:
+    """Whether its packets stand in its region as they stand in the chunk: whole records, side by side. Then one run of them can be written, and
+    none is looked at here."""
+    return (not result.dead and result.packed != NULL and result.offset == NULL and result.keep == NULL and result.keys == NULL
+            and result.segment.batch.contiguous and not result.segment.batch.arranged)
 
 
 cdef void fill(Outgoing out, Result result, bint by_row) noexcept nogil:

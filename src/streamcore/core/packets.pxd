@@ -197,7 +197,8 @@ cdef class Outgoing:
     cdef readonly PacketBatch batch
     cdef readonly Py_ssize_t start          # unchanged: the rows, as in Segment
     cdef readonly Py_ssize_t stop
-    cdef readonly bint unchanged            # the packets as they came; the arrays below are NULL
+    cdef readonly bint unchanged            # packets of the lengths that they came with; the arrays below are NULL
+    cdef uint8_t *moved                     # unchanged: where the rows' records stand, side by side, if not in the chunk; or NULL
     cdef readonly bint arranged             # unchanged: the rows are batch.rows[start:stop]; otherwise start..stop themselves
     cdef readonly Py_ssize_t count          # packets in the arrays below, in the order they leave in
     cdef uint32_t *row                      # each one's row in the batch: its timestamp, interface and record kind
@@ -240,6 +241,13 @@ cdef inline uint32_t record_size(const Columns *columns, Py_ssize_t row) noexcep
         total = (<uint32_t *> (columns.data + record_start(columns, row) + 4))[0]
         return swap32(total) if kind & 1 else total
     return record_head(kind) + columns.captured_length[row]
+
+
+cdef inline uint8_t *outgoing_data(const Columns *columns, Outgoing out) noexcept nogil:
+    """What the column `offset` counts from, of packets that leave unchanged in length."""
+    if out.moved == NULL:
+        return columns.data
+    return out.moved - record_start(columns, out.start)
 
 
 cdef inline uint64_t records_size(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -516,6 +516,17 @@ cdef class Segment:
         return f"<Segment {self.number}: {self.stop - self.start} packets, lane {self.lane}>"
 
     @property
+    def record_bytes(self):
+        """Bytes of its packets' whole records, with headers, comments and other options."""
+        cdef const Columns *c = &self.batch.columns
+        cdef uint64_t size
+        if self.batch.contiguous and not self.batch.arranged and self.stop > self.start:
+            return record_start(c, self.stop - 1) + record_size(c, self.stop - 1) - record_start(c, self.start)
+        with nogil:
+            size = records_size(c, self.batch.arranged, self.start, self.stop)
+        return size
+
+    @property
     def index(self):
         """slice or uint32[n]: what to index a batch column with to get this segment's rows."""
         if not self.batch.arranged:
@@ -540,8 +551,8 @@ cdef class Result:
 cdef class Outgoing:
     """Packets on their way into the second stream: rows of one batch, as they came or as services left them.
 
-    Outgoing(batch, start, stop) stands for unchanged rows, arranged as the batch is or, with arranged=False, the rows start..stop
-    themselves. Outgoing(batch, 0, 0, count=n) has room for n changed packets, which
+    Outgoing(batch, start, stop) stands for rows of unchanged lengths, arranged as the batch is or, with arranged=False, the rows start..stop
+    themselves; native code may say that their records have moved out of the chunk, if they are neighbours there. Outgoing(batch, 0, 0, count=n) has room for n changed packets, which
     native code fills; every packet starts out as dropped.
     """
 
@@ -570,7 +581,9 @@ cdef class Outgoing:
         cdef uint64_t first = self.batch.first_number
         if self.unchanged:
             rows = self.batch.rows[self.start:self.stop].tolist() if self.arranged else range(self.start, self.stop)
-            return [(first + row, self.batch.packet(row).tobytes()) for row in rows]
+            data = outgoing_data(&self.batch.columns, self)
+            length = self.batch.columns.captured_length
+            return [(first + row, (<char *> data + self.batch.columns.offset[row])[:length[row]]) for row in rows]
         return [(first + self.row[i], (<char *> self.packet[i])[:self.captured_length[i]])
                 for i in range(self.count) if self.packet[i] != NULL]
 

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 LEASES_MAX = 32  # per peer, whatever the segments' sizes
 MESSAGE_BYTES_MAX = 1 << 20  # of small segments that share a message to a worker elsewhere
-RESULT_BYTES_PER_PACKET = 256  # room in a region beyond twice the packets' bytes
+RESULT_BYTES_PER_PACKET = 256  # room in a region beyond twice the records' bytes
 REMEMBERED_MAX = 64  # batches whose region is looked up before dead entries are swept
 
 
 def result_bytes_max(segment: Segment) -> int:
-    """Room that a segment's result may take: twice its bytes, and something for every packet. The sum over a batch
-    fits one region.
+    """Room that a segment's result may take: its records, with all comments and options, its packets once more, and
+    something for every packet. The sum over a batch fits one region.
     """
     packets = len(segment)
-    return (2 * segment.byte_count + (RESULT_BYTES_PER_PACKET - 64) * packets + 63) // 64 * 64
+    beside = segment.byte_count + (RESULT_BYTES_PER_PACKET - 64) * packets
+    return (segment.record_bytes + beside + 63) // 64 * 64
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from streamcore.headers._walk cimport (
     LAYER_PIM,
     LAYER_TAG,
     LAYER_TUNNEL,
+    OUTCOME_CONTROL,
     OUTCOME_ENCRYPTED,
     OUTCOME_NOTHING,
     OUTCOME_UNKNOWN,
@@ -170,14 +171,14 @@ cdef void etherip(Walk *walk) noexcept nogil:
 
 
 cdef void pim(Walk *walk) noexcept nogil:
-    """RFC 7761: a register message holds a packet, a null register perhaps its IP header alone. Others hold addresses, and are not walked into."""
+    """RFC 7761: a register message holds a packet, a null register perhaps its IP header alone. Others are one layer."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     if has(walk, 8) and p[0] == 0x21 and plausible_ip(p + 8, walk.end - walk.at - 8):
         if take_tunnel(walk, TUNNEL_PIM, 0, 8):
             walk.next = step_ip
     elif take(walk, LAYER_PIM, 4):
-        ends(walk, OUTCOME_UNKNOWN)
+        ends(walk, OUTCOME_CONTROL)
 
 
 cdef void mpls_in_ip(Walk *walk) noexcept nogil:

@@ -39,6 +39,8 @@ cdef enum Kind:
     LAYER_ICMP6
     LAYER_IGMP
     LAYER_PIM
+    LAYER_OSPF
+    LAYER_VRRP
     LAYER_TUNNEL             # the header of a tunnel; detail: TUNNEL_*
     LAYER_KINDS
 
@@ -69,7 +71,8 @@ cdef enum Outcome:
     # How far the headers of a packet are understood. OUTCOMES in _walk.pyx has their names.
     OUTCOME_UNKNOWN = 0      # what stands at walk.at is of no kind that is known, or contradicts the kind that it should be
     OUTCOME_TRANSPORT        # to a whole transport header (TCP, UDP, UDP-Lite, SCTP, DCCP); behind it is payload
-    OUTCOME_CONTROL          # to a listed control protocol, which is a layer of its own: ARP, ICMP, ICMPv6, IGMP
+    OUTCOME_CONTROL          # to a listed control protocol, which is a layer of its own: ARP, ICMP, ICMPv6, IGMP,
+                             # OSPF, VRRP, PIM
     OUTCOME_FRAGMENT         # to the IP header of a later fragment; behind it is payload
     OUTCOME_NOTHING          # to an IP header that says that nothing follows (59)
     OUTCOME_ENCRYPTED        # to a header that says that the rest is encrypted

@@ -13,7 +13,7 @@ KINDS = {
     LAYER_TAG: "tag", LAYER_LLC: "llc", LAYER_MPLS: "mpls", LAYER_CONTROL_WORD: "control word", LAYER_PPPOE: "pppoe", LAYER_PPP: "ppp",
     LAYER_ARP: "arp", LAYER_IP4: "ip4", LAYER_IP6: "ip6", LAYER_EXTENSION: "extension", LAYER_AH: "ah", LAYER_TCP: "tcp", LAYER_UDP: "udp",
     LAYER_UDP_LITE: "udp-lite", LAYER_SCTP: "sctp", LAYER_DCCP: "dccp", LAYER_ICMP4: "icmp4", LAYER_ICMP6: "icmp6", LAYER_IGMP: "igmp",
-    LAYER_PIM: "pim", LAYER_TUNNEL: "tunnel",
+    LAYER_PIM: "pim", LAYER_OSPF: "ospf", LAYER_VRRP: "vrrp", LAYER_TUNNEL: "tunnel",
 }
 TUNNELS = {
     TUNNEL_NONE: "", TUNNEL_IP: "ip", TUNNEL_GRE: "gre", TUNNEL_PPTP: "pptp", TUNNEL_ERSPAN: "erspan", TUNNEL_WCCP: "wccp",

@@ -28,4 +28,5 @@ class Anonymiser:
         todo: NDArray[np.uint32],
         verdict: NDArray[np.uint8],
         kept: NDArray[np.uint32],
+        again: bool = False,
     ) -> tuple[int, NDArray[np.uint32], NDArray[np.uint64]]: ...

@@ -7,7 +7,7 @@ again.
 import numpy as np
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 
 from streamcore.core.packets cimport prefetch
 from streamcore.headers._walk cimport udp_opens
@@ -31,6 +31,7 @@ from streamcore.service._fields cimport (
     store16,
     store32,
 )
+from streamcore.service._fragments cimport SLOTS, FirstFragments, Slot, next_round
 from streamcore.service._messages cimport is_dhcp
 
 COUNTED_NAMES = (
@@ -61,9 +62,11 @@ cdef class Anonymiser:
     cdef object missing4
     cdef object missing6
     cdef Rewrite shared
+    cdef FirstFragments firsts
 
     def __cinit__(self):
         self.shared.before = NULL
+        self.firsts.slots = NULL
 
     def __init__(self, AddressTable table not None, str mac="keep", str payload="keep", bint names=False, bint special=False,
                  bytes hash_key=bytes(16), bint drops=True):
@@ -75,8 +78,10 @@ cdef class Anonymiser:
         self.missing4 = np.empty(MISSING_MAX, np.uint32)
         self.missing6 = np.empty((MISSING_MAX, 2), np.uint64)
         self.shared.before = <uint8_t *> malloc(BEFORE_MAX)
-        if self.shared.before == NULL:
-            raise MemoryError("no room for a packet")
+        self.firsts.slots = <Slot *> calloc(SLOTS, sizeof(Slot))
+        if self.shared.before == NULL or self.firsts.slots == NULL:
+            raise MemoryError("no room for a packet and for what is known of fragments")
+        self.shared.firsts = &self.firsts
         self.shared.mac = KEEPING.index(mac)
         self.shared.payload = KEEPING.index(payload)
         self.shared.names, self.shared.special, self.shared.drops = names, special, drops
@@ -86,6 +91,7 @@ cdef class Anonymiser:
 
     def __dealloc__(self):
         free(self.shared.before)
+        free(self.firsts.slots)
 
     def counts(self):
         """uint64[COUNTED]: what was replaced and left so far, as COUNTED_NAMES names it."""
@@ -93,11 +99,12 @@ cdef class Anonymiser:
 
     def rewrite(self, uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] captured_length not None,
                 const uint16_t[::1] link_type not None, uint32_t[::1] todo not None, uint8_t[::1] verdict not None,
-                uint32_t[::1] kept not None):
+                uint32_t[::1] kept not None, bint again=False):
         """Rewrite the packets numbered in todo; return (deferred, missing4, missing6).
 
         todo: uint32, in and out: its first `deferred` are then those that wait for the missing addresses, uint32[m]
-        and uint64[m, 2] with repeats. verdict, kept: out, of the packets that are done: 1 where all headers are understood, 2 + the walk's
+        and uint64[m, 2] with repeats; they are what comes `again`. The first time, later fragments wait, too: for all
+        first ones to be seen. verdict, kept: out, of the packets that are done: 1 where all headers are understood, 2 + the walk's
         outcome where not; how many of its bytes may stay. Raises ValueError for a packet outside data. The GIL is released. About 20 ns
         a packet where everything is known (bench_service.py).
         """
@@ -118,6 +125,9 @@ cdef class Anonymiser:
         rewrite.missing4 = &missing4[0]
         rewrite.missing6 = &missing6[0, 0]
         rewrite.missing4_count = rewrite.missing6_count = 0
+        rewrite.first_pass = not again
+        if not again:
+            next_round(&self.firsts)
         with nogil:
             deferred = rewrite_all(rewrite, &data[0] if data.shape[0] else NULL, &offset[0], &captured_length[0], &link_type[0], &todo[0],
                                    todo.shape[0], &verdict[0], &kept[0])

@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from streamcore.service._address_table cimport Table
+from streamcore.service._fragments cimport FirstFragments
 
 cdef enum:
     # What a rewrite counts. COUNTED_NAMES in _anonymise.pyx has their names.
@@ -37,6 +38,9 @@ cdef struct Rewrite:
     bint drops                # a packet that is not understood is dropped: what was replaced in it is not counted
     uint64_t[2] hash_key      # of hardware addresses and names
     uint64_t[COUNTED] counts
+    # The segment that is rewritten.
+    FirstFragments *firsts
+    bint first_pass           # of it: its later fragments wait until all first ones are noted
     # The packet that is rewritten.
     uint8_t *packet
     uint32_t size
@@ -46,6 +50,7 @@ cdef struct Rewrite:
     uint32_t unknown_at       # from this byte on
     uint32_t source_at        # where the address stands that a pseudo-header takes for the source,
     uint32_t target_at        # and for the target, of the innermost IP header
+    uint8_t ip_version        # of that header
     int packets               # quoted in options of this packet so far
 
 cdef enum:

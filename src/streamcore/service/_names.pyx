@@ -13,16 +13,33 @@ cdef enum:
     WORD_MAX = 64            # a longer word is replaced piece by piece
 
 
-cdef void change_names(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, uint16_t target, bint udp) noexcept nogil:
+cdef enum:
+    NONE = 0
+    DNS
+    SIP
+    HTTP
+
+
+cdef int message_kind(const uint8_t *p, int64_t n, uint16_t source, uint16_t target, bint udp) noexcept nogil:
     cdef int64_t first
     if udp and (is_dns(source) or is_dns(target)):
-        change_dns(rewrite, p, n)
-        return
+        return DNS
     first = line_end(p, n)
     if holds(p, first, b"SIP/2.0", 7) or source == 5060 or target == 5060:
-        change_text(rewrite, p, n, True)
-    elif holds(p, first, b"HTTP/1.", 7):
-        change_text(rewrite, p, n, False)
+        return SIP
+    return HTTP if holds(p, first, b"HTTP/1.", 7) else NONE
+
+
+cdef bint holds_names(const uint8_t *p, int64_t n, uint16_t source, uint16_t target, bint udp) noexcept nogil:
+    return message_kind(p, n, source, target, udp) != NONE
+
+
+cdef void change_names(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, uint16_t target, bint udp) noexcept nogil:
+    cdef int kind = message_kind(p, n, source, target, udp)
+    if kind == DNS:
+        change_dns(rewrite, p, n)
+    elif kind != NONE:
+        change_text(rewrite, p, n, kind == SIP)
 
 
 cdef inline bint is_dns(uint16_t port) noexcept nogil:

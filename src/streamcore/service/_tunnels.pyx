@@ -15,6 +15,8 @@ from streamcore.headers._walk cimport (
     TUNNEL_GUE,
     TUNNEL_L2TP,
     TUNNEL_LISP,
+    TUNNEL_NSH,
+    TUNNEL_PIM,
     TUNNEL_PPTP,
     TUNNEL_TEREDO,
     TUNNEL_TZSP,
@@ -25,8 +27,7 @@ from streamcore.service._fields cimport Rewrite, change4s, change_mac, load16, u
 
 
 cdef void change_tunnel(Rewrite *rewrite, uint8_t *p, int64_t n, int tunnel) noexcept nogil:
-    """n: bytes of the header that are there; tunnel: TUNNEL_*. PIM's checksum covers addresses in IPv6 and not in IPv4, NSH carries metadata of
-    any kind: these are not understood."""
+    """n: bytes of the header that are there; tunnel: TUNNEL_*."""
     if tunnel == TUNNEL_GRE:
         change_gre(rewrite, p, n)
     elif tunnel == TUNNEL_GENEVE:
@@ -39,13 +40,15 @@ cdef void change_tunnel(Rewrite *rewrite, uint8_t *p, int64_t n, int tunnel) noe
         change_tzsp(rewrite, p, n)
     elif tunnel == TUNNEL_TEREDO:
         change_teredo(rewrite, p, n)
+    elif tunnel == TUNNEL_NSH:  # metadata of any kind
+        zero(rewrite, p + 8, n - 8)
     elif tunnel == TUNNEL_GUE:
         zero(rewrite, p + 4, n - 4)
     elif tunnel == TUNNEL_L2TP:
         if n >= 2 and p[0] & 2 and p[1] & 15 == 2:  # anything may stand in the padding
             unknown(rewrite, p)
     elif not (tunnel == TUNNEL_PPTP or tunnel == TUNNEL_ERSPAN or tunnel == TUNNEL_WCCP or tunnel == TUNNEL_ETHERIP or tunnel == TUNNEL_VXLAN
-              or tunnel == TUNNEL_LISP):
+              or tunnel == TUNNEL_LISP or tunnel == TUNNEL_PIM):
         unknown(rewrite, p)
 
 

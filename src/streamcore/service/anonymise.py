@@ -89,7 +89,7 @@ class Anonymise(Service):
     mac: keep, hash or zero hardware addresses. payload: keep, zero or truncate what follows the headers.
     unknown: drop, pass or truncate packets whose headers are not all understood; if some passed, the run ends with
     status 3. special: keep leaves broadcast, multicast, loopback and the scope of link-local addresses as they are.
-    A checksum that was wrong stays wrong by the same amount.
+    A checksum that was wrong stays wrong by the same amount. A later fragment goes by its first one in the segment.
     """
 
     name: ClassVar[str] = "anonymise"
@@ -153,10 +153,12 @@ class Anonymise(Service):
         todo = np.arange(count, dtype=np.uint32)
         verdict, kept = np.empty(count, np.uint8), np.empty(count, np.uint32)
         link_type = segment.link_type()
+        again = False
         while len(todo):
             deferred, missing4, missing6 = self._anonymiser.rewrite(
-                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept
+                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept, again
             )
+            again = True
             self._learn(missing4, missing6)
             todo = todo[:deferred]
         outcomes = self._leave_out(segment, verdict, kept)

@@ -13,8 +13,8 @@ from posix.unistd cimport write
 from cpython.exc cimport PyErr_CheckSignals
 
 from streamcore.core.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_KUZNETZOV_SWAPPED, RECORD_OPB_SWAPPED, RECORD_PCAP,
-                                 RECORD_PCAP_SWAPPED, RECORD_SPB, RECORD_SPB_SWAPPED, Columns, Outgoing, record_head,
-                                 record_size, record_start, swap32)
+                                 RECORD_PCAP_SWAPPED, RECORD_SPB, RECORD_SPB_SWAPPED, Columns, Outgoing, outgoing_data,
+                                 record_head, record_size, record_start, swap32)
 
 cdef extern from "<poll.h>" nogil:
     cdef struct pollfd:
@@ -153,7 +153,7 @@ cdef class Encoder:
                     if stop < out.stop:
                         self.stopped_at = stop - out.start
                     if stop > out.start + first:
-                        self.copy_all(c, out.start + first, stop, counts)
+                        self.copy_all(c, outgoing_data(c, out), out.start + first, stop, counts)
                 else:
                     self.encode_all(out, c, commented, comments, counts, first)
                 if flush:
@@ -182,7 +182,7 @@ cdef class Encoder:
                     filled += record_size(c, row)
         return stop
 
-    cdef int copy_all(self, Columns *c, Py_ssize_t start, Py_ssize_t stop, uint64_t *counts) except -1 nogil:
+    cdef int copy_all(self, Columns *c, const uint8_t *data, Py_ssize_t start, Py_ssize_t stop, uint64_t *counts) except -1 nogil:
         """Rows start..stop, whose records touch and are the output's: one run."""
         cdef Py_ssize_t row
         cdef uint64_t captured = 0
@@ -191,13 +191,14 @@ cdef class Encoder:
             captured += c.captured_length[row]
         counts[0] += <uint64_t> (stop - start)
         counts[1] += captured
-        return self.put_run(c.data + first, record_start(c, stop - 1) + record_size(c, stop - 1) - first)
+        return self.put_run(data + first, record_start(c, stop - 1) + record_size(c, stop - 1) - first)
 
     # bench_sink.py::test_arranged: some 3 ns a packet that is copied in a run, 8 to 10 ns one that is made anew.
     cdef int encode_all(self, Outgoing out, Columns *c, const uint8_t *commented, dict comments,
                         uint64_t *counts, Py_ssize_t first) except -1 nogil:
         cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
         cdef const uint8_t *run = NULL
+        cdef const uint8_t *data = outgoing_data(c, out)
         cdef bint limited = self.is_limited()
         cdef const uint8_t *packet
         cdef size_t run_bytes = 0
@@ -207,7 +208,7 @@ cdef class Encoder:
         for i in range(first, count):
             if out.unchanged:
                 row = c.rows[out.start + i] if out.arranged else <uint32_t> (out.start + i)
-                packet = c.data + c.offset[row]
+                packet = data + c.offset[row]
                 captured = c.captured_length[row]
                 wire = c.wire_length[row]
                 whole = True

@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from cpython.exc cimport PyErr_CheckSignals
 
-from streamcore.core.packets cimport Columns, Outgoing
+from streamcore.core.packets cimport Columns, Outgoing, outgoing_data
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct iovec:
@@ -120,13 +120,14 @@ cdef class Sender:
     cdef int send_all(self, Outgoing out, Columns *c, uint64_t *counts) except -1 nogil:
         cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
         cdef uint8_t *packet
+        cdef uint8_t *data = outgoing_data(c, out)
         cdef uint32_t row, captured, wire
         cdef int number = 0
         cdef bint paced = self.is_paced()
         for i in range(count):
             if out.unchanged:
                 row = c.rows[out.start + i] if out.arranged else <uint32_t> (out.start + i)
-                packet = c.data + c.offset[row]
+                packet = data + c.offset[row]
                 captured = c.captured_length[row]
                 wire = c.wire_length[row]
             else:

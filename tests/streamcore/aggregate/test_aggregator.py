@@ -84,6 +84,7 @@ def test_orders_as_asked(batches, order, policy, lanes, packets_max, seed, kinds
     results, wanted, number = [], {}, 0
     for drawn in batches:
         batch = make_batch([p for p, _ in drawn], hashes=[h for _, h in drawn], first_number=number)
+        batch.contiguous = bool(rng.integers(2))  # they are: then a whole result leaves as one run
         segments = segmenter.cut(batch)
         aggregator.expect(batch, segments)
         for segment in segments:

@@ -34,7 +34,7 @@ ADDRESSES += [f"2001:db8::{last}" for last in (1, 2, 7, 8, 9)]
 NEEDLES = [ipaddress.ip_address(each).packed for each in ADDRESSES]
 MACS = [bytes.fromhex(each.replace(":", "")) for each in (MAC, OTHER_MAC)]
 DROPPED = {
-    "nsh", "pim register", "ipnet", "infiniband", "arcnet", "arcnet of linux", "juniper", "token ring", "sun atm",
+    "ipnet", "infiniband", "arcnet", "arcnet of linux", "juniper", "token ring", "sun atm",
 }  # fmt: skip
 VARIED = [
     Fields(six=six, tcp=tcp, flag=flag, extra=extra, vlan=vlan)

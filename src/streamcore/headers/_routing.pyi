@@ -1,0 +1,1 @@
+"""Steps of the walk. Only for `cimport`: there is nothing in it for Python."""

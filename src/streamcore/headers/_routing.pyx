@@ -1,0 +1,44 @@
+"""Routing protocols that stand on IP and carry no packets: OSPF, VRRP. PIM, which may carry one, is in _tunnels.pyx.
+
+Sources: RFC 2328 A.3.1, RFC 5340 A.3.1, RFC 3768 5.1, RFC 5798 5.1.
+"""
+
+from libc.stdint cimport uint8_t
+
+from streamcore.headers._walk cimport (
+    LAYER_OSPF,
+    LAYER_VRRP,
+    OUTCOME_CONTROL,
+    OUTCOME_UNKNOWN,
+    Walk,
+    ends,
+    has,
+    here,
+    register_protocol,
+    take,
+    upper,
+)
+
+
+cdef void ospf(Walk *walk) noexcept nogil:
+    """Version 2 has 24 bytes in front of what it says, version 3 has 16."""
+    cdef const uint8_t *p = here(walk)
+    upper(walk)
+    if has(walk, 1) and p[0] != 2 and p[0] != 3:
+        ends(walk, OUTCOME_UNKNOWN)
+    elif take(walk, LAYER_OSPF, 24 if has(walk, 1) and p[0] == 2 else 16):
+        ends(walk, OUTCOME_CONTROL)
+
+
+cdef void vrrp(Walk *walk) noexcept nogil:
+    """Versions 2 and 3, an advertisement."""
+    cdef const uint8_t *p = here(walk)
+    upper(walk)
+    if has(walk, 1) and p[0] != 0x21 and p[0] != 0x31:
+        ends(walk, OUTCOME_UNKNOWN)
+    elif take(walk, LAYER_VRRP, 8):
+        ends(walk, OUTCOME_CONTROL)
+
+
+register_protocol(89, ospf)
+register_protocol(112, vrrp)

@@ -1,0 +1,236 @@
+"""Checksums of a packet that was rewritten: from the inside out, each is adjusted by what has changed in what it covers, which is the
+difference of the sums over the packet and over the copy of it. So one that was wrong stays wrong by the same amount.
+
+A new kind of layer with a checksum is one line in `adjust_layer`. Checksums inside messages (of link states, of the extensions of ICMP) are
+adjusted where the messages are rewritten.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from streamcore.headers._walk cimport (
+    LAYER_DCCP,
+    LAYER_EXTENSION,
+    LAYER_ICMP4,
+    LAYER_ICMP6,
+    LAYER_IGMP,
+    LAYER_IP4,
+    LAYER_OSPF,
+    LAYER_PIM,
+    LAYER_SCTP,
+    LAYER_TCP,
+    LAYER_TUNNEL,
+    LAYER_UDP,
+    LAYER_UDP_LITE,
+    LAYER_VRRP,
+    TUNNEL_GRE,
+    TUNNEL_PIM,
+    Layer,
+    Walk,
+)
+from streamcore.service._fields cimport (
+    BEFORE_MAX,
+    Rewrite,
+    adjusted,
+    adjusted_udp,
+    difference,
+    fold,
+    load16,
+    negative,
+    placed,
+    store16,
+    sum_words,
+)
+from streamcore.service._messages cimport crc32c
+
+cdef enum:
+    MOBILITY = 135
+    OSPF = 89
+    PIM = 103
+    OSPF_DIGEST = 2      # AuType of OSPF version 2
+
+
+cdef struct Covered:
+    # What a running sum is about: the difference that rewriting made in the packet's bytes start:stop.
+    int64_t start, stop
+    uint64_t total
+
+
+cdef struct Pseudo:
+    # The pseudo-header of one layer, in words that begin with its addresses.
+    bint six
+    uint64_t change       # what rewriting added to its sum
+    uint64_t before       # the sum of its addresses before
+
+
+cdef void adjust_layers(Rewrite *rewrite, const Walk *walk, const Places *places) noexcept nogil:
+    cdef Covered covered
+    cdef Pseudo pseudo
+    cdef int i
+    if not rewrite.rewriting or walk.layer_count == 0:
+        return
+    covered.start = covered.stop = walk.layers[walk.layer_count - 1].end
+    covered.total = 0
+    for i in range(walk.layer_count - 1, -1, -1):
+        find_pseudo(rewrite, walk, places, i, &pseudo)
+        adjust_layer(rewrite, &covered, &walk.layers[i], &pseudo)
+
+
+cdef void find_pseudo(const Rewrite *rewrite, const Walk *walk, const Places *places, int i, Pseudo *pseudo) noexcept nogil:
+    cdef int ip = places.ip[i]
+    cdef uint32_t size, source, target
+    pseudo.six = False
+    pseudo.change = pseudo.before = 0
+    if ip < 0:
+        return
+    pseudo.six = walk.layers[ip].kind != LAYER_IP4
+    size = 16 if pseudo.six else 4
+    source, target = places.source[ip], places.target[ip]
+    pseudo.change = placed(difference(rewrite, source, source + size), source) + placed(difference(rewrite, target, target + size), target)
+    if target + size <= rewrite.size and source + size <= rewrite.size:
+        pseudo.before = (placed(sum_words(rewrite.before, source, source + size), source)
+                         + placed(sum_words(rewrite.before, target, target + size), target))
+
+
+cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
+    """Adjust the checksum that stands in one layer."""
+    cdef uint8_t *p = rewrite.packet + layer.offset
+    cdef int64_t n = <int64_t> layer.end - layer.offset
+    cdef int kind = layer.kind
+    cdef uint64_t inside
+    if kind == LAYER_IP4:
+        if n >= 12:
+            inside = difference(rewrite, layer.offset, layer.offset + layer.length)
+            adjust(rewrite, covered, layer.offset, 10, inside, 0, False)
+        return
+    if kind == LAYER_SCTP:
+        adjust_sctp(rewrite, p, n)
+        return
+    if kind == LAYER_TCP and n >= 18:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 16, inside, pseudo.change, False)
+    elif (kind == LAYER_UDP or kind == LAYER_UDP_LITE) and n >= 8:
+        inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, True)
+    elif kind == LAYER_DCCP and n >= 8:
+        inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, False)
+    elif kind == LAYER_ICMP6 and n >= 4:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change, False)
+    elif (kind == LAYER_ICMP4 or kind == LAYER_IGMP) and n >= 4:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 2, inside, 0, False)
+    elif kind == LAYER_TUNNEL and layer.detail == TUNNEL_GRE and n >= 6 and p[0] & 0x80:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 4, inside, 0, False)
+    elif kind == LAYER_EXTENSION and layer.detail == MOBILITY and n >= 6:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 4, inside, pseudo.change, False)
+    elif kind == LAYER_OSPF and n >= 16:
+        adjust_ospf(rewrite, covered, layer, pseudo)
+    elif kind == LAYER_VRRP and n >= 8:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change if has_pseudo(rewrite, layer, pseudo) else 0, False)
+    elif kind == LAYER_PIM and n >= 4:
+        inside = cover(rewrite, covered, layer.offset, layer.end)
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change if pseudo.six else 0, False)
+    elif kind == LAYER_TUNNEL and layer.detail == TUNNEL_PIM and n >= 4:
+        inside = cover(rewrite, covered, layer.offset, layer.end) if covers_packet(rewrite, layer, pseudo) else 0
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change if pseudo.six else 0, False)
+
+
+cdef uint64_t cover(const Rewrite *rewrite, Covered *covered, int64_t start, int64_t stop) noexcept nogil:
+    """Widen what is covered, or narrow its end; start is at most what it was. In words that begin at even offsets."""
+    if covered.start > stop:  # nothing of it is in here
+        covered.start, covered.stop, covered.total = start, start, 0
+    covered.total += difference(rewrite, start, covered.start)
+    if stop > covered.stop:
+        covered.total += difference(rewrite, covered.stop, stop)
+    elif stop < covered.stop:
+        covered.total += negative(difference(rewrite, stop, covered.stop))
+    covered.start, covered.stop = start, stop
+    covered.total = fold16(covered.total)
+    return covered.total
+
+
+cdef inline uint64_t fold16(uint64_t total) noexcept nogil:
+    return <uint16_t> ~negative(total)
+
+
+cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at, uint64_t inside, uint64_t pseudo, bint udp) noexcept nogil:
+    """Adjust the checksum at packet[offset + at]. inside: the change in what it covers, in words that begin at even offsets of the packet;
+    pseudo: in a pseudo-header, in its own words."""
+    cdef uint8_t *p = rewrite.packet + offset + at
+    cdef uint16_t old = load16(p)
+    cdef uint64_t delta = placed(inside, <uint32_t> offset) + pseudo
+    cdef uint16_t new = adjusted_udp(old, delta) if udp else adjusted(old, delta)
+    store16(p, new)
+    if covered.start <= offset + at < covered.stop:
+        covered.total = fold16(covered.total + placed(<uint16_t> ~old + <uint64_t> new, <uint32_t> (offset + at)))
+
+
+cdef bint was_right(const Rewrite *rewrite, int64_t start, int64_t stop, uint64_t more) noexcept nogil:
+    """Whether the packet's bytes start:stop added up before, with `more` of a pseudo-header."""
+    if stop > <int64_t> min(rewrite.size, BEFORE_MAX):
+        return False
+    return fold(placed(sum_words(rewrite.before, <uint32_t> start, <uint32_t> stop), <uint32_t> start) + more) == 0xFFFF
+
+
+cdef int64_t covered_stop(const uint8_t *p, const Layer *layer) noexcept nogil:
+    """Where what a layer's checksum covers ends."""
+    cdef int64_t length
+    if (layer.kind == LAYER_UDP or layer.kind == LAYER_UDP_LITE) and layer.length >= 8:
+        length = load16(p + 4)
+        if length >= 8:
+            return min(<int64_t> layer.offset + length, <int64_t> layer.end)
+    if layer.kind == LAYER_DCCP and layer.length >= 12 and p[5] & 15:
+        return min(<int64_t> layer.offset + 4 * p[4] + 4 * (<int64_t> (p[5] & 15) - 1), <int64_t> layer.end)
+    return layer.end
+
+
+cdef void adjust_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Over the packet alone: made anew where it was right, which shows only of a packet that is there as a whole."""
+    cdef int64_t at = p - rewrite.packet
+    cdef const uint8_t *before = rewrite.before + at
+    cdef uint32_t made
+    if n < 12 or at + n > BEFORE_MAX or memcmp(p, before, n) == 0:
+        return
+    made = crc32c(before, n)
+    if before[8] != made & 0xFF or before[9] != made >> 8 & 0xFF or before[10] != made >> 16 & 0xFF or before[11] != made >> 24:
+        return
+    made = crc32c(p, n)
+    p[8], p[9], p[10], p[11] = made & 0xFF, made >> 8 & 0xFF, made >> 16 & 0xFF, made >> 24
+
+
+cdef void adjust_ospf(Rewrite *rewrite, Covered *covered, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
+    """Up to the length that the header says. Version 2: without the 8 bytes of authentication, and none where that is a digest (RFC 2328 D.4);
+    version 3: with the pseudo-header, and none where a trailer authenticates (RFC 7166), which shows as zero."""
+    cdef uint8_t *p = rewrite.packet + layer.offset
+    cdef int64_t at = layer.offset
+    cdef int64_t stop = max(at + 16, min(at + load16(p + 2), <int64_t> layer.end))
+    cdef uint64_t inside
+    if p[0] == 3:
+        if load16(p + 12) == 0 and not was_right(rewrite, at, stop, pseudo.before + OSPF + <uint64_t> (stop - at)):
+            return
+        adjust(rewrite, covered, at, 12, cover(rewrite, covered, at, stop), pseudo.change, False)
+    elif load16(p + 14) != OSPF_DIGEST:
+        inside = cover(rewrite, covered, at, stop) + negative(difference(rewrite, at + 16, min(at + 24, stop)))
+        adjust(rewrite, covered, at, 12, inside, 0, False)
+
+
+cdef bint has_pseudo(const Rewrite *rewrite, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
+    """Whether a VRRP message's checksum covers a pseudo-header: in version 3 (RFC 5798 5.2.8), but over IPv4 not of every maker."""
+    if rewrite.before[layer.offset] >> 4 != 3:
+        return False
+    return pseudo.six or not was_right(rewrite, layer.offset, layer.end, 0)
+
+
+cdef bint covers_packet(const Rewrite *rewrite, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
+    """Whether the checksum of a PIM register covers the packet in it, which some makers do, and not the 8 bytes of the header alone
+    (RFC 7761 4.9)."""
+    cdef int64_t at = layer.offset
+    cdef uint64_t more = pseudo.before + PIM if pseudo.six else 0
+    if was_right(rewrite, at, at + 8, more + 8 if more else 0):
+        return False
+    return was_right(rewrite, at, layer.end, more + <uint64_t> (layer.end - at) if more else 0)

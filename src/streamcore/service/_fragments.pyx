@@ -1,0 +1,115 @@
+"""What was decided of first fragments, for the later ones of the same datagram: from which byte of the datagram on all is payload.
+
+A later fragment has no headers of its own behind IP, so alone it says nothing of what it holds: payload, or the rest of a header, of a message
+that tells addresses, of a packet in a tunnel. It passes where the first fragment stands in the same segment, was understood, ends in payload
+that is none of these, and ends its headers before the later one begins. Order within the segment does not matter, and nothing outlives it, so
+that the same segment always gives the same.
+
+Bounded: FRAGMENTS_MAX first fragments, found by a keyed hash of 64 bits, which nobody can make collide.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from streamcore.headers._walk cimport LAYER_EXTENSION, LAYER_IP4, LAYER_IP6, MARK_QUOTED, Layer, Walk
+from streamcore.service._fields cimport keyed_hash, load16
+
+cdef enum:
+    FRAGMENT_HEADER = 44
+    MORE_FRAGMENTS = 0x2000   # of IPv4; the 13 bits behind it are the offset
+
+
+cdef void next_round(FirstFragments *table) noexcept nogil:
+    """A segment begins."""
+    table.used = 0
+    table.round += 1
+    if table.round == 0:  # after 2^32 segments
+        memset(table.slots, 0, SLOTS * sizeof(Slot))
+        table.round = 1
+
+
+cdef void note_first(FirstFragments *table, const Walk *walk, const uint64_t *hash_key, bint clear, int64_t payload) noexcept nogil:
+    """Note each datagram that this packet, or a packet within it, begins. clear: all behind `payload` is payload."""
+    cdef const Layer *layer
+    cdef const uint8_t *p
+    cdef uint64_t key = 0
+    cdef int64_t begin
+    cdef int i
+    for i in range(walk.layer_count):
+        layer = &walk.layers[i]
+        if layer.marks:  # quoted, or cut
+            return
+        p = walk.packet + layer.offset
+        begin = layer.offset + layer.length
+        if layer.kind == LAYER_IP4:
+            key = address_key(p + 12, 8, key, hash_key)
+            if load16(p + 6) & 0x3FFF == MORE_FRAGMENTS:
+                note(table, datagram_key4(p, key, hash_key), payload_from(clear, payload, begin))
+        elif layer.kind == LAYER_IP6:
+            key = address_key(p + 8, 32, key, hash_key)
+        elif layer.kind == LAYER_EXTENSION and layer.detail == FRAGMENT_HEADER and load16(p + 2) & 0xFFF9 == 1:
+            note(table, datagram_key6(p, key, hash_key), payload_from(clear, payload, begin))
+
+
+cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil:
+    """Whether all that a later fragment carries is payload. It is the walk's last layer."""
+    cdef const Layer *layer
+    cdef const uint8_t *p = walk.packet
+    cdef uint64_t key = 0
+    cdef int i
+    for i in range(walk.layer_count):
+        layer = &walk.layers[i]
+        if layer.marks & MARK_QUOTED:
+            return False
+        p = walk.packet + layer.offset
+        if layer.kind == LAYER_IP4:
+            key = address_key(p + 12, 8, key, hash_key)
+        elif layer.kind == LAYER_IP6:
+            key = address_key(p + 8, 32, key, hash_key)
+    key = datagram_key6(p, key, hash_key) if walk.ip.version == 6 else datagram_key4(p, key, hash_key)
+    return 8 * <uint32_t> walk.ip.fragment_offset >= found(table, key)
+
+
+# Keys: of all addresses from the outside in, and what tells datagrams between them apart.
+
+cdef inline uint64_t address_key(const uint8_t *p, int64_t n, uint64_t around, const uint64_t *hash_key) noexcept nogil:
+    return keyed_hash(hash_key, p, n, around)
+
+
+cdef inline uint64_t datagram_key4(const uint8_t *p, uint64_t around, const uint64_t *hash_key) noexcept nogil:
+    cdef uint8_t[3] told
+    told[0], told[1], told[2] = p[4], p[5], p[9]  # identification, protocol
+    return keyed_hash(hash_key, told, 3, around)
+
+
+cdef inline uint64_t datagram_key6(const uint8_t *p, uint64_t around, const uint64_t *hash_key) noexcept nogil:
+    return keyed_hash(hash_key, p + 4, 4, around)  # identification
+
+
+# The table: open addressing, at most half full, so that every search ends.
+
+cdef inline uint32_t payload_from(bint clear, int64_t payload, int64_t begin) noexcept nogil:
+    return <uint32_t> (payload - begin) if clear and payload >= begin else <uint32_t> NOT_FROM_ANYWHERE
+
+
+cdef void note(FirstFragments *table, uint64_t key, uint32_t payload_from) noexcept nogil:
+    """Of two first fragments of one datagram, the one that leaves less to payload counts."""
+    cdef uint32_t at = <uint32_t> key & (SLOTS - 1)
+    while table.slots[at].round == table.round:
+        if table.slots[at].key == key:
+            table.slots[at].payload_from = max(table.slots[at].payload_from, payload_from)
+            return
+        at = (at + 1) & (SLOTS - 1)
+    if table.used == FRAGMENTS_MAX:
+        return
+    table.used += 1
+    table.slots[at].key, table.slots[at].round, table.slots[at].payload_from = key, table.round, payload_from
+
+
+cdef uint32_t found(const FirstFragments *table, uint64_t key) noexcept nogil:
+    cdef uint32_t at = <uint32_t> key & (SLOTS - 1)
+    while table.slots[at].round == table.round:
+        if table.slots[at].key == key:
+            return table.slots[at].payload_from
+        at = (at + 1) & (SLOTS - 1)
+    return <uint32_t> NOT_FROM_ANYWHERE

@@ -1,0 +1,102 @@
+"""Run targets, each in a process of its own: `python -m tests.streamcore.fuzz [TARGET …] --seconds 60`. See --help.
+
+What a failure needs to be repeated is printed: target, seed and batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import random
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+SANITIZED = ROOT / "build" / "fuzz" / "lib"  # where `make fuzz` builds the modules with AddressSanitizer
+
+
+def main() -> int:
+    from tests.streamcore.fuzz.targets import TARGETS
+
+    parser = argparse.ArgumentParser(prog="python -m tests.streamcore.fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; all without any")
+    parser.add_argument("--seconds", type=float, default=10, help="for each target (10)")
+    parser.add_argument("--runs", type=int, default=0, help="for each target, instead of --seconds")
+    parser.add_argument("--seed", type=int, default=None, help="repeats a run; without it one is drawn")
+    parser.add_argument("--batch", type=int, default=None, help="this batch alone")
+    parser.add_argument("--sanitized", action="store_true", help="the modules that `make fuzz` built")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := [each for each in options.targets if each not in TARGETS]:
+        parser.error(f"no target {unknown[0]}: use one of {', '.join(TARGETS)}")
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    if options.child:
+        return child(options, seed)
+    print(f"seed {seed}, {'with AddressSanitizer' if options.sanitized else 'modules as they are'}", flush=True)
+    failed = [each for each in options.targets or TARGETS if not watched(each, seed, options)]
+    return 1 if failed else 0
+
+
+def watched(target: str, seed: int, options: argparse.Namespace) -> bool:
+    """Run one target in a process; say how it went."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
+        note = Path(directory) / "note"
+        note.write_bytes(bytes(64))
+        words = [sys.executable, "-m", "tests.streamcore.fuzz", target, "--child", str(note), "--seed", str(seed)]
+        words += ["--seconds", str(options.seconds), "--runs", str(options.runs)]
+        words += ["--batch", str(options.batch)] if options.batch is not None else []
+        environment = dict(os.environ)
+        if options.sanitized:
+            environment |= sanitized()
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        runs, batch, seconds = (note.read_bytes().rstrip(b"\0").decode() or "0 0 0").split()
+    if done.returncode == 0:
+        rate = int(int(runs) / max(float(seconds), 1e-3))
+        print(f"{target:<10} {int(runs):>12,} runs {float(seconds):>8.1f} s {rate:>10,}/s", flush=True)
+        return True
+    print(f"{target:<10} FAILED in batch {batch}, status {done.returncode}: repeat it with", flush=True)
+    more = " --sanitized" if options.sanitized else ""
+    print(f"    python -m tests.streamcore.fuzz {target} --seed {seed} --batch {batch}{more}")
+    print("\n".join("    " + line for line in done.stderr.strip().splitlines()[-60:]), flush=True)
+    return False
+
+
+def sanitized() -> dict[str, str]:
+    """The environment in which the modules built with AddressSanitizer are the ones that are loaded."""
+    if not SANITIZED.is_dir():
+        raise SystemExit(f"there are no modules in {SANITIZED}: run make fuzz")
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    return {
+        "LD_PRELOAD": os.path.realpath(library.stdout.strip()),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:handle_segv=1:exitcode=99",
+        "PYTHONPATH": f"{SANITIZED}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep),
+    }
+
+
+def child(options: argparse.Namespace, seed: int) -> int:
+    from tests.streamcore.fuzz.targets import TARGETS
+
+    if "ASAN_OPTIONS" not in os.environ:
+        faulthandler.enable()
+    (target,) = options.targets
+    one_batch = TARGETS[target]()
+    note = os.open(options.child, os.O_WRONLY)
+    runs, batch, begun_s = 0, options.batch or 0, time.monotonic()
+    while True:
+        seconds = time.monotonic() - begun_s
+        os.pwrite(note, f"{runs} {batch} {seconds:.3f}".encode().ljust(64, b"\0"), 0)
+        if runs and (
+            options.batch is not None or (runs >= options.runs if options.runs else seconds >= options.seconds)
+        ):
+            return 0
+        runs += one_batch(random.Random(f"{seed} {target} {batch}"), batch)
+        batch += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+"""The targets: each makes what it needs once, and then takes one batch of inputs after the other. A batch follows from
+its random generator.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from streamcore.core.errors import SourceError
+from tests.streamcore.fuzz.guarded import Guarded
+from tests.streamcore.fuzz.inputs import INPUT_BYTES_MAX, VALUES, mutated, packets, some_of_a_link
+
+Batch = Callable[[random.Random, int], int]  # takes the batch of that number; returns how many inputs it had
+AT_ONCE = 256
+
+
+def walk() -> Batch:
+    """Link layers and tunnels: the walk stays inside the packet, its layers inside one another, and the shortcut for
+    ordinary packets says
+    what the steps say."""
+    from streamcore.headers._walk import OUTCOMES, explain
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        link, inputs = some_of_a_link(rng, AT_ONCE)
+        if rng.random() < 0.1:
+            link = rng.randrange(300)
+        offset, length = memory.place(inputs)
+        for at, size in zip(offset.tolist(), length.tolist(), strict=True):
+            packet = memory.data[at : at + size]
+            told = explain(packet, link)
+            layers, outcome, ends = told[:3]
+            assert outcome in OUTCOMES.values()
+            assert ends <= size
+            for _, begin, header, end, _, _ in layers:
+                assert begin + header <= end <= size, told
+            assert link != 1 or told == explain(packet, link, shortcut=False)
+        return len(inputs)
+
+    return one_batch
+
+
+def parse() -> Batch:
+    """Columns and flows: offsets lie inside the packet, and the flow table's sums are those of what it was given."""
+    from streamcore.core.packets import GROUP_ALL
+    from streamcore.parse._flows import FlowTable
+    from streamcore.parse.parser import Parser
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    parser = Parser(seed=1, fragments_max=1024)
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        link, inputs = some_of_a_link(rng, AT_ONCE)
+        batch = memory.batch(inputs, link)
+        parser(batch, GROUP_ALL)
+        for column in (batch.l3_offset, batch.l4_offset, batch.payload_offset):
+            assert ((column == 0xFFFF) | (column <= batch.captured_length)).all()
+        flows = FlowTable(64, seed=2, fragments_max=64)
+        flows.find(batch)
+        rows = np.concatenate([flows.export(), flows.ended()])
+        assert int(rows["packets"].sum() + rows["packets_back"].sum()) == len(inputs)
+        assert int(rows["bytes"].sum() + rows["bytes_back"].sum()) == int(batch.wire_length.sum())
+        return len(inputs)
+
+    return one_batch
+
+
+def fragments() -> Batch:
+    """Datagrams in fragments that overlap, repeat and are missing: a later fragment has the ports of its first one or
+    is an orphan.
+    """
+    from streamcore.core.packets import GROUP_ALL
+    from streamcore.parse.parser import Parser
+    from tests.streamcore.fuzz.pieces import datagrams_in_pieces
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    parser = Parser(seed=1, fragments_max=64)
+    anonymise = services_for(("share",), ("",))
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        inputs = datagrams_in_pieces(rng, AT_ONCE)
+        parser(memory.batch(inputs, 1), GROUP_ALL)
+        for service in anonymise:
+            run_service(memory, service, inputs, 1)
+        return len(inputs)
+
+    return one_batch
+
+
+def services_for(*options: Sequence[str]) -> list[Any]:
+    from streamcore.service.anonymise import Anonymise
+
+    made = []
+    for (preset,) in options:
+        service = Anonymise(preset=preset, key=bytes(range(32)).hex())
+        service.start()
+        made.append(service)
+    return made
+
+
+class Shown:
+    """A segment as a service sees it, its packets in the guarded rooms: the calls of SegmentView that the services here
+    make.
+    """
+
+    number = 0
+
+    def __init__(self, memory: Guarded, inputs: Sequence[bytes], link_type: int, parser: Any) -> None:
+        self._batch = memory.batch(inputs, link_type)
+        self._batch.parser = parser
+        self.data = memory.data
+        self.offset, self.captured_length = self._batch.offset, self._batch.captured_length
+        self.wire_length = self._batch.wire_length
+        self._link_type = link_type
+        self.kept = np.ones(len(inputs), bool)
+        self.lengths = self.captured_length.copy()
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def column(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def link_type(self) -> Any:
+        return np.full(len(self), self._link_type, np.uint16)
+
+    def writable(self) -> Any:
+        return self.data
+
+    def drop(self, mask: Any, reason: str) -> None:
+        self.kept &= ~mask
+
+    def truncate(self, lengths: Any) -> None:
+        assert (np.asarray(lengths) <= self.captured_length).all()
+        self.lengths = np.asarray(lengths)
+
+    def comment(self, row: int, text: str) -> None:
+        assert 0 <= row < len(self)
+
+    def keys(self, keys: Any) -> None:
+        assert keys.shape == (len(self), 2)
+
+    def report(self, report: Any) -> None:
+        self.reported = report
+
+    def left(self) -> list[bytes]:
+        ends = zip(self.offset.tolist(), self.lengths.tolist(), self.kept.tolist(), strict=True)
+        return [self.data[at : at + size].tobytes() for at, size, kept in ends if kept]
+
+
+def run_service(memory: Guarded, service: Any, inputs: Sequence[bytes], link_type: int) -> Shown:
+    from streamcore.parse.parser import Parser
+
+    shown = Shown(memory, inputs, link_type, Parser(seed=1, stateless=True))
+    service.process(shown)
+    service.merge(shown.reported) if hasattr(shown, "reported") else None
+    return shown
+
+
+def services() -> Batch:
+    """anonymise in all its options, count, slice, dedup; nothing that `share` lets out shows an address of what was
+    mutated.
+    """
+    from streamcore.service.anonymise import CHOICES, Anonymise
+    from streamcore.service.count import Count
+    from streamcore.service.dedup import Dedup
+    from streamcore.service.slice import Slice
+    from tests.streamcore.headers.routing_packets import ADDRESSES
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    rng_of_options = random.Random(1)
+    several: list[Any] = services_for(("share",), ("",))
+    for _ in range(6):
+        chosen = {name: rng_of_options.choice(values) for name, values in CHOICES.items()}
+        several.append(Anonymise(key=bytes(range(32)).hex(), **chosen))
+    several += [Count(flows=100), Slice("16"), Dedup()]
+    for service in several[2:]:
+        service.start()
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        link, inputs = some_of_a_link(rng, AT_ONCE)
+        service = rng.choice(several)
+        shown = run_service(memory, service, inputs, link)
+        if service is several[0]:
+            for packet in shown.left():
+                assert not [each for each in ADDRESSES if each in packet], packet.hex()
+        return len(inputs)
+
+    return one_batch
+
+
+EXPRESSIONS = (
+    "tcp port 80",
+    "udp and greater 100",
+    "ip6",
+    "host 10.1.2.3",
+    "net 192.0.2.0/24",
+    "vlan and ip",
+    "icmp or icmp6",
+    "tcp[tcpflags] & tcp-syn != 0",
+    "ip[0] & 0xf > 5",
+    "ether[6:4] = 1",
+    "portrange 100-50000",
+    "ip6 protochain 17",
+    "mpls and ip",
+    "pppoes and ip",
+    "not ip",
+    "len <= 80",
+    "ip[len - 60] = 3",
+    "ip proto 47 or ip6 proto 4",
+    "ip broadcast or multicast",
+    "(ip[2:2] - ((ip[0] & 15) << 2)) * 3 / 7 % 5 = 2",
+)
+
+
+def bpf() -> Batch:
+    """Filters and programs of random instructions: libpcap's own machine decides the same."""
+    from streamcore.parse import _libpcap
+    from streamcore.parse._bpf import BadProgram, Program, select
+    from tests.streamcore.fuzz.libpcap import Machine
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    machine = Machine()
+    compiled: dict[tuple[str, int], Any] = {}
+
+    def program_for(rng: random.Random, link: int, changed: bool) -> list[tuple[int, int, int, int]]:
+        expression = rng.choice(EXPRESSIONS)
+        if (expression, link) not in compiled:
+            try:
+                compiled[expression, link] = _libpcap.compile_expression(expression, link)
+            except _libpcap.CompileError:
+                compiled[expression, link] = [(6, 0, 0, 0)]
+        instructions = [list(each) for each in compiled[expression, link]]
+        if changed:
+            for _ in range(rng.randrange(1, 4)):
+                instruction = rng.choice(instructions)
+                place = rng.randrange(4)
+                instruction[place] = (
+                    rng.choice((rng.randrange(256), rng.randrange(16))) if place < 3 else rng.choice(WORDS32)
+                )
+        return [(code, jt, jf, k) for code, jt, jf, k in instructions]
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        link, inputs = some_of_a_link(rng, AT_ONCE)
+        changed = rng.random() < 0.5
+        instructions = program_for(rng, link, changed)
+        try:
+            program = Program(instructions)
+        except BadProgram:
+            assert changed  # it may refuse more than libpcap does, but nothing that libpcap makes
+            return 1
+        select(batch := memory.batch(inputs, link), {link: program})
+        if changed and not machine.may_run(instructions):
+            return len(inputs)
+        got = list(range(len(inputs))) if batch.rows is None else batch.rows.tolist()
+        assert got == [row for row, each in enumerate(inputs) if machine.matches(instructions, each)], instructions
+        return len(inputs)
+
+    return one_batch
+
+
+WORDS32 = (0, 1, 14, 15, 16, 60, 255, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFF0)
+
+
+def captures(kind: str) -> Callable[[], Batch]:
+    """pcap or pcapng: a damaged capture is read up to the damage, or refused with our own error; no packet has bytes
+    that are not there.
+    """
+
+    def target() -> Batch:
+        import os
+        import tempfile
+        import warnings
+
+        from streamcore import read
+        from tests.streamcore.fuzz.files import captures_of
+
+        seeds = captures_of(kind)
+        directory = tempfile.TemporaryDirectory(
+            prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        )
+        path = os.path.join(directory.name, "input")
+
+        def one_batch(rng: random.Random, number: int, keep: Any = directory) -> int:
+            for _ in range(AT_ONCE // 8):
+                data = mutated(rng, rng.choice(seeds))
+                with open(path, "wb") as file:
+                    file.write(data)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    try:
+                        with read(path) as reader:
+                            for batch in reader:
+                                total = sum(len(batch.packet(row).tobytes()) for row in range(len(batch)))
+                                assert total <= len(data)
+                                assert len(batch.protocol) == len(batch)
+                    except SourceError:
+                        pass
+            return AT_ONCE // 8
+
+        return one_batch
+
+    return target
+
+
+def encoding() -> Batch:
+    """What comes from a worker: headers and descriptors of messages, results in a region, comments and reports,
+    segments that travel.
+    """
+    import msgspec
+
+    from streamcore.disperse import envelope
+    from streamcore.disperse._inline import InlineError
+    from streamcore.disperse._results import ResultError, read_result, region_bytes
+    from streamcore.disperse.inline import unpack_segment
+    from streamcore.disperse.validation import Extra
+    from tests.streamcore.fuzz.messages import extras, frames, results, some_segment
+
+    memory = Guarded(2, 1 << 16)
+    segment = some_segment()
+    heads, travelling, comments, laid = frames(segment), results(segment)[1], extras(), results(segment)[0]
+    from streamcore.core.packets import Arena
+
+    arena = Arena(1, 1 << 16, 256)
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        for _ in range(AT_ONCE // 4):
+            try:
+                frame = memory.one(mutated(rng, rng.choice(heads)))
+                header = envelope.unpack_header(memoryview(frame))
+                unpack = envelope.unpack_work if header.kind == envelope.WORK else envelope.unpack_results
+                if header.kind in (envelope.WORK, envelope.RESULT):
+                    unpack(memoryview(frame), header.descriptors)
+            except envelope.EnvelopeError:
+                pass
+            try:
+                msgspec.msgpack.decode(mutated(rng, rng.choice(comments)), type=Extra).check(len(segment))
+            except (msgspec.MsgspecError, ResultError):
+                pass
+            region, packed, flags = rng.choice(laid)
+            if rng.random() < 0.5:
+                packed, flags = (
+                    rng.choice((packed, packed + 1, packed - 1, 0, 1 << 31)),
+                    rng.choice((flags, rng.randrange(16))),
+                )
+            placed = memory.one(mutated(rng, region))
+            if placed.__array_interface__["data"][0] % 8 == 0:  # as the dispatcher gives them
+                try:
+                    read_result(segment, placed, packed, flags, rng.choice((15, flags)), placed)
+                    assert region_bytes(len(segment), packed, flags) <= len(placed) or flags == 0
+                except ResultError:
+                    pass
+            try:
+                came = memory.one(mutated(rng, rng.choice(travelling)))
+                got = unpack_segment(1, rng.choice((len(segment), rng.randrange(256))), came, arena, None)
+                assert int(got.batch.captured_length.sum()) <= len(came)
+            except InlineError:
+                pass
+        return AT_ONCE
+
+    return one_batch
+
+
+def places() -> Batch:
+    """Not random: every prefix of 500 packets, and five values at every place of them, walked and anonymised. A batch
+    is one packet.
+    """
+    from streamcore.headers._walk import explain
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    (service,) = services_for(("",))
+    chosen = packets()
+    chosen = [chosen[i * len(chosen) // 500] for i in range(500)]
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        link, packet = chosen[number % len(chosen)]
+        packet = packet[:400]
+        inputs = [packet[:size] for size in range(len(packet))]
+        inputs += [packet[:at] + bytes([value]) + packet[at + 1 :] for at in range(len(packet)) for value in VALUES]
+        for first in range(0, len(inputs), AT_ONCE):
+            part = inputs[first : first + AT_ONCE]
+            offset, length = memory.place(part)
+            for at, size in zip(offset.tolist(), length.tolist(), strict=True):
+                explain(memory.data[at : at + size], link)
+            run_service(memory, service, part, link)
+        return len(inputs)
+
+    return one_batch
+
+
+TARGETS: dict[str, Callable[[], Batch]] = {
+    "walk": walk,
+    "parse": parse,
+    "fragments": fragments,
+    "services": services,
+    "bpf": bpf,
+    "pcap": captures("pcap"),
+    "pcapng": captures("pcapng"),
+    "encoding": encoding,
+    "places": places,
+}
