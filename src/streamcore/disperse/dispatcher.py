@@ -260,7 +260,7 @@ class Dispatcher:
             return None
         try:
             result = validate(lease, outcome, extra, content, self._allowed[lease.segment.stream])
-        except (ResultError, msgspec.MsgspecError) as error:
+        except ResultError as error:
             self._reject(peer, attempt, str(error))
             return None
         peer.tally.add(lease.segment, outcome.busy_ns)

@@ -28,7 +28,7 @@ def validate(
 ) -> Result:
     """The checked Result of a lease; extra, content: its frames; allowed: flags of the stream's declared effect.
 
-    Raises ResultError, or msgspec.MsgspecError if the extra frame is not an Extra.
+    Raises ResultError.
     """
     if outcome.digest != lease.digest:
         raise ResultError("the result belongs to another input")
@@ -41,8 +41,7 @@ def validate(
         region = hold = with_our_offsets(region, lease.segment, outcome.flags)
     result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
     if extra is not None:
-        fields = msgspec.msgpack.decode(extra, type=Extra)
-        fields.check(len(lease.segment))
+        fields = read_extra(extra, len(lease.segment))
         result.comments, result.reports, result.drops = fields.comments, fields.reports, fields.drops
     if outcome.flags & KEEP or result.drops:
         counted = tuple(map(sum, zip(*result.drops.values(), strict=True))) or (0, 0)
@@ -66,6 +65,16 @@ class Extra(msgspec.Struct, forbid_unknown_fields=True):
             raise ResultError("a comment is too long")
         if len(self.drops) > REASONS_MAX or any(len(reason) > REASON_CHARACTERS_MAX for reason in self.drops):
             raise ResultError("too many reasons for dropping packets, or too long ones")
+
+
+def read_extra(extra: memoryview | bytes, packets: int) -> Extra:
+    """What the extra frame of a result says of a segment of so many packets. Raises ResultError for any other bytes."""
+    try:
+        fields = msgspec.msgpack.decode(extra, type=Extra)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
+        raise ResultError(f"comments, reports and drops that cannot be read: {error}") from None
+    fields.check(packets)
+    return fields
 
 
 def with_our_offsets(region: Any, segment: Segment, flags: int) -> Any:
