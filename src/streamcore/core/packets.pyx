@@ -516,17 +516,6 @@ cdef class Segment:
         return f"<Segment {self.number}: {self.stop - self.start} packets, lane {self.lane}>"
 
     @property
-    def record_bytes(self):
-        """Bytes of its packets' whole records, with headers, comments and other options."""
-        cdef const Columns *c = &self.batch.columns
-        cdef uint64_t size
-        if self.batch.contiguous and not self.batch.arranged and self.stop > self.start:
-            return record_start(c, self.stop - 1) + record_size(c, self.stop - 1) - record_start(c, self.start)
-        with nogil:
-            size = records_size(c, self.batch.arranged, self.start, self.stop)
-        return size
-
-    @property
     def index(self):
         """slice or uint32[n]: what to index a batch column with to get this segment's rows."""
         if not self.batch.arranged:

@@ -41,8 +41,8 @@ def frame_bytes_max(Py_ssize_t rows_max, Py_ssize_t data_bytes_max):
     return records_at(rows_max, INTERFACES_MAX) + data_bytes_max + GUARD_BYTES
 
 
-def frame_bytes(Segment segment not None):
-    """Bytes that a segment's frame takes."""
+def record_bytes(Segment segment not None):
+    """Bytes of a segment's whole records, with headers, comments and other options."""
     cdef PacketBatch batch = segment.batch
     cdef const Columns *c = &batch.columns
     cdef Py_ssize_t start = segment.start, stop = segment.stop
@@ -52,7 +52,12 @@ def frame_bytes(Segment segment not None):
             size = record_start(c, stop - 1) + record_size(c, stop - 1) - record_start(c, start)
         else:
             size = records_size(c, batch.arranged, start, stop)
-    return records_at(stop - start, len(batch.interfaces)) + <Py_ssize_t> size + GUARD_BYTES
+    return size
+
+
+def frame_bytes(Segment segment not None):
+    """Bytes that a segment's frame takes."""
+    return records_at(segment.stop - segment.start, len(segment.batch.interfaces)) + record_bytes(segment) + GUARD_BYTES
 
 
 def pack_frame(Segment segment not None, const uint16_t[::1] link_types not None, uint8_t[::1] frame not None):

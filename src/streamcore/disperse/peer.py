@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from streamcore.core.packets import Arena, Chunk, Segment
+from streamcore.disperse._inline import record_bytes
 
 if TYPE_CHECKING:
     from streamcore.disperse.inline import Outlet
@@ -34,7 +35,7 @@ def result_bytes_max(segment: Segment) -> int:
     """
     packets = len(segment)
     beside = segment.byte_count + (RESULT_BYTES_PER_PACKET - 64) * packets
-    return (segment.record_bytes + beside + 63) // 64 * 64
+    return (record_bytes(segment) + beside + 63) // 64 * 64
 
 
 @dataclass(slots=True)
