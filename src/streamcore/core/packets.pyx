@@ -541,8 +541,8 @@ cdef class Outgoing:
     """Packets on their way into the second stream: rows of one batch, as they came or as services left them.
 
     Outgoing(batch, start, stop) stands for rows of unchanged lengths, arranged as the batch is or, with arranged=False, the rows start..stop
-    themselves; native code may say that their records have moved out of the chunk, if they are neighbours there. Outgoing(batch, 0, 0, count=n) has room for n changed packets, which
-    native code fills; every packet starts out as dropped.
+    themselves; native code may say where neighbours' records have moved. Outgoing(batch, 0, 0, count=n) has room for n changed
+    packets, which native code fills; every packet starts out as dropped.
     """
 
     def __init__(self, PacketBatch batch not None, Py_ssize_t start, Py_ssize_t stop, *, bint arranged=True,
@@ -570,9 +570,8 @@ cdef class Outgoing:
         cdef uint64_t first = self.batch.first_number
         if self.unchanged:
             rows = self.batch.rows[self.start:self.stop].tolist() if self.arranged else range(self.start, self.stop)
-            data = outgoing_data(&self.batch.columns, self)
-            length = self.batch.columns.captured_length
-            return [(first + row, (<char *> data + self.batch.columns.offset[row])[:length[row]]) for row in rows]
+            c = self.batch.columns
+            return [(first + row, (<char *> outgoing_data(&c, self) + c.offset[row])[:c.captured_length[row]]) for row in rows]
         return [(first + self.row[i], (<char *> self.packet[i])[:self.captured_length[i]])
                 for i in range(self.count) if self.packet[i] != NULL]
 
