@@ -566,8 +566,7 @@ cdef class Outgoing:
 
     def packets(self):
         """list[(number in the first stream, bytes)] of the packets that leave, in order. Slow: for looking at a few."""
-        cdef Py_ssize_t i
-        cdef uint64_t first = self.batch.first_number
+        first = self.batch.first_number
         if self.unchanged:
             rows = self.batch.rows[self.start:self.stop].tolist() if self.arranged else range(self.start, self.stop)
             c = self.batch.columns
