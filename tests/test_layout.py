@@ -210,7 +210,6 @@ UNFINISHED = {
     "auction/model/receipt.py": "no command takes receipts yet",
     "auction/model/takeover.py": "no command replaces a provider with it yet",
     "auction/model/weighing.py": "no rating is weighed with it yet",
-    "streamcore/headers/_udp_tunnels.pyx decode_as": "--decode-as does not call it yet",
 }
 SPEAKING = ("README.md", "docs/*.md", "examples/**/*.*", "bench/*.py", "scripts/*", "pyproject.toml", "setup.py")
 PUBLIC = {"streamcore/__init__.py", "auction/__init__.py"}

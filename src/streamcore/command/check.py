@@ -17,10 +17,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from streamcore.core.counters import Counters
     from streamcore.core.pipeline_file import make_config
+    from streamcore.headers import udp_ports
     from streamcore.parse.filter import Filter
     from streamcore.run.streams import Streams
 
     config = make_config(arguments.config, command=arguments.command)
+    udp_ports(config.decode_as)
     if arguments.command != "run":
         print(f"{arguments.config}: right for 'streamcore {arguments.command}'")
         return 0

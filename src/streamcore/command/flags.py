@@ -7,7 +7,8 @@ parser.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, get_args
 
 from streamcore.core.config import Config
@@ -21,8 +22,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_keys(parser: argparse.ArgumentParser, command: str, kind: type[Config] = Config) -> None:
-    """Adds the keys that have an effect in a command as flags, in groups. A flag that is not given is None."""
+def add_keys(
+    parser: argparse.ArgumentParser,
+    command: str,
+    kind: type[Config] = Config,
+    also: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Adds the keys that have an effect in a command as flags, in groups. A flag that is not given is None.
+
+    also: key -> a second name of its flag.
+    """
     groups: dict[str, Any] = {}
     for field in key_fields(kind).values():
         if command in field.key.commands and field.key.form != "table":
@@ -34,11 +43,11 @@ def add_keys(parser: argparse.ArgumentParser, command: str, kind: type[Config] =
                     field.name, nargs="*", metavar=field.key.metavar, help=help_of(field, field.key.help)
                 )
             else:
-                add_key(groups[heading], field)
+                add_key(groups[heading], field, also.get(field.name, ""))
 
 
-def add_key(group: Any, field: KeyField) -> None:
-    """Adds one flag."""
+def add_key(group: Any, field: KeyField, also: str = "") -> None:
+    """Adds one flag. also: a second name for it."""
     key, kind = field.key, field.type
     name = "--" + field.name.replace("_", "-")
     if kind is bool and field.default is True:
@@ -52,6 +61,7 @@ def add_key(group: Any, field: KeyField) -> None:
         elif not is_text(kind):
             more["action"] = "append"
     letters = [key.letter] if key.letter else []
+    names += [also] if also else []
     group.add_argument(*letters, *names, dest=field.name, help=help_of(field, words), **more)
 
 

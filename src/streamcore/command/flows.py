@@ -16,7 +16,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--csv", metavar="OUT", nargs="?", const="-", help="write comma-separated values")
     form.add_argument("--parquet", metavar="OUT", help="write a Parquet file (needs the extra 'parquet')")
     add_config(parser)
-    add_keys(parser, "flows")
+    add_keys(parser, "flows", also={"flow_key": "--key"})
 
 
 def execute(arguments: argparse.Namespace) -> int:

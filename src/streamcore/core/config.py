@@ -20,9 +20,11 @@ from streamcore.core.rules import refuse_contradictions
 
 Order = Literal["total", "flow", "none"]
 OnFailure = Literal["drop", "pass"]
+Headers = Literal["outer", "inner"]
 Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` and the options
 
 LANES_ELSEWHERE = 16
+DECODE_AS_MAX = 1024
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
 LIVE_MS_TO_FILE, LIVE_MS_TO_INTERFACE = 100, 1  # how long a live packet waits if segment_ms is 0
 SNAP_LENGTH_MAX = 262_144  # as tcpdump
@@ -33,6 +35,7 @@ STREAM_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # The headings of --help, in this order.
 INPUT_OUTPUT = "input and output"
 PROCESSING = "processing"
+HEADERS = "tunnels and fragments"
 SEGMENTS = "segments and their order"
 LIVE = "live interfaces"
 SENDING = "sending on an interface"
@@ -117,7 +120,7 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         ),
     ] = "in-house"
     effect: Annotated[
-        Literal["observe", "rewrite", "resize", "filter"] | None,
+        Literal["observe", "rewrite", "resize", "filter", "redact"] | None,
         Key("the effect of a service that is not installed here; a provider's results are checked against it"),
     ] = None
 
@@ -161,6 +164,9 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Key("the stream's name in the accounting: lower-case letters, digits, `.`, `_` and `-`"),
     ]
     select: Annotated[str, Meta(min_length=1), Key("a BPF expression")]
+    match: Annotated[
+        Headers | None, Key("as `match` above, for this stream's expression", default="the run's `match`")
+    ] = None  # fmt: skip
     service: Annotated[
         list[Service], Key("services for its packets, in order; without any, packets are forwarded unchanged")
     ] = []
@@ -268,6 +274,47 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     subcontract: Annotated[
         Subcontract | None, Key("a table, see below: the terms on which a provider runs the services", form="table")
     ] = None
+
+    # Tunnels and fragments.
+    decode_as: Annotated[
+        list[str],
+        Meta(max_length=DECODE_AS_MAX),
+        Key(
+            "try this tunnel on a UDP port, too; give it again for the next one",
+            "", "udp.port=NUMBER,TUNNEL", HEADERS,
+            "As in `udp.port=8472,vxlan`; [link-types.md](link-types.md) lists the tunnels. Their checks stay: what does not look "
+            "like the tunnel is payload. Workers elsewhere use the same ports",
+            commands=READERS,
+        ),
+    ] = []  # fmt: skip
+    flow_key: Annotated[
+        Literal["outer", "inner", "both"],
+        Key(
+            "what tells flows in tunnels apart: the outermost header, the innermost one, or both",
+            group=HEADERS, commands=("run", "flows"),
+            more="With `inner` and `both`, the innermost tunnel's kind and id count too; with `both` also the addresses outside, "
+            "but no ports there, which a tunnel's end chooses for each direction. In `streamcore run` this decides which packets "
+            "stay together in a lane (policy `flow`) and what the column `flow_hash` is of. In `streamcore flows` the flag is "
+            "also called `--key`",
+        ),
+    ] = "outer"  # fmt: skip
+    match: Annotated[
+        Headers,
+        Key(
+            "which headers the filter and the streams' expressions look at",
+            group=HEADERS,
+            more="With `inner`, an expression is matched against what is in the innermost tunnel: its frame where that is "
+            "Ethernet, otherwise its IP packet. A packet in no tunnel is matched as it stands",
+        ),
+    ] = "outer"  # fmt: skip
+    follow_fragments: Annotated[
+        bool,
+        Key(
+            "the filter keeps later fragments if it kept the first one",
+            group=HEADERS,
+            more="Without it each fragment is matched alone, as tcpdump does. In `[[stream]]` they always follow the first one",
+        ),
+    ] = False  # fmt: skip
 
     # Segments and their order.
     policy: Annotated[

@@ -159,6 +159,8 @@ def allowed(kind: type[msgspec.Struct], name: str) -> str:
     if isinstance(taken, inspect.StructType):
         return "a table"
     tables = isinstance(taken, inspect.ListType) and isinstance(taken.item_type, inspect.StructType)
+    if isinstance(taken, inspect.ListType) and isinstance(taken.item_type, inspect.StrType):
+        return "a list of strings"
     return "a list of tables" if tables else "a list of names or tables"
 
 

@@ -25,7 +25,7 @@ from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, fram
 from streamcore.disperse.peer import LEASES_MAX, Peer
 
 DOMAIN = "streamcore"
-PROTOCOL = 4
+PROTOCOL = 5
 HEARTBEAT_MS = 2000
 SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
 JOIN_BYTES_MAX = 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +36,15 @@ class Terms:
     listen: str = ""
     key: str = ""
     worker_keys: str = ""
-    hash_seed: int = 0  # of the flow hash: workers that parse columns use the same one
+    hash_seed: int = 0  # of the flow hash: workers that parse columns use the same one, as they do what follows
+    decode_as: Sequence[str] = ()
+    flow_key: str = "outer"
     leases_max: int = LEASES_MAX  # segments out with one worker, whatever their size
+
+    @property
+    def parsing(self) -> dict[str, Any]:
+        """How workers parse columns: a part of their set-up."""
+        return {"hash_seed": self.hash_seed, "decode_as": list(self.decode_as), "flow_key": self.flow_key}
 
 
 @dataclass(slots=True)
@@ -118,7 +126,7 @@ class Workers:
         regions = None
         if any(terms.changes):  # a batch takes one region, with attempts that failed another
             regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
-        setup = {"token": self._token, "chains": terms.chains, "hash_seed": terms.hash_seed}
+        setup = {"token": self._token, "chains": terms.chains, "parsing": terms.parsing}
         launched = self._launched.pop() if self._launched else local.launch()
         local.start(peer, launched, self._arena, regions, setup)
         slot.peer = peer
@@ -219,7 +227,7 @@ class Workers:
         setup = {
             "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
             "region_bytes": region_bytes(self._arena),
-            "hash_seed": self._terms.hash_seed,
+            "parsing": self._terms.parsing,
         }
         peer = self.listener.join(self._place, self._chains_for, setup)
         if peer is None:

@@ -1,3 +1,5 @@
-NAMES: tuple[str, ...]
+from streamcore.headers._walk import UdpPorts
 
-def decode_as(port: int, name: str) -> None: ...
+NAMES: tuple[str, ...]
+DEFAULTS: tuple[tuple[int, int], ...]
+STANDARD_PORTS: UdpPorts

@@ -26,6 +26,7 @@ from streamcore.headers._walk cimport (
     TUNNEL_TZSP,
     TUNNEL_VXLAN,
     Step,
+    UdpPorts,
     Walk,
     be16,
     be32,
@@ -37,7 +38,7 @@ from streamcore.headers._walk cimport (
     here,
     is_known_ether_type,
     plausible_ip,
-    set_udp_tunnel,
+    register_udp_tunnel,
     step_ethernet,
     take_tunnel,
 )
@@ -294,16 +295,9 @@ TUNNEL_STEPS[12] = Row(b"lisp-control", lisp_control, 4342)
 ROWS = 13
 
 NAMES = tuple(TUNNEL_STEPS[i].name.decode() for i in range(ROWS))
-
-
-def decode_as(int port, str name):
-    """From now on, in this process, try this tunnel (one of NAMES) on a UDP port; strict checks stay. Raises ValueError."""
-    if not 1 <= port <= 65535:
-        raise ValueError(f"{port} is no UDP port")
-    if name not in NAMES:
-        raise ValueError(f"no such tunnel over UDP: {name!r}; there are {', '.join(NAMES)}")
-    set_udp_tunnel(port, TUNNEL_STEPS[NAMES.index(name)].step)
-
+DEFAULTS = tuple((TUNNEL_STEPS[i].port, i) for i in range(ROWS))
 
 for _row in range(ROWS):
-    set_udp_tunnel(TUNNEL_STEPS[_row].port, TUNNEL_STEPS[_row].step)
+    register_udp_tunnel(_row, TUNNEL_STEPS[_row].step)
+
+STANDARD_PORTS = UdpPorts(DEFAULTS)

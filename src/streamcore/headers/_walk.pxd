@@ -10,6 +10,7 @@ from streamcore.core.packets cimport FLAG_MALFORMED, FLAG_TRUNCATED, NO_OFFSET, 
 cdef enum:
     LAYERS_MAX = 255         # headers of one packet; a run of VLAN tags or of MPLS labels is one
     DEPTH_MAX = 32           # IP headers in one another
+    TUNNELS_KEPT = 32        # of which it is kept where they were entered
 
 cdef enum Kind:
     # What a layer is. KINDS in _walk.pyx has their names.
@@ -114,8 +115,20 @@ cdef struct IpHeader:
 cdef struct Walk
 ctypedef void (*Step)(Walk *walk) noexcept nogil
 
+cdef struct UdpTable:
+    # Which tunnel is tried on which UDP port. Each run has its own (UdpPorts in _udp_tunnels.pyx): walks may differ in it side by side.
+    uint8_t[8192] bits       # a bit for each port of a tunnel: the ordinary packet touches no more than this
+    uint8_t[65536] number    # of the tunnel, where the bit is set: as register_udp_tunnel was told
+
+cdef struct Entrance:
+    # Where a tunnel was entered.
+    uint32_t id
+    uint8_t kind             # TUNNEL_*
+    uint8_t layer            # the first layer within is this one, if there is one
+
 cdef struct Walk:
     # The cursor.
+    const UdpTable *udp
     const uint8_t *packet
     uint32_t at              # the next header begins here: understanding ends here when the walk has ended
     uint32_t end             # it lies before this, which only moves inwards
@@ -130,6 +143,7 @@ cdef struct Walk:
     uint16_t ether_type      # the last one in front of the outermost IP header; 0: none
     uint8_t number           # the IP protocol number that said what stands next
     uint8_t tunnel_kind      # of the innermost tunnel, TUNNEL_*
+    uint8_t tunnel_count     # places filled of `tunnels`
     uint32_t tunnel_id       # its key, VNI, TEID, session, …; 0 where it has none
     IpHeader *ip             # the innermost so far; &outer before the first
     IpHeader outer
@@ -137,19 +151,23 @@ cdef struct Walk:
     IpHeader quoted          # of an ICMP error: scratch
     int layer_count
     Layer[255] layers        # outermost first; a header that stands in another comes after it
+    Entrance[32] tunnels     # the first TUNNELS_KEPT that were entered, outermost first
 
 # The walk. Layers that lie beyond 65534 bytes count as cut.
-cdef void walk_headers(const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil
-cdef void walk_from(const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil
+cdef void walk_headers(const UdpTable *udp, const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil
+cdef void walk_from(const UdpTable *udp, const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil
+
+cdef class UdpPorts:
+    cdef UdpTable table
 
 # The tables: what is known of a number. Only to be called while modules are imported. Raises ValueError where the number is taken.
 cdef void register_link(int link_type, Step step) except *
 cdef void register_ether_type(int ether_type, Step step) except *
 cdef void register_protocol(int protocol, Step step) except *
-cdef void set_udp_tunnel(int port, Step step) except *  # may be set again, while no walk is under way
+cdef void register_udp_tunnel(int number, Step step) except *  # 0 to 255: what stands in UdpTable.number
 
 # Whether the walk may take a UDP datagram between these ports for more than payload.
-cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil
+cdef bint udp_opens(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil
 
 # For steps: what stands at walk.at.
 cdef void go_link(Walk *walk, int link_type) noexcept nogil
@@ -242,6 +260,9 @@ cdef inline bint enter(Walk *walk, uint8_t tunnel, uint32_t id) noexcept nogil:
         walk.tunnel_kind = tunnel
         walk.tunnel_id = id
         walk.outcome = OUTCOME_UNKNOWN
+        if walk.tunnel_count < TUNNELS_KEPT:
+            walk.tunnels[walk.tunnel_count] = Entrance(id, tunnel, <uint8_t> walk.layer_count)
+            walk.tunnel_count += 1
     return True
 
 
@@ -267,6 +288,10 @@ cdef inline void several(Walk *walk) noexcept nogil:
 cdef inline uint16_t all_flags(const Walk *walk) noexcept nogil:
     """FLAG_* of the outermost and the innermost IP header together."""
     return walk.outer.flags | walk.inner.flags if walk.depth > 1 else walk.outer.flags
+
+
+cdef inline bint is_tunnel_port(const UdpTable *udp, uint16_t port) noexcept nogil:
+    return udp.bits[port >> 3] >> (port & 7) & 1
 
 
 cdef inline bint plausible_ip(const uint8_t *p, uint32_t size) noexcept nogil:

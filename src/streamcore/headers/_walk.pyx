@@ -35,14 +35,13 @@ cdef enum:
 cdef Step[512] links
 cdef Step[65536] ether_types
 cdef Step[256] protocols
-cdef Step[65536] udp_tunnels
-cdef uint8_t[8192] udp_ports  # a bit for each port of a tunnel: the ordinary packet touches no more than this
+cdef Step[256] udp_tunnels
 
 
-cdef void walk_headers(const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil:
+cdef void walk_headers(const UdpTable *udp, const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil:
     if size >= NO_OFFSET:
         size = NO_OFFSET - 1
-    begin(walk, packet, 0, size)
+    begin(walk, udp, packet, 0, size)
     if link_type == LINK_ETHERNET and size >= 54 and ordinary(walk, packet, size):
         return
     begin_outer(walk)
@@ -50,23 +49,24 @@ cdef void walk_headers(const uint8_t *packet, uint32_t size, uint16_t link_type,
     go_on(walk)
 
 
-cdef void walk_from(const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil:
+cdef void walk_from(const UdpTable *udp, const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil:
     """As walk_headers, from a header in the midst of a packet: at <= end <= what is captured."""
-    begin(walk, packet, at, end if end < NO_OFFSET else NO_OFFSET - 1)
+    begin(walk, udp, packet, at, end if end < NO_OFFSET else NO_OFFSET - 1)
     begin_outer(walk)
     if at <= walk.end:
         walk.next = step
     go_on(walk)
 
 
-cdef inline void begin(Walk *walk, const uint8_t *packet, uint32_t at, uint32_t end) noexcept nogil:
+cdef inline void begin(Walk *walk, const UdpTable *udp, const uint8_t *packet, uint32_t at, uint32_t end) noexcept nogil:
     memset(walk.vlan, 0, sizeof(walk.vlan))
+    walk.udp = udp
     walk.packet = packet
     walk.at = at
     walk.end = end
     walk.next = NULL
     walk.ip = &walk.outer
-    walk.marks = walk.outcome = walk.depth = walk.vlan_count = walk.number = walk.tunnel_kind = 0
+    walk.marks = walk.outcome = walk.depth = walk.vlan_count = walk.number = walk.tunnel_kind = walk.tunnel_count = 0
     walk.ether_type = 0
     walk.more = False
     walk.tunnel_id = 0
@@ -106,7 +106,7 @@ cdef inline bint ordinary(Walk *walk, const uint8_t *packet, uint32_t size) noex
     upper = packet + at
     if protocol == 6 and at + 20 <= end and upper[12] >> 4 >= 5 and at + (upper[12] >> 4) * 4 <= end:
         note(walk, 2, LAYER_TCP, at, (upper[12] >> 4) * 4, end)
-    elif protocol == 17 and at + 8 <= end and not is_tunnel_port(be16(upper)) and not is_tunnel_port(be16(upper + 2)):
+    elif protocol == 17 and at + 8 <= end and not is_tunnel_port(walk.udp, be16(upper)) and not is_tunnel_port(walk.udp, be16(upper + 2)):
         note(walk, 2, LAYER_UDP, at, 8, end)
     else:
         return False
@@ -132,10 +132,6 @@ cdef inline bint ordinary(Walk *walk, const uint8_t *packet, uint32_t size) noex
     walk.end = end
     walk.outcome = OUTCOME_TRANSPORT
     return True
-
-
-cdef inline bint is_tunnel_port(uint16_t port) noexcept nogil:
-    return udp_ports[port >> 3] >> (port & 7) & 1
 
 
 cdef inline void note(Walk *walk, int number, uint8_t kind, uint32_t offset, uint32_t length, uint32_t end) noexcept nogil:
@@ -190,8 +186,8 @@ cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil:
         ends(walk, OUTCOME_UNKNOWN)
 
 
-cdef bint udp_opens(uint16_t source, uint16_t target) noexcept nogil:
-    return is_tunnel_port(source) or is_tunnel_port(target) or is_unread_port(source) or is_unread_port(target)
+cdef bint udp_opens(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil:
+    return is_tunnel_port(udp, source) or is_tunnel_port(udp, target) or is_unread_port(source) or is_unread_port(target)
 
 
 cdef inline bint is_unread_port(uint16_t port) noexcept nogil:
@@ -201,10 +197,10 @@ cdef inline bint is_unread_port(uint16_t port) noexcept nogil:
 
 cdef void go_udp_tunnel(Walk *walk, uint16_t source_port, uint16_t target_port) noexcept nogil:
     """A step that may believe in its tunnel, by the target's port, else by the source's."""
-    if is_tunnel_port(target_port):
-        walk.next = udp_tunnels[target_port]
-    elif is_tunnel_port(source_port):
-        walk.next = udp_tunnels[source_port]
+    if is_tunnel_port(walk.udp, target_port):
+        walk.next = udp_tunnels[walk.udp.number[target_port]]
+    elif is_tunnel_port(walk.udp, source_port):
+        walk.next = udp_tunnels[walk.udp.number[source_port]]
 
 
 cdef bint is_known_ether_type(uint16_t ether_type) noexcept nogil:
@@ -260,22 +256,37 @@ cdef void register_protocol(int protocol, Step step) except *:
     protocols[protocol] = step
 
 
-cdef void set_udp_tunnel(int port, Step step) except *:
-    if not 1 <= port < 65536:
-        raise ValueError(f"{port} is no UDP port")
-    udp_tunnels[port] = step
-    udp_ports[port >> 3] |= 1 << (port & 7)
+cdef void register_udp_tunnel(int number, Step step) except *:
+    if not 0 <= number < 256 or udp_tunnels[number] != NULL:
+        raise ValueError(f"tunnel {number} over UDP is known already, or too many")
+    udp_tunnels[number] = step
 
 
-def explain(const uint8_t[::1] packet, int link_type, *, bint shortcut=True):
+cdef class UdpPorts:
+    """UdpPorts([(port, number), …]): the tunnels over UDP that a walk tries, by port; a later entry replaces an earlier one. It never changes.
+    number: as register_udp_tunnel was told. Raises ValueError.
+    """
+
+    def __init__(self, pairs):
+        for port, number in pairs:
+            if not 1 <= port <= 65535 or not 0 <= number <= 255 or udp_tunnels[number] == NULL:
+                raise ValueError(f"no tunnel {number} on UDP port {port}")
+            self.table.number[<int> port] = number
+            self.table.bits[<int> port >> 3] |= 1 << (<int> port & 7)
+
+
+def explain(const uint8_t[::1] packet, int link_type, UdpPorts ports=None, *, bint shortcut=True):
     """(layers, outcome, where understanding ends, tunnel kind, tunnel id, fields) of one packet; a layer is (kind, offset, length, end, detail,
     marks: "", "cut", "quoted" or both), then depth, EtherType and what the outermost IP header says. Slow: for looking at one. shortcut=False:
-    an ordinary packet takes the steps, too."""
+    an ordinary packet takes the steps, too. ports: None: the standard ones."""
     cdef Walk walk
+    if ports is None:
+        from streamcore.headers._udp_tunnels import STANDARD_PORTS as ports
+    cdef const uint8_t *p = &packet[0] if packet.shape[0] else NULL
     if shortcut or link_type != LINK_ETHERNET:
-        walk_headers(&packet[0] if packet.shape[0] else NULL, <uint32_t> packet.shape[0], <uint16_t> link_type, &walk)
+        walk_headers(&ports.table, p, <uint32_t> packet.shape[0], <uint16_t> link_type, &walk)
     else:
-        walk_from(&packet[0] if packet.shape[0] else NULL, 0, <uint32_t> packet.shape[0], step_ethernet, &walk)
+        walk_from(&ports.table, p, 0, <uint32_t> packet.shape[0], step_ethernet, &walk)
     layers = []
     for i in range(walk.layer_count):
         layer = walk.layers[i]

@@ -1,19 +1,17 @@
-"""The classic BPF machine: a validated program run over the packets of a batch, the GIL released.
+"""The classic BPF machine: a validated program run over one packet, the GIL released.
 
 Semantics are those of libpcap's own interpreter (McCanne and Jacobson 1993; the instruction set in pcap-filter's bpf.h): a load outside the
 captured bytes rejects the packet, so does a division by zero; `len` is the length on the wire. A backward jump is allowed only as libpcap
-makes it for "protochain", and a packet may take STEPS_MAX instructions. Compiling expressions is not done here.
+makes it for "protochain", and a packet may take STEPS_MAX instructions. Compiling expressions is not done here; _match.pyx runs programs over
+a batch.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
-
-from streamcore.core.packets cimport Columns, PacketBatch
+from libc.stdlib cimport calloc, free
 
 cdef enum:
     MEMORY = 16              # scratch words
     INSTRUCTIONS_MAX = 65536
-    STREAMS_MAX = 256
     STEPS_MAX = 1 << 20      # a chain of headers is left by a load outside the packet long before
 
 # What an instruction does, decoded once. A fused one does two: a load from a fixed place, then a comparison with a constant.
@@ -44,13 +42,6 @@ FUSED = {(LOAD_32, JUMP_EQUAL): LOAD_32_EQUAL, (LOAD_16, JUMP_EQUAL): LOAD_16_EQ
          (LOAD_16, JUMP_BITS): LOAD_16_BITS}
 JUMPS = (JUMP_EQUAL, JUMP_GREATER, JUMP_NOT_LESS, JUMP_BITS, JUMP_EQUAL_X, JUMP_GREATER_X, JUMP_NOT_LESS_X, JUMP_BITS_X)
 
-cdef struct Instruction:
-    uint32_t operation
-    uint32_t k
-    uint32_t compared        # fused: the constant to compare with
-    uint32_t when_true       # absolute targets; a plain jump uses when_true
-    uint32_t when_false
-
 
 class BadProgram(Exception):
     """Not a program that may be run."""
@@ -62,9 +53,6 @@ cdef class Program:
     Validated: every code is known, every jump lands on an instruction, scratch memory is addressed within bounds, no constant divisor is
     0, and the last instruction returns; so no packet can lead out of the program.
     """
-
-    cdef Instruction *instructions
-    cdef Py_ssize_t count
 
     def __init__(self, list program):
         cdef Py_ssize_t i
@@ -293,140 +281,4 @@ cdef uint32_t run(const Instruction *program, const uint8_t *packet, uint32_t ca
             a = x
         else:
             return 0  # not reached: decode knows no other
-    return 0
-
-
-def link_types_of(PacketBatch batch not None):
-    """dict[int, int]: the link types of the batch's rows in use, each with the first interface that has it."""
-    cdef const uint16_t *links = batch.chunk.arena.control.link_type
-    cdef Py_ssize_t i, row
-    cdef int last = -1
-    found = {}
-    for i in range(batch.row_count):
-        row = batch.columns.rows[i] if batch.arranged else i
-        if batch.columns.interface[row] != last:
-            last = batch.columns.interface[row]
-            found.setdefault(links[last], last)
-    return found
-
-
-def select(PacketBatch batch not None, dict programs):
-    """Keep the rows in use that `programs` (link type -> Program) accept; returns (packets, captured bytes) of the others.
-
-    `programs` has every link type that link_types_of names; Raises KeyError otherwise. A batch that loses no row stays as it is.
-    """
-    cdef const Instruction **by_link_type
-    cdef Program program
-    cdef Py_ssize_t kept
-    cdef uint64_t dropped_bytes = 0
-    for link_type in link_types_of(batch):
-        programs[link_type]
-    by_link_type = <const Instruction **> calloc(65536, sizeof(void *))
-    if by_link_type == NULL:
-        raise MemoryError
-    try:
-        for link_type, program in programs.items():
-            by_link_type[<uint16_t> link_type] = program.instructions
-        with nogil:
-            kept = keep_rows(batch, by_link_type, &dropped_bytes)
-    finally:
-        free(<void *> by_link_type)
-    dropped = batch.row_count - kept
-    if dropped:
-        batch.row_count = kept
-        batch.arranged = True
-    return dropped, dropped_bytes
-
-
-cdef Py_ssize_t keep_rows(PacketBatch batch, const Instruction **by_link_type, uint64_t *dropped_bytes) noexcept nogil:
-    """Write the accepted rows to columns.rows, in their order; each is written at or before where it was read."""
-    cdef Columns *c = &batch.columns
-    cdef const uint16_t *links = batch.chunk.arena.control.link_type
-    cdef bint arranged = batch.arranged
-    cdef Py_ssize_t i, kept = 0
-    cdef uint32_t row
-    for i in range(batch.row_count):
-        row = c.rows[i] if arranged else <uint32_t> i
-        if run(by_link_type[links[c.interface[row]]], c.data + c.offset[row], c.captured_length[row], c.wire_length[row]):
-            c.rows[kept] = row
-            kept += 1
-        else:
-            dropped_bytes[0] += c.captured_length[row]
-    return kept
-
-
-
-def classify(PacketBatch batch not None, list programs):
-    """Sort the rows in use by stream, keeping their order within each; returns where each stream's rows end, list[int].
-
-    programs: for each stream from 1 on its dict (link type -> Program), as in `select`. A packet belongs to the first that accepts
-    it, or else to stream 0. Rows that are all of one stream stay as they are. Raises KeyError as `select` does.
-    """
-    cdef Py_ssize_t stream, count = len(programs) + 1
-    cdef int failed
-    cdef const Instruction **by_link_type
-    cdef Py_ssize_t *stops
-    cdef Program program
-    if count > STREAMS_MAX:
-        raise ValueError(f"{count} streams")
-    for link_type in link_types_of(batch):
-        for each in programs:
-            each[link_type]
-    by_link_type = <const Instruction **> calloc((count - 1) * 65536 + 1, sizeof(void *))
-    stops = <Py_ssize_t *> calloc(count + 1, sizeof(Py_ssize_t))
-    try:
-        if by_link_type == NULL or stops == NULL:
-            raise MemoryError
-        for stream, each in enumerate(programs):
-            for link_type, program in each.items():
-                by_link_type[stream * 65536 + <uint16_t> link_type] = program.instructions
-        with nogil:
-            failed = sort_by_stream(batch, by_link_type, count, stops)
-        if failed:
-            raise MemoryError
-        ends = [stops[stream] for stream in range(count)]
-    finally:
-        free(<void *> by_link_type)
-        free(stops)
-    return ends
-
-
-cdef int sort_by_stream(PacketBatch batch, const Instruction **by_link_type, Py_ssize_t count, Py_ssize_t *stops) noexcept nogil:
-    """Stable counting sort: stops[i] is where stream i ends. Returns 1 without memory."""
-    cdef Columns *c = &batch.columns
-    cdef const uint16_t *links = batch.chunk.arena.control.link_type
-    cdef Py_ssize_t i, at, total = 0, rows = batch.row_count
-    cdef uint32_t row, stream, link
-    cdef uint8_t *stream_of = <uint8_t *> malloc(rows + 1)
-    cdef uint32_t *before = <uint32_t *> malloc((rows + 1) * sizeof(uint32_t))
-    if stream_of == NULL or before == NULL:
-        free(stream_of)
-        free(before)
-        return 1
-    for i in range(rows):
-        row = c.rows[i] if batch.arranged else <uint32_t> i
-        before[i] = row
-        link = links[c.interface[row]]
-        stream_of[i] = 0
-        for stream in range(1, <uint32_t> count):
-            if run(by_link_type[(stream - 1) * 65536 + link], c.data + c.offset[row], c.captured_length[row], c.wire_length[row]):
-                stream_of[i] = <uint8_t> stream
-                break
-        stops[stream_of[i]] += 1
-    for i in range(count):  # counts -> starts
-        if stops[i] == rows and rows:  # all of one stream
-            for at in range(count):
-                stops[at] = rows if at >= i else 0
-            free(stream_of)
-            free(before)
-            return 0
-        at = stops[i]
-        stops[i] = total
-        total += at
-    for i in range(rows):  # starts move to stops while the rows are placed
-        c.rows[stops[stream_of[i]]] = before[i]
-        stops[stream_of[i]] += 1
-    batch.arranged = rows > 0 or batch.arranged
-    free(stream_of)
-    free(before)
     return 0

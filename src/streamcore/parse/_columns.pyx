@@ -24,9 +24,24 @@ from streamcore.core.packets cimport (
     PacketBatch,
     prefetch,
 )
-from streamcore.headers._walk cimport IpHeader, Walk, all_flags, walk_headers
+from streamcore.headers._walk cimport IpHeader, UdpPorts, UdpTable, Walk, all_flags, walk_headers
 from streamcore.parse._fragments cimport Fragments
-from streamcore.parse._key cimport FlowKey, Seed, fill_seed, key_hash, narrow_hash, ordinary4, ordinary6, wide_hash
+from streamcore.parse._key cimport (
+    BY_OUTER,
+    IN_TUNNEL,
+    Around,
+    FlowKey,
+    Seed,
+    deep_hash,
+    fill_seed,
+    key_hash,
+    narrow_hash,
+    opens_tunnel,
+    opens_tunnel6,
+    ordinary4,
+    ordinary6,
+    wide_hash,
+)
 
 cdef enum:
     PREFETCH_BYTES = 512     # how far ahead of the packet in hand its successors are fetched; they are not read there
@@ -34,18 +49,23 @@ cdef enum:
 
 
 cdef class ColumnParser:
-    """Fills parse columns. Parameters: seed (any 64-bit number), fragments_max (0: keep none, every later fragment is an orphan)."""
+    """Fills parse columns. Parameters: seed (any 64-bit number), fragments_max (0: keep none, every later fragment is an orphan), ports (which
+    tunnels over UDP are tried), by (BY_*: what flow_hash is of)."""
 
     cdef Seed seed
+    cdef UdpPorts ports
+    cdef bint deep           # flow_hash is not of the outermost header alone
     cdef Fragments fragments
     cdef readonly uint64_t malformed
     cdef readonly uint64_t truncated
     cdef readonly uint64_t orphans
     cdef readonly uint64_t link_unknown
 
-    def __init__(self, uint64_t seed, Py_ssize_t fragments_max=0):
+    def __init__(self, uint64_t seed, Py_ssize_t fragments_max, UdpPorts ports not None, int by=BY_OUTER):
         fill_seed(&self.seed, seed)
-        self.fragments = Fragments(fragments_max, seed)
+        self.ports = ports
+        self.deep = by != BY_OUTER
+        self.fragments = Fragments(fragments_max, seed, by)
 
     def parse(self, PacketBatch batch not None, uint32_t groups):
         """Fill the columns of `groups` (GROUP_ bits) for every packet of the batch. Counts what it met, each batch once."""
@@ -65,6 +85,8 @@ cdef class ColumnParser:
         """flow_hash alone: the ordinary packet never leaves this loop. Some 5 to 8 ns a packet (bench_parse.py)."""
         cdef Walk headers
         cdef FlowKey key
+        cdef const UdpTable *udp = &self.ports.table
+        cdef bint deep = self.deep
         cdef Py_ssize_t row
         cdef const uint8_t *p
         cdef uint64_t first, second
@@ -77,23 +99,30 @@ cdef class ColumnParser:
             link_type = control.link_type[c.interface[row]]
             prefetch(p + PREFETCH_BYTES)
             if link_type == ETHERNET:
-                if ordinary4(p, size, &first, &second, &swapped):
+                if ordinary4(p, size, &first, &second, &swapped) and not (deep and opens_tunnel(udp, first, second)):
                     c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
                     continue
-                if ordinary6(p, size, &key):
+                if ordinary6(p, size, &key) and not (deep and opens_tunnel6(udp, &key)):
                     c.flow_hash[row] = <uint32_t> wide_hash(&self.seed, &key)
                     continue
-            walk_headers(p, size, link_type, &headers)
-            self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &key)
-            c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)
+            walk_headers(udp, p, size, link_type, &headers)
+            c.flow_hash[row] = self.hash(p, link_type, c.timestamp_ns[row], &headers)
             if counting:
                 self.tell(all_flags(&headers))
+
+    cdef inline uint32_t hash(self, const uint8_t *p, uint16_t link_type, int64_t time_ns, Walk *headers) noexcept nogil:
+        """flow_hash of a packet that was walked. Says in `headers` which fragments are orphans, too."""
+        cdef FlowKey key
+        cdef Around around
+        self.fragments.key(p, link_type, time_ns, headers, &key, &around if self.deep else NULL)
+        return <uint32_t> (deep_hash(&self.seed, &key, &around) if key.version & IN_TUNNEL else key_hash(&self.seed, &key))
 
     cdef void all_columns(self, Columns *c, const Control *control, Py_ssize_t count, uint32_t groups, bint counting) noexcept nogil:
         """Every group asked for. Some 21 ns a packet for the headers, 45 for all of them (bench_parse.py)."""
         cdef Walk h
-        cdef FlowKey key
+        cdef const UdpTable *udp = &self.ports.table
         cdef uint64_t first, second
+        cdef uint32_t hashed
         cdef bint swapped
         cdef Py_ssize_t row
         cdef const uint8_t *p
@@ -106,13 +135,14 @@ cdef class ColumnParser:
             size = c.captured_length[row]
             link_type = control.link_type[c.interface[row]]
             prefetch(p + PREFETCH_BYTES)
-            walk_headers(p, size, link_type, &h)
-            if groups & GROUP_FLOW and link_type == ETHERNET and ordinary4(p, size, &first, &second, &swapped):
+            walk_headers(udp, p, size, link_type, &h)
+            if (groups & GROUP_FLOW and link_type == ETHERNET and ordinary4(p, size, &first, &second, &swapped)
+                    and not (self.deep and h.tunnel_kind)):
                 c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
             elif groups & GROUP_FLOW or (groups & GROUP_HEADERS and h.outer.flags & FLAG_FRAGMENT):
-                self.fragments.key(p, link_type, c.timestamp_ns[row], &h, &key)  # says which fragments are orphans, too
+                hashed = self.hash(p, link_type, c.timestamp_ns[row], &h)
                 if groups & GROUP_FLOW:
-                    c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)
+                    c.flow_hash[row] = hashed
             if groups & GROUP_HEADERS:
                 c.ip_version[row] = h.outer.version
                 c.protocol[row] = h.outer.protocol

@@ -1,6 +1,7 @@
 """The flow table: which flow each packet belongs to, and what each flow amounts to.
 
-A flow is what _key.pxd says: both directions of addresses, ports and protocol, and the VLAN ids; keys are compared whole, not by hash.
+A flow is what _key.pxd says: both directions of addresses, ports and protocol, and the VLAN ids, of the outermost header or of what is in a
+tunnel; keys are compared whole, not by hash.
 Bounded: at most flows_max flows are kept. When one more comes, the one idle for the longest among its neighbours in the index gives way,
 and is handed out by `ended`.
 
@@ -13,24 +14,34 @@ import secrets
 
 import numpy as np
 
+from streamcore.headers import STANDARD_PORTS
+
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
-from streamcore.headers._walk cimport Walk, walk_headers
+from streamcore.headers._walk cimport IpHeader, UdpPorts, UdpTable, Walk, walk_headers
 from streamcore.parse._fragments cimport Fragments
 from streamcore.parse._key cimport (
+    BY_OUTER,
+    IN_TUNNEL,
     KEY_LINK_ONLY,
+    WITH_OUTER,
+    Around,
     FlowKey,
     Seed,
+    crossed,
+    deep_hash,
     fill_seed,
     fold,
     is_narrow,
     narrow_hash,
     narrow_words,
     network16,
+    opens_tunnel,
+    opens_tunnel6,
     ordinary4,
     ordinary6,
     wide_hash,
@@ -102,6 +113,7 @@ cdef struct Origin:
 cdef struct Gone:
     Record record
     Origin origin
+    Around around
 
 cdef packed struct FlowRow:
     uint32_t id
@@ -116,6 +128,14 @@ cdef packed struct FlowRow:
     uint8_t[16] target_address
     uint16_t source_port
     uint16_t target_port
+    uint8_t tunnel_kind
+    uint32_t tunnel_id
+    uint8_t inner_ip_version
+    uint8_t inner_protocol
+    uint8_t[16] inner_source_address
+    uint8_t[16] inner_target_address
+    uint16_t inner_source_port
+    uint16_t inner_target_port
     uint64_t packets
     uint64_t packets_back
     uint64_t bytes
@@ -126,12 +146,20 @@ cdef packed struct FlowRow:
 FLOW_DTYPE = np.dtype([
     ("id", "u4"), ("ip_version", "u1"), ("protocol", "u1"), ("tcp_flags", "u1"), ("ended", "u1"), ("vlan_count", "u1"), ("vlan", "u2", 4),
     ("ether_type", "u2"), ("source_address", "u1", 16), ("target_address", "u1", 16), ("source_port", "u2"), ("target_port", "u2"),
+    ("tunnel_kind", "u1"), ("tunnel_id", "u4"), ("inner_ip_version", "u1"), ("inner_protocol", "u1"), ("inner_source_address", "u1", 16),
+    ("inner_target_address", "u1", 16), ("inner_source_port", "u2"), ("inner_target_port", "u2"),
     ("packets", "u8"), ("packets_back", "u8"), ("bytes", "u8"), ("bytes_back", "u8"), ("first_ns", "i8"), ("last_ns", "i8"),
 ])
 ENDED = {ENDED_NOT: "", ENDED_IDLE: "idle", ENDED_EVICTED: "evicted"}
 
 cdef enum:
     NO_RECORD = 0xFFFFFFFF
+
+cdef enum:
+    # Whether a packet of a block is in a tunnel.
+    WITHIN_NOTHING = 0
+    WITHIN_TUNNEL
+    WITHIN_UNSEEN            # it was not walked: an ordinary packet
 
 cdef struct Block:
     # BLOCK packets between the passes.
@@ -141,21 +169,26 @@ cdef struct Block:
     uint32_t[BLOCK] record   # proposed; NO_RECORD
     uint8_t[BLOCK] swapped
     uint8_t[BLOCK] tcp_flags
+    uint8_t[BLOCK] within    # WITHIN_*
     FlowKey[BLOCK] key       # of wide keys
+    Around[BLOCK] around     # where within is WITHIN_TUNNEL
 
 
 cdef class FlowTable:
-    """FlowTable(flows_max, seed, idle_ms): numbers flows from 0 and keeps their sums.
+    """FlowTable(flows_max, seed, idle_ms, …): numbers flows from 0 and keeps their sums.
 
     flows_max: flows kept at a time, 1 to 2**26; the table grows up to it, some 150 bytes a flow. seed: of its hash, None: at random.
-    idle_ms: of capture time after which a flow's next packet begins a new one; 0: never. fragments_max: as Parser's. One thread at a time.
+    idle_ms: of capture time after which a flow's next packet begins a new one; 0: never. fragments_max, ports: as Parser's. by: BY_* of _key.pxd. One thread at a time.
     """
 
     cdef Seed seed
     cdef Fragments fragments
+    cdef UdpPorts ports
+    cdef bint deep           # a flow is not told by its outermost header alone
     cdef Entry *index
     cdef Record *records
     cdef Origin *origins     # of each record
+    cdef Around *arounds     # of each record, as its first packet was; NULL: there was no tunnel yet
     cdef uint32_t mask       # entries of the index - 1: at least twice the records there is room for
     cdef readonly uint32_t count
     cdef uint32_t room       # records
@@ -168,12 +201,15 @@ cdef class FlowTable:
     cdef readonly uint64_t evicted
     cdef bint failed         # no memory
 
-    def __init__(self, Py_ssize_t flows_max, seed=None, int64_t idle_ms=0, *, Py_ssize_t fragments_max=1 << 16):
+    def __init__(self, Py_ssize_t flows_max, seed=None, int64_t idle_ms=0, *, Py_ssize_t fragments_max=1 << 16, UdpPorts ports=STANDARD_PORTS,
+                 int by=BY_OUTER):
         if not 1 <= flows_max <= 1 << 26 or not 0 <= idle_ms <= 1 << 40:
             raise ValueError(f"a flow table of {flows_max} flows, idle after {idle_ms} ms")
         cdef uint64_t number = secrets.randbits(64) if seed is None else seed % (1 << 64)
         fill_seed(&self.seed, number)
-        self.fragments = Fragments(fragments_max, number)
+        self.fragments = Fragments(fragments_max, number, by)
+        self.ports = ports
+        self.deep = by != BY_OUTER
         self.flows_max = <uint32_t> flows_max
         self.idle_ns = idle_ms * 1_000_000
         if self.grow() != 0:
@@ -183,6 +219,7 @@ cdef class FlowTable:
         free(self.index)
         free(self.records)
         free(self.origins)
+        free(self.arounds)
         free(self.gone)
 
     def find(self, PacketBatch batch not None):
@@ -204,13 +241,14 @@ cdef class FlowTable:
         """Structured array (FLOW_DTYPE): the flows in the table, in the order of their ids.
 
         `source` is who sent the first packet; packets and bytes (on the wire) count its direction, _back the other. Without IP, the
-        addresses are MAC addresses in the first 6 bytes, or nothing.
+        addresses are MAC addresses in the first 6 bytes, or nothing. Whatever flows are told by, these columns are of the first packet's
+        outermost header; tunnel_kind, tunnel_id of its innermost tunnel, the inner_ ones of its innermost header where that is another.
         """
         cdef cnp.ndarray table = empty_rows(self.count)
         cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
         cdef Py_ssize_t i
         for i in range(self.count):
-            write_row(self.records + i, self.origins + i, into + i)
+            write_row(self.records + i, self.origins + i, self.around(<uint32_t> i), into + i)
         return np.sort(table, order="id")
 
     def ended(self):
@@ -219,7 +257,7 @@ cdef class FlowTable:
         cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
         cdef Py_ssize_t i
         for i in range(self.gone_count):
-            write_row(&self.gone[i].record, &self.gone[i].origin, into + i)
+            write_row(&self.gone[i].record, &self.gone[i].origin, &self.gone[i].around, into + i)
         self.gone_count = 0
         return table
 
@@ -237,7 +275,7 @@ cdef class FlowTable:
         for i in range(count):
             # What was proposed may belong to another flow: by chance, or because a new flow has pushed it out since.
             if block.record[i] == NO_RECORD or not self.holds(block.record[i], block, i):
-                block.record[i] = self.found_or_new(block, i, c.timestamp_ns[start + i])
+                block.record[i] = self.found_or_new(c, control, start + i, block, i)
                 if self.failed:
                     return
             self.add(block.record[i], c.timestamp_ns[start + i], c.wire_length[start + i], block.swapped[i], block.tcp_flags[i])
@@ -246,30 +284,32 @@ cdef class FlowTable:
     cdef inline void take_key(self, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
         cdef const uint8_t *p = c.data + c.offset[row]
         cdef const uint8_t *ip
+        cdef const UdpTable *udp = &self.ports.table
         cdef uint32_t size = c.captured_length[row]
         cdef uint16_t link_type = control.link_type[c.interface[row]]
         cdef bint swapped
         cdef Walk headers
         prefetch(p + PREFETCH_BYTES)
         block.tcp_flags[i] = 0
+        block.within[i] = WITHIN_UNSEEN
         if link_type == ETHERNET:
-            if ordinary4(p, size, &block.first[i], &block.second[i], &swapped):
+            if (ordinary4(p, size, &block.first[i], &block.second[i], &swapped)
+                    and not (self.deep and opens_tunnel(udp, block.first[i], block.second[i]))):
                 block.swapped[i] = swapped
                 block.hash[i] = narrow_hash(&self.seed, block.first[i], block.second[i])
                 ip = p + (18 if block.second[i] >> 48 else 14)
                 if ip[9] == TCP and network16(ip + 2) >= 34 and (ip - p) + 34 <= size:
                     block.tcp_flags[i] = ip[33]
                 return
-            if ordinary6(p, size, &block.key[i]):
+            if ordinary6(p, size, &block.key[i]) and not (self.deep and opens_tunnel6(udp, &block.key[i])):
                 ip = p + (18 if block.key[i].vlan_count else 14)
                 if ip[6] == TCP and network16(ip + 4) >= 14 and (ip - p) + 54 <= size:
                     block.tcp_flags[i] = ip[53]
                 self.take_wide(block, i)
                 return
-        walk_headers(p, size, link_type, &headers)
-        self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &block.key[i])
-        if headers.outer.flags & FLAG_PORTS and headers.outer.protocol == TCP and headers.outer.l4 + 14 <= size:
-            block.tcp_flags[i] = p[headers.outer.l4 + 13]
+        walk_headers(udp, p, size, link_type, &headers)
+        block.within[i] = self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &block.key[i], &block.around[i])
+        block.tcp_flags[i] = tcp_flags_of(headers.ip if self.deep else &headers.outer, p, size)
         if is_narrow(&block.key[i]):
             narrow_words(&block.key[i], &block.first[i], &block.second[i])
             block.swapped[i] = block.key[i].swapped
@@ -278,7 +318,8 @@ cdef class FlowTable:
             self.take_wide(block, i)
 
     cdef inline void take_wide(self, Block *block, Py_ssize_t i) noexcept nogil:
-        cdef uint64_t value = wide_hash(&self.seed, &block.key[i])
+        cdef const FlowKey *key = &block.key[i]
+        cdef uint64_t value = deep_hash(&self.seed, key, &block.around[i]) if key.version & IN_TUNNEL else wide_hash(&self.seed, key)
         block.first[i] = value | WIDE
         block.second[i] = fold(value ^ self.seed.secret[6], self.seed.secret[7])
         block.hash[i] = value
@@ -296,10 +337,50 @@ cdef class FlowTable:
     cdef inline bint holds(self, uint32_t record, const Block *block, Py_ssize_t i) noexcept nogil:
         """Whether a record is that of packet i's flow."""
         cdef const Record *r = self.records + record
-        return r.first == block.first[i] and r.second == block.second[i] and (
-            not r.first & WIDE or same(&self.origins[record].key, &block.key[i]))
+        if r.first != block.first[i] or r.second != block.second[i]:
+            return False
+        if not r.first & WIDE:
+            return True
+        return same(&self.origins[record].key, &block.key[i]) and (
+            not block.key[i].version & WITH_OUTER or self.same_outside(record, block, i))
 
-    cdef uint32_t found_or_new(self, const Block *block, Py_ssize_t i, int64_t time_ns) noexcept nogil:
+    cdef bint same_outside(self, uint32_t record, const Block *block, Py_ssize_t i) noexcept nogil:
+        """Of a record and a packet with WITH_OUTER whose keys are the same: whether the addresses, protocols and VLAN ids outside are."""
+        cdef const Around *here = self.arounds + record
+        cdef const FlowKey *one = &here.outer
+        cdef const FlowKey *other = &block.around[i].outer
+        return (self.arounds != NULL and one.low[0] == other.low[0] and one.low[1] == other.low[1] and one.high[0] == other.high[0] and one.high[1] == other.high[1]
+                and one.vlan == other.vlan and one.protocol == other.protocol and one.version == other.version
+                and one.vlan_count == other.vlan_count
+                and crossed(&self.origins[record].key, here) == crossed(&block.key[i], &block.around[i]))
+
+    cdef const Around *around(self, uint32_t record) noexcept nogil:
+        return NULL if self.arounds == NULL else self.arounds + record
+
+    cdef void keep_around(self, uint32_t record, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
+        """Note what is around a new flow's first packet, which is walked for that where it may be in a tunnel."""
+        cdef const uint8_t *p = c.data + c.offset[row]
+        cdef const UdpTable *udp = &self.ports.table
+        cdef uint16_t link_type = control.link_type[c.interface[row]]
+        cdef FlowKey key
+        cdef Walk headers
+        if block.within[i] == WITHIN_UNSEEN:
+            block.within[i] = WITHIN_NOTHING
+            if opens_tunnel6(udp, &block.key[i]) if block.first[i] & WIDE else opens_tunnel(udp, block.first[i], block.second[i]):
+                walk_headers(udp, p, c.captured_length[row], link_type, &headers)
+                block.within[i] = self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &key, &block.around[i])
+        if block.within[i] != WITHIN_TUNNEL:
+            if self.arounds != NULL:
+                self.arounds[record].tunnel_kind = 0
+            return
+        if self.arounds == NULL:
+            self.arounds = <Around *> calloc(self.room, sizeof(Around))
+            if self.arounds == NULL:
+                self.failed = True
+                return
+        self.arounds[record] = block.around[i]
+
+    cdef uint32_t found_or_new(self, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
         """The record of packet i's flow; a new flow gets one, which may push another flow out."""
         cdef uint32_t at = <uint32_t> block.hash[i] & self.mask, tag = <uint32_t> (block.hash[i] >> 32), record
         cdef Record *r
@@ -327,17 +408,23 @@ cdef class FlowTable:
         memset(origin, 0, sizeof(Origin))
         r.first = block.first[i]
         r.second = block.second[i]
+        r.from_high = block.swapped[i]
         origin.hash = <uint32_t> block.hash[i]
         if r.first & WIDE:
             origin.key = block.key[i]
         else:
             widen(r.first, r.second, &origin.key)
-        self.begin(record, block.swapped[i], time_ns)
+        self.begin(record, block.swapped[i], c.timestamp_ns[row])
+        self.keep_around(record, c, control, row, block, i)
         return record
 
     cdef inline void begin(self, uint32_t number, uint8_t from_high, int64_t time_ns) noexcept nogil:
         """A flow's sums from nothing."""
         cdef Record *record = self.records + number
+        if self.arounds != NULL and record.from_high != from_high:  # it begins again, from the other side
+            self.arounds[number].outer.swapped ^= 1
+            self.arounds[number].inner.swapped ^= 1
+            self.origins[number].key.swapped ^= 1
         record.packets[0] = record.packets[1] = record.byte_counts[0] = record.byte_counts[1] = 0
         self.origins[number].first_ns = record.last_ns = time_ns
         record.id = self.next_id
@@ -405,6 +492,9 @@ cdef class FlowTable:
         self.gone[self.gone_count].record = self.records[record]
         self.gone[self.gone_count].record.ended = why
         self.gone[self.gone_count].origin = self.origins[record]
+        self.gone[self.gone_count].around.tunnel_kind = 0
+        if self.arounds != NULL:
+            self.gone[self.gone_count].around = self.arounds[record]
         self.gone_count += 1
 
     cdef int grow(self) noexcept nogil:
@@ -414,14 +504,18 @@ cdef class FlowTable:
         cdef uint32_t i, at
         cdef Record *records = <Record *> sc_table(room * sizeof(Record))
         cdef Origin *origins = <Origin *> sc_table(room * sizeof(Origin))
+        cdef Around *arounds = NULL
         cdef Entry *index
         cdef Entry *old = self.index
         while entries < 2 * room:
             entries *= 2
         index = <Entry *> sc_table(entries * sizeof(Entry))
-        if records == NULL or origins == NULL or index == NULL:
+        if self.arounds != NULL:
+            arounds = <Around *> calloc(room, sizeof(Around))
+        if records == NULL or origins == NULL or index == NULL or (arounds == NULL and self.arounds != NULL):
             free(records)
             free(origins)
+            free(arounds)
             free(index)
             return -1
         memset(index, 0, entries * sizeof(Entry))
@@ -430,6 +524,10 @@ cdef class FlowTable:
             memcpy(origins, self.origins, self.count * sizeof(Origin))
             free(self.records)
             free(self.origins)
+        if arounds != NULL:
+            memcpy(arounds, self.arounds, self.count * sizeof(Around))
+            free(self.arounds)
+            self.arounds = arounds
         self.records = records
         self.origins = origins
         if old != NULL:
@@ -444,6 +542,10 @@ cdef class FlowTable:
         self.mask = entries - 1
         self.room = room
         return 0
+
+
+cdef inline uint8_t tcp_flags_of(const IpHeader *ip, const uint8_t *p, uint32_t size) noexcept nogil:
+    return p[ip.l4 + 13] if ip.flags & FLAG_PORTS and ip.protocol == TCP and ip.l4 + 14 <= size else 0
 
 
 cdef inline bint same(const FlowKey *one, const FlowKey *other) noexcept nogil:
@@ -472,11 +574,10 @@ cdef cnp.ndarray empty_rows(Py_ssize_t count):
     return np.zeros(count, FLOW_DTYPE)
 
 
-cdef void write_row(const Record *record, const Origin *origin, FlowRow *row) noexcept nogil:
+cdef void write_row(const Record *record, const Origin *origin, const Around *around, FlowRow *row) noexcept nogil:
     """A flow as its first packet saw it."""
-    cdef const FlowKey *key = &origin.key
-    cdef const uint64_t *source = &key.high[0] if record.from_high else &key.low[0]
-    cdef const uint64_t *target = &key.low[0] if record.from_high else &key.high[0]
+    cdef bint within = around != NULL and around.tunnel_kind
+    cdef const FlowKey *key = &around.outer if within else &origin.key
     cdef uint8_t way = record.from_high
     cdef int i
     row.id = record.id
@@ -487,24 +588,40 @@ cdef void write_row(const Record *record, const Origin *origin, FlowRow *row) no
     row.vlan_count = key.vlan_count
     for i in range(4):
         row.vlan[i] = <uint16_t> (key.vlan >> (16 * i))
-    if key.version >= 4:
-        row.source_port = network16(<const uint8_t *> (&key.high_port if record.from_high else &key.low_port))
-        row.target_port = network16(<const uint8_t *> (&key.low_port if record.from_high else &key.high_port))
-    else:
+    if key.version < 4:
         row.ether_type = <uint16_t> key.low[1] if key.version == KEY_LINK_ONLY else key.low_port
-    if key.version == 4:
-        row.source_address[10] = row.source_address[11] = row.target_address[10] = row.target_address[11] = 0xFF
-        memcpy(&row.source_address[12], source, 4)
-        memcpy(&row.target_address[12], target, 4)
-    elif key.version == 6:
-        memcpy(&row.source_address[0], source, 16)
-        memcpy(&row.target_address[0], target, 16)
-    elif key.version != KEY_LINK_ONLY:
-        memcpy(&row.source_address[0], source, 6)
-        memcpy(&row.target_address[0], target, 6)
+    write_ends(key, key.swapped if within else way, row.source_address, row.target_address, &row.source_port, &row.target_port)
+    if within:
+        row.tunnel_kind = around.tunnel_kind
+        row.tunnel_id = around.tunnel_id
+        row.inner_ip_version = around.inner.version
+        row.inner_protocol = around.inner.protocol
+        if around.inner.version:
+            write_ends(&around.inner, around.inner.swapped, row.inner_source_address, row.inner_target_address,
+                       &row.inner_source_port, &row.inner_target_port)
     row.packets = record.packets[way]
     row.packets_back = record.packets[1 - way]
     row.bytes = record.byte_counts[way]
     row.bytes_back = record.byte_counts[1 - way]
     row.first_ns = origin.first_ns
     row.last_ns = record.last_ns
+
+
+cdef inline void write_ends(const FlowKey *key, bint from_high, uint8_t *source_address, uint8_t *target_address,
+                            uint16_t *source_port, uint16_t *target_port) noexcept nogil:
+    """Addresses, and the ports of IP; the arrays and numbers are 0 before."""
+    cdef const uint64_t *source = &key.high[0] if from_high else &key.low[0]
+    cdef const uint64_t *target = &key.low[0] if from_high else &key.high[0]
+    if key.version >= 4:
+        source_port[0] = network16(<const uint8_t *> (&key.high_port if from_high else &key.low_port))
+        target_port[0] = network16(<const uint8_t *> (&key.low_port if from_high else &key.high_port))
+    if key.version == 4:
+        source_address[10] = source_address[11] = target_address[10] = target_address[11] = 0xFF
+        memcpy(source_address + 12, source, 4)
+        memcpy(target_address + 12, target, 4)
+    elif key.version == 6:
+        memcpy(source_address, source, 16)
+        memcpy(target_address, target, 16)
+    elif key.version != KEY_LINK_ONLY:
+        memcpy(source_address, source, 6)
+        memcpy(target_address, target, 6)

@@ -10,62 +10,121 @@ from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_FRAGMENT, FLAG_ORPHAN, VLAN_KEPT
 from streamcore.headers._walk cimport IpHeader, Walk
-from streamcore.parse._key cimport KEY_LINK_ONLY, KEY_NO_IP, FlowKey, fill_seed, fold, load16, load32, load64, set_endpoints
+from streamcore.parse._key cimport (
+    BY_BOTH,
+    BY_OUTER,
+    IN_TUNNEL,
+    KEY_LINK_ONLY,
+    KEY_NO_IP,
+    WITH_OUTER,
+    Around,
+    FlowKey,
+    fill_seed,
+    fold,
+    load16,
+    load32,
+    load64,
+    set_endpoints,
+    swap16,
+)
 
 cdef enum:
     WAYS = 8
     ETHERNET = 1
 
 cdef int64_t AGE_NS_MAX = 60_000_000_000  # RFC 8200 4.5: reassembly is given up after 60 seconds
+cdef uint64_t WITHIN = <uint64_t> 1 << 63  # in a context: of a datagram in a tunnel
 
 
 cdef class Fragments:
-    """Fragments(entries_max, seed): entries_max, 0 or rounded up to a power of two of at least 16; each takes 72 bytes once used."""
+    """Fragments(entries_max, seed, by): entries_max, 0 or rounded up to a power of two of at least 16; each takes 64 bytes once used, and 216
+    more where flows are told by what is in a tunnel (by: BY_*)."""
 
-    def __init__(self, Py_ssize_t entries_max, uint64_t seed):
+    def __init__(self, Py_ssize_t entries_max, uint64_t seed, int by=BY_OUTER):
         cdef uint64_t buckets = 2
-        if not 0 <= entries_max <= 1 << 26:
+        if not 0 <= entries_max <= 1 << 26 or not BY_OUTER <= by <= BY_BOTH:
             raise ValueError(f"a fragment table of {entries_max} entries: 0 to {1 << 26}")
         fill_seed(&self.seed, seed)
+        self.by = by
         if entries_max == 0:
             return
         while buckets * WAYS < <uint64_t> entries_max:
             buckets *= 2
         self.bucket_mask = buckets - 1
         self.entries = <FragmentEntry *> calloc(buckets * WAYS, sizeof(FragmentEntry))
-        if self.entries == NULL:
+        if by != BY_OUTER:
+            self.deep = <DeepEntry *> calloc(buckets * WAYS, sizeof(DeepEntry))
+        if self.entries == NULL or (by != BY_OUTER and self.deep == NULL):
             raise MemoryError(f"no room for {entries_max} fragments")
 
     def __dealloc__(self):
         free(self.entries)
+        free(self.deep)
 
-    cdef void key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Walk *headers, FlowKey *key) noexcept nogil:
-        """The key of the outermost IP header's flow; without IP, of the EtherType and the MAC addresses, or of the link type alone.
+    cdef bint key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Walk *headers, FlowKey *key, Around *around) noexcept nogil:
+        """The key of a packet's flow: of the outermost IP header, or in a tunnel as `by` says; without IP, of the EtherType and the MAC
+        addresses, or of the link type alone.
 
-        Sets FLAG_ORPHAN in the headers of a later fragment whose first one is not known; its key then has no ports.
+        Returns whether the packet is in a tunnel, and then fills `around`, unless that is NULL (which it may be with BY_OUTER alone). A later
+        fragment of a tunnel's packet is where its first one was. Sets FLAG_ORPHAN in the headers of a later fragment whose first one is not
+        known; its key then has no ports.
         """
-        cdef const IpHeader *layer = &headers.outer
-        cdef const FragmentEntry *first
+        cdef FragmentEntry *first = NULL
+        cdef DeepEntry *deep
+        cdef bint within = around != NULL and headers.tunnel_kind
+        if within:  # before the outermost header: what is entered into the table here may push out what was entered for it
+            around.tunnel_kind, around.tunnel_id = headers.tunnel_kind, headers.tunnel_id
+            memset(&around.inner, 0, sizeof(FlowKey))
+            if headers.depth > 1:
+                self.ip_key(&headers.inner, inner_context(headers), time_ns, &around.inner)
+        memset(key, 0, sizeof(FlowKey))
+        if headers.outer.version:
+            first = self.ip_key(&headers.outer, outer_context(headers), time_ns, key)
+        elif link_type == ETHERNET and headers.ether_type:
+            key.version = KEY_NO_IP
+            set_endpoints(key, load32(packet + 6) | (<uint64_t> load16(packet + 10) << 32), 0, headers.ether_type,
+                          load32(packet) | (<uint64_t> load16(packet + 4) << 32), 0, headers.ether_type)
+        else:
+            key.version = KEY_LINK_ONLY
+            set_endpoints(key, link_type, headers.ether_type, 0, link_type, headers.ether_type, 0)
+        key.vlan_count = headers.vlan_count
+        key.vlan = outer_context(headers)
+        if within:
+            around.outer = key[0]
+            if self.by != BY_OUTER:
+                self.deepen(key, around)
+        if first == NULL or self.deep == NULL:
+            return within
+        deep = self.deep + (first - self.entries)
+        if headers.outer.fragment_offset == 0:
+            deep.around.tunnel_kind = 0
+            if within:
+                deep.key, deep.around = key[0], around[0]
+        elif deep.around.tunnel_kind:
+            key[0], around[0] = deep.key, deep.around
+            return True
+        return within
+
+    cdef void deepen(self, FlowKey *key, const Around *around) noexcept nogil:
+        if around.inner.version:
+            key[0] = around.inner
+            if self.by == BY_BOTH:
+                key.version |= WITH_OUTER
+        key.version |= IN_TUNNEL
+        key.vlan = around.tunnel_id | (<uint64_t> around.tunnel_kind << 32)
+        key.vlan_count = 0
+
+    cdef FragmentEntry *ip_key(self, IpHeader *layer, uint64_t context, int64_t time_ns, FlowKey *key) noexcept nogil:
+        """The key of one IP header, VLAN ids apart. Of a fragment, returns what is known of the first one."""
+        cdef FragmentEntry *first = NULL
         cdef uint8_t protocol = layer.protocol
         cdef uint16_t source_port = swap16(layer.source_port), target_port = swap16(layer.target_port)
-        memset(key, 0, sizeof(FlowKey))
-        key.vlan_count = headers.vlan_count
-        key.vlan = vlan_word(headers)
-        if layer.version == 0:
-            if link_type == ETHERNET and headers.ether_type:
-                key.version = KEY_NO_IP
-                set_endpoints(key, load32(packet + 6) | (<uint64_t> load16(packet + 10) << 32), 0, headers.ether_type,
-                              load32(packet) | (<uint64_t> load16(packet + 4) << 32), 0, headers.ether_type)
-            else:
-                key.version = KEY_LINK_ONLY
-                set_endpoints(key, link_type, headers.ether_type, 0, link_type, headers.ether_type, 0)
-            return
         if layer.flags & FLAG_FRAGMENT:
-            first = self.resolve(headers, time_ns)
+            first = self.resolve(layer, context, time_ns)
             if first != NULL:
                 protocol, source_port, target_port = first.protocol, first.source_port, first.target_port
             elif layer.fragment_offset:
-                headers.outer.flags |= FLAG_ORPHAN
+                layer.flags |= FLAG_ORPHAN
         key.version = layer.version
         key.protocol = protocol
         if layer.version == 4:
@@ -73,20 +132,20 @@ cdef class Fragments:
         else:
             set_endpoints(key, load64(layer.source), load64(layer.source + 8), source_port,
                           load64(layer.target), load64(layer.target + 8), target_port)
+        return first
 
-    cdef const FragmentEntry *resolve(self, const Walk *headers, int64_t time_ns) noexcept nogil:
+    cdef FragmentEntry *resolve(self, const IpHeader *layer, uint64_t context, int64_t time_ns) noexcept nogil:
         """What is known of a fragment's first one, which is remembered if this is it. NULL: it was not seen, or too long ago."""
         cdef FragmentEntry wanted
         cdef FragmentEntry *entry
         cdef FragmentEntry *place
-        cdef const IpHeader *layer = &headers.outer
         cdef int i
         if self.entries == NULL:
             return NULL
         memset(&wanted, 0, sizeof(FragmentEntry))
         memcpy(wanted.source, layer.source, 4 if layer.version == 4 else 16)
         memcpy(wanted.target, layer.target, 4 if layer.version == 4 else 16)
-        wanted.vlan = vlan_word(headers)
+        wanted.context = context
         wanted.identification = layer.identification
         wanted.version = layer.version
         wanted.key_protocol = layer.protocol if layer.version == 4 else 0
@@ -112,13 +171,13 @@ cdef class Fragments:
         cdef const uint64_t *s = self.seed.secret
         cdef uint64_t source = fold(wanted.source[0] ^ s[0], wanted.source[1] ^ s[1])
         cdef uint64_t target = fold(wanted.target[0] ^ s[2], wanted.target[1] ^ s[3])
-        cdef uint64_t rest = fold(wanted.vlan ^ s[4], (<uint64_t> wanted.identification << 16 | wanted.key_protocol) ^ s[5])
+        cdef uint64_t rest = fold(wanted.context ^ s[4], (<uint64_t> wanted.identification << 16 | wanted.key_protocol) ^ s[5])
         return self.entries + (fold(fold(source ^ s[6], target ^ s[7]) ^ s[4], rest ^ s[5]) & self.bucket_mask) * WAYS
 
 
 cdef inline bint same(const FragmentEntry *one, const FragmentEntry *other) noexcept nogil:
     return (one.version == other.version and one.identification == other.identification and one.key_protocol == other.key_protocol
-            and one.vlan == other.vlan and one.source[0] == other.source[0] and one.source[1] == other.source[1]
+            and one.context == other.context and one.source[0] == other.source[0] and one.source[1] == other.source[1]
             and one.target[0] == other.target[0] and one.target[1] == other.target[1])
 
 
@@ -126,7 +185,8 @@ cdef inline uint64_t distance(int64_t one, int64_t other) noexcept nogil:
     return <uint64_t> one - <uint64_t> other if one > other else <uint64_t> other - <uint64_t> one
 
 
-cdef inline uint64_t vlan_word(const Walk *headers) noexcept nogil:
+cdef uint64_t outer_context(const Walk *headers) noexcept nogil:
+    """The VLAN ids in front of the outermost IP header, the outermost lowest."""
     cdef uint64_t word = 0
     cdef int i
     for i in range(VLAN_KEPT):
@@ -135,6 +195,5 @@ cdef inline uint64_t vlan_word(const Walk *headers) noexcept nogil:
     return word
 
 
-cdef inline uint16_t swap16(uint16_t value) noexcept nogil:
-    """Keys hold ports as a packet does, which is how the fast path loads them."""
-    return <uint16_t> ((value << 8) | (value >> 8))
+cdef uint64_t inner_context(const Walk *headers) noexcept nogil:
+    return WITHIN | headers.tunnel_id | (<uint64_t> headers.tunnel_kind << 32)

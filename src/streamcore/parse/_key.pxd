@@ -1,9 +1,11 @@
 # What makes a flow: the key, its seeded hash, and the fast path that reads the key of an ordinary packet. All of it is inline, because the
-# loops of _parser.pyx and _flows.pyx spend their time here. Packets that are not ordinary go through headers/ and _fragments.pyx.
+# loops of _columns.pyx and _flows.pyx spend their time here. Packets that are not ordinary go through headers/ and _fragments.pyx.
 #
 # A flow is both directions of (address, port) x 2, protocol, and the VLAN ids. Nearly all packets are IPv4 with at most one VLAN tag; their
 # whole key fits two words ("narrow"), and two keys are equal exactly if both words are. Every other key is "wide": a FlowKey.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from streamcore.headers._walk cimport UdpTable, is_tunnel_port
 
 cdef extern from *:
     """
@@ -35,19 +37,38 @@ cdef enum:
     KEY_NO_IP = 0            # FlowKey.version: EtherType and MAC addresses
     KEY_LINK_ONLY = 1        # one flow per link type
 
+cdef enum KeyBy:
+    # What a flow is told by. FLOW_KEYS in parser.py has their names.
+    BY_OUTER = 0             # the outermost IP header
+    BY_INNER                 # in a tunnel the innermost IP header, and the tunnel
+    BY_BOTH                  # in a tunnel both, and the tunnel
+
+cdef enum:
+    # Added to FlowKey.version in a tunnel, unless flows are told by the outermost header.
+    IN_TUNNEL = 16           # `vlan` is the innermost tunnel's id and, 32 bits up, its kind; vlan_count is 0
+    WITH_OUTER = 32          # and the outermost header counts too: its addresses, protocol and VLAN ids, which stand in Around
+
 cdef struct Seed:
     uint64_t secret[SECRETS]
 
 cdef struct FlowKey:
     uint64_t low[2]          # the address of the lower endpoint, as the machine orders bytes; IPv4: low[0] alone
     uint64_t high[2]
-    uint64_t vlan            # the first four ids, outermost lowest
+    uint64_t vlan            # the first four ids, outermost lowest; see IN_TUNNEL
     uint16_t low_port        # in network byte order, as loaded
     uint16_t high_port
     uint8_t protocol
-    uint8_t version          # 4, 6, KEY_*
+    uint8_t version          # 4, 6, KEY_*; and IN_TUNNEL, WITH_OUTER
     uint8_t vlan_count       # tags there were, at most 255
     uint8_t swapped          # the packet's source is the higher endpoint; not part of the identity
+
+
+cdef struct Around:
+    # Of a packet in a tunnel: its outermost and its innermost header, each in an order of its own.
+    FlowKey outer
+    FlowKey inner            # version 0: there is no IP header within
+    uint32_t tunnel_id
+    uint8_t tunnel_kind      # TUNNEL_*; 0: in no tunnel, and nothing else is set
 
 
 cdef inline void fill_seed(Seed *seed, uint64_t value) noexcept nogil:
@@ -98,6 +119,44 @@ cdef inline uint64_t key_hash(const Seed *seed, const FlowKey *key) noexcept nog
         narrow_words(key, &first, &second)
         return narrow_hash(seed, first, second)
     return wide_hash(seed, key)
+
+
+cdef inline bint crossed(const FlowKey *key, const Around *around) noexcept nogil:
+    """Whether the lower endpoint within lies behind the higher address outside: the same for both directions. False where either are equal."""
+    cdef const FlowKey *outer = &around.outer
+    if outer.low[0] == outer.high[0] and outer.low[1] == outer.high[1]:
+        return False
+    if key.low[0] == key.high[0] and key.low[1] == key.high[1] and key.low_port == key.high_port:
+        return False
+    return key.swapped != outer.swapped
+
+
+cdef inline uint64_t deep_hash(const Seed *seed, const FlowKey *key, const Around *around) noexcept nogil:
+    """key_hash, of a key with IN_TUNNEL. The ports outside do not count: a tunnel's end chooses its own for each direction."""
+    cdef const uint64_t *s = seed.secret
+    cdef const FlowKey *outer = &around.outer
+    cdef uint64_t rest, low, high
+    if not key.version & WITH_OUTER:
+        return wide_hash(seed, key)
+    rest = outer.protocol | (<uint64_t> outer.version << 8) | (<uint64_t> outer.vlan_count << 16) | (<uint64_t> crossed(key, around) << 24)
+    low = fold(outer.low[0] ^ s[0], outer.low[1] ^ s[1])
+    high = fold(outer.high[0] ^ s[2], outer.high[1] ^ s[3])
+    rest = fold(rest ^ s[4], outer.vlan ^ s[5])
+    return fold(wide_hash(seed, key) ^ s[6], fold(low ^ s[6], high ^ s[7]) ^ rest ^ s[7])
+
+
+cdef inline bint opens_tunnel(const UdpTable *udp, uint64_t first, uint64_t second) noexcept nogil:
+    """Whether the two words of an ordinary packet are those of UDP on the port of a tunnel."""
+    return (first >> 48 & 0xFF) == 17 and (is_tunnel_port(udp, swap16(<uint16_t> first)) or is_tunnel_port(udp, swap16(<uint16_t> second)))
+
+
+cdef inline bint opens_tunnel6(const UdpTable *udp, const FlowKey *key) noexcept nogil:
+    return key.protocol == 17 and (is_tunnel_port(udp, swap16(key.low_port)) or is_tunnel_port(udp, swap16(key.high_port)))
+
+
+cdef inline uint16_t swap16(uint16_t value) noexcept nogil:
+    """Keys hold ports as a packet does, which is how the fast path loads them."""
+    return <uint16_t> ((value << 8) | (value >> 8))
 
 
 cdef inline void set_endpoints(FlowKey *key, uint64_t source0, uint64_t source1, uint16_t source_port,

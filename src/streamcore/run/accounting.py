@@ -37,6 +37,7 @@ class Accounting:
     market_errors: list[str] = field(default_factory=list)
     unbalanced_streams: list[str] = field(default_factory=list)  # what does not add up in one of them, a line each
     incomplete: list[str] = field(default_factory=list)  # why the output is not all that was asked for, a line each
+    misfits: list[str] = field(default_factory=list)  # expressions that cannot hold for a link type, a line each
     metadata_removed: int = 0  # options of pcapng blocks that a service's promise kept out of the output
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
@@ -80,6 +81,8 @@ class Accounting:
             account["metadata_removed"] = self.metadata_removed
         if self.incomplete:
             account["incomplete"] = self.incomplete
+        if self.misfits:
+            account["misfits"] = self.misfits
         if self.damage:
             account["damage"] = self.damage
         if self.dead_letter:
@@ -103,7 +106,7 @@ class Accounting:
             lines.append(f"  {counters.under_way():,} under way")
         for name, packets in (counters.unread() | counters.dropped()).items():
             lines.append(f"  {packets:,} dropped: {words_for(name)}")
-        lines += [f"  {line}" for line in self.incomplete]
+        lines += [f"  {line}" for line in (*self.incomplete, *self.misfits)]
         if self.metadata_removed:
             lines.append(f"  {self.metadata_removed:,} comments, names and the like left out of pcapng blocks")
         if self.damage:

@@ -71,11 +71,11 @@ class Feeder:
         config: Config,
         counters: Counters,
         source: Source,
-        select: Callable[[PacketBatch], tuple[int, int]] | None,
+        select: Any,  # the run's Filter; None: every packet is processed
         streams: Streams,
         aggregator: Aggregator,
         dispatcher: Dispatcher,
-        hash_seed: int,
+        parser: Parser,
         skip: int = 0,
     ) -> None:
         self.gate = Gate(config.outstanding_segments_max)
@@ -90,7 +90,7 @@ class Feeder:
         self._aggregator = aggregator
         self._dispatcher = dispatcher
         self._skip = skip  # packets of the first stream that the output holds already
-        self._parser = Parser(seed=hash_seed, fragments_max=config.fragments_max)
+        self._parser = parser
         self._segmenter = Segmenter(
             config.policy,
             lanes=config.lanes,
@@ -125,6 +125,9 @@ class Feeder:
         finally:
             for name, count in self._parser.counts().items():
                 self._counters.bump(name, count)
+            for name, chooser in (("filter", self._select), ("stream", self._classify)):
+                if chooser is not None:
+                    self._counters.bump(f"{name}.orphan_fragments", chooser.orphans)
             self._counters.bump("source.blocks_skipped", self._source.blocks_skipped)
             self._dispatcher.finish()
 

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters, Histogram
+from streamcore.core.errors import UsageError
 from streamcore.core.packets import Arena, Outgoing
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.local import Launched
 from streamcore.disperse.peer import LEASES_MAX
 from streamcore.disperse.workers import Terms
+from streamcore.headers import udp_ports
+from streamcore.parse.parser import Parser
 from streamcore.run.accounting import Accounting
 from streamcore.run.dead_letters import DeadLetters
 from streamcore.run.feeder import Feeder
@@ -55,6 +58,7 @@ class Pipeline:
         self.config = config
         self.counters = Counters()
         self._launched = launched
+        self._ports = udp_ports(config.decode_as)
         self._streams = Streams(config, self.counters)
         wanted = [each for each in (stream.wanted() for stream in self._streams.all) if each is not None]
         self._broker = make_broker(config, wanted, allocator)
@@ -64,7 +68,8 @@ class Pipeline:
         if config.filter:
             from streamcore.parse.filter import Filter  # only here: libpcap costs start-up time
 
-            self._filter = Filter(config.filter)
+            fragments_max = config.fragments_max if config.follow_fragments else 0
+            self._filter = Filter(config.filter, config.match, fragments_max, self._ports)
         self._drain = threading.Event()
         self._stop = threading.Event()
         self._begin_s = 0.0  # when `run` began
@@ -148,7 +153,7 @@ class Pipeline:
             dead_letters = self._dead_letters = stack.enter_context(DeadLetters(config, streams, source))
             skip = points.skip if points is not None else 0
             feeder = Feeder(
-                config, self.counters, source, self._filter, streams, aggregator, dispatcher, self._hash_seed, skip
+                config, self.counters, source, self._filter, streams, aggregator, dispatcher, self._parser(), skip
             )
             stack.callback(feeder.close)
             stack.callback(arena.close)  # the feeder may wait for a chunk
@@ -198,13 +203,23 @@ class Pipeline:
             key=config.key,
             worker_keys=config.worker_keys,
             hash_seed=self._hash_seed,
+            decode_as=config.decode_as,
+            flow_key=config.flow_key,
             leases_max=LEASES_MAX_TO_PASS if config.overload == "pass" else LEASES_MAX,
         )
 
+    def _parser(self) -> Parser:
+        config = self.config
+        return Parser(self._hash_seed, config.fragments_max, ports=self._ports, flow_key=config.flow_key)
+
     def _open_source(self, arena: Arena) -> Source:
-        compile = self._filter and self._filter.instructions
+        filter = self._filter
+        # The kernel looks neither into tunnels nor back at first fragments: then it lets everything through, and we filter.
+        compile = None if filter is None or filter.follows or filter.match == "inner" else filter.instructions
         source = self._source = open_source(self.config, SourceNeeds(arena, self.counters, compile, self._pass_waiting))
         self._open_things.callback(source.close)
+        if compile is not None and 0 < len(filter.misfits) == len({each.link_type for each in source.interfaces}):
+            raise UsageError(f"the filter matches no packet: {'; '.join(filter.misfits.values())}")
         return source
 
     def _open_output(self, arena: Arena, source: Source, place: Place | None) -> Sink:
@@ -261,6 +276,7 @@ class Pipeline:
             market_errors=self._broker.errors if self._broker is not None else [],
             unbalanced_streams=self._streams.balance(),
             incomplete=self._streams.incomplete,
+            misfits=[*(self._filter.misfits.values() if self._filter is not None else ()), *self._streams.misfits],
             metadata_removed=sink.metadata_removed,
             damage=str(source.damage or ""),
             interrupted=self._drain.is_set(),

@@ -21,7 +21,8 @@ from streamcore.sink.protocol import Place, Sink
 
 ENDING = ".resume"
 POINT_S = 1.0  # between points
-SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms", "chunk_bytes", "chunk_rows", "lanes")
+SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms", "chunk_bytes", "chunk_rows", "lanes",
+           "decode_as", "flow_key", "match", "follow_fragments", "fragments_max")  # fmt: skip
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,7 +116,7 @@ def digest_of(config: Config, chains: list[Any]) -> str:
         status.st_mtime_ns,
         os.path.abspath(config.write),
         [getattr(config, name) for name in SHAPING],
-        [[stream.select, stream.on_failure] for stream in config.streams],
+        [[stream.select, stream.match, stream.on_failure] for stream in config.streams],
         chains,
     ]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

@@ -14,6 +14,7 @@ from streamcore.core.config import Stream as StreamKeys
 from streamcore.core.counters import Counters
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Result
+from streamcore.headers import udp_ports
 from streamcore.service.chain import Chain, ChainElsewhere
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Stream:
         self.number = number
         self.name = keys.name
         self.select = keys.select
+        self.match = keys.match
         self.on_failure = keys.on_failure
         self.counters = Counters()
         self.subcontract = keys.subcontract
@@ -81,6 +83,8 @@ class Streams:
         self.all = [Stream(number, keys) for number, keys in enumerate(config.streams)]
         self._counters = counters
         self._several = len(self.all) > 1
+        self._config = config
+        self._filters: list[Any] = []
 
     def __getitem__(self, number: int) -> Stream:
         return self.all[number]
@@ -113,13 +117,23 @@ class Streams:
             return None
         from streamcore.parse.filter import Classifier, Filter  # only here: libpcap costs start-up time
 
-        filters = []
+        ports = udp_ports(self._config.decode_as)
+        self._filters = []
         for stream in self.all[1:]:
             try:
-                filters.append(Filter(stream.select))
+                self._filters.append(Filter(stream.select, stream.match or self._config.match))
             except UsageError as error:
                 raise UsageError(f"stream {stream.name}: {error}") from None
-        return Classifier(filters)
+        return Classifier(self._filters, self._config.fragments_max, ports)
+
+    @property
+    def misfits(self) -> list[str]:
+        """Where a stream's expression cannot hold, a line each."""
+        return [
+            f"stream {stream.name}: {line}"
+            for stream, chosen in zip(self.all[1:], self._filters, strict=False)
+            for line in chosen.misfits.values()
+        ]
 
     def count(self, number: int, name: str, packets: int, byte_count: int) -> None:
         """Count packets of a stream under a name of counters.NAMES."""

@@ -98,7 +98,7 @@ cdef void change_packet(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         return
     rewrite.packets += 1
     at = p - rewrite.packet
-    walk_from(rewrite.packet, <uint32_t> at, <uint32_t> (at + n), step_ip, &walk)
+    walk_from(rewrite.udp, rewrite.packet, <uint32_t> at, <uint32_t> (at + n), step_ip, &walk)
     end = change_layers(rewrite, &walk, &places)
     if not is_understood(rewrite, &walk) and walk.outcome != OUTCOME_TRUNCATED or rewrite.payload != KEEP:
         put_zeros(rewrite, rewrite.packet + end, at + n - end)  # an option has a size of its own
@@ -237,7 +237,7 @@ cdef bint hides_tunnel(const Walk *walk, const uint8_t *p, int64_t payload) noex
     """Whether what should be a tunnel over UDP is payload, because the walk does not know or does not believe it."""
     cdef const Layer *last = &walk.layers[walk.layer_count - 1]
     return (walk.layer_count and last.kind == LAYER_UDP and last.length >= 4 and payload < last.end
-            and udp_opens(load16(p + last.offset), load16(p + last.offset + 2)))
+            and udp_opens(walk.udp, load16(p + last.offset), load16(p + last.offset + 2)))
 
 
 cdef bint ends_in_payload(const Rewrite *rewrite, const Walk *walk, const uint8_t *p, int64_t payload) noexcept nogil:
@@ -289,7 +289,7 @@ cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t l
     rewrite.missing = rewrite.rewriting = rewrite.unknown = False
     rewrite.packets = 0
     kept[0] = n
-    walk_headers(p, n, link_type, &walk)
+    walk_headers(rewrite.udp, p, n, link_type, &walk)
     payload = change_layers(rewrite, &walk, &places)
     if rewrite.first_pass and walk.outcome == OUTCOME_FRAGMENT:
         return MISSING  # until all first fragments are noted

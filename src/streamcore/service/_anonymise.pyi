@@ -1,6 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcore.headers import UdpPorts
 from streamcore.service._address_table import AddressTable
 
 COUNTED_NAMES: tuple[str, ...]
@@ -28,5 +29,6 @@ class Anonymiser:
         todo: NDArray[np.uint32],
         verdict: NDArray[np.uint8],
         kept: NDArray[np.uint32],
+        ports: UdpPorts,
         again: bool = False,
     ) -> tuple[int, NDArray[np.uint32], NDArray[np.uint64]]: ...

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from streamcore.core.packets cimport prefetch
-from streamcore.headers._walk cimport udp_opens
+from streamcore.headers._walk cimport UdpPorts, UdpTable, udp_opens
 from streamcore.service._address_table cimport AddressTable, Table, find4, find6, slot4, slot6
 from streamcore.service._addresses cimport MISSING, UNDERSTOOD, rewrite_packet
 from streamcore.service._fields cimport (
@@ -99,13 +99,14 @@ cdef class Anonymiser:
 
     def rewrite(self, uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] captured_length not None,
                 const uint16_t[::1] link_type not None, uint32_t[::1] todo not None, uint8_t[::1] verdict not None,
-                uint32_t[::1] kept not None, bint again=False):
+                uint32_t[::1] kept not None, UdpPorts ports not None, bint again=False):
         """Rewrite the packets numbered in todo; return (deferred, missing4, missing6).
 
         todo: uint32, in and out: its first `deferred` are then those that wait for the missing addresses, uint32[m]
         and uint64[m, 2] with repeats; they are what comes `again`. The first time, later fragments wait, too: for all
         first ones to be seen. verdict, kept: out, of the packets that are done: 1 where all headers are understood, 2 + the walk's
-        outcome where not; how many of its bytes may stay. Raises ValueError for a packet outside data. The GIL is released. About 20 ns
+        outcome where not; how many of its bytes may stay. ports: which tunnels over
+        UDP are tried. Raises ValueError for a packet outside data. The GIL is released. About 20 ns
         a packet where everything is known (bench_service.py).
         """
         cdef Py_ssize_t count = offset.shape[0]
@@ -122,6 +123,7 @@ cdef class Anonymiser:
         if todo.shape[0] == 0:
             return 0, self.missing4[:0], self.missing6[:0]
         rewrite.table = &self.table.table
+        rewrite.udp = &ports.table  # while this call lasts
         rewrite.missing4 = &missing4[0]
         rewrite.missing6 = &missing6[0, 0]
         rewrite.missing4_count = rewrite.missing6_count = 0
@@ -138,7 +140,7 @@ cdef inline uint32_t tag_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
     return 4 if n >= 46 and load16(p + 12) == 0x8100 else 0
 
 
-cdef inline int plain_kind(const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
+cdef inline int plain_kind(const UdpTable *udp, const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
     """Every length is checked: headers that are cut or contradict themselves are the walk's. TCP without options, or with times alone."""
     cdef uint32_t l4, end
     cdef uint8_t protocol
@@ -155,7 +157,8 @@ cdef inline int plain_kind(const uint8_t *p, uint32_t n, uint16_t link_type) noe
     if protocol == 6 and end >= l4 + 20:
         if p[l4 + 12] >> 4 == 5 or (p[l4 + 12] >> 4 == 8 and end >= l4 + 32 and load32(p + l4 + 20) == 0x0101080A):
             return kind
-    elif protocol == 17 and end >= l4 + 8 and not udp_opens(load16(p + l4), load16(p + l4 + 2)) and not is_dhcp(load16(p + l4), load16(p + l4 + 2)):
+    elif (protocol == 17 and end >= l4 + 8 and not udp_opens(udp, load16(p + l4), load16(p + l4 + 2))
+          and not is_dhcp(load16(p + l4), load16(p + l4 + 2))):
         return kind
     return NOT_PLAIN
 
@@ -177,7 +180,7 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *off
             p = data + offset[row]
             tag = tag_bytes(p, length[row])
             p += tag  # what stands in front of the EtherType is not looked at
-            plain[i - start] = plain_kind(p, length[row] - tag, link_type[row]) if simple else NOT_PLAIN
+            plain[i - start] = plain_kind(rewrite.udp, p, length[row] - tag, link_type[row]) if simple else NOT_PLAIN
             if plain[i - start] == PLAIN4:
                 prefetch(&table.slots4[slot4(table, load32(p + 26))])
                 prefetch(&table.slots4[slot4(table, load32(p + 30))])

@@ -1,6 +1,7 @@
 # One field of a packet that is rewritten: addresses, hardware addresses, opaque bytes; and the arithmetic of checksums (RFC 1071, RFC 1624).
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from streamcore.headers._walk cimport UdpTable
 from streamcore.service._address_table cimport Table
 from streamcore.service._fragments cimport FirstFragments
 
@@ -25,6 +26,7 @@ cdef enum:
 
 cdef struct Rewrite:
     const Table *table
+    const UdpTable *udp
     bint rewriting            # false: only look whether every address is known
     bint missing              # set where one is not
     uint32_t *missing4        # the unknown addresses, with repeats; missing_max of each family, more are not recorded

@@ -156,7 +156,7 @@ class Anonymise(Service):
         again = False
         while len(todo):
             deferred, missing4, missing6 = self._anonymiser.rewrite(
-                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept, again
+                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept, segment.ports, again
             )
             again = True
             self._learn(missing4, missing6)

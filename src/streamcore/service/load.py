@@ -24,6 +24,7 @@ BUILT_IN = {
     "slice": "streamcore.service.slice:Slice",
     "dedup": "streamcore.service.dedup:Dedup",
     "anonymise": "streamcore.service.anonymise:Anonymise",
+    "decapsulate": "streamcore.service.decapsulate:Decapsulate",
     "scan": "streamcore.service.scan:Scan",
 }
 

@@ -6,10 +6,13 @@ ALLOWED lists the effects that a service can declare, and what each allows. `dis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from streamcore.headers import UdpPorts  # only here: the main process may need no header
 
 Effect = Literal["observe", "rewrite", "resize", "filter", "redact"]
 
@@ -33,6 +36,7 @@ class SegmentView(Protocol):
     """
 
     number: int  # the segment's number
+    ports: UdpPorts  # which tunnels over UDP the run tries (decode_as): for services that walk over headers themselves
     data: NDArray[np.uint8]  # packet bytes; packet i is data[offset[i] : offset[i] + captured_length[i]]
     offset: NDArray[np.uint32]
     captured_length: NDArray[np.uint32]
@@ -42,7 +46,9 @@ class SegmentView(Protocol):
         """Packets."""
 
     def column(self, name: str) -> NDArray[Any]:
-        """A header column of PacketBatch, e.g. "l4_offset": for this segment's packets."""
+        """A header column of PacketBatch, e.g. "l4_offset": for this segment's packets, as they were read, or as a
+        service before this one left them with `replace`.
+        """
 
     def link_type(self) -> NDArray[np.uint16]:
         """uint16[n]: each packet's link type (LINKTYPE_ value)."""

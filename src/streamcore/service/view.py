@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.core.packets import Segment
+from streamcore.core.packets import Arena, PacketBatch, Segment
+from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.service._gather import pack_packets, pack_records
 from streamcore.service.protocol import ALLOWED, Service
 
 COMMENT_BYTES_MAX = 4096  # of one comment; a pcapng option carries at most 65,535
 LENGTH_MAX = 0xFFFF_FFFF
+COLUMNS_READ = frozenset({"offset", "captured_length", "wire_length", "timestamp_ns", "interface", "record"})
 
 
 class EffectError(Exception):
@@ -50,11 +52,18 @@ class View:
     """The SegmentView of the protocol. One view goes through all services in turn: call `turn(service)` before each.
 
     region: uint8, writable, or None where no service changes bytes. A service sees no packet that one before it
-    dropped. Arrays may be views into the chunk, so they must not outlive the segment's turn in this process.
+    dropped. ports: which tunnels over UDP the run tries. Arrays may be views into the chunk, so they must not outlive the segment's turn in this process.
     """
 
-    def __init__(self, segment: Segment, region: NDArray[np.uint8] | None, services: Sequence[Service]) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        region: NDArray[np.uint8] | None,
+        services: Sequence[Service],
+        ports: UdpPorts = STANDARD_PORTS,
+    ) -> None:
         self.number = segment.number
+        self.ports = ports
         self._segment = segment
         self._batch = segment.batch
         self._region = region
@@ -66,6 +75,8 @@ class View:
         self._result = ViewResult()
         self._selected: NDArray[np.intp] | None = None  # packets of the segment that this service sees; None: all
         self._writable: NDArray[np.uint8] | None = None
+        self._replaced = self._replaced_before = False  # by any service; by one before this turn
+        self._again: PacketBatch | None = None  # the packets since then, for columns of their headers
         self._show(
             _frozen(self._batch.data), self._all("offset"), self._all("captured_length"), self._all("wire_length")
         )
@@ -74,6 +85,7 @@ class View:
         """The next service begins. Packets dropped by those before it are not shown to it."""
         self._place = next(i for i in range(self._place + 1, len(self._services)) if self._services[i] is service)
         self._allowed = ALLOWED[service.effect]
+        self._replaced_before = self._replaced
         keep = self._result.keep
         self._selected = None if keep is None else np.flatnonzero(keep)
         self._select()
@@ -85,8 +97,10 @@ class View:
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of PacketBatch for the packets of this view: a slice where the rows are consecutive. Headers as
-        they were read.
+        they were read, or as a service before this one left them with replace().
         """
+        if self._replaced_before and name not in COLUMNS_READ:
+            return self._of(_frozen(getattr(self._parsed_again(), name)))
         return self._of(self._all(name))
 
     def link_type(self) -> NDArray[np.uint16]:
@@ -160,6 +174,7 @@ class View:
         packed = np.empty(count, np.uint32)
         pack_packets(source, at, captured, bounce, packed)
         region[:total] = bounce
+        self._replaced, self._again = True, None
         self._writable = region[:total]
         self._result.packed = total
         placed, lengths, wires = (np.zeros(self._count, np.uint32) for _ in range(3))
@@ -225,6 +240,22 @@ class View:
         return self._result
 
     # Inside.
+
+    def _parsed_again(self) -> PacketBatch:
+        """All packets of the segment as they are now, in a batch of their own."""
+        if self._again is None:
+            arena = Arena(1, max(1, len(self._data)), max(1, self._count))
+            chunk = arena.acquire(0)
+            assert chunk is not None
+            chunk.data[: len(self._data)] = self._data
+            batch = PacketBatch(chunk, self._count, self._batch.first_number, [], parser=self._batch.parser)
+            batch.offset[:], batch.captured_length[:], batch.wire_length[:] = self._offset, self._captured, self._wire
+            for name in ("timestamp_ns", "interface"):
+                getattr(batch, name)[:] = self._all(name)
+            for interface in np.unique(batch.interface).tolist():
+                arena.set_link_type(interface, self._batch.chunk.arena.link_type(interface))
+            self._again = batch
+        return self._again
 
     def _show(
         self,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import Literal
 
-from streamcore.core.errors import SourceError
+from streamcore.core.errors import SourceError, UsageError
 from streamcore.core.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
-from streamcore.parse.parser import Parser
+from streamcore.headers import udp_ports
+from streamcore.parse.parser import FLOW_KEYS, Parser
 from streamcore.source.capture import CaptureSource, Damage
 
 CHUNK_BYTES = 4 << 20
@@ -22,16 +24,24 @@ class DamageWarning(RuntimeWarning):
     """A capture could not be read to its end; the packets before were delivered."""
 
 
-def read(path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> Reader:
+def read(
+    path: str | os.PathLike[str],
+    *,
+    strict: bool = False,
+    hash_seed: int | None = None,
+    decode_as: Sequence[str] = (),
+    flow_key: Literal["outer", "inner", "both"] = "outer",
+) -> Reader:
     """Read a capture: `for batch in read("x.pcapng.zst"): …`.
 
     path: pcap or pcapng, plain or in gzip, zstd or lz4, "-" for standard input. Each PacketBatch has one numpy array
     per column (its attributes), one row per packet; header columns are parsed when first looked at. strict: raise
     SourceError where the capture is damaged, instead of a DamageWarning, after everything before it was delivered.
-    hash_seed: of the flow hash, None: at random. Raises SourceError with one line when path cannot be read or is no
-    capture.
+    hash_seed: of the flow hash, None: at random; flow_key: what it is of, the outermost header, what is in a tunnel, or
+    both. decode_as: tunnels to try on further UDP ports, such as "udp.port=8472,vxlan". Raises SourceError with one line
+    when path cannot be read or is no capture, UsageError for a bad decode_as.
     """
-    return Reader(path, strict=strict, hash_seed=hash_seed)
+    return Reader(path, strict=strict, hash_seed=hash_seed, decode_as=decode_as, flow_key=flow_key)
 
 
 class Reader:
@@ -42,10 +52,21 @@ class Reader:
     not the batches.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, strict: bool = False, hash_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        strict: bool = False,
+        hash_seed: int | None = None,
+        decode_as: Sequence[str] = (),
+        flow_key: Literal["outer", "inner", "both"] = "outer",
+    ) -> None:
         self._strict = strict
         self._warned = False
-        self._source = CaptureSource(path, ChunkSupply(), parser=_one_at_a_time(Parser(seed=hash_seed)))
+        if flow_key not in FLOW_KEYS:
+            raise UsageError(f"flow_key must be one of {', '.join(FLOW_KEYS)}, not {flow_key!r}")
+        parser = Parser(seed=hash_seed, ports=udp_ports(decode_as), flow_key=flow_key)
+        self._source = CaptureSource(path, ChunkSupply(), parser=_one_at_a_time(parser))
 
     @property
     def interfaces(self) -> list[Interface]:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, UsageError
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
-from streamcore.headers import TUNNELS
+from streamcore.headers import TUNNELS, udp_ports
 from streamcore.parse._flows import ENDED, FlowTable
-from streamcore.parse.parser import Parser
+from streamcore.parse.parser import FLOW_KEYS, Parser
 from streamcore.source.capture import CaptureSource
 
 CHUNK_BYTES = 8 << 20
@@ -37,6 +37,8 @@ PACKET_COLUMNS = (
 FLOW_COLUMNS = (
     "id", "ip_version", "source_address", "source_port", "target_address", "target_port", "protocol", "vlan",
     "ether_type", "packets", "packets_back", "bytes", "bytes_back", "first_ns", "last_ns", "tcp_flags", "ended",
+    "tunnel_kind", "tunnel_id", "inner_source_address", "inner_source_port", "inner_target_address", "inner_target_port",
+    "inner_protocol",
 )  # fmt: skip
 NO_INNER = "\t" * 4
 NO_TUNNEL = "\t"
@@ -50,11 +52,12 @@ def write_packets(config: Config, out: str, label: str) -> int:
     """One row per packet of the capture `config.read`, with PACKET_COLUMNS; `label` is the first of them.
 
     out: a file, compressed where its name ends in .gz, or "-". Returns the exit status: 3 where the capture is damaged.
-    Raises SourceError, SinkError.
+    Raises SourceError, SinkError, UsageError.
     """
+    ports = udp_ports(config.decode_as)
     with _opened(config.read) as source, _written(out) as file:
         file.write("\t".join(PACKET_COLUMNS) + "\n")
-        parser = Parser(config.hash_seed, config.fragments_max)
+        parser = Parser(config.hash_seed, config.fragments_max, ports=ports)
         for batch in source:
             parser(batch, HEADER_GROUPS)
             file.write("".join(_packet_rows(batch, label)))
@@ -167,6 +170,8 @@ def _tunnel_texts(batch: PacketBatch) -> dict[int, str]:
 
 def write_flows(config: Config, out: str, form: str) -> int:
     """One row per flow of the capture `config.read`; those that had to give way come first, the others by their ids.
+    What tells flows apart is `config.flow_key`; addresses and ports are of the first packet's outermost header, the inner
+    ones of its innermost header where that is another, whatever tells them apart.
 
     out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
     status: 3 where the capture is damaged. Raises SourceError, SinkError, UsageError.
@@ -174,7 +179,10 @@ def write_flows(config: Config, out: str, form: str) -> int:
     writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
     if form not in writers:
         raise UsageError(f"there is no format {form!r} for flows: use one of {', '.join(writers)}")
-    flows = FlowTable(config.flows_max, config.hash_seed, fragments_max=config.fragments_max)
+    flows = FlowTable(
+        config.flows_max, config.hash_seed, fragments_max=config.fragments_max, ports=udp_ports(config.decode_as),
+        by=FLOW_KEYS[config.flow_key],
+    )  # fmt: skip
     with _opened(config.read) as source, _written(out, binary=form == "parquet") as file:
         writer = writers[form](file)
         for batch in source:
@@ -193,8 +201,11 @@ def _flow_columns(table: NDArray[np.void]) -> dict[str, list[Any]]:
     }
     for name in ("source_address", "target_address"):
         columns[name] = [_flow_address(row[name].tobytes(), int(row["ip_version"])) for row in table]
+        inner = f"inner_{name}"
+        columns[inner] = [_flow_address(row[inner].tobytes(), int(row["inner_ip_version"])) for row in table]
     columns["vlan"] = [",".join(map(str, row["vlan"][: row["vlan_count"]].tolist())) for row in table]
     columns["ended"] = [ENDED[why] for why in table["ended"].tolist()]
+    columns["tunnel_kind"] = [TUNNELS[kind] for kind in table["tunnel_kind"].tolist()]
     return {name: columns[name] for name in FLOW_COLUMNS}
 
 
@@ -242,7 +253,8 @@ class _Parquet:
         except ImportError:
             raise UsageError("Parquet needs pyarrow: type pip install 'streamcore-auction[parquet]'") from None
         text, number, whole = pyarrow.string(), pyarrow.uint64(), pyarrow.int64()
-        kinds = {"source_address": text, "target_address": text, "vlan": text, "ended": text}
+        kinds = dict.fromkeys(("source_address", "target_address", "vlan", "ended", "tunnel_kind"), text)
+        kinds |= {"inner_source_address": text, "inner_target_address": text}
         kinds |= {"first_ns": whole, "last_ns": whole}
         self._schema = pyarrow.schema([(name, kinds.get(name, number)) for name in FLOW_COLUMNS])
         self._table = pyarrow.Table

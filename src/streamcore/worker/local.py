@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
@@ -29,14 +29,19 @@ Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the regio
 
 class Processor:
     """Runs each stream's services over segments. It makes them once, and parses the columns that they read if the
-    pipeline has not. hash_seed: of the run's flow hash.
+    pipeline has not. parsing: how the run parses them, Terms.parsing. Raises UsageError.
     """
 
-    def __init__(self, chains: list[list[Any]], hash_seed: int) -> None:
+    def __init__(self, chains: list[list[Any]], parsing: Mapping[str, Any]) -> None:
         self.chains: list[list[Service]] = [[load(each) for each in chain] for chain in chains]
         self.changes = [any(ALLOWED[service.effect] for service in chain) for chain in self.chains]  # anything?
         self.idle = [all(service.name == "identity" for service in chain) for chain in self.chains]
-        self._hash_seed = hash_seed
+        self._parsing = parsing
+        self._ports: Any = None  # of chains that do nothing
+        if not all(self.idle):
+            from streamcore.headers import udp_ports
+
+            self._ports = udp_ports(parsing["decode_as"])
         self._parser: Any = None
         for chain in self.chains:
             for service in chain:
@@ -47,7 +52,9 @@ class Processor:
         if self._parser is None:
             from streamcore.parse.parser import Parser
 
-            self._parser = Parser(self._hash_seed, stateless=True)
+            self._parser = Parser(
+                self._parsing["hash_seed"], stateless=True, ports=self._ports, flow_key=self._parsing["flow_key"]
+            )
         self._parser(batch, groups)
 
     def process(self, segment: Segment, region: Any) -> Produced:
@@ -60,7 +67,7 @@ class Processor:
         from streamcore.service.view import View
 
         services = self.chains[segment.stream]
-        view = View(segment, region, services)
+        view = View(segment, region, services, self._ports)
         for service in services:
             view.turn(service)
             service.process(view)
@@ -120,10 +127,10 @@ class LocalWorker:
         self.pull = self.context.socket(zmq.PULL)
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
-    def run(self, chains: list[list[Any]], hash_seed: int) -> int:
+    def run(self, chains: list[list[Any]], parsing: Mapping[str, Any]) -> int:
         """Work until the pipeline ends. Returns the exit status."""
         try:
-            processor = Processor(chains, hash_seed)
+            processor = Processor(chains, parsing)
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             self.push.send_multipart([self.head(envelope.REFUSE), reason.encode()])
@@ -187,4 +194,4 @@ def main() -> None:
         return
     worker = LocalWorker(setup, descriptors)
     threading.Thread(target=watch, args=(worker.arena,), daemon=True).start()
-    sys.exit(worker.run(setup["chains"], setup["hash_seed"]))
+    sys.exit(worker.run(setup["chains"], setup["parsing"]))

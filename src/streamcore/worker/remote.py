@@ -118,7 +118,7 @@ class RemoteWorker:
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             self._check(setup["chains"])
-            processor = Processor(setup["chains"], setup["hash_seed"])
+            processor = Processor(setup["chains"], setup["parsing"])
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"
             push.send_multipart([envelope.pack(envelope.REFUSE, slot, incarnation), reason.encode()])

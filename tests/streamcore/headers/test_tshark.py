@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.headers._walk import explain
 
 pytest.importorskip("scapy", reason="scapy makes the packets: pip install -e .[dev]")
@@ -51,11 +52,11 @@ def write(path: Path, link: int, packets: list[bytes]) -> None:
     path.write_bytes(head + b"".join(struct.pack("<IIII", 0, 0, len(p), len(p)) + p for p in packets))
 
 
-def as_tshark_reads(path: Path) -> list[list[tuple[str, ...]]]:
+def as_tshark_reads(path: Path, *more: str) -> list[list[tuple[str, ...]]]:
     """For each packet the IP headers, outermost first: (source, target); and the ports that the last layer has."""
     options = [word for field in FIELDS for word in ("-e", field)]
     told = subprocess.run(
-        ["tshark", "-n", "-r", path, "-T", "fields", "-E", "occurrence=a", "-e", "frame.protocols", *options],
+        ["tshark", "-n", "-r", path, *more, "-T", "fields", "-E", "occurrence=a", "-e", "frame.protocols", *options],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     rows = []
@@ -72,10 +73,10 @@ def as_tshark_reads(path: Path) -> list[list[tuple[str, ...]]]:
     return rows
 
 
-def as_we_read(packet: bytes, link: int) -> list[tuple[str, ...]]:
+def as_we_read(packet: bytes, link: int, ports: UdpPorts = STANDARD_PORTS) -> list[tuple[str, ...]]:
     from socket import AF_INET, AF_INET6, inet_ntop
 
-    layers, outcome, *_ = explain(packet, link)
+    layers, outcome, *_ = explain(packet, link, ports)
     assert outcome == "transport", (layers, outcome)
     headers: list[tuple[str, ...]] = []
     for kind, at, *_ in layers:

@@ -1,0 +1,13 @@
+from streamcore.core.packets import PacketBatch
+from streamcore.headers import UdpPorts
+from streamcore.parse._bpf import Program
+
+Choice = tuple[dict[int, Program], tuple[Program, Program] | None]
+
+class Matcher:
+    orphans: int
+    def __init__(self, seed: int, fragments_max: int, ports: UdpPorts) -> None: ...
+    def select(self, batch: PacketBatch, choice: Choice) -> tuple[int, int]: ...
+    def classify(self, batch: PacketBatch, choices: list[Choice]) -> list[int]: ...
+
+def link_types_of(batch: PacketBatch) -> dict[int, int]: ...

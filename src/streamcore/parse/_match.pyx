@@ -1,0 +1,330 @@
+"""Which packets of a batch match which expressions: BPF programs over all rows, the GIL released.
+
+A packet may be matched as it stands, or by what is in the innermost tunnel around it. Later fragments may follow their first one: its
+answer is kept in a bounded table (_fragments.pyx) from batch to batch. The machine is in _bpf.pyx.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+
+from streamcore.core.packets cimport FLAG_FRAGMENT, Columns, PacketBatch
+from streamcore.headers._walk cimport (
+    LAYER_ETHERNET,
+    LAYER_IP4,
+    LAYER_IP6,
+    MARK_QUOTED,
+    IpHeader,
+    Layer,
+    UdpPorts,
+    UdpTable,
+    Walk,
+    walk_headers,
+)
+from streamcore.parse._bpf cimport Instruction, Program, run
+from streamcore.parse._fragments cimport FragmentEntry, Fragments, inner_context, outer_context
+from streamcore.parse._key cimport FlowKey, opens_tunnel, opens_tunnel6, ordinary4, ordinary6
+
+cdef enum:
+    STREAMS_MAX = 256
+    LINKS = 65536
+    ETHERNET = 1
+
+cdef struct Choice:
+    # The programs of one expression.
+    const Instruction **by_link  # LINKS of them; set for the link types of the batch
+    const Instruction *frame     # for what is in a tunnel: a frame of Ethernet, an IP packet; NULL: tunnels are not looked into
+    const Instruction *ip
+
+cdef struct Within:
+    # What is in the innermost tunnel of a packet.
+    const uint8_t *at            # NULL: it is in none, or nothing is known to be within
+    uint32_t captured
+    uint32_t wire
+    bint framed
+
+
+cdef class Matcher:
+    """Matcher(seed, fragments_max, ports): seed of the table of fragments, of which at least fragments_max are kept; 0: each fragment is
+    matched alone. ports: which tunnels over UDP are tried. One thread at a time.
+
+    A choice is (programs, within): link type -> Program, and None or the two programs for a frame and for an IP packet in a tunnel.
+    A later fragment follows its first one if that came at most 60 seconds before it or after it by the capture's clock, in a batch before
+    or in the same batch, whatever their order there; otherwise it is matched alone, and counted in `orphans`.
+    """
+
+    cdef Fragments fragments
+    cdef UdpPorts ports
+    cdef bint follows
+    cdef readonly uint64_t orphans
+
+    def __init__(self, uint64_t seed, Py_ssize_t fragments_max, UdpPorts ports not None):
+        self.fragments = Fragments(fragments_max, seed)
+        self.ports = ports
+        self.follows = fragments_max > 0
+
+    def select(self, PacketBatch batch not None, tuple choice not None):
+        """Keep the rows in use that the choice accepts; returns (packets, captured bytes) of the others.
+
+        Its programs have every link type that link_types_of names; raises KeyError otherwise. A batch that loses no row stays as it is.
+        """
+        cdef Choice *choices
+        cdef Py_ssize_t kept
+        cdef uint64_t dropped_bytes = 0
+        cdef int failed = 0
+        cdef uint8_t *labels = NULL
+        cdef bint plain = not self.follows and choice[1] is None
+        choices = choices_of(batch, [choice])
+        try:
+            if not plain:
+                labels = <uint8_t *> malloc(batch.row_count + 1)
+                if labels == NULL:
+                    raise MemoryError
+            with nogil:
+                if not plain:
+                    failed = self.label(batch, choices, 1, labels)
+                kept = -1 if failed else keep_rows(batch, choices, labels, &dropped_bytes)
+            if failed:
+                raise MemoryError
+        finally:
+            free(labels)
+            free_choices(choices, 1)
+        dropped = batch.row_count - kept
+        if dropped:
+            batch.row_count = kept
+            batch.arranged = True
+        return dropped, dropped_bytes
+
+    def classify(self, PacketBatch batch not None, list chosen not None):
+        """Sort the rows in use by stream, keeping their order within each; returns where each stream's rows end, list[int].
+
+        chosen: for each stream from 1 on its choice. A packet belongs to the first that accepts it, or else to stream 0. Rows that are all of
+        one stream stay as they are. Raises KeyError as `select` does.
+        """
+        cdef Py_ssize_t stream, count = len(chosen) + 1
+        cdef int failed
+        cdef Choice *choices
+        cdef Py_ssize_t *stops
+        cdef uint8_t *labels
+        if count > STREAMS_MAX:
+            raise ValueError(f"{count} streams")
+        choices = choices_of(batch, chosen)
+        stops = <Py_ssize_t *> calloc(count + 1, sizeof(Py_ssize_t))
+        labels = <uint8_t *> malloc(batch.row_count + 1)
+        try:
+            if stops == NULL or labels == NULL:
+                raise MemoryError
+            with nogil:
+                failed = self.label(batch, choices, count - 1, labels) or sort_by_stream(batch, labels, count, stops)
+            if failed:
+                raise MemoryError
+            return [stops[stream] for stream in range(count)]
+        finally:
+            free(labels)
+            free(stops)
+            free_choices(choices, count - 1)
+
+    cdef int label(self, PacketBatch batch, const Choice *choices, Py_ssize_t count, uint8_t *labels) noexcept nogil:
+        """labels[i]: of the i-th row in use, the first choice that accepts it, from 1; 0: none does. Returns 1 without memory."""
+        cdef const uint16_t *links = batch.chunk.arena.control.link_type
+        cdef Columns *c = &batch.columns
+        cdef bint inner = False
+        cdef Py_ssize_t i, waiting_count = 0
+        cdef uint32_t row
+        cdef uint8_t *waiting = NULL
+        for i in range(count):
+            inner = inner or choices[i].ip != NULL
+        if self.follows:
+            waiting = <uint8_t *> calloc(batch.row_count + 1, 1)
+            if waiting == NULL:
+                return 1
+        for i in range(batch.row_count):
+            row = c.rows[i] if batch.arranged else <uint32_t> i
+            if (not self.follows and not inner) or self.is_plain(c.data + c.offset[row], c.captured_length[row], links[c.interface[row]], inner):
+                labels[i] = first_of(choices, count, c, row, links[c.interface[row]], NULL)
+            elif not self.label_walked(c, row, links[c.interface[row]], choices, count, inner, &labels[i]):
+                waiting[i] = 1
+                waiting_count += 1
+        for i in range(batch.row_count if waiting_count else 0):
+            if waiting[i]:  # its first fragment may have come behind it in this batch
+                row = c.rows[i] if batch.arranged else <uint32_t> i
+                self.orphans += not self.label_walked(c, row, links[c.interface[row]], choices, count, inner, &labels[i])
+        free(waiting)
+        return 0
+
+    cdef inline bint is_plain(self, const uint8_t *p, uint32_t size, uint16_t link_type, bint inner) noexcept nogil:
+        """Whether it is certainly no fragment and, if that matters, in no tunnel: nearly every packet."""
+        cdef uint64_t first, second
+        cdef bint swapped
+        cdef FlowKey key
+        if link_type != ETHERNET:
+            return False
+        if ordinary4(p, size, &first, &second, &swapped):
+            return not inner or not opens_tunnel(&self.ports.table, first, second)
+        return ordinary6(p, size, &key) and (not inner or not opens_tunnel6(&self.ports.table, &key))
+
+    cdef bint label_walked(self, const Columns *c, uint32_t row, uint16_t link_type, const Choice *choices, Py_ssize_t count, bint inner,
+                           uint8_t *label) noexcept nogil:
+        """Label any packet. False: it is a later fragment whose first one is not known, and was matched alone."""
+        cdef Walk walk
+        cdef Within within
+        cdef const IpHeader *ip
+        cdef FragmentEntry *first
+        walk_headers(&self.ports.table, c.data + c.offset[row], c.captured_length[row], link_type, &walk)
+        ip = fragmented(&walk, inner) if self.follows else NULL
+        if ip != NULL:
+            first = self.fragments.resolve(ip, outer_context(&walk) if ip == &walk.outer else inner_context(&walk), c.timestamp_ns[row])
+            if ip.fragment_offset and first != NULL:
+                label[0] = first.stream
+                return True
+        look_within(&walk, c.wire_length[row], c.captured_length[row], &within)
+        label[0] = first_of(choices, count, c, row, link_type, &within)
+        if ip == NULL:
+            return True
+        if ip.fragment_offset == 0 and first != NULL:
+            first.stream = label[0]
+        return ip.fragment_offset == 0
+
+
+cdef inline const IpHeader *fragmented(const Walk *walk, bint inner) noexcept nogil:
+    """The IP header that says that this is a fragment: the outermost, or where tunnels are looked into the innermost; NULL: neither."""
+    if walk.outer.flags & FLAG_FRAGMENT:
+        return &walk.outer
+    if inner and walk.tunnel_kind and walk.depth > 1 and walk.inner.flags & FLAG_FRAGMENT:
+        return &walk.inner
+    return NULL
+
+
+cdef inline void look_within(const Walk *walk, uint32_t wire_length, uint32_t captured_length, Within *within) noexcept nogil:
+    """The frame of Ethernet or the IP packet in the innermost tunnel, whichever comes first there."""
+    cdef const Layer *layer
+    cdef int i
+    within.at = NULL
+    if walk.tunnel_count == 0:
+        return
+    for i in range(walk.tunnels[walk.tunnel_count - 1].layer, walk.layer_count):
+        layer = &walk.layers[i]
+        if layer.marks & MARK_QUOTED:
+            return
+        if layer.kind == LAYER_ETHERNET or layer.kind == LAYER_IP4 or layer.kind == LAYER_IP6:
+            within.at = walk.packet + layer.offset
+            within.captured = within.wire = layer.end - layer.offset
+            if layer.end == captured_length and wire_length > captured_length:
+                within.wire += wire_length - captured_length
+            within.framed = layer.kind == LAYER_ETHERNET
+            return
+
+
+cdef inline uint8_t first_of(const Choice *choices, Py_ssize_t count, const Columns *c, uint32_t row, uint16_t link_type,
+                             const Within *within) noexcept nogil:
+    """The first choice that accepts a packet, from 1; 0: none. within: NULL: it is in no tunnel."""
+    cdef const Choice *choice
+    cdef uint32_t accepted
+    cdef Py_ssize_t i
+    for i in range(count):
+        choice = &choices[i]
+        if choice.ip != NULL and within != NULL and within.at != NULL:
+            accepted = run(choice.frame if within.framed else choice.ip, within.at, within.captured, within.wire)
+        else:
+            accepted = run(choice.by_link[link_type], c.data + c.offset[row], c.captured_length[row], c.wire_length[row])
+        if accepted:
+            return <uint8_t> (i + 1)
+    return 0
+
+
+cdef Py_ssize_t keep_rows(PacketBatch batch, const Choice *choice, const uint8_t *labels, uint64_t *dropped_bytes) noexcept nogil:
+    """Write the accepted rows to columns.rows, in their order; each is written at or before where it was read. labels: NULL: not made."""
+    cdef Columns *c = &batch.columns
+    cdef const uint16_t *links = batch.chunk.arena.control.link_type
+    cdef bint arranged = batch.arranged
+    cdef Py_ssize_t i, kept = 0
+    cdef uint32_t row
+    cdef bint accepted
+    for i in range(batch.row_count):
+        row = c.rows[i] if arranged else <uint32_t> i
+        if labels == NULL:
+            accepted = run(choice.by_link[links[c.interface[row]]], c.data + c.offset[row], c.captured_length[row], c.wire_length[row]) != 0
+        else:
+            accepted = labels[i] != 0
+        if accepted:
+            c.rows[kept] = row
+            kept += 1
+        else:
+            dropped_bytes[0] += c.captured_length[row]
+    return kept
+
+
+cdef int sort_by_stream(PacketBatch batch, const uint8_t *labels, Py_ssize_t count, Py_ssize_t *stops) noexcept nogil:
+    """Stable counting sort: stops[i] is where stream i ends; zeros before. Returns 1 without memory."""
+    cdef Columns *c = &batch.columns
+    cdef Py_ssize_t i, at, total = 0, rows = batch.row_count
+    cdef uint32_t *before
+    for i in range(rows):
+        stops[labels[i]] += 1
+    for i in range(count):
+        if stops[i] == rows and rows:  # all of one stream
+            for at in range(count):
+                stops[at] = rows if at >= i else 0
+            return 0
+    before = <uint32_t *> malloc((rows + 1) * sizeof(uint32_t))
+    if before == NULL:
+        return 1
+    for i in range(rows):
+        before[i] = c.rows[i] if batch.arranged else <uint32_t> i
+    for i in range(count):  # counts -> starts
+        at = stops[i]
+        stops[i] = total
+        total += at
+    for i in range(rows):  # starts move to stops while the rows are placed
+        c.rows[stops[labels[i]]] = before[i]
+        stops[labels[i]] += 1
+    batch.arranged = rows > 0 or batch.arranged
+    free(before)
+    return 0
+
+
+cdef Choice *choices_of(PacketBatch batch, list chosen) except NULL:
+    """The programs in C's words; the caller frees them with free_choices, and keeps `chosen`, which owns the instructions."""
+    cdef Choice *choices = <Choice *> calloc(len(chosen) + 1, sizeof(Choice))
+    cdef Program program
+    cdef Py_ssize_t i
+    links = link_types_of(batch)
+    if choices == NULL:
+        raise MemoryError
+    try:
+        for i, (programs, within) in enumerate(chosen):
+            choices[i].by_link = <const Instruction **> calloc(LINKS, sizeof(void *))
+            if choices[i].by_link == NULL:
+                raise MemoryError
+            for link_type in links:
+                program = programs[link_type]
+                choices[i].by_link[<uint16_t> link_type] = program.instructions
+            if within is not None:
+                program = within[0]
+                choices[i].frame = program.instructions
+                program = within[1]
+                choices[i].ip = program.instructions
+    except BaseException:
+        free_choices(choices, len(chosen))
+        raise
+    return choices
+
+
+cdef void free_choices(Choice *choices, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t i
+    for i in range(count):
+        free(<void *> choices[i].by_link)
+    free(choices)
+
+
+def link_types_of(PacketBatch batch not None):
+    """dict[int, int]: the link types of the batch's rows in use, each with the first interface that has it."""
+    cdef const uint16_t *links = batch.chunk.arena.control.link_type
+    cdef Py_ssize_t i, row
+    cdef int last = -1
+    found = {}
+    for i in range(batch.row_count):
+        row = batch.columns.rows[i] if batch.arranged else i
+        if batch.columns.interface[row] != last:
+            last = batch.columns.interface[row]
+            found.setdefault(links[last], last)
+    return found
