@@ -282,8 +282,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "try this tunnel on a UDP port, too; give it again for the next one",
             "", "udp.port=NUMBER,TUNNEL", HEADERS,
-            "As in `udp.port=8472,vxlan`; [link-types.md](link-types.md) lists the tunnels. Their checks stay: what does not look "
-            "like the tunnel is payload. Workers elsewhere use the same ports",
+            "As in `udp.port=8472,vxlan`; [link-types.md](link-types.md) lists the tunnels. Their checks stay: what does "
+            "not look like the tunnel is payload. Workers elsewhere use the same ports",
             commands=READERS,
         ),
     ] = []  # fmt: skip
@@ -292,10 +292,10 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "what tells flows in tunnels apart: the outermost header, the innermost one, or both",
             group=HEADERS, commands=("run", "flows"),
-            more="With `inner` and `both`, the innermost tunnel's kind and id count too; with `both` also the addresses outside, "
-            "but no ports there, which a tunnel's end chooses for each direction. In `streamcore run` this decides which packets "
-            "stay together in a lane (policy `flow`) and what the column `flow_hash` is of. In `streamcore flows` the flag is "
-            "also called `--key`",
+            more="With `inner` and `both`, the innermost tunnel's kind and id count too; with `both` also the addresses "
+            "outside, but no ports there, which a tunnel's end chooses for each direction. In `streamcore run` this decides "
+            "which packets stay together in a lane (policy `flow`) and what the column `flow_hash` is of. In "
+            "`streamcore flows` the flag is also called `--key`",
         ),
     ] = "outer"  # fmt: skip
     match: Annotated[
@@ -303,8 +303,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "which headers the filter and the streams' expressions look at",
             group=HEADERS,
-            more="With `inner`, an expression is matched against what is in the innermost tunnel: its frame where that is "
-            "Ethernet, otherwise its IP packet. A packet in no tunnel is matched as it stands",
+            more="With `inner`, an expression is matched against what is in the innermost tunnel: its frame where that "
+            "is Ethernet, otherwise its IP packet. A packet in no tunnel is matched as it stands",
         ),
     ] = "outer"  # fmt: skip
     follow_fragments: Annotated[
@@ -312,7 +312,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "the filter keeps later fragments if it kept the first one",
             group=HEADERS,
-            more="Without it each fragment is matched alone, as tcpdump does. In `[[stream]]` they always follow the first one",
+            more="Without it each fragment is matched alone, as tcpdump does. In `[[stream]]` they always follow the first "
+            "one",
         ),
     ] = False  # fmt: skip
 

@@ -61,7 +61,7 @@ EVENTS: dict[str, str] = {
     "parse.truncated": "packets cut within a header",
     "parse.orphan_fragments": "fragments whose first fragment was not seen",
     "filter.orphan_fragments": "fragments that the filter matched alone, because their first one was not seen in time",
-    "stream.orphan_fragments": "fragments that were sorted into streams alone, because their first one was not seen in time",
+    "stream.orphan_fragments": "fragments sorted into streams alone, because their first one was not seen in time",
     "parse.link_unknown": "packets of a link type that is not parsed",
 }
 SERVICE = "service."

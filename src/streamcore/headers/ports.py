@@ -16,8 +16,8 @@ FORM = re.compile(r"udp\.port==?([0-9]{1,5}),([a-z0-9-]+)")  # with one =, or wi
 
 
 def udp_ports(decode_as: Sequence[str]) -> UdpPorts:
-    """The standard ports and those of `decode_as`, such as "udp.port=8472,vxlan". The tunnels' own checks stay: a datagram
-    that does not look like the tunnel is payload. Raises UsageError with one line.
+    """The standard ports and those of `decode_as`, such as "udp.port=8472,vxlan". The tunnels' own checks stay: a
+    datagram that does not look like the tunnel is payload. Raises UsageError with one line.
     """
     if not decode_as:
         return STANDARD_PORTS

@@ -6,10 +6,12 @@ answer is kept in a bounded table (_fragments.pyx) from batch to batch. The mach
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 
 from streamcore.core.packets cimport FLAG_FRAGMENT, Columns, PacketBatch
 from streamcore.headers._walk cimport (
     LAYER_ETHERNET,
+    LAYER_EXTENSION,
     LAYER_IP4,
     LAYER_IP6,
     MARK_QUOTED,
@@ -18,6 +20,7 @@ from streamcore.headers._walk cimport (
     UdpPorts,
     UdpTable,
     Walk,
+    be16,
     walk_headers,
 )
 from streamcore.parse._bpf cimport Instruction, Program, run
@@ -28,6 +31,8 @@ cdef enum:
     STREAMS_MAX = 256
     LINKS = 65536
     ETHERNET = 1
+    SCRATCH_BYTES = 65536    # layers do not reach beyond it
+    FRAGMENT_HEADER = 44
 
 cdef struct Choice:
     # The programs of one expression.
@@ -49,18 +54,27 @@ cdef class Matcher:
 
     A choice is (programs, within): link type -> Program, and None or the two programs for a frame and for an IP packet in a tunnel.
     A later fragment follows its first one if that came at most 60 seconds before it or after it by the capture's clock, in a batch before
-    or in the same batch, whatever their order there; otherwise it is matched alone, and counted in `orphans`.
+    or in the same batch, whatever their order there; otherwise it is matched alone, and counted in `orphans`. A first fragment of IPv6 is
+    matched as it stands and, because libpcap looks for no ports behind a fragment header, without that header, too.
     """
 
     cdef Fragments fragments
     cdef UdpPorts ports
     cdef bint follows
+    cdef uint8_t *scratch    # SCRATCH_BYTES; NULL: fragments are not followed
     cdef readonly uint64_t orphans
 
     def __init__(self, uint64_t seed, Py_ssize_t fragments_max, UdpPorts ports not None):
         self.fragments = Fragments(fragments_max, seed)
         self.ports = ports
         self.follows = fragments_max > 0
+        if self.follows:
+            self.scratch = <uint8_t *> malloc(SCRATCH_BYTES)
+            if self.scratch == NULL:
+                raise MemoryError("no room for a packet")
+
+    def __dealloc__(self):
+        free(self.scratch)
 
     def select(self, PacketBatch batch not None, tuple choice not None):
         """Keep the rows in use that the choice accepts; returns (packets, captured bytes) of the others.
@@ -140,7 +154,8 @@ cdef class Matcher:
         for i in range(batch.row_count):
             row = c.rows[i] if batch.arranged else <uint32_t> i
             if (not self.follows and not inner) or self.is_plain(c.data + c.offset[row], c.captured_length[row], links[c.interface[row]], inner):
-                labels[i] = first_of(choices, count, c, row, links[c.interface[row]], NULL)
+                labels[i] = first_of(choices, count, c.data + c.offset[row], c.captured_length[row], c.wire_length[row],
+                                     links[c.interface[row]], NULL)
             elif not self.label_walked(c, row, links[c.interface[row]], choices, count, inner, &labels[i]):
                 waiting[i] = 1
                 waiting_count += 1
@@ -169,20 +184,31 @@ cdef class Matcher:
         cdef Within within
         cdef const IpHeader *ip
         cdef FragmentEntry *first
-        walk_headers(&self.ports.table, c.data + c.offset[row], c.captured_length[row], link_type, &walk)
+        cdef const uint8_t *p = c.data + c.offset[row]
+        cdef uint32_t size = c.captured_length[row], wire_length = c.wire_length[row]
+        cdef uint8_t other
+        walk_headers(&self.ports.table, p, size, link_type, &walk)
         ip = fragmented(&walk, inner) if self.follows else NULL
         if ip != NULL:
             first = self.fragments.resolve(ip, outer_context(&walk) if ip == &walk.outer else inner_context(&walk), c.timestamp_ns[row])
             if ip.fragment_offset and first != NULL:
                 label[0] = first.stream
                 return True
-        look_within(&walk, c.wire_length[row], c.captured_length[row], &within)
-        label[0] = first_of(choices, count, c, row, link_type, &within)
+        look_within(&walk, size, wire_length, &within)
+        label[0] = first_of(choices, count, p, size, wire_length, link_type, &within)
         if ip == NULL:
             return True
-        if ip.fragment_offset == 0 and first != NULL:
+        if ip.fragment_offset:
+            return False
+        if ip.version == 6 and size <= SCRATCH_BYTES and join(&walk, ip, size, self.scratch):
+            walk_headers(&self.ports.table, self.scratch, size - 8, link_type, &walk)
+            wire_length -= 8 if wire_length >= size else 0
+            look_within(&walk, size - 8, wire_length, &within)
+            other = first_of(choices, count, self.scratch, size - 8, wire_length, link_type, &within)
+            label[0] = other if label[0] == 0 or 0 < other < label[0] else label[0]
+        if first != NULL:
             first.stream = label[0]
-        return ip.fragment_offset == 0
+        return True
 
 
 cdef inline const IpHeader *fragmented(const Walk *walk, bint inner) noexcept nogil:
@@ -194,7 +220,27 @@ cdef inline const IpHeader *fragmented(const Walk *walk, bint inner) noexcept no
     return NULL
 
 
-cdef inline void look_within(const Walk *walk, uint32_t wire_length, uint32_t captured_length, Within *within) noexcept nogil:
+cdef bint join(const Walk *walk, const IpHeader *ip, uint32_t size, uint8_t *target) noexcept nogil:
+    """Copy a packet without the fragment header of this IPv6 header; target has room for `size` bytes. False: it is cut."""
+    cdef const Layer *layer
+    cdef uint32_t at, length
+    cdef int i
+    for i in range(1, walk.layer_count):
+        layer = &walk.layers[i]
+        if layer.kind == LAYER_EXTENSION and layer.detail == FRAGMENT_HEADER and layer.offset > ip.l3 and not layer.marks:
+            # In front of it stands the IPv6 header or another extension header, which names it.
+            at = walk.layers[i - 1].offset + (6 if walk.layers[i - 1].kind == LAYER_IP6 else 0)
+            length = be16(walk.packet + ip.l3 + 4)
+            memcpy(target, walk.packet, layer.offset)
+            memcpy(target + layer.offset, walk.packet + layer.offset + 8, size - layer.offset - 8)
+            target[at] = walk.packet[layer.offset]
+            if length >= 8:
+                target[ip.l3 + 4], target[ip.l3 + 5] = <uint8_t> (length - 8 >> 8), <uint8_t> (length - 8)
+            return True
+    return False
+
+
+cdef inline void look_within(const Walk *walk, uint32_t captured_length, uint32_t wire_length, Within *within) noexcept nogil:
     """The frame of Ethernet or the IP packet in the innermost tunnel, whichever comes first there."""
     cdef const Layer *layer
     cdef int i
@@ -214,7 +260,7 @@ cdef inline void look_within(const Walk *walk, uint32_t wire_length, uint32_t ca
             return
 
 
-cdef inline uint8_t first_of(const Choice *choices, Py_ssize_t count, const Columns *c, uint32_t row, uint16_t link_type,
+cdef inline uint8_t first_of(const Choice *choices, Py_ssize_t count, const uint8_t *p, uint32_t captured, uint32_t wire, uint16_t link_type,
                              const Within *within) noexcept nogil:
     """The first choice that accepts a packet, from 1; 0: none. within: NULL: it is in no tunnel."""
     cdef const Choice *choice
@@ -225,7 +271,7 @@ cdef inline uint8_t first_of(const Choice *choices, Py_ssize_t count, const Colu
         if choice.ip != NULL and within != NULL and within.at != NULL:
             accepted = run(choice.frame if within.framed else choice.ip, within.at, within.captured, within.wire)
         else:
-            accepted = run(choice.by_link[link_type], c.data + c.offset[row], c.captured_length[row], c.wire_length[row])
+            accepted = run(choice.by_link[link_type], p, captured, wire)
         if accepted:
             return <uint8_t> (i + 1)
     return 0

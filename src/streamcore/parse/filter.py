@@ -1,4 +1,4 @@
-"""The filter: keeps the packets that match a BPF expression. The classifier: sorts packets by the first that they match.
+"""The filter keeps the packets that match a BPF expression. The classifier sorts packets by the first that they match.
 
 libpcap compiles expressions (_libpcap.py), _match.pyx runs them over a whole batch.
 """
@@ -14,13 +14,14 @@ from streamcore.core.packets import PacketBatch
 from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.parse import _libpcap
 from streamcore.parse._bpf import BadProgram, Program
-from streamcore.parse._match import Choice, Matcher, link_types_of
+from streamcore.parse._match import Matcher, link_types_of
 
 # An expression is good if it makes sense for one of these: Ethernet, raw IP, Linux cooked (both), 802.11 (with a radio
 # header and without), PPP, BSD loopback, SS7 (two forms), USB.
 PROBED_LINK_TYPES = (1, 101, 113, 276, 127, 105, 9, 0, 139, 143, 189)
 REJECTS_ALL = "expression rejects all packets"
 REJECT_ALL: list[_libpcap.Instruction] = [(0x06, 0, 0, 0)]
+Choice = tuple[dict[int, Program], tuple[Program, Program] | None]  # as Matcher describes it
 FRAME, IP_PACKET = 1, 101  # link types of what is in a tunnel
 
 # What may make a whole expression of its first words: tried one after another to find out where a bad one goes wrong.
@@ -57,9 +58,9 @@ class Filter:
 
     The expression is any that pcap-filter(7) describes. Raises UsageError, with a caret under where the expression goes
     wrong. No packet matches of an interface of a link type for which the expression makes no sense; `misfits` says so.
-    match: "inner": a packet in a tunnel is matched by what is in the innermost one, its frame of Ethernet or else its IP
-    packet. fragments_max: later fragments follow their first one, and so many are remembered; 0: each is matched alone.
-    ports: which tunnels over UDP are tried.
+    match: "inner": a packet in a tunnel is matched by what is in the innermost one, its frame of Ethernet or else its
+    IP packet. fragments_max: later fragments follow their first one, and so many are remembered; 0: each is matched
+    alone. ports: which tunnels over UDP are tried.
     """
 
     def __init__(

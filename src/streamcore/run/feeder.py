@@ -14,7 +14,7 @@ from typing import Any
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
-from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, PacketBatch, Segment
+from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, Segment
 from streamcore.core.policies import POLICIES
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.parse.parser import Parser

@@ -214,7 +214,7 @@ class Pipeline:
 
     def _open_source(self, arena: Arena) -> Source:
         filter = self._filter
-        # The kernel looks neither into tunnels nor back at first fragments: then it lets everything through, and we filter.
+        # The kernel looks neither into tunnels nor back at first fragments: then it lets all through, and we filter.
         compile = None if filter is None or filter.follows or filter.match == "inner" else filter.instructions
         source = self._source = open_source(self.config, SourceNeeds(arena, self.counters, compile, self._pass_waiting))
         self._open_things.callback(source.close)

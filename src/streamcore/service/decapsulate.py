@@ -1,4 +1,4 @@
-"""The service `decapsulate`: takes packets out of the tunnels around them, as a mirror or a mobile network wrapped them.
+"""The service `decapsulate`: takes packets out of the tunnels around them, as a mirror or an operator wrapped them.
 
 Which tunnels there are is the walk's to say (headers/); docs/link-types.md lists them.
 """
@@ -21,8 +21,8 @@ class Decapsulate(Service):
     """Take packets out of the tunnels around them; a packet in no tunnel stays as it is.
 
     kinds: the tunnels to strip, as in kinds=vxlan+gre; all, unless given. depth: all, or 1 for the outermost alone. In
-    captures of Ethernet a frame within stays a frame, and an IP packet within gets an Ethernet header with the addresses
-    of the one around it, without its tags. Fragments of a tunnel's packet stay, and are counted.
+    captures of Ethernet a frame within stays a frame, and an IP packet within gets an Ethernet header with the
+    addresses of the one around it, without its tags. Fragments of a tunnel's packet stay, and are counted.
     """
 
     name: ClassVar[str] = "decapsulate"

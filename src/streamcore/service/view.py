@@ -51,8 +51,9 @@ class ViewResult:
 class View:
     """The SegmentView of the protocol. One view goes through all services in turn: call `turn(service)` before each.
 
-    region: uint8, writable, or None where no service changes bytes. A service sees no packet that one before it
-    dropped. ports: which tunnels over UDP the run tries. Arrays may be views into the chunk, so they must not outlive the segment's turn in this process.
+    region: uint8, writable, or None where no service changes bytes. ports: which tunnels over UDP the run tries. A
+    service sees no packet that one before it dropped. Arrays may be views into the chunk, so they must not outlive the
+    segment's turn in this process.
     """
 
     def __init__(

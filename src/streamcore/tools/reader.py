@@ -37,9 +37,9 @@ def read(
     path: pcap or pcapng, plain or in gzip, zstd or lz4, "-" for standard input. Each PacketBatch has one numpy array
     per column (its attributes), one row per packet; header columns are parsed when first looked at. strict: raise
     SourceError where the capture is damaged, instead of a DamageWarning, after everything before it was delivered.
-    hash_seed: of the flow hash, None: at random; flow_key: what it is of, the outermost header, what is in a tunnel, or
-    both. decode_as: tunnels to try on further UDP ports, such as "udp.port=8472,vxlan". Raises SourceError with one line
-    when path cannot be read or is no capture, UsageError for a bad decode_as.
+    hash_seed: of the flow hash, None: at random; flow_key: what it is of, the outermost header, what is in a tunnel,
+    or both. decode_as: tunnels to try on further UDP ports, such as "udp.port=8472,vxlan". Raises SourceError with one
+    line when path cannot be read or is no capture, UsageError for a bad decode_as.
     """
     return Reader(path, strict=strict, hash_seed=hash_seed, decode_as=decode_as, flow_key=flow_key)
 

@@ -37,8 +37,8 @@ PACKET_COLUMNS = (
 FLOW_COLUMNS = (
     "id", "ip_version", "source_address", "source_port", "target_address", "target_port", "protocol", "vlan",
     "ether_type", "packets", "packets_back", "bytes", "bytes_back", "first_ns", "last_ns", "tcp_flags", "ended",
-    "tunnel_kind", "tunnel_id", "inner_source_address", "inner_source_port", "inner_target_address", "inner_target_port",
-    "inner_protocol",
+    "tunnel_kind", "tunnel_id", "inner_source_address", "inner_source_port", "inner_target_address",
+    "inner_target_port", "inner_protocol",
 )  # fmt: skip
 NO_INNER = "\t" * 4
 NO_TUNNEL = "\t"
@@ -170,8 +170,8 @@ def _tunnel_texts(batch: PacketBatch) -> dict[int, str]:
 
 def write_flows(config: Config, out: str, form: str) -> int:
     """One row per flow of the capture `config.read`; those that had to give way come first, the others by their ids.
-    What tells flows apart is `config.flow_key`; addresses and ports are of the first packet's outermost header, the inner
-    ones of its innermost header where that is another, whatever tells them apart.
+    What tells flows apart is `config.flow_key`; whatever it is, addresses and ports are of the first packet's
+    outermost header, the inner ones of its innermost header where that is another.
 
     out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
     status: 3 where the capture is damaged. Raises SourceError, SinkError, UsageError.

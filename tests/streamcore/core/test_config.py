@@ -15,9 +15,10 @@ from streamcore.command.flags import add_keys, keys_given
 from streamcore.command.parser import Parser
 from streamcore.core.config import Config, Market, Stream, Subcontract
 from streamcore.core.errors import UsageError
-from streamcore.core.keys import Key
+from streamcore.core.keys import Key, allowed, one_of
 from streamcore.core.pipeline_file import make_config
 from streamcore.run.pipeline import Pipeline
+from streamcore.service.protocol import ALLOWED
 
 
 def test_flags_go_over_the_file(tmp_path):
@@ -34,6 +35,10 @@ def test_a_config_is_frozen_and_takes_paths():
     assert (config.read, config.dead_letter_path) == ("/in.pcap", "/out.pcap.dead-letter.pcapng")
     with pytest.raises(AttributeError):
         config.read = "other"
+
+
+def test_a_subcontract_may_name_every_effect():
+    assert allowed(Subcontract, "effect") == one_of(ALLOWED)
 
 
 def test_one_core_is_left_to_the_pipeline():

@@ -1,4 +1,4 @@
-"""--decode-as: which UDP ports are tried for which tunnel, in one run and not in another; bad values; and as tshark does it."""
+"""--decode-as: which UDP ports are tried for which tunnel, in one run and not in another; bad values; as tshark does."""
 
 import subprocess
 import threading

@@ -1,4 +1,4 @@
-"""What tells flows in tunnels apart: by the outermost header, by the innermost one, by both; the columns of a flow; fragments.
+"""What tells flows in tunnels apart: the outermost header, the innermost one, or both; a flow's columns; fragments.
 
 The oracle is what the packets were made of.
 """
@@ -79,7 +79,9 @@ class Made:
 MADE = st.builds(
     Made,
     outer=st.sampled_from([(X, Y), (Y, X), (X, A), (X, X)]),
-    inner=st.sampled_from([((A, 1000), (B, 80)), ((B, 80), (A, 1000)), ((A, 1000), (C, 80)), ((A, 7), (A, 7)), ((A, 1), (A, 2))]),
+    inner=st.sampled_from(
+        [((A, 1000), (B, 80)), ((B, 80), (A, 1000)), ((A, 1000), (C, 80)), ((A, 7), (A, 7)), ((A, 1), (A, 2))]
+    ),
     number=st.sampled_from([5, 6]),
     kind=st.sampled_from(["vxlan", "vxlan", "gre", "ip", ""]),
     entropy=st.sampled_from([50_000, 50_001]),

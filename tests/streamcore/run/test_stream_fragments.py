@@ -61,7 +61,10 @@ def test_later_fragments_follow_the_stream_of_their_first_one(tmp_path, six, ord
     for one, two in zip(sent[::2], sent[1::2], strict=True):
         both = [frame for pair in zip(one, two, strict=True) for frame in pair] if order == "in between" else one + two
         frames += both[::-1] if order == "backwards" else both
-    streams = [stream("odd", " or ".join(f"udp src port {1000 + n}" for n in range(1, 20, 2))), stream("sip", "port 5060")]
+    streams = [
+        stream("odd", " or ".join(f"udp src port {1000 + n}" for n in range(1, 20, 2))),
+        stream("sip", "port 5060"),
+    ]
     account, left = run(tmp_path, frames, stream=streams)
     count = len(sent[0])
     assert selected(account) == {"rest": 0, "odd": 10 * count, "sip": 10 * count + 1}  # udp_frame is for port 5060, too
@@ -181,7 +184,9 @@ def test_an_expression_that_cannot_hold_for_a_link_type_matches_nothing_there_an
     account = accounting.json()
     assert selected(account) == {"rest": 0, "frames": 2, "web": 2}
     (line,) = account["misfits"]
-    assert line.startswith("stream frames: 'ether host 02:00:00:00:00:02' cannot hold for packets of link type 101 (interface 1)")
+    assert line.startswith(
+        "stream frames: 'ether host 02:00:00:00:00:02' cannot hold for packets of link type 101 (interface 1)"
+    )
     assert line in accounting.text()
     assert account["exit_status"] == 0
     accounting = Pipeline(Config(**keys, filter="ether host 02:00:00:00:00:02")).run()
@@ -195,8 +200,14 @@ def test_the_command_line_has_these_keys(tmp_path):
     command = [*COMMAND, "run", "-r", str(capture), "-w", str(tmp_path / "out.pcap"), *words]
     told = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(told.stdout)["packets"]["written"] == 1 + len(fragments(80, 1))
-    told = subprocess.run([*COMMAND, "flows", "-r", str(capture), "--key", "inner"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [*COMMAND, "flows", "-r", str(capture), "--key", "inner"], capture_output=True, text=True, check=True
+    )
     rows = [json.loads(line) for line in told.stdout.splitlines()]
-    assert [(row["inner_target_port"], row["tunnel_id"], row["packets"]) for row in rows] == [(80, 5, 1), (81, 5, 1), (0, 0, 3)]
+    assert [(row["inner_target_port"], row["tunnel_id"], row["packets"]) for row in rows] == [
+        (80, 5, 1),
+        (81, 5, 1),
+        (0, 0, 3),
+    ]
     bad = subprocess.run([*COMMAND, "flows", "-r", str(capture), "--key", "middle"], capture_output=True, text=True)
     assert (bad.returncode, bad.stderr) == (2, "streamcore: flow_key must be both, inner or outer, not 'middle'\n")

@@ -186,7 +186,9 @@ def test_no_packet_leads_it_astray():
         for at in random.integers(0, len(packet), random.integers(0, 6)).tolist():
             packet[at] = random.integers(256)
         cut = bytes(packet[: random.integers(0, len(packet) + 1)])
-        packets, wire, summary = stripped([cut, over_udp(b"", 4789)], wire_length=[len(cut) + int(random.integers(50)), 42])
+        packets, wire, summary = stripped(
+            [cut, over_udp(b"", 4789)], wire_length=[len(cut) + int(random.integers(50)), 42]
+        )
         assert len(packets[0]) <= len(cut)
         assert len(packets[0]) <= wire[0]
         assert summary["packets"] == 2
@@ -214,13 +216,27 @@ def test_on_real_captures_the_outermost_header_is_the_innermost_tshark_saw(tmp_p
     compared = 0
     for name, rows in in_tunnels().items():
         out = tmp_path / "out.pcapng"
-        told = Pipeline(Config(read=str(CORPUS / name), write=str(out), service=["decapsulate"], workers=1)).run().json()
+        told = (
+            Pipeline(Config(read=str(CORPUS / name), write=str(out), service=["decapsulate"], workers=1)).run().json()
+        )
         summary = told["services"]["decapsulate"]
         if not summary["stripped"]:
             continue
         fields = ["ip.src", "ip.dst", "ip.proto", "ipv6.src", "ipv6.dst", "ip.frag_offset"]
         options = [word for field in fields for word in ("-e", field)]
-        command = ["tshark", "-n", "-r", str(out), "-o", "ip.defragment:FALSE", "-T", "fields", "-E", "occurrence=f", *options]
+        command = [
+            "tshark",
+            "-n",
+            "-r",
+            str(out),
+            "-o",
+            "ip.defragment:FALSE",
+            "-T",
+            "fields",
+            "-E",
+            "occurrence=f",
+            *options,
+        ]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
         assert len(lines) == len(rows), name
         agree = differ = 0
