@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamcore.core.config import Subcontract
+from streamcore.core.market_keys import Subcontract
 from streamcore.core.routes import IN_HOUSE, WAIT, Route
 from streamcore.subcontract.allocator import Need, Placement
 from streamcore.subcontract.meter import Meter

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from auction.model.errors import AuctionError
-from streamcore.core.config import Market as MarketKeys
 from streamcore.core.errors import MarketError, UsageError
+from streamcore.core.market_keys import Market as MarketKeys
 from streamcore.subcontract.market import MarketAllocator, Terms
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from msgspec import Meta
 
 from streamcore.command.flags import add_keys, keys_given
 from streamcore.command.parser import Parser
-from streamcore.core.config import Config, Market, Stream, Subcontract
+from streamcore.core.config import Config, Stream
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import Key, allowed, one_of
+from streamcore.core.market_keys import Market, Subcontract
 from streamcore.core.pipeline_file import make_config
 from streamcore.run.pipeline import Pipeline
 from streamcore.service.protocol import ALLOWED

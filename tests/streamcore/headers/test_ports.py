@@ -1,4 +1,4 @@
-"""--decode-as: which UDP ports are tried for which tunnel, in one run and not in another; bad values; as tshark does."""
+"""--decode-as: which UDP ports are tried for which tunnel, in one run and not in another; as tshark does."""
 
 import subprocess
 import threading

@@ -96,7 +96,7 @@ def test_a_first_fragment_that_comes_a_batch_later_is_too_late_and_said(tmp_path
 
 
 def test_the_table_of_first_fragments_is_bounded(tmp_path):
-    """16 are remembered: of 500 datagrams whose later fragments come behind all first ones, in another batch, few follow."""
+    """16 are remembered: of 500 datagrams whose later fragments come in a later batch, few follow."""
     sent = [fragments(1000, n, size=600) for n in range(500)]
     between = [udp_frame(9, n) for n in range(1024)]
     frames = [one[0] for one in sent] + between + [one[1] for one in sent]

@@ -91,10 +91,11 @@ def test_bad_options(options, match):
 
 SIX = bytes(inner(Fields(six=True)))
 FOUR = bytes(inner(Fields()))
+COOKED = b"\0\0\0\1\0\6" + bytes(8)
 LINKS = {  # link type: (header around, header of IPv6, header of IPv4; None: there is none)
     101: (b"", b"", b""),
     228: (b"", None, b""),
-    113: (b"\0\0\0\1\0\6" + bytes(8) + b"\x08\0", b"\0\0\0\1\0\6" + bytes(8) + b"\x86\xdd", b"\0\0\0\1\0\6" + bytes(8) + b"\x08\0"),
+    113: (COOKED + b"\x08\0", COOKED + b"\x86\xdd", COOKED + b"\x08\0"),
     276: (b"\x08\0" + bytes(18), b"\x86\xdd" + bytes(18), b"\x08\0" + bytes(18)),
     9: (b"\xff\x03\0\x21", b"\xff\x03\0\x57", b"\xff\x03\0\x21"),
     104: (b"\x0f\0\x08\0", b"\x0f\0\x86\xdd", b"\x0f\0\x08\0"),
