@@ -2,7 +2,7 @@
 
 import threading
 
-from streamcore.core.config import Subcontract
+from streamcore.core.market_keys import Subcontract
 from streamcore.subcontract.allocator import Fixed
 from streamcore.subcontract.broker import Broker
 from streamcore.subcontract.contract import Wanted
