@@ -17,6 +17,7 @@ from streamcore.disperse.dispatcher import START_S
 from streamcore.disperse.remote import DOMAIN, PROTOCOL
 from streamcore.worker.remote import RemoteWorker
 from tests.streamcore.conftest import finish_run, kill, read_pcap, run_command, start_run, udp_frame, write_pcap
+from tests.streamcore.parse.packets_by_hand import ethernet, ip4, udp
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -102,6 +103,22 @@ def test_every_worker_gives_a_flow_the_same_hash(capture, tmp_path, address, key
         pairs = zip(batch.source_port.tolist(), batch.flow_hash.tolist(), strict=True)
         assert {port: [value] for port, value in pairs} == {int(port): v for port, v in told["hashes"].items()}
     worker.wait(10)
+    worker.stderr.close()
+
+
+def test_a_worker_elsewhere_tries_the_tunnels_of_the_run(tmp_path, address, keys):
+    inner = udp_frame(3, 3)
+    head = bytes.fromhex("0800000000000500") + inner
+    packet = ethernet(0x0800, ip4(17, udp(50_000, 8472, head)))
+    capture = write_pcap(tmp_path / "in.pcap", [packet] * 10)
+    more = ("--decode-as", "udp.port=8472,vxlan", "--flow-key", "inner", "--service", "decapsulate")
+    pipeline = start_pipeline(capture, tmp_path / "out.pcap", address, keys, *more)
+    worker = start_worker(address, keys)
+    run = finish_run(pipeline)
+    assert run.status == 0, run.stderr
+    assert run.json["services"]["decapsulate"]["stripped"] == {"vxlan": 10}
+    assert [frame for _, frame in read_pcap(tmp_path / "out.pcap")] == [inner] * 10
+    assert worker.wait(10) == 0
     worker.stderr.close()
 
 

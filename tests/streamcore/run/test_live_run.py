@@ -15,6 +15,7 @@ import dpkt
 import pytest
 
 from tests.streamcore.conftest import COMMAND, MARK, finish_run, read_pcap, udp_frame
+from tests.streamcore.parse.packets_by_hand import ethernet, ip4, tcp, udp
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -98,6 +99,33 @@ def overloaded(left, right, tmp_path, rule, *more, count=8_000):
 @pytest.fixture(autouse=True)
 def small(tmp_path):
     (tmp_path / "small.toml").write_text("chunks = 6\nchunk_bytes = 524288\nchunk_rows = 1024\n")
+
+
+def test_tunnels_and_fragments_are_followed_live_as_in_a_capture(pair, tmp_path):
+    """The kernel, which would know neither, lets them through."""
+    left, right = pair
+    web = ethernet(0x0800, ip4(6, tcp(1234, 80)))
+    head = bytes.fromhex("0800000000000500")
+    tunnel = ethernet(0x0800, ip4(17, udp(50_000, 4789, head + web)))
+    data = udp(1000, 80, bytes(600))
+    first = ethernet(0x0800, ip4(17, data[:400], part=0x2000, identification=5))
+    later = ethernet(0x0800, ip4(17, data[400:], part=50, identification=5))
+    frames = [tunnel, later, first, udp_frame(1, 1), later, web]
+    words = ["--match", "inner", "--follow-fragments", "-c", str(len(frames)), "-n", "1"]
+    process = start_live(right, "-i", "far", "-w", tmp_path / "out.pcap", *words, "port 80")
+    send(left, frames)
+    run = finish_run(process)
+    assert run.status == 0, run.stderr
+    assert [frame for _, frame in read_pcap(tmp_path / "out.pcap")] == [tunnel, later, first, later, web]
+    assert run.json["packets"]["dropped"] == {"filter.not_matched": 1}
+
+
+def test_an_expression_that_fits_no_live_interface_is_refused_at_once(pair, tmp_path):
+    _, right = pair
+    command = [*COMMAND, "run", "-i", "far", "-w", str(tmp_path / "out.pcap"), "wlan type mgt"]
+    told = right.run(*command)
+    assert told.returncode == 2
+    assert "cannot hold for far" in told.stderr
 
 
 def processed(frame):

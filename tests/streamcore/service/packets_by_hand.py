@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamcore.core.packets import Arena, PacketBatch, Segment
+from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.service.protocol import Service
 from streamcore.service.view import View
 
@@ -58,10 +59,12 @@ def make_segment(packets: Sequence[bytes], rows: Sequence[int] | None = None, **
     return Segment(0, batch, 0, len(rows))
 
 
-def run(segment: Segment, *services: Service, region_bytes: int | None = None) -> View:
+def run(
+    segment: Segment, *services: Service, region_bytes: int | None = None, ports: UdpPorts = STANDARD_PORTS
+) -> View:
     """The view after all services did their work."""
     region = np.zeros(len(segment.batch.data) if region_bytes is None else region_bytes, np.uint8)
-    view = View(segment, region, services)
+    view = View(segment, region, services, ports)
     for service in services:
         view.turn(service)
         service.process(view)

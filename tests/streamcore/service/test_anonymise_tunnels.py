@@ -11,6 +11,7 @@ import pytest
 from packets_by_hand import make_segment, packets_of, run
 from test_anonymise_needles import verdicts
 
+from streamcore.headers import udp_ports
 from streamcore.service.anonymise import Anonymise
 
 pytest.importorskip("scapy", reason="scapy makes the packets: pip install -e .[dev]")
@@ -73,6 +74,17 @@ def test_tshark_finds_every_checksum_as_right_as_before(tmp_path: Path) -> None:
     assert len(told) == len(before)
     assert all("1" in one for one in told)
     assert verdicts(tmp_path, after) == told
+
+
+def test_a_port_that_the_run_adds_is_reached_into() -> None:
+    """Without it what stands there is payload: the needles are there to be found."""
+    packets = [over_udp(b"\x08\0\0\0\0\0\7\0" + bytes(frame(fields)), 9999) for fields in VARIED]
+    for ports, clean in ((udp_ports(["udp.port=9999,vxlan"]), True), (udp_ports([]), False)):
+        service = Anonymise(key=KEY, mac="hash")
+        service.start()
+        view = run(make_segment(packets), service, ports=ports)
+        assert view.result().keep is None
+        assert (not leaks(packets_of(view))) == clean
 
 
 def test_addresses_in_the_headers_of_tunnels() -> None:
