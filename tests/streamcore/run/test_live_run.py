@@ -123,9 +123,10 @@ def test_tunnels_and_fragments_are_followed_live_as_in_a_capture(pair, tmp_path)
 def test_an_expression_that_fits_no_live_interface_is_refused_at_once(pair, tmp_path):
     _, right = pair
     command = [*COMMAND, "run", "-i", "far", "-w", str(tmp_path / "out.pcap"), "wlan type mgt"]
-    told = right.run(*command)
-    assert told.returncode == 2
-    assert "cannot hold for far" in told.stderr
+    process = right.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert "cannot hold for far" in said
 
 
 def processed(frame):
