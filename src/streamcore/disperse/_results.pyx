@@ -211,9 +211,10 @@ cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
     cdef const uint8_t *before
     for i in range(count):
         row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
-        if arranged and i + AHEAD < count:
-            prefetch(columns.data + columns.offset[columns.rows[start + i + AHEAD]])
         size = record_size(columns, row)
+        if i + AHEAD < count:  # of neighbours, too: from header to header is a jump
+            prefetch(columns.data + columns.offset[columns.rows[start + i + AHEAD] if arranged else start + i + AHEAD] - 16)
+            prefetch(result.packed + at + AHEAD * size)  # about
         if at + size > result.packed_bytes:
             return 1
         head = record_head(columns.record[row])

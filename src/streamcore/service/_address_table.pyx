@@ -9,8 +9,31 @@ pad).
 import secrets
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memset
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/mman.h>
+
+    /* Zeroed memory for a table that is read at random: on large pages where it is large. */
+    static void *sc_zeroed(size_t size)
+    {
+        size_t const large = (size_t) 1 << 21;
+        void *table = NULL;
+        if (posix_memalign(&table, size >= large ? large : 64, size) != 0)
+            return NULL;
+    #ifdef MADV_HUGEPAGE
+        if (size >= large)
+            madvise(table, size / large * large, MADV_HUGEPAGE);
+    #endif
+        memset(table, 0, size);
+        return table;
+    }
+    """
+    void *sc_zeroed(size_t size) nogil
 
 FIRST_SLOTS = 1 << 12
 
@@ -79,7 +102,7 @@ cdef class AddressTable:
     cdef int resize4(self, uint64_t slots) except -1:
         cdef uint64_t *old = self.table.slots4
         cdef uint64_t old_slots = self.table.mask4 + 1 if old != NULL else 0
-        cdef uint64_t *new = <uint64_t *> calloc(slots, sizeof(uint64_t))
+        cdef uint64_t *new = <uint64_t *> sc_zeroed(slots * sizeof(uint64_t))
         cdef uint64_t i
         if new == NULL:
             raise MemoryError(f"no room for {slots} addresses")
@@ -95,7 +118,7 @@ cdef class AddressTable:
     cdef int resize6(self, uint64_t slots) except -1:
         cdef Slot6 *old = self.table.slots6
         cdef uint64_t old_slots = self.table.mask6 + 1 if old != NULL else 0
-        cdef Slot6 *new = <Slot6 *> calloc(slots, sizeof(Slot6))
+        cdef Slot6 *new = <Slot6 *> sc_zeroed(slots * sizeof(Slot6))
         cdef uint64_t i
         if new == NULL:
             raise MemoryError(f"no room for {slots} addresses")

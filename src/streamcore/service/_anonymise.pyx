@@ -8,6 +8,7 @@ import numpy as np
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
 
 from streamcore.core.packets cimport prefetch
 from streamcore.headers._walk cimport UdpPorts, UdpTable, udp_opens
@@ -26,6 +27,7 @@ from streamcore.service._fields cimport (
     adjusted_udp,
     change_mac,
     delta32,
+    fold,
     load16,
     load32,
     store16,
@@ -63,6 +65,8 @@ cdef class Anonymiser:
     cdef object missing6
     cdef Rewrite shared
     cdef FirstFragments firsts
+    cdef UdpPorts ports               # those of the last pass
+    cdef uint8_t[8192] closed_ports   # by them, a bit for each UDP port to or from which more than payload may go
 
     def __cinit__(self):
         self.shared.before = NULL
@@ -92,6 +96,17 @@ cdef class Anonymiser:
     def __dealloc__(self):
         free(self.shared.before)
         free(self.firsts.slots)
+
+    cdef void use_ports(self, UdpPorts ports):
+        """A run keeps its ports, so this is done once."""
+        cdef int port
+        if ports is self.ports:
+            return
+        self.ports = ports
+        memset(self.closed_ports, 0, sizeof(self.closed_ports))
+        for port in range(65536):
+            if udp_opens(&ports.table, <uint16_t> port, <uint16_t> port) or is_dhcp(<uint16_t> port, <uint16_t> port):
+                self.closed_ports[port >> 3] |= 1 << (port & 7)
 
     def counts(self):
         """uint64[COUNTED]: what was replaced and left so far, as COUNTED_NAMES names it."""
@@ -124,6 +139,7 @@ cdef class Anonymiser:
             return 0, self.missing4[:0], self.missing6[:0]
         rewrite.table = &self.table.table
         rewrite.udp = &ports.table  # while this call lasts
+        self.use_ports(ports)
         rewrite.missing4 = &missing4[0]
         rewrite.missing6 = &missing6[0, 0]
         rewrite.missing4_count = rewrite.missing6_count = 0
@@ -131,7 +147,7 @@ cdef class Anonymiser:
         if not again:
             next_round(&self.firsts)
         with nogil:
-            deferred = rewrite_all(rewrite, &data[0] if data.shape[0] else NULL, &offset[0], &captured_length[0], &link_type[0], &todo[0],
+            deferred = rewrite_all(rewrite, self.closed_ports, &data[0] if data.shape[0] else NULL, &offset[0], &captured_length[0], &link_type[0], &todo[0],
                                    todo.shape[0], &verdict[0], &kept[0])
         return deferred, self.missing4[:rewrite.missing4_count], self.missing6[:rewrite.missing6_count]
 
@@ -140,7 +156,11 @@ cdef inline uint32_t tag_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
     return 4 if n >= 46 and load16(p + 12) == 0x8100 else 0
 
 
-cdef inline int plain_kind(const UdpTable *udp, const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
+cdef inline bint is_closed(const uint8_t *ports, uint16_t port) noexcept nogil:
+    return ports[port >> 3] >> (port & 7) & 1
+
+
+cdef inline int plain_kind(const uint8_t *ports, const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
     """Every length is checked: headers that are cut or contradict themselves are the walk's. TCP without options, or with times alone."""
     cdef uint32_t l4, end
     cdef uint8_t protocol
@@ -157,16 +177,16 @@ cdef inline int plain_kind(const UdpTable *udp, const uint8_t *p, uint32_t n, ui
     if protocol == 6 and end >= l4 + 20:
         if p[l4 + 12] >> 4 == 5 or (p[l4 + 12] >> 4 == 8 and end >= l4 + 32 and load32(p + l4 + 20) == 0x0101080A):
             return kind
-    elif (protocol == 17 and end >= l4 + 8 and not udp_opens(udp, load16(p + l4), load16(p + l4 + 2))
-          and not is_dhcp(load16(p + l4), load16(p + l4 + 2))):
+    elif protocol == 17 and end >= l4 + 8 and not is_closed(ports, load16(p + l4)) and not is_closed(ports, load16(p + l4 + 2)):
         return kind
     return NOT_PLAIN
 
 
-cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *offset, const uint32_t *length, const uint16_t *link_type,
+cdef Py_ssize_t rewrite_all(Rewrite *rewrite, const uint8_t *ports, uint8_t *data, const uint32_t *offset, const uint32_t *length, const uint16_t *link_type,
                             uint32_t *todo, Py_ssize_t count, uint8_t *verdict, uint32_t *kept) noexcept nogil:
     cdef const Table *table = rewrite.table
     cdef int[BATCH] plain
+    cdef uint32_t[BATCH] tags
     cdef Py_ssize_t stop, i
     cdef Py_ssize_t start = 0
     cdef Py_ssize_t deferred = 0
@@ -178,9 +198,11 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *off
         for i in range(start, stop):
             row = todo[i]
             p = data + offset[row]
-            tag = tag_bytes(p, length[row])
+            if i + BATCH < count:  # what was copied may have left the cache again: addresses stand on one line with the EtherType or the next
+                prefetch(data + offset[todo[i + BATCH]] + 26)
+            tag = tags[i - start] = tag_bytes(p, length[row])
             p += tag  # what stands in front of the EtherType is not looked at
-            plain[i - start] = plain_kind(rewrite.udp, p, length[row] - tag, link_type[row]) if simple else NOT_PLAIN
+            plain[i - start] = plain_kind(ports, p, length[row] - tag, link_type[row]) if simple else NOT_PLAIN
             if plain[i - start] == PLAIN4:
                 prefetch(&table.slots4[slot4(table, load32(p + 26))])
                 prefetch(&table.slots4[slot4(table, load32(p + 30))])
@@ -191,7 +213,7 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, uint8_t *data, const uint32_t *off
             row = todo[i]
             p = data + offset[row]
             kept[row] = length[row]
-            tag = tag_bytes(p, length[row])
+            tag = tags[i - start]
             if plain[i - start] == PLAIN4:
                 verdict[row] = UNDERSTOOD if rewrite_plain4(rewrite, p, length[row], tag) else MISSING
             elif plain[i - start] == PLAIN6:
@@ -222,11 +244,11 @@ cdef inline void change_ends(Rewrite *rewrite, uint8_t *packet, uint32_t tag, ui
         rewrite.counts[LEFT_PAYLOAD] += 1
 
 
-cdef inline void adjust_plain(uint8_t *p, uint32_t l4, uint8_t protocol, uint64_t delta) noexcept nogil:
+cdef inline void adjust_plain(uint8_t *p, uint32_t l4, uint8_t protocol, uint16_t change) noexcept nogil:
     if protocol == 6:
-        store16(p + l4 + 16, adjusted(load16(p + l4 + 16), delta))
+        store16(p + l4 + 16, adjusted(load16(p + l4 + 16), change))
     else:
-        store16(p + l4 + 6, adjusted_udp(load16(p + l4 + 6), delta))
+        store16(p + l4 + 6, adjusted_udp(load16(p + l4 + 6), change))
 
 
 cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *packet, uint32_t n, uint32_t tag) noexcept nogil:
@@ -236,6 +258,7 @@ cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *packet, uint32_t n, u
     cdef uint32_t target = load32(p + 30)
     cdef uint32_t new_source, new_target
     cdef uint64_t delta
+    cdef uint16_t change
     cdef bint has_source = find4(rewrite.table, source, &new_source)
     cdef bint has_target = find4(rewrite.table, target, &new_target)
     if not (has_source and has_target):
@@ -249,8 +272,9 @@ cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *packet, uint32_t n, u
     store32(p + 26, new_source)
     store32(p + 30, new_target)
     delta = delta32(source, new_source) + delta32(target, new_target)
-    store16(p + 24, adjusted(load16(p + 24), delta))
-    adjust_plain(p, 34, p[23], delta)
+    change = fold(delta)
+    store16(p + 24, adjusted(load16(p + 24), change))
+    adjust_plain(p, 34, p[23], change)
     rewrite.counts[COUNT_IP4] += 2
     change_ends(rewrite, packet, tag, n, 34)
     return True
@@ -279,7 +303,7 @@ cdef inline bint rewrite_plain6(Rewrite *rewrite, uint8_t *packet, uint32_t n, u
             delta += delta32(load32(at + 8 * j), <uint32_t> (new[i][j] >> 32)) + delta32(load32(at + 8 * j + 4), <uint32_t> new[i][j])
             store32(at + 8 * j, <uint32_t> (new[i][j] >> 32))
             store32(at + 8 * j + 4, <uint32_t> new[i][j])
-    adjust_plain(p, 54, p[20], delta)
+    adjust_plain(p, 54, p[20], fold(delta))
     rewrite.counts[COUNT_IP6] += 2
     change_ends(rewrite, packet, tag, n, 54)
     return True

@@ -18,8 +18,16 @@ cdef extern from *:
     #else
     #define streamcore_big64(x) (x)
     #endif
+
+    /* The 128-bit product of two words, folded to 64 bits: with secret operands mixed in, nobody can choose inputs that collide. */
+    static inline uint64_t streamcore_fold(uint64_t left, uint64_t right)
+    {
+        unsigned __int128 product = (unsigned __int128) left * right;
+        return (uint64_t) product ^ (uint64_t) (product >> 64);
+    }
     """
     uint64_t streamcore_big64(uint64_t value) noexcept nogil
+    uint64_t streamcore_fold(uint64_t left, uint64_t right) noexcept nogil
 
 cdef enum:
     BATCH = 32  # packets between asking memory for a slot and reading it
@@ -49,7 +57,7 @@ cdef class Flows:
     cdef Flow *entries
     cdef uint32_t *slots  # index into entries + 1; 0: empty; at most half are in use
     cdef uint64_t mask
-    cdef uint64_t factor  # odd and random: nobody can choose flows that collide
+    cdef uint64_t[6] secret
 
     def __init__(self, Py_ssize_t entries_max):
         cdef uint64_t slots = 64
@@ -67,7 +75,8 @@ cdef class Flows:
         self.entries = <Flow *> &raw[0]
         self.slots = &slot_view[0]
         self.mask = slots - 1
-        self.factor = secrets.randbits(64) | 1
+        for i in range(6):
+            self.secret[i] = secrets.randbits(64)
 
     def clear(self):
         self.used = 0
@@ -92,8 +101,8 @@ cdef class Flows:
         with nogil:
             for i in range(count):
                 if i + BATCH < count:
-                    prefetch(&self.slots[hashed(flow[i + BATCH].key, self.factor) & self.mask])
-                self.add(flow[i].key, hashed(flow[i].key, self.factor), flow[i].packets, flow[i].bytes)
+                    prefetch(&self.slots[hashed(flow[i + BATCH].key, self.secret) & self.mask])
+                self.add(flow[i].key, hashed(flow[i].key, self.secret), flow[i].packets, flow[i].bytes)
 
     def add_packets(self, const uint8_t[:, ::1] source_address not None, const uint8_t[:, ::1] target_address not None,
                     const uint16_t[::1] source_port not None, const uint16_t[::1] target_port not None,
@@ -125,7 +134,7 @@ cdef class Flows:
             stop = min(start + BATCH, count)
             for i in range(start, stop):
                 make_key(keys[i - start], source + 16 * i, target + 16 * i, source_port[i], target_port[i], protocol[i], ip_version[i])
-                hashes[i - start] = hashed(keys[i - start], self.factor)
+                hashes[i - start] = hashed(keys[i - start], self.secret)
                 prefetch(&self.slots[hashes[i - start] & self.mask])
             for i in range(start, stop):
                 if ip_version[i]:
@@ -152,12 +161,10 @@ cdef class Flows:
         flow.bytes = byte_count
 
 
-cdef inline uint64_t hashed(const uint64_t *key, uint64_t factor) noexcept nogil:
-    cdef uint64_t mixed = (key[1] ^ key[4]) * factor
-    mixed = (mixed ^ (mixed >> 32) ^ key[3]) * factor
-    mixed = (mixed ^ (mixed >> 32) ^ key[0]) * factor
-    mixed = (mixed ^ (mixed >> 32) ^ key[2]) * factor
-    return mixed ^ (mixed >> 32)
+cdef inline uint64_t hashed(const uint64_t *key, const uint64_t *secret) noexcept nogil:
+    cdef uint64_t low = streamcore_fold(key[0] ^ secret[0], key[1] ^ secret[1])
+    cdef uint64_t high = streamcore_fold(key[2] ^ secret[2], key[3] ^ secret[3])
+    return streamcore_fold(low ^ key[4] ^ secret[4], high ^ secret[5])
 
 
 cdef inline void make_key(uint64_t *key, const uint8_t *source, const uint8_t *target, uint16_t source_port, uint16_t target_port,

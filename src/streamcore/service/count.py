@@ -156,21 +156,33 @@ class Count(Service):
 def _packed(rows: NDArray[np.void]) -> tuple[bytes, bytes, tuple[int, int]]:
     """(IPv4 flows, IPv6 flows, packets and bytes of those for which there was no room: the smallest)."""
     is_short = (rows["ends"] & np.uint64(0xFF)) == 4
-    size = np.where(is_short, SHORT.itemsize, LONG.itemsize)
-    other = (0, 0)
-    if int(size.sum()) > REPORT_BYTES_MAX:
-        order = _by_size(rows)
-        kept = int(np.searchsorted(np.cumsum(size[order]), REPORT_BYTES_MAX, "right"))
-        rest = rows[order[kept:]]
-        other = int(rest["packets"].sum()), int(rest["bytes"].sum())
-        rows, is_short = rows[order[:kept]], is_short[order[:kept]]
-    short, long = np.empty(int(is_short.sum()), SHORT), np.empty(int((~is_short).sum()), LONG)
-    for name in ("ends", "packets", "bytes"):
-        short[name], long[name] = rows[name][is_short], rows[name][~is_short]
-    short["low"], short["high"] = rows["low_low"][is_short], rows["high_low"][is_short]  # the last 32 bits
+    several = [rows, rows[:0]] if is_short.all() else [rows[is_short], rows[~is_short]]
+    size = len(several[0]) * SHORT.itemsize + len(several[1]) * LONG.itemsize
+    other = [0, 0]
+    if size > REPORT_BYTES_MAX:
+        for place, each in enumerate(several):
+            several[place], rest = _largest(each, len(each) * REPORT_BYTES_MAX // size)
+            _add(other, *rest)
+    short, long = np.empty(len(several[0]), SHORT), np.empty(len(several[1]), LONG)
+    for target, source in ((short, several[0]), (long, several[1])):
+        for name in ("ends", "packets", "bytes"):
+            target[name] = source[name]
+    short["low"], short["high"] = several[0]["low_low"], several[0]["high_low"]  # the last 32 bits
     for name in ("low_high", "low_low", "high_high", "high_low"):
-        long[name] = rows[name][~is_short]
-    return short.tobytes(), long.tobytes(), other
+        long[name] = several[1][name]
+    return short.tobytes(), long.tobytes(), (other[0], other[1])
+
+
+def _largest(rows: NDArray[np.void], count: int) -> tuple[NDArray[np.void], tuple[int, int]]:
+    """(so many rows with the most bytes, packets and bytes of the others), not sorted: it follows from the rows alone
+    which of equal ones are taken.
+    """
+    if count >= len(rows):
+        return rows, (0, 0)
+    order = np.argpartition(~rows["bytes"], count)[:count]
+    taken = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, len(FLOW))[order].view(FLOW)[:, 0]  # whole rows
+    packets, byte_count = (int(rows[name].sum()) - int(taken[name].sum()) for name in ("packets", "bytes"))
+    return taken, (packets, byte_count)
 
 
 def _unpacked(short_bytes: bytes, long_bytes: bytes) -> NDArray[np.void]:
