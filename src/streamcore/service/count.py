@@ -180,7 +180,9 @@ def _largest(rows: NDArray[np.void], count: int) -> tuple[NDArray[np.void], tupl
     if count >= len(rows):
         return rows, (0, 0)
     order = np.argpartition(~rows["bytes"], count)[:count]
-    taken = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, len(FLOW))[order].view(FLOW)[:, 0]  # whole rows
+    taken = (
+        np.ascontiguousarray(rows).view(np.uint64).reshape(-1, FLOW.itemsize // 8)[order].view(FLOW)[:, 0]
+    )  # whole rows
     packets, byte_count = (int(rows[name].sum()) - int(taken[name].sum()) for name in ("packets", "bytes"))
     return taken, (packets, byte_count)
 
