@@ -167,6 +167,12 @@ def summary(comparison: Comparison, threshold: float) -> list[str]:
     ]
 
 
+def status(comparison: Comparison, threshold: float) -> int:
+    """The exit status of a comparison that was made."""
+    slower = any(row.slower(threshold) for row in comparison.rows.values())
+    return 1 if slower or comparison.broken() else 0
+
+
 def described(sides: tuple[Side, Side]) -> list[str]:
     """What is compared: the trees, their native modules and how those were built."""
     modules = [conditions.native_modules(side.tree) for side in sides]
@@ -202,8 +208,7 @@ def compare(flags: argparse.Namespace) -> int:
         print("\n".join(table(comparison, flags.threshold)))
         print("\n".join(conditions.told(conditions.between(began, conditions.Moment.now()))))
         print("\n".join(summary(comparison, flags.threshold)))
-        slower = any(row.slower(flags.threshold) for row in comparison.rows.values())
-        return 1 if slower or comparison.broken() else 0
+        return status(comparison, flags.threshold)
 
 
 def note(what: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import fcntl
 import gc
 import inspect
@@ -38,6 +39,7 @@ WORKERS = {
     "from streamcore.worker.local import main; main()",
     "from streamcore.worker.provider_worker import main; main()",
 }
+CLONE_NEWNET = 0x40000000
 NEW_PROCESSES = "TESTS_NEW_PROCESSES"  # in the environment of what must not fork
 # What commands of ours import when they need it.
 LATER = ("asyncio", "runpy", "zmq.auth", "rich.progress")
@@ -50,9 +52,11 @@ UNASKED = {"executable": None, "preexec_fn": None, "pass_fds": (), "shell": Fals
 
 
 class Job(NamedTuple):
-    """What is to run: the words after `python`, the directory, the environment, and whether as a session of its own."""
+    """What is to run: the words after `python`, the network namespace ("" for that of the starter), the directory, the
+    environment, and whether as a session of its own."""
 
     words: list[str]
+    network: str
     directory: str
     environment: dict[str, str]
     new_session: bool
@@ -63,6 +67,9 @@ def job_of(asked: dict[str, Any]) -> Job | None:
     if not isinstance(asked["args"], list | tuple) or any(asked[name] != none for name, none in UNASKED.items()):
         return None
     python, *words = map(os.fsdecode, asked["args"])
+    network = ""
+    if python == "nsenter" and words[0].startswith("--net=") and words[1] == "--":
+        network, python, *words = [words[0].removeprefix("--net="), *words[2:]]
     environment = dict(os.environ if asked["env"] is None else asked["env"])
     of_module = words[:1] == ["-m"] and words[1:2] and words[1] in PACKAGES
     ours = of_module or (words[:1] == ["-c"] and words[1:2] and words[1] in WORKERS)
@@ -71,7 +78,7 @@ def job_of(asked: dict[str, Any]) -> Job | None:
         return None
     if python != sys.executable or not ours or NEW_PROCESSES in environment:
         return None
-    return Job(words, os.path.abspath(asked["cwd"] or "."), environment, bool(asked["start_new_session"]))
+    return Job(words, network, os.path.abspath(asked["cwd"] or "."), environment, bool(asked["start_new_session"]))
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -126,6 +133,8 @@ def begin(job: Job, streams: list[int]) -> None:
     os.closerange(3, 1 << 20)
     if job.new_session:
         os.setsid()
+    if job.network:
+        enter(job.network)
     os.chdir(job.directory)
     os.environ.clear()
     os.environ.update(job.environment)
@@ -137,6 +146,12 @@ def begin(job: Job, streams: list[int]) -> None:
     sys.stdout = sys.__stdout__ = output(1, os.isatty(1))
     sys.stderr = sys.__stderr__ = output(2, True, "backslashreplace")
     Popen.fork = staticmethod(fork_here)
+
+
+def enter(network: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(network) as namespace:
+        assert libc.setns(namespace.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
 
 def output(descriptor: int, by_line: bool, errors: str = "strict") -> io.TextIOWrapper:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,20 @@ VARIED = st.builds(
 EXAMPLES = 12
 
 
-def write(path: Path, link: int, packets: list[bytes]) -> None:
-    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, link)
-    path.write_bytes(head + b"".join(struct.pack("<IIII", 0, 0, len(p), len(p)) + p for p in packets))
+def write(path: Path, packets: list[tuple[int, bytes]]) -> None:
+    """A pcapng with an interface for each link type; packets: (link type, bytes)."""
+    links = sorted({link for link, _ in packets})
+    blocks = [block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))]
+    blocks += [block(1, struct.pack("<HHI", link, 0, 262_144)) for link in links]
+    for link, packet in packets:
+        head = struct.pack("<IIIII", links.index(link), 0, 0, len(packet), len(packet))
+        blocks.append(block(6, head + packet + bytes(-len(packet) % 4)))
+    path.write_bytes(b"".join(blocks))
+
+
+def block(kind: int, body: bytes) -> bytes:
+    size = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + size + body + size
 
 
 def as_tshark_reads(path: Path, *more: str) -> list[list[tuple[str, ...]]]:
@@ -95,10 +107,7 @@ def as_we_read(packet: bytes, link: int, ports: UdpPorts = STANDARD_PORTS) -> li
     return headers
 
 
-@needs_tshark
-@pytest.mark.parametrize("name", KINDS)
-def test_as_tshark_reads_it(name: str, tmp_path: Path) -> None:
-    link, make = KINDS[name]
+def varied(make: Callable[[Fields], bytes]) -> list[bytes]:
     made: list[bytes] = []
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -107,9 +116,27 @@ def test_as_tshark_reads_it(name: str, tmp_path: Path) -> None:
         made.append(make(fields))
 
     vary()
-    write(tmp_path / "made.pcap", link, made)
-    for packet, theirs in zip(made, as_tshark_reads(tmp_path / "made.pcap"), strict=True):
-        assert as_we_read(packet, link) == theirs, packet.hex()
+    return made
+
+
+@pytest.fixture(scope="module")
+def read_by_tshark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[bytes, list[tuple[str, ...]]]]]:
+    """Kind -> its packets, each with what tshark reads in it; in one run of tshark, which takes its time to start."""
+    made = {name: varied(make) for name, (_, make) in KINDS.items()}
+    path = tmp_path_factory.mktemp("tshark") / "made.pcapng"
+    write(path, [(KINDS[name][0], packet) for name, packets in made.items() for packet in packets])
+    rows = iter(as_tshark_reads(path))
+    read = {name: [(packet, next(rows)) for packet in packets] for name, packets in made.items()}
+    assert next(rows, None) is None
+    return read
+
+
+@needs_tshark
+@pytest.mark.parametrize("name", KINDS)
+def test_as_tshark_reads_it(name: str, read_by_tshark: dict[str, list[tuple[bytes, list[tuple[str, ...]]]]]) -> None:
+    assert read_by_tshark[name]
+    for packet, theirs in read_by_tshark[name]:
+        assert as_we_read(packet, KINDS[name][0]) == theirs, packet.hex()
 
 
 @pytest.mark.parametrize("name", KINDS)
