@@ -37,17 +37,6 @@ def shared_cost(fixed: int, own: Mapping[str, int]) -> Cost:
     return cost
 
 
-def peak_cost(needs: Mapping[str, int]) -> Cost:
-    """The cost of the largest need alone, as when one block serves every smaller need too: always submodular."""
-    for member, amount in needs.items():
-        check_amount(amount, f"need of {member}")
-
-    def cost(members: frozenset[str]) -> int:
-        return max((needs[member] for member in members), default=0)
-
-    return cost
-
-
 def shapley_shares(members: Iterable[str], cost: Cost) -> dict[str, Fraction]:
     """Each member's mean marginal cost over all orders of joining, exactly. Raises BadValue above 12 members."""
     names = sorted(members)

@@ -15,7 +15,6 @@ from auction.groups.sponsorship import (
     Pledge,
     check_submodular,
     moulin,
-    peak_cost,
     round_shares,
     settle_group,
     settle_pledges,
@@ -27,6 +26,13 @@ from auction.model.errors import BadAmount, BadValue, Exists, NotAllowed
 NAMES = "abcd"
 BIDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60))
 OWN = st.fixed_dictionaries({name: st.integers(0, 20) for name in NAMES})
+
+
+def peak_cost(needs: dict[str, int]) -> Cost:
+    """Another submodular cost than the market's: that of the largest need alone."""
+    return lambda members: max((needs[member] for member in members), default=0)
+
+
 COSTS = st.builds(shared_cost, st.integers(0, 90), OWN) | st.builds(peak_cost, OWN)
 
 
@@ -110,7 +116,7 @@ def test_costs_that_are_refused() -> None:
     with pytest.raises(BadValue, match="at most"):
         shapley_shares([str(i) for i in range(13)], lambda members: 0)
     with pytest.raises(BadAmount):
-        moulin({"a": -1}, peak_cost({"a": 1}))
+        moulin({"a": -1}, shared_cost(1, {"a": 1}))
     with pytest.raises(BadAmount):
         shared_cost(1.5, {})  # type: ignore[arg-type]
     check_submodular("abcd", shared_cost(5, dict.fromkeys(NAMES, 2)))
