@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
-.PHONY: build debug demo test test-all soak lint wheel bench compare peers clean help
+.PHONY: build debug demo test test-all soak fuzz lint wheel bench compare peers clean help
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
@@ -51,6 +51,16 @@ soak: build      ## 100,000 markets from seeds, 500 kills; ten minutes of overlo
 	AUCTION_SEEDS=100000 $(RUN) -m pytest -n auto tests/auction/market/test_simulation.py
 	STREAMCORE_KILLS=500 $(RUN) -m pytest tests/streamcore/whole/test_kills.py
 	$(RUN) -m pytest -s tests/streamcore/whole/soak_*.py
+
+# Built apart, so that the modules in place stay as they are.
+build/fuzz/built: $(VENV)/built setup.py $(NATIVE) $(shell find src -name '*.py')
+	STREAMCORE_SANITIZE=1 $(RUN) setup.py -q build --build-lib build/fuzz/lib --build-temp build/fuzz/temp
+	@touch $@
+
+FUZZ_S ?= 10
+fuzz: build/fuzz/built ## mutated packets, captures and messages, under AddressSanitizer, FUZZ_S=10 seconds for each target
+	scripts/system-packages test
+	$(RUN) -m tests.streamcore.fuzz --sanitized --seconds $(FUZZ_S)
 
 lint: build      ## ruff and mypy
 	$(VENV)/bin/ruff check --no-cache .

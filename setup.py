@@ -36,6 +36,14 @@ DIRECTIVES = {
 
 # No -march: the wheels run on every x86-64 and aarch64. What a wider instruction set would gain is found at run time.
 COMPILE = ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DNDEBUG", "-fno-plt"]
+
+# STREAMCORE_SANITIZE=1, as `make fuzz` sets it: every access of native code is checked by AddressSanitizer.
+SANITIZE = (
+    ["-fsanitize=address", "-fno-omit-frame-pointer", "-O1", "-g1"]
+    if os.environ.get("STREAMCORE_SANITIZE") == "1"
+    else []
+)
+COMPILE += SANITIZE
 COMPILE += ["-Wno-sign-compare", "-Wno-discarded-qualifiers"]  # of the C that Cython writes
 CORES = os.cpu_count() or 1
 MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("STREAMCORE_DEBUG", "1" if DEBUG else "0")]
@@ -46,6 +54,7 @@ extensions = [
         [str(source)],
         include_dirs=[numpy.get_include(), "src"],
         extra_compile_args=COMPILE,
+        extra_link_args=SANITIZE[:1],
         define_macros=MACROS,
     )
     for source in SOURCES

@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="repeats a run; without it one is drawn")
     parser.add_argument("--batch", type=int, default=None, help="this batch alone")
     parser.add_argument("--sanitized", action="store_true", help="the modules that `make fuzz` built")
+    parser.add_argument("--together", action="store_true", help="in one process, which starts once")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := [each for each in options.targets if each not in TARGETS]:
@@ -38,27 +39,31 @@ def main() -> int:
     if options.child:
         return child(options, seed)
     print(f"seed {seed}, {'with AddressSanitizer' if options.sanitized else 'modules as they are'}", flush=True)
-    failed = [each for each in options.targets or TARGETS if not watched(each, seed, options)]
-    return 1 if failed else 0
+    targets = options.targets or list(TARGETS)
+    several = [targets] if options.together else [[each] for each in targets]
+    return 1 if [each for each in several if not watched(each, seed, options)] else 0
 
 
-def watched(target: str, seed: int, options: argparse.Namespace) -> bool:
-    """Run one target in a process; say how it went."""
+def watched(targets: list[str], seed: int, options: argparse.Namespace) -> bool:
+    """Run targets in a process, one after the other; say how it went."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
         note = Path(directory) / "note"
-        note.write_bytes(bytes(64))
-        words = [sys.executable, "-m", "tests.streamcore.fuzz", target, "--child", str(note), "--seed", str(seed)]
+        note.write_bytes(b"")
+        words = [sys.executable, "-m", "tests.streamcore.fuzz", *targets, "--child", str(note), "--seed", str(seed)]
         words += ["--seconds", str(options.seconds), "--runs", str(options.runs)]
         words += ["--batch", str(options.batch)] if options.batch is not None else []
         environment = dict(os.environ)
         if options.sanitized:
             environment |= sanitized()
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
-        runs, batch, seconds = (note.read_bytes().rstrip(b"\0").decode() or "0 0 0").split()
-    if done.returncode == 0:
+        lines = [line.split() for line in note.read_text().splitlines()]  # of each target begun: its state at last
+    last = lines.pop() if lines and done.returncode else None
+    for target, runs, _, seconds in lines:
         rate = int(int(runs) / max(float(seconds), 1e-3))
         print(f"{target:<10} {int(runs):>12,} runs {float(seconds):>8.1f} s {rate:>10,}/s", flush=True)
+    if done.returncode == 0:
         return True
+    target, _, batch, _ = last or (targets[0], "0", "0", "0")
     print(f"{target:<10} FAILED in batch {batch}, status {done.returncode}: repeat it with", flush=True)
     more = " --sanitized" if options.sanitized else ""
     print(f"    python -m tests.streamcore.fuzz {target} --seed {seed} --batch {batch}{more}")
@@ -84,20 +89,23 @@ def child(options: argparse.Namespace, seed: int) -> int:
 
     if "ASAN_OPTIONS" not in os.environ:
         faulthandler.enable()
-    (target,) = options.targets
     packets()  # made once, before the clock runs
-    one_batch = TARGETS[target]()
     note = os.open(options.child, os.O_WRONLY)
-    runs, batch, begun_s = 0, options.batch or 0, time.monotonic()
-    while True:
-        seconds = time.monotonic() - begun_s
-        os.pwrite(note, f"{runs} {batch} {seconds:.3f}".encode().ljust(64, b"\0"), 0)
-        if runs and (
-            options.batch is not None or (runs >= options.runs if options.runs else seconds >= options.seconds)
-        ):
-            return 0
-        runs += one_batch(random.Random(f"{seed} {target} {batch}"), batch)
-        batch += 1
+    written = 0
+    for target in options.targets:
+        one_batch = TARGETS[target]()
+        runs, batch, begun_s = 0, options.batch or 0, time.monotonic()
+        while True:
+            seconds = time.monotonic() - begun_s
+            line = f"{target} {runs} {batch} {seconds:.3f}".ljust(63) + "\n"
+            os.pwrite(note, line.encode(), written)
+            enough = runs >= options.runs if options.runs else seconds >= options.seconds
+            if runs and (options.batch is not None or enough):
+                break
+            runs += one_batch(random.Random(f"{seed} {target} {batch}"), batch)
+            batch += 1
+        written += 64
+    return 0
 
 
 if __name__ == "__main__":

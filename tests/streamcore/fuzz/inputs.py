@@ -30,7 +30,7 @@ def packets() -> list[tuple[int, bytes]]:
 
     found = []
     for link, make in KINDS.values():
-        for six, flag, extra, vlan in product((False, True), (False, True), (0, 3), (0, 7)):
+        for six, (flag, extra, vlan) in product((False, True), ((False, 0, 7), (True, 3, 0))):
             found.append((link, make(Fields(six=six, flag=flag, extra=extra, vlan=vlan))))
     found += [(1, packet) for packet in routing_packets().values()]
     with read(SHIPPED) as reader:

@@ -13,8 +13,10 @@ import numpy as np
 
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import COLUMN_GROUPS
+from streamcore.headers._udp_tunnels import STANDARD_PORTS
 from tests.streamcore.fuzz.guarded import Guarded
 from tests.streamcore.fuzz.inputs import INPUT_BYTES_MAX, VALUES, mutated, packets, some_of_a_link
+from tests.streamcore.fuzz.planted import LINK, plant
 
 Batch = Callable[[random.Random, int], int]  # takes the batch of that number; returns how many inputs it had
 AT_ONCE = 256
@@ -28,11 +30,13 @@ def walk() -> Batch:
     from streamcore.headers._walk import OUTCOMES, explain
 
     memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    planted = plant()
 
     def one_batch(rng: random.Random, number: int) -> int:
         link, inputs = some_of_a_link(rng, AT_ONCE)
         if rng.random() < 0.1:
             link = rng.randrange(300)
+        link = LINK if planted else link
         offset, length = memory.place(inputs)
         for at, size in zip(offset.tolist(), length.tolist(), strict=True):
             packet = memory.data[at : at + size]
@@ -118,6 +122,7 @@ class Shown:
         self.offset, self.captured_length = self._batch.offset, self._batch.captured_length
         self.wire_length = self._batch.wire_length
         self._link_type = link_type
+        self.ports = STANDARD_PORTS
         self.kept = np.ones(len(inputs), bool)
         self.lengths = self.captured_length.copy()
 
@@ -212,11 +217,13 @@ EXPRESSIONS = (
 def bpf() -> Batch:
     """Filters and programs of random instructions: libpcap's own machine decides the same."""
     from streamcore.parse import _libpcap
-    from streamcore.parse._bpf import BadProgram, Program, select
+    from streamcore.parse._bpf import BadProgram, Program
+    from streamcore.parse._match import Matcher
     from tests.streamcore.fuzz.libpcap import Machine
 
     memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
     machine = Machine()
+    matcher = Matcher(1, 0, STANDARD_PORTS)  # each fragment alone, as libpcap takes it
     compiled: dict[tuple[str, int], Any] = {}
 
     def program_for(rng: random.Random, link: int, changed: bool) -> list[tuple[int, int, int, int]]:
@@ -245,7 +252,7 @@ def bpf() -> Batch:
         except BadProgram:
             assert changed  # it may refuse more than libpcap does, but nothing that libpcap makes
             return 1
-        select(batch := memory.batch(inputs, link), {link: program})
+        matcher.select(batch := memory.batch(inputs, link), ({link: program}, None))
         if changed and not machine.may_run(instructions):
             return len(inputs)
         got = list(range(len(inputs))) if batch.rows is None else batch.rows.tolist()
