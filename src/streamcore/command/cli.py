@@ -97,8 +97,8 @@ def top_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="streamcore",
         usage="streamcore COMMAND [options]",
-        description="Process packets in worker processes: read a stream, cut it into segments, apply services, write "
-        "the results\nas a second stream.\n\ncommands:\n" + rows,
+        description="Process packets in worker processes: read a stream, divide it into segments, apply services, "
+        "write the results\nas a second stream.\n\ncommands:\n" + rows,
         epilog=EXAMPLES,
     )
     parser.add_argument("--version", action="store_true", help="print the version")

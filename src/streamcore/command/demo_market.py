@@ -1,7 +1,7 @@
 """The demonstration with the market: a stream that providers run, from the announcement to the ratings, twice.
 
-Everything runs as processes of its own, as on several machines: the market, two providers, the pipeline. This file only
-starts them, asks the market, and tells what happened; nothing in it is special to the demonstration but the figures.
+The market, two providers and the pipeline run as separate processes, as on several machines. This file only starts
+them, queries the market, and prints what happened; only the figures are special to the demonstration.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from streamcore.disperse.remote import make_keys
 from streamcore.subcontract.served import PlainMarket
 
 SERVICE = "anonymise"
-PROVIDERS = {"north": 3_00, "south": 3_80}  # what each asks for a block, in cents; north is cheaper, and will fail
-PRICE_MAX = 9_00  # what is beyond the price pays for who takes a rest over
+PROVIDERS = {"north": 3_00, "south": 3_80}  # each one's price for a block, in cents; north is cheaper, and will fail
+PRICE_MAX = 9_00  # the part above the price pays for a takeover
 MINIMUM_BPS = 500_000
-TIMES = 3  # the shipped capture, over and over
+TIMES = 3  # the bundled capture, repeated
 BLOCK_MS, AUCTION_MS, LEASE_MS = 20_000, 600, 8_000
 DEPOSIT = {"harbour-clinic": 100_00, "north": 50_00, "south": 50_00}
 BOND = 20_00
 VALUE_FULL = 2_00
 CAPACITY_BPS = 100_000_000
-RULES = f"""# A market in which a deal of {VALUE_FULL / 100:.2f} EUR weighs fully, so that one shows in the ratings.
+RULES = f"""# A deal of {VALUE_FULL / 100:.2f} EUR has full weight, so that a single one shows in the ratings.
 [rating]
 value_full = {VALUE_FULL}
 newcomer_bond = 1_000
@@ -45,7 +45,7 @@ WAIT_S = 60.0
 
 
 class Circle:
-    """Plays it in a directory; `tell` takes the lines for people."""
+    """Plays the demonstration in a directory, and passes each line of text to `tell`."""
 
     def __init__(self, directory: str, tell: Callable[[str], None]) -> None:
         self._place = Path(directory).resolve()
@@ -58,13 +58,13 @@ class Circle:
         self._key = secrets.token_hex(32)
 
     def play(self) -> dict[str, Any]:
-        """Two blocks with all that lies around them. Returns what came of it; raises StreamcoreError."""
+        """Plays two blocks, from the auction to the ratings. Returns the results. Raises StreamcoreError."""
         with self._ended():
             self._open_market()
             self._register()
             blocks = [
-                self._block("first", "Nobody is known yet, so the price decides.", 1_000_000, fails="north"),
-                self._block("second", "The ratings of the first are shown, and outweigh the lower price.", 8_000_000),
+                self._block("first", "No provider has a rating yet, so the price decides.", 1_000_000, fails="north"),
+                self._block("second", "The ratings from the first are shown, and outweigh the lower price.", 8_000_000),
             ]
             return {"blocks": blocks, "found": self._verify()}
 
@@ -90,7 +90,7 @@ class Circle:
         self._tell(f"The market: auction serve at {self._market.url}, kept in {self._place / 'market.db'}")
 
     def _register(self) -> None:
-        """The operator lets the clinic and the providers in, and takes in their money."""
+        """As the operator, registers the clinic and the providers, and books their deposits."""
         ask = self._market.ask
         for name, amount in DEPOSIT.items():
             kind = "recipient" if name == "harbour-clinic" else "provider"
@@ -124,7 +124,7 @@ class Circle:
 
     @contextlib.contextmanager
     def _ended(self) -> Iterator[None]:
-        """Ends every process that was started, in the order of who needs whom."""
+        """Ends every process that was started, users before what they use."""
         try:
             yield
         finally:
@@ -141,7 +141,7 @@ class Circle:
                     process.stdout.close()
 
     def _block(self, title: str, words: str, maximum_bps: int, fails: str = "") -> dict[str, Any]:
-        """One run of the pipeline in one block, at this rate at the most; the provider `fails` is killed on its way."""
+        """Runs the pipeline in one block, with this maximum rate. The provider `fails` is killed while it works."""
         self._tell(f"\nThe {title} block. {words}")
         before = self._ratings()
         for name in PROVIDERS:
@@ -166,7 +166,7 @@ class Circle:
             time.sleep(FAILS_AFTER_S)
             self._processes[fails].send_signal(signal.SIGKILL)
             self._processes[fails].wait()
-            self._tell(f"  {fails} is killed on its way")
+            self._tell(f"  {fails} is killed while it works")
         printed, _ = pipeline.communicate(timeout=WAIT_S)
         if not printed.strip():
             raise StreamcoreError(f"the pipeline failed: {(self._place / f'{title}.log').read_text().strip()}")
@@ -174,7 +174,7 @@ class Circle:
         self._tell_run(run)
         if fails:
             self._start_provider(fails)
-            self._tell(f"  {fails} is started again: it knows that it has failed, and says so to the market")
+            self._tell(f"  {fails} is started again: it knows that it has failed, and tells the market so")
         outcome = self._outcome(run)
         return {
             "run": run, "auction": auction, "explanation": explanation, "ratings_before": before,
@@ -190,18 +190,18 @@ class Circle:
             )
         self._tell(
             f"  {run['packets']['read']:,} packets in, {run['packets']['written']:,} out; "
-            f"{run['segments']['resent']} segments went to another when theirs failed"
+            f"{run['segments']['resent']} segments were sent again after a failure"
         )
 
     def _outcome(self, run: dict[str, Any]) -> dict[str, Any]:
-        """What the agreements of a run came to, when both sides of each have stated its end and rated."""
+        """The outcome of a run's agreements, once both sides of each have stated its end and rated."""
         ask = self._market.ask
         agreements, opinions, invoices = [], [], []
         for served in run["subcontracts"]:
             name = served["agreement"]
             agreement = self._awaited(functools.partial(self._settled_one, name), f"the end of {name}")
             self._tell_end(agreement)
-            if not served.get("satisfied"):  # it was settled after the run: the device rates it now
+            if not served.get("satisfied"):  # it was settled after the run, so the device rates it now
                 with contextlib.suppress(StreamcoreError):
                     words = {"agreement": name, "rater": "harbour-clinic", "device": "desk"}
                     ask("rate_as_drafted", self._tokens["harbour-clinic"], **words)
@@ -215,7 +215,7 @@ class Circle:
         balances = {party: ask("balance", party=party) for party in DEPOSIT}
         bonds = {party: ask("bond", party=party) for party in PROVIDERS}
         spent = DEPOSIT["harbour-clinic"] - balances["harbour-clinic"]
-        self._tell(f"  In all harbour-clinic has spent {money(spent)} EUR so far; all else that was held went back")
+        self._tell(f"  In all harbour-clinic has spent {money(spent)} EUR so far; all other holds were released")
         money_of = {"balances": balances, "bonds": bonds, "invoices": invoices}
         return {"agreements": agreements, "opinions": opinions, **money_of}
 
@@ -224,7 +224,7 @@ class Circle:
         return agreement if agreement["state"] == "settled" else None
 
     def _tell_end(self, agreement: dict[str, Any]) -> None:
-        """Who stated what, and what was paid to whom."""
+        """Prints the statements and payments of an agreement."""
         price, paid, provider = agreement["price"], agreement.get("paid", 0), agreement["provider"]
         share = (price - paid) * agreement["delta_ppm"] // 1_000_000
         of = f", for the rest of {agreement['of']}" if agreement.get("of") else ""
@@ -233,9 +233,9 @@ class Circle:
         said = f"{provider} states {ends['provider']}, harbour-clinic {ends['recipient']}"
         self._tell(f"    {said}: {money(paid)} earned")
         if ends["provider"] == "leaving":
-            self._tell(f"    {provider} pays {money(share)} to harbour-clinic for what it left undelivered")
+            self._tell(f"    {provider} pays {money(share)} to harbour-clinic for what it did not deliver")
         elif ends["recipient"] == "leaving":
-            self._tell(f"    harbour-clinic ends before the block does, and pays {money(share)} for what it leaves")
+            self._tell(f"    harbour-clinic ends before the block does, and pays {money(share)} for leaving")
         self._tell(f"    charged: {money(agreement.get('charged', 0))} EUR")
 
     def _ratings(self) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Circle:
         return {name: zero | self._market.ask("rating", party=name, service=SERVICE) for name in PROVIDERS}
 
     def _serving(self, pipeline: subprocess.Popen[str]) -> dict[str, Any] | None:
-        """The agreement that has been made for this run, when it has begun."""
+        """The agreement of this run, once it has begun."""
         if pipeline.poll() is not None:
             raise StreamcoreError(f"the pipeline ended before an agreement was made, see {self._place}/*.log")
         for glance in self._market.ask("overview", limit=1)["agreements"]:
@@ -253,13 +253,13 @@ class Circle:
         return None
 
     def _offers(self, name: str) -> bool:
-        """Whether a provider has come so far that it sees auctions."""
+        """Whether a provider is ready to see auctions."""
         return "offers" in self._log(name).read_text()
 
     def _has_begun(self, pipeline: subprocess.Popen[str], name: str, agreement: str) -> bool:
-        """Whether the provider has done a part of it, as it says."""
+        """Whether the provider's log shows that it has processed a part of the agreement."""
         if pipeline.poll() is not None:
-            raise StreamcoreError(f"the run was over before {name} did anything")
+            raise StreamcoreError(f"the run ended before {name} processed anything")
         return f"{agreement}: the first segments" in self._log(name).read_text()
 
     def _awaited(self, look: Callable[[], Any], what: str) -> Any:
@@ -268,10 +268,10 @@ class Circle:
             if found := look():
                 return found
             time.sleep(0.05)
-        raise StreamcoreError(f"waited for {WAIT_S:.0f} s, and not seen: {what}; see {self._place}/*.log")
+        raise StreamcoreError(f"waited {WAIT_S:.0f} s in vain for {what}; see {self._place}/*.log")
 
     def _verify(self) -> list[str]:
-        """Stops the market, and has its journal and every invariant checked."""
+        """Stops the market, and checks its journal and every invariant."""
         market = self._processes["market"]
         market.terminate()
         market.wait(20)
@@ -283,7 +283,7 @@ class Circle:
             timeout=WAIT_S,
         )
         found: list[str] = json.loads(done.stdout)["found"]
-        self._tell(f"\nThe market's journal and every invariant of it were checked: {len(found)} broken")
+        self._tell(f"\nThe market's journal and every invariant were checked: {len(found)} broken")
         return found
 
     def _provider(self, name: str, price: int) -> list[str]:
@@ -293,9 +293,9 @@ class Circle:
         return [*words, "--capacity-mbps", str(CAPACITY_BPS // 10**6), "--no-standing-offers"]
 
     def _pipeline(self, title: str, output: Path, maximum_bps: int) -> list[str]:
-        """Writes the pipeline file; the words that run it."""
+        """Writes the pipeline file. Returns the command line that runs it."""
         path = self._place / f"{title}.toml"
-        path.write_text(f'''# Packets of the calls go to a provider, under an agreement; our own worker does the rest.
+        path.write_text(f'''# Under an agreement a provider processes the calls; the local worker does the rest.
 read = "{self._input}"
 write = "{output}"
 workers = 1
@@ -332,13 +332,14 @@ otherwise = "refuse"
 
 
 def show_circle(directory: str, as_json: bool) -> int:
-    """Plays it and tells it; with `as_json` as one object on standard output. Returns the exit status."""
+    """Plays the demonstration and prints it; with `as_json` as one object on standard output. Returns the exit
+    status."""
     lines: list[str] = []
     result = Circle(directory, lines.append if as_json else print).play()
     if as_json:
         print(json.dumps({"told": lines, **result}))
     else:
-        print(f"\nWhat came out: {result['blocks'][-1]['output']}")
+        print(f"\nOutput: {result['blocks'][-1]['output']}")
         for line in describe(Path(result["blocks"][-1]["output"])):
             print(f"  {line}")
         print(f"To look at it: auction watch --once -d sqlite:///{Path(directory).resolve() / 'market.db'}")

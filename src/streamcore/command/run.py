@@ -63,7 +63,7 @@ def run(config: Config) -> int:
 
     from streamcore.disperse.local import launch
 
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the run needs no such threads, and they slow numpy's start
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that nobody needs slow numpy's start
     # Workers load while this process loads. With a live interface they start after this process has dropped its rights.
     live = config.interface or config.output_interface
     launched = [] if live else [launch() for _ in range(config.workers)]

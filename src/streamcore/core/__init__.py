@@ -1,1 +1,1 @@
-"""What travels (packets), and what every stage uses: configuration, counters, errors, routes."""
+"""The packets that travel, and what every stage uses: configuration, counters, errors, routes."""

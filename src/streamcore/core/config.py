@@ -355,7 +355,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         int, Meta(ge=0, le=1_000), Key("give a worker up after N restarts in a row without a result", "", "N", FAILURES)
     ] = 8  # fmt: skip
 
-    # Workers elsewhere.
+    # Remote workers.
     listen: Annotated[str, Key("let remote workers join here", "", "tcp://HOST:PORT", REMOTE)] = ""
     key: Annotated[
         str,
@@ -426,7 +426,7 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
             if isinstance(path := getattr(self, name), os.PathLike):
                 set_field(self, name, os.fspath(path))
         values = {name: getattr(self, name) for name in kind.__struct_fields__}
-        try:  # a constructor takes anything: the bounds are checked here, for everybody
+        try:  # a constructor does not check the bounds, so they are checked here
             keys = msgspec.convert(values, keys_of(kind))
         except msgspec.ValidationError as error:
             raise UsageError(explain(error, values, keys_of(kind))) from None

@@ -10,7 +10,7 @@ import threading
 from bisect import bisect_left
 from typing import Any, NamedTuple
 
-SCHEMA = 1  # of as_json; grows when a field is removed or changes its meaning
+SCHEMA = 1  # of as_json; raise it when a field is removed or changes its meaning
 
 
 class Name(NamedTuple):
@@ -52,13 +52,13 @@ EVENTS: dict[str, str] = {
     "workers.started": "workers started",
     "workers.lost": "workers that died or hung",
     "disperse.bad_message": "messages that streamcore could not decode",
-    "kernel.freezes": "times the kernel found the ring full",
-    "source.interface_down": "times an interface went down",
-    "source.checksum_missing": "packets whose checksum the hardware was to fill in",
+    "kernel.freezes": "times that the kernel found the ring full",
+    "source.interface_down": "times that an interface went down",
+    "source.checksum_missing": "packets whose checksum was left to the hardware",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
-    "source.blocks_skipped": "pcapng blocks that hold no packet",
+    "source.blocks_skipped": "pcapng blocks without a packet",
     "parse.malformed": "packets with a header that contradicts itself",
-    "parse.truncated": "packets cut within a header",
+    "parse.truncated": "packets truncated within a header",
     "parse.orphan_fragments": "fragments whose first fragment was not seen",
     "filter.orphan_fragments": "fragments that the filter matched alone, because their first one was not seen in time",
     "stream.orphan_fragments": "fragments sorted into streams alone, because their first one was not seen in time",
@@ -66,7 +66,7 @@ EVENTS: dict[str, str] = {
 }
 SERVICE = "service."
 DURATION_BOUNDS_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-BEFORE_READ = ("kernel.dropped", "source.unread")  # of a live source: received = these + source.read
+BEFORE_READ = ("kernel.dropped", "source.unread")  # for a live source: received = these + source.read
 
 
 def words_for(name: str) -> str:
@@ -88,9 +88,9 @@ class Counters:
         self._events: dict[str, int] = dict.fromkeys(EVENTS, 0)
 
     def count(self, name: str, packets: int, byte_count: int) -> None:
-        """Add packets and captured bytes under a name of NAMES, or under "service.REASON".
+        """Adds packets and captured bytes under a name of NAMES, or under "service.REASON".
 
-        Bytes are those that were read, except under sink.written; service.resized takes the difference.
+        Bytes count as read, except under sink.written; service.resized has the difference.
         """
         if name not in NAMES and not name.startswith(SERVICE):
             raise KeyError(f"no counter {name!r}")
@@ -99,14 +99,14 @@ class Counters:
             self._bytes[name] = self._bytes.get(name, 0) + byte_count
 
     def bump(self, name: str, count: int = 1) -> None:
-        """Add to an event of EVENTS."""
+        """Adds to an event of EVENTS."""
         if name not in EVENTS:
             raise KeyError(f"no counter {name!r}")
         with self._lock:
             self._events[name] += count
 
     def copy(self) -> Counters:
-        """All counters at one moment."""
+        """A consistent copy of all counters."""
         copy = Counters()
         copy.live = self.live
         with self._lock:
@@ -114,7 +114,7 @@ class Counters:
         return copy
 
     def under_way(self) -> int:
-        """Packets that were read, and neither written nor dropped yet."""
+        """Packets that were read and are not yet written or dropped."""
         left = sum(count for name, count in self.dropped().items()) + self._packets["sink.written"]
         return max(0, self._packets["source.read"] - left)
 
@@ -135,7 +135,7 @@ class Counters:
         return lost or bool(passed) or bool(self._events["segments.dead_lettered"])
 
     def dropped(self) -> dict[str, int]:
-        """Packets that did not reach the second stream, by name; zeros left out."""
+        """Packets that did not reach the second stream, by name, without zeros."""
         with self._lock:
             return {
                 name: count
@@ -144,7 +144,7 @@ class Counters:
             }
 
     def unread(self) -> dict[str, int]:
-        """Packets that the kernel received for a live source and that were not read, by name; zeros left out."""
+        """Packets that the kernel received for a live source and the run did not read, by name, without zeros."""
         with self._lock:
             return {name: self._packets[name] for name in BEFORE_READ if self._packets[name]}
 
@@ -157,7 +157,7 @@ class Counters:
         return packets, byte_count + self._bytes["service.resized"]
 
     def balance(self) -> list[str]:
-        """What does not add up, a line each: empty after every run that came to its end."""
+        """One line for each sum that does not add up: empty after every run that reached its end."""
         violations = []
         received, read = self._packets["kernel.received"], self._packets["source.read"]
         if self.live and received != read + sum(self.unread().values()):
@@ -174,7 +174,7 @@ class Counters:
         return violations
 
     def _leaves(self, name: str) -> bool:
-        """Whether packets under this name go no further."""
+        """Whether packets under this name leave the run."""
         return NAMES[name].kind in ("dropped", "lost") if name in NAMES else True
 
     def as_json(self) -> dict[str, Any]:
@@ -210,12 +210,12 @@ class Counters:
 
 
 class Histogram:
-    """How long something took, counted between the bounds of DURATION_BOUNDS_S. One thread observes, any may read."""
+    """A histogram of durations with the bounds DURATION_BOUNDS_S. One thread observes, any may read."""
 
     __slots__ = ("counts", "sum_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(DURATION_BOUNDS_S) + 1)  # the last: longer than all bounds
+        self.counts = [0] * (len(DURATION_BOUNDS_S) + 1)  # the last one: above all bounds
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:

@@ -66,7 +66,7 @@ class KeyField(NamedTuple):
 
 
 def tidy(value: Any) -> str:
-    """A value as people write it, such as 1000000 for 1000000.0."""
+    """A value as text for people, such as 1000000 for 1000000.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

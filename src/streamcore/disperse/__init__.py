@@ -1,1 +1,1 @@
-"""Segments -> leases -> results: the envelope, the workers, credit, and the dispatcher that owns them all."""
+"""Segments -> leases -> results: envelope, workers, credit, and the dispatcher that owns them all."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Result, Segment
 
-# How much of `attempts_max` a failure uses up, in quarters. A worker that was killed from outside says little of its
-# segment (unless the system killed it for its memory), so only twelve such deaths weigh as much as three failures of
-# the segment's own.
+# How much of `attempts_max` a failure uses up, in quarters. If a worker was killed from outside, its segment is
+# probably not the cause (unless the system killed it for its memory), so twelve such deaths count as much as three
+# failures of the segment itself.
 FAULT, KILLED = 4, 1
 
-NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result that nobody made
+NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result without a worker
 OVERLOAD = "the workers had fallen behind"
 
 
@@ -29,17 +29,17 @@ class Attempt:
 
     segment: Segment
     attempt: int = 1
-    since_s: float = 0.0  # when it came
-    failures: int = 0  # weighed: FAULT or KILLED each
+    since_s: float = 0.0  # when it was submitted
+    failures: int = 0  # the sum of FAULT and KILLED
     avoid: int = -1  # the slot that failed last
     reason: str = ""
-    in_house: bool = False  # a provider has failed it, or is audited with it
-    claimed: Result | None = None  # audited: what the provider said
+    in_house: bool = False  # only for the run's own workers: a provider failed it, or it is an audit
+    claimed: Result | None = None  # audited: the provider's result
 
 
 class Backlog:
-    """For the thread that takes results. Each segment is in `attempts` until it is back; while no peer has it, also in
-    `again`, in a queue of `waiting`, or, having failed too often to be sent again, among the dead until `take_dead`.
+    """Used by the thread that takes results. Each segment is in `attempts` until it is back. While no peer has it, it
+    is also in `again`, in a queue of `waiting`, or, if it failed too often, among the dead until `take_dead`.
     """
 
     def __init__(self, counters: Counters, attempts_max: int) -> None:
@@ -51,17 +51,17 @@ class Backlog:
         self._dead: list[Attempt] = []
 
     def add(self, segment: Segment) -> None:
-        """A segment that has come."""
+        """Adds a submitted segment."""
         attempt = self.attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
         self.waiting.setdefault((segment.stream, segment.lane), collections.deque()).append(attempt)
 
     def add_again(self, segment: Segment) -> None:
-        """A segment whose accepted result is withdrawn: its provider lied."""
+        """Adds a segment whose accepted result is withdrawn, because its provider lied."""
         attempt = self.attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
         self.resend(attempt, -1)
 
     def resend(self, attempt: Attempt, slot: int) -> None:
-        """Queues it again, for another slot if there is one, unless it has failed too often."""
+        """Queues it to be sent again, to another slot if there is one, unless it has failed too often."""
         if attempt.failures >= self._failures_max:
             self._dead.append(attempt)
             return
@@ -71,28 +71,28 @@ class Backlog:
         self._counters.bump("segments.resent")
 
     def fail(self, attempt: Attempt, slot: int, reason: str, weight: int = FAULT) -> None:
-        """One attempt failed by its own fault, as far as we can tell."""
+        """Notes a failed attempt that the segment may have caused."""
         attempt.failures += weight
         attempt.reason = reason
         self.resend(attempt, slot)
 
     def audit(self, attempt: Attempt, claimed: Result) -> None:
-        """Have our own workers make the result that a provider has claimed."""
+        """Queues a segment for the run's own workers, to check a provider's result."""
         attempt.claimed, attempt.in_house = claimed, True
         attempt.attempt += 1
         self.again.append(attempt)
 
     def end(self, number: int) -> Attempt:
-        """A segment is back."""
+        """Removes a segment that is back."""
         return self.attempts.pop(number)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no peer holds a segment."""
+        """Whether a segment waits for a peer."""
         return bool(self.again) or any(self.waiting.values())
 
     def since_s(self) -> dict[int, float]:
-        """Since when each stream's segments wait; without those that are for our own workers to do again."""
+        """Since when each stream's segments wait, without those reserved for the run's own workers."""
         first = [queue[0] for queue in self.waiting.values() if queue]
         since_s: dict[int, float] = {}
         for attempt in first + [each for each in self.again if not each.in_house]:
@@ -105,14 +105,14 @@ class Backlog:
         dead, self._dead = self._dead, []
         for attempt in dead:
             self.end(attempt.segment.number)
-            if attempt.claimed is not None:  # we cannot audit it: it stands
+            if attempt.claimed is not None:  # it cannot be audited: the provider's result counts
                 yield attempt.claimed
                 continue
             self._counters.bump("segments.dead_lettered")
             yield Result(attempt.segment, dead=True, reason=attempt.reason)
 
     def unserved(self, stream: int) -> Iterator[Result]:
-        """Results for the segments that nobody runs; the stream's rule decides what to do with them."""
+        """Results for the segments of a stream that nobody runs; the stream's rule decides what to do with them."""
         attempts = [each for each in self.again if each.segment.stream == stream and not each.in_house]
         self.again = [each for each in self.again if each not in attempts]
         for (of, _), queue in self.waiting.items():
@@ -124,7 +124,7 @@ class Backlog:
             yield Result(attempt.segment, dead=True, reason=NO_AGREEMENT)
 
     def unprocessed(self) -> Iterator[Result]:
-        """Results for the segments that no worker has had, as they are."""
+        """Unprocessed results for the segments that no worker has had."""
         waiting = [attempt for queue in self.waiting.values() for attempt in queue]
         for queue in self.waiting.values():
             queue.clear()

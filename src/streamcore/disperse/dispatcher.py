@@ -35,17 +35,17 @@ from streamcore.disperse.workers import Slot, Terms, Workers
 
 __all__ = ["NO_AGREEMENT", "Dispatcher"]
 
-START_S = 30.0  # a worker that is not ready by then counts as hung
-JOIN_S = 60.0  # how long a run without workers of its own waits for one from elsewhere
-TICK_S = 1.0  # the loop checks deadlines at least so often
+START_S = 30.0  # a worker that is not ready after this time counts as hung
+JOIN_S = 60.0  # how long a run without local workers waits for a remote one
+TICK_S = 1.0  # the longest time between two checks of deadlines
 REFUSAL_CHARACTERS_MAX = 500
 
 
 class Dispatcher:
-    """`submit` and `finish` are for the feeding thread, everything else for the one that takes results.
+    """The feeding thread calls `submit` and `finish`, the thread that takes results everything else.
 
-    launched: workers that were started beforehand; the dispatcher ends them too. routes: who runs which stream; None:
-    our own workers run all.
+    launched: workers that were started beforehand; the dispatcher ends them too. routes: which peers run which stream;
+    None: the run's own workers run all.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Dispatcher:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._workers.poller.register(self._wake, zmq.POLLIN)
         self._inbox: collections.deque[Segment] = collections.deque()  # bounded by the pipeline's gate
-        self.durations = Histogram()  # of each segment, from its coming to its accepted result
+        self.durations = Histogram()  # of each segment, from its submission to its accepted result
         self._finished = False
         self._cancelled = False
         self._passes_waiting = False
@@ -80,39 +80,41 @@ class Dispatcher:
 
     @property
     def depths(self) -> tuple[int, int]:
-        """(segments that wait for a worker, segments that are out with one), about: from any thread."""
+        """Approximately (segments that wait for a worker, segments that a worker holds). May be called from any
+        thread."""
         out = sum(len(peer.leases) for slot in self.slots if (peer := slot.peer) is not None)
         return max(0, len(self._inbox) + len(self._backlog.attempts) - out), out
 
     @property
     def address(self) -> str:
-        """The address at which workers elsewhere may join; "" if they may not."""
+        """The address at which remote workers may join; "" if they may not."""
         return self._workers.listener.address if self._workers.listener is not None else ""
 
     # For the feeding thread.
 
     def submit(self, segments: list[Segment]) -> None:
-        """Submit segments. The caller bounds how many are in flight."""
+        """Submits segments. The caller bounds how many are in flight."""
         self._inbox.extend(segments)
         os.eventfd_write(self._wake, 1)
 
     def finish(self) -> None:
-        """Say that no more segments come."""
+        """Says that no more segments come."""
         self._finished = True
         os.eventfd_write(self._wake, 1)
 
     def pass_waiting(self) -> None:
-        """Return the segments that wait for a worker unprocessed, with the reason OVERLOAD. From any thread."""
+        """Returns the segments that wait for a worker unprocessed, with the reason OVERLOAD. May be called from any
+        thread."""
         self._passes_waiting = True
         self.wake()
 
     def wake(self) -> None:
-        """Look at the routes again soon. From any thread."""
+        """Makes the loop check the routes soon. May be called from any thread."""
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
 
     def cancel(self) -> None:
-        """End `results` soon, whatever is out. From any thread, or a signal handler."""
+        """Ends `results` soon, even if segments are out. May be called from any thread or a signal handler."""
         self._cancelled = True
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
@@ -120,19 +122,20 @@ class Dispatcher:
     # For the thread that takes results.
 
     def start(self) -> None:
-        """Start the workers."""
+        """Starts the workers."""
         self._workers.start()
 
     def withdraw_with(self, withdraw: Callable[[str], list[Segment]]) -> None:
-        """Who is asked, with the key of a provider that lied, for the segments whose results have not left yet."""
+        """Sets the function that takes the key of a provider that lied and returns the segments whose results have not
+        left yet."""
         if self._providers is not None:
             self._providers.withdraw = withdraw
 
     def results(self, idle: Callable[[], None] = lambda: None) -> Iterator[Result]:
-        """Every submitted segment's Result, as they come; ends when all that was submitted before `finish` is back.
+        """Yields the Result of every submitted segment, in order of arrival; ends when all segments submitted before
+        `finish` are back.
 
-        idle: called when nothing has come for a while. Raises WorkerError when no worker is left that could do the
-        rest.
+        idle: called when nothing has come for a while. Raises WorkerError if no worker is left for the rest.
         """
         while True:
             self._take_inbox()
@@ -153,7 +156,7 @@ class Dispatcher:
                 yield from self._backlog.unprocessed()
 
     def close(self) -> None:
-        """End all workers and sockets; nothing is left behind."""
+        """Ends all workers and closes all sockets."""
         self._workers.close()
         if self._wake >= 0:
             os.close(self._wake)
@@ -170,7 +173,7 @@ class Dispatcher:
             self._routes.came(byte_counts)
 
     def _patience_ms(self) -> int:
-        """Until the next deadline, and no longer than a tick."""
+        """The time until the next deadline, at most a tick."""
         peers = self._workers.peers() + self._workers.providers()
         until_s = min((self._deadline_s(peer) for peer in peers), default=math.inf)
         until_s = min(until_s, self._scheduler.next_send_s)
@@ -181,7 +184,7 @@ class Dispatcher:
     # Receiving.
 
     def _receive_from(self, events: dict[Any, int]) -> Iterator[Result]:
-        """What made the poller return: somebody woke us, a worker wants to join, or there are messages."""
+        """Handles what made the poller return: a wake-up, a worker that wants to join, or messages."""
         listener = self._workers.listener
         if self._wake in events:
             os.eventfd_read(self._wake)
@@ -194,7 +197,7 @@ class Dispatcher:
                 yield from self._receive(listener.results)
 
     def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[Result]:
-        """Every message that is there."""
+        """Handles all messages that have arrived."""
         while True:
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -205,7 +208,7 @@ class Dispatcher:
                 yield from self._understand(frames, key)
             except (envelope.EnvelopeError, msgspec.MsgspecError, IndexError):
                 self._counters.bump("disperse.bad_message")
-                self._suspend(key or "", "a message that is not of our envelope")
+                self._suspend(key or "", "a message that is not in our envelope")
 
     def _understand(self, frames: list[zmq.Frame], key: str | None) -> Iterator[Result]:
         header = envelope.unpack_header(frames[0].buffer)
@@ -221,8 +224,8 @@ class Dispatcher:
             yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.descriptors), frames[1:])
 
     def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
-        """The results of one message. The credit that they free is used at once, so that the peer works while they are
-        written; results that came in one message make segments leave in one.
+        """Handles the results of one message. The credit that they free is used at once, so that the peer works while
+        they are written; as many segments leave in one message.
         """
         answers = [
             (
@@ -231,11 +234,11 @@ class Dispatcher:
                 frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None,
             )
             for outcome in outcomes
-        ]  # before any is taken: nothing is of a message that lacks a frame
+        ]  # before any result is taken: a message without a frame is discarded whole
         results = []
         for outcome, extra, content in answers:
             if self.slots[peer.slot].peer is not peer:
-                break  # it was suspended for one of these
+                break  # one of these results suspended it
             result = self._take_result(peer, outcome, extra, content)
             if result is not None:
                 results.append(result)
@@ -246,7 +249,7 @@ class Dispatcher:
     def _take_result(
         self, peer: Peer, outcome: envelope.Outcome, extra: memoryview | None, content: memoryview | None
     ) -> Result | None:
-        """What became of one lease: its Result; None if it fails the checks, or waits for an audit."""
+        """The Result of one lease; None if it fails the checks or waits for an audit."""
         now_s = time.monotonic()
         lease = peer.end_lease(outcome.number, outcome.attempt, now_s)
         if lease is None:
@@ -275,14 +278,14 @@ class Dispatcher:
         return result
 
     def _declined(self, peer: Peer, attempt: Attempt, words: str) -> None:
-        """A worker reports that it cannot process a segment."""
+        """Handles a worker's report that it cannot process a segment."""
         if peer.streams is not None and self._providers is not None:
             self._providers.give_up(peer, attempt.segment.number, words)
         else:
             self._reject(peer, attempt, words)
 
     def _reject(self, peer: Peer, attempt: Attempt, reason: str) -> None:
-        """A result fails the checks: send the segment again, and suspend a provider."""
+        """Handles a result that fails the checks: sends the segment again, and suspends a provider."""
         peer.tally.failed += 1
         if peer.streams is not None:
             self._backlog.resend(attempt, peer.slot)
@@ -293,12 +296,12 @@ class Dispatcher:
     # Faults.
 
     def _suspend(self, key: str, reason: str) -> None:
-        """Suspend a provider; a key that is no provider's is ignored."""
+        """Suspends a provider; ignores any other key."""
         if self._providers is not None:
             self._providers.suspend(key, reason)
 
     def _require_workers(self) -> None:
-        """Raise WorkerError if no worker is left for the rest, and none can be expected."""
+        """Raises WorkerError if no worker is left for the rest and none can be expected."""
         if self._workers.peers() or self._workers.providers():
             self._alone_since_s = time.monotonic()
         elif self._workers.listener is None:
@@ -315,7 +318,7 @@ class Dispatcher:
                 self._workers.unblock(peer)
             if peer.pidfd in events:
                 peer.died = True
-                yield from self._receive(self._workers.results)  # what it sent before it died
+                yield from self._receive(self._workers.results)  # results that it sent before it died
                 self._lose(slot, "the worker died")
             elif peer.monitor in events and self._workers.gone(peer):
                 self._lose(slot, "the worker's connection ended")
@@ -323,7 +326,7 @@ class Dispatcher:
                 self._lose(slot, f"no result within {peer.lease_ms or self._terms.lease_ms} ms")
 
     def _has_news(self) -> bool:
-        """Whether messages wait: we may have been too busy to read them, which is no peer's fault."""
+        """Whether messages wait. This thread may have been too busy to read them, which is not a peer's fault."""
         listener = self._workers.listener
         return bool(self._workers.results.poll(0)) or (listener is not None and bool(listener.results.poll(0)))
 
@@ -331,8 +334,8 @@ class Dispatcher:
         return peer.deadline_s(self._terms.lease_ms / 1000, START_S)
 
     def _lose(self, slot: Slot, reason: str, restart: bool = True) -> None:
-        """A peer died or hangs: send its segments again. Only its first lease can have been the cause. One elsewhere
-        that never said hello had given up before we answered, and may be here again as another."""
+        """Handles a peer that died or hangs: sends its segments again. Only its first lease can be the cause. A remote
+        worker that never said hello gave up before the answer, and may have joined again as another peer."""
         peer = slot.peer
         if peer is None:
             return

@@ -18,12 +18,12 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         region u32        of the worker's own arena, for what it changes
         region_start u32, region_bytes u32   the part of it that is this segment's
         packets u32       rows of the batch
-        start u32, stop u32   the segment's rows: columns.rows[start:stop], or start..stop where not ARRANGED
+        start u32, stop u32   the segment's rows: columns.rows[start:stop], or start..stop if not ARRANGED
         row_count u32     rows in use of the batch
         groups u32        parse columns that are filled
         flags u32         ARRANGED 1 · INLINE 2: a frame follows for this segment, its columns and records (_inline.pyx)
         stream u32        whose packets they are: which of the chains in the worker's set-up is run
-    kind RESULT what became of segments:
+    kind RESULT the results of segments:
         number u64, attempt u32
         status u16        DONE 0 · FAILED 1: the extra frame is one line of UTF-8 that says why
         flags u16         what the region holds: PACKED 1 · LENGTHS 2 · KEEP 4 · KEYS 8 (see _results.pyx)
@@ -33,7 +33,7 @@ A message is a ZeroMQ multipart message. Its first frame is a header, followed b
         with the region's bytes
         reserved u32      0
         busy_ns u64       time the worker spent on it
-        digest 16 bytes   of the segment's frame (inline.Digest), all zero where the segment did not leave the machine
+        digest 16 bytes   of the segment's frame (inline.Digest), all zero if the segment did not leave the machine
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Segments for workers elsewhere: builds a frame that ZeroMQ sends without another copy, builds a batch from such a
-frame, and computes the digest that ties a result to its input. _inline.pyx describes the frame's layout.
+"""Segments for remote workers: builds a frame that ZeroMQ sends without another copy, builds a batch from such a frame,
+and computes the digest that ties a result to its input. _inline.pyx describes the frame's layout.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["Digest", "FramePool", "InlineError", "Outlet", "frame_bytes_max", "u
 Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 DIGEST_KEY_BYTES = 8
-SMALL_BYTES = 1 << 16  # below this a frame takes memory of its own: ZeroMQ copies it
+SMALL_BYTES = 1 << 16  # a smaller frame is not pooled: ZeroMQ copies it
 
 
 class FramePool:
-    """Memory for frames on their way out; a piece is free again when ZeroMQ has sent it and nobody else looks at it."""
+    """Memory for outgoing frames. A piece is free again when ZeroMQ has sent it and nothing else refers to it."""
 
     def __init__(self, pieces: int, piece_bytes: int) -> None:
         self._arena = Arena(pieces, piece_bytes, 1)
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        """uint8[size], from fresh memory where all pieces are out."""
+        """uint8[size], from new memory if all pieces are in use."""
         if size >= SMALL_BYTES and size <= self._arena.data_bytes_max:
             piece = self._arena.acquire(0)
             if piece is not None:
@@ -38,9 +38,9 @@ class FramePool:
 
 
 def unpack_segment(number: int, count: int, frame: Buffer, arena: Arena, parser: Any, stream: int = 0) -> Segment:
-    """The segment as the only one of a batch in the first chunk of `arena`, whose content it replaces.
+    """The segment, as the only one of a batch in the first chunk of `arena`, whose content it replaces.
 
-    Raises InlineError; trusts no length.
+    Checks every length. Raises InlineError.
     """
     if count > arena.rows_max:
         raise InlineError(f"a segment of {count} packets is larger than agreed")
@@ -52,10 +52,10 @@ def unpack_segment(number: int, count: int, frame: Buffer, arena: Arena, parser:
 
 class Digest:
     """XXH3-128 of a frame, seeded with a key that both sides got when the worker joined, the segment's number and the
-    attempt: a result that brings it back is of this input, this lease and this connection.
+    attempt. A result with this digest belongs to this input, lease and connection.
 
-    It tells inputs apart and signs nothing: who sent a message is CURVE's to say, and a worker that has an input can
-    make the digest of it by any method.
+    It tells inputs apart but signs nothing: CURVE authenticates the sender, and any worker that has an input can
+    compute its digest.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -67,9 +67,7 @@ class Digest:
 
 
 class Outlet:
-    """What one peer elsewhere is sent: frames of the segments of `arena`, each with the digest that its result must
-    bring back.
-    """
+    """Packs segments of `arena` into frames for one remote worker, each with the digest that its result must return."""
 
     def __init__(self, arena: Arena, pool: FramePool, key: bytes) -> None:
         self._arena = arena

@@ -32,14 +32,14 @@ class Launched(NamedTuple):
 
 
 def launch() -> Launched:
-    """Start a worker process; `start` gives it work, closing the lifeline ends it."""
+    """Starts a worker process. `start` gives it work; closing the lifeline ends it."""
     ours, theirs = socket.socketpair()
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads only slow numpy's start
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads slow numpy's start
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND],
             stdin=theirs.fileno(),
-            stdout=2,  # what a service prints must not get into a capture on standard output
+            stdout=2,  # so that a service's output does not get into a capture on standard output
             env=environment,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
@@ -59,7 +59,7 @@ def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, s
     }
     arena_fd = arena.readonly_fd()
     try:
-        with contextlib.suppress(ConnectionError):  # killed before it could read: its pidfd tells
+        with contextlib.suppress(ConnectionError):  # it was killed before it could read: its pidfd reports that
             descriptors = [arena_fd] if regions is None else [arena_fd, regions.fd]
             line = json.dumps(setup).encode() + b"\n"
             socket.send_fds(peer.lifeline, [line[:1]], descriptors)
@@ -69,7 +69,8 @@ def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, s
 
 
 def receive_setup() -> tuple[dict[str, Any], list[int]]:
-    """In the worker: its set-up, and the descriptors of the arenas. Raises EOFError when the starter is gone."""
+    """Called in the worker: receives its set-up and the descriptors of the arenas. Raises EOFError if the main process
+    is gone."""
     lifeline = socket.socket(fileno=os.dup(0))
     with lifeline:
         line, descriptors, _, _ = socket.recv_fds(lifeline, 1, ARENAS_MAX)
@@ -82,7 +83,7 @@ def receive_setup() -> tuple[dict[str, Any], list[int]]:
 
 
 def stop(process: subprocess.Popen[bytes], lifeline: socket.socket | None) -> None:
-    """End a process for certain, and reap it."""
+    """Ends a process (with SIGKILL if necessary) and reaps it."""
     process.kill()
     if lifeline is not None:
         lifeline.close()
@@ -90,5 +91,5 @@ def stop(process: subprocess.Popen[bytes], lifeline: socket.socket | None) -> No
 
 
 def endpoint(token: str, incarnation: int | None = None) -> str:
-    """The abstract address (it leaves no file) of our result socket, or of a worker's work socket."""
+    """The abstract address (it leaves no file) of the result socket, or of a worker's work socket."""
     return f"ipc://@streamcore-{token}" + ("" if incarnation is None else f"-{incarnation:016x}")

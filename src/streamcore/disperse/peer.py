@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from streamcore.disperse.inline import Outlet
 
 LEASES_MAX = 32  # per peer, whatever the segments' sizes
-MESSAGE_BYTES_MAX = 1 << 20  # of small segments that share a message to a worker elsewhere
-RESULT_BYTES_PER_PACKET = 256  # room in a region beyond twice the records' bytes
-REMEMBERED_MAX = 64  # batches whose region is looked up before dead entries are swept
+MESSAGE_BYTES_MAX = 1 << 20  # small segments share a message to a remote worker up to this size
+RESULT_BYTES_PER_PACKET = 256  # extra room in a region, beyond twice the records' bytes
+REMEMBERED_MAX = 64  # batches with a region before dead entries are removed
 
 
 def result_bytes_max(segment: Segment) -> int:
-    """Room that a segment's result may take: its records, with all comments and options, its packets once more, and
-    something for every packet. The sum over a batch fits one region.
+    """The room reserved for a segment's result: its records with all comments and options, its packets once more, and
+    some for each packet. The sum over a batch fits one region.
     """
     packets = len(segment)
     beside = segment.byte_count + (RESULT_BYTES_PER_PACKET - 64) * packets
@@ -53,14 +53,14 @@ class Lease:
 
     segment: Segment
     attempt: int
-    part: RegionPart | None  # None: the service changes nothing, or the segment left the machine
+    part: RegionPart | None  # None: no service changes bytes, or the segment left the machine
     digest: bytes
     since_s: float = 0.0
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one slot's workers did, over all incarnations."""
+    """The work of one slot, over all incarnations."""
 
     segments: int = 0
     packets: int = 0
@@ -80,58 +80,59 @@ class Peer:
     """One incarnation of a worker in a slot."""
 
     slot: int
-    credit_bytes: int  # captured bytes that may be out with it at once
+    credit_bytes: int  # captured bytes that it may hold at one time
     tally: Tally
     leases_max: int = LEASES_MAX
     incarnation: int = field(default_factory=lambda: secrets.randbits(64))
-    process: subprocess.Popen[bytes] | None = None  # None: it runs elsewhere
+    process: subprocess.Popen[bytes] | None = None  # None: a remote worker
     lifeline: socket.socket | None = None
     pidfd: int = -1
     regions: Arena | None = None
     push: zmq.Socket[bytes] | None = None
     ready: bool = False  # it has said hello
-    elsewhere: bool = False  # not on this machine: segments travel inline
-    key: str = ""  # of a worker elsewhere: its CURVE public key
-    streams: frozenset[int] | None = None  # of a provider: those that it serves; None: one of our own
-    lease_ms: int = 0  # of a provider: how long it may take; 0: as all
-    leaving: bool = False  # of a provider: it gets no more, and joins again when it has done what it has
-    outlet: Outlet | None = None  # of a worker elsewhere: packs what is sent to it
-    monitor: zmq.Socket[bytes] | None = None  # of a worker elsewhere: tells when its connection ends
-    dismissed: bool = False  # we have asked it to stop
-    died: bool = False  # its process ended by itself, or by somebody's hand that was not ours
-    blocked: bool = False  # its socket took no more
+    elsewhere: bool = False  # a remote worker: segments travel inline
+    key: str = ""  # of a remote worker: its CURVE public key
+    streams: frozenset[int] | None = None  # of a provider: those that it serves; None: one of the run's own workers
+    lease_ms: int = 0  # of a provider: its lease; 0: the run's lease_ms
+    leaving: bool = False  # of a provider: it gets no more segments, and joins again when it has finished its own
+    outlet: Outlet | None = None  # of a remote worker: packs its segments
+    monitor: zmq.Socket[bytes] | None = None  # of a remote worker: reports the end of its connection
+    dismissed: bool = False  # it was asked to stop
+    died: bool = False  # its process ended, and this run did not end it
+    blocked: bool = False  # its socket is full
     region_uses: dict[int, tuple[weakref.ref[Chunk], int]] = field(
         default_factory=dict
     )  # batch -> its region, bytes reserved in it
     leases: dict[int, Lease] = field(default_factory=dict)  # by segment number, in the order of sending
     bytes_out: int = 0
-    clock_from_s: float = 0.0  # when the first lease became the first, or when the peer was started
+    clock_from_s: float = 0.0  # when the present first lease became the first, or when the peer was started
     results: int = 0  # of this incarnation
     failures: int = 0  # of a provider: segments that it could not process
 
     @property
     def was_killed(self) -> bool:
-        """Whether somebody else killed its process. Known once it is reaped."""
+        """Whether its process was killed from outside. Known once it is reaped."""
         return self.died and self.process is not None and self.process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
 
     def has_credit(self, byte_count: int) -> bool:
-        """A peer without leases takes any segment; otherwise the segments and bytes out with it are bounded."""
+        """Whether it may get a segment of this size. A peer without leases may get any segment; otherwise its segments
+        and bytes are bounded."""
         return not self.leaving and (not self.leases or self.has_credit_for(1, byte_count))
 
     def has_credit_for(self, segments: int, byte_count: int) -> bool:
         return len(self.leases) + segments <= self.leases_max and self.bytes_out + byte_count <= self.credit_bytes
 
     def shares_message(self, byte_count: int) -> bool:
-        """Whether segments of so many bytes go into one message: large ones that travel are worked on one by one, while
-        the next are under way.
+        """Whether segments of this total size go into one message. A remote worker gets large segments one by one, so
+        that it processes one while the next is under way.
         """
         return not self.elsewhere or byte_count <= MESSAGE_BYTES_MAX
 
     def part_for(self, segment: Segment) -> RegionPart | None:
-        """Room for a segment's result: in the region that holds others of the same batch, or in a fresh one; None:
-        there is none now.
+        """Reserves room for a segment's result, in the region of the same batch or in a new one; None if there is none
+        now.
 
-        Batches in flight are fewer than regions, so a batch never waits for itself.
+        There are more regions than batches in flight, so a batch never waits for itself.
         """
         assert self.regions is not None
         size = result_bytes_max(segment)
@@ -159,7 +160,7 @@ class Peer:
         lease = self.leases.get(number)
         if lease is None or lease.attempt != attempt:
             return None
-        if number == next(iter(self.leases)):  # out of turn, it does not stop the first one's clock
+        if number == next(iter(self.leases)):  # otherwise it came out of turn, and the first lease's clock goes on
             self.clock_from_s = now_s
         del self.leases[number]
         self.bytes_out -= lease.segment.byte_count
@@ -167,7 +168,7 @@ class Peer:
         return lease
 
     def deadline_s(self, lease_s: float, start_s: float) -> float:
-        """When this peer counts as hung: a lease_s after its first lease became the first, start_s after its start."""
+        """When this peer counts as hung: lease_s after its first lease became the first, or start_s after its start."""
         if not self.ready:
             return self.clock_from_s + start_s
         if self.lease_ms:

@@ -1,6 +1,6 @@
 """Audits the results of providers, and suspends a provider that fails.
 
-`routes` knows which peers are providers, and of which streams. dispatcher.py receives their results like any worker's.
+`routes` knows which peers are providers, and for which streams. dispatcher.py receives their results like any worker's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from streamcore.disperse.backlog import Attempt, Backlog
 from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.workers import Workers
 
-LOOK_S = 0.01  # between looks at the routes, while segments wait
-FAILURES_MAX = 3  # segments that a provider may say it cannot process
+LOOK_S = 0.01  # between checks of the routes, while segments wait
+FAILURES_MAX = 3  # segments that a provider may fail
 
 
 class Providers:
-    """For the thread that takes results. `withdraw` is called with a provider's key where it lied, and gives the
-    segments back whose results have not left yet.
+    """Used by the thread that takes results. If a provider lied, `withdraw` is called with its key and returns the
+    segments whose results have not left yet.
     """
 
     def __init__(self, routes: Routes, workers: Workers, backlog: Backlog, counters: Counters) -> None:
@@ -31,11 +31,11 @@ class Providers:
         self._backlog = backlog
         self._counters = counters
         self.withdraw: Callable[[str], list[Segment]] = lambda _key: []
-        self._absent_since_s: dict[str, float] = {}  # those that segments wait for and that have not joined
+        self._absent_since_s: dict[str, float] = {}  # providers that segments wait for and that have not joined
         self._next_look_s = 0.0
 
     def is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result, now_s: float) -> bool:
-        """Whether a provider's result waits for our own, which is asked for."""
+        """Whether a provider's result is audited: it waits for an in-house result, which is requested."""
         if attempt.in_house or not self._routes.done(peer.key, lease.segment, now_s - lease.since_s):
             return False
         self._backlog.audit(attempt, result)
@@ -65,8 +65,8 @@ class Providers:
             self.suspend(peer.key, f"it failed {FAILURES_MAX} segments: {reason}")
 
     def suspend(self, key: str, reason: str, lied: bool = False) -> None:
-        """Refuse the results of this provider from now on: its segments go to whoever has the stream now. If it
-        lied, so do those whose results have not left yet. A key that is no provider's is ignored.
+        """Refuses the results of this provider from now on. Its segments go to the stream's present route; if it lied,
+        also those whose results have not left yet. Any other key is ignored.
         """
         peers = self._workers.providers(key) if key else []
         if not key or not (peers or self._routes.is_provider(key)):
@@ -81,7 +81,7 @@ class Providers:
             self._backlog.add_again(segment)
 
     def look_after(self) -> Iterator[Result]:
-        """Providers that do not come, streams that nobody runs, and workers of our own that do not keep up."""
+        """Handles providers that do not join, streams that nobody runs, and local workers that cannot keep up."""
         now_s = time.monotonic()
         if now_s < self._next_look_s:
             return
@@ -102,8 +102,8 @@ class Providers:
                 yield from self._backlog.unserved(stream)
 
     def _ask_in_again(self, key: str, stream: int) -> None:
-        """A provider learns its services when it joins. If it has won another need since, it must join again, after it
-        has done what it has.
+        """A provider learns its services when it joins. If it has won another need since, it must join again after it
+        has finished its segments.
         """
         for peer in self._workers.providers(key):
             assert peer.streams is not None
@@ -113,6 +113,6 @@ class Providers:
                     self._workers.dismiss(self._workers.slots[peer.slot])
 
     def patience_until_s(self) -> float:
-        """When `look_after` has something to do at the earliest."""
+        """The earliest time at which `look_after` has something to do."""
         ends_s = [since_s + self._routes.join_s(key) for key, since_s in self._absent_since_s.items()]
         return min(ends_s + ([self._next_look_s] if self._backlog.is_waiting else []), default=float("inf"))

@@ -1,8 +1,8 @@
-"""Workers elsewhere: they join over TCP with a CURVE key that the pipeline knows, and then hold leases like any peer.
+"""Remote workers: they join over TCP with a CURVE key that the pipeline knows, and then hold leases like any peer.
 
-The listening port is only for joining (ROUTER/DEALER). Each worker gets its segments through a PUSH socket of its own,
-on a port that admits only its key. Results arrive through one PULL socket. ZAP domains are enforced, and every socket
-has one.
+The listening port is only for joining (ROUTER/DEALER). Each worker gets its segments through a separate PUSH socket, on
+a port that admits only its key. Results arrive through one PULL socket. ZAP domains are enforced, and every socket has
+one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from streamcore.disperse.peer import LEASES_MAX, Peer
 DOMAIN = "streamcore"
 PROTOCOL = 5
 HEARTBEAT_MS = 2000
-SILENCE_MS = 10_000  # a connection without a heartbeat for so long is dead
+SILENCE_MS = 10_000  # a connection without a heartbeat for this time is dead
 JOIN_BYTES_MAX = 4096
-FRAMES = 2 * LEASES_MAX  # pieces of memory for what is under way to all workers elsewhere
+FRAMES = 2 * LEASES_MAX  # pieces of memory for frames under way to all remote workers
 
 
 def keep_alive(socket: zmq.Socket[bytes]) -> None:
@@ -39,10 +39,11 @@ def keep_alive(socket: zmq.Socket[bytes]) -> None:
 
 
 def make_keys(name: str, directory: str) -> tuple[str, str]:
-    """(public, secret): the files of a new CURVE key pair; the secret one is for its owner alone. Raises UsageError."""
+    """Makes a CURVE key pair. Returns its files (public, secret); only the owner can read the secret one. Raises
+    UsageError."""
     try:
         os.makedirs(directory, exist_ok=True)
-        before = os.umask(0o077)  # the secret is never readable by others, not even for a moment
+        before = os.umask(0o077)  # so that others can never read the secret, not even for a moment
         try:
             public, secret = zmq.auth.create_certificates(directory, name)
         finally:
@@ -82,18 +83,19 @@ def load_public_key(path: str) -> bytes:
 
 
 class Known:
-    """ZAP's question for one domain: is this key one of those?"""
+    """Answers ZAP for one domain: whether a key may connect."""
 
     def __init__(self, keys: frozenset[bytes], expected: Callable[[str], bool] | None = None) -> None:
         self.keys = keys
-        self._expected = expected  # asked for keys that are not known beforehand: providers'
+        self._expected = expected  # for keys that are not known beforehand: providers'
 
     def callback(self, _domain: str, key: bytes) -> bool:
         return key in self.keys or (self._expected is not None and self._expected(key.decode("ascii", "replace")))
 
 
 class Listener:
-    """Binds the joining port and the results' port; `join` answers who asks, and makes the peer's PUSH socket."""
+    """Binds the joining port and the results' port. `join` answers a worker that asks to join, and makes its PUSH
+    socket."""
 
     def __init__(
         self,
@@ -139,8 +141,8 @@ class Listener:
     def join(
         self, admit: Callable[[str], Peer | None], chains: Callable[[Peer], list[Any]], setup: dict[str, Any]
     ) -> Peer | None:
-        """Answer one that asks to join: admit(key) gives it a Peer, or None where there is no slot; chains(peer): what
-        it learns about the services.
+        """Answers a worker that asks to join. admit(key) returns its Peer, or None if there is no slot; chains(peer):
+        the services that it is to load.
         """
         frames = self.join_socket.recv_multipart(copy=False)
         key = str(frames[-1].get("User-Id"))
@@ -155,7 +157,7 @@ class Listener:
             return None
         peer = admit(key)
         if peer is None:
-            self._answer(identity, {"refused": "the pipeline has all the workers that it takes"})
+            self._answer(identity, {"refused": "the pipeline accepts no more workers"})
             return None
         domain = f"{DOMAIN}-{peer.slot}"
         self._authenticator.configure_curve_callback(domain, Known(frozenset({key.encode()})))
@@ -171,7 +173,7 @@ class Listener:
         return peer
 
     def _answer(self, identity: bytes, setup: dict[str, Any]) -> None:
-        with contextlib.suppress(zmq.ZMQError):  # who asked is gone
+        with contextlib.suppress(zmq.ZMQError):  # the worker is gone
             self.join_socket.send_multipart([identity, json.dumps(setup).encode()], zmq.NOBLOCK)
 
     def close(self) -> None:

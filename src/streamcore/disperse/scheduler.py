@@ -23,7 +23,7 @@ WORK_PER_MESSAGE_MAX = 16  # segments in one message
 
 
 class Scheduler:
-    """allowed: by stream, the flags of what its services may change. `next_send_s`: when a maximum rate lets the next
+    """allowed: by stream, flags for what its services may change. `next_send_s`: when a maximum rate lets the next
     segment go.
     """
 
@@ -39,7 +39,7 @@ class Scheduler:
         self.next_send_s = math.inf
 
     def send(self) -> None:
-        """Give each waiting segment for which there is credit to a peer: first those to be sent again, oldest first."""
+        """Sends waiting segments as far as there is credit: first those to be sent again, oldest first."""
         self.next_send_s = math.inf
         backlog = self._backlog
         if backlog.again:
@@ -49,7 +49,7 @@ class Scheduler:
                 if (peer := self._choose(attempt)) is None or self._send_to(peer, [attempt]) == 0
             ]
         if not self._is_credit_left():
-            return  # without a look at every lane
+            return  # without checking every lane
         for queue in backlog.waiting.values():
             while queue and (peer := self._choose(queue[0])) is not None:
                 message = self._take_message(queue, peer)
@@ -61,13 +61,13 @@ class Scheduler:
                     return
 
     def _take_message(self, queue: deque[Attempt], peer: Peer) -> list[Attempt]:
-        """The first of a queue, with as many of those behind it as travel with it."""
+        """Takes the first segment of a queue, and those after it that share its message."""
         message = [queue.popleft()]
         byte_count = message[0].segment.byte_count
         while (
             queue
             and len(message) < WORK_PER_MESSAGE_MAX
-            and (peer.streams is None or queue[0].segment.stream not in self._limited)  # counted one by one
+            and (peer.streams is None or queue[0].segment.stream not in self._limited)  # those go one by one
             and peer.has_credit_for(len(message) + 1, byte_count := byte_count + queue[0].segment.byte_count)
             and peer.shares_message(byte_count)
         ):
@@ -80,7 +80,7 @@ class Scheduler:
         )
 
     def _choose(self, attempt: Attempt) -> Peer | None:
-        """The peer for a segment: its lane's, or another if that one failed; None: no peer has credit now."""
+        """The peer for a segment: its lane's, or another if that one failed; None if no peer has credit now."""
         segment = attempt.segment
         route = self._route(attempt)
         if route.helps and (peer := self._able(attempt, self._workers.peers())) is not None:
@@ -97,12 +97,12 @@ class Scheduler:
 
     @staticmethod
     def _able(attempt: Attempt, peers: list[Peer]) -> Peer | None:
-        """The one of these peers that takes the segment now."""
+        """The one of these peers that gets the segment now."""
         segment = attempt.segment
         if attempt.avoid >= 0:
             peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
         elif segment.lane < 0xFFFFFFFF:
-            # Who asked to join from elsewhere may have given up since: it has no lane before its hello.
+            # A remote worker may have given up since it asked to join: it has no lane before its hello.
             peers = [peer for peer in peers if peer.ready or not peer.elsewhere]
             peers = peers and [peers[segment.lane % len(peers)]]
         able = [peer for peer in peers if peer.ready and not peer.blocked and peer.has_credit(segment.byte_count)]
@@ -112,7 +112,7 @@ class Scheduler:
         return IN_HOUSE if self._routes is None or attempt.in_house else self._routes.of(attempt.segment.stream)
 
     def _may_leave(self, stream: int) -> bool:
-        """Whether the maximum rate lets a segment go now; otherwise the loop wakes up when it does."""
+        """Whether the maximum rate lets a segment go now. If not, the loop wakes up when it does."""
         assert self._routes is not None
         pause_s = self._routes.pause_s(stream)
         if pause_s > 0:
@@ -120,14 +120,14 @@ class Scheduler:
         return pause_s <= 0
 
     def _send_to(self, peer: Peer, batch: list[Attempt]) -> int:
-        """Send as many segments of batch as fit; returns how many, 0 if its socket takes nothing now."""
+        """Sends as many segments of batch as fit. Returns how many; 0 if its socket is full."""
         assert peer.push is not None
         uses_before = dict(peer.region_uses)
         frames, leases = self._message(peer, batch)
         if not leases:
             return 0
         try:
-            peer.push.send_multipart(frames, zmq.NOBLOCK, copy=False)  # small ones are copied all the same
+            peer.push.send_multipart(frames, zmq.NOBLOCK, copy=False)  # ZeroMQ copies small ones anyway
         except zmq.Again:
             self._workers.block(peer)
             peer.region_uses = uses_before
@@ -142,7 +142,7 @@ class Scheduler:
         return len(leases)
 
     def _message(self, peer: Peer, batch: list[Attempt]) -> tuple[list[Any], list[Lease]]:
-        """The frames that carry the first segments of batch, as many as there is room for; and their leases."""
+        """The frames for the first segments of batch, as many as there is room for, and their leases."""
         leases, works = [], []
         frames: list[Any] = [b""]
         for attempt in batch:
@@ -150,7 +150,7 @@ class Scheduler:
             part = None
             changes = peer.regions is not None and self._allowed[segment.stream]
             if changes and (part := peer.part_for(segment)) is None:
-                break  # until results leave
+                break  # no room until results leave
             flags, digest = envelope.ARRANGED if b.arranged else 0, envelope.NO_DIGEST
             if peer.outlet is not None:
                 frame, digest = peer.outlet.pack(segment, attempt.attempt)

@@ -58,7 +58,7 @@ class Extra(msgspec.Struct, forbid_unknown_fields=True):
     drops: dict[str, tuple[int, int]] = {}
 
     def check(self, packets: int) -> None:
-        """Raises ResultError for what cannot be said of a segment of so many packets."""
+        """Raises ResultError if it does not fit a segment of so many packets."""
         if any(not 0 <= packet < packets for packet in self.comments):
             raise ResultError("a comment refers to a packet that is not in the segment")
         if any(len(each) > COMMENT_BYTES_MAX for comments in self.comments.values() for each in comments):
@@ -78,7 +78,7 @@ def read_extra(extra: memoryview | bytes, packets: int) -> Extra:
 
 
 def with_our_offsets(region: Any, segment: Segment, flags: int) -> Any:
-    """A copy of a result that only cut packets short: where they start, it says of the sender's memory, not of ours."""
+    """A copy of a result that only truncates packets, with our offsets: the sender's refer to its own memory."""
     region, count = region.copy(), len(segment)
     at = 16 * count if flags & KEYS else 0
     if len(region) >= at + 4 * count:
@@ -87,6 +87,6 @@ def with_our_offsets(region: Any, segment: Segment, flags: int) -> Any:
 
 
 def aligned(content: memoryview) -> Any:
-    """uint8[…] of a frame, which stays alive with it; copied where its numbers of 8 bytes would not be aligned."""
+    """uint8[…] of a frame, which it keeps alive; a copy if 8-byte numbers would not be aligned."""
     region = np.frombuffer(content, np.uint8)
     return region if region.__array_interface__["data"][0] % 8 == 0 else region.copy()

@@ -18,7 +18,7 @@ from streamcore.disperse import envelope, local
 from streamcore.disperse.peer import LEASES_MAX, RESULT_BYTES_PER_PACKET, Peer, Tally
 
 SLOTS_MAX = 256
-MESSAGE_BYTES_MAX = 1 << 20  # of a result from a worker on this machine: its packets do not travel
+MESSAGE_BYTES_MAX = 1 << 20  # of a local worker's results: their packets do not travel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Terms:
     """The parts of the Config and of the services' declarations that disperse/ uses."""
 
     workers: int
-    chains: list[list[Any]]  # each stream's services: specifications, plain data, as the workers load them
+    chains: list[list[Any]]  # each stream's services: specifications as plain data, which the workers load
     changes: list[frozenset[str]]  # what each chain may change: "bytes", "lengths", "drops"
     lease_ms: int
     attempts_max: int
     restarts_max: int
-    credit: int  # segments of full size out with one worker
+    credit: int  # full-sized segments that one worker may hold
     segment_bytes: int
     listen: str = ""
     key: str = ""
@@ -39,7 +39,7 @@ class Terms:
     hash_seed: int = 0  # of the flow hash: workers that parse columns use the same one, as they do what follows
     decode_as: Sequence[str] = ()
     flow_key: str = "outer"
-    leases_max: int = LEASES_MAX  # segments out with one worker, whatever their size
+    leases_max: int = LEASES_MAX  # segments of any size that one worker may hold
 
     @property
     def parsing(self) -> dict[str, Any]:
@@ -49,13 +49,13 @@ class Terms:
 
 @dataclass(slots=True)
 class Slot:
-    """A place for a worker, whoever fills it. What is counted is counted over all who did."""
+    """A numbered place for one worker. Its counts cover all the workers that have filled it."""
 
     number: int
     elsewhere: bool = False
     tally: Tally = field(default_factory=Tally)
     peer: Peer | None = None
-    fruitless: int = 0  # incarnations in a row that gave no result
+    fruitless: int = 0  # consecutive incarnations without a result
 
 
 class Workers:
@@ -90,7 +90,7 @@ class Workers:
             self.fill(slot)
 
     def peers(self) -> list[Peer]:
-        """The run's own workers, on this machine and elsewhere."""
+        """The run's own workers, local and remote."""
         return [slot.peer for slot in self.slots if slot.peer is not None and slot.peer.streams is None]
 
     def providers(self, key: str = "", stream: int | None = None) -> list[Peer]:
@@ -105,7 +105,7 @@ class Workers:
         ]
 
     def of(self, header: envelope.Header, key: str | None) -> Peer | None:
-        """Who sent a message: the present incarnation of a slot, with its own key; None: nobody we still listen to."""
+        """The sender of a message: the present incarnation of a slot, with its own key; None for anyone else."""
         if header.slot >= len(self.slots):
             return None
         peer = self.slots[header.slot].peer
@@ -114,7 +114,7 @@ class Workers:
         return peer
 
     def fill(self, slot: Slot) -> None:
-        """Start a worker on this machine."""
+        """Starts a local worker."""
         terms = self._terms
         peer = Peer(
             slot.number,
@@ -124,7 +124,7 @@ class Workers:
             leases_max=terms.leases_max,
         )
         regions = None
-        if any(terms.changes):  # a batch takes one region, with attempts that failed another
+        if any(terms.changes):  # a batch needs one region, and with failed attempts another
             regions = Arena(2 * self._arena.chunk_count + 2, region_bytes(self._arena), 1, shared=True)
         setup = {"token": self._token, "chains": terms.chains, "parsing": terms.parsing}
         launched = self._launched.pop() if self._launched else local.launch()
@@ -134,7 +134,7 @@ class Workers:
         self._counters.bump("workers.started")
 
     def welcome(self, peer: Peer) -> None:
-        """It is ready: connect to it."""
+        """Connects to a peer that is ready."""
         peer.clock_from_s = time.monotonic()
         if peer.push is None:
             peer.push = self._context.socket(zmq.PUSH)
@@ -144,8 +144,8 @@ class Workers:
         peer.ready = True
 
     def lose(self, slot: Slot, restart: bool) -> Peer:
-        """Take a peer out, for certain, and fill its slot again where that makes sense. Its leases are the caller's
-        to resend.
+        """Removes a peer, ends its process, and fills its slot again if that makes sense. The caller sends its leases
+        again.
         """
         peer = slot.peer
         assert peer is not None
@@ -158,14 +158,14 @@ class Workers:
         return peer
 
     def dismiss(self, slot: Slot) -> None:
-        """Tell a worker elsewhere that has nothing of ours that it may go."""
+        """Tells a remote worker without segments to stop."""
         peer, slot.peer = slot.peer, None
         assert peer is not None
         self._dismiss(peer)
         self._close(peer)
 
     def block(self, peer: Peer) -> None:
-        """Its socket takes no more now: wait until it does."""
+        """Waits until the peer's full socket takes messages again."""
         assert peer.push is not None
         peer.blocked = True
         self.poller.register(peer.push, zmq.POLLOUT)
@@ -176,7 +176,7 @@ class Workers:
         self.poller.unregister(peer.push)
 
     def close(self) -> None:
-        """End all workers and sockets; nothing is left behind."""
+        """Ends all workers and closes all sockets."""
         for slot in self.slots:
             if slot.peer is not None:
                 if slot.elsewhere:
@@ -189,7 +189,7 @@ class Workers:
         if self.listener is not None:
             self.listener.close()
         self.results.close(linger=0)
-        self._context.term()  # waits, a second at most, for workers elsewhere to hear that they may go
+        self._context.term()  # waits at most a second until remote workers have got the message to stop
 
     def _close(self, peer: Peer) -> None:
         if peer.blocked:
@@ -198,7 +198,7 @@ class Workers:
             self.poller.unregister(peer.monitor)
             assert peer.push is not None
             peer.push.disable_monitor()
-            peer.monitor.close(linger=0)  # or, while somebody holds the peer, the context would never end
+            peer.monitor.close(linger=0)  # otherwise the context would not end while anything refers to the peer
             peer.monitor = None
         if peer.push is not None:
             peer.push.close(linger=1000 if peer.dismissed else 0)
@@ -209,7 +209,7 @@ class Workers:
         if peer.process is not None:
             local.stop(peer.process, peer.lifeline)
 
-    # Workers elsewhere.
+    # Remote workers.
 
     def _listen(self) -> None:
         from streamcore.disperse.remote import Listener  # only here: its authenticator costs start-up time
@@ -223,7 +223,7 @@ class Workers:
         self.poller.register(self.listener.results, zmq.POLLIN)
 
     def admit(self) -> None:
-        """Let a worker join that asks to."""
+        """Lets a worker join that asks to."""
         setup = {
             "chunk": [self._arena.data_bytes_max, self._arena.rows_max],
             "region_bytes": region_bytes(self._arena),
@@ -237,11 +237,11 @@ class Workers:
         self._counters.bump("workers.started")
 
     def _may_join(self, key: str) -> bool:
-        """Whether a provider that is expected, and was not suspended, has this key."""
+        """Whether this is the key of an expected provider that is not suspended."""
         return self._routes is not None and bool(self._routes.streams_of(key))
 
     def _chains_for(self, peer: Peer) -> list[list[Any]]:
-        """Each stream's services; a provider gets those that its agreement covers."""
+        """Each stream's services; for a provider only those that its agreement covers."""
         if peer.streams is None:
             return self._terms.chains
         return [chain if stream in peer.streams else [] for stream, chain in enumerate(self._terms.chains)]
@@ -271,7 +271,7 @@ class Workers:
         return free.peer
 
     def gone(self, peer: Peer) -> bool:
-        """Whether the monitor of a worker elsewhere reports the end of its connection."""
+        """Whether the monitor of a remote worker reports the end of its connection."""
         from zmq.utils.monitor import recv_monitor_message  # only here: it loads asyncio
 
         while peer.monitor is not None and peer.monitor.poll(0):
@@ -289,5 +289,5 @@ class Workers:
 
 
 def region_bytes(arena: Arena) -> int:
-    """Memory for the changes of services in all segments of one batch."""
+    """The size of a region: room for the changes of services in all segments of one batch."""
     return 2 * arena.data_bytes_max + RESULT_BYTES_PER_PACKET * arena.rows_max

@@ -1,1 +1,1 @@
-"""What a run is like while it goes on, for people and for monitoring. It reads figures and changes nothing."""
+"""Shows a run's figures while it runs, to people and to monitoring. It only reads."""

@@ -17,16 +17,16 @@ PREFIX = "streamcore_"
 
 
 class Looked(Protocol):
-    """What is asked of a Pipeline."""
+    """The part of a Pipeline that this file uses."""
 
     def look(self) -> Figures: ...
 
 
 @contextmanager
 def serving(pipeline: Looked, address: str) -> Iterator[str]:
-    """Serve the figures at address (HOST:PORT; port 0: one that is free) while the block runs. Gives the URL.
+    """Serves the figures at address (HOST:PORT; port 0: any free port) while the block runs. Yields the URL.
 
-    Raises UsageError where nothing can be served there.
+    Raises UsageError if the address cannot be used.
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
@@ -46,13 +46,13 @@ def serving(pipeline: Looked, address: str) -> Iterator[str]:
 
 
 class Collector:
-    """What prometheus-client asks for the figures at each request."""
+    """The collector that prometheus-client calls at each request."""
 
     def __init__(self, pipeline: Looked) -> None:
         self._pipeline = pipeline
 
     def describe(self) -> list[Any]:
-        """Nothing: the names are known without taking a look."""
+        """Nothing: prometheus-client need not call `collect` to learn the names."""
         return []
 
     def collect(self) -> Iterator[Any]:
@@ -74,23 +74,25 @@ def counted(figures: Figures) -> Iterator[Any]:
         passed = CounterMetricFamily(f"{PREFIX}{unit}", f"{unit} that passed a stage", labels=["stage"])
         for name in stages:
             passed.add_metric([name], of(name))
-        dropped = CounterMetricFamily(f"{PREFIX}dropped_{unit}", f"{unit} that went no further", labels=["reason"])
+        dropped = CounterMetricFamily(f"{PREFIX}dropped_{unit}", f"{unit} that left the run", labels=["reason"])
         for name in drops:
             dropped.add_metric([name], of(name))
         yield passed
         yield dropped
-    events = CounterMetricFamily(f"{PREFIX}events", "what else happened", labels=["event"])
+    events = CounterMetricFamily(f"{PREFIX}events", "other events", labels=["event"])
     for name in EVENTS:
         events.add_metric([name], counters.events(name))
     yield events
-    yield GaugeMetricFamily(f"{PREFIX}packets_under_way", "packets read that have not left yet", counters.under_way())
-    yield GaugeMetricFamily(f"{PREFIX}run_seconds", "since the run began", figures.seconds)
+    yield GaugeMetricFamily(
+        f"{PREFIX}packets_under_way", "packets read and not yet written or dropped", counters.under_way()
+    )
+    yield GaugeMetricFamily(f"{PREFIX}run_seconds", "seconds since the run began", figures.seconds)
 
 
 def depths(figures: Figures) -> Iterator[Any]:
     from prometheus_client.core import GaugeMetricFamily
 
-    family = GaugeMetricFamily(f"{PREFIX}queue_depth", "what is in a queue", labels=["queue"])
+    family = GaugeMetricFamily(f"{PREFIX}queue_depth", "entries in a queue", labels=["queue"])
     for queue, depth in figures.depths.items():
         family.add_metric([queue.replace(" ", "_")], depth)
     yield family
@@ -102,7 +104,7 @@ def workers(figures: Figures) -> Iterator[Any]:
     counts = {
         name: CounterMetricFamily(f"{PREFIX}worker_{name}", words, labels=["worker"])
         for name, words in (
-            ("segments", "segments that a worker's place gave back"),
+            ("segments", "segments that a worker slot returned"),
             ("packets", "packets in them"),
             ("bytes", "captured bytes in them"),
             ("busy_seconds", "time spent on them"),
@@ -110,9 +112,9 @@ def workers(figures: Figures) -> Iterator[Any]:
         )
     }
     gauges = {
-        "up": GaugeMetricFamily(f"{PREFIX}worker_up", "1: the place is filled", labels=["worker"]),
-        "segments_out": GaugeMetricFamily(f"{PREFIX}worker_segments_out", "segments out with it", labels=["worker"]),
-        "bytes_out": GaugeMetricFamily(f"{PREFIX}worker_bytes_out", "bytes out with it", labels=["worker"]),
+        "up": GaugeMetricFamily(f"{PREFIX}worker_up", "1: the slot has a worker", labels=["worker"]),
+        "segments_out": GaugeMetricFamily(f"{PREFIX}worker_segments_out", "segments that it holds", labels=["worker"]),
+        "bytes_out": GaugeMetricFamily(f"{PREFIX}worker_bytes_out", "captured bytes that it holds", labels=["worker"]),
     }
     for each in figures.workers:
         share, label = each.share, [str(each.share.slot)]
@@ -130,7 +132,7 @@ def durations(figures: Figures) -> Iterator[Any]:
 
     words = {
         "dispersal": "a segment's time from the segmenter to its accepted result",
-        "delivery": "from the kernel's receiving the first packet of a live segment to its leaving",
+        "delivery": "from the kernel's receipt of a live segment's first packet until the segment leaves",
     }
     for what, histogram in figures.durations.items():
         total, buckets = 0, []

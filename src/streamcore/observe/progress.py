@@ -21,7 +21,7 @@ LINE_EVERY_S = 1.0
 
 
 class Followed(Protocol):
-    """What is shown of a Pipeline."""
+    """The part of a Pipeline that the progress bar uses."""
 
     counters: Counters
 
@@ -72,7 +72,7 @@ def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
 
 
 class Looked(Protocol):
-    """What is asked of a Pipeline for a line of figures."""
+    """The part of a Pipeline that a line of figures uses."""
 
     def look(self) -> Figures: ...
 
@@ -89,7 +89,7 @@ def each_second(pipeline: Looked, wanted: bool) -> Iterator[None]:
         before = pipeline.look()
         while not ended.wait(LINE_EVERY_S):
             now = pipeline.look()
-            with suppress(OSError):  # nobody is there to read it
+            with suppress(OSError):  # nobody reads it
                 print(f"{time.strftime('%H:%M:%S')}  {line(before, now)}", file=sys.stderr, flush=True)
             before = now
 

@@ -32,19 +32,19 @@ class Accounting:
     seconds: float
     shares: tuple[WorkerShare, ...]
     services: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> summary
-    streams: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> its account, where there are several
-    subcontracts: list[dict[str, Any]] = field(default_factory=list)  # who ran what under which agreement
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> its account, if there are several
+    subcontracts: list[dict[str, Any]] = field(default_factory=list)  # which provider ran what under which agreement
     market_errors: list[str] = field(default_factory=list)
-    unbalanced_streams: list[str] = field(default_factory=list)  # what does not add up in one of them, a line each
-    incomplete: list[str] = field(default_factory=list)  # why the output is not all that was asked for, a line each
+    unbalanced_streams: list[str] = field(default_factory=list)  # one line for each wrong sum of a stream
+    incomplete: list[str] = field(default_factory=list)  # one line for each reason why the output is incomplete
     misfits: list[str] = field(default_factory=list)  # expressions that cannot hold for a link type, a line each
-    metadata_removed: int = 0  # options of pcapng blocks that a service's promise kept out of the output
+    metadata_removed: int = 0  # options of pcapng blocks left out because a service requires it
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
     dead_letter: str = ""  # the capture with the segments that no worker could process
-    dead_reasons: dict[str, int] = field(default_factory=dict)  # why -> segments
+    dead_reasons: dict[str, int] = field(default_factory=dict)  # reason -> segments
     output: str = ""
-    so_far: bool = False  # the run is not at its end: some packets are under way
+    so_far: bool = False  # the run has not ended: packets are under way
 
     @property
     def unbalanced(self) -> list[str]:
@@ -55,7 +55,7 @@ class Accounting:
 
     @property
     def exit_status(self) -> int:
-        """0 all delivered, 3 finished with loss that the counters name, 130 interrupted."""
+        """0: all delivered; 3: finished with losses that the counters name; 130: interrupted."""
         if self.interrupted:
             return INTERRUPTED
         return LOSS if self.damage or self.incomplete or self.counters.lost or self.unbalanced else DELIVERED
@@ -123,7 +123,7 @@ class Accounting:
         for name, stream in self.streams.items():
             packets = stream["packets"]
             lines.append(f"  stream {name}: {packets['selected']:,} packets, {packets['written']:,} written")
-            if name != REST:  # its services stand above
+            if name != REST:  # its services are printed above
                 for service, summary in stream.get("services", {}).items():
                     lines += ["  " + line for line in in_words(service, summary)]
         for each in self.subcontracts:

@@ -15,7 +15,7 @@ class DeadLetters:
     """One capture, opened with the first segment that it keeps. Only the thread that takes results uses it."""
 
     def __init__(self, config: Config, streams: Streams, source: Source) -> None:
-        self.reasons: dict[str, int] = {}  # why -> segments
+        self.reasons: dict[str, int] = {}  # reason -> segments
         self._path = config.dead_letter_path
         self._streams = streams
         self._source = source
@@ -23,7 +23,7 @@ class DeadLetters:
 
     @property
     def path(self) -> str:
-        """Where the segments are; "": there are none."""
+        """The path of the capture; "" if it has no segments."""
         return self._path if self._sink is not None else ""
 
     def replace(self, result: Result) -> Result:

@@ -40,9 +40,10 @@ class Gate:
         return self._inside
 
     def enter(self, count: int, waiting: Callable[[], None]) -> bool:
-        """Wait for room, then take it; one batch may exceed the limit, the next waits. False: closed.
+        """Waits for room and takes it. One batch may exceed the limit; the next one waits. Returns False if the gate is
+        closed.
 
-        waiting: called now and then meanwhile.
+        waiting: called from time to time while it waits.
         """
         while True:
             with self._changed:
@@ -64,7 +65,8 @@ class Gate:
 
 
 class Feeder:
-    """Feeds one run until its source ends, `drain` or `close`. `error` is what ended it otherwise."""
+    """Feeds one run until its source ends, or until `drain` or `close`. `error` is the exception that ended it
+    otherwise."""
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class Feeder:
         self._groups = streams.groups | functools.reduce(or_, (COLUMN_GROUPS[name] for name in policy.groups), 0)
         self._aggregator = aggregator
         self._dispatcher = dispatcher
-        self._skip = skip  # packets of the first stream that the output holds already
+        self._skip = skip  # packets of the first stream that the output has already
         self._parser = parser
         self._segmenter = Segmenter(
             config.policy,
@@ -109,7 +111,7 @@ class Feeder:
         self._source.stop()
 
     def close(self) -> None:
-        """End now, also out of a wait. A read that never returns is left behind: the thread is a daemon."""
+        """Ends the thread now, even while it waits. A read that never returns is abandoned: the thread is a daemon."""
         self.drain()
         self.gate.close()
         if self._thread.ident is not None:
@@ -151,10 +153,10 @@ class Feeder:
                     return
                 self._aggregator.expect(batch, segments)
                 self._dispatcher.submit(segments)
-            batch = segments = None  # or this thread would hold a chunk while it waits for one
+            batch = segments = None  # otherwise this thread would hold a chunk while it waits for one
 
     def _still_to_do(self, segments: list[Segment]) -> list[Segment]:
-        """Those that an earlier run has not delivered; it was cut off between two of them."""
+        """The segments that an earlier run has not delivered; it stopped between two segments."""
         left = []
         for segment in segments:
             rows = segment.batch.rows

@@ -16,7 +16,7 @@ from streamcore.run.feeder import Gate
 
 @dataclass(frozen=True, slots=True)
 class WorkerFigures:
-    """A worker slot: the totals of all its workers, and the segments that the present one holds."""
+    """A worker slot: the totals of all its workers, and the segments that the current one holds."""
 
     share: WorkerShare
     present: bool = False
@@ -30,9 +30,9 @@ class Figures:
 
     seconds: float = 0.0  # since the run began
     counters: Counters = field(default_factory=Counters)
-    depths: dict[str, int] = field(default_factory=dict)  # queue -> what is in it
+    depths: dict[str, int] = field(default_factory=dict)  # queue -> its length
     workers: tuple[WorkerFigures, ...] = ()
-    durations: dict[str, Histogram] = field(default_factory=dict)  # what -> how long it took
+    durations: dict[str, Histogram] = field(default_factory=dict)  # by the names in metrics.py
 
 
 def take_figures(
@@ -43,7 +43,7 @@ def take_figures(
     gate: Gate | None,
     delivery: Histogram | None,
 ) -> Figures:
-    """The figures of a run so far; None: not there yet. From any thread."""
+    """The figures of a run so far. Parts that are None do not exist yet. May be called from any thread."""
     if dispatcher is None or arena is None:
         return Figures(seconds, counters.copy())
     waiting, out = dispatcher.depths
@@ -64,7 +64,7 @@ def take_figures(
 
 
 def shares(dispatcher: Dispatcher) -> tuple[WorkerShare, ...]:
-    """What each place for a worker did so far."""
+    """The work of each slot so far."""
     return tuple(
         WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)
         for slot in dispatcher.slots
@@ -73,7 +73,7 @@ def shares(dispatcher: Dispatcher) -> tuple[WorkerShare, ...]:
 
 
 def line(before: Figures, now: Figures) -> str:
-    """What happened between two looks, in one line."""
+    """One line with what changed between two readings."""
     seconds = max(now.seconds - before.seconds, 1e-3)
 
     def rate(name: str) -> float:

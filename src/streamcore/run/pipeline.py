@@ -41,16 +41,16 @@ from streamcore.subcontract.opening import make_broker
 if TYPE_CHECKING:
     from streamcore.subcontract.allocator import Allocator
 
-LEASES_MAX_TO_PASS = 2  # what a worker has cannot be passed unprocessed, and what came later must wait for it
+LEASES_MAX_TO_PASS = 2  # a worker's segments cannot be passed unprocessed, and later ones must wait for them
 
 
 class Pipeline:
     """One run from a first stream to a second: `Pipeline(config).run()` returns its Accounting.
 
-    Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError when no worker
-    is left. What was delivered before an error is whole in the output. launched: workers that disperse.local.launch()
-    started beforehand; allocator: who finds providers for streams with a `subcontract` table. `drain`, `stop`, `look`
-    and `account_so_far` may be called from any thread, `drain` and `stop` also from a signal handler.
+    Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError if no worker is
+    left. Packets delivered before an error are intact in the output. launched: workers that disperse.local.launch() has
+    started; allocator: finds providers for streams with a `subcontract` table. `drain`, `stop`, `look` and
+    `account_so_far` may be called from any thread, `drain` and `stop` also from a signal handler.
     """
 
     def __init__(self, config: Config, launched: Sequence[Launched] = (), allocator: Allocator | None = None) -> None:
@@ -62,7 +62,7 @@ class Pipeline:
         self._streams = Streams(config, self.counters)
         wanted = [each for each in (stream.wanted() for stream in self._streams.all) if each is not None]
         self._broker = make_broker(config, wanted, allocator)
-        # One seed for our own parser and those of all workers, so that a flow has one hash in the whole run.
+        # One seed for this parser and those of all workers, so that a flow has one hash in the whole run.
         self._hash_seed = secrets.randbits(64) if config.hash_seed is None else config.hash_seed
         self._filter: Any = None
         if config.filter:
@@ -73,8 +73,8 @@ class Pipeline:
         self._drain = threading.Event()
         self._stop = threading.Event()
         self._begin_s = 0.0  # when `run` began
-        self._delivery: Histogram | None = Histogram() if config.interface else None  # live: the latency that we add
-        # What is opened, in the order of opening. It is closed in the reverse order when `run` ends, however it ends.
+        self._delivery: Histogram | None = Histogram() if config.interface else None  # live: latency added by the run
+        # Everything that is opened, in order. However `run` ends, it closes them in reverse order.
         self._open_things = ExitStack()
         self._arena: Arena | None = None
         self._source: Source | None = None
@@ -100,7 +100,7 @@ class Pipeline:
 
     @property
     def reading(self) -> bool:
-        """Whether the first stream is open: until then nothing was read, and `drain` and `stop` are not heard."""
+        """Whether the first stream is open. Before that nothing is read, and `drain` and `stop` have no effect yet."""
         return self._feeder is not None
 
     def progress(self) -> tuple[int, int | None]:
@@ -108,13 +108,13 @@ class Pipeline:
         return self._source.progress() if self._source is not None else (0, None)
 
     def look(self) -> Figures:
-        """What the run is like now."""
+        """The figures of the run now."""
         seconds = time.monotonic() - self._begin_s if self._begin_s else 0.0
         gate = self._feeder.gate if self._feeder is not None else None
         return take_figures(seconds, self.counters, self._dispatcher, self._arena, gate, self._delivery)
 
     def account_so_far(self) -> Accounting:
-        """The account of a run that is not at its end."""
+        """The account of a run that has not ended."""
         figures = self.look()
         dead_letters = self._dead_letters
         return Accounting(
@@ -136,7 +136,7 @@ class Pipeline:
             self._open_sink(SinkNeeds(self.counters, self._arena))
 
     def run(self) -> Accounting:
-        """Run to the end of the first stream. The way of a packet, from top to bottom."""
+        """Runs to the end of the first stream. It follows the way of a packet, from top to bottom."""
         config, streams = self.config, self._streams
         self._begin_s = time.monotonic()
         with self._open_things as stack:
@@ -144,7 +144,7 @@ class Pipeline:
                 self.open()
             arena = self._arena
             assert arena is not None
-            dispatcher = self._start_workers(arena)  # first: they get ready while the capture is opened
+            dispatcher = self._start_workers(arena)  # first, so that they start while the capture is opened
             source = self._source or self._open_source(arena)
             points = self._find_points()
             sink = self._sink or self._open_output(arena, source, points.place if points is not None else None)
@@ -159,7 +159,7 @@ class Pipeline:
             stack.callback(arena.close)  # the feeder may wait for a chunk
             self._feeder = feeder
             feeder.start()
-            if self._drain.is_set():  # before there was a feeder to hear it
+            if self._drain.is_set():  # called before there was a feeder
                 feeder.drain()
 
             for result in dispatcher.results(sink.flush):
@@ -169,8 +169,8 @@ class Pipeline:
                     self._left(outgoing, packets, byte_count, sink, points)
                     feeder.gate.leave(len(outgoing.hold))
                     del outgoing
-                del result  # a chunk is free when nobody holds it
-        if feeder.error is not None:  # after closing: what was read before it is delivered
+                del result  # a chunk is free once nothing refers to it
+        if feeder.error is not None:  # after closing, so that packets read before the error are delivered
             raise feeder.error
         if points is not None and not self._drain.is_set():
             points.forget()
@@ -251,7 +251,7 @@ class Pipeline:
         )
 
     def _left(self, outgoing: Outgoing, packets: int, byte_count: int, sink: Sink, points: Points | None) -> None:
-        """Note that packets have left into the second stream."""
+        """Notes packets that have left into the second stream."""
         self.counters.count("sink.written", packets, byte_count)
         if points is not None:
             points.passed(outgoing, sink)
@@ -261,7 +261,7 @@ class Pipeline:
     def _account(
         self, aggregator: Aggregator, dispatcher: Dispatcher, source: Source, sink: Sink, dead_letters: DeadLetters
     ) -> Accounting:
-        """What the run did, when everything is closed."""
+        """The account of the run, after everything is closed."""
         stopped = self._stop.is_set()
         self.counters.count("service.resized", 0, aggregator.resized_bytes)
         if stopped:
@@ -287,7 +287,7 @@ class Pipeline:
 
 
 def received_s(outgoing: Outgoing) -> float:
-    """When the first packet of what leaves was received."""
+    """When the first of these packets was received."""
     batch, row = outgoing.batch, outgoing.start
     if outgoing.arranged and batch.rows is not None:
         row = int(batch.rows[row])

@@ -26,11 +26,11 @@ def has(capability: int) -> bool:
 
 
 def give_up(user: str = "") -> None:
-    """Give up every capability, for good and for all that we start; and become user, if given.
+    """Gives up every capability for good, also for processes started later, and becomes `user` if given.
 
-    Root without a user stays root and keeps the right to write files anywhere (CAP_DAC_OVERRIDE), or it could not
-    write the captures that it is to write. Capabilities belong to threads: call it while there is only one.
-    Raises UsageError where there is no such user or we may not become it.
+    Root without a user stays root and keeps the right to write files anywhere (CAP_DAC_OVERRIDE), which it may need to
+    write captures. Capabilities belong to threads, so call it while there is only one. Raises UsageError if there is no
+    such user or this process may not become it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if user:
@@ -39,13 +39,13 @@ def give_up(user: str = "") -> None:
     kept = 1 << DAC_OVERRIDE if os.geteuid() == 0 and has(DAC_OVERRIDE) else 0
     head = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     sets = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)  # effective, permitted, inheritable; then their upper halves
-    # What is started from here on gains nothing either, whoever it is started as.
+    # Processes started from here on cannot gain capabilities either.
     if libc.capset(head, sets) != 0 or libc.prctl(SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         raise StreamcoreError(f"cannot give up privileges: {os.strerror(ctypes.get_errno()).lower()}")
 
 
 def become(user: str) -> None:
-    """Become a user, with its groups. Raises UsageError."""
+    """Becomes a user, with its groups. Raises UsageError."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -63,7 +63,7 @@ def become(user: str) -> None:
 
 
 def what_to_type() -> str:
-    """The command as it was typed, so that it has the right that it needs and keeps no other."""
+    """The command line as it was typed, prefixed so that it gets the right that it needs and keeps no other."""
     typed = [os.path.abspath(sys.argv[0]), *sys.argv[1:]]
     if os.path.basename(typed[0]) == "__main__.py":
         typed[:1] = [sys.executable, "-m", "streamcore"]

@@ -1,7 +1,7 @@
 """Resumes an interrupted run. A point is a length of the output, with the part of the first stream that it covers.
 
 Once a second, a run writes a point to a note beside its output (OUT.resume); it removes the note when it finishes.
-`--resume` truncates the output at the last point and continues from there. The note does not hold the state that
+`--resume` truncates the output at the last point and continues from there. The note does not have the state that
 services keep between segments, so a run with such a service starts from the beginning.
 """
 
@@ -28,13 +28,13 @@ SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms",
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Up to `place`, the output covers the first `packets` packets of the first stream."""
 
-    run: str  # a digest of all that decides what the output is
+    run: str  # a digest of everything that decides the output
     packets: int
     place: Place
 
 
 class Points:
-    """Notes points of one run. `skip` packets of the first stream are in the output already, up to `place`."""
+    """Writes the points of one run. The output already covers `skip` packets of the first stream, up to `place`."""
 
     def __init__(self, config: Config, chains: list[Any]) -> None:
         self._path = os.path.abspath(config.write) + ENDING
@@ -53,7 +53,7 @@ class Points:
                 point = msgspec.json.decode(file.read(), type=Point)
             size = os.stat(output).st_size
         except FileNotFoundError:
-            return  # cut off before the first point: from the beginning
+            return  # interrupted before the first point: start from the beginning
         except (OSError, msgspec.MsgspecError) as error:
             raise UsageError(f"cannot resume: {self._path} is not a note of streamcore ({error})") from None
         if point.run != self._run:
@@ -66,7 +66,7 @@ class Points:
         self.skip, self.place = point.packets, point.place
 
     def passed(self, outgoing: Outgoing, sink: Sink) -> None:
-        """These packets were written, and all before them in the first stream."""
+        """Notes that these packets were written, and all before them in the first stream."""
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
@@ -81,7 +81,7 @@ class Points:
         os.replace(self._path + ".new", self._path)
 
     def forget(self) -> None:
-        """The output is whole, or begins anew."""
+        """Removes the note: the output is complete, or starts again."""
         for path in (self._path, self._path + ".new"):
             if os.path.exists(path):
                 os.unlink(path)
@@ -93,16 +93,16 @@ def points_of(config: Config, chains: list[Any], settles: bool, deterministic: b
     if config.order != "total":
         why = 'only with order = "total" does the output say how far it came'
     elif config.read in ("", "-") or not os.path.isfile(config.read):
-        why = "the first stream is no file"
+        why = "the first stream is not a file"
     elif config.write in ("", "-") or (os.path.exists(config.write) and not os.path.isfile(config.write)):
-        why = "the second stream is no file"
+        why = "the second stream is not a file"
     elif config.rotates:
         why = "the second stream goes into several files"
     elif not deterministic:
         why = "a service does not give the same result again"
     if why and config.resume:
         raise UsageError(f"cannot resume: {why}")
-    if why or settles:  # what settles knows what came before: all is done again
+    if why or settles:  # such a service depends on all packets before: start from the beginning
         return None
     return Points(config, chains)
 
@@ -123,7 +123,7 @@ def digest_of(config: Config, chains: list[Any]) -> str:
 
 
 def covered(outgoing: Outgoing) -> int:
-    """How many packets of the first stream have had their turn when these have left, in order `total`."""
+    """How many packets of the first stream are done once these have left, in order `total`."""
     batch = outgoing.batch
     if batch.interleaved:
         return batch.first_number + batch.count

@@ -60,7 +60,7 @@ class Stream:
         )
 
     def take_left(self, packets: int, byte_count: int, resized_bytes: int) -> None:
-        """What left into the second stream, as the aggregator counted it."""
+        """Takes the aggregator's counts of what left into the second stream."""
         self.counters.count("sink.written", packets, byte_count)
         self.counters.count("service.resized", 0, resized_bytes)
 
@@ -77,7 +77,7 @@ class Stream:
 
 
 class Streams:
-    """All streams of a run, in the order of their numbers. Counts both for each of them and for the run."""
+    """All streams of a run, in the order of their numbers. Counts packets for each stream and for the run."""
 
     def __init__(self, config: Config, counters: Counters) -> None:
         self.all = [Stream(number, keys) for number, keys in enumerate(config.streams)]
@@ -99,12 +99,12 @@ class Streams:
 
     @property
     def removes_metadata(self) -> bool:
-        """Whether a service of any of them wants blocks of a pcapng output to say no more than reading takes."""
+        """Whether a service of any stream requires that pcapng blocks keep only the options needed for reading."""
         return any(stream.chain.removes_metadata for stream in self.all)
 
     @property
     def incomplete(self) -> list[str]:
-        """Why the output is not all that was asked for, a line each."""
+        """One line for each reason why the output is incomplete."""
         return [
             f"stream {each.name}: {line}" if self._several else line
             for each in self.all
@@ -136,13 +136,13 @@ class Streams:
         ]
 
     def count(self, number: int, name: str, packets: int, byte_count: int) -> None:
-        """Count packets of a stream under a name of counters.NAMES."""
+        """Counts packets of a stream under a name of counters.NAMES."""
         self._counters.count(name, packets, byte_count)
         if self._several:
             self.all[number].counters.count(name, packets, byte_count)
 
     def cut(self, segments: list[Any]) -> None:
-        """Count segments on their way to the workers."""
+        """Counts segments on their way to the workers."""
         byte_count = sum(each.byte_count for each in segments)
         self._counters.count("segment.cut", sum(map(len, segments)), byte_count)
         if self._several:
@@ -156,7 +156,8 @@ class Streams:
         self.count(number, f"service.{reason}", packets, byte_count)
 
     def absorb(self, results: Sequence[Result]) -> None:
-        """Count what services dropped of segments that leave, and what was not processed; fold their reports in."""
+        """Counts packets of leaving segments that services dropped or that were not processed, and merges the services'
+        reports."""
         for result in results:
             segment = result.segment
             if result.reason and not result.dead:
@@ -172,7 +173,7 @@ class Streams:
         except Exception:
             if not result.provider:
                 raise
-            self._counters.bump("subcontract.bad_reports")  # what a provider says is no reason to end the run
+            self._counters.bump("subcontract.bad_reports")  # a provider's bad report must not end the run
 
     def account(self, left: list[list[int]], stopped: bool) -> dict[str, dict[str, Any]]:
         """The accounting of each stream by name, if there are several. left: the packets of each that were written."""
@@ -185,5 +186,5 @@ class Streams:
         return {stream.name: stream.account() for stream in self.all}
 
     def balance(self) -> list[str]:
-        """What does not add up in a stream's account, a line each."""
+        """One line for each sum of a stream's account that does not add up."""
         return [f"stream {s.name}: {line}" for s in self.all if self._several for line in s.counters.balance()]

@@ -1,1 +1,1 @@
-"""Header columns -> segments: where the first stream is cut, and which lane a packet belongs to."""
+"""Header columns -> segments: divides batches into segments and assigns packets to lanes."""

@@ -16,7 +16,7 @@ from streamcore.core.policies import Policy
 
 
 class Bounds(NamedTuple):
-    """What the run says of the size of its segments."""
+    """The run's bounds on the size of its segments."""
 
     packets_max: int
     bytes_max: int
@@ -24,7 +24,7 @@ class Bounds(NamedTuple):
 
 
 class Preceding(NamedTuple):
-    """The segment of the same stream and lane that was cut last, before the packets that a cutter is given."""
+    """The preceding segment of the same stream and lane."""
 
     packets: int
     byte_count: int  # captured
@@ -32,14 +32,15 @@ class Preceding(NamedTuple):
 
 
 class Cutter(Protocol):
-    """One for each stream and lane of a run: `Class(bounds)`, which raises ValueError for bounds that make no sense."""
+    """A run makes one for each stream and lane: `Class(bounds)`, which raises ValueError for bounds that it cannot
+    use."""
 
     def feed(self, batch: PacketBatch, start: int, stop: int, preceding: Preceding | None) -> NDArray[np.int64]:
-        """The places at which a new segment begins, ascending, each between start and stop (both excluded).
+        """Returns the places at which a new segment begins, ascending, each between start and stop (both excluded).
 
         The packets are at places start..stop of `batch.rows`, or are the rows start..stop themselves while `batch.rows`
-        is None. Each packet is given once, in order. preceding: None at first. Runs in the feeding thread, and may keep
-        figures but neither the batch nor views of it.
+        is None. Each packet is passed once, in order. preceding: None at first. Runs in the feeding thread, and may
+        keep figures but neither the batch nor views of it.
         """
 
 

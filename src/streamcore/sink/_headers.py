@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from streamcore.core.packets import CaptureForm, Interface
 
 APPLICATION = b"streamcore"
-SNAP_LENGTH = 262_144  # bytes; libpcap cuts packets at the header's limit, so none is said that could be too short
+SNAP_LENGTH = 262_144  # bytes; libpcap truncates packets at the header's limit, so a smaller one is never written
 OPTION_COMMENT, OPTION_USER_APPLICATION, OPTION_NAME, OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET = (
     1,
     4,
@@ -20,12 +20,12 @@ OPTION_COMMENT, OPTION_USER_APPLICATION, OPTION_NAME, OPTION_TSRESOL, OPTION_FCS
     13,
     14,
 )
-READING = (OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET)  # of an interface: how its packets are read
+READING = (OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET)  # options needed to read an interface's packets
 COMMENT_BYTES_MAX = 65_535
 
 
 def pcap_file_header(digits: int, link_type: int, snap_length: int, fcs_length: int) -> bytes:
-    """24 bytes. digits of a second: 6 or 9; fcs_length -1: not said."""
+    """Returns 24 bytes. digits of a second: 6 or 9; fcs_length -1: unknown."""
     network = link_type
     if fcs_length >= 0 and fcs_length % 2 == 0 and fcs_length // 2 < 16:
         network |= 0x0400_0000 | (fcs_length // 2) << 28
@@ -34,14 +34,14 @@ def pcap_file_header(digits: int, link_type: int, snap_length: int, fcs_length: 
 
 
 def section_block(form: CaptureForm) -> bytes:
-    """A section header block with the options of the first stream's, or with our name."""
+    """A section header block with the first stream's options, or with the name of this program."""
     options = (form.options if not form.bare else ()) or ((OPTION_USER_APPLICATION, APPLICATION),)
     return _block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _options(options))
 
 
 def interface_block(interface: Interface, bare: bool = False) -> bytes:
-    """An interface description block with all options that the interface came with. bare: those alone that say how its
-    packets are read.
+    """An interface description block with all options of the interface. bare: only those that are needed to read its
+    packets.
     """
     options = interface.options or tuple(_described(interface))
     if bare:
@@ -51,7 +51,7 @@ def interface_block(interface: Interface, bare: bool = False) -> bytes:
 
 
 def comment_options(comments: Iterable[bytes]) -> bytes:
-    """Comments as options of a packet block, without the end of options."""
+    """Comments encoded as options of a packet block, without the end-of-options marker."""
     return b"".join(_option(OPTION_COMMENT, comment[:COMMENT_BYTES_MAX]) for comment in comments)
 
 

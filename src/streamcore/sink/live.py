@@ -1,6 +1,6 @@
 """The sink for live interfaces. It opens the packet sockets, and retries or counts packets that the kernel refuses.
 
-_send.pyx sends the packets. Only Ethernet packets can be sent; no header is made up for others.
+_send.pyx sends the packets. Only Ethernet packets can be sent; packets of other link types are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IS_UP = 1
 ETHERNET_HARDWARE = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 LINK_ETHERNET = 1
 
-# Why the kernel takes no packet -> the counter it goes under.
+# The kernel's error -> the counter of packets refused with it.
 REASONS = {
     errno.EMSGSIZE: "sink.too_long",
     errno.EINVAL: "sink.too_short",
@@ -37,11 +37,11 @@ REASONS = {
     errno.EAGAIN: "sink.queue_full",
     errno.ENOMEM: "sink.queue_full",
 }
-# How long such a packet is tried again, in seconds: a capture waits; what is live is late soon, and more comes.
+# How long a refused packet is retried, in seconds: a capture can wait, live packets cannot.
 PATIENCE_S = {"sink.interface_down": 10.0, "sink.queue_full": 1.0}
 LIVE_PATIENCE_S = {"sink.interface_down": 0.0, "sink.queue_full": 0.02}
 PAUSE_S = 0.0001
-LOOK_S = 0.1  # how often it is looked whether a removed interface is there again
+LOOK_S = 0.1  # between checks whether a removed interface is back
 
 
 def open_live(config: Config, needs: SinkNeeds) -> LiveSink:
@@ -52,18 +52,17 @@ def open_live(config: Config, needs: SinkNeeds) -> LiveSink:
 class LiveSink:
     """Sends the second stream on config.output_interface, or with config.both each packet on the other interface.
 
-    Parameters: config; counters, which get what is not sent, by reason.
-    Packets leave as they are, paced as config says. What the kernel refuses for a while is tried again for a bounded
-    time. The sockets bypass the queueing discipline, so that the kernel tells what it drops: tcpdump does not see the
-    packets on the interface they leave on, but at the other end. Raises SinkError, RightsError.
-    One thread writes; `stop` may be called from any.
+    Parameters: config; counters, which count packets that are not sent, by reason. Packets leave unchanged, paced as
+    config says. A packet that the kernel refuses is retried for a bounded time. The sockets bypass the queueing
+    discipline, so that the kernel reports what it drops; therefore tcpdump does not see the packets on the sending
+    interface, only at the other end. Raises SinkError, RightsError. One thread writes; `stop` may be called from any.
     """
 
     def __init__(self, config: Config, counters: Counters) -> None:
         names = (config.output_interface, config.interface) if config.both else (config.output_interface,)
         self._counters = counters
         self._patience_s = LIVE_PATIENCE_S if config.interface else PATIENCE_S
-        self._accepted = bytearray(1 << 16)  # interfaces of the first stream whose packets are Ethernet
+        self._accepted = bytearray(1 << 16)  # interfaces of the first stream that carry Ethernet
         self._cut = 0
         self._outputs: list[Output] = []
         try:
@@ -80,7 +79,7 @@ class LiveSink:
         )
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
-        """Send packets when they are due: (packets, captured bytes) that were sent. Raises SinkError."""
+        """Sends packets when they are due. Returns the (packets, captured bytes) sent. Raises SinkError."""
         while (interface := first_not_accepted(outgoing, self._accepted)) >= 0:
             if (link_type := outgoing.batch.interfaces[interface].link_type) != LINK_ETHERNET:
                 raise SinkError(
@@ -98,30 +97,31 @@ class LiveSink:
 
     @property
     def place(self) -> Place | None:
-        """What was sent cannot be cut off."""
+        """None: an interface cannot be truncated."""
         return None
 
     @property
     def metadata_removed(self) -> int:
-        """Frames have none."""
+        """0: frames have no metadata."""
         return 0
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Does nothing: no packet is kept back."""
 
     def stop(self) -> None:
         """Stops sending: `write` returns soon, with the packets that it has sent."""
         self._sender.stopped = True
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Closes the sockets."""
         for output in self._outputs:
             output.socket.close()
 
     abandon = close
 
     def _trouble(self, number: int, problem: int, byte_count: int) -> bool:
-        """A packet was not sent: True: try again. What is given up is counted. Raises OSError."""
+        """Handles a packet that was not sent. Returns True to retry it; False if it was given up and counted. Raises
+        OSError."""
         output = self._outputs[number]
         reason = REASONS.get(problem)
         if reason is None:
@@ -140,8 +140,8 @@ class Output:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._sent = -1  # packets, when there was trouble last
-        self._since_s = 0.0  # of that trouble
+        self._sent = -1  # packets sent at the last refusal
+        self._since_s = 0.0  # when that refusal began
         self._looked_s = 0.0
         try:
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -165,8 +165,9 @@ class Output:
             raise
 
     def may_try_again(self, sent: int, patience_s: float) -> bool:
-        """Whether a packet may be tried again, after a pause. sent: packets sent so far; where there are more than
-        last time, this is new trouble, whose first packet is always tried again: what the socket reported may be old.
+        """Pauses, and returns whether to retry a packet. sent: packets sent so far. If that has grown since the last
+        refusal, this one is new, and its first packet is always retried, because the socket may have reported an old
+        error.
         """
         now_s = time.monotonic()
         if sent != self._sent:
@@ -178,7 +179,7 @@ class Output:
         return True
 
     def is_bound_again(self) -> bool:
-        """Whether the interface was removed, is there again, and is ours again."""
+        """Whether the interface was removed and is back, and the socket is bound to it again."""
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_S:
             return False
@@ -190,7 +191,7 @@ class Output:
         return True
 
     def _bind(self) -> None:
-        self.socket.bind((self.name, 0))  # protocol 0: it receives nothing; the kernel reads each packet's own
+        self.socket.bind((self.name, 0))  # protocol 0: receive nothing; sent packets keep their own
 
 
 def _words(error: OSError) -> str:

@@ -9,16 +9,16 @@ import errno
 import os
 from contextlib import suppress
 
-NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)  # what file systems without nameless files say
+NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)  # errors of file systems without nameless files
 
 
 class Nameless:
-    """A new file that is to be `path`, open for writing as `descriptor`; in the same directory, but without a name
-    until `appear`. Where that cannot be, it has a name of its own until then. Raises OSError."""
+    """A new file for `path`, open for writing as `descriptor`. It is in the same directory, but has no name until
+    `appear`. If the file system cannot do that, it has a temporary name until then. Raises OSError."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._other = ""  # the name of its own
+        self._other = ""  # the temporary name
         directory = os.path.dirname(path) or "."
         flags = os.O_WRONLY | os.O_CLOEXEC
         try:
@@ -30,19 +30,19 @@ class Nameless:
             self.descriptor = os.open(self._other, flags | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def appear(self) -> None:
-        """Give it its name, instead of a file that has it. Raises OSError."""
+        """Gives it its name, replacing any file of that name. Raises OSError."""
         if self._other:
             os.replace(self._other, self._path)
             self._other = ""
             return
         with suppress(FileNotFoundError):
             os.unlink(self._path)
-        # By way of /proc, because linking a descriptor itself would take a capability. With a src_dir_fd, which an
-        # absolute path ignores, Python follows the link there.
+        # Through /proc, because linking a descriptor directly needs a capability. With a src_dir_fd, which an absolute
+        # path ignores, Python follows the link there.
         os.link(f"/proc/self/fd/{self.descriptor}", self._path, src_dir_fd=self.descriptor, follow_symlinks=True)
 
     def forget(self) -> None:
-        """Nothing stays of a file that has not appeared, once its descriptor is closed."""
+        """Removes a file that has not appeared; nothing is left once its descriptor is closed."""
         if self._other:
             with suppress(FileNotFoundError):
                 os.unlink(self._other)

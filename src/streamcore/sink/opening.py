@@ -15,7 +15,7 @@ class SinkKind(NamedTuple):
 
     suits: Callable[[Config], bool]
     open: str  # "module:function", called as function(config, needs); raises SinkError
-    needs_rights: bool = False  # it is opened before the run gives up its rights
+    needs_rights: bool = False  # open it before the run gives up its rights
 
 
 SINKS: dict[str, SinkKind] = {  # the first row that suits
@@ -30,7 +30,7 @@ def sink_kind(config: Config) -> SinkKind:
 
 
 def open_sink(config: Config, needs: SinkNeeds) -> Sink:
-    """The second stream of a run, open or ready to be opened with its first packet. Raises SinkError, RightsError."""
+    """The sink of a run, open or ready to open with its first packet. Raises SinkError, RightsError."""
     module, _, name = sink_kind(config).open.partition(":")
     sink: Sink = getattr(import_module(module), name)(config, needs)
     return sink

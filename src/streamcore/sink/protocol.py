@@ -27,16 +27,16 @@ class Sink(Protocol):
 
     @property
     def metadata_removed(self) -> int:
-        """Options of blocks that the form asked for to be left out, so far."""
+        """The number of block options left out so far, because the form says so."""
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
-        """Write packets: (packets, captured bytes) that were written. What is not is counted by its reason."""
+        """Writes packets. Returns the (packets, captured bytes) written. Other packets are counted by reason."""
 
     def flush(self) -> None:
         """Writes the gathered packets, because no more may follow for a while."""
 
     def stop(self) -> None:
-        """A `write` that waits returns soon. Returns at once."""
+        """Makes a waiting `write` return soon. Returns at once."""
 
     def close(self) -> None:
         """Writes the rest and closes the output."""
@@ -47,13 +47,13 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SinkNeeds:
-    """What a run hands to a sink when it is opened. One that needs rights is opened before the first stream: it gets no
-    interfaces and no form.
+    """What a run passes to a sink when it opens it. A sink that needs rights is opened before the first stream: it gets
+    no interfaces and no form.
     """
 
     counters: Counters
-    arena: Arena  # its first page tells the workers which output to cut where, if the main process is killed
-    interfaces: Sequence[Interface] = field(default_factory=list)  # of the first stream; they may grow
+    arena: Arena  # if the main process is killed, workers read in its first page where to truncate the output
+    interfaces: Sequence[Interface] = field(default_factory=list)  # of the first stream; the list may grow
     form: CaptureForm | None = None
-    place: Place | None = None  # from where an output that is there goes on
-    on_last: Callable[[], None] = lambda: None  # called when no more packets are wanted
+    place: Place | None = None  # where to continue an existing output
+    on_last: Callable[[], None] = lambda: None  # called when no more packets are needed

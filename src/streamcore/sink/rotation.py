@@ -1,6 +1,6 @@
 """Rotation: splits the second stream into several files, which are named and divided as by tcpdump's -C, -G and -W.
 
-A CaptureSink of its own writes each file, from the header to the last whole record.
+Each file is written by a separate CaptureSink, from the header to the last whole record.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_LIMIT_BYTES, NO_LIMIT_NS = (1 << 64) - 1, (1 << 63) - 1
 
 
 def open_rotating(config: Config, needs: SinkNeeds) -> RotatingSink:
-    """The sink of `write` with rotation; the arena tells the workers which file to cut. Raises SinkError."""
+    """The sink of `write` with rotation; the arena tells the workers which file to truncate. Raises SinkError."""
     assert needs.form is not None
     if config.write != "-":
         needs.arena.set_output_path(os.fsencode(os.path.abspath(config.write)))
@@ -31,17 +31,17 @@ def open_rotating(config: Config, needs: SinkNeeds) -> RotatingSink:
 
 
 class RotatingSink:
-    """Files one after the other, under config's rotate_mb, rotate_s and rotate_files. Not for two threads at a time.
+    """Writes files one after the other, by config's rotate_mb, rotate_s and rotate_files. One thread at a time.
 
-    A packet that finds more than rotate_mb million bytes in the file (compressed: written to it), or is rotate_s or
-    more younger than the file's first packet, begins a new one. Names: `write`, with rotate_s as strftime takes it, in
-    local time; with rotate_mb a number behind it, from 1 on, or from 0 on with as many digits as rotate_files needs:
-    then the first is overwritten. With rotate_s alone, rotate_files ends the run. Where tcpdump looks at the clock we
-    look at the packets' times, so that captures are cut as live packets are.
+    A packet starts a new file if the file has more than rotate_mb million bytes (for compressed files, bytes written),
+    or if the packet is rotate_s or more later than the file's first packet. Names: `write`; with rotate_s, strftime
+    expands it in local time; with rotate_mb a number follows, from 1 on, or with rotate_files from 0 on with as many
+    digits as needed, and then the first file is overwritten. With rotate_s alone, rotate_files ends the run. tcpdump
+    uses the clock; this uses packet times, so that captures are divided like live packets.
 
-    interfaces, form, on_commit: as of a CaptureSink; on_file: called with the path of each new file, after
-    on_commit(0); on_last: called when the last file is full: packets that come after it are counted as
-    sink.after_last_file. Raises SinkError.
+    interfaces, form, on_commit: as in a CaptureSink. on_file: called with the path of each new file, after
+    on_commit(0). on_last: called when the last file is full; later packets are counted as sink.after_last_file. Raises
+    SinkError.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class RotatingSink:
         self._make(config.write).check()
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
-        """Write packets: (packets, captured bytes) that are in files, or will be if compressed. Raises SinkError."""
+        """Writes packets. Returns the (packets, captured bytes) that are in files, or will be if compressed. Raises
+        SinkError."""
         packets = byte_count = 0
-        first = 0 if self._sink is None else -1  # the place of a packet that does not belong into the file
+        first = 0 if self._sink is None else -1  # the place of the first packet that starts the next file
         if self._sink is not None:
             packets, byte_count, first = self._sink.write_some(outgoing, 0)
         while first >= 0:
@@ -84,12 +85,12 @@ class RotatingSink:
 
     @property
     def place(self) -> Place | None:
-        """Several files cannot be continued."""
+        """None: several files cannot be continued."""
         return None
 
     @property
     def metadata_removed(self) -> int:
-        """Options that a bare form left out so far, of all files."""
+        """The number of options left out of all files so far, with a bare form."""
         return self._removed + (self._sink.metadata_removed if self._sink is not None else 0)
 
     def flush(self) -> None:
@@ -101,7 +102,7 @@ class RotatingSink:
         """Does nothing: writing a file never waits."""
 
     def close(self) -> None:
-        """Write the rest and close; a stream without packets gets a file too. Raises SinkError."""
+        """Writes the rest and closes; a stream without packets gets a file too. Raises SinkError."""
         if self._sink is None and not self._full:
             self._window_ns = time.time_ns()
             self._begin()
@@ -109,12 +110,12 @@ class RotatingSink:
             self._sink.close()
 
     def abandon(self) -> None:
-        """Close after something went wrong; every file is whole."""
+        """Closes after an error; every file is valid."""
         if self._sink is not None:
             self._sink.abandon()
 
     def _turn(self, time_ns: int) -> None:
-        """Begin the file for a packet of this time, which does not belong into the one before; or none any more."""
+        """Begins the next file with a packet of this time, or none after the last file."""
         config = self._config
         if self._full:
             return
@@ -147,7 +148,7 @@ class RotatingSink:
     def _make(self, path: str) -> CaptureSink:
         config = self._config
         sink = CaptureSink(path, self._interfaces, self._form, self._on_commit)
-        sink.shape = self._shape  # a number stands behind the ending
+        sink.shape = self._shape  # a number follows the ending
         sink.limits = (
             config.rotate_mb * 1_000_000 if config.rotate_mb else NO_LIMIT_BYTES,
             self._window_ns + config.rotate_s * 10**9 if config.rotate_s else NO_LIMIT_NS,

@@ -8,9 +8,9 @@ import stat
 
 
 def seal(path: str, committed_bytes: int) -> bool:
-    """Cut the regular file at path to committed_bytes, if it is longer. True: it was cut. Raises OSError.
+    """Truncates the regular file at path to committed_bytes if it is longer. Returns whether it did. Raises OSError.
 
-    committed_bytes 0 means that nothing was written yet, and that a file of that name is not ours: it is left alone.
+    With committed_bytes 0 nothing was written yet: a file of that name is not ours, and is left alone.
     """
     if committed_bytes == 0:
         return False

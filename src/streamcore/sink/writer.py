@@ -26,19 +26,19 @@ PCAPNG_ENDINGS = (".pcapng", ".ntar")
 COMPRESSIONS = (".gz", ".zst", ".lz4")
 STAGING_BYTES, DIRECT_BYTES = 1 << 20, 64 << 10
 MEMBER_BYTES = 4 << 20  # of packets in one compressed member
-LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill, while others come
-RECORD_PCAP, RECORD_EPB, RECORD_NONE = 0, 2, 255  # as in packets.pxd: what is copied as it stands
+LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill
+RECORD_PCAP, RECORD_EPB, RECORD_NONE = 0, 2, 255  # as in packets.pxd: records that can be copied unchanged
 
 
 class Shape(NamedTuple):
-    """What an output's name asks for."""
+    """The format and compression of an output."""
 
     pcapng: bool
     compression: str  # one of COMPRESSIONS, or ""
 
 
 def shape_of(path: str, form: CaptureForm) -> Shape:
-    """What to write into path: by its ending, or else as the first stream is written."""
+    """The shape for path: by its ending, or else that of the first stream."""
     name = os.path.basename(path).lower()
     compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
     name = name.removesuffix(compression)
@@ -50,7 +50,7 @@ def shape_of(path: str, form: CaptureForm) -> Shape:
 
 
 def open_output(config: Config, needs: SinkNeeds) -> CaptureSink:
-    """The sink of `write`; the arena tells the workers which file to cut where. Raises SinkError."""
+    """The sink of `write`; the arena tells the workers where to truncate the file. Raises SinkError."""
     assert needs.form is not None
     if config.write != "-":
         needs.arena.set_output_path(os.fsencode(os.path.abspath(config.write)))
@@ -68,12 +68,12 @@ def open_capture(
     on_commit: Callable[[int], None] | None = None,
     place: Place | None = None,
 ) -> CaptureSink:
-    """A CaptureSink for path, "-" for standard output. The file is checked now, and opened with the first packet:
-    emptied, or cut at `place`, from where it goes on.
+    """A CaptureSink for path; "-": standard output. It checks the file now and opens it with the first packet: it
+    empties the file, or truncates it at `place` and continues there.
 
-    interfaces: the first stream's, which may grow; form: how that is written; on_commit: called with the bytes of the
-    file up to which every record is whole, whenever there are more. Raises SinkError if it can be seen now that path
-    cannot be written.
+    interfaces: the first stream's, which may grow; form: the first stream's format; on_commit: called with the size up
+    to which all records in the file are whole, whenever it has grown. Raises SinkError if path clearly cannot be
+    written.
     """
     sink = CaptureSink(os.fspath(path), interfaces, form, on_commit, place)
     sink.check()
@@ -81,7 +81,7 @@ def open_capture(
 
 
 class CaptureSink:
-    """One capture file being written. Not for use by two threads at a time. See open_capture."""
+    """A capture file that is being written. One thread at a time. See open_capture."""
 
     def __init__(
         self,
@@ -94,26 +94,26 @@ class CaptureSink:
         self.path = path
         self._from = place
         self.name = "standard output" if path == "-" else path
-        self.shape = shape_of(path, form)  # may be set until the first packet, as may the limits
-        self.limits: tuple[int, int] | None = None  # bytes in the file, and time, at which packets stay outside
+        self.shape = shape_of(path, form)  # may be set until the first packet, like the limits
+        self.limits: tuple[int, int] | None = None  # file size and time from which on packets are not written
         self._interfaces = interfaces
         self._form = form
         self._on_commit = on_commit
         self._encoder: Encoder | None = None
         self._descriptor = -1
-        self._nameless: Nameless | None = None  # until there is a header in the file
-        self._base = 0  # where in the file our first byte is
+        self._nameless: Nameless | None = None  # until the file has a header
+        self._base = 0  # the position of our first byte in the file
         self._regular = False
         self._over = False
-        self._described = 0  # interfaces that have their block
+        self._described = 0  # interfaces whose block is written
         self._accepted = bytearray(1 << 16)  # pcap: interfaces whose link type is the header's
         self._link_type = -1  # pcap: the header's
         self._drained_s = 0.0
-        self._removed = len(form.options) if form.bare else 0  # options of sections and interfaces that are left out
+        self._removed = len(form.options) if form.bare else 0  # options of sections and interfaces that were left out
 
     @property
     def committed_bytes(self) -> int:
-        """Of the file: up to here every record is whole. 0 until it is opened."""
+        """The size up to which all records in the file are whole. 0 until it is opened."""
         return 0 if self._encoder is None else self._base + self._encoder.committed_bytes
 
     @property
@@ -125,11 +125,11 @@ class CaptureSink:
 
     @property
     def metadata_removed(self) -> int:
-        """Options that a bare form left out so far."""
+        """The number of options left out so far, with a bare form."""
         return self._removed + (self._encoder.options_removed if self._encoder is not None else 0)
 
     def check(self) -> None:
-        """Raise SinkError if it can be seen, without touching it, that the output cannot be written."""
+        """Raises SinkError if the output clearly cannot be written. Does not touch it."""
         if self.path == "-":
             if os.isatty(1):
                 raise SinkError("standard output is a terminal: redirect it, or name a file with -w")
@@ -154,15 +154,16 @@ class CaptureSink:
         if stat.S_ISDIR(status.st_mode):
             raise SinkError(f"cannot write {self.name}: it is a directory, name a file")
         if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) == self._form.file:
-            raise SinkError(f"cannot write {self.name}: it is the capture that is read, name another file")
+            raise SinkError(f"cannot write {self.name}: it is also the input, name another file")
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
-        """Write packets: (packets, captured bytes) that are in the file, or will be if compressed. Raises SinkError."""
+        """Writes packets. Returns the (packets, captured bytes) that are in the file, or will be if compressed. Raises
+        SinkError."""
         return self.write_some(outgoing, 0)[:2]
 
     def write_some(self, outgoing: Outgoing, first: int) -> tuple[int, int, int]:
-        """Write packets from place `first` on, up to the limits: as `write`, and the place of the first packet that
-        stayed outside, or -1. Raises SinkError.
+        """Writes packets from place `first` on, up to the limits. Returns the counts as `write`, and the place of the
+        first packet not written, or -1. Raises SinkError.
         """
         if self._over:
             raise SinkError(f"cannot write {self.name}: it was closed")
@@ -206,7 +207,7 @@ class CaptureSink:
         """Does nothing: writing a file never waits."""
 
     def close(self) -> None:
-        """Write the rest and close; a stream without packets gets its headers too. Raises SinkError."""
+        """Writes the rest and closes; a stream without packets gets its headers too. Raises SinkError."""
         if self._over:
             return
         try:
@@ -237,7 +238,7 @@ class CaptureSink:
                 os.close(self._descriptor)
 
     def _open(self, outgoing: Outgoing | None) -> Encoder:
-        """Open and empty the file, write its header."""
+        """Opens and empties the file, and writes its header."""
         if self.path == "-":
             self._descriptor = 1
         elif self._is_new():
@@ -277,7 +278,7 @@ class CaptureSink:
         return self._encoder
 
     def _is_new(self) -> bool:
-        """Whether there is no file to be kept but for its contents: none at all, or one that a rotation redoes."""
+        """Whether the file may be replaced: there is none, or a rotation overwrites it."""
         if self._from is not None:
             return False
         try:
@@ -288,7 +289,7 @@ class CaptureSink:
         return self.limits is not None and stat.S_ISREG(there.st_mode) and os.access(directory, os.W_OK | os.X_OK)
 
     def _go_on(self, encoder: Encoder, place: Place) -> Encoder:
-        """Cut the file at place, and be as if all before had just been written."""
+        """Truncates the file at place, and continues as if everything before had just been written."""
         os.ftruncate(self._descriptor, place.size)
         self._base = os.lseek(self._descriptor, 0, os.SEEK_END)
         self._described, self._link_type = place.described, place.link_type
@@ -317,7 +318,8 @@ class CaptureSink:
             self._accepted[interface] = 1
 
     def _describe(self, encoder: Encoder, outgoing: Outgoing) -> None:
-        """Interface blocks up to the highest interface of these packets: they depend on nothing but the packets."""
+        """Writes interface blocks up to the highest interface of these packets, so that the blocks depend only on the
+        packets."""
         if self._described < len(self._interfaces):
             self._describe_up_to(encoder, highest_interface(outgoing) + 1)
 
@@ -337,7 +339,7 @@ class CaptureSink:
 
     def _failed(self, error: OSError) -> SinkError:
         """Truncates the file after its last whole record, and closes it."""
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # only the first error is reported
             self.abandon()
         if isinstance(error, BrokenPipeError):
             return SinkError(f"cannot write {self.name}: its reader has closed it")

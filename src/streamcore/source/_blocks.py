@@ -22,7 +22,7 @@ PCAP_MAGICS = {  # the first four bytes, little-endian: (digits of a second, oth
 }
 
 OPTION_END, OPTION_NAME, OPTION_TSRESOL, OPTION_TSOFFSET, OPTION_FCSLEN = 0, 2, 9, 14, 13
-# Options whose values are numbers, by their width: they are turned round where the section is big-endian.
+# Options whose values are numbers, by width: they are byte-swapped if the section is big-endian.
 INTERFACE_NUMBERS = {8: 8, 10: 4, 14: 8, 16: 8, 17: 8}
 CUSTOM_OPTIONS = (2988, 2989, 19372, 19373)  # begin with a 32-bit enterprise number
 
@@ -43,10 +43,9 @@ class PcapHeader(NamedTuple):
 
 
 def pcap_header(head: bytes) -> PcapHeader:
-    """Read the 24 bytes of a pcap file header whose magic is known. Raises BadBlock.
+    """Reads the 24 bytes of a pcap file header whose magic is known. Raises BadBlock.
 
-    Whatever version it says is read as 2.4. (Those before 2.3, of the early nineties, had the two lengths of a record
-    the other way round.)
+    Any version is read as 2.4. (Versions before 2.3, from the early nineties, had the two lengths of a record swapped.)
     """
     resolution, swapped, kuznetzov = PCAP_MAGICS[int.from_bytes(head[:4], "little")]
     if len(head) < PCAP_HEADER_BYTES:
@@ -59,7 +58,7 @@ def pcap_header(head: bytes) -> PcapHeader:
 
 
 def captured_max(link_type: int) -> int:
-    """Bytes of a captured packet beyond which its record is taken for damage, as libpcap does."""
+    """The largest captured length that is accepted; a longer record counts as damage, as in libpcap."""
     return CAPTURED_MAX_BY_LINK.get(link_type, CAPTURED_MAX)
 
 
@@ -77,13 +76,13 @@ def section_form(block: bytes) -> CaptureForm:
 
 
 def interface_of(block: bytes, swapped: bool) -> Interface:
-    """Read a whole interface description block. Raises BadBlock."""
+    """Reads a whole interface description block. Raises BadBlock."""
     order = ">" if swapped else "<"
     if len(block) < 20 or struct.unpack(order + "I", block[-4:])[0] != len(block):
         raise BadBlock("an interface description block whose lengths differ")
     link_type, snap_length = struct.unpack(order + "HxxI", block[8:16])
     options = _options(block[16:-4], order, INTERFACE_NUMBERS)
-    first = dict(reversed(options))  # the first of each counts
+    first = dict(reversed(options))  # the first one of each code counts
     resolution = first.get(OPTION_TSRESOL, b"")[:1] or b"\x06"
     offset = first.get(OPTION_TSOFFSET, b"")
     fcs = first.get(OPTION_FCSLEN, b"")
@@ -100,7 +99,7 @@ def interface_of(block: bytes, swapped: bool) -> Interface:
 
 
 def _options(data: bytes, order: str, numbers: dict[int, int]) -> tuple[tuple[int, bytes], ...]:
-    """The options up to the end or to the first that does not fit, values little-endian."""
+    """The options up to the end or to the first that does not fit, with little-endian values."""
     options = []
     at = 0
     while at + 4 <= len(data):

@@ -1,7 +1,7 @@
 """gzip, zstd and lz4 around a capture: members and frames, one after another, decompressed block by block.
 
-Each step gives a bounded amount (1 MiB of gzip; one block of zstd or lz4), so a small file that decompresses to a huge
-one takes no more memory than any other. Formats: RFC 1952, RFC 8878, lz4's Frame format 1.6.
+Each step produces a bounded amount (1 MiB of gzip; one block of zstd or lz4), so a small file that decompresses to a
+huge one takes no more memory than any other. Formats: RFC 1952, RFC 8878, lz4's Frame format 1.6.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamcore.core.packets import Chunk
 from streamcore.source._streams import RawInput
 
 INPUT_BYTES = 64 * 1024
-OUTPUT_BYTES = 1 << 20  # at most, from one step of gzip
+OUTPUT_BYTES = 1 << 20  # the most from one step of gzip
 BLOCK_BYTES_MAX = 4 << 20  # of lz4; zstd's blocks have 21 bits for their size
 
 ZSTD_MAGIC = 0xFD2FB528
@@ -27,30 +27,30 @@ class Damaged(Exception):
 
 
 class Codec(Protocol):
-    """Takes compressed bytes and gives decompressed ones."""
+    """Takes compressed bytes and returns decompressed ones."""
 
     name: str
 
     @property
     def complete(self) -> bool:
-        """Nothing is open: the input may end here."""
+        """Whether the input may end here: no member or frame is open."""
 
     def put(self, data: bytes) -> None:
-        """More input; only after `take` gave nothing."""
+        """Adds input. Call it only after `take` returned nothing."""
 
     def take(self) -> bytes:
-        """Some output; b"" when it needs input. Raises Damaged."""
+        """Returns some output; b"" if it needs input. Raises Damaged."""
 
 
 class Gzip:
-    """Members of gzip, padded with zeros or not."""
+    """gzip members, padded with zeros or not."""
 
     name = "gzip"
 
     def __init__(self) -> None:
         self.complete = True
         self._input = b""
-        self._more = False  # the last step was cut short by OUTPUT_BYTES
+        self._more = False  # OUTPUT_BYTES limited the last step
         self._member = zlib.decompressobj(31)
 
     def put(self, data: bytes) -> None:
@@ -63,7 +63,7 @@ class Gzip:
                 if len(self._input) < 2:
                     return b""
                 if not self._input.startswith(b"\x1f\x8b"):
-                    raise Damaged("after the gzip data there is something else")
+                    raise Damaged("other data follows the gzip data")
                 self._member = zlib.decompressobj(31)
                 self.complete = False
             output = self._step()
@@ -88,7 +88,7 @@ class Gzip:
         return output
 
     def _up_to_the_damage(self, member: zlib._Decompress, data: bytes) -> bytes:
-        """What can still be had of a step that failed; the next step then fails at once."""
+        """The output of a failed step up to the damage. The next step then fails at once."""
         output = bytearray()
         at = 0
         try:
@@ -102,7 +102,7 @@ class Gzip:
 
 
 class Frames:
-    """Frames of zstd and lz4, and those to be skipped, which both have."""
+    """Frames of zstd or lz4, including skippable frames, which both have."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -110,8 +110,8 @@ class Frames:
         self._skip = 0
         self._decoder: Any = None
         self._lz4 = False
-        self._block_tail = 0  # bytes of checksum behind each block
-        self._frame_tail = 0  # and behind the last one
+        self._block_tail = 0  # bytes of checksum after each block
+        self._frame_tail = 0  # and after the last one
         self._last = False  # the last block was seen
 
     @property
@@ -137,7 +137,7 @@ class Frames:
                 return output
 
     def _piece_size(self) -> int:
-        """Size of the next header, block or checksum in bytes; 0: not known yet."""
+        """The size of the next header, block or checksum in bytes; 0: not known yet."""
         if self._decoder is None:
             return self._header_size()
         if self._last:
@@ -170,7 +170,7 @@ class Frames:
             self._block_tail, self._frame_tail = 4 * (flags >> 4 & 1), 4 * (flags >> 2 & 1)
             return 7 + 8 * (flags >> 3 & 1) + 4 * (flags & 1)
         if magic != ZSTD_MAGIC:
-            raise Damaged(f"after the {self.name} data there is something else")
+            raise Damaged(f"other data follows the {self.name} data")
         descriptor = data[4]
         single = descriptor >> 5 & 1
         content_size = (single, 2, 4, 8)[descriptor >> 6]
@@ -204,14 +204,14 @@ class Frames:
 
 
 class CompressedStream:
-    """The bytes inside a compressed file or pipe."""
+    """The decompressed bytes of a file or pipe."""
 
     def __init__(self, raw: RawInput, codec: Codec) -> None:
         self.damage: str | None = None
         self.name = codec.name
         self._raw = raw
         self._codec = codec
-        self._output = memoryview(b"")  # decompressed, and not asked for yet
+        self._output = memoryview(b"")  # decompressed and not yet taken
         self._ended = False
 
     def head(self, size: int) -> bytes:
@@ -240,7 +240,7 @@ class CompressedStream:
         return at - start, False
 
     def _some(self, size: int, timeout_s: float | None) -> memoryview | None:
-        """Up to `size` bytes; none at the end; None when nothing came within timeout_s."""
+        """Up to `size` bytes; empty at the end; None if nothing came within timeout_s."""
         while not self._output and not self._ended:
             try:
                 self._output = memoryview(self._codec.take())
@@ -255,7 +255,7 @@ class CompressedStream:
             if not data:
                 self._ended = True
                 if not self._codec.complete:
-                    self.damage = f"the {self.name} data ends before its end"
+                    self.damage = f"the {self.name} data ends early"
             else:
                 self._codec.put(data)
         piece, self._output = self._output[:size], self._output[size:]

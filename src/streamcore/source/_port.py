@@ -1,4 +1,5 @@
-"""A port: one packet socket with its ring. Opening it lets in no packet twice and none that the filter excludes.
+"""A port: one packet socket with its ring. From the start it receives no packet twice and none that the filter
+excludes.
 
 Options and structures: packet(7), linux/if_packet.h. live.py reads the packets.
 """
@@ -29,15 +30,15 @@ GET_HARDWARE_ADDRESS = 0x8927  # SIOCGIFHWADDR
 LINK_ETHERNET, LINK_RAW = 1, 101
 LINKS = {1: LINK_ETHERNET, 772: LINK_ETHERNET, 519: LINK_RAW, 0xFFFE: LINK_RAW}  # ARPHRD_… -> LINKTYPE_…
 
-BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 20, 1 << 17  # the small ones hold a merged packet of 64 KiB
-SMALL_BELOW_MS = 10  # a block that is given to us after so short a time is mostly empty: more of them are needed
-FRAME_BYTES = 2048  # of no consequence with version 3, but checked
+BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 20, 1 << 17  # a small one still fits a merged packet of 64 KiB
+SMALL_BELOW_MS = 10  # with so short a time blocks are mostly empty, so more are needed
+FRAME_BYTES = 2048  # unused with version 3, but the kernel checks it
 BLOCKS_MIN = 4
 
 
 class Statistics(NamedTuple):
-    """What the kernel counted since it was last asked: packets that were for us, those of them without room, and how
-    often there was none.
+    """The kernel's counts since the last call: packets for this socket, packets dropped for lack of room, and how often
+    there was no room.
     """
 
     received: int
@@ -46,7 +47,8 @@ class Statistics(NamedTuple):
 
 
 def link_type_of(name: str) -> int:
-    """The LINKTYPE_ value of an interface's packets as we give them. Raises SourceError: there is no such interface."""
+    """The LINKTYPE_ value with which this source delivers an interface's packets. Raises SourceError if there is no
+    such interface."""
     if name == ANY:
         return LINK_COOKED
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
@@ -58,13 +60,13 @@ def link_type_of(name: str) -> int:
 
 
 def shape(buffer_bytes: int, retire_ms: int) -> tuple[int, int]:
-    """(bytes of a block, blocks) of a ring of about that size."""
+    """(bytes of a block, number of blocks) of a ring of about that size."""
     block_bytes = SMALL_BLOCK_BYTES if retire_ms < SMALL_BELOW_MS else BLOCK_BYTES
     return block_bytes, max(BLOCKS_MIN, buffer_bytes // block_bytes)
 
 
 def space_for(rings: int, buffer_bytes: int, retire_ms: int) -> RingSpace:
-    """Addresses for so many rings of that size. Raises SourceError."""
+    """Reserves addresses for so many rings of that size. Raises SourceError."""
     block_bytes, blocks = shape(buffer_bytes, retire_ms)
     size = rings * block_bytes * blocks
     if size > SPACE_BYTES_MAX:
@@ -77,8 +79,8 @@ def space_for(rings: int, buffer_bytes: int, retire_ms: int) -> RingSpace:
 class Port:
     """One packet socket and its ring. It rejects every packet until `listen`.
 
-    space: where its ring is mapped; name: the interface; number: in the column `interface`; retire_ms: how long a block
-    waits to be filled. Raises SourceError, RightsError.
+    space: where to map its ring; name: the interface; number: its value in the column `interface`; retire_ms: how long
+    a block waits to be filled. Raises SourceError, RightsError.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Port:
         self.number = number
         self._promiscuous = promiscuous
         try:
-            # Protocol 0: it receives nothing before it is bound.
+            # Protocol 0: receive nothing before it is bound.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
         except PermissionError:
             raise RightsError(f"cannot capture on {name}: this needs CAP_NET_RAW") from None
@@ -118,7 +120,7 @@ class Port:
         )
 
     def _join(self) -> None:
-        """Begin to receive; Python's own bind knows no index 0, which is any interface. Raises OSError."""
+        """Starts receiving. Python's own bind cannot pass index 0, which means any interface. Raises OSError."""
         if self._promiscuous and self.index:
             self.socket.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8x", self.index, PROMISCUOUS, 0))
         address = struct.pack("HHiHBB8x", socket.AF_PACKET, socket.htons(ALL_PROTOCOLS), self.index, 0, 0, 0)
@@ -136,9 +138,9 @@ class Port:
         return number != 0
 
     def follow(self) -> None:
-        """Hear the interface that has the name now, where it was removed and made again; that needs no rights.
+        """Receives from the interface that has the name now, if the old one was removed. That needs no rights.
 
-        Not possible for one of several rings: the kernel lets no socket of a group move.
+        It is not possible for one of several rings: the kernel does not let a socket leave its group.
         """
         if not self.index:
             return
@@ -147,14 +149,15 @@ class Port:
                 self.index = index
                 self._join()
         except OSError:
-            self.index = -1  # there is none, or it is gone again: the next one is another
+            self.index = -1  # there is none, or it is gone again: the next one is new
 
     def close(self) -> None:
         self.socket.close()
 
 
 def share(ports: Sequence[Port]) -> None:
-    """Spread the packets of one interface over several ports by flow, both directions to one. Raises SourceError."""
+    """Spreads the packets of one interface over several ports by flow, both directions to the same port. Raises
+    SourceError."""
     try:
         group = struct.pack("I", (FANOUT_HASH | FANOUT_UNIQUE) << 16)
         for port in ports:

@@ -33,7 +33,7 @@ OTHER_CAPTURES = {
 
 
 def open_stream(raw: RawInput, name: str) -> Stream:
-    """The stream of bytes inside whatever compression there is. Raises SourceError, OSError."""
+    """The stream of bytes, decompressed if necessary. Raises SourceError, OSError."""
     head = raw.peek(PEEK_BYTES)
     if not head:
         raise SourceError(f"{name} is empty, not a capture")

@@ -12,32 +12,33 @@ from collections.abc import Sequence
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
-LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30  # from a fixed place of the packet: BPF_LD | BPF_ABS
+LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30  # from a fixed offset: BPF_LD | BPF_ABS
 LOAD_AT_X = (0x40, 0x48, 0x50)  # BPF_LD | BPF_IND
 LOAD_HEADER_LENGTH = 0xB1  # BPF_LDX | BPF_MSH
 LOAD_LENGTH = (0x80, 0x81)  # of the packet
 JUMP_IF_EQUAL = 0x15
 RETURN_K, RETURN_A = 0x06, 0x16
 
-ANCILLARY = 0xFFFFF000  # SKF_AD_OFF: loads from here on are about the packet, not from it
+ANCILLARY = 0xFFFFF000  # SKF_AD_OFF: loads from here on read facts about the packet, not its bytes
 PROTOCOL, PACKET_TYPE, INTERFACE_INDEX, HARDWARE_TYPE, TAG_PRESENT = 0, 4, 8, 28, 48
 OUTGOING = 4  # PACKET_OUTGOING
 COOKED_HEAD = 20
-COOKED_FIELDS = {0: PROTOCOL, 4: INTERFACE_INDEX, 8: HARDWARE_TYPE, 10: PACKET_TYPE}  # offset in SLL2 -> where to ask
+COOKED_FIELDS = {0: PROTOCOL, 4: INTERFACE_INDEX, 8: HARDWARE_TYPE, 10: PACKET_TYPE}  # offset in SLL2 -> ancillary load
 
 REJECT_ALL: list[Instruction] = [(RETURN_K, 0, 0, 0)]
 
 
 class NotForCooked(Exception):
-    """The program asks for something that the kernel cannot tell of a packet without its link header."""
+    """The program reads something that the kernel does not know about a packet without its link header."""
 
 
 def for_socket(
     program: Sequence[Instruction] | None, snap_length: int, *, cooked: bool = False, loopback: int = 0
 ) -> list[Instruction]:
-    """What to attach: tagged packets pass, others if the program (None: any) takes them, cut at snap_length bytes.
+    """The program to attach. Tagged packets pass; others pass if the program (None: any) accepts them. All are
+    truncated to snap_length bytes.
 
-    loopback: the index of an interface whose outgoing packets are rejected, because they come in again.
+    loopback: the index of an interface whose outgoing packets are rejected, because they also come in.
     """
     body = list(program) if program is not None else [(RETURN_K, 0, 0, snap_length)]
     if cooked and program is not None:
@@ -70,7 +71,7 @@ def pack(program: Sequence[Instruction]) -> bytes:
 
 
 def _without_link_header(instruction: Instruction) -> Instruction:
-    """An instruction about an SLL2 packet, for one that begins behind the SLL2 header."""
+    """Translates an instruction for an SLL2 packet to one for a packet that begins after the SLL2 header."""
     code, jt, jf, k = instruction
     if code in (LOAD_WORD, LOAD_HALF, LOAD_BYTE) and k < COOKED_HEAD:
         if k not in COOKED_FIELDS:

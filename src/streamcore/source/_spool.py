@@ -1,7 +1,7 @@
 """The spool: a bounded file that keeps packets, in order, until workers have time. It has no name, so it vanishes when
 the process ends, even after a crash.
 
-An entry holds a chunk's columns `offset captured_length wire_length timestamp_ns interface`, then its bytes.
+An entry has a chunk's columns `offset captured_length wire_length timestamp_ns interface`, then its bytes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Entry(NamedTuple):
 
 
 class Spool:
-    """First in, first out. directory: of the file; bytes_max: its size, taken at once. Raises SourceError."""
+    """First in, first out. directory: of the file; bytes_max: its size, allocated at once. Raises SourceError."""
 
     def __init__(self, directory: str, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._entries: collections.deque[Entry] = collections.deque()
         try:
             self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  closed in close()
-            os.posix_fallocate(self._file.fileno(), 0, bytes_max)  # or the disk may be full when it is needed
+            os.posix_fallocate(self._file.fileno(), 0, bytes_max)  # so that a full disk shows now
         except OSError as error:
             raise SourceError(f"cannot spool in {directory}: {os.strerror(error.errno or 0).lower()}") from None
 
@@ -41,11 +41,11 @@ class Spool:
         return len(self._entries)
 
     def has_room_for(self, chunk: Chunk) -> bool:
-        """Whether the packets of a chunk can be put, however full it is."""
+        """Whether there is room for a full chunk's packets."""
         return self._place(chunk.arena.data_bytes_max + COLUMN_BYTES * chunk.arena.rows_max) is not None
 
     def put(self, batch: PacketBatch) -> int:
-        """Keep the packets of a batch, for which there is room; returns their number. Raises SourceError."""
+        """Stores the packets of a batch, for which there must be room. Returns their number. Raises SourceError."""
         parts = _parts(batch)
         size = sum(len(part) for part in parts)
         position = self._place(size)
@@ -55,11 +55,11 @@ class Spool:
         return batch.count
 
     def take(self, chunk: Chunk, interfaces: list[Any], first_number: int) -> PacketBatch:
-        """The oldest packets, in a chunk as large as the one that they were put from. Raises SourceError."""
+        """Takes the oldest packets into a chunk as large as the one they came from. Raises SourceError."""
         entry = self._entries[0]
         batch = PacketBatch(chunk, entry.rows, first_number, interfaces, span_stop=entry.used)
         self._move(os.preadv, _parts(batch), entry.position, entry.size)
-        batch.record[:] = 0  # RECORD_PCAP, as the ring's packets are written
+        batch.record[:] = 0  # RECORD_PCAP, as for packets copied from a ring
         batch.contiguous = True
         self._entries.popleft()
         return batch
@@ -77,7 +77,7 @@ class Spool:
             return 0 if size <= self._bytes_max else None
         oldest, newest = self._entries[0].position, self._entries[-1]
         end = newest.position + newest.size
-        if newest.position < oldest:  # it has gone round
+        if newest.position < oldest:  # it has wrapped around
             return end if end + size <= oldest else None
         if end + size <= self._bytes_max:
             return end
@@ -99,7 +99,7 @@ class Spool:
 
 
 def _parts(batch: PacketBatch) -> list[memoryview]:
-    """The memory that an entry is made of; none of it empty."""
+    """The non-empty parts of memory that make up an entry."""
     columns: tuple[Any, ...] = (
         batch.offset,
         batch.captured_length,

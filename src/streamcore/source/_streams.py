@@ -15,7 +15,7 @@ from typing import Protocol
 from streamcore.core.packets import Chunk
 from streamcore.source._records import read_into, read_ready
 
-POLL_MS = 100  # how long a wait on a pipe goes on before it is seen that the source was closed
+POLL_MS = 100  # between checks whether the source was closed, while waiting for a pipe
 
 
 class Stream(Protocol):
@@ -27,14 +27,14 @@ class Stream(Protocol):
         """The next `size` bytes, fewer only at the end."""
 
     def fill(self, chunk: Chunk, start: int, stop: int, wait_s: float) -> tuple[int, bool]:
-        """Put bytes into the chunk's data[start:stop]: (how many, whether the stream has ended).
+        """Reads bytes into the chunk's data[start:stop]. Returns (how many, whether the stream has ended).
 
         From a file, until it is full. From a pipe, until it is full or wait_s after the first byte; at least one byte.
         """
 
 
 class RawInput:
-    """A descriptor to read from, with the bytes that were looked at ahead of time. Raises OSError."""
+    """A descriptor to read from, and the bytes that were peeked at. Raises OSError."""
 
     def __init__(self, descriptor: int, closing: Callable[[], bool]) -> None:
         status = os.fstat(descriptor)
@@ -56,13 +56,13 @@ class RawInput:
         return self._peeked[:size]
 
     def peeked(self, size: int) -> bytes:
-        """Take up to `size` of the bytes that were peeked at."""
+        """Takes up to `size` of the bytes that were peeked at."""
         piece, self._peeked = self._peeked[:size], self._peeked[size:]
         self.consumed += len(piece)
         return piece
 
     def read(self, size: int, timeout_s: float | None = None) -> bytes | None:
-        """Up to `size` bytes; b"" at the end; None when nothing came within timeout_s."""
+        """Up to `size` bytes; b"" at the end; None if nothing came within timeout_s."""
         if self._peeked:
             return self.peeked(size)
         piece = self._read(size, timeout_s)

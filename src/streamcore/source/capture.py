@@ -33,11 +33,11 @@ CHUNK_WAIT_S = 0.1
 INTERFACES_MAX = 65_536
 FILL_BYTES_MIN = 64 * 1024
 SKIP_BYTES_MAX = 128 << 20  # a larger block is damage
-RECORD_BYTES_MAX = 32  # of header and trailer around a packet
-ACQUIRE_WAIT_S = 0.1  # how long a wait for a chunk goes on before it is seen that the source was closed
+RECORD_BYTES_MAX = 32  # header and trailer around a packet
+ACQUIRE_WAIT_S = 0.1  # between checks whether the source was closed, while waiting for a chunk
 DAMAGE = {
     _records.DAMAGE_LENGTH: "there is a packet of {value} captured bytes, more than {bound}",
-    _records.DAMAGE_BLOCK: "there is a block of {value} bytes, which no block can have",
+    _records.DAMAGE_BLOCK: "there is a block of {value} bytes, an impossible size",
     _records.DAMAGE_TRAILER: "there is a block of {bound} bytes that says {value} at its end",
     _records.DAMAGE_PACKET: "there is a packet of {value} captured bytes in a block with room for {bound}",
     _records.DAMAGE_INTERFACE: "there is a packet of interface {value}, and {bound} interfaces were described",
@@ -57,7 +57,7 @@ class Damage(NamedTuple):
 
 
 class ChunkSupply(Protocol):
-    """What the source needs of an Arena."""
+    """The part of an Arena that the source uses."""
 
     @property
     def data_bytes_max(self) -> int: ...
@@ -74,10 +74,9 @@ class CaptureSource:
     """A pcap or pcapng capture, plain or in gzip, zstd or lz4; iterate over it for its PacketBatches.
 
     Parameters: path, "-" for standard input; arena to take chunks from; parser, which fills header columns when they
-    are first read; chunk_wait_s, after which packets are delivered although the chunk is not full (pipes only).
-    Raises SourceError: it cannot be opened or read, or is no capture. Damage further on raises nothing: see `damage`
-    after the end.
-    Timestamps beyond what 64-bit nanoseconds hold are clamped; ticks finer than a nanosecond are cut.
+    are first read; chunk_wait_s, after which packets are delivered even if the chunk is not full (pipes only). Raises
+    SourceError if it cannot be opened or read, or is not a capture. Damage further on raises nothing: see `damage`
+    after the end. Timestamps outside 64-bit nanoseconds are clamped; ticks finer than a nanosecond are rounded down.
     One thread iterates; `stop`, `close` and `progress` may be called from any.
     """
 
@@ -99,7 +98,7 @@ class CaptureSource:
         self._tail = Tail()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._ended = False  # nothing more comes from the stream
+        self._ended = False  # the stream has ended
         self._packets = 0
         self._swapped = False  # the current section's byte order
         self._fill_bytes = arena.data_bytes_max
@@ -118,22 +117,22 @@ class CaptureSource:
 
     @property
     def blocks_skipped(self) -> int:
-        """pcapng blocks so far that hold neither packets nor what describes them."""
+        """The number of pcapng blocks so far that are neither packets, interfaces nor sections."""
         return self._walker.blocks_skipped
 
     def progress(self) -> tuple[int, int | None]:
-        """(bytes of the file read so far, its size or None where it has none)."""
+        """(bytes of the file read so far, its size or None if it has none)."""
         return self._raw.consumed, self._raw.size
 
     def stop(self) -> None:
-        """End the iteration soon, also one that waits for a pipe or for a chunk. Returns at once."""
+        """Ends the iteration soon, even if it waits for a pipe or a chunk. Returns at once."""
         self._closing.set()
 
     def pressed(self) -> None:
-        """What was given cannot go on now: a capture waits."""
+        """Does nothing: a capture can wait for the workers."""
 
     def close(self) -> None:
-        """End the iteration and close the file. Batches that were delivered stay valid."""
+        """Ends the iteration and closes the file. Delivered batches stay valid."""
         self.stop()
         with self._lock:
             if self._descriptor > 0:
@@ -141,7 +140,7 @@ class CaptureSource:
             self._descriptor = -1
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) > 0:  # left in the middle without close: the file at least is closed
+        if getattr(self, "_descriptor", -1) > 0:  # abandoned without close: close at least the file
             os.close(self._descriptor)
 
     def __enter__(self) -> CaptureSource:
@@ -166,7 +165,7 @@ class CaptureSource:
         return batch
 
     def _begin(self) -> tuple[CaptureForm, int]:
-        """Read the file header or the first section block: (form, bytes read)."""
+        """Reads the file header or the first section block. Returns (form, bytes read)."""
         head = self._stream.head(12)
         check_magic(head, self._stream, self.name)
         try:
@@ -179,7 +178,7 @@ class CaptureSource:
             head += self._stream.head(PCAP_HEADER_BYTES - 12)
             header = pcap_header(head)
         except BadBlock as error:
-            raise SourceError(f"{self.name} is not a pcap or pcapng capture that can be read: {error}") from None
+            raise SourceError(f"{self.name} is not a pcap or pcapng capture: {error}") from None
         self._add_interface(header.interface)
         self._walker.set_pcap(
             header.form.swapped,
@@ -190,7 +189,7 @@ class CaptureSource:
         return header.form, len(head)
 
     def _next_batch(self) -> PacketBatch | None:
-        """Fill one chunk and find its packets; None at the end. data[0] is byte self._offset of the capture."""
+        """Fills one chunk and finds its packets; None at the end. data[0] is byte self._offset of the capture."""
         walker = self._walker
         chunk = self._acquire()
         if chunk is None:
@@ -208,7 +207,7 @@ class CaptureSource:
             if status == _records.SKIP:
                 self._skip_block(chunk, start, stop, walker.value)
                 start = stop = 0
-            elif start > 0 and not self._ended:  # blocks without packets: their room is needed
+            elif start > 0 and not self._ended:  # blocks without packets: reuse their room
                 self._tail.keep(chunk, start, stop)
                 self._offset += start
                 start, stop = 0, self._tail.put(chunk)
@@ -238,7 +237,7 @@ class CaptureSource:
         self._tail.keep(chunk, start, stop)
         self._offset += start
         if status == _records.FULL:
-            # Read no more than will be used, for the rest is copied.
+            # Read no more than will be used, because the rest is copied.
             self._fill_bytes = min(max(FILL_BYTES_MIN, start), self._arena.data_bytes_max)
         elif self._fill_bytes < self._arena.data_bytes_max:
             self._fill_bytes = min(self._fill_bytes + self._fill_bytes // 8, self._arena.data_bytes_max)
@@ -251,7 +250,8 @@ class CaptureSource:
         return None
 
     def _walk(self, chunk: Chunk, start: int, stop: int) -> tuple[int, int]:
-        """Find the packets of data[start:stop], note interfaces and sections: (status, where it stopped)."""
+        """Finds the packets of data[start:stop], and notes interfaces and sections. Returns (status, where it
+        stopped)."""
         walker = self._walker
         status = walker.walk(chunk, start, stop)
         while status == _records.BLOCK:
@@ -265,7 +265,7 @@ class CaptureSource:
         return status, walker.position
 
     def _describe(self, chunk: Chunk, at: int) -> int:
-        """Take note of the section or interface block at data[at]; returns its size."""
+        """Notes the section or interface block at data[at]. Returns its size."""
         head = block_at(chunk, at, 12)
         section = head[:4] == SECTION_MAGIC
         swapped = head[8:12] == b"\x1a\x2b\x3c\x4d" if section else self._swapped
@@ -301,7 +301,7 @@ class CaptureSource:
         return min(captured_max(link_type), self._arena.data_bytes_max - RECORD_BYTES_MAX)
 
     def _skip_block(self, chunk: Chunk, start: int, stop: int, size: int) -> None:
-        """Read past a block of `size` bytes that begins at data[start] and is larger than a chunk."""
+        """Skips a block of `size` bytes that begins at data[start] and is larger than a chunk."""
         if size > SKIP_BYTES_MAX:
             self._damaged(start, f"there is a block of {size} bytes, more than {SKIP_BYTES_MAX}")
             return

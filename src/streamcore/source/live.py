@@ -27,14 +27,14 @@ from streamcore.source._spool import Spool
 from streamcore.source.capture import ChunkSupply, Damage
 from streamcore.source.protocol import SourceNeeds
 
-LOOPBACK = "lo"  # what is sent there comes in again: it is taken once, as tcpdump does
+LOOPBACK = "lo"  # packets sent there also come in: take them once, as tcpdump does
 NANOSECONDS = 9  # digits of a second
-TICK_S = 0.5  # the loop looks around at least so often
+TICK_S = 0.5  # the longest sleep of the loop
 ACQUIRE_WAIT_S = 0.01
-RETIRE_MS_MAX = 50  # how long the kernel may gather packets in a block
-RECORD_HEAD = 16  # bytes in front of a packet
-LENT_WAIT_S = 0.005  # between looks at the rings while packets in them wait for more
-ARRIVE_S = 0.05  # at the end, for packets that are on their way into the ring
+RETIRE_MS_MAX = 50  # the longest time that the kernel may fill a block
+RECORD_HEAD = 16  # bytes before a packet
+LENT_WAIT_S = 0.005  # between checks of the rings while their packets wait for more
+ARRIVE_S = 0.05  # at the end, for packets on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
 
@@ -47,14 +47,14 @@ def open_live(config: Config, needs: SourceNeeds) -> LiveSource:
 class LiveSource:
     """The packets that arrive on config.interfaces; iterate over it for its PacketBatches.
 
-    Parameters: config; arena to take chunks from; counters, which get what the kernel counts; compile, which makes the
-    kernel's filter; pass_waiting, called with overload "pass" to have waiting packets passed unprocessed.
-    Packets are received from the moment that it is made, VLAN tags in their places; those of `any` and of link types
-    that we have no number for are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings: who keeps it
-    longer than it takes to look at it calls its `copy_to_chunk`, which copies what is in use, as pcap records
-    with nanoseconds; or the kernel has no room, and drops. Raises SourceError.
-    It ends with `stop`, after config.count packets or config.duration_s; what was received before it ends is read.
-    One thread iterates and calls `pressed`; `stop`, `close` and `progress` may be called from any.
+    Parameters: config; arena to take chunks from; counters, which get the kernel's counts; compile, which makes the
+    kernel's filter; pass_waiting, called with overload "pass" to forward waiting packets unprocessed. It receives
+    packets as soon as it is made, with VLAN tags in their places. Packets of `any` and of link types without a
+    LINKTYPE_ number are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings. To keep a batch, call its
+    `copy_to_chunk`, which copies the rows in use as pcap records with nanoseconds; otherwise the kernel runs out of
+    room and drops packets. Raises SourceError. It ends with `stop`, after config.count packets or config.duration_s;
+    packets received before that are read. One thread iterates and calls `pressed`; `stop`, `close` and `progress` may
+    be called from any.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LiveSource:
             poll.register(self._wake, select.POLLIN)
         self._ports: list[Port] = []
         self._turn = 0  # the port whose ring is read next
-        self._quiet_s = float("inf")  # from when on nothing more can come
+        self._quiet_s = float("inf")  # the time from which on no more packets can come
         self._over = False
         self._counted_s = time.monotonic()
         self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
@@ -112,7 +112,7 @@ class LiveSource:
             raise
 
     def progress(self) -> tuple[int, int | None]:
-        """(captured bytes and record headers so far, None: nobody knows how many there will be)."""
+        """(captured bytes and record headers so far, None: the total is unknown)."""
         return self._bytes, None
 
     def stop(self) -> None:
@@ -122,7 +122,7 @@ class LiveSource:
             os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """End the iteration and close the sockets. Batches that were delivered stay valid."""
+        """Ends the iteration and closes the sockets. Delivered batches stay valid."""
         self._closing.set()
         with self._lock:
             self._end()
@@ -156,7 +156,7 @@ class LiveSource:
         return batch
 
     def _open(self, number: int) -> None:
-        """Open the ports of an interface: at first they hear nothing, then all the same. Raises SourceError."""
+        """Opens the ports of an interface. They receive nothing until all are ready. Raises SourceError."""
         config, link_type, name = self._config, self.interfaces[number].link_type, self.interfaces[number].name
         ports = []
         for _ in range(config.rings):
@@ -181,7 +181,7 @@ class LiveSource:
             port.filter(program)
 
     def pressed(self) -> None:
-        """The last batch must wait: if a ring is half full, applies config.overload."""
+        """Called when the last batch must wait. If a ring is half full, applies config.overload."""
         if not any(2 * port.ring.ready_count > port.ring.block_count for port in self._ports):
             return
         if self._config.overload == "pass" and self._pass_waiting is not None:
@@ -193,7 +193,7 @@ class LiveSource:
         """The next chunk's packets; None at the end."""
         self._watch(time.monotonic())
         if self._spool is not None:
-            self.pressed()  # the spool is also for when we are too slow ourselves
+            self.pressed()  # the spool also helps if this thread is too slow
         chunk = self._acquire()
         if self._spool:
             batch = self._spool.take(chunk, self.interfaces, self._delivered)
@@ -208,12 +208,10 @@ class LiveSource:
         return batch
 
     def _fill(self, chunk: Chunk) -> tuple[int, int]:
-        """Fill a chunk until it is full, its time is up, or the end: (rows, bytes)."""
+        """Fills a chunk until it is full, its time is up, or the end. Returns (rows, bytes)."""
         rows = used = 0
         due_s = float("inf")
-        wait_s = (
-            0.0  # in the ring's own walk, which costs less than to come back here; several rings are looked at in turn
-        )
+        wait_s = 0.0  # wait in the ring's own walk, which costs less than returning here; several rings take turns
         loan = Loan()
         while self._rows_max():
             if len(self._ports) == 1:
@@ -245,7 +243,8 @@ class LiveSource:
             full = full and self._rows_max() > 0
 
     def _walk(self, chunk: Chunk, loan: Loan, rows: int, used: int, wait_s: float) -> tuple[int, int, bool]:
-        """Add what is ready in the rings: (rows, bytes with record headers, whether it is enough). They take turns."""
+        """Adds what is ready in the rings, which take turns. Returns (rows, bytes with record headers, whether it is
+        enough)."""
         rows_max = self._rows_max()
         for _ in self._ports:
             rows, used, full = self._ports[self._turn].ring.lend(chunk, loan, rows, used, rows_max, wait_s, self._wake)
@@ -263,13 +262,13 @@ class LiveSource:
             self._watch(time.monotonic())
 
     def _rows_max(self) -> int:
-        """Packets that may still be taken into one chunk."""
+        """The most packets that one chunk may still take."""
         left = self._config.count - self._taken if self._config.count else self._arena.rows_max
         return min(left, self._arena.rows_max)
 
     def _listen(self, seconds: float) -> None:
-        """Wait for packets, for the end, or for an interface to go down. While something is lent the kernel calls the
-        rings readable in any case: then wait for a moment.
+        """Waits for packets, for the end, or for an interface to go down. While batches borrow blocks, the kernel
+        always reports the rings as readable: then it waits for a moment.
         """
         lent = any(port.ring.lent_count for port in self._ports)
         poll, longest_s = (self._waking, LENT_WAIT_S) if lent else (self._poll, TICK_S)
@@ -283,7 +282,8 @@ class LiveSource:
                     self._counters.bump("source.interface_down")
 
     def _watch(self, now_s: float) -> None:
-        """See whether it is the end; now and then what the kernel counted, and whether an interface was replaced."""
+        """Checks whether this is the end; from time to time also the kernel's counts, and whether an interface was
+        replaced."""
         if self._quiet_s == float("inf") and (self._closing.is_set() or now_s >= self._ends_s):
             self._shut_rings()
         if now_s - self._counted_s < TICK_S:
@@ -294,7 +294,7 @@ class LiveSource:
             port.follow()
 
     def _shut_rings(self) -> None:
-        """Let nothing more into the rings; what was on its way is there soon."""
+        """Stops packets from entering the rings; those on their way arrive soon."""
         for port in self._ports:
             port.filter(REJECT_ALL)
         self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + ARRIVE_S

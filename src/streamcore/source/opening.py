@@ -15,7 +15,7 @@ class SourceKind(NamedTuple):
 
     suits: Callable[[Config], bool]
     open: str  # "module:function", called as function(config, needs); raises SourceError, UsageError
-    needs_rights: bool = False  # it is opened before the run gives up its rights
+    needs_rights: bool = False  # open it before the run gives up its rights
 
 
 SOURCES: dict[str, SourceKind] = {  # the first row that suits
@@ -29,7 +29,7 @@ def source_kind(config: Config) -> SourceKind:
 
 
 def open_source(config: Config, needs: SourceNeeds) -> Source:
-    """The first stream of a run, open. Raises SourceError, UsageError, RightsError."""
+    """Opens the source of a run. Raises SourceError, UsageError, RightsError."""
     module, _, name = source_kind(config).open.partition(":")
     source: Source = getattr(import_module(module), name)(config, needs)
     return source

@@ -13,28 +13,28 @@ from streamcore.core.packets import Arena, CaptureForm, Interface, PacketBatch
 class Source(Protocol):
     """The first stream. One thread iterates and calls `pressed`; the other methods may be called from any."""
 
-    form: CaptureForm  # how it is written, or would be
-    interfaces: list[Interface]  # so far: it may grow
+    form: CaptureForm  # its format, or for a live source the format to write
+    interfaces: list[Interface]  # so far; the list may grow
 
     @property
     def damage(self) -> object | None:
-        """Where and why the stream ended early, in words by str(); None: it did not."""
+        """Where and why the stream ended early (str() gives the words); None if it did not."""
 
     @property
     def blocks_skipped(self) -> int:
-        """pcapng blocks so far that hold neither packets nor what describes them."""
+        """The number of pcapng blocks so far that are neither packets, interfaces nor sections."""
 
     def __iter__(self) -> Iterator[PacketBatch]:
-        """The packets in their order, numbered without gaps. Raises SourceError."""
+        """The packets in order, numbered without gaps. Raises SourceError."""
 
     def progress(self) -> tuple[int, int | None]:
-        """(bytes read so far, how many there are or None where nobody knows)."""
+        """(bytes read so far, the total or None if unknown)."""
 
     def pressed(self) -> None:
         """The feeder calls this from time to time while the last batch must wait because workers are behind."""
 
     def stop(self) -> None:
-        """End the iteration soon, also one that waits. Returns at once."""
+        """Ends the iteration soon, even if it waits. Returns at once."""
 
     def close(self) -> None:
         """Ends the iteration and closes what it opened. Delivered batches stay valid."""
@@ -42,9 +42,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceNeeds:
-    """What a run hands to a source when it is opened."""
+    """What a run passes to a source when it opens it."""
 
-    arena: Arena  # chunks are taken from it
+    arena: Arena  # the source takes chunks from it
     counters: Counters
     compile: Callable[[int, str], list[Any]] | None  # (link type, interface) -> socket filter; raises UsageError
-    pass_waiting: Callable[[], None]  # has waiting packets passed unprocessed (overload = "pass")
+    pass_waiting: Callable[[], None]  # forwards waiting packets unprocessed (overload = "pass")

@@ -1,1 +1,2 @@
-"""Streams that a provider runs: who gets them, and what is measured. The only folder that imports `auction`."""
+"""Streams that providers run: finding providers, and measuring what they deliver. The only folder that imports
+`auction`."""

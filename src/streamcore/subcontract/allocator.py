@@ -1,7 +1,7 @@
-"""The protocol by which the pipeline finds a provider: its needs, the placements it gets, and its reports.
+"""The protocol by which the pipeline finds a provider: needs, placements and reports.
 
-market.py implements it with `auction`. Fixed returns given providers, for tests and for fixed contracts. An allocator
-sends no segments.
+market.py implements it with `auction`. Fixed returns given providers, for tests and fixed contracts. An allocator sends
+no segments.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Objective = Literal["quality", "cost"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What streams with the same need ask for, for one block of time. Prices in minor units for the whole block, rates
-    in bits a second over all its streams, times in milliseconds since 1970.
+    """The need of one or several streams, for one block of time. Prices are in minor units for the whole block, rates
+    in bits per second over all its streams, times in milliseconds since 1970.
     """
 
     stream: str  # the names of the streams, joined by "+"
-    service: str  # as the market calls it
-    specification: list[Any]  # what the provider's workers load
+    service: str  # its name in the market
+    specification: list[Any]  # the services that the provider's workers load
     objective: Objective
     price_max: int
     minimum_bps: int | None
@@ -33,7 +33,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """An armed runner-up."""
+    """A runner-up that stands by."""
 
     provider: str
     public_key: str
@@ -41,7 +41,7 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Who runs it. public_key: CURVE, 40 characters of Z85."""
+    """The provider found for a block. public_key: CURVE, 40 characters of Z85."""
 
     agreement: str
     provider: str
@@ -56,7 +56,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What was measured in one interval: bits asked of the provider and got from it in time, the worst latency."""
+    """The measurements of one interval: bits asked of the provider, bits got in time, the worst latency."""
 
     starts_ms: int
     ends_ms: int
@@ -75,38 +75,38 @@ class Report:
     audited: int = 0
     audits_failed: int = 0
     latency_ms: dict[str, int] = field(default_factory=dict)  # "p50", "p95", "p99", "max"
-    failures: tuple[str, ...] = ()  # why it was suspended
+    failures: tuple[str, ...] = ()  # the reasons of its suspensions
 
 
 class Allocator(Protocol):
-    """All are asked before the first packet, or on a thread of their own; `place` answers at once where offers stand.
-    None: nobody can be had.
+    """The broker calls these methods before the first packet, or on its own thread. `place` answers at once if there
+    are standing offers. None: no provider was found.
     """
 
     def place(self, need: Need) -> Placement | None: ...
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
-        """A placement for the next block, before this one ends."""
+        """Finds a placement for the next block, before this one ends."""
 
     def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
-        """The provider failed: who takes over the rest of the block, under the same agreement or a new one. report:
-        what it delivered up to now. None: nobody yet."""
+        """The provider failed: finds one that takes over the rest of the block, under the same agreement or a new one.
+        report: the delivery up to now. None: no provider yet."""
 
     def taken_over(self, placement: Placement) -> Placement | None:
-        """Who has taken over, since `replace` found nobody."""
+        """The provider that has taken over since `replace` found none."""
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
-        """The block is over, or the run: the end is stated. Returns what came of it, plain data, which is kept true
-        until `close`. Without intervals: nothing was delivered, unless `replace` has told what was."""
+        """The block or the run is over: states the end. Returns the outcome as plain data, which is updated until
+        `close`. A report without intervals means that nothing was delivered, unless `replace` got one before."""
 
     def now_ms(self) -> int:
-        """The time that needs and reports are in."""
+        """The clock of needs and reports."""
 
     def close(self) -> None: ...
 
 
 class Fixed:
-    """Gives every need to the same providers, in the order given: the first serves, the others are armed."""
+    """Places every need with the same providers, in the order given: the first serves, the others stand by."""
 
     def __init__(self, providers: Sequence[tuple[str, str]], price: int = 0, newcomer: bool = False) -> None:
         import time
@@ -117,7 +117,7 @@ class Fixed:
         self._clock = time.time
         self._agreements = 0
         self.reports: list[tuple[Placement, Report]] = []
-        self.replaced: list[tuple[str, str]] = []  # (provider, why)
+        self.replaced: list[tuple[str, str]] = []  # (provider, reason)
 
     def place(self, need: Need) -> Placement | None:
         if not self._providers:

@@ -1,4 +1,4 @@
-"""The broker: answers the dispatcher's questions (routes.py), and calls the allocator on a thread of its own.
+"""The broker: answers the dispatcher's questions (routes.py), and calls the allocator on its own thread.
 
 Streams with the same need share a contract: one agreement at a time, with its meter and its rates. The methods that the
 dispatcher's thread calls do no input or output.
@@ -20,10 +20,10 @@ from streamcore.subcontract.contract import Contract, Served, Wanted
 from streamcore.subcontract.meter import Meter
 
 NEWCOMER_TIMES = 4  # how much more often a newcomer is audited
-RENEW_AT = 0.7  # of a block: then the next one is asked for
+RENEW_AT = 0.7  # the fraction of a block after which the next one is requested
 ANSWER_S = 30.0  # how long the end of a run waits for the market
 TICK_S = 0.05
-LOOK_MS = 500  # between looks whether somebody has taken a rest over
+LOOK_MS = 500  # between checks whether a runner-up has taken over
 DRAW = secrets.SystemRandom()
 
 
@@ -42,14 +42,14 @@ class Broker:
         self._of = {each.number: contract for contract in self._contracts for each in contract.streams}
         self.limited = frozenset(number for number, each in self._of.items() if each.bucket or each.buckets)
         self.followed = self.limited | {number for number, each in self._of.items() if each.dormant}
-        self._providers: dict[str, list[Contract]] = {}  # every key that was ever given to us, and what for
+        self._providers: dict[str, list[Contract]] = {}  # every key ever placed
         self._suspended: set[str] = set()
         self._lock = threading.RLock()
         self._tasks: list[Callable[[], None]] = []
         self._changed = threading.Condition(self._lock)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="streamcore-broker", daemon=True)
-        self.wake: Callable[[], None] = lambda: None  # set by who waits for changes
+        self.wake: Callable[[], None] = lambda: None  # set by the dispatcher, which waits for changes
         self.served: list[Served] = []
         self.errors: list[str] = []
 
@@ -72,7 +72,7 @@ class Broker:
         self._ask(self._allocator.close)
 
     def account(self) -> list[dict[str, Any]]:
-        """What was subcontracted, in plain data."""
+        """The subcontracts, as plain data."""
         return [
             {name: getattr(each, name) for name in Served.__slots__ if name != "outcome"} | each.outcome
             for each in self.served
@@ -116,7 +116,7 @@ class Broker:
 
     def sent(self, stream: int, byte_count: int) -> None:
         contract, now_s = self._of[stream], time.monotonic()
-        if contract.meter is not None and contract.dormant:  # what our own workers take is not asked of it
+        if contract.meter is not None and contract.dormant:  # local workers do the others
             contract.meter.asked(byte_count, self._allocator.now_ms())
         for bucket in (contract.bucket, contract.buckets.get(stream)):
             if bucket is not None:
@@ -147,7 +147,7 @@ class Broker:
                 self._give_up(contract, key, reason)
 
     def _give_up(self, contract: Contract, key: str, reason: str) -> None:
-        """The provider failed: the market's choice takes over the rest of the block."""
+        """The provider failed: asks the market for a provider that takes over the rest of the block."""
         if contract.following is not None and contract.following.public_key == key:
             contract.following = None
         placement, meter = contract.placement, contract.meter
@@ -167,10 +167,10 @@ class Broker:
             contract.hold(None, pending=True)
             self._later(lambda: self._place(contract))
 
-    # What the market is asked.
+    # Requests to the market.
 
     def _place(self, contract: Contract) -> None:
-        """Ask for an agreement that begins now."""
+        """Requests an agreement that begins now."""
         starts_ms = self._allocator.now_ms()
         placement = self._ask(lambda: self._allocator.place(contract.need(starts_ms)))
         with self._lock:
@@ -179,7 +179,7 @@ class Broker:
 
     def _replace(self, contract: Contract, placement: Placement, reason: str, report: Report) -> None:
         taken = self._ask(lambda: self._allocator.replace(placement, reason, report))
-        if taken is None:  # somebody may take over later
+        if taken is None:  # a runner-up may take over later
             contract.left.append(placement)
             with self._lock:
                 if contract.placement is None:
@@ -189,19 +189,20 @@ class Broker:
             self._taken_over(contract, placement, taken)
 
     def _taken_over(self, contract: Contract, former: Placement, taken: Placement | None) -> None:
-        """What `former` left is taken over; or by nobody, and its agreement ends with what was delivered."""
+        """Handles the rest of `former`: a provider took over, or none did and its agreement ends with what was
+        delivered."""
         if taken is None or taken.agreement != former.agreement:
             self._end_agreement(former, None)
         if taken is not None:
             with self._lock:
                 if contract.placement is None:
                     self._take(contract, taken)
-                else:  # its streams are with another already
+                else:  # its streams have another provider already
                     self._end_agreement(taken, None)
         self.wake()
 
     def _take(self, contract: Contract, placement: Placement | None) -> None:
-        """Makes this placement the current one; None: nobody runs the stream."""
+        """Makes this placement the current one; None: no provider runs the stream."""
         if placement is not None and placement.public_key in self._suspended:
             refused = placement
             self._later(lambda: self._end_agreement(refused, None))
@@ -222,7 +223,7 @@ class Broker:
                 known.append(contract)
 
     def _end_block(self, contract: Contract, following: Placement | None) -> None:
-        """The block is over: report it, and go on with the following one."""
+        """The block is over: reports it, and goes on with the following one."""
         placement, meter = contract.placement, contract.meter
         assert placement is not None
         assert meter is not None
@@ -233,7 +234,7 @@ class Broker:
         self._later(lambda: self._end_agreement(placement, report))
 
     def _end_agreement(self, placement: Placement, report: Report | None) -> None:
-        """Have an agreement ended. report: None if it was reported already, or if nothing was delivered."""
+        """Ends an agreement. report: None if it was reported already, or if nothing was delivered."""
         outcome = self._ask(lambda: self._allocator.report(placement, report or Report(())))
         for each in self.served:
             if each.agreement == placement.agreement:
@@ -256,7 +257,7 @@ class Broker:
             )
         )
 
-    # The thread that asks.
+    # The broker's thread.
 
     def _later(self, task: Callable[[], None]) -> None:
         with self._changed:
@@ -264,7 +265,7 @@ class Broker:
             self._changed.notify()
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """The market's answer; None if it gives none, because a failing market must not lose packets."""
+        """The market's answer; None if it fails, because a failing market must not lose packets."""
         try:
             return question()
         except Exception as error:
@@ -275,8 +276,8 @@ class Broker:
         while True:
             with self._changed:
                 if not self._tasks and self._closing:
-                    for contract in self._contracts:  # also one that took over while we were closing
-                        if contract.following is not None:  # a block that nobody needs any more
+                    for contract in self._contracts:  # also one that took over during closing
+                        if contract.following is not None:  # a block that is no longer needed
                             self._later(functools.partial(self._end_agreement, contract.following, None))
                             contract.following = None
                         if contract.placement is not None:
@@ -295,7 +296,7 @@ class Broker:
                     self._keep(contract)
 
     def _look_at_rests(self, contract: Contract, is_over: bool = False) -> None:
-        """Whether somebody has taken over what a failed provider left; until its block is over, or the run."""
+        """Checks whether a runner-up has taken over from a failed provider, until its block or the run is over."""
         now_ms = self._allocator.now_ms()
         if not contract.left or (now_ms < contract.next_look_ms and not is_over):
             return
@@ -311,7 +312,7 @@ class Broker:
             self._taken_over(contract, former, taken)
 
     def _keep(self, contract: Contract) -> None:
-        """Renew in time, and change over when the block ends."""
+        """Renews in time, and changes over when the block ends."""
         self._look_at_rests(contract)
         placement, now_ms = contract.placement, self._allocator.now_ms()
         if placement is None:

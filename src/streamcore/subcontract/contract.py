@@ -22,14 +22,14 @@ class Wanted:
     number: int
     name: str
     terms: Subcontract
-    service: str  # as the market calls it
+    service: str  # its name in the market
     chain: list[Any]
     deterministic: bool
-    in_house: bool  # whether our own workers can run it
+    in_house: bool  # whether the run's own workers can run it
 
 
 class Contract:
-    """Streams with the same need, and who runs them now."""
+    """Streams with the same need, and their current provider."""
 
     def __init__(self, streams: list[Wanted], lease_ms: int) -> None:
         self.streams = streams
@@ -37,12 +37,12 @@ class Contract:
         self.terms = first.terms
         self.in_house = first.in_house and first.terms.otherwise == "in-house"
         self.auditable = first.deterministic and first.in_house
-        self.lease_ms = first.terms.deadline_ms or max(1, lease_ms // 2)  # who takes over has the other half
+        self.lease_ms = first.terms.deadline_ms or max(1, lease_ms // 2)  # the rest is left for a takeover
         self.following: Placement | None = None
         self.renewed = False
-        self.left: list[Placement] = []  # whose providers failed, and whose rests nobody has taken over yet
+        self.left: list[Placement] = []  # placements whose provider failed and whose rest nobody has taken over yet
         self.next_look_ms = 0
-        self.dormant = first.terms.when == "overloaded"  # until our own workers cannot keep up
+        self.dormant = first.terms.when == "overloaded"  # until local workers cannot keep up
         rates = [each.terms.maximum_bps for each in streams]
         self.maximum_bps = sum(rate for rate in rates if rate) if all(rates) else None
         self.minimum_bps = sum(each.terms.minimum_bps for each in streams) or None
@@ -66,9 +66,7 @@ class Contract:
         )
 
     def hold(self, placement: Placement | None, meter: Meter | None = None, pending: bool = False) -> None:
-        """From now on this placement holds, and this is where its segments go. pending: an answer of the market is
-        under way.
-        """
+        """Makes this placement the current one, with its route. pending: the market has not answered yet."""
         self.placement, self.meter, self.pending = placement, meter, pending
         if placement is not None:
             self.route = Route("provider", placement.public_key, self.dormant)
@@ -80,7 +78,7 @@ class Contract:
 
 @dataclass(slots=True)
 class Served:
-    """What one provider did under one agreement, for the accounting."""
+    """The work of one provider under one agreement, for the accounting."""
 
     agreement: str
     provider: str

@@ -1,7 +1,7 @@
-"""What the two sides of an agreement state at its end, and what each makes of the other's word. Pure.
+"""What each side of an agreement states at its end, and how it answers the other's statement. Pure.
 
-What is not receipted is paid only as far as both say so: the lower figure is paid, the difference goes to nobody. So
-stating a higher figure than the other gains nothing, and makes a figure that is too low cost whoever stated it.
+Without a receipt only what both sides state is paid: the lower figure is paid, the difference goes to nobody. So a side
+gains nothing by stating a higher figure than the other, or a lower one than is due.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import NamedTuple
 from auction.model.agreement import Agreement
 from auction.model.closing import Ending
 
-SILENCE_MS = 10_000  # after the block: then a provider states an end first
-LATE_TIMES = (95, 100)  # so much of what it gave a provider lets pass, for some of it came too late to count
+SILENCE_MS = 10_000  # this long after the block a provider states an end first
+LATE_TIMES = (95, 100)  # a provider accepts this share of its own figure, for late results
 
 
 class Word(NamedTuple):
@@ -23,23 +23,23 @@ class Word(NamedTuple):
 
 
 def has_open_rest(agreement: Agreement, now_ms: int) -> bool:
-    """Whether money for who takes over is still held. It would go back if both sides stated the same figure."""
+    """Whether money for a takeover is still held. It would be released if both sides stated the same figure."""
     return agreement.recipient_held > agreement.own_hold and now_ms < agreement.ends_ms
 
 
 def answer(agreement: Agreement, sure: int, served: int, now_ms: int, was_away: bool = False) -> Word | None:
-    """What a provider states about an agreement that is not settled; None: nothing now.
+    """The provider's statement about an agreement that is not settled; None: nothing now.
 
-    `sure` is what it certainly earned, `served` what it earned if all that was asked for was in time. It takes the
-    recipient's figure where that covers what is sure, and blames a recipient that left or blames it. One that
-    `was_away` knows that it has failed: it says so, and takes the recipient's word."""
+    `sure` is what it certainly earned, `served` what it earned if everything asked for came in time. It accepts the
+    recipient's figure if that covers what is sure, and blames a recipient that left or blames it. A provider that
+    `was_away` knows that it has failed: it says so, and accepts the recipient's figure."""
     said, own = agreement.recipient_says, agreement.provider_says
     if said is None:
         if was_away:
             return Word("leaving", served) if own is None and now_ms < agreement.ends_ms else None
         return Word("finished", served) if own is None and now_ms >= agreement.ends_ms + SILENCE_MS else None
     if said.ending == "blaming" and has_open_rest(agreement, now_ms):
-        return None  # first somebody takes over
+        return None  # a runner-up must take over first
     covers = was_away or said.figure * LATE_TIMES[1] >= sure * LATE_TIMES[0]
     figure = said.figure if covers else max(sure, served)
     if own is not None and own.ending == "leaving":

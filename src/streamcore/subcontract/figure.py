@@ -1,6 +1,6 @@
-"""What of an agreement's price was earned, by what one side measured: the figure that it states at the end. Pure.
+"""Computes the figure that one side states at the end, from its own measurements. Pure.
 
-The rule is that of the market's receipts (`auction.model.receipt`), over the intervals of the meter in place of theirs.
+The rule is that of the market's receipts (`auction.model.receipt`), applied to the intervals of the meter.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ PPM = 1_000_000
 def figure(
     price: int, starts_ms: int, ends_ms: int, rate_bps: int | None, intervals: Iterable[Interval], until_ms: int
 ) -> int:
-    """What was earned until `until_ms`, in minor units, rounded down: odd units stay with the payer.
+    """The amount earned until `until_ms`, in minor units, rounded down: the remainder stays with the payer.
 
-    Of each interval the bits got of those asked for, or of what the rate promises (the minimum, or without one the
-    maximum) where that is less; all of it where nothing was asked for or nothing was measured, for the provider was
-    ready; nothing where a result was found wrong. The intervals stand in order."""
+    An interval earns the bits got, as a share of the bits asked for, or of what the rate promises (the minimum, or
+    without one the maximum) if that is less. It earns everything if nothing was asked for or measured, because the
+    provider was ready, and nothing if a result was found wrong. The intervals are in order."""
     until_ms = max(starts_ms, min(until_ms, ends_ms))
     earned, at_ms = 0, starts_ms
     for each in intervals:
@@ -33,8 +33,8 @@ def figure(
 
 
 def sure_figure(price: int, starts_ms: int, ends_ms: int, rate_bps: int | None, intervals: Iterable[Interval]) -> int:
-    """What a provider can be sure to have earned by its own measurement, whatever was asked of it: the bits that it
-    gave, of those that the rate promises. Without a rate it can be sure of nothing."""
+    """The amount that a provider has certainly earned, by its own measurement, whatever was asked for: the bits
+    delivered, as a share of what the rate promises. Without a rate, 0."""
     if not rate_bps:
         return 0
     earned, at_ms = 0, starts_ms

@@ -1,7 +1,7 @@
-"""The allocator over a market: an embedded moderator, or a served one through its client. Here a need becomes a block,
-an agreement a placement, and a report the end that we state, with its figure.
+"""The allocator over a market: an embedded moderator, or a served one through its client. Converts a need to a block,
+an agreement to a placement, and a report to the statement of an end, with its figure.
 
-No segment and no socket here; who is awarded and what is paid are the market's rules.
+No segments and no sockets here; the market's rules decide awards and payments.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from auction.web.client import MarketClient
 
 SPOT_ANSWER_MS = 10_000  # the deadline of a spot award
-WARM_MS = 600_000  # for how long the providers of standing offers are asked to stay connected
-ANNOUNCE_MS = 300  # how long an announcement may be under way: an auction closes before the block begins
-CLOSE_WAIT_MS = 2_000  # how much later than its time an auction may be seen to close
-TAKE_OVER_MS = 2_000  # how long is waited for who takes over; after that it is looked for now and then
+WARM_MS = 600_000  # how long providers of standing offers are asked to stay connected
+ANNOUNCE_MS = 300  # the time for an announcement to arrive: an auction closes before the block begins
+CLOSE_WAIT_MS = 2_000  # how long to wait for an auction after its closing time
+TAKE_OVER_MS = 2_000  # how long to wait for a takeover; after that the broker checks from time to time
 LOOK_MS = 50
-RUNNERS_UP_MAX = 3  # as many as the market asks to stand by
+RUNNERS_UP_MAX = 3  # the number that the market asks to stand by
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Who asks, and how. `device` measures and rates for the party; `open_for_ms` is how long an auction is open, 0: no
-    auctions, standing offers alone; `overrule_ms` is how long a person has to overrule a drafted rating; `settle_ms` is
-    how long the end of a run waits for what providers state. Quality of 1 is worth `quality_value` times the highest
-    price where the objective is quality.
+    """The party and its settings. `device` measures and rates for the party; `open_for_ms` is how long an auction stays
+    open (0: no auctions, only standing offers); `overrule_ms` is how long a person may overrule a drafted rating;
+    `settle_ms` is how long the end of a run waits for providers' statements. With the objective quality, a quality of 1
+    is worth `quality_value` times the highest price.
     """
 
     party: str
@@ -53,29 +53,29 @@ class Terms:
 class MarketAllocator:
     """See allocator.Allocator. `market` is a Moderator or a MarketClient of the party.
 
-    `place` takes the best standing offer that there is; with an embedded moderator that takes no input or output, with
-    a served one a round trip. Where none fulfils the need it holds an auction, which takes `open_for_ms`.
+    `place` takes the best standing offer: with an embedded moderator without input or output, with a served one in one
+    round trip. If no offer fits, it holds an auction, which takes `open_for_ms`.
 
-    Who ends a block early leaves it, and pays the provider δ of what is undelivered. Whom it blames it pays what it
-    measured; the rest goes to who takes over, in an agreement of its own.
+    A recipient that ends a block early is `leaving`, and pays the provider δ of what is undelivered. A provider that it
+    blames gets what was measured; the rest pays for a takeover, in a separate agreement.
     """
 
     def __init__(self, market: Moderator | MarketClient, terms: Terms) -> None:
         self._market = market
         self._terms = terms
         self._lock = threading.Lock()
-        self._reports: dict[str, Report] = {}  # of providers that left by themselves, before we have stated an end
-        self._outcomes: dict[str, dict[str, Any]] = {}  # what came of the agreements whose end we have stated
-        self._open: dict[str, int] = {}  # of these, who is not settled, and our figure
+        self._reports: dict[str, Report] = {}  # of providers that left, before we have stated an end
+        self._outcomes: dict[str, dict[str, Any]] = {}  # the outcomes of agreements whose end we have stated
+        self._open: dict[str, int] = {}  # those of them that are not settled, and our figure
         self._ahead_ms: int | None = None
 
     def listening(self, address: str, curve_key: str, services: tuple[str, ...] = ()) -> None:
-        """Tells the market where providers join, and keeps those of standing offers connected beforehand."""
+        """Publishes where providers join, and asks providers of standing offers to stay connected."""
         self._market.publish_endpoint(self._terms.party, curve_key, address=address)
         self._keep_warm(services)
 
     def now_ms(self) -> int:
-        """The market's time: asked for once, and carried on by the machine's clock."""
+        """The market's time: read once, then advanced by the machine's clock."""
         here_ms = time.monotonic_ns() // 1_000_000
         if self._ahead_ms is None:
             self._ahead_ms = self._market.now_ms() - here_ms
@@ -94,7 +94,8 @@ class MarketAllocator:
         return self._hold_auction(replace(need, starts_ms=need.starts_ms + later_ms, ends_ms=need.ends_ms + later_ms))
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:
-        """The next block by an auction, as long as it can close before the block begins; else from standing offers."""
+        """Finds the next block's provider by an auction, if it can close before the block begins, otherwise from
+        standing offers."""
         assert placement.need is not None
         need = replace(placement.need, starts_ms=starts_ms, ends_ms=ends_ms)
         self._look_back()
@@ -110,10 +111,10 @@ class MarketAllocator:
         return self._serving(need, agreement)
 
     def replace(self, placement: Placement, reason: str, report: Report) -> Placement | None:
-        """Blames the failed provider, and waits a moment for a runner-up that is connected to take over."""
+        """Blames the failed provider, and waits a moment for a connected runner-up to take over."""
         if self._market.agreement(placement.agreement).provider_says is None:
             self._end(placement, report, "blaming")
-        else:  # it left: stating the same figure would settle it, and nobody could take over
+        else:  # it left: an equal figure would settle the agreement, and nobody could take over
             self._reports[placement.agreement] = report
         return self._await_rest(placement, TAKE_OVER_MS)
 
@@ -132,26 +133,27 @@ class MarketAllocator:
         return self._end(placement, report, "finished" if self._market.now_ms() >= placement.ends_ms else "leaving")
 
     def close(self) -> None:
-        """What was placed without waiting is written; providers are given a moment to state the same as we did, and
-        what is settled then is rated."""
+        """Writes placements made without waiting, gives providers a moment to state the same figures, and rates settled
+        agreements."""
         if isinstance(self._market, Moderator):
             self._market.flush()
         until_s = time.monotonic() + self._terms.settle_ms / 1000
         self._look_back(is_last=True)
-        # Whom we have blamed will hardly say so before the block is over.
+        # A provider that we have blamed will hardly agree before the block is over.
         while any(self._outcomes[name]["ending"] != "blaming" for name in self._open) and time.monotonic() < until_s:
             time.sleep(LOOK_MS / 1000)
             self._look_back(is_last=True)
 
     def _hold_auction(self, need: Need) -> Placement | None:
-        """Announces, and waits for the close. None where nobody bid within the price."""
+        """Announces an auction and waits for its close. None if nobody bid within the price."""
         terms = self._auction_terms(need, self._terms.open_for_ms)
         auction = self._market.announce(self._terms.party, _block(need), terms).auction
         view = self._market.await_close(auction, wait_ms=self._terms.open_for_ms + CLOSE_WAIT_MS)
         return self._serving(need, self._market.agreement(view.agreements[0])) if view.agreements else None
 
     def _auction_terms(self, need: Need, open_for_ms: int) -> AuctionTerms:
-        """The reserve is held whole: what is beyond the price pays for who takes over. Receipts are not made yet."""
+        """The auction's terms. The whole reserve is held: the part above the price pays for a takeover. Receipts are
+        not supported yet."""
         worth = need.price_max * self._terms.quality_value if need.objective == "quality" else 0
         return AuctionTerms(
             reserve=need.price_max,
@@ -165,14 +167,14 @@ class MarketAllocator:
         placement = self._placement(need, agreement)
         if placement.public_key:
             return placement
-        # The winner has not said by which key it would come.
+        # The winner has not published its key.
         taken = self.replace(placement, "it has no key", Report(()))
         if taken is None:
             self.report(placement, Report(()))
         return taken
 
     def _placement(self, need: Need | None, agreement: Agreement) -> Placement:
-        """Where the provider has published no key, the placement has none."""
+        """The placement of an agreement. If the provider has not published a key, it has none."""
         award = self._market.auction(agreement.auction).award
         losers = award.runners_up if award is not None and not agreement.of else ()
         others = list(dict.fromkeys(one.bidder for one in losers if one.bidder != agreement.provider))
@@ -202,7 +204,7 @@ class MarketAllocator:
             self._market.keep_warm(self._terms.party, tuple(offers[:OFFERS_MAX]), until_ms)
 
     def _await_rest(self, placement: Placement, wait_ms: int) -> Placement | None:
-        """The new agreement of who has taken over what the placement's provider left, waiting up to wait_ms for it."""
+        """The agreement that took over the placement's rest. Waits for it up to wait_ms."""
         until_s, known = time.monotonic() + wait_ms / 1000, ""
         while True:
             left_ms = max(0, int(1000 * (until_s - time.monotonic())))
@@ -217,7 +219,7 @@ class MarketAllocator:
             known = answer.version
 
     def _end(self, placement: Placement, report: Report, ending: str) -> dict[str, Any]:
-        """States an end with our figure; or with the provider's, where that is lower: what is paid is the lower."""
+        """States an end with our figure, or with the provider's if it is lower, because the lower one is paid."""
         known = self._market.agreement(placement.agreement)
         amount = _figure(known, report, self._market.now_ms())
         if known.provider_says is not None:
@@ -231,8 +233,8 @@ class MarketAllocator:
         return outcome
 
     def _look_back(self, is_last: bool = False) -> None:
-        """What has become of the ends that we have stated. A figure of the provider's that is lower than ours is taken,
-        which settles it, unless the rest may still be taken over."""
+        """Checks the agreements whose end we have stated. Accepts a lower figure of the provider, which settles it,
+        unless a runner-up may still take over."""
         for name, amount in list(self._open.items()):
             agreement = self._market.agreement(name)
             says, ours = agreement.provider_says, agreement.recipient_says
@@ -244,7 +246,7 @@ class MarketAllocator:
             self._note(agreement)
 
     def _note(self, agreement: Agreement) -> None:
-        """The outcome as it stands; what is settled is rated."""
+        """Notes the outcome so far, and rates a settled agreement."""
         outcome = self._outcomes[agreement.id]
         said = agreement.recipient_says
         outcome |= {"state": agreement.state, "figure": said.figure if said is not None else 0, "of": agreement.of}
@@ -259,7 +261,7 @@ class MarketAllocator:
                 agreement, self._terms.party, device=self._terms.device, overrule_ms=self._terms.overrule_ms
             )
         except AuctionError:
-            return None  # there is nothing to say, or a person was faster
+            return None  # nothing can be drafted, or a person has already rated
         return drafted.satisfied
 
 
@@ -277,7 +279,7 @@ def _block(need: Need) -> Block:
 
 
 def _figure(agreement: Agreement, report: Report, now_ms: int) -> int:
-    """What was earned of the price until now, as we measured it. Nothing by who failed before its first result."""
+    """The part of the price earned until now by our measurements; 0 if the provider failed before its first result."""
     if not report.intervals or (report.failures and not report.segments):
         return 0
     rate_bps = agreement.minimum_bps or agreement.maximum_bps

@@ -1,6 +1,6 @@
 """Measures one provider under one agreement: demand and delivery per interval, latencies, audits.
 
-No clock of its own, and no prices: what it comes to in money is told in figure.py.
+It reads no clock and knows no prices: figure.py converts measurements to money.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from bisect import insort
 
 from streamcore.subcontract.allocator import Interval, Report
 
-INTERVALS_MAX = 600  # of one report: after that, two become one
-LATENCIES_MAX = 4096  # kept for percentiles; of more, every second one
+INTERVALS_MAX = 600  # of one report: beyond that, two are merged into one
+LATENCIES_MAX = 4096  # kept for percentiles; beyond that, every second one
 
 
 class Meter:
-    """One thread feeds it, another may ask for the report. Times in milliseconds of the market's clock.
+    """One thread feeds it, another may call `report`. Times are in milliseconds of the market's clock.
 
-    What is asked of a provider in an interval is what waited for it or was out with it at any moment of the interval,
-    less what came so late that it was not yet due (allowance_ms before the end): a provider that lets segments wait
-    cannot hide behind its credit.
+    The bits asked of a provider in an interval are those that waited for it or that it held at any time of the
+    interval, except those that came too late to be due (allowance_ms before the end). So a provider cannot hide delays
+    behind its credit.
     """
 
     def __init__(self, starts_ms: int, interval_ms: int, allowance_ms: int) -> None:
@@ -28,8 +28,8 @@ class Meter:
         self._starts_ms = starts_ms
         self._interval_ms = interval_ms
         self._allowance_ms = allowance_ms
-        self._asked: dict[int, int] = {}  # bits by when they came: in this interval, or not yet due before it
-        self._asked_bits = 0  # of earlier ones
+        self._asked: dict[int, int] = {}  # bits by arrival: in this interval, or not yet due before it
+        self._asked_bits = 0  # of earlier intervals
         self._returned_bits = 0  # before this interval
         self._got_bits = 0
         self._worst_ms: int | None = None
@@ -42,14 +42,14 @@ class Meter:
         self.failures: list[str] = []
 
     def asked(self, byte_count: int, now_ms: int) -> None:
-        """Segments of so many bytes wait for the provider."""
+        """Notes segments of so many bytes that wait for the provider."""
         with self._lock:
             if now_ms - self._starts_ms >= self._interval_ms:
                 self._turn(now_ms)
             self._asked[now_ms] = self._asked.get(now_ms, 0) + 8 * byte_count
 
     def got(self, byte_count: int, latency_ms: int, now_ms: int) -> None:
-        """A result came and passed the checks."""
+        """Notes a result that came and passed the checks."""
         with self._lock:
             if now_ms - self._starts_ms >= self._interval_ms:
                 self._turn(now_ms)
@@ -65,14 +65,14 @@ class Meter:
                     self._stride *= 2
 
     def audit(self, same: bool) -> None:
-        """A result was processed again by our own workers; it counts in the interval in which that is known."""
+        """Notes an audit. It counts in the interval in which it finishes."""
         with self._lock:
             self.audited += 1
             self.audits_failed += not same
             self._wrong += not same
 
     def report(self, ends_ms: int) -> Report:
-        """All that was measured until ends_ms."""
+        """The measurements until ends_ms."""
         with self._lock:
             self._turn(ends_ms)
             self._end_interval(ends_ms)
@@ -93,11 +93,11 @@ class Meter:
             )
 
     def _turn(self, now_ms: int) -> None:
-        """End the intervals that are over."""
+        """Ends the intervals that are over."""
         while now_ms >= self._starts_ms + self._interval_ms:
             idle = not (self._asked or self._got_bits or self._wrong or self._asked_bits > self._returned_bits)
             length = self._interval_ms
-            if idle:  # nothing happens until now: one interval says so
+            if idle:  # nothing happened until now: one interval covers it
                 length *= (now_ms - self._starts_ms) // self._interval_ms
             self._end_interval(self._starts_ms + length)
 
@@ -115,7 +115,7 @@ class Meter:
             self._halve()
 
     def _halve(self) -> None:
-        """Two intervals become one, so that a long block's report stays short."""
+        """Merges each two intervals into one, so that a long block's report stays short."""
         pairs = zip(self._intervals[::2], self._intervals[1::2], strict=False)
         joined = [
             Interval(

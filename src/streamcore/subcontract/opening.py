@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_broker(config: Config, wanted: list[Wanted], allocator: Allocator | None) -> Broker | None:
-    """The broker for the streams that want a provider; None: there are none. Raises UsageError, MarketError."""
+    """The broker for the streams that may be subcontracted; None if there are none. Raises UsageError, MarketError."""
     if not wanted:
         return None
     from streamcore.subcontract.broker import Broker  # only here: it costs start-up time

@@ -17,19 +17,19 @@ FORMS = "fixed:PRICE, per-gigabyte:PRICE, load:BASE:SLOPE or path/to/file.py:Cla
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a price is asked for. Rates in bits a second, times in milliseconds since 1970."""
+    """The block to price. Rates are in bits per second, times in milliseconds since 1970."""
 
     service: str
-    rate_bps: int  # the block's maximum rate, or where it has none its minimum
+    rate_bps: int  # the block's maximum rate, or its minimum if it has no maximum
     starts_ms: int
     ends_ms: int
-    reserve: int | None  # the most that is paid; None: not said
+    reserve: int | None  # the highest price; None: unknown
     capacity_bps: int  # of the provider
-    committed_bps: int  # of it that agreements have taken at that time
+    committed_bps: int  # the part of it that agreements use at that time
 
     @property
     def gigabytes(self) -> float:
-        """What goes through at that rate in the whole block."""
+        """The data at that rate over the whole block."""
         return self.rate_bps * (self.ends_ms - self.starts_ms) / 8e12
 
 
@@ -39,7 +39,7 @@ class Pricing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same for every block."""
+    """The same price for every block."""
 
     amount: int
 
@@ -60,7 +60,7 @@ class PerGigabyte:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """base when idle, base + slope when this block would take the last of the capacity; in between in proportion."""
+    """base when idle, base + slope if this block uses up the capacity; in proportion between them."""
 
     base: int
     slope: int
@@ -73,7 +73,7 @@ class Load:
 
 
 def make_pricing(words: str) -> Pricing:
-    """The rule of these words. Raises UsageError."""
+    """The rule that these words name. Raises UsageError."""
     name, *amounts = words.split(":")
     kinds: dict[str, tuple[type[Any], int]] = {"fixed": (Fixed, 1), "per-gigabyte": (PerGigabyte, 1), "load": (Load, 2)}
     if name in kinds:

@@ -5,12 +5,12 @@ The provider must keep the minimum rate, which meter.py measures.
 
 from __future__ import annotations
 
-BURST_S = 0.05  # what may go at once, as time at the rate
+BURST_S = 0.05  # the burst, as time at the rate
 
 
 class Bucket:
-    """Bits at rate_bps. A segment may go while there is credit, and takes the credit below nothing where it is larger:
-    so over any time t no more leaves than rate x (t + BURST_S) and one segment.
+    """Bits at rate_bps. A segment may go while there is credit, and a larger one takes the credit below zero. So in any
+    time t at most rate x (t + BURST_S) bits and one segment leave.
     """
 
     def __init__(self, rate_bps: int) -> None:

@@ -1,4 +1,4 @@
-"""How a provider comes into a served market: its registration, its token, and the key that it signs with."""
+"""Registers a provider in a served market: registration, token, and signing key."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from auction.model.signing import party_body, sign_statement
 from auction.web.client import MarketClient
 from streamcore.core.errors import MarketError, UsageError
 
-RETRY_MS = 1_000  # how long one question is repeated; the caller asks again
-SIGNED_MS = 600_000  # how long the signature of a registration is good, by our own clock
+RETRY_MS = 1_000  # how long one request is retried; after that the caller repeats it
+SIGNED_MS = 600_000  # how long a registration's signature is valid, by our own clock
 
 
 def connect(url: str, token_file: str, party: str, capacity_bps: int, signing_key: Ed25519PrivateKey) -> Any:
-    """The client of a served market for the party whose token it is; where there is no token yet, `party` is registered
-    and its token written. Raises UsageError, MarketError.
+    """The client of a served market for the token's party. If there is no token yet, registers `party` and writes its
+    token. Raises UsageError, MarketError.
     """
     path = Path(token_file)
     try:
         if not path.exists():
             if not party:
-                raise UsageError(f"there is no {path}: give the market's token in it, or --party NAME to register")
+                raise UsageError(f"there is no {path}: put the market's token in it, or give --party NAME to register")
             with MarketClient(url) as client:
                 registered = client.register(
                     party,
@@ -39,7 +39,7 @@ def connect(url: str, token_file: str, party: str, capacity_bps: int, signing_ke
                     signature=sign_registration(signing_key, party),
                 )
             if not registered.token:
-                raise MarketError(f"{party} is registered, but its token was lost on the way: ask the operator")
+                raise MarketError(f"{party} is registered, but its token was lost in transit: ask the operator")
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w") as file:
                 file.write(registered.token + "\n")
@@ -51,7 +51,7 @@ def connect(url: str, token_file: str, party: str, capacity_bps: int, signing_ke
 
 
 def sign_registration(signing_key: Ed25519PrivateKey, party: str) -> Signature:
-    """Shows that who registers has the key."""
+    """Proves possession of the key."""
     return sign_statement(
         signing_key, "party", "", party, party_body("", public_of(signing_key)),
         nonce=secrets.token_hex(16), expires_ms=time.time_ns() // 1_000_000 + SIGNED_MS,
@@ -59,7 +59,7 @@ def sign_registration(signing_key: Ed25519PrivateKey, party: str) -> Signature:
 
 
 def party_of(market: Any, signing_key: Ed25519PrivateKey) -> tuple[str, Ed25519PrivateKey | None]:
-    """Who we are there, and the key if it is the one that the market knows us by. Raises MarketError."""
+    """Our party in the market, and the key if the market has it registered. Raises MarketError."""
     try:
         name: str = market.name
         is_known = market.party(name).public_key == public_of(signing_key)
@@ -73,5 +73,5 @@ def public_of(signing_key: Ed25519PrivateKey) -> str:
 
 
 def signing_key_of(curve_secret: bytes) -> Ed25519PrivateKey:
-    """The key that a provider signs with follows from its CURVE secret, so that it has one secret file to keep."""
+    """Derives a provider's signing key from its CURVE secret, so that it has one secret file to keep."""
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"streamcore.provider.sign\0" + curve_secret).digest())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def open_client(url: str, token: str) -> MarketClient:
-    """A client of the market served at `url`, for whom the token says. Raises MarketError where that is no address."""
+    """A client of the market served at `url`, as the token's party. Raises MarketError for an invalid address."""
     from auction.web.client import MarketClient  # only here: an embedded market needs no HTTP
 
     try:
@@ -27,9 +27,9 @@ def open_client(url: str, token: str) -> MarketClient:
 
 
 def connect(keys: MarketKeys, address: str, key: str) -> MarketAllocator:
-    """The allocator for a served market, which learns that we listen at `address` with the key of that file.
+    """The allocator for a served market. It publishes `address`, where we listen, and the public key of the file `key`.
 
-    Raises UsageError for the token's file, MarketError where the market does not answer.
+    Raises UsageError for the token's file, MarketError if the market does not answer.
     """
     import zmq.auth
 
@@ -52,15 +52,16 @@ def connect(keys: MarketKeys, address: str, key: str) -> MarketAllocator:
 
 
 class PlainMarket:
-    """A served market whose answers are plain data (as JSON has them), asked for several parties by their tokens."""
+    """A served market with plain data as answers (as in JSON), for calls of several parties by their tokens."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         self._token = token
-        self._clients: dict[str, MarketClient] = {}  # of the parties that asked, by token
+        self._clients: dict[str, MarketClient] = {}  # by token
 
     def ask(self, method: str, token: str = "", /, **arguments: Any) -> Any:
-        """Call a method of the market for whose token it is; "": whose it was made for. Raises MarketError."""
+        """Calls a method of the market as the token's party; "": as the party of the constructor's token. Raises
+        MarketError."""
         token = token or self._token
         if token not in self._clients:
             self._clients[token] = open_client(self.url, token)

@@ -1,4 +1,4 @@
-"""A provider's side of the market: standing offers, bids, what it is assigned or takes over, the ends that it states.
+"""A provider's side of the market: standing offers, bids, assignments, takeovers, and statements of ends.
 
 It opens no sockets and starts no processes. It works with a Moderator in this process or with a MarketClient. If the
 market refuses something, the trader notes it and continues.
@@ -31,13 +31,13 @@ from streamcore.subcontract.figure import figure, sure_figure
 from streamcore.subcontract.pricing import Pricing, Quote, checked_price
 from streamcore.subcontract.work import Done, Work
 
-OFFER_MS = 600_000  # how long a standing offer is good: it binds even who is gone; renewed at half of it
-OFFER_EVERY_MS = 5_000  # between looks whether it is to be renewed
-OFFER_BLOCK_MS = 60_000  # the block that a unit of a standing offer is priced for
+OFFER_MS = 600_000  # a standing offer's validity, renewed at half of it; it binds even a stopped provider
+OFFER_EVERY_MS = 5_000  # between checks whether to renew it
+OFFER_BLOCK_MS = 60_000  # the length of block that a unit of a standing offer is priced for
 OFFER_UNITS_MAX = 100
-SIGNED_MS = 60_000  # how long a signature is good
-LOOKED_BACK = 50  # agreements that a provider which begins looks at
-PAUSE_MS_MAX = 30_000  # between looks at an agreement that is not settled
+SIGNED_MS = 60_000  # how long a signature is valid
+LOOKED_BACK = 50  # agreements that a provider checks when it starts
+PAUSE_MS_MAX = 30_000  # between checks of an agreement that is not settled
 
 
 def _asking(call: Callable[..., None]) -> Callable[..., None]:
@@ -54,7 +54,8 @@ def _asking(call: Callable[..., None]) -> Callable[..., None]:
 
 
 class Trader:
-    """services: what the market calls those that we offer; signing_key: None where the market takes unsigned words."""
+    """services: the market's names of those that we offer; signing_key: None if the market accepts unsigned
+    statements."""
 
     def __init__(
         self,
@@ -80,9 +81,9 @@ class Trader:
         self._version = ""
         self._offer_at_ms = 0
         self._standing: set[str] = set()  # offers
-        self._asked: set[str] = set()  # auctions that we have looked at
+        self._asked: set[str] = set()  # auctions that we have handled
         self._committed: dict[str, tuple[int, int, int]] = {}  # agreement -> starts, ends, bits a second
-        self.is_connected: Callable[[str], bool] = lambda recipient: True  # whether our workers are with it
+        self.is_connected: Callable[[str], bool] = lambda recipient: True  # whether our workers are connected to it
         self.now_ms = 0
         self.assignments: tuple[Assignment, ...] = ()
         self.work: dict[str, Work] = {}
@@ -90,7 +91,7 @@ class Trader:
 
     @_asking
     def begin(self, curve_key: str) -> None:
-        """Say by which CURVE key we come, and put up the standing offers. Raises MarketError."""
+        """Publishes our CURVE key, and places the standing offers. Raises MarketError."""
         self.now_ms = self._market.assignments(self._party).now_ms
         signature = self._signed("endpoint", "", endpoint_body("", curve_key))
         self._market.publish_endpoint(self._party, curve_key, signature=signature)
@@ -101,8 +102,8 @@ class Trader:
 
     @_asking
     def look(self, wait_ms: int) -> None:
-        """What is assigned to us now, waiting up to wait_ms for news; take over what is offered, and bid where an
-        auction is open. Raises MarketError.
+        """Reads our assignments, waiting up to wait_ms for news. Takes over what is offered, and bids in open auctions.
+        Raises MarketError.
         """
         seen = self._market.assignments(self._party, services=self._services, known=self._version, wait_ms=wait_ms)
         self.now_ms, self._version = seen.now_ms, seen.version
@@ -122,9 +123,7 @@ class Trader:
             self._offer()
 
     def did(self, recipient: str, service: str, starts_ms: int, ends_ms: int, done: Done) -> None:
-        """Workers did this of a service for a recipient in that time: it is counted under the agreement with it that
-        holds then.
-        """
+        """Notes work on a service for a recipient in that time, under the agreement of that time."""
         with_it = [each for each in self.assignments if each.role == "winner" and each.recipient == recipient]
         serving = [each for each in with_it if each.service == service] or with_it
         now = [each for each in serving if each.starts_ms <= ends_ms and each.ends_ms > starts_ms] or serving
@@ -141,7 +140,7 @@ class Trader:
 
     @_asking
     def report(self) -> None:
-        """Look at agreements that are ending, state their ends with what we measured, and rate what is settled. Raises
+        """Checks agreements that are ending, states their ends with our figures, and rates settled ones. Raises
         MarketError.
         """
         serving = {each.agreement for each in self.assignments if each.role == "winner" and each.state != "closing"}
@@ -153,7 +152,7 @@ class Trader:
 
     @_asking
     def end(self) -> None:
-        """Take the standing offers back, and leave what is not over."""
+        """Withdraws the standing offers, and leaves agreements that are not over."""
         for name in self._standing:
             self._try(f"withdrawing {name}", functools.partial(self._market.withdraw_offer, name, self._party))
         for work in self.work.values():
@@ -164,11 +163,11 @@ class Trader:
     def earned(self) -> int:
         return sum(work.earned for work in self.work.values())
 
-    # What is asked of the market.
+    # Requests to the market.
 
     def _bid(self, announcement: Announcement, block: Block) -> None:
         name = announcement.auction
-        self._asked.add(name)  # whatever comes of it: asked once
+        self._asked.add(name)  # only one attempt, whatever its outcome
         if announcement.direction != "provide":
             return
         rate = block.maximum_bps or block.minimum_bps or 0
@@ -182,20 +181,20 @@ class Trader:
             self._say(f"bid {price} in {name} for {announcement.service}")
 
     def _take_over(self, offered: Assignment) -> None:
-        """The rest of what another was to serve, at our own price for it."""
+        """Takes over another provider's rest, at our own price for it."""
         try:
             taken = self._market.take_over(offered.agreement, self._party)
         except (NoAward, WrongState):
-            return  # another was faster
+            return  # another provider was faster
         except Unreachable:
             raise
         except AuctionError as error:
             self._say(f"taking over {offered.agreement}: {error}")
             return
-        self._say(f"took over what is left of {offered.agreement} as {taken.id} for {taken.price}")
+        self._say(f"took over the rest of {offered.agreement} as {taken.id} for {taken.price}")
 
     def _offer(self) -> None:
-        """Put the standing offers up, or up again: as many units as what we have secures, should each be taken."""
+        """Places or renews the standing offers, with as many units as our bond secures if all are awarded."""
         self._offer_at_ms = self.now_ms + OFFER_EVERY_MS
         for service in self._services if self._stand else ():
             price = self._price(service, self._capacity_bps, self.now_ms, self.now_ms + OFFER_BLOCK_MS, None)
@@ -208,8 +207,8 @@ class Trader:
                 self._stand_offer(service, price, units)
 
     def _secured_units(self, price: int, mine: Sequence[StandingOffer]) -> int:
-        """How many units could be awarded with our bond, shared by our services. A unit that is awarded holds what its
-        provider would lose."""
+        """How many units our bond secures, divided between our services. An awarded unit holds what its provider can
+        lose."""
         had = sum(of_offer(each.unit_price, each.quantity, DELTA_PPM) for each in mine)
         secured = self._market.bond(self._party) + had
         a_unit = of_award(price, DELTA_PPM).provider
@@ -236,7 +235,7 @@ class Trader:
             return None
 
     def _look_at(self, work: Work, is_going: bool = False) -> None:
-        """What an agreement has come to, and our word on it."""
+        """Checks an agreement, and states our end of it."""
         try:
             agreement = self._market.agreement(work.agreement)
             if not agreement.is_over:
@@ -264,7 +263,7 @@ class Trader:
         return Word("finished" if self.now_ms >= agreement.ends_ms else "leaving", served)
 
     def _try(self, what: str, call: Callable[[], Any]) -> bool:
-        """Whether the market took it. Unreachable is the caller's."""
+        """Makes a call. Returns whether the market accepted it. Passes Unreachable on."""
         try:
             call()
         except Unreachable:

@@ -1,4 +1,4 @@
-"""What a provider did under one agreement, as it measured it itself. No market and no process here."""
+"""A provider's own measurement of its work under one agreement. No market and no process here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from streamcore.subcontract.allocator import Interval
 
-INTERVALS_MAX = 256  # of one agreement: then two become one
-LATENCIES_MAX = 4096  # kept for percentiles; of more, every second one
+INTERVALS_MAX = 256  # of one agreement: beyond that, two are merged into one
+LATENCIES_MAX = 4096  # kept for percentiles; beyond that, every second one
 
 
 @dataclass(slots=True)
 class Done:
-    """What workers did since they were last asked."""
+    """The workers' work since the last report."""
 
     segments: int = 0
     packets: int = 0
@@ -25,7 +25,7 @@ class Done:
 
 @dataclass(slots=True)
 class Work:
-    """`was_away`: it served before this process began, which knows nothing of that."""
+    """`was_away`: the agreement was served before this process began, which has no measurements of that time."""
 
     agreement: str
     recipient: str
@@ -52,7 +52,7 @@ class Work:
         self.busy_ns += done.busy_ns
         self.latency_ns = sorted(self.latency_ns + done.latency_ns)
         if len(self.latency_ns) > LATENCIES_MAX:
-            self.latency_ns = self.latency_ns[::2]  # sorted, so the percentiles stay
+            self.latency_ns = self.latency_ns[::2]  # sorted, so the percentiles do not change
         starts_ms = max(starts_ms, self.until_ms)
         worst_ms = -(-max(done.latency_ns, default=0) // 1_000_000)
         bits = 8 * done.bytes
@@ -68,7 +68,7 @@ class Work:
         return self.intervals[-1].ends_ms if self.intervals else 0
 
     def percentile_ms(self, share: float) -> float | None:
-        """Latency from the arrival of a segment to its answer."""
+        """A percentile of the latency from a segment's arrival to its answer."""
         if not self.latency_ns:
             return None
         return self.latency_ns[min(len(self.latency_ns) - 1, int(share * len(self.latency_ns)))] / 1e6
@@ -82,7 +82,7 @@ class Work:
 
 
 def _joined(intervals: list[Interval]) -> Interval:
-    """One interval for several that follow each other."""
+    """Merges consecutive intervals into one."""
     return Interval(
         intervals[0].starts_ms,
         intervals[-1].ends_ms,

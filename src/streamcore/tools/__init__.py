@@ -1,1 +1,1 @@
-"""What is done with captures without a pipeline: columns, tables of packets and flows, checks of the machine."""
+"""Tools without a pipeline: columns of a capture, tables of packets and flows, checks of the machine."""

@@ -66,7 +66,7 @@ def shared_memory() -> Finding:
 
 
 def memory() -> Finding:
-    """Chunks are shared memory, which counts as memory, not as files."""
+    """Checks free memory. Chunks are shared memory, which counts as memory, not as files."""
     need_mib = MEMORY_BYTES_MAX >> 20
     try:
         memory = dict(line.split(":") for line in Path(MEMORY_INFORMATION).read_text().splitlines())
@@ -76,13 +76,13 @@ def memory() -> Finding:
     if free_mib < need_mib:
         words = f"{free_mib} MiB are free, a run may take {need_mib}: lower chunks in a pipeline file"
         return Finding("memory", "missing", words)
-    return Finding("memory", "ok", f"{free_mib:,} MiB are free, a run is meant to stay below {need_mib}")
+    return Finding("memory", "ok", f"{free_mib:,} MiB are free, a run should stay below {need_mib}")
 
 
 def zeromq() -> Finding:
     zmq = importlib.import_module("zmq")
     if not zmq.has("curve"):
-        return Finding("zeromq", "missing", f"{zmq.zmq_version()} without CURVE: no workers elsewhere")
+        return Finding("zeromq", "missing", f"{zmq.zmq_version()} without CURVE: no remote workers")
     return Finding("zeromq", "ok", f"{zmq.zmq_version()} with CURVE")
 
 
@@ -111,7 +111,7 @@ def extras() -> Finding:
     missing = [extra for extra, module in wanted.items() if importlib.util.find_spec(module) is None]
     if not missing:
         return Finding("extras", "ok", ", ".join(wanted))
-    words = f"without {', '.join(missing)}: pip install 'streamcore-auction[{','.join(missing)}]' where they are wanted"
+    words = f"without {', '.join(missing)}: pip install 'streamcore-auction[{','.join(missing)}]' if you need them"
     return Finding("extras", "missing", words)
 
 

@@ -21,7 +21,7 @@ GET_DRIVER, GET_RINGS = 0x03, 0x10  # ETHTOOL_G…
 MERGES = {"tso": 0x1E, "gso": 0x23, "gro": 0x2B}  # ETHTOOL_G…: one word, on or off
 CHECKSUMS = {"rx": 0x14, "tx": 0x16}
 GET_MORE_FLAGS, LRO = 0x25, 1 << 15
-ON_RECEIPT = ("gro", "lro")  # the others merge what this machine sends itself
+ON_RECEIPT = ("gro", "lro")  # the others merge packets that this machine itself sends
 UP, RUNNING = 1, 0x40
 ANY = "any"
 ETHERNET_BYTES = 14
@@ -30,12 +30,12 @@ Told = tuple[str, str, str]  # what, state, words: as doctor.Finding
 
 
 def findings_on(name: str) -> Iterator[Told]:
-    """What there is to say about one interface; `any` has only the right to be opened."""
+    """The findings about one interface. For `any` there is only the right to open it."""
     yield right()
     if name == ANY:
         return
     if name not in (known for _, known in socket.if_nameindex()):  # sysfs may show another namespace's
-        yield "interface", "broken", f"there is no {name} here: 'ip link' lists what there is"
+        yield "interface", "broken", f"there is no {name} here: 'ip link' lists the interfaces"
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         device = Device(name, asking)
@@ -49,24 +49,24 @@ def right() -> Told:
     return (
         "capability",
         "broken",
-        f"no CAP_NET_RAW: type sudo {command} run --user NAME …, who is root no longer than needed",
+        f"no CAP_NET_RAW: type sudo {command} run --user NAME …, which is root no longer than needed",
     )
 
 
 def merged_on_receipt(name: str) -> str:
-    """What to say of an interface whose packets are to be sent on, "" where there is nothing to say: packets that were
-    merged on receipt are longer than the other interface takes.
+    """A warning about an interface that merges received packets, because the other interface cannot send such long
+    packets. "" if it merges none.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         on = [offload for offload in Device(name, asking).merges_on() if offload in ON_RECEIPT]
     if not on:
         return ""
     switches = " ".join(f"{offload} off" for offload in on)
-    return f"{name} merges packets ({', '.join(on)}) that will be too long to be sent: ethtool -K {name} {switches}"
+    return f"{name} merges packets ({', '.join(on)}) that will be too long to send: ethtool -K {name} {switches}"
 
 
 class Device:
-    """One interface, and a socket through which the kernel is asked."""
+    """One interface, and a socket for asking the kernel."""
 
     def __init__(self, name: str, asking: socket.socket) -> None:
         self.name = name
@@ -77,23 +77,23 @@ class Device:
         if not flags & UP:
             return "interface", "missing", f"{self.name} is down: ip link set {self.name} up"
         if not flags & RUNNING:
-            return "interface", "missing", f"{self.name} has no carrier: nothing is at its other end"
+            return "interface", "missing", f"{self.name} has no carrier: nothing is connected to it"
         return "interface", "ok", f"{self.name} is up"
 
     def driver(self) -> Told:
         answer = self._ethtool(GET_DRIVER, 192)
         if answer is None:
-            return "driver", "ok", "a device of the kernel that does not say"
+            return "driver", "ok", "not named by the kernel"
         driver, version = (answer[at : at + 32].split(b"\0")[0].decode(errors="replace") for at in (0, 32))
         return "driver", "ok", f"{driver} {version}".strip()
 
     def merging(self) -> Told:
-        """Packets that the kernel or the hardware merged are longer than any that was on the wire, and than the MTU."""
+        """Packets that the kernel or the hardware merged are longer than those on the wire, and than the MTU."""
         on = self.merges_on()
         if not on:
-            return "offloads", "ok", "packets are seen as they were on the wire"
+            return "offloads", "ok", "packets arrive as they were on the wire"
         switches = " ".join(f"{name} off" for name in on)
-        words = f"{', '.join(on)} merge packets: longer ones than were on the wire; ethtool -K {self.name} {switches}"
+        words = f"{', '.join(on)} merge packets into longer ones than on the wire; ethtool -K {self.name} {switches}"
         return "offloads", "advice", words
 
     def merges_on(self) -> list[str]:
@@ -102,10 +102,10 @@ class Device:
         return [*on, "lro"] if (self._word(GET_MORE_FLAGS) or 0) & LRO else on
 
     def checksums(self) -> Told:
-        """Of packets that this machine sends itself; a veth pair hands them on unfinished."""
+        """Checksums of packets that this machine itself sends; a veth pair passes them on unfinished."""
         if not self._word(CHECKSUMS["tx"]):
-            return "checksums", "ok", "packets of this machine carry theirs"
-        words = f"those of packets that this machine sends are left to the hardware: ethtool -K {self.name} tx off"
+            return "checksums", "ok", "packets that this machine sends have them"
+        words = f"the hardware fills in those of packets that this machine sends: ethtool -K {self.name} tx off"
         return "checksums", "advice", words
 
     def rings(self) -> Told:
@@ -130,7 +130,7 @@ class Device:
         return fcntl.ioctl(self._asking, request, struct.pack("16s24x", self.name.encode()))
 
     def _ethtool(self, command: int, size: int) -> bytes | None:
-        """What the driver answers behind the command's number; None: it does not know the command."""
+        """The driver's answer after the command's number; None if it does not know the command."""
         answer = ctypes.create_string_buffer(struct.pack("I", command), 4 + size)
         with contextlib.suppress(OSError):
             fcntl.ioctl(self._asking, ETHTOOL, struct.pack("16sP16x", self.name.encode(), ctypes.addressof(answer)))

@@ -21,7 +21,7 @@ CHUNKS_AT_ONCE = 4
 
 
 class DamageWarning(RuntimeWarning):
-    """A capture could not be read to its end; the packets before were delivered."""
+    """A capture could not be read to its end. The packets before the damage were delivered."""
 
 
 def read(
@@ -32,12 +32,12 @@ def read(
     decode_as: Sequence[str] = (),
     flow_key: Literal["outer", "inner", "both"] = "outer",
 ) -> Reader:
-    """Read a capture: `for batch in read("x.pcapng.zst"): …`.
+    """Reads a capture: `for batch in read("x.pcapng.zst"): …`.
 
-    path: pcap or pcapng, plain or in gzip, zstd or lz4, "-" for standard input. Each PacketBatch has one numpy array
-    per column (its attributes), one row per packet; header columns are parsed when first looked at. strict: raise
-    SourceError where the capture is damaged, instead of a DamageWarning, after everything before it was delivered.
-    hash_seed: of the flow hash, None: at random; flow_key: what it is of, the outermost header, what is in a tunnel,
+    path: pcap or pcapng, plain or in gzip, zstd or lz4, "-": standard input. Each PacketBatch has one numpy array per
+    column (its attributes), one row per packet; header columns are parsed when first read. strict: if the capture is
+    damaged, raise SourceError instead of issuing a DamageWarning, after everything before the damage was delivered.
+    hash_seed: of the flow hash, None: random; flow_key: the headers that it covers, the outermost, those in a tunnel,
     or both. decode_as: tunnels to try on further UDP ports, such as "udp.port=8472,vxlan". Raises SourceError with one
     line when path cannot be read or is no capture, UsageError for a bad decode_as.
     """
@@ -48,8 +48,7 @@ class Reader:
     """An iterator over a capture's PacketBatches; close it, use it in `with`, or read it to its end.
 
     Several threads may take batches from one Reader; each batch goes to one of them. Batches and arrays made from them
-    stay valid after close. Memory is reused when a batch and the arrays made from it are gone: keep what you computed,
-    not the batches.
+    stay valid after close. Memory is reused once a batch and its arrays are gone: keep your results, not the batches.
     """
 
     def __init__(
@@ -70,25 +69,25 @@ class Reader:
 
     @property
     def interfaces(self) -> list[Interface]:
-        """The interfaces met so far; the column `interface` counts in this list."""
+        """The interfaces found so far; the column `interface` has indexes into this list."""
         return self._source.interfaces
 
     @property
     def form(self) -> CaptureForm:
-        """How the capture is written."""
+        """The format of the capture."""
         return self._source.form
 
     @property
     def damage(self) -> Damage | None:
-        """Where and why the capture could not be read to its end, known after the last batch; None: it could."""
+        """Where and why the capture could not be read to its end, known after the last batch; None if it could."""
         return self._source.damage
 
     def progress(self) -> tuple[int, int | None]:
-        """(bytes of the file read so far, its size or None where it has none)."""
+        """(bytes of the file read so far, its size or None if it has none)."""
         return self._source.progress()
 
     def close(self) -> None:
-        """End the iteration and close the file."""
+        """Ends the iteration and closes the file."""
         self._source.close()
 
     def __iter__(self) -> Iterator[PacketBatch]:
@@ -120,7 +119,7 @@ class Reader:
 
 
 def _one_at_a_time(parser: Parser) -> Callable[[PacketBatch, int], None]:
-    """A parser for batches that may be in the hands of several threads."""
+    """A parser for batches that several threads may use."""
     parsing = threading.Lock()
 
     def parse(batch: PacketBatch, groups: int) -> None:
@@ -131,7 +130,8 @@ def _one_at_a_time(parser: Parser) -> Callable[[PacketBatch, int], None]:
 
 
 class ChunkSupply:
-    """Chunks as an Arena has them, but without waiting: whoever keeps all batches of a capture gets more memory."""
+    """Supplies chunks like an Arena, but never waits: if a caller keeps all batches of a capture, it takes more
+    memory."""
 
     data_bytes_max = CHUNK_BYTES
     rows_max = ROWS_MAX
@@ -141,7 +141,7 @@ class ChunkSupply:
         self._arenas: list[Arena] = []
 
     def acquire(self, timeout_s: float | None = None) -> Chunk | None:
-        """A chunk, at once."""
+        """Returns a chunk at once."""
         for arena in self._arenas:
             if arena.free_count:
                 chunk = arena.acquire(0)
@@ -154,7 +154,7 @@ class ChunkSupply:
         return arena.acquire(0)
 
     def set_link_type(self, interface: int, link_type: int) -> None:
-        """Make the link type of an interface known to whoever parses."""
+        """Makes the link type of an interface known to parsers."""
         self._link_types[interface] = link_type
         for arena in self._arenas:
             arena.set_link_type(interface, link_type)

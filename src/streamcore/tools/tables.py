@@ -49,9 +49,9 @@ HEADER_GROUPS = ALL_GROUPS & ~COLUMN_GROUPS["flow"]
 
 
 def write_packets(config: Config, out: str, label: str) -> int:
-    """One row per packet of the capture `config.read`, with PACKET_COLUMNS; `label` is the first of them.
+    """Writes one row per packet of the capture `config.read`, with PACKET_COLUMNS; `label` is the first column.
 
-    out: a file, compressed where its name ends in .gz, or "-". Returns the exit status: 3 where the capture is damaged.
+    out: a file, compressed if its name ends in .gz, or "-". Returns the exit status: 3 if the capture is damaged.
     Raises SourceError, SinkError, UsageError.
     """
     ports = udp_ports(config.decode_as)
@@ -106,7 +106,7 @@ def _ip_texts(batch: PacketBatch) -> Iterator[str]:
 def _times(batch: PacketBatch) -> list[str]:
     """Epoch seconds with nine decimals; empty if a record has no time."""
     times = batch.timestamp_ns
-    seconds, rest = np.divmod(times, 10**9)  # rounds down: what stands before 1970 has a positive fraction, too
+    seconds, rest = np.divmod(times, 10**9)  # rounds down: times before 1970 have a positive fraction, too
     texts = [_time(s, r) for s, r in zip(seconds.tolist(), rest.tolist(), strict=True)]
     for row in np.flatnonzero(np.isin(batch.record, RECORDS_WITHOUT_TIME)).tolist():
         texts[row] = ""
@@ -126,7 +126,7 @@ def _link_types(batch: PacketBatch) -> list[int]:
 
 
 def _vlans(batch: PacketBatch) -> list[str]:
-    """VLAN ids, outermost first, with commas."""
+    """VLAN ids, outermost first, separated by commas."""
     counts = np.minimum(batch.vlan_count, batch.vlan.shape[1])
     texts = [""] * len(batch)
     for row in np.flatnonzero(counts).tolist():
@@ -135,14 +135,15 @@ def _vlans(batch: PacketBatch) -> list[str]:
 
 
 def _addresses(column: NDArray[np.uint8], versions: list[int]) -> list[str]:
-    """Texts of addresses of 16 bytes a row, each of an IP header of that version."""
+    """The texts of addresses of 16 bytes a row, each from an IP header of that version."""
     raw = column.tobytes()
     return [_address(raw[16 * row : 16 * row + 16], version) for row, version in enumerate(versions)]
 
 
 @lru_cache(65_536)
 def _address(raw: bytes, version: int) -> str:
-    """version: of the header it stood in: ::ffff:1.2.3.4 of an IPv6 header looks as the columns hold IPv4."""
+    """version: of the address's header. The columns store IPv4 like ::ffff:1.2.3.4, which can also be an IPv6
+    address."""
     return inet_ntop(AF_INET, raw[12:]) if version == 4 else inet_ntop(AF_INET6, raw)
 
 
@@ -169,12 +170,12 @@ def _tunnel_texts(batch: PacketBatch) -> dict[int, str]:
 
 
 def write_flows(config: Config, out: str, form: str) -> int:
-    """One row per flow of the capture `config.read`; those that had to give way come first, the others by their ids.
-    What tells flows apart is `config.flow_key`; whatever it is, addresses and ports are of the first packet's
+    """Writes one row per flow of the capture `config.read`: first the flows removed from a full table, then the others
+    by id. What tells flows apart is `config.flow_key`; whatever it is, addresses and ports are of the first packet's
     outermost header, the inner ones of its innermost header where that is another.
 
     out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
-    status: 3 where the capture is damaged. Raises SourceError, SinkError, UsageError.
+    status: 3 if the capture is damaged. Raises SourceError, SinkError, UsageError.
     """
     writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
     if form not in writers:
@@ -267,7 +268,7 @@ class _Parquet:
         self._writer.close()
 
 
-# Where it comes from and where it goes.
+# Opening the input and the output.
 
 
 @contextmanager
@@ -278,7 +279,7 @@ def _opened(path: str) -> Iterator[CaptureSource]:
 
 @contextmanager
 def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """A file to write to, opened before anything is read. What goes wrong while it is written is a SinkError."""
+    """The output file, opened before anything is read. Errors while it is written become SinkErrors."""
     name = "standard output" if out == "-" else out
     try:
         if out == "-":
@@ -298,7 +299,7 @@ def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
 
 
 def _status(source: CaptureSource) -> int:
-    """The exit status at the end of a source; damage is said on standard error."""
+    """The exit status at the end of a source. Reports damage on standard error."""
     if source.damage is None:
         return DELIVERED
     print(f"{source.name} is damaged: {source.damage}; everything before it was read", file=sys.stderr)

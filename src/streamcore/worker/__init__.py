@@ -1,1 +1,1 @@
-"""The worker processes: on this machine, elsewhere, and those of a provider. Each composes disperse and service."""
+"""The worker processes: local, remote, and those of a provider. Each combines disperse and service."""

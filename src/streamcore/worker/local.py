@@ -21,8 +21,8 @@ from streamcore.disperse import envelope, local
 from streamcore.service.load import load
 from streamcore.service.protocol import ALLOWED, Service
 
-REPLY_AFTER_S = 0.001  # results of one message are sent together, unless that takes longer
-EXTRA_BYTES_MAX = 1 << 19  # of the comments and reports on one segment
+REPLY_AFTER_S = 0.001  # the results of one message are sent together, unless that takes longer
+EXTRA_BYTES_MAX = 1 << 19  # comments and reports on one segment
 
 Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame
 
@@ -34,7 +34,7 @@ class Processor:
 
     def __init__(self, chains: list[list[Any]], parsing: Mapping[str, Any]) -> None:
         self.chains: list[list[Service]] = [[load(each) for each in chain] for chain in chains]
-        self.changes = [any(ALLOWED[service.effect] for service in chain) for chain in self.chains]  # anything?
+        self.changes = [any(ALLOWED[service.effect] for service in chain) for chain in self.chains]  # whether anything
         self.idle = [all(service.name == "identity" for service in chain) for chain in self.chains]
         self._parsing = parsing
         self._ports: Any = None  # of chains that do nothing
@@ -48,7 +48,7 @@ class Processor:
                 service.start()
 
     def parse(self, batch: PacketBatch, groups: int) -> None:
-        """Fill columns that were not parsed before the segment was sent."""
+        """Fills columns that were not parsed before the segment was sent."""
         if self._parser is None:
             from streamcore.parse.parser import Parser
 
@@ -109,9 +109,7 @@ def one_line(error: BaseException) -> str:
 
 
 class LocalWorker:
-    """A worker on the dispatcher's own machine: packets come by reference, changes go into the arena that it was
-    given.
-    """
+    """A worker on the dispatcher's machine: it gets packets by reference, and writes changes into its own arena."""
 
     def __init__(self, setup: dict[str, Any], descriptors: list[int]) -> None:
         self.slot = int(setup["slot"])
@@ -128,7 +126,7 @@ class LocalWorker:
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
     def run(self, chains: list[list[Any]], parsing: Mapping[str, Any]) -> int:
-        """Work until the pipeline ends. Returns the exit status."""
+        """Works until the pipeline ends. Returns the exit status."""
         try:
             processor = Processor(chains, parsing)
         except Exception as error:
@@ -144,7 +142,7 @@ class LocalWorker:
                 self.work(processor, envelope.unpack_work(frame, header.descriptors))
 
     def work(self, processor: Processor, works: list[envelope.Work]) -> None:
-        """Process the segments of one message, and answer: all at once, or in parts when they take long."""
+        """Processes the segments of one message and answers, all at once or in parts if they take long."""
         outcomes: list[envelope.Outcome] = []
         frames: list[bytes] = []
         since_s = time.monotonic()
@@ -176,7 +174,8 @@ class LocalWorker:
 
 
 def watch(arena: Arena) -> None:
-    """Wait for the end of standard input: then our starter is gone. Cut its output at the last whole record, and go."""
+    """Waits for the end of standard input: then the main process is gone. Truncates its output after the last whole
+    record, and exits."""
     while os.read(0, 1):
         pass
     if arena.output_path:
@@ -187,7 +186,7 @@ def watch(arena: Arena) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # meant for our starter, where a whole service is signalled
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it is for the main process, even if the whole process group gets it
     try:
         setup, descriptors = local.receive_setup()
     except EOFError:

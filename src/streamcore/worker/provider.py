@@ -28,9 +28,9 @@ from streamcore.worker.provider_worker import COMMAND
 if TYPE_CHECKING:
     from streamcore.subcontract.trader import Assignment, Trader
 
-LOOK_MS = 500  # how long one question to the market waits for news
-REPORT_S = 0.5  # between looks at agreements that are ending
-LINGER_S = 5.0  # how long workers stay where no agreement needs them any more
+LOOK_MS = 500  # how long one request to the market waits for news
+REPORT_S = 0.5  # between checks of agreements that are ending
+LINGER_S = 5.0  # how long workers stay connected after no agreement needs them
 RESTART_S = 1.0  # between two starts in one place
 DRAIN_S = 0.3
 PAUSE_S_MAX = 5.0
@@ -38,7 +38,7 @@ PAUSE_S_MAX = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What a provider offers, on which terms."""
+    """A provider's offer and its terms."""
 
     market: str
     token_file: str
@@ -47,15 +47,15 @@ class Offered:
     capacity_bps: int
     pricing: str
     workers: int
-    party: str = ""  # to register under, where the token's file does not exist yet
+    party: str = ""  # the name to register under if the token's file does not exist yet
     currency: str = "EUR"
-    patience_s: float = 300.0  # without a market
-    stand: bool = True  # put up standing offers
+    patience_s: float = 300.0  # how long to go on without the market
+    stand: bool = True  # place standing offers
 
 
 def chain_of(words: str) -> tuple[str, list[str]]:
-    """(what the market calls it, the specifications) of one --service: NAME=CHAIN, or a chain alone, which the market
-    calls by the names of its services; several services are joined by "+". Raises UsageError where one cannot be had.
+    """The (name in the market, specifications) of one --service: NAME=CHAIN, or a chain alone, whose name is the names
+    of its services; several services are joined by "+". Raises UsageError if a service cannot be loaded.
     """
     matched = re.match(r"([\w.+-]+)=(?=[^=:]+(:|\+|$))", words)
     chain = words[matched.end() if matched else 0 :].split("+")
@@ -69,7 +69,7 @@ Place = tuple[str, str, str]  # recipient, address, CURVE key
 
 
 class Workforce:
-    """Worker processes, by place. Spare ones are started beforehand and wait for a pipeline to join."""
+    """Worker processes, by place. Spare ones are started beforehand and wait for a place."""
 
     def __init__(self, count: int, key: str, offered: Sequence[tuple[str, list[str]]]) -> None:
         self._count = count
@@ -103,7 +103,7 @@ class Workforce:
             self._spare.append(self._launch())
 
     def news(self) -> list[tuple[Place, dict[str, Any]]]:
-        """What the workers have said since."""
+        """The workers' messages since the last call."""
         messages = []
         for chosen, _ in self._selector.select(0):
             place, process = chosen.data
@@ -134,7 +134,7 @@ class Workforce:
         assert process.stdout is not None
         _, address, server_key = place
         line = json.dumps(self._setup | {"connect": address, "server_key": server_key}).encode() + b"\n"
-        with contextlib.suppress(BrokenPipeError):  # it died: its place is filled again
+        with contextlib.suppress(BrokenPipeError):  # it died: another will fill its place
             process.stdin.write(line)
             process.stdin.flush()
         self._selector.register(process.stdout, selectors.EVENT_READ, (place, process))
@@ -163,7 +163,7 @@ class Provider:
         self._say = say
         self._stopping = False
         self._since_ms: dict[tuple[str, str], int] = {}
-        self._joined: set[str] = set()  # recipients whose pipelines have let us in
+        self._joined: set[str] = set()  # recipients whose pipelines our workers have joined
         trader.is_connected = self._joined.__contains__
 
     def stop(self) -> None:
@@ -190,7 +190,7 @@ class Provider:
                     raise
                 if pause_s == 0.1:
                     self._say(f"{error}; trying again for {self._patience_s:.0f} s")
-                time.sleep(pause_s)  # our workers go on: what they do is reported later
+                time.sleep(pause_s)  # the workers go on; their work is reported later
                 pause_s = min(2 * pause_s, PAUSE_S_MAX)
             self._workforce.keep(places)
             self._hear()
@@ -223,7 +223,7 @@ class Provider:
 
 
 def _lets_us_in(each: Assignment) -> bool:
-    """Whether its pipeline does: not one that only may take us, nor one that we serve no more."""
+    """Whether its pipeline lets our workers join now: not for a possible assignment or one that is over."""
     return each.role in ("runner_up", "offer") or (each.role == "winner" and each.state != "closing")
 
 

@@ -20,15 +20,15 @@ from streamcore.worker.remote import Done, RemoteWorker
 
 REPORT_EVERY_S = 0.25
 COUNTED = ("segments", "packets", "bytes", "failed", "busy_ns")
-JOIN_S = 1.0  # a pipeline answers at once, or does not know us (yet)
-PAUSE_S, PAUSE_S_MAX = 0.1, 0.5  # before it is tried again
+JOIN_S = 1.0  # a pipeline answers at once, or does not know our key (yet)
+PAUSE_S, PAUSE_S_MAX = 0.1, 0.5  # before the next attempt
 COMMAND = "from streamcore.worker.provider_worker import main; main()"
 
 
 def check_chains(chains: list[list[Any]], offered: list[list[Any]]) -> list[str]:
-    """What the market calls each of the chains, by the offers as [name, chain]; "" for one without services, which
-    sends nothing. Raises WorkerError where a chain is none of those offered. An option that the offer names must be as
-    it says; others are the recipient's to choose. A file is run only where the offer names that very file.
+    """The market's name of each chain, by the offers as [name, chain]; "" for a chain without services, which sends
+    nothing. Raises WorkerError for a chain that is not offered. An option that the offer sets must have that value; the
+    recipient chooses the others. A file is run only if the offer names exactly that file.
     """
     names = []
     for chain in chains:
@@ -54,7 +54,7 @@ class Reporter:
     """Reports the work done for each service since the last report, but not too often."""
 
     def __init__(self) -> None:
-        self.services: list[str] = []  # by the place of their chain
+        self.services: list[str] = []  # by the index of their chain
         self._reported: list[Done] = []
         self._at_s = 0.0
         self._last: list[Done] = []
@@ -81,7 +81,7 @@ class Reporter:
 
 def write_line(what: Mapping[str, Any]) -> None:
     line = json.dumps(what).encode() + b"\n"
-    os.write(1, line)  # one write: short enough for a pipe to take whole
+    os.write(1, line)  # one write, short enough to be atomic on a pipe
 
 
 def main() -> None:
@@ -108,13 +108,13 @@ def main() -> None:
         except StreamcoreError as error:
             write_line({"ended": str(error)})
         if reporter.finish():
-            pause_s = PAUSE_S  # it had let us in
+            pause_s = PAUSE_S  # it had let us join
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
 
 def _watch() -> None:
-    """Wait for the end of standard input: then who started us is gone."""
+    """Waits for the end of standard input: then the provider's process is gone."""
     while os.read(0, 1):
         pass
     os._exit(0)

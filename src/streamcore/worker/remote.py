@@ -25,17 +25,17 @@ from streamcore.disperse.peer import MESSAGE_BYTES_MAX
 from streamcore.disperse.remote import DOMAIN, PROTOCOL, keep_alive, load_key, load_public_key
 from streamcore.worker.local import REPLY_AFTER_S, Processor, Produced, attempt, one_line
 
-REGIONS = 8  # of results under way
+REGIONS = 8  # for results under way
 WATCH_MS = 1000
-LATENCIES_MAX = 256  # kept until somebody takes them
-COPIED_BYTES_MAX = 1 << 16  # a small result does not hold a region until it is sent
+LATENCIES_MAX = 256  # kept until they are taken
+COPIED_BYTES_MAX = 1 << 16  # a smaller result is copied, so that it does not keep a region until it is sent
 JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that does not know our key never answers
 
 
 @dataclass(slots=True)
 class Done:
-    """What a worker has done by one chain of services since it joined, and how long each segment took from its arrival
-    to its answer since somebody last took `latency_ns`.
+    """A worker's work with one chain of services since it joined. `latency_ns` has the times from a segment's arrival
+    to its answer since they were last taken.
     """
 
     segments: int = 0
@@ -50,8 +50,8 @@ class RemoteWorker:
     """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
     .key file, or the key itself.
 
-    check: given the chains of services that the pipeline wants, raises WorkerError if they must not run;
-    watch: called with what each of them did, in their order, after every message and after a second without one.
+    check: given the chains of services that the pipeline wants, raises WorkerError if they must not run; watch: called
+    with the work of each chain, in their order, after every message and after a second without one.
     """
 
     def __init__(
@@ -144,22 +144,20 @@ class RemoteWorker:
                 done += len(works)
                 self._watch(inlet.done)
             if monitor in events and recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED:
-                time.sleep(0.1)  # a stop may have come with it
+                time.sleep(0.1)  # a STOP may follow
                 if not pull.poll(0):
                     raise WorkerError(f"the connection to {self._address} ended")
 
 
 def all_messages(socket: zmq.Socket[bytes]) -> Iterator[list[zmq.Frame]]:
-    """The messages that are there."""
+    """The messages that have arrived."""
     with suppress(zmq.Again):
         while True:
             yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
 
 
 class Inlet:
-    """Segments as they come in, and what goes back: memory for one segment, and for the results under way, which are
-    as few as the pipeline's credit allows.
-    """
+    """Memory for one incoming segment and for the results under way, which the pipeline's credit bounds."""
 
     def __init__(self, data_bytes_max: int, rows_max: int, region_bytes_max: int, digest: Digest, chains: int) -> None:
         self._arena = Arena(1, data_bytes_max, rows_max)
@@ -171,7 +169,8 @@ class Inlet:
     def answers(
         self, processor: Processor, works: list[envelope.Work], contents: list[memoryview]
     ) -> Iterator[list[Any]]:
-        """Process the segments of one message: [outcomes, frame, …], all at once or in parts when they take long."""
+        """Processes the segments of one message. Yields [outcomes, frame, …], all at once or in parts if they take
+        long."""
         outcomes: list[envelope.Outcome] = []
         frames: list[Any] = []
         byte_count = 0

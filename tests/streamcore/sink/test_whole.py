@@ -193,8 +193,8 @@ def test_what_cannot_be_written_is_refused_early_in_one_line(source, tmp_path):
         for path, words in (
             (tmp_path / "none" / "out.pcap", "there is no directory"),
             (tmp_path, "it is a directory"),
-            (source, "it is the capture that is read"),
-            (tmp_path / "link.pcap", "it is the capture that is read"),
+            (source, "it is also the input"),
+            (tmp_path / "link.pcap", "it is also the input"),
             (source / "out.pcap", "not a directory|there is no directory"),
         ):
             with pytest.raises(SinkError, match=words) as caught:

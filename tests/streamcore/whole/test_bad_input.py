@@ -105,7 +105,7 @@ def test_the_input_is_not_overwritten(tmp_path):
     os.link(source, tmp_path / "same.pcap")
     for name in ("in.pcap", "same.pcap"):
         line = the_line(run_command("-r", source, "-w", tmp_path / name))
-        assert "it is the capture that is read, name another file" in line
+        assert "it is also the input, name another file" in line
     assert source.read_bytes() == OFFICE.read_bytes()
 
 
