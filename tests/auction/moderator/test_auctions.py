@@ -427,7 +427,7 @@ def test_a_method_of_payment_that_the_market_does_not_know_is_refused_at_the_ann
         lambda: moderator.hold_auction("rita", asked(clock), terms, [BidEntry("p0", 5)]),
         lambda: moderator.spot("rita", asked(clock), standing),
     ):
-        with pytest.raises(BadValue, match="no payment by 'crd'"):
+        with pytest.raises(BadValue, match="not accept payment by 'crd'"):
             call()
     assert moderator.state.sequence == before
 
