@@ -33,6 +33,7 @@ class Due(NamedTuple):
     nobody: int
     paid: int
     owed: int
+    fee: int
 
 
 def due(one: Any) -> Due:
@@ -79,9 +80,11 @@ def due(one: Any) -> Due:
         given = min(nobody, one.ruling.to_provider)
         also = min(nobody - given, one.ruling.to_recipient)
         to_provider, to_recipient, nobody = to_provider + given, to_recipient + also, nobody - given - also
+    fee = int(low * Fraction(one.fee.ppm, 1_000_000)) + one.fee.fixed if low else 0
+    of_recipient += fee
     back_to_provider = one.provider_held - of_provider
     back_to_recipient = one.recipient_held - high - of_recipient
-    return Due(to_provider + back_to_provider, to_recipient + back_to_recipient, nobody, low, high + of_recipient)
+    return Due(to_provider + back_to_provider, to_recipient + back_to_recipient, nobody, low, high + of_recipient, fee)
 
 
 def heard(said: Any, absent: bool) -> Any:

@@ -13,6 +13,7 @@ import auction.storage.journal
 from auction.model import agreement, closing, takeover
 from auction.model import award as award_file
 from auction.model.block import Block
+from auction.model.fees import Fee
 from auction.model.ledger import Ledger, Transfer, funds
 from auction.model.rating import Exchange
 from auction.moderator import Moderator
@@ -479,3 +480,39 @@ def a_cost_is_not_what_is_taken(patch: Patch) -> None:
         return msgspec.structs.replace(told, of_bond=told.of_bond + 1)
 
     patch.setattr(Draft, "cost_to", cost)
+
+
+# --- fees ---
+
+
+@bug
+def a_fee_is_taken_twice(patch: Patch) -> None:
+    original = ending.settle
+
+    def settle(draft: Draft, one: Any) -> Any:
+        settled = original(draft, one)
+        more = min(settled.fee_charged, draft.balance(funds(settled.provider)))
+        draft.transfer(funds(settled.provider), "fees", more)
+        return settled
+
+    patch.setattr(ending, "settle", settle)
+
+
+@bug
+def a_fee_is_due_for_nothing(patch: Patch) -> None:
+    patch.setattr(Fee, "of", lambda self, earned: earned * self.ppm // 1_000_000 + self.fixed)
+
+
+@bug
+def a_fee_is_not_held(patch: Patch) -> None:
+    def without(record: Any, winning: Any) -> int:
+        return winning.price + winning.price * record.announcement.delta_ppm // 1_000_000
+
+    patch.setattr(agreement.Agreement, "own_hold", property(lambda one: one.price))
+    patch.setattr(awarding, "_recipients_hold", without)
+
+
+@bug
+def the_members_pay_the_fee(patch: Patch) -> None:
+    original = ending._give_back
+    patch.setattr(ending, "_give_back", lambda draft, one, back, gained, _fee: original(draft, one, back, gained, 0))

@@ -29,6 +29,7 @@ class Choice:
     send: Callable[..., Any]
     pay_in: Callable[[str, int], None]
     pay_out: Callable[[str, int], None]
+    pay_fees_out: Callable[[], None]
     restart: Callable[[], None]
     salts: dict[tuple[str, str], BidEntry]
     charged_back_of_cards: int

@@ -31,6 +31,7 @@ class Events(Ends, Parties):
             (2, lambda: self.pay_in(self.anyone(), number(1, 5_000))),
             (1, lambda: self.pay_out(self.anyone(), number(1, 9_000))),
             (0.5, self.pay_all_out),
+            (0.5, self.pay_fees_out),
             (2, lambda: self.send("post_bond", one(PROVIDERS), number(1, 500), "EUR")),
             (1, lambda: self.send("release_bond", one(PROVIDERS), number(1, 2_000), "EUR")),
             (8, self.announce),

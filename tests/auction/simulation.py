@@ -20,6 +20,7 @@ from simulated_events import SEALED, Events
 from watching import Found, check_entry, quick_signature, speaker
 
 from auction.model.errors import AuctionError, BadSignature
+from auction.model.fees import NO_FEE, Fee
 from auction.model.party import Signature, Verifier
 from auction.model.rating import RatingRules
 from auction.moderator import BidEntry, Moderator
@@ -64,6 +65,7 @@ READS = {
     "debits_equal_credits": "ledger agreement",
     "holds_have_owners": "ledger auction bid sheet commitment offered agreement",
     "promises_are_funded": "agreement",
+    "fees_are_as_announced": "ledger agreement auction",
     "everything_ends": "auction agreement group offer offered",
     "debts_are_kept": "debt agreement",
     "pledges_are_held": "ledger group",
@@ -85,6 +87,7 @@ class Simulation(Events):
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.clock = ManualClock()
+        self.fee = self.random.choice((NO_FEE, Fee(ppm=25_000, fixed=7), Fee(ppm=333_333), Fee(fixed=30)))
         self.rules = RatingRules(newcomer_bond=50, value_full=500)
         self.cards = Cards()
         self.bytes = counted_bytes()
@@ -109,7 +112,7 @@ class Simulation(Events):
 
     def restart(self) -> None:
         """A process that starts: it knows what the journal says, and when it came back."""
-        config = MarketConfig(rating=self.rules, subcontract_depth_max=3)
+        config = MarketConfig(rating=self.rules, subcontract_depth_max=3, fee=self.fee)
         self.market = Moderator(
             self.store, clock=self.clock, config=config, processors={"card": self.cards}, random_bytes=self.bytes
         )
@@ -213,6 +216,11 @@ class Simulation(Events):
     def pay_in(self, name: str, amount: int) -> None:
         self.send("deposit", name, amount, "EUR")
         self.inside += amount
+
+    def pay_fees_out(self) -> None:
+        amount = self.random.randrange(1, 40)
+        self.send("withdraw_fees", amount, "EUR")
+        self.inside -= amount
 
     def pay_out(self, name: str, amount: int) -> None:
         self.send("withdraw", name, amount, "EUR")

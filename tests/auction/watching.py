@@ -204,11 +204,11 @@ def check_end(command: str, old: Any, new: Any, draft: Any, back_ms: int) -> Non
     elif draft.at_ms < counted_ms(old) or (back_ms and draft.at_ms < min(back_ms + CLOSING_MS, old.due_ms)):
         raise Found(f"{name} was settled before its closing was over")
     sources = (f"held:{name}", f"held_bond:{name}")
-    got = {"provider": 0, "nobody": 0, "recipient": 0}
+    got = {"provider": 0, "nobody": 0, "recipient": 0, "fees": 0}
     of_provider = (f"funds:{old.provider}", f"bond:{old.provider}")
     for source, target, amount in draft.transfers:
         if source in sources:
-            side = "provider" if target in of_provider else "nobody" if target == "nobody" else "recipient"
+            side = "provider" if target in of_provider else target if target in ("nobody", "fees") else "recipient"
             got[side] += amount
     expected = due(before)
     if new.paid != expected.paid:
@@ -220,7 +220,10 @@ def check_end(command: str, old: Any, new: Any, draft: Any, back_ms: int) -> Non
         return  # both have signed more than was left of the hold: the rest is a debt (see debts_are_kept)
     if got["recipient"] != expected.recipient:
         raise Found(f"the recipient of {name} got {got['recipient']}, {expected.recipient} is due")
-    if new.method == "prepaid" and (got["provider"], got["nobody"]) != (expected.provider, expected.nobody):
+    if new.fee_charged != expected.fee:
+        raise Found(f"{new.fee_charged} is the fee of {name}, {expected.fee} is due")
+    to_others = (got["provider"], got["nobody"], got["fees"])
+    if new.method == "prepaid" and to_others != (expected.provider, expected.nobody, expected.fee):
         raise Found(f"{name} was paid out as {got}, it is {expected}")
 
 
@@ -233,11 +236,12 @@ def check_members(old: Any, draft: Any, sources: tuple[str, str]) -> None:
         return
     back: dict[str, int] = {}
     for source, target, amount in draft.transfers:
-        if source in sources and target != "nobody":
+        if source in sources and target not in ("nobody", "fees"):
             back[target] = back.get(target, 0) + amount
     others = [name for name in paid if name != old.recipient]
     everything = sum(back.get(f"funds:{name}", 0) for name in {*paid, old.recipient})
-    of_members = max(0, everything - max(0, old.recipient_held - old.price))
+    fee = sum(amount for _, target, amount in draft.transfers if target == "fees")
+    of_members = max(0, everything - max(0, old.recipient_held - old.price - fee))
     for name in others:
         due_back = Fraction(of_members * paid[name], whole)
         if abs(back.get(f"funds:{name}", 0) - due_back) > 1:

@@ -10,6 +10,7 @@ import msgspec
 from auction.model.closing import Case, Payout, Settlement, Statement, settle
 from auction.model.earned import Earnings, FalseInterval, earnings
 from auction.model.errors import WrongState
+from auction.model.fees import NO_FEE, Fee
 from auction.model.holding import with_delta
 from auction.model.receipt import ReceiptTerms, SignedReceipt
 from auction.model.weighing import Stayed
@@ -84,6 +85,8 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     charged: int = 0  # charged to the recipient for what was earned
     refunded: int = 0
     charged_back: int = 0
+    fee: Fee = NO_FEE
+    fee_charged: int = 0  # what of the recipient's went to the operator, or is owed to it
     debt: int = 0  # still owed by the recipient
 
     @property
@@ -98,7 +101,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     @property
     def own_hold(self) -> int:
         """P(1+δ): what the recipient's hold must cover. Anything held beyond it pays a provider that takes over."""
-        return with_delta(self.price, self.delta_ppm)
+        return with_delta(self.price, self.delta_ppm) + self.fee.of(self.price)
 
     def receipt_terms(self, market: str) -> ReceiptTerms:
         """The terms that its receipts must follow. Raises WrongState if it has no receipts."""
@@ -146,6 +149,7 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
         delta_ppm=agreement.delta_ppm,
         exposure=agreement.exposure,
         ends_ms=agreement.ends_ms,
+        fee=agreement.fee,
         recipient_held=max(agreement.recipient_held, agreement.own_hold),
         provider_held=agreement.provider_held,
         penalty=agreement.penalty,

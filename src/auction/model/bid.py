@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from auction.model.errors import BadValue
+from auction.model.fees import NO_FEE, Fee
 from auction.model.money import PPM, check_amount, check_currency, check_integer, check_ppm
 
 Direction = Literal["provide", "receive"]
@@ -143,6 +144,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     starts_ms: int = 0
     ends_ms: int = TIME_MS_MAX
     requires: dict[str, str] = {}
+    fee: Fee = NO_FEE
 
     def __post_init__(self) -> None:
         check_name(self.auction, "auction")

@@ -65,10 +65,11 @@ def invoice(agreement: Agreement, meters: Mapping[str, Meter] | None = None) -> 
     receipt = agreement.receipt.receipt if agreement.receipt is not None else None
     charged = agreement.charged
     earned = min(charged, agreement.paid)
-    rows = [("earned", earned, agreement.paid), ("for leaving", charged - earned, 0)]
+    fee = agreement.fee_charged
+    rows = [("earned", earned, agreement.paid), ("for leaving", charged - earned, 0), ("fee of the market", fee, 0)]
     lines = [
         InvoiceLine(
-            provider=agreement.provider,
+            provider=agreement.provider if what != "fee of the market" else "",
             from_ms=agreement.starts_ms,
             until_ms=agreement.ends_ms,
             price=agreement.price,
@@ -82,7 +83,7 @@ def invoice(agreement: Agreement, meters: Mapping[str, Meter] | None = None) -> 
         for what, amount, of_price in rows
         if amount or what == "earned"
     ]
-    parts = split_cost(charged, meters) if meters else {}
+    parts = split_cost(charged + fee, meters) if meters else {}
     shares = tuple(
         ShareLine(member, meters[member].metered_ms, meters[member].used_bits, amount)
         for member, amount in parts.items()
@@ -98,9 +99,9 @@ def invoice(agreement: Agreement, meters: Mapping[str, Meter] | None = None) -> 
         agreed_price=agreement.price,
         lines=tuple(lines),
         shares=shares,
-        charged=charged,
+        charged=charged + fee,
         refunded=agreement.refunded + agreement.charged_back,
-        balance=agreement.stayed().stayed,
+        balance=agreement.stayed().stayed + fee,
     )
 
 

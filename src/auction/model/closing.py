@@ -12,13 +12,14 @@ import msgspec
 
 from auction.model.bid import check_time
 from auction.model.errors import BadValue
+from auction.model.fees import NO_FEE, Fee
 from auction.model.money import PPM, check_amount, check_ppm
 
 Ending = Literal["finished", "leaving", "blaming"]
 """`finished`: the service is complete. `leaving`: it ends by the side's own fault or choice. `blaming`: by the other's
 fault."""
 Side = Literal["provider", "recipient"]
-Target = Literal["provider", "recipient", "nobody"]
+Target = Literal["provider", "recipient", "nobody", "operator"]
 
 ENDINGS: Final[tuple[Ending, ...]] = ("finished", "leaving", "blaming")
 
@@ -77,6 +78,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     recipient: Statement | None = None
     provider_absent: bool = False
     recipient_absent: bool = False
+    fee: Fee = NO_FEE
 
     def __post_init__(self) -> None:
         for name in (
@@ -97,7 +99,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         for statement in (self.provider, self.recipient):
             if statement is not None and statement.figure > self.price:
                 raise BadValue(f"a figure is at most the price of {self.price}")
-        if self.recipient_held < self.price + self.delta_of(self.price):
+        if self.recipient_held < self.price + self.delta_of(self.price) + self.fee.of(self.price):
             raise BadValue("the recipient's hold must cover the price and the share for leaving")
         if self.provider_held < self.delta_of(self.price) + self.penalty:
             raise BadValue("the provider's hold must cover the share for leaving and the penalty")
@@ -235,6 +237,7 @@ def settle(case: Case) -> Settlement:
     if provider or recipient:
         short = case.delta_of(case.shortfall)
         rows.append(Payout("provider", "recipient", short, "the provider signed a shortfall"))
+    rows.append(Payout("recipient", "operator", case.fee.of(lower), "the market's fee"))
     if case.falsified:
         rows.append(Payout("provider", "nobody", case.penalty, "a result was proven wrong"))
     holds: tuple[tuple[Side, int], ...] = (("recipient", case.recipient_held), ("provider", case.provider_held))

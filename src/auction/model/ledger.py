@@ -13,6 +13,7 @@ from auction.model.errors import BadAmount, InsufficientFunds
 from auction.model.money import AMOUNT_MAX
 
 OUTSIDE: Final = "outside"  # banks and cards, where money comes from and goes to; it mirrors all other accounts
+FEES: Final = "fees"  # the operator's: what it takes of settled agreements
 NOBODY: Final = "nobody"  # the price of silence and contradiction; only an arbiter's ruling keeps money out of it
 
 

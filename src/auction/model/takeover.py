@@ -13,6 +13,7 @@ import msgspec
 
 from auction.model.bid import check_items, check_name, check_time
 from auction.model.errors import BadValue, WrongState
+from auction.model.fees import NO_FEE, Fee
 from auction.model.holding import check_delta, with_delta
 from auction.model.money import PPM, check_amount, check_integer
 
@@ -70,20 +71,23 @@ def rest_after(starts_ms: int, ends_ms: int, now_ms: int, units: int = 1, items:
     return Rest(starts_ms=starts_ms, from_ms=max(starts_ms, now_ms), ends_ms=ends_ms, units=units, items=items)
 
 
-def owed_at_most(price: int, delta_ppm: int, signed: int, exposure: int, shortfall: int = 0) -> int:
+def owed_at_most(price: int, delta_ppm: int, signed: int, exposure: int, shortfall: int = 0, fee: Fee = NO_FEE) -> int:
     """The most that an agreement which has ended but is not settled may still take from its recipient's hold: the
     higher figure that can count, and δ of what is undelivered by the lower one. After settlement the figures themselves
     are used."""
     lower, higher = signed, min(signed + exposure, price - shortfall)
-    return higher + max(0, price - lower - shortfall) * check_delta(delta_ppm) // PPM
+    return higher + fee.of(higher) + max(0, price - lower - shortfall) * check_delta(delta_ppm) // PPM
 
 
-def may_cost(held: int, owed: int, delta_ppm: int) -> int:
+def may_cost(held: int, owed: int, delta_ppm: int, fee: Fee = NO_FEE) -> int:
     """The highest price that the rest of the hold R(1+δ) can pay after what is owed: the largest p such that p plus δp
     (rounded up) is within the difference."""
     left = max(0, check_amount(held, "held") - check_amount(owed, "owed"))
-    price = left * PPM // (PPM + check_delta(delta_ppm))
-    return price + 1 if with_delta(price + 1, delta_ppm) <= left else price
+    price = max(0, left - fee.fixed) * PPM // (PPM + check_delta(delta_ppm) + fee.ppm)
+    # What is rounded leaves a few units at most.
+    while with_delta(price + 1, delta_ppm) + fee.of(price + 1) <= left:
+        price += 1
+    return price
 
 
 def price_for(stand_by: StandBy, rest: Rest, units: int) -> int:

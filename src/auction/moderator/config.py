@@ -8,6 +8,7 @@ import msgspec
 
 from auction.model.bid import check_name
 from auction.model.errors import BadValue
+from auction.model.fees import NO_FEE, Fee
 from auction.model.money import check_currency, check_integer
 from auction.model.rating import DAY_MS, RatingRules
 
@@ -19,6 +20,7 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str = "market"  # the market's name in receipts
     signatures: bool = False  # whether bids, offers and ratings must be signed
     subcontract_depth_max: int = 4
+    fee: Fee = NO_FEE  # of the operator, for each settled agreement
     rating: RatingRules = RatingRules()
     keys_kept_ms: int = 7 * DAY_MS  # how long the answer to an idempotency key is remembered
 

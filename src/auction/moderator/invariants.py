@@ -15,7 +15,7 @@ from auction.formats import format_of
 from auction.model.agreement import Agreement
 from auction.model.block import TIME_MS_MAX
 from auction.model.errors import JournalBroken
-from auction.model.ledger import OUTSIDE
+from auction.model.ledger import FEES, OUTSIDE
 from auction.model.lifecycle import STAGES
 from auction.model.rating import RatingRules
 from auction.moderator.records import Auction
@@ -86,8 +86,23 @@ def promises_are_funded(state: State) -> Iterator[str]:
             continue
         if one.provider_held * 1_000_000 < one.price * one.delta_ppm + one.penalty * 1_000_000:
             yield f"the provider of {one.id} holds {one.provider_held}, which does not cover what it may lose"
-        if one.recipient_held < one.price and not state.rests_of.get(one.id):
+        if one.recipient_held < one.price + one.fee.of(one.price) and not state.rests_of.get(one.id):
             yield f"the recipient of {one.id} holds {one.recipient_held} of {one.price}"
+
+
+def fees_are_as_announced(state: State) -> Iterator[str]:
+    """Each agreement has the fee of its announcement, and what is charged of it is what was earned by it. The operator
+    has no more of that than was charged."""
+    charged = 0
+    for one in state.records["agreement"].values():
+        charged += one.fee_charged
+        if one.fee != state.records["auction"][one.auction].announcement.fee:
+            yield f"{one.id} has another fee than was announced"
+        due = one.paid * one.fee.ppm // 1_000_000 + one.fee.fixed if one.is_over and one.paid else 0
+        if one.fee_charged != due:
+            yield f"{one.id} was charged a fee of {one.fee_charged}, {due} is due of {one.paid}"
+    if not 0 <= state.ledger.balances.get(FEES, 0) <= charged:
+        yield f"{state.ledger.balances[FEES]} of fees are there, {charged} were charged"
 
 
 def everything_ends(state: State) -> Iterator[str]:
@@ -300,6 +315,7 @@ INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     debits_equal_credits,
     holds_have_owners,
     promises_are_funded,
+    fees_are_as_announced,
     everything_ends,
     debts_are_kept,
     pledges_are_held,

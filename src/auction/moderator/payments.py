@@ -30,6 +30,11 @@ class Payments(Queries):
         """Pay money out to a party. Returns the balance. Raises InsufficientFunds."""
         return self._run("withdraw", key, (party, amount, currency), parties.withdraw, int)
 
+    @command("account withdraw-fees", right="operator")
+    def withdraw_fees(self, amount: int, currency: str, *, key: str | None = None) -> int:
+        """Pays fees out to the operator. Returns what is left of them. Raises InsufficientFunds."""
+        return self._run("withdraw_fees", key, (amount, currency), parties.withdraw_fees, int)
+
     @command("account post-bond", right="own", about="party")
     def post_bond(self, party: str, amount: int, currency: str, *, key: str | None = None) -> int:
         """Move part of the balance into the bond. Auctions can require a bond. Returns the free bond."""

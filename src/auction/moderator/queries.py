@@ -19,7 +19,7 @@ from auction.model.closing import Settlement
 from auction.model.earned import FalseInterval
 from auction.model.endpoint import Assignments, Endpoint
 from auction.model.errors import BadToken, Unknown, WrongState
-from auction.model.ledger import bond, funds
+from auction.model.ledger import FEES, bond, funds
 from auction.model.meter import split_cost
 from auction.model.party import Party, token_hash
 from auction.model.rating import DraftedRating, Opinion
@@ -95,6 +95,12 @@ class Queries(Core):
         with self._deciding:
             self._draft().party(party)
             return self._state.ledger.balance(funds(party))
+
+    @query("account fees", right="operator")
+    def fees(self) -> int:
+        """Returns the fees that were paid and not withdrawn yet, in minor units."""
+        with self._deciding:
+            return self._state.ledger.balance(FEES)
 
     @query("account bond", right="own", about="party")
     def bond(self, party: str) -> int:

@@ -93,6 +93,7 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         starts_ms=asked.starts_ms,
         ends_ms=asked.ends_ms,
         requires=asked.requires,
+        fee=draft.config.fee,
     )
     check_announcement(announcement)
     if announcement.quantity > 1:

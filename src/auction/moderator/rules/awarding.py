@@ -81,7 +81,7 @@ def can_hold(draft: Draft, record: Auction, winning: Winning, held_already: int)
     """Whether the winner's hold can be placed."""
     delta_ppm = record.announcement.delta_ppm
     if record.announcement.direction == "receive":
-        own = holding.with_delta(winning.price, delta_ppm)
+        own = holding.with_delta(winning.price, delta_ppm) + record.announcement.fee.of(winning.price)
         return draft.balance(funds(winning.bidder)) + held_already >= own
     return holds.secured_by(draft, winning.bidder) + held_already >= holding.of_award(winning.price, delta_ppm).provider
 
@@ -268,6 +268,7 @@ def make_agreement(
         starts_ms=block.starts_ms,
         ends_ms=block.ends_ms,
         delta_ppm=announcement.delta_ppm,
+        fee=announcement.fee,
         penalty=holding.penalty_of(price),
         exposure=exposure(price, window_ms, with_receipts),
         due_ms=block.starts_ms + GRACE_MS,
@@ -295,8 +296,8 @@ def _recipients_hold(record: Auction, winning: Winning) -> int:
     if announcement.fail_over and announcement.direction == "provide":
         amount = max(amount, holds.part_of_reserve(announcement, winning.quantity, winning.items))
     if len(record.winners) == 1:
-        return holding.with_delta(amount, announcement.delta_ppm)
-    return amount + amount * announcement.delta_ppm // PPM
+        return holding.with_delta(amount, announcement.delta_ppm) + announcement.fee.of(amount)
+    return amount + amount * announcement.delta_ppm // PPM + announcement.fee.of(amount)
 
 
 def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:

@@ -23,7 +23,7 @@ from auction.model.closing import (
 )
 from auction.model.earned import FalseInterval, better, check_false_interval, figure
 from auction.model.errors import BadValue, NotAllowed, TooLate, WrongState
-from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
+from auction.model.ledger import FEES, NOBODY, bond, card, funds, held, held_bond
 from auction.model.lifecycle import (
     CHARGEBACK_MS,
     CLOSING_MS,
@@ -259,9 +259,9 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
             else:
                 gained += one.amount
         elif one.target != "recipient" and not is_card:
-            target = funds(agreement.provider) if one.target == "provider" else NOBODY
-            draft.transfer(held(agreement.id), target, one.amount)
-    _give_back(draft, agreement, back, gained)
+            draft.transfer(held(agreement.id), account_of(agreement, one.target), one.amount)
+    fee = sum(one.amount for one in settlement.payouts if one.target == "operator")
+    _give_back(draft, agreement, back, gained, fee)
     of_recipient = sum(one.amount for one in settlement.payouts if (one.source, one.target) == ("recipient", "nobody"))
     settled = msgspec.structs.replace(
         agreement,
@@ -278,15 +278,21 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
         burnt=settlement.burnt,
         lost=of_recipient + earned.shortfall + earned.voided,
         charged=0 if is_card else to_provider(payouts),
+        fee_charged=fee,
     )
     if debts:
-        to = [(funds(agreement.provider) if one.target == "provider" else NOBODY, one.amount) for one in debts]
+        to = [(account_of(agreement, one.target), one.amount) for one in debts]
         settled = msgspec.structs.replace(settled, debt=holds.owe(draft, f"{agreement.id}/hold", settled, to))
     draft.put("agreement", agreement.id, settled)
     opinions.open_exchange(draft, settled)
     if is_card:
         ask_to_capture(draft, settled)
     return draft.agreement(agreement.id)
+
+
+def account_of(agreement: Agreement, target: str) -> str:
+    """Where what the recipient pays goes to."""
+    return {"provider": funds(agreement.provider), "operator": FEES}.get(target, NOBODY)
 
 
 def to_provider(payouts: Iterable[Payout]) -> int:
@@ -300,13 +306,13 @@ def _is_contested(agreement: Agreement) -> bool:
     return len(figures) > 1 or any(one is not None and one.ending == "blaming" for one in said)
 
 
-def _give_back(draft: Draft, agreement: Agreement, back: int, gained: int) -> None:
+def _give_back(draft: Draft, agreement: Agreement, back: int, gained: int, fee: int) -> None:
     """Returns the rest of the recipient's hold, and what the provider pays, to the payers. If a group's money replaced
     the price, the members get everything beyond the recipient's own part, in proportion."""
     record = draft.auction(agreement.auction)
     whole = back + gained
     if agreement.payers:
-        own = max(0, agreement.recipient_held - agreement.price)  # the part of the hold beyond the price
+        own = max(0, agreement.recipient_held - agreement.price - fee)  # the part of the hold beyond the price
         of_members = max(0, whole - own)
         parts = split_proportionally(of_members, [amount for _, amount in agreement.payers])
         rows = [(member, part) for (member, _), part in zip(agreement.payers, parts, strict=True)]

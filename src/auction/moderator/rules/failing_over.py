@@ -79,7 +79,7 @@ def offer_to(draft: Draft, agreement: Agreement, provider: str) -> RestOffer | N
     if rest is None:
         return None
     turns = 1 + max(0, draft.at_ms - agreement.ended_ms) // GRACE_MS
-    limit = may_cost(agreement.recipient_held, _owed(draft, agreement), agreement.delta_ppm)
+    limit = may_cost(agreement.recipient_held, _owed(draft, agreement), agreement.delta_ppm, agreement.fee)
     for stand_by in stand_bys(draft, record):
         if turns <= 0:
             return None
@@ -101,7 +101,7 @@ def _owed(draft: Draft, agreement: Agreement) -> int:
     could_earn = -(-agreement.price * until_ms // window_ms)
     more = max(0, could_earn - earned.signed - earned.shortfall)
     exposed = more + agreement.exposure
-    return owed_at_most(agreement.price, agreement.delta_ppm, earned.signed, exposed, earned.shortfall)
+    return owed_at_most(agreement.price, agreement.delta_ppm, earned.signed, exposed, earned.shortfall, agreement.fee)
 
 
 def has_rest(draft: Draft, agreement: Agreement) -> bool:
@@ -178,7 +178,7 @@ def take_over(draft: Draft, name: str, provider: str) -> Agreement:
     block = msgspec.structs.replace(block, id=blocks.own_name(draft, block.id))
     draft.put("block", block.id, block)
     new = draft.new_id("agreement")
-    own = holding.with_delta(offer.price, agreement.delta_ppm)
+    own = holding.with_delta(offer.price, agreement.delta_ppm) + agreement.fee.of(offer.price)
     is_whole = offer.units == rest.units and (not rest.items or set(offer.items) == set(rest.items))
     # A takeover of the whole rest gets the free part of the reserve, to pay the next one if it fails too.
     moved = agreement.recipient_held - _owed(draft, agreement) if is_whole else own

@@ -79,8 +79,9 @@ def accept_price(draft: Draft, group: str, by: str) -> Group:
 def _lower(draft: Draft, agreement: Agreement, price: int) -> None:
     """Lowers the price that both sides agreed to, and releases what each holds for the difference."""
     of_award = holding.of_award(price, agreement.delta_ppm)
+    of_recipient = of_award.recipient + agreement.fee.of(price)
     fail_over = draft.auction(agreement.auction).announcement.fail_over
-    recipient_held = agreement.recipient_held if fail_over else min(agreement.recipient_held, of_award.recipient)
+    recipient_held = agreement.recipient_held if fail_over else min(agreement.recipient_held, of_recipient)
     provider_held = min(agreement.provider_held, of_award.provider)
     payer = funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
     draft.transfer(held(agreement.id), payer, agreement.recipient_held - recipient_held)

@@ -61,7 +61,14 @@ def minimum_balance(draft: Draft, announcement: Announcement, rating: ShownRatin
 
 
 def of_announcement(announcement: Announcement) -> int:
-    return holding.of_announcer(announcement.direction, whole_reserve(announcement), announcement.delta_ppm)
+    """R(1+δ) with the fees of as many agreements as it may come to; of a seller δR + Φ."""
+    reserve = whole_reserve(announcement)
+    amount = holding.of_announcer(announcement.direction, reserve, announcement.delta_ppm)
+    if announcement.direction == "receive":
+        return amount
+    is_by_unit = format_of(announcement).units(announcement, 1) != announcement.quantity
+    most = len(announcement.items) or (announcement.quantity if is_by_unit else 1)
+    return check_amount(amount + announcement.fee.of_several(reserve, most), "amount to hold")
 
 
 def hold_announcement(draft: Draft, record: Auction) -> Auction:
@@ -96,12 +103,14 @@ def of_bid(announcement: Announcement, price: int, quantity: int, items: tuple[s
     most = check_amount(price if limit is None else limit, "price")
     if announcement.direction == "receive" and part_of_reserve(announcement, 1, ()) != whole_reserve(announcement):
         most = most if items else check_amount(most * quantity, "price for all units")
-    return holding.of_bidder(announcement.direction, reserve, most, announcement.delta_ppm)
+    amount = holding.of_bidder(announcement.direction, reserve, most, announcement.delta_ppm)
+    return amount if announcement.direction == "provide" else amount + announcement.fee.of(most)
 
 
 def of_commitment(announcement: Announcement, deposit: int) -> int:
     reserve = whole_reserve(announcement)
-    return holding.of_commitment(announcement.direction, reserve, deposit, announcement.delta_ppm)
+    amount = holding.of_commitment(announcement.direction, reserve, deposit, announcement.delta_ppm)
+    return amount if announcement.direction == "provide" else amount + announcement.fee.of(deposit)
 
 
 def hold_bid(draft: Draft, announcement: Announcement, name: str, bidder: str, amount: int) -> None:

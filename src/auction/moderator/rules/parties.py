@@ -11,7 +11,7 @@ from auction.model.bid import check_name
 from auction.model.block import TIME_MS_MAX, Block, most_of_units
 from auction.model.endpoint import Endpoint, Warm
 from auction.model.errors import BadSignature, BadValue, Exists, NoCapacity, NotAllowed
-from auction.model.ledger import OUTSIDE, bond, funds
+from auction.model.ledger import FEES, OUTSIDE, bond, funds
 from auction.model.lifecycle import CHARGEBACK_MS
 from auction.model.money import check_amount, check_currency, check_integer
 from auction.model.party import (
@@ -227,6 +227,14 @@ def withdraw(draft: Draft, party: str, amount: int, currency: str) -> int:
     _check_card_money(draft, party, amount)
     draft.transfer(funds(party), OUTSIDE, amount)
     return draft.balance(funds(party))
+
+
+def withdraw_fees(draft: Draft, amount: int, currency: str) -> int:
+    """What the operator takes out of its fees."""
+    check_currency(currency, draft.config.currency)
+    check_amount(amount)
+    draft.transfer(FEES, OUTSIDE, amount)
+    return draft.balance(FEES)
 
 
 def _check_card_money(draft: Draft, party: str, amount: int) -> None:

@@ -11,7 +11,7 @@ from auction.model.agreement import Agreement, settlement_of
 from auction.model.bid import Announcement
 from auction.model.closing import capture
 from auction.model.errors import BadValue, NotAllowed, WrongState
-from auction.model.ledger import NOBODY, bond, card, funds, held
+from auction.model.ledger import bond, card, funds, held
 from auction.model.lifecycle import next_state, step_of
 from auction.model.money import check_amount
 from auction.moderator.draft import Draft
@@ -138,12 +138,11 @@ def _as_before(agreement: Agreement) -> Agreement:
 
 def _share_out(draft: Draft, agreement: Agreement, captured: int) -> None:
     shared = capture(settlement_of(_as_before(agreement), draft.config.name), captured)
-    account = {"provider": funds(agreement.provider), "nobody": NOBODY}
     for one in shared.payouts:
         if one.source == "recipient":
-            draft.transfer(held(agreement.id), account[one.target], one.amount)
+            draft.transfer(held(agreement.id), ending.account_of(agreement, one.target), one.amount)
     draft.transfer(held(agreement.id), card(agreement.method), agreement.capturing - captured)
-    to = [(account[one.target], one.amount) for one in shared.debts]
+    to = [(ending.account_of(agreement, one.target), one.amount) for one in shared.debts]
     left = holds.owe(draft, agreement.id, agreement, to) if to else 0
     charged = ending.to_provider(shared.payouts)
     settled = msgspec.structs.replace(
