@@ -18,6 +18,7 @@ from auction.model.ledger import Ledger, Transfer, funds
 from auction.model.rating import Exchange
 from auction.moderator import Moderator
 from auction.moderator.draft import Draft
+from auction.moderator.people import People
 from auction.moderator.records import Auction, Committed
 from auction.moderator.rules import (
     admission,
@@ -31,6 +32,7 @@ from auction.moderator.rules import (
     payments,
 )
 from auction.moderator.rules.due import DUE
+from auction.storage.store import MemoryStore
 
 Patch = pytest.MonkeyPatch
 Plant = Callable[[Patch], None]
@@ -516,3 +518,28 @@ def a_fee_is_not_held(patch: Patch) -> None:
 def the_members_pay_the_fee(patch: Patch) -> None:
     original = ending._give_back
     patch.setattr(ending, "_give_back", lambda draft, one, back, gained, _fee: original(draft, one, back, gained, 0))
+
+
+# --- what is personal ---
+
+
+@bug
+def what_is_erased_stays_in_the_store(patch: Patch) -> None:
+    append = MemoryStore.append
+    patch.setattr(MemoryStore, "append", lambda self, writes: append(self, [one._replace(erased=()) for one in writes]))
+
+
+@bug
+def what_is_erased_stays_in_the_map(patch: Patch) -> None:
+    patch.setattr(People, "drop", lambda *_: None)
+
+
+@bug
+def a_name_stays_in_the_record(patch: Patch) -> None:
+    original = Draft.keep_personal
+
+    def keep(self: Draft, about: str, **fields: str) -> str:
+        original(self, about, **fields)
+        return fields.get("name", "")
+
+    patch.setattr(Draft, "keep_personal", keep)

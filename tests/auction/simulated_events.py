@@ -75,6 +75,7 @@ class Events(Ends, Parties):
             (0.7, self.change_key),
             (0.3, self.change_token),
             (2, self.ask_costs),
+            (0.5, self.erase),
         ]
 
     def pay_all_out(self) -> None:

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from markets import public_key_of
-from simulated_ends import PROVIDERS, Choice
+from simulated_ends import PROVIDERS, RECIPIENTS, Choice
 from watching import Found, quick_signature
 
 from auction.model.errors import AuctionError, BadToken
@@ -68,6 +68,21 @@ class Parties(Choice):
             raise Found(f"the token that {self.market.authenticate(old)} had before is good still")
         if answer is not None and self.market.authenticate(answer.token) != party:
             raise Found(f"the token of {party} is another's")
+
+    def erase(self) -> None:
+        """A person comes and is erased, and nothing of it is left."""
+        owner, name = self.one(RECIPIENTS), f"person {self.random.random()}"
+        self.market.tick()
+        self.actor = ""
+        party = self.market.register("", "user", belongs_to=owner, name=name).party
+        if self.market.id_of(name) != party:
+            raise Found(f"{name} is another party")
+        if name in repr(self.market.party(party)):
+            raise Found(f"the record of {party} has its name")
+        if self.send("erase", party).in_journal:
+            raise Found(f"something of {party} stands in the journal")
+        if name in repr(self.market.store.personal()) or name in self.market.state.people.named:
+            raise Found(f"{name} was erased, and is there")
 
     def ask_costs(self) -> None:
         """What a bid would cost is what it costs."""

@@ -40,6 +40,8 @@ class Follower:
             if entry.sequence != state.sequence + 1:
                 raise JournalBroken(f"the entry after {state.sequence} is missing")
             apply_entry(state, entry)
+        state.people.add(self._store.personal(state.people.loaded_to))
+        state.people.loaded_to = state.sequence
         if state.old is not None:
             raise WrongState("the market is of an older version: any step of it upgrades it (`auction market rules`)")
         return look(state, max(time.time_ns() // 1_000_000, state.at_ms), self._party, self._limit)

@@ -6,14 +6,13 @@ exactly. Members join and leave here. `model.meter` meters use. Nothing here enf
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cmp_to_key
 
 import msgspec
 
 from auction.model.bid import check_name
-from auction.model.errors import BadNumber, BadValue, Exists, NoCapacity, Unknown
+from auction.model.errors import BadValue, Exists, NoCapacity, Unknown
 from auction.model.money import AMOUNT_MAX, check_integer, split_proportionally
 
 UNLIMITED = AMOUNT_MAX
@@ -94,11 +93,9 @@ def allocate_channels(
     """Between IP telephone numbers: the number of channels that each number gets for its `calls`.
 
     A call needs a whole channel of `channel_bps`, so a remainder below that is not given to anyone. Guarantees and caps
-    are in channels. Raises NoCapacity, BadValue, and BadNumber for a member that is not an E.164 number.
+    are in channels. The members are parties of the kind `number`, whose numbers are not in the journal. Raises
+    NoCapacity, BadValue.
     """
-    for share in shares:
-        if not re.fullmatch(r"\+[1-9][0-9]{1,14}", share.member):
-            raise BadNumber(f"{share.member} is not a telephone number in E.164")
     check_integer(channel_bps, "rate of a channel", 1)
     return allocate(check_integer(capacity_bps, "capacity") // channel_bps, shares, calls)
 

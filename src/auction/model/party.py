@@ -44,6 +44,8 @@ class Party(msgspec.Struct, frozen=True, omit_defaults=True):
     former_keys: tuple[str, ...] = ()  # former keys still link parties
     capacity_from_ms: int = 0  # when the present capacity was set
     banned_sequence: int = 0  # the entry with which the operator banned it
+    personal: str = ""  # the digest of its personal fields (see person.py)
+    erased_sequence: int = 0  # the entry with which they were erased
 
     @property
     def interests(self) -> tuple[str, ...]:

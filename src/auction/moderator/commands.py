@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from auction.formats.commit_reveal import Commitment
 from auction.groups.sharing import Share
 from auction.model.agreement import Agreement
@@ -26,7 +28,7 @@ from auction.model.receipt import SignedReceipt
 from auction.moderator.draft import Draft
 from auction.moderator.methods import command
 from auction.moderator.payments import Payments
-from auction.moderator.records import BlockShares, Group, Refusals
+from auction.moderator.records import BlockShares, Erased, Group, Refusals
 from auction.moderator.rules import (
     admission,
     announcing,
@@ -35,6 +37,7 @@ from auction.moderator.rules import (
     banning,
     bidding,
     blocks,
+    erasing,
     failing_over,
     groups,
     opinions,
@@ -65,25 +68,30 @@ class Moderator(Payments):
         controller: str = "",
         capacity_bps: int = 0,
         signature: Signature | None = None,
+        name: str = "",
         key: str | None = None,
     ) -> Registered:
         """Register a party. Its kind is `provider`, `recipient`, or a recipient's `user`, `device` or `number`.
 
-        A number's name is its telephone number in E.164. `controller` names the party that controls this one, so that
-        linked parties cannot bid against each other; it must consent, so in a served market the controller itself
-        registers the party. `signature` by the public key (purpose `party`) proves possession of the key; a served
-        market requires it from everyone but the operator. Raises Exists, BadValue, BadNumber, BadSignature."""
+        An empty `party` gets an id of the market's own, which the answer has; so does a number, whose `party` is its
+        telephone number. `name` and the number are personal: they stay out of the journal and can be erased (`erase`);
+        `id_of` finds the id by them. `controller` names the party that controls this one, so that linked parties cannot
+        bid against each other; it must consent, so in a served market the controller itself registers the party.
+        `signature` by the public key (purpose `party`) proves possession of the key; a served market requires it from
+        everyone but the operator. Who gets an id of the market's own signs an empty name. Raises Exists, BadValue,
+        BadNumber, BadSignature."""
         token = self._random_bytes(32).hex()
         hashed = token_hash(token)
-        arguments = (party, kind, public_key, belongs_to, controller, capacity_bps, signature)
+        stated = (kind, public_key, belongs_to, controller, capacity_bps, signature)
+        impersonal = ("" if kind == "number" else party, *stated)
 
         def decide(draft: Draft, *given: Any) -> str:
             return parties.register(draft, hashed, *given)
 
-        name = self._run("register", key, arguments, decide, str)
+        made = self._run("register", key, (party, *stated, name), decide, str, hashed=impersonal)
         # Only a hash is stored, so only the call that made the token can return it.
-        is_ours = self._state.owners.get(hashed) == name
-        return Registered(name, token if is_ours else "")
+        is_ours = self._state.owners.get(hashed) == made
+        return Registered(made, token if is_ours else "")
 
     @command("party renew-token", right="stranger")
     def renew_token(self, party: str, signature: Signature) -> Registered:
@@ -157,6 +165,14 @@ class Moderator(Payments):
     def lift_ban(self, party: str, *, key: str | None = None) -> Party:
         """Lift a ban."""
         return self._run("lift_ban", key, (party,), banning.lift, Party)
+
+    @command("party erase", right="operator")
+    def erase(self, party: str, *, key: str | None = None) -> Erased:
+        """Erase the names, telephone numbers and remarks of a party. Those of all that are part of it go too, and so do
+        remarks about it. The journal still verifies: it has digests alone. Nothing of them is left in the database
+        then. The party can begin nothing new; its money stays its own. Raises WrongState while something of it is
+        under way, StoreFailed if another process reads the database: send it again then."""
+        return self._run("erase", key, (party,), erasing.erase, Erased)
 
     # --- blocks ---
 
@@ -394,7 +410,12 @@ class Moderator(Payments):
         less refunds and chargebacks. The device or the provider signs. Until both sides have rated, the answer shows
         only the rater's own opinion."""
         arguments = (agreement, rater, satisfied, device, remark, signature)
-        return self._run("rate", key, arguments, opinions.rate, Exchange)
+        impersonal = (agreement, rater, satisfied, device, signature)
+        rated = self._run("rate", key, arguments, opinions.rate, Exchange, hashed=impersonal)
+        people = self._state.people
+        return msgspec.structs.replace(
+            rated, service=people.opinion(rated.service), payment=people.opinion(rated.payment)
+        )
 
     @command("rating give-drafted", right="rater")
     def rate_as_drafted(

@@ -22,6 +22,7 @@ from auction.model.errors import BadCurrency, Conflict, KeyReused, OtherRules, R
 from auction.model.ledger import Transfer
 from auction.model.money import check_currency
 from auction.model.party import Verifier
+from auction.model.person import Personal
 from auction.moderator.arguments import check_value
 from auction.moderator.clock import Clock, SteadyTime, system_clock
 from auction.moderator.config import MarketConfig, Rules, differing
@@ -76,6 +77,7 @@ class Core:
         self._saving: threading.Thread | None = None
         self._caught_up = 0  # how often the state was taken from the store
         self._stale = False
+        self._is_unwiped = False  # whether something that was erased may still be readable in the store
         self.upgraded: dict[str, int] = {}
         """What the upgrade of an older market has done, if this opening was the first: in words, how many."""
         self._load()
@@ -110,6 +112,9 @@ class Core:
             if entry.key:
                 self._remember(entry.at_ms, entry.key, entry.request, entry.answer, state.config.keys_kept_ms)
             self._hash = entry.hash
+        people = state.people
+        people.add(self.store.personal(people.loaded_to))
+        people.loaded_to = state.sequence
         self._caught_up += 1
         self._state = state
         self._time = SteadyTime(self._clock, state.at_ms)
@@ -141,12 +146,14 @@ class Core:
         decide: Callable[[Draft, *Given], Answer],
         answer_type: Any,
         wait: bool = True,
+        hashed: tuple[Any, ...] | None = None,
     ) -> Answer:
         """Decides by the rule, journals, commits and answers. A key that was used before with the same arguments gets
         the first answer again."""
         request = b""
         if key or not wait:
-            encoded = _encode((command, arguments))  # encoded here, because sealing after the answer must not fail
+            # Encoded here, because sealing after the answer must not fail. A digest of what is personal would tell it.
+            encoded = _encode((command, arguments if hashed is None else hashed))
             request = hashlib.sha256(encoded).digest() if key else b""
         asked = _Asked(command, key or "", request, arguments, decide, answer_type, wait)
         for _ in range(_TRIES_MAX):
@@ -208,16 +215,28 @@ class Core:
         changes = [(kind, name, record) for (kind, name), record in draft.changes.items()]
         # The answer is kept for retries under the same key; without a key there are none.
         stored_answer = _encode(answer) if key else b""
-        decided = _Decided(command, key, request, draft.sequence, draft.at_ms, changes, draft.transfers, stored_answer)
+        decided = _Decided(
+            command,
+            key,
+            request,
+            draft.sequence,
+            draft.at_ms,
+            changes,
+            draft.transfers,
+            stored_answer,
+            draft.personal,
+            draft.erased,
+        )
         if wait:
             self._seal_waiting()
             sealed = self._seal(decided)
         gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
+        self._state.people.add(draft.personal)
         if key:
             self._remember(draft.at_ms, key, request, stored_answer, self._state.config.keys_kept_ms)
         waiting = _Waiting(decided, gone)
         if wait:
-            waiting.write = Write(*sealed, gone)
+            waiting.write = Write(*sealed, gone, decided.personal, decided.erased)
         else:
             self._unsealed.append(waiting)
         self._waiting.append(waiting)
@@ -225,7 +244,8 @@ class Core:
 
     def _seal_waiting(self) -> None:
         for one in self._unsealed:
-            one.write = Write(*self._seal(one.decided), one.gone)
+            decided = one.decided
+            one.write = Write(*self._seal(decided), one.gone, decided.personal, decided.erased)
         self._unsealed.clear()
 
     def _seal(self, of: _Decided) -> tuple[Entry, list[tuple[str, str, int, str]], list[tuple[int, int, str, int]]]:
@@ -323,13 +343,26 @@ class Core:
                 # Readers must not see what is undone. If the store is away, the next command loads.
                 with suppress(StoreFailed):
                     self._load()
+        unwiped = self._wipe(taken) if failure is None else None
         for one in taken:
-            one.failure = failure
+            one.failure = failure or (unwiped if one.decided.command == "erase" else None)
             one.done = True
         if copy is not None and failure is None:
             self._saving = threading.Thread(target=self._save, args=(copy,), name="auction-saving")
             self._saving.start()
         return failure is None
+
+    def _wipe(self, taken: list[_Waiting]) -> StoreFailed | None:
+        """Makes unreadable what was erased. If that fails, whoever erased is told, and every commit tries again."""
+        self._is_unwiped |= any(one.decided.command == "erase" for one in taken)
+        if not self._is_unwiped:
+            return None
+        try:
+            self.store.wipe()
+        except StoreFailed as reason:
+            return reason
+        self._is_unwiped = False
+        return None
 
     def _copy(self) -> Copy | None:
         """The copy to save now, if it is time; only one is saved at a time."""
@@ -458,6 +491,8 @@ class _Decided(NamedTuple):
     changes: list[tuple[str, str, Any]]
     transfers: list[Transfer]
     answer: bytes
+    personal: list[Personal]
+    erased: list[str]
 
 
 class _Waiting:

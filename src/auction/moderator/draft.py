@@ -13,6 +13,7 @@ from auction.model.block import Block, Timeline
 from auction.model.errors import Exists, InsufficientFunds, Replayed, Unknown
 from auction.model.ledger import NOBODY, OUTSIDE, Transfer, bond, funds
 from auction.model.party import Party, Verifier
+from auction.model.person import SALT_BYTES, Person, Personal, personal_of
 from auction.moderator.config import MarketConfig
 from auction.moderator.records import Auction, BlockShares, Nonce, PlacedBid
 from auction.moderator.state import COMMITTING_STATES, State
@@ -30,8 +31,10 @@ class Draft:
         "at_ms",
         "changes",
         "config",
+        "erased",
         "links",
         "methods",
+        "personal",
         "random_bytes",
         "sequence",
         "state",
@@ -57,6 +60,8 @@ class Draft:
         self.at_ms = at_ms
         self.changes: dict[tuple[str, str], Any] = {}
         self.transfers: list[Transfer] = []
+        self.personal: list[Personal] = []  # to be stored beside the journal
+        self.erased: list[str] = []  # digests of personal fields to be erased
         self._named = 0
         self._blocks_changed = False
         self.links: dict[tuple[str, str], str] = {}  # (auction, interest) -> who has bid in this command
@@ -65,6 +70,12 @@ class Draft:
         """A unique name: the kind, the entry's number and a count within it."""
         self._named += 1
         return f"{kind}-{self.sequence}" if self._named == 1 else f"{kind}-{self.sequence}.{self._named}"
+
+    def keep_personal(self, about: str, **fields: str) -> str:
+        """Stores personal fields beside the journal; returns the digest that stands for them in it."""
+        row = personal_of(Person(about, **fields), self.sequence, self.random_bytes(SALT_BYTES))
+        self.personal.append(row)
+        return row.digest
 
     def put(self, kind: str, name: str, record: Any) -> None:
         self.changes[kind, name] = record

@@ -17,6 +17,7 @@ from auction.model.block import TIME_MS_MAX
 from auction.model.errors import JournalBroken
 from auction.model.ledger import FEES, OUTSIDE
 from auction.model.lifecycle import STAGES
+from auction.model.person import referenced
 from auction.model.rating import RatingRules
 from auction.moderator.records import Auction
 from auction.moderator.saved import restore
@@ -369,6 +370,26 @@ def differences(state: State, snapshot: Snapshot) -> list[str]:
     return found
 
 
+def unbound_fields(state: State, snapshot: Snapshot) -> list[str]:
+    """Where the personal fields that are stored beside the journal are not those that it has the digests of."""
+    rows = {row.digest: row for row in snapshot.personal()}
+    found = [
+        f"personal fields of {row.person.about} are not what was stored" for row in rows.values() if not row.is_bound()
+    ]
+    expected = {one.personal for one in state.records["party"].values() if one.personal}
+    opinions = [one.opinion for one in state.records["drafted"].values()]
+    for exchange in state.records["exchange"].values():
+        opinions += [one for one in (exchange.service, exchange.payment) if one is not None]
+    expected |= {said for said in (referenced(one.remark) for one in opinions) if said}
+    erased = state.erased_digests
+    found += [
+        f"personal fields {one} are missing, and were not erased" for one in sorted(expected - erased - rows.keys())
+    ]
+    found += [f"personal fields {one} were erased, and are there" for one in sorted(erased & rows.keys())]
+    found += [f"personal fields {one} are of nothing" for one in sorted(rows.keys() - expected)]
+    return found
+
+
 def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
     """All faults of a stored market: in the chain, the fold and every invariant. Empty if there are none. The market
     may keep running meanwhile."""
@@ -379,7 +400,12 @@ def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
             return [f"journal: {reason}"]
         if state.old is not None:
             return ["the market is of an older version: any step of it upgrades it (`auction market rules`)"]
-        return differences(state, snapshot) + _saved_differences(state, snapshot) + violations(state)
+        return (
+            differences(state, snapshot)
+            + unbound_fields(state, snapshot)
+            + _saved_differences(state, snapshot)
+            + violations(state)
+        )
 
 
 def _saved_differences(state: State, snapshot: Snapshot) -> list[str]:

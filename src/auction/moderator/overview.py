@@ -186,4 +186,4 @@ def _ratings(state: State, now_ms: int, agreements: Iterable[Agreement]) -> Iter
     rated |= {(one.recipient, PAYMENTS) for one in agreements}
     for name, service in sorted(rated, key=lambda pair: (pair[1], pair[0])):
         shown = state.reputation.shown_at(name, service, state.sequence, now_ms)
-        yield RatingGlance(service=service, rating=shown)
+        yield RatingGlance(service=service, rating=state.people.rating(shown))

@@ -22,6 +22,7 @@ from auction.model.errors import BadToken, Unknown, WrongState
 from auction.model.ledger import FEES, bond, funds
 from auction.model.meter import split_cost
 from auction.model.party import Party, token_hash
+from auction.model.person import Person
 from auction.model.rating import DraftedRating, Opinion
 from auction.model.receipt import ReceiptTerms
 from auction.moderator.assignments import Alive, find_assignments
@@ -79,6 +80,22 @@ class Queries(Core):
         with self._deciding:
             self._draft().party(party)
             return admission.refused_by(self._draft(), party)
+
+    @query("party person", right="own", about="party")
+    def person(self, party: str) -> Person:
+        """Show the name and the telephone number of a party. They are empty if it has none, or was erased."""
+        with self._deciding:
+            record = self._draft().party(party)
+            return self._state.people.of_digest.get(record.personal, Person(party))
+
+    @query("party id", right="operator")
+    def id_of(self, name: str) -> str:
+        """Return the id of the party that was registered with this name or telephone number. Raises Unknown."""
+        with self._deciding:
+            found = self._state.people.named.get(name)
+        if found is None:
+            raise Unknown(f"no party has the name {name!r}")
+        return found
 
     @query("party authenticate", right="stranger")
     def authenticate(self, token: str) -> str:
@@ -154,7 +171,7 @@ class Queries(Core):
                 announcement=record.announcement,
                 closes_ms=record.closes_ms,
                 bid_count=len(placed),
-                ratings=tuple({rating.party: rating for rating in shown}.values()),
+                ratings=tuple({rating.party: self._state.people.rating(rating) for rating in shown}.values()),
                 seed=record.seed if is_over else "",
                 award=awarding.find_award(self._state, record),
                 agreements=self._state.agreements_of.get(auction, ()),
@@ -315,7 +332,8 @@ class Queries(Core):
         """Show a party's rating now. With a service, as its provider; without one, as a payer."""
         with self._deciding:
             self._draft().party(party)
-            return self._state.reputation.shown_at(party, service, self._state.sequence, self._time.read())
+            shown = self._state.reputation.shown_at(party, service, self._state.sequence, self._time.read())
+            return self._state.people.rating(shown)
 
     @query("rating standing", right="anyone")
     def standing(self, party: str) -> Standing:
@@ -334,7 +352,8 @@ class Queries(Core):
             if exchange is None:
                 raise Unknown(f"nobody could rate {agreement} yet")
             is_open = agreement in self._state.records["revealed"]
-        return tuple(one for one in (exchange.service, exchange.payment) if one is not None) if is_open else ()
+            said = map(self._state.people.opinion, (exchange.service, exchange.payment))
+            return tuple(one for one in said if one is not None) if is_open else ()
 
     @query("rating draft", right="own", about="rater")
     def drafted_rating(self, agreement: str, rater: str) -> DraftedRating | None:

@@ -76,6 +76,16 @@ class Refusals(msgspec.Struct, frozen=True):
     refused: tuple[str, ...]
 
 
+class Erased(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The personal fields of a party, and of all that are part of it, were erased. Their digests stay in the journal.
+    `in_journal` counts numbers and remarks of an older version that stand in the journal itself, and stay."""
+
+    party: str
+    digests: tuple[str, ...]
+    at_ms: int
+    in_journal: int = 0
+
+
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A bid with the rating that counts for it: the one at the time of the announcement."""
 
@@ -284,4 +294,5 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "endpoint": Endpoint,
     "warm": Warm,
     "refusals": Refusals,
+    "erased": Erased,
 }

@@ -18,6 +18,7 @@ from auction.model.ledger import Ledger, Transfer
 from auction.model.party import Party
 from auction.model.rating import Exchange, RatingRules
 from auction.moderator.config import MarketConfig, Rules
+from auction.moderator.people import People
 from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
@@ -25,6 +26,7 @@ from auction.moderator.records import (
     Committed,
     Debt,
     Drafted,
+    Erased,
     Group,
     Nonce,
     PaymentRequest,
@@ -76,6 +78,9 @@ class State:
         self.sharing: dict[str, set[str]] = {}  # interest -> the parties that have it
         self.linked: set[str] = set()  # parties that share an interest with another
         self.banned: set[str] = set()
+        self.erased: set[str] = set()  # parties whose personal fields were erased
+        self.erased_digests: set[str] = set()
+        self.people = People()  # no part of the fold: the journal has digests alone
         self.owners: dict[str, str] = {}  # token hash -> party
         self.pending_payments: dict[str, PaymentRequest] = {}
 
@@ -128,6 +133,8 @@ class State:
             self.owners.pop(_old.token_hash, None)
         if new.token_hash:
             self.owners[new.token_hash] = new.id
+        if new.erased_sequence:
+            self.erased.add(new.id)
         self.banned.add(new.id) if new.banned_sequence else self.banned.discard(new.id)
         former, wanted = self.interests.get(new.id, frozenset()), frozenset(new.interests)
         if former == wanted:
@@ -217,6 +224,10 @@ class State:
         else:
             self.pending_payments.pop(new.id, None)
 
+    def _index_erased(self, _old: Erased | None, new: Erased) -> None:
+        self.erased_digests.update(new.digests)
+        self.people.drop(new.digests)
+
     def _index_group(self, old: Group | None, new: Group) -> None:
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
             heapq.heappush(self.due, (new.due_ms, "group", new.id))
@@ -238,6 +249,7 @@ INDEXES: Final[dict[str, Any]] = {
     "debt": State._index_debt,
     "payment": State._index_payment,
     "group": State._index_group,
+    "erased": State._index_erased,
 }
 _DECODERS: Final = {kind: msgspec.json.Decoder(record) for kind, record in RECORD_TYPES.items()}
 

@@ -23,6 +23,7 @@ class Tables(NamedTuple):
     record: sql.Table
     posting: sql.Table
     saved: sql.Table
+    personal: sql.Table
 
 
 def tables(schema: str | None = None) -> Tables:
@@ -67,6 +68,14 @@ def tables(schema: str | None = None) -> Tables:
             sql.Column("name", sql.Text, nullable=False),
             sql.Column("body", sql.LargeBinary, nullable=False),
         ),
+        sql.Table(
+            "auction_personal",
+            metadata,
+            sql.Column("digest", sql.Text, primary_key=True),
+            sql.Column("sequence", sql.BigInteger, nullable=False),
+            sql.Column("salt", sql.LargeBinary, nullable=False),
+            sql.Column("body", sql.Text, nullable=False),
+        ),
     )
 
 
@@ -85,7 +94,17 @@ def _saved_state(connection: sql.Connection, wanted: Tables) -> None:
     wanted.saved.create(connection)
 
 
-STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (_first, _account_index, _saved_state)
+def _personal_fields(connection: sql.Connection, wanted: Tables) -> None:
+    """Names, numbers and remarks, which can be erased: the journal has their digests."""
+    wanted.personal.create(connection)
+
+
+STEPS: Final[tuple[Callable[[sql.Connection, Tables], None], ...]] = (
+    _first,
+    _account_index,
+    _saved_state,
+    _personal_fields,
+)
 
 
 def migrate(connection: sql.Connection, wanted: Tables, steps: int = len(STEPS)) -> int:

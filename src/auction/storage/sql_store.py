@@ -14,6 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sql
 
 from auction.model.errors import BadValue, Conflict, JournalBroken, RowsRefused, StoreFailed, Unknown
+from auction.model.person import Personal
 from auction.storage.journal import Entry
 from auction.storage.migrations import Tables, migrate, tables
 from auction.storage.store import Part, Write
@@ -34,7 +35,7 @@ def open_engine(url: str) -> sql.Engine:
         @sql.event.listens_for(engine, "connect")
         def _connected(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin transactions by itself
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "secure_delete=ON"):
                 connection.execute(f"PRAGMA {pragma}")
 
         @sql.event.listens_for(engine, "begin")
@@ -188,6 +189,31 @@ class SqlStore:
         with self.snapshot() as stored:
             return stored.saved()
 
+    def personal(self, after: int = 0) -> list[Personal]:
+        """The personal fields that were stored after an entry."""
+        with self.snapshot() as stored:
+            return stored.personal(after)
+
+    def wipe(self) -> None:
+        """Makes deleted personal fields unreadable: nothing of them is left in free pages or in the write-ahead log.
+        For the thread that writes. Raises StoreFailed; call it again then."""
+        driver: Any = self.engine.dialect.dbapi
+        try:
+            if self.engine.dialect.name == "sqlite":
+                cursor: Any = self._writing().cursor()
+                cursor.execute("VACUUM")
+                is_busy = bool(cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+                cursor.close()
+                if is_busy:
+                    raise StoreFailed("another process reads the database, so its log still has what was erased")
+            elif self.engine.dialect.name == "postgresql":
+                table = self.engine.dialect.identifier_preparer.format_table(self.tables.personal)
+                with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.execute(sql.text(f"VACUUM FULL {table}"))
+        except (sql.exc.SQLAlchemyError, driver.Error) as reason:
+            self._drop_writer()
+            raise StoreFailed(f"what was erased may still be readable: {_words(reason)}") from reason
+
     def _connect(self, writes: bool = True) -> sql.Connection:
         try:
             return self.engine.connect().execution_options(auction_writes=writes)
@@ -227,6 +253,12 @@ class Snapshot:
         saved = self._tables.saved
         rows = self._rows(sql.select(saved.c.name, saved.c.body).order_by(saved.c.sequence, saved.c.part))
         return [Part(row.name, bytes(row.body)) for row in rows]
+
+    def personal(self, after: int = 0) -> list[Personal]:
+        """The personal fields that were stored after an entry."""
+        kept = self._tables.personal
+        rows = self._rows(sql.select(kept).where(kept.c.sequence > after).order_by(kept.c.sequence, kept.c.digest))
+        return [Personal(row.digest, int(row.sequence), bytes(row.salt), row.body) for row in rows]
 
     def records(self) -> dict[tuple[str, str], str]:
         """Every record as (kind, id) -> JSON."""
@@ -272,6 +304,8 @@ class _Statements:
         self._posting = insert(of.posting)
         self.newest = f"SELECT max(sequence) FROM {dialect.identifier_preparer.format_table(of.journal)}"
         table = dialect.identifier_preparer.format_table(of.record)
+        self._personal = insert(of.personal)
+        self._erased = f"DELETE FROM {dialect.identifier_preparer.format_table(of.personal)} WHERE digest = {mark}"
         self._gone = f"DELETE FROM {table} WHERE kind = {mark} AND id = {mark}"
 
     def write(
@@ -290,4 +324,10 @@ class _Statements:
         postings = [row for write in writes for row in write.postings]
         if postings:
             cursor.executemany(self._posting, postings)
+        personal = [row for write in writes for row in write.personal]
+        if personal:
+            cursor.executemany(self._personal, personal)
+        erased = [(digest,) for write in writes for digest in write.erased]
+        if erased:
+            cursor.executemany(self._erased, erased)
         cursor.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from auction.model.errors import Conflict
+from auction.model.person import Personal
 from auction.storage.journal import Entry
 
 
@@ -17,6 +18,8 @@ class Write(NamedTuple):
     records: list[tuple[str, str, int, str]]
     postings: list[tuple[int, int, str, int]]
     gone: list[tuple[str, str]]
+    personal: Sequence[Personal] = ()  # stored beside the journal
+    erased: Sequence[str] = ()  # digests of personal fields to delete
 
 
 class Part(NamedTuple):
@@ -30,7 +33,8 @@ class Store(Protocol):
     """The protocol of a store. `has_more` says whether entries after this one are stored; it is called often and never
     during an append. `append` is all or nothing, and durable once it returns. It raises Conflict if the entries do not
     follow the stored ones, StoreFailed if the store is away, RowsRefused if it rejects the rows. `save` replaces the
-    saved state; it may run beside commits and from any thread. `saved` returns its parts in order."""
+    saved state; it may run beside commits and from any thread. `saved` returns its parts in order. `personal` returns
+    the personal fields that were stored after an entry; `wipe` makes deleted ones unreadable, or raises StoreFailed."""
 
     keeps_records: bool
 
@@ -44,6 +48,10 @@ class Store(Protocol):
 
     def saved(self) -> list[Part]: ...
 
+    def personal(self, after: int = 0) -> list[Personal]: ...
+
+    def wipe(self) -> None: ...
+
 
 class MemoryStore:
     """The journal in a list: for tests, simulations, and markets that need not outlive the process."""
@@ -52,6 +60,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
+        self._personal: dict[str, Personal] = {}
 
     def entries(self, after: int = 0) -> Iterable[Entry]:
         return self._entries[after:]
@@ -63,6 +72,16 @@ class MemoryStore:
         if writes and writes[0].entry.sequence != len(self._entries) + 1:
             raise Conflict("another moderator wrote to this journal")
         self._entries += [write.entry for write in writes]
+        for write in writes:
+            self._personal.update((row.digest, row) for row in write.personal)
+            for digest in write.erased:
+                self._personal.pop(digest, None)
+
+    def personal(self, after: int = 0) -> list[Personal]:
+        return [row for row in self._personal.values() if row.sequence > after]
+
+    def wipe(self) -> None:
+        pass  # nothing remains of a deleted row
 
     def save(self, sequence: int, parts: Iterable[Part]) -> None:
         pass  # the journal itself is lost with the process

@@ -49,7 +49,12 @@ def shown(value: Any) -> Any:
     return value
 
 
-NOT_JOURNALLED = {"polled", "stand_bys", "back_ms"}  # when each party was last here, and what is asked for anew
+NOT_JOURNALLED = {
+    "polled",
+    "stand_bys",
+    "back_ms",
+    "people",
+}  # when each party was last here, and what is asked for anew
 
 
 def compare(one: State, other: State) -> None:

@@ -25,6 +25,8 @@ def barred_by(draft: Draft, party: str) -> tuple[str, str]:
     words if nothing bars it."""
     state = draft.state
     debts = state.debts_of
+    if party in state.erased:
+        return party, "erased"
     if not debts and not state.banned:
         return "", ""
     for interest in state.interests.get(party, ()):
@@ -41,6 +43,8 @@ def check_not_barred(draft: Draft, party: str) -> None:
     name, why = barred_by(draft, party)
     if why == "banned":
         raise NotAllowed(f"{name} is banned from this market: its agreements go on, but it can begin nothing new")
+    if why == "erased":
+        raise NotAllowed(f"{name} was erased, and can begin nothing new")
     if why:
         raise NotAllowed(f"{name} has an unpaid debt, and is barred until it has paid")
 

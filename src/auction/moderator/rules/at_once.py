@@ -144,7 +144,7 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
     kinds = bidding.BIDDERS[announcement.direction]
     block = record.block
     rate_bps = block.committed_bps if block is not None else 0
-    if announcement.direction != "provide" or announcement.receipts or state.debts_of or state.banned:
+    if announcement.direction != "provide" or announcement.receipts or state.debts_of or state.banned or state.erased:
         return False
     if announcement.requires or state.records["refusals"]:
         return False
@@ -282,7 +282,7 @@ def _able(
         draft.config.rating.newcomer_bond, holds.whole_reserve(announcement), announcement.delta_ppm
     )
     weights, receipts, requires = announcement.quality, announcement.receipts, announcement.requires
-    has_unfit = bool(requires or state.debts_of or state.banned or state.records["refusals"])
+    has_unfit = bool(requires or state.debts_of or state.banned or state.erased or state.records["refusals"])
     weighs = bool(weights.opinion or weights.evidence or announcement.newcomer_share_ppm)
     announcer, interests, timelines = record.announcer, state.interests, state.timelines
     own, is_linked = interests[announcer], announcer in state.linked

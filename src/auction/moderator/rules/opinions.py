@@ -10,6 +10,7 @@ from auction.model.errors import NotAllowed, PrepaymentRequired, WrongState
 from auction.model.lifecycle import step_of
 from auction.model.money import check_integer
 from auction.model.party import Signature
+from auction.model.person import as_reference
 from auction.model.rating import (
     DAY_MS,
     DraftedRating,
@@ -115,7 +116,10 @@ def _opinion(
     )
     _exchange(draft, name).with_opinion(opinion, draft.config.rating)
     parties.check_signature(draft, "rating", name, signer, rating_body(satisfied, remark, device), signature)
-    return opinion
+    if not remark:
+        return opinion
+    digest = draft.keep_personal(f"{name}/{kind}", remark=remark)
+    return msgspec.structs.replace(opinion, remark=as_reference(digest))
 
 
 def _exchange(draft: Draft, name: str) -> Exchange:

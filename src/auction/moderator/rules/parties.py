@@ -49,15 +49,18 @@ def check_signature(
     party: str,
     body: dict[str, Any],
     signature: Signature | None,
+    signed_as: str | None = None,
 ) -> Signature | None:
-    """Verifies a signature if there is one or the market requires one. Uses up its nonce."""
+    """Verifies a signature if there is one or the market requires one. Uses up its nonce. `signed_as` is
+    the name in the statement, if it is another than the party's."""
     if signature is None:
         if draft.config.signatures:
             raise BadSignature(f"this market requires signatures, and this {purpose} is not signed")
         return None
     check_name(signature.nonce, "nonce")
-    draft.use_nonce(party, signature.nonce, signature.expires_ms)
-    statement = canonical_bytes(purpose, subject, party, signature.nonce, signature.expires_ms, body)
+    signer = party if signed_as is None else signed_as
+    draft.use_nonce(signer, signature.nonce, signature.expires_ms)
+    statement = canonical_bytes(purpose, subject, signer, signature.nonce, signature.expires_ms, body)
     draft.verifier.verify(draft.party(party).public_key, statement, signature, draft.at_ms)
     return signature
 
@@ -80,10 +83,16 @@ def register(
     controller: str,
     capacity_bps: int,
     signature: Signature | None,
+    own_name: str,
 ) -> str:
-    name = e164(party) if kind == "number" else check_id(party)
     if kind not in KINDS:
         raise BadValue(f"a party is one of {', '.join(KINDS)}")
+    number = e164(party) if kind == "number" else ""
+    is_ours = bool(number) or not party
+    name = draft.new_id("party") if is_ours else check_id(party)
+    for personal in (number, check_name(own_name, "name") if own_name else ""):
+        _check_is_nobodys(draft, personal)
+    _check_is_nobodys(draft, name)
     _check_place(draft, kind, belongs_to)
     key = check_public_key(public_key) if public_key else ""
     _check_not_former(draft, name, key)
@@ -96,11 +105,19 @@ def register(
         controller=check_id(controller) if controller else "",
         capacity_bps=check_integer(capacity_bps, "capacity", 0, 2**53),
         registered_ms=draft.at_ms,
+        personal=draft.keep_personal(name, name=own_name, number=number) if own_name or number else "",
     )
     draft.add("party", name, record)
     if signature is not None:  # proves possession of the key
-        check_signature(draft, "party", "", name, party_body(record.controller, record.public_key), signature)
+        body = party_body(record.controller, record.public_key)
+        check_signature(draft, "party", "", name, body, signature, signed_as="" if is_ours else name)
     return name
+
+
+def _check_is_nobodys(draft: Draft, name: str) -> None:
+    """One name means one party: an id is no other party's name or number."""
+    if name and (name in draft.state.people.named or name in draft.state.records["party"]):
+        raise Exists(f"there is a party {name!r} already")
 
 
 def _check_place(draft: Draft, kind: str, belongs_to: str) -> None:
