@@ -57,8 +57,8 @@ def test_as_tshark_decodes_it(name, tmp_path):
     link, make = KINDS[kind]
     varied = [Fields(number=n, six=n % 2 == 0, flag=n % 3 == 0, ports=(20_001, 20_002 + n)) for n in range(16, 28)]
     packets = [moved(make(fields), port, 7001) for fields in varied]
-    write(tmp_path / "made.pcap", link, packets)
-    theirs = as_tshark_reads(tmp_path / "made.pcap", "-d", f"udp.port==7001,{their_name}")
+    write(tmp_path / "made.pcapng", [(link, packet) for packet in packets])
+    theirs = as_tshark_reads(tmp_path / "made.pcapng", "-d", f"udp.port==7001,{their_name}")
     assert min(map(len, theirs)) == 3  # two IP headers and the ports: tshark followed the tunnel
     ports = udp_ports([f"udp.port=7001,{name}"])
     assert [as_we_read(packet, link, ports) for packet in packets] == theirs
