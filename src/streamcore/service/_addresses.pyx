@@ -75,7 +75,7 @@ from streamcore.service._fields cimport (
     unknown,
 )
 from streamcore.service._fragments cimport is_payload, note_first
-from streamcore.service._links cimport change_capture, change_wifi, is_plain_link
+from streamcore.service._links cimport change_capture, change_link, change_wifi
 from streamcore.service._messages cimport change_dhcp, change_sctp, is_dhcp
 from streamcore.service._names cimport change_names, holds_names
 from streamcore.service._routing cimport change_ospf, change_pim, change_vrrp
@@ -157,8 +157,7 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
         if rewrite.rewriting:
             rewrite.counts[LEFT_CHECK] += 1
     elif kind == LAYER_LINK:
-        if not is_plain_link(rewrite.link_type):
-            unknown(rewrite, p)
+        change_link(rewrite, p, layer.length, rewrite.link_type, layer.offset == 0)
     elif kind == LAYER_TUNNEL:
         change_tunnel(rewrite, p, layer.length, layer.detail)
     elif kind == LAYER_TAG:

@@ -20,14 +20,23 @@ cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type)
         change_cooked(rewrite, p + 12, n - 12, load16(p + 8), p[11])
     elif link_type == 239:
         change_nflog(rewrite, p, n)
-    elif link_type == 258:  # PKTAP: the interface's name; process numbers and names
+    elif link_type == 258 or link_type == 149:  # PKTAP: the interface's name; process numbers and names
         zero(rewrite, p + 12, min(n, <int64_t> 36) - 12)
         zero(rewrite, p + 52, n - 52)
     elif link_type == 192:
         change_ppi(rewrite, p, n)
     elif link_type == 119:  # prism: the device's name
         zero(rewrite, p + 8, min(n, <int64_t> 24) - 8)
-    elif not (link_type == 0 or link_type == 108 or link_type == 127 or link_type == 163 or link_type == 109):
+    elif link_type == 117:  # PFLOG: names of interface and rules, users, perhaps addresses before translation
+        zero(rewrite, p + 4, n - 4)
+    elif link_type == 8:  # SLIP: a direction, and the header as it was compressed
+        zero(rewrite, p + 1, n - 1)
+    elif 178 <= link_type <= 181:  # Juniper: an extension behind magic number, flags and length
+        zero(rewrite, p + 6, n - 6)
+    elif link_type == 197:  # ERF: extension headers behind time, kind and lengths
+        zero(rewrite, p + 16, n - 16)
+    elif not (link_type == 0 or link_type == 108 or link_type == 127 or link_type == 163 or link_type == 109 or link_type == 123
+              or link_type == 226 or link_type == 282 or link_type == 166 or 204 <= link_type <= 206):
         unknown(rewrite, p)  # perhaps with names and addresses
 
 
@@ -85,6 +94,31 @@ cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         change_mac(rewrite, p + 24, 6, 6)
 
 
-cdef bint is_plain_link(int link_type) noexcept nogil:
-    """PPP, C-HDLC, Frame Relay: their addresses are numbers of a line."""
-    return link_type == 9 or link_type == 50 or link_type == 51 or link_type == 104 or link_type == 107
+cdef void change_link(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type, bint first) noexcept nogil:
+    """n: bytes of the header that are there; first: it is the packet's first. Of PPP, C-HDLC and Frame Relay addresses are numbers of a line."""
+    cdef uint8_t routed
+    if (link_type == 9 or link_type == 50 or link_type == 51 or link_type == 104 or link_type == 107
+            or (not first and (179 <= link_type <= 181 or link_type == 197 or link_type == 166 or 204 <= link_type <= 206))):
+        return
+    if not first:
+        unknown(rewrite, p)
+    elif link_type == 6:  # token ring; the first bit of its source says that a route follows
+        change_mac(rewrite, p + 2, min(n, <int64_t> 8) - 2, 6)
+        routed = p[8] & 0x80 if n > 8 else 0
+        change_mac(rewrite, p + 8, min(n, <int64_t> 14) - 8, 6)
+        if n > 8 and rewrite.rewriting:
+            p[8] = (p[8] & 0x7F) | routed
+    elif link_type == 7 or link_type == 129:  # ARCNET: a byte each
+        change_mac(rewrite, p, n, 1)
+        change_mac(rewrite, p + 1, n - 1, 1)
+    elif link_type == 242:  # InfiniBand's global header: as that of IPv6
+        change6(rewrite, p + 8, min(n, <int64_t> 24) - 8)
+        change6(rewrite, p + 24, min(n, <int64_t> 40) - 24)
+    elif link_type == 138:  # FireWire
+        change_mac(rewrite, p, n, 8)
+        change_mac(rewrite, p + 8, n - 8, 8)
+    elif link_type == 281 or link_type == 284 or link_type == 285:  # switch tags behind the addresses
+        change_mac(rewrite, p, n, 6)
+        change_mac(rewrite, p + 6, n - 6, 6)
+    else:
+        unknown(rewrite, p)
