@@ -251,7 +251,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ] = 0  # fmt: skip
     hash_seed: Annotated[
         Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None,
-        Key("seed of the flow hash", "", "N", SEGMENTS, default="random", commands=READERS),
+        Key("seed of the flow hash", "", "N", SEGMENTS, default="random", commands=("run", "packets")),
     ] = None
 
     # Live interfaces.

@@ -129,8 +129,8 @@ cdef struct Block:
 cdef class FlowTable:
     """FlowTable(flows_max, seed, idle_ms, …): numbers flows from 0 and keeps their sums.
 
-    flows_max: flows kept at a time, 1 to 2**26; the table grows up to it, some 150 bytes a flow. seed: of the run's flow hash, None: at
-    random; the table's own hash has a random one of its own. idle_ms: of capture time after which a flow's next packet begins a new one; 0:
+    flows_max: flows kept at a time, 1 to 2**26; the table grows up to it, some 150 bytes a flow. seed: of the table of
+    fragments, None: random; the hash of flows always has a random one, so nobody can make flows collide. idle_ms: of capture time after which a flow's next packet begins a new one; 0:
     never. fragments_max, ports: as Parser's. by: BY_* of _key.pxd. One thread at a time.
     """
 
@@ -159,7 +159,7 @@ cdef class FlowTable:
         if not 1 <= flows_max <= 1 << 26 or not 0 <= idle_ms <= 1 << 40:
             raise ValueError(f"a flow table of {flows_max} flows, idle after {idle_ms} ms")
         cdef uint64_t number = secrets.randbits(64) if seed is None else seed % (1 << 64)
-        fill_seed(&self.seed, secrets.randbits(64))  # nobody knows it, whoever knows the run's: flows cannot be made to collide
+        fill_seed(&self.seed, secrets.randbits(64))
         self.fragments = Fragments(fragments_max, number, by)
         self.ports = ports
         self.deep = by != BY_OUTER

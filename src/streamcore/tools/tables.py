@@ -181,7 +181,7 @@ def write_flows(config: Config, out: str, form: str) -> int:
     if form not in writers:
         raise UsageError(f"there is no format {form!r} for flows: use one of {', '.join(writers)}")
     flows = FlowTable(
-        config.flows_max, config.hash_seed, fragments_max=config.fragments_max, ports=udp_ports(config.decode_as),
+        config.flows_max, fragments_max=config.fragments_max, ports=udp_ports(config.decode_as),
         by=FLOW_KEYS[config.flow_key],
     )  # fmt: skip
     with _opened(config.read) as source, _written(out, binary=form == "parquet") as file:

@@ -96,15 +96,13 @@ def flows_of(tmp_path, *words):
 
 def test_keys_of_a_pipeline_file_reach_the_flow_table(tmp_path):
     file = tmp_path / "flows.toml"
-    file.write_text("flows_max = 256\nhash_seed = 7\n")
+    file.write_text("flows_max = 256\n")
     assert Counter(json.loads(row)["ended"] for row in flows_of(tmp_path)) == {"": 2000}
     few = flows_of(tmp_path, "--config", str(file))
     ended = Counter(json.loads(row)["ended"] for row in few)
     assert ended[""] <= 256
     assert sum(ended.values()) > 2000  # a flow that gave way begins again
     assert sum(json.loads(row)["packets"] for row in few) == 4000
-    assert flows_of(tmp_path, "--config", str(file)) == few  # the seed says who gives way
-    assert flows_of(tmp_path, "--config", str(file), "--hash-seed", "8") != few
 
 
 def fragment(number, first):

@@ -43,7 +43,8 @@ def test_the_account_of_a_run(chain, policy, order, tmp_path):
     assert packets["read"] == packets["written"] + sum(packets["dropped"].values())
     assert told["read"] + told["resized"] == told["written"] + sum(told["dropped"].values())
     assert (told["resized"] < 0) == any("slice" in service for service in chain)
-    assert (len(packets["dropped"]) > 1) == any(
-        name in service for service in chain for name in ("dedup:", "Dns", "anonymise")
-    )
+    if any(name in service for service in chain for name in ("dedup:", "Dns")):
+        assert len(packets["dropped"]) > 1
+    else:  # anonymise drops a fragment whose first one is in another segment
+        assert set(packets["dropped"]) <= {"filter.not_matched", "service.not_understood"}
     assert "unbalanced" not in run.json
