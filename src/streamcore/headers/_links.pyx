@@ -267,6 +267,15 @@ cdef void atm(Walk *walk) noexcept nogil:
         walk.next = step_llc
 
 
+cdef void classical_ip(Walk *walk) noexcept nogil:
+    """RFC 2225: LLC, or as Linux captures it, IP without a header. No DSAP of LLC in use begins with 4 or 6 but NetWare's and 802.1's of old,
+    behind which nobody sends IP."""
+    if has(walk, 1) and here(walk)[0] >> 4 != 4 and here(walk)[0] >> 4 != 6:
+        walk.next = step_llc
+    else:
+        walk.next = step_ip
+
+
 cdef void erf(Walk *walk) noexcept nogil:
     """Endace: 8 bytes of time, kind (first bit: extension headers of 8 bytes follow, each of which says so of the next), flags, lengths."""
     cdef const uint8_t *p = here(walk)
@@ -335,7 +344,7 @@ register_link(8, slip)
 register_link(10, fddi)
 register_link(11, atm)
 register_link(100, atm)
-register_link(106, atm)
+register_link(106, classical_ip)
 register_link(123, sun_atm)
 register_link(109, enc)
 register_link(117, pflog)
