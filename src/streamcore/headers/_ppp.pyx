@@ -153,6 +153,12 @@ cdef void directed_ppp(Walk *walk) noexcept nogil:
         walk.next = step_ppp
 
 
+cdef void pppd(Walk *walk) noexcept nogil:
+    """LINKTYPE_PPP_PPPD: the direction stands in the place of the address field, and the control field follows."""
+    if take(walk, LAYER_CAPTURE, 2):
+        walk.next = step_ppp
+
+
 cdef void directed_hdlc(Walk *walk) noexcept nogil:
     if take(walk, LAYER_CAPTURE, 1):
         walk.next = step_cisco_hdlc
@@ -168,7 +174,7 @@ register_link(50, ppp_or_hdlc)
 register_link(51, step_pppoe)
 register_link(104, step_cisco_hdlc)
 register_link(107, step_frame_relay)
-register_link(166, directed_ppp)
+register_link(166, pppd)
 register_link(204, directed_ppp)
 register_link(205, directed_hdlc)
 register_link(206, directed_frame_relay)

@@ -1,4 +1,4 @@
-"""Packets of rarer kinds, as made_packets.py makes the others: link headers in all their forms, tags, options of tunnels.
+"""Packets of rarer kinds, as made_packets.py makes the others: link headers in all their forms, tags, tunnels' options.
 
 UNKNOWN_TO_TSHARK: those whose link type tshark 4.0 does not read. Only for tests.
 """
