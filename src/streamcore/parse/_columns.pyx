@@ -75,7 +75,9 @@ cdef class ColumnParser:
             batch.prepare_columns(groups)
             counting = counting and groups & (GROUP_FLOW | GROUP_HEADERS) != 0
             with nogil:
-                if groups == GROUP_FLOW:
+                if groups == GROUP_FLOW and self.deep:
+                    self.deep_columns(&batch.columns, batch.chunk.arena.control, batch.count, counting)
+                elif groups == GROUP_FLOW:
                     self.flow_columns(&batch.columns, batch.chunk.arena.control, batch.count, counting)
                 else:
                     self.all_columns(&batch.columns, batch.chunk.arena.control, batch.count, groups, counting)
@@ -85,8 +87,6 @@ cdef class ColumnParser:
         """flow_hash alone: the ordinary packet never leaves this loop. Some 5 to 8 ns a packet (bench_parse.py)."""
         cdef Walk headers
         cdef FlowKey key
-        cdef const UdpTable *udp = &self.ports.table
-        cdef bint deep = self.deep
         cdef Py_ssize_t row
         cdef const uint8_t *p
         cdef uint64_t first, second
@@ -99,10 +99,39 @@ cdef class ColumnParser:
             link_type = control.link_type[c.interface[row]]
             prefetch(p + PREFETCH_BYTES)
             if link_type == ETHERNET:
-                if ordinary4(p, size, &first, &second, &swapped) and not (deep and opens_tunnel(udp, first, second)):
+                if ordinary4(p, size, &first, &second, &swapped):
                     c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
                     continue
-                if ordinary6(p, size, &key) and not (deep and opens_tunnel6(udp, &key)):
+                if ordinary6(p, size, &key):
+                    c.flow_hash[row] = <uint32_t> wide_hash(&self.seed, &key)
+                    continue
+            walk_headers(&self.ports.table, p, size, link_type, &headers)
+            self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &key, NULL)
+            c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)
+            if counting:
+                self.tell(all_flags(&headers))
+
+    cdef void deep_columns(self, Columns *c, const Control *control, Py_ssize_t count, bint counting) noexcept nogil:
+        """flow_hash alone, where tunnels are looked into: apart from flow_columns, whose loop is as short as it can be."""
+        cdef Walk headers
+        cdef FlowKey key
+        cdef const UdpTable *udp = &self.ports.table
+        cdef Py_ssize_t row
+        cdef const uint8_t *p
+        cdef uint64_t first, second
+        cdef uint32_t size
+        cdef uint16_t link_type
+        cdef bint swapped
+        for row in range(count):
+            p = c.data + c.offset[row]
+            size = c.captured_length[row]
+            link_type = control.link_type[c.interface[row]]
+            prefetch(p + PREFETCH_BYTES)
+            if link_type == ETHERNET:
+                if ordinary4(p, size, &first, &second, &swapped) and not opens_tunnel(udp, first, second):
+                    c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
+                    continue
+                if ordinary6(p, size, &key) and not opens_tunnel6(udp, &key):
                     c.flow_hash[row] = <uint32_t> wide_hash(&self.seed, &key)
                     continue
             walk_headers(udp, p, size, link_type, &headers)
@@ -110,7 +139,7 @@ cdef class ColumnParser:
             if counting:
                 self.tell(all_flags(&headers))
 
-    cdef inline uint32_t hash(self, const uint8_t *p, uint16_t link_type, int64_t time_ns, Walk *headers) noexcept nogil:
+    cdef uint32_t hash(self, const uint8_t *p, uint16_t link_type, int64_t time_ns, Walk *headers) noexcept nogil:
         """flow_hash of a packet that was walked. Says in `headers` which fragments are orphans, too."""
         cdef FlowKey key
         cdef Around around
