@@ -61,6 +61,8 @@ cdef class Matcher:
     cdef Fragments fragments
     cdef UdpPorts ports
     cdef bint follows
+    cdef Choice *choices     # of the last batch; its tables are kept, because a table's memory costs more than a batch's packets
+    cdef Py_ssize_t choices_count
     cdef uint8_t *scratch    # SCRATCH_BYTES; NULL: fragments are not followed
     cdef readonly uint64_t orphans
 
@@ -74,20 +76,55 @@ cdef class Matcher:
                 raise MemoryError("no room for a packet")
 
     def __dealloc__(self):
+        self.forget()
         free(self.scratch)
+
+    cdef void forget(self) noexcept:
+        cdef Py_ssize_t i
+        for i in range(self.choices_count):
+            free(<void *> self.choices[i].by_link)
+        free(self.choices)
+        self.choices = NULL
+        self.choices_count = 0
+
+    cdef int prepare(self, PacketBatch batch, list chosen) except -1:
+        """The programs in C's words, for the link types of this batch. The caller keeps `chosen`, which owns the instructions."""
+        cdef Program program
+        cdef Py_ssize_t i
+        links = link_types_of(batch)
+        if self.choices_count != len(chosen):
+            self.forget()
+            self.choices = <Choice *> calloc(len(chosen) + 1, sizeof(Choice))
+            if self.choices == NULL:
+                raise MemoryError
+            self.choices_count = len(chosen)
+        for i, (programs, within) in enumerate(chosen):
+            if self.choices[i].by_link == NULL:
+                self.choices[i].by_link = <const Instruction **> calloc(LINKS, sizeof(void *))
+                if self.choices[i].by_link == NULL:
+                    raise MemoryError
+            for link_type in links:
+                program = programs[link_type]
+                self.choices[i].by_link[<uint16_t> link_type] = program.instructions
+            self.choices[i].frame = self.choices[i].ip = NULL
+            if within is not None:
+                program = within[0]
+                self.choices[i].frame = program.instructions
+                program = within[1]
+                self.choices[i].ip = program.instructions
+        return 0
 
     def select(self, PacketBatch batch not None, tuple choice not None):
         """Keep the rows in use that the choice accepts; returns (packets, captured bytes) of the others.
 
         Its programs have every link type that link_types_of names; raises KeyError otherwise. A batch that loses no row stays as it is.
         """
-        cdef Choice *choices
         cdef Py_ssize_t kept
         cdef uint64_t dropped_bytes = 0
         cdef int failed = 0
         cdef uint8_t *labels = NULL
         cdef bint plain = not self.follows and choice[1] is None
-        choices = choices_of(batch, [choice])
+        self.prepare(batch, [choice])
         try:
             if not plain:
                 labels = <uint8_t *> malloc(batch.row_count + 1)
@@ -95,13 +132,12 @@ cdef class Matcher:
                     raise MemoryError
             with nogil:
                 if not plain:
-                    failed = self.label(batch, choices, 1, labels)
-                kept = -1 if failed else keep_rows(batch, choices, labels, &dropped_bytes)
+                    failed = self.label(batch, self.choices, 1, labels)
+                kept = -1 if failed else keep_rows(batch, self.choices, labels, &dropped_bytes)
             if failed:
                 raise MemoryError
         finally:
             free(labels)
-            free_choices(choices, 1)
         dropped = batch.row_count - kept
         if dropped:
             batch.row_count = kept
@@ -116,26 +152,24 @@ cdef class Matcher:
         """
         cdef Py_ssize_t stream, count = len(chosen) + 1
         cdef int failed
-        cdef Choice *choices
         cdef Py_ssize_t *stops
         cdef uint8_t *labels
         if count > STREAMS_MAX:
             raise ValueError(f"{count} streams")
-        choices = choices_of(batch, chosen)
+        self.prepare(batch, chosen)
         stops = <Py_ssize_t *> calloc(count + 1, sizeof(Py_ssize_t))
         labels = <uint8_t *> malloc(batch.row_count + 1)
         try:
             if stops == NULL or labels == NULL:
                 raise MemoryError
             with nogil:
-                failed = self.label(batch, choices, count - 1, labels) or sort_by_stream(batch, labels, count, stops)
+                failed = self.label(batch, self.choices, count - 1, labels) or sort_by_stream(batch, labels, count, stops)
             if failed:
                 raise MemoryError
             return [stops[stream] for stream in range(count)]
         finally:
             free(labels)
             free(stops)
-            free_choices(choices, count - 1)
 
     cdef int label(self, PacketBatch batch, const Choice *choices, Py_ssize_t count, uint8_t *labels) noexcept nogil:
         """labels[i]: of the i-th row in use, the first choice that accepts it, from 1; 0: none does. Returns 1 without memory."""
@@ -343,40 +377,6 @@ cdef int sort_by_stream(PacketBatch batch, const uint8_t *labels, Py_ssize_t cou
     batch.arranged = rows > 0 or batch.arranged
     free(before)
     return 0
-
-
-cdef Choice *choices_of(PacketBatch batch, list chosen) except NULL:
-    """The programs in C's words; the caller frees them with free_choices, and keeps `chosen`, which owns the instructions."""
-    cdef Choice *choices = <Choice *> calloc(len(chosen) + 1, sizeof(Choice))
-    cdef Program program
-    cdef Py_ssize_t i
-    links = link_types_of(batch)
-    if choices == NULL:
-        raise MemoryError
-    try:
-        for i, (programs, within) in enumerate(chosen):
-            choices[i].by_link = <const Instruction **> calloc(LINKS, sizeof(void *))
-            if choices[i].by_link == NULL:
-                raise MemoryError
-            for link_type in links:
-                program = programs[link_type]
-                choices[i].by_link[<uint16_t> link_type] = program.instructions
-            if within is not None:
-                program = within[0]
-                choices[i].frame = program.instructions
-                program = within[1]
-                choices[i].ip = program.instructions
-    except BaseException:
-        free_choices(choices, len(chosen))
-        raise
-    return choices
-
-
-cdef void free_choices(Choice *choices, Py_ssize_t count) noexcept:
-    cdef Py_ssize_t i
-    for i in range(count):
-        free(<void *> choices[i].by_link)
-    free(choices)
 
 
 def link_types_of(PacketBatch batch not None):
