@@ -324,3 +324,18 @@ def test_a_failed_commit_keeps_nothing_personal(tmp_path: Path) -> None:
     assert isinstance(store.personal()[0], Personal)
     assert referenced("remark:" + "0" * 64) == "0" * 64
     assert [decode_body(entry.body).changes for entry in store.entries()]
+
+
+def test_a_second_moderator_takes_in_names_and_that_they_were_erased(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    one, clock = market(SqlStore(url))
+    other = Moderator(SqlStore(url), clock=clock)
+    rosa = one.register("", "recipient", name=SECRETS[0]).party
+    assert other.id_of(SECRETS[0]) == rosa
+    with pytest.raises(Exists):
+        other.register("", "recipient", name=SECRETS[0])
+    one.erase(rosa)
+    with pytest.raises(Unknown):
+        other.id_of(SECRETS[0])
+    assert other.person(rosa) == Person(rosa)
+    assert found_in(tmp_path) == []

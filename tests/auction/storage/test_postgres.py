@@ -169,3 +169,16 @@ def test_a_served_market_survives_a_database_that_is_killed_and_started_again(
     assert verify(store) == []
     assert Moderator(store).balance("rita") == len(sent)
     store.close()
+
+
+def test_what_is_erased_is_gone_from_its_table_and_the_journal_verifies(fresh: Callable[..., str]) -> None:
+    store = SqlStore(fresh())
+    moderator, clock = market(store)
+    rosa = moderator.register("", "recipient", name="rosa@clinic").party
+    assert len(store.personal()) == 1
+    again = Moderator(store, clock=clock, random_bytes=counted_bytes())
+    assert again.id_of("rosa@clinic") == rosa
+    moderator.erase(rosa)
+    with pytest.raises(Unknown):
+        again.id_of("rosa@clinic")  # it has taken in that it was erased
+    assert (store.personal(), verify(store)) == ([], [])

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
@@ -142,3 +143,31 @@ def test_costs_are_told_over_the_network(world: World) -> None:
     assert rita.cost_of(agreement, "rita", "leaving", 0).received("provider") >= 25
     with pytest.raises(NotAllowed):
         p0.cost_of(agreement, "p1", "leaving", 0)
+
+
+def test_names_are_the_operators_map_and_a_partys_own(world: World) -> None:
+    """Nobody finds out by a telephone number or a name who is in the market."""
+    _, moderator, _, operator = world
+    rosa = operator.register("", "recipient", name="rosa@clinic").party
+    own, p0 = client(world, rosa), client(world, "p0")
+    number = own.register("+44 20 7946 0018", "number", belongs_to=rosa).party
+    assert operator.id_of("+442079460018") == number
+    assert own.person(number).number == "+442079460018"
+    shown = msgspec.json.encode((p0.party(rosa), p0.party(number)))
+    assert b"rosa" not in shown
+    assert b"+44" not in shown
+    for refused in (
+        lambda: p0.id_of("rosa@clinic"),
+        lambda: own.id_of("rosa@clinic"),
+        lambda: p0.person(rosa),
+        lambda: p0.erase(rosa),
+        lambda: own.erase(rosa),
+        lambda: p0.fees(),
+        lambda: p0.withdraw_fees(1, "EUR"),
+    ):
+        with pytest.raises(NotAllowed):
+            refused()
+    operator.erase(rosa)
+    with pytest.raises(BadToken):
+        own.person(rosa)
+    assert moderator.store.personal() == []
