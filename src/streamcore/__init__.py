@@ -1,15 +1,15 @@
 """A packet-processing pipeline: segments dispersed over ZeroMQ, results aggregated into a second stream.
 
 The public surface is what `__all__` names. Each name is loaded when it is first used, so that `import streamcore` alone
-imports no numpy. Everything else may change.
+imports no numpy, and not even `typing`. Everything else may change.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take this name for true
 if TYPE_CHECKING:
+    from typing import Any
+
     from streamcore.core.config import Config
     from streamcore.core.errors import SinkError, SourceError, StreamcoreError, UsageError, WorkerError
     from streamcore.core.packets import PacketBatch
@@ -56,6 +56,8 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"streamcore.{_HOME[name]}"), name)
     globals()[name] = value
     return value
