@@ -139,8 +139,7 @@ def test_spot_award_among_100(benchmark: Any) -> None:
 
 def test_rating_update(benchmark: Any) -> None:
     rules = RatingRules()
-    known = Tally(2_000_000, 900_000, 97, 4)
-    total, pair = Tally(9_000_000, 2_000_000, 99, 20), Pair(known, known)
+    total, pair = Tally(9_000_000, 2_000_000, 99, 20), Pair(2_000_000, 900_000, 2_000_000, 900_000, 97, 4)
     result, _ = benchmark(weigh, total, pair, 1_000_000, 9_000, 100, rules)
     assert result.count == 21
 

@@ -78,7 +78,7 @@ EMPTY = Tally()
 
 
 @lru_cache(maxsize=8192)
-def _remains_q32(days: int, half_life_days: int) -> int:
+def remains_q32(days: int, half_life_days: int) -> int:
     """What remains of 2**32 after `days`, rounded down. Computed with 40 decimal digits, so that every machine
     agrees."""
     context = Context(prec=40)
@@ -90,7 +90,7 @@ def aged(total: Tally, day: int, rules: RatingRules) -> Tally:
     """The tally decayed to a later day."""
     if day <= total.day:
         return total
-    remains = _remains_q32(day - total.day, rules.half_life_days)
+    remains = remains_q32(day - total.day, rules.half_life_days)
     return Tally(total.yes * remains >> 32, total.no * remains >> 32, day, total.count)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from auction.model.circles import without_circles
 from auction.model.errors import BadValue
 from auction.model.money import PPM, check_amount, check_integer
-from auction.model.rating import EMPTY, RatingRules, Tally, aged, lower_ppm
+from auction.model.rating import RatingRules, Tally, lower_ppm, remains_q32
 
 EIGHTHS = 8
 QUANTILE_PPM = 100_000  # a tenth: see `newcomer_start_ppm`
@@ -58,7 +58,8 @@ def payment_value(deal: Stayed, satisfied: bool) -> int:
 
 def weight_of(value: int, rules: RatingRules) -> int:
     """In millionths: a deal of `value_full` or more weighs 1, a smaller one in proportion (rounded down)."""
-    return min(PPM, check_amount(value, "value") * PPM // rules.value_full)
+    weight = check_amount(value, "value") * PPM // rules.value_full
+    return weight if weight < PPM else PPM
 
 
 def public_eighths(weight: int) -> int:
@@ -68,10 +69,15 @@ def public_eighths(weight: int) -> int:
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False):
-    """The deals of two parties: `all` is the sum of their weights, `counted` the part that counts in the total."""
+    """The deals of two parties as of `day`: `yes` and `no` are the sums of their weights, `counted_yes` and
+    `counted_no` the part that counts in the total."""
 
-    all: Tally = EMPTY
-    counted: Tally = EMPTY
+    yes: int = 0
+    no: int = 0
+    counted_yes: int = 0
+    counted_no: int = 0
+    day: int = 0
+    count: int = 0
 
 
 EMPTY_PAIR = Pair()
@@ -91,22 +97,28 @@ def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: R
     last. From `pair_weight_max` on the pair's bound grows slower than its weight."""
     check_integer(yes_ppm, "fraction of yes", 0, PPM)
     weight = weight_of(value, rules)
-    day = max(day, total.day)
-    total, known, counted = aged(total, day, rules), aged(pair.all, day, rules), aged(pair.counted, day, rules)
+    total_yes, total_no = total.yes, total.no
+    if day > total.day:
+        remains = remains_q32(day - total.day, rules.half_life_days)
+        total_yes, total_no = total_yes * remains >> 32, total_no * remains >> 32
+    else:
+        day = total.day
+    yes, no, counted_yes, counted_no = pair.yes, pair.no, pair.counted_yes, pair.counted_no
+    if day > pair.day:
+        remains = remains_q32(day - pair.day, rules.half_life_days)
+        yes, no = yes * remains >> 32, no * remains >> 32
+        counted_yes, counted_no = counted_yes * remains >> 32, counted_no * remains >> 32
     gained = weight * yes_ppm // PPM
-    yes, no = known.yes + gained, known.no + weight - gained
+    yes, no = yes + gained, no + weight - gained
+    # All sums are rounded down as they decay, so a difference may be a few millionths below zero; zero is the minimum.
+    others_yes, others_no = total_yes - counted_yes, total_no - counted_no
+    others_yes = others_yes if others_yes > 0 else 0
+    others_no = others_no if others_no > 0 else 0
     bound = pair_bound(yes + no, rules)
-    counted_yes = yes * bound // (yes + no) if yes + no else 0
-    count = known.count + 1
-    # Both sums are rounded down as they decay, so the difference may be a few millionths below zero; zero is the
-    # minimum.
-    after = Tally(
-        max(0, total.yes - counted.yes) + counted_yes,
-        max(0, total.no - counted.no) + bound - counted_yes,
-        day,
-        total.count + 1,
-    )
-    return after, Pair(Tally(yes, no, day, count), Tally(counted_yes, bound - counted_yes, day, count))
+    counted_yes = yes * bound // (yes + no) if bound else 0
+    counted_no = bound - counted_yes
+    after = Tally(others_yes + counted_yes, others_no + counted_no, day, total.count + 1)
+    return after, Pair(yes, no, counted_yes, counted_no, day, pair.count + 1)
 
 
 def newcomer_start_ppm(records: Iterable[tuple[int, int]], rules: RatingRules) -> int:

@@ -22,7 +22,7 @@ from auction.moderator.state import INDEXES, State
 from auction.storage.journal import FORMAT
 from auction.storage.store import Part, Store
 
-_VERSION: Final = 1  # of this encoding and of the indexes: raise it when either changes
+_VERSION: Final = 2  # of this encoding and of the indexes: raise it when either changes
 _AT_A_TIME: Final = 1_000  # records in one part: encoding one blocks other threads for some ms
 _AFTER_ENTRIES: Final = 5_000
 _encode = msgspec.json.Encoder().encode

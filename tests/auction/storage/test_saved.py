@@ -49,12 +49,8 @@ def shown(value: Any) -> Any:
     return value
 
 
-NOT_JOURNALLED = {
-    "polled",
-    "stand_bys",
-    "back_ms",
-    "people",
-}  # when each party was last here, and what is asked for anew
+# When each party was last here, and what is asked for or computed again.
+NOT_JOURNALLED = {"polled", "stand_bys", "back_ms", "people", "amounts", "spare_bps"}
 
 
 def compare(one: State, other: State) -> None:
@@ -134,7 +130,7 @@ def test_a_start_from_the_saved_state_reads_the_entries_after_it_alone(tmp_path:
         "UPDATE auction_saved SET body = CAST(replace(body, 'rita', 'rota') AS BLOB)",
         "UPDATE auction_saved SET name = 'record wallet' WHERE part = 0",
         "UPDATE auction_saved SET body = X'00' WHERE name = 'head'",
-        'UPDATE auction_saved SET body = CAST(replace(body, \'"version":"1\', \'"version":"2\') AS BLOB)',
+        'UPDATE auction_saved SET body = CAST(replace(body, \'"version":"\', \'"version":"x\') AS BLOB)',
     ],
 )
 def test_a_saved_state_that_is_damaged_or_anothers_is_not_used(tmp_path: Path, often: None, damage: str) -> None:
