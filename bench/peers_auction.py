@@ -139,7 +139,7 @@ def bare_rows(folder: str, auctions_a_commit: int) -> Step:
     """Bare sqlite3 with the same settings and rows: those that one of our auctions writes, under other names."""
     store = LastWrite()
     Market(store, 10).auction()
-    entry, records, postings, _ = store.write
+    entry, records, postings = store.write.entry, store.write.records, store.write.postings
     connection = sqlite3.connect(f"{folder}/bare-{auctions_a_commit}.db", isolation_level=None)
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")

@@ -14,7 +14,7 @@ from auction.model import agreement, closing, takeover
 from auction.model import award as award_file
 from auction.model.block import Block
 from auction.model.fees import Fee
-from auction.model.ledger import Ledger, Transfer, funds
+from auction.model.ledger import Ledger, funds
 from auction.model.rating import Exchange
 from auction.moderator import Moderator
 from auction.moderator.draft import Draft
@@ -182,7 +182,7 @@ def a_revealed_commitment_is_forfeited_too(patch: Patch) -> None:
     def forfeit(draft: Draft, record: Auction) -> None:
         for name in draft.state.commitments_of.get(record.id, ()):
             committed: Committed = draft.get("commitment", name)
-            draft.transfers.append(Transfer(f"held_bond:{name}", funds(record.announcer), max(committed.held, 1)))
+            draft.transfers.append((f"held_bond:{name}", funds(record.announcer), max(committed.held, 1)))
 
     patch.setattr(bidding, "forfeit_unrevealed", forfeit)
 
@@ -258,7 +258,7 @@ def a_rest_costs_more_than_was_bid(patch: Patch) -> None:
 def balances_may_go_below_zero(patch: Patch) -> None:
     def transfer(self: Draft, source: str, target: str, amount: int, forced: bool = False) -> None:
         if amount:
-            self.transfers.append(Transfer(source, target, amount))
+            self.transfers.append((source, target, amount))
 
     patch.setattr(Draft, "transfer", transfer)
 

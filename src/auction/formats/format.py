@@ -34,7 +34,7 @@ class Bidding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class ByPrice(Protocol):
     """Computes the winners of `decide` from columns of prices alone: a short cut for auctions held in one command.
-    Returns them and the places of the bids within the reserve, best first; None if only `decide` can tell."""
+    Returns None if only `decide` can tell."""
 
     def __call__(
         self,
@@ -43,7 +43,7 @@ class ByPrice(Protocol):
         bidders: Sequence[str],
         prices: Sequence[int],
         /,
-    ) -> tuple[tuple[Winning, ...], list[int]] | None: ...
+    ) -> tuple[Winning, ...] | None: ...
 
 
 def extend(closing: Closing, bidding: Bidding, placed_ms: int) -> Bidding:
@@ -66,7 +66,7 @@ def show_after_close(bid: Bid, reader: str, is_over: bool) -> Bid | None:
     return bid if is_over or bid.bidder == reader else None
 
 
-def reserve_bounds(announcement: Announcement, winning: Winning) -> int:
+def reserve_bounds(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
     """The reserve is for everything that a winner gets."""
     return announcement.reserve
 
@@ -89,18 +89,18 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """One auction format, as a row of the table.
 
     `decide`: makes the award. `words`: its rule, for `explain`. `checks`: the checks of an announcement; each raises.
-    `price_bound`: the worst price, in minor units, at which a winner may get what it won (the highest if providers bid,
-    the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity may be awarded;
-    the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that the format
-    refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid stands by
-    for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far as one
-    bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
+    `price_bound`: the worst price, in minor units, at which so many units or these items may be won (the highest if
+    providers bid, the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity
+    may be awarded; the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that
+    the format refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
+    stands by for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far
+    as one bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """
 
     decide: Decide
     words: str
     checks: tuple[Callable[[Announcement], object], ...] = ()
-    price_bound: Callable[[Announcement, Winning], int] = reserve_bounds
+    price_bound: Callable[[Announcement, int, tuple[str, ...]], int] = reserve_bounds
     units: Callable[[Announcement, int], int] = every_unit
     on_bid: Callable[[Announcement, Bidding, Bid], Bidding] = take_sealed
     shows: Callable[[Bid, str, bool], Bid | None] = show_after_close

@@ -51,9 +51,9 @@ def check_exact_items(announcement: Announcement) -> None:
         raise BadValue(f"exact packages take at most {EXACT_ITEMS_MAX} items; use packages_large for more")
 
 
-def reserve_for_items(announcement: Announcement, winning: Winning) -> int:
+def reserve_for_items(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
     """The reserve is for each item."""
-    return announcement.reserve * len(winning.items)
+    return announcement.reserve * len(items)
 
 
 def stands_by_for_items(winning: Winning, bid: Bid, standing: Standing) -> int | None:

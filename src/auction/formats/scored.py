@@ -110,40 +110,48 @@ def _decide(
 
 def first_by_price(
     announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
-) -> tuple[tuple[Winning, ...], list[int]] | None:
+) -> tuple[Winning, ...] | None:
     """See `ByPrice`: the best price wins at its own price. None if quality weighs, a draw or a share for newcomers
     decides, or a bidder bids twice."""
-    ranked = _ranked_by_price(announcement, bidders, prices)
-    if not ranked:
-        return None if ranked is None else ((), [])
-    best = ranked[0]
-    return (
-        Winning(bid=name_of(best), bidder=bidders[best], price=prices[best], quantity=announcement.quantity),
-    ), ranked
+    best = _best_prices(announcement, bidders, prices)
+    return best and _won_by_price(announcement, name_of, bidders, prices, best[0], best[0])
 
 
 def second_by_price(
     announcement: Announcement, name_of: Callable[[int], str], bidders: Sequence[str], prices: Sequence[int]
-) -> tuple[tuple[Winning, ...], list[int]] | None:
+) -> tuple[Winning, ...] | None:
     """See `ByPrice`: the best price wins at the second-best price, or at the reserve. None as in `first_by_price`."""
-    ranked = _ranked_by_price(announcement, bidders, prices)
-    if not ranked:
-        return None if ranked is None else ((), [])
-    best = ranked[0]
-    price = prices[ranked[1]] if len(ranked) > 1 else announcement.reserve
-    return (Winning(bid=name_of(best), bidder=bidders[best], price=price, quantity=announcement.quantity),), ranked
+    best = _best_prices(announcement, bidders, prices)
+    return best and _won_by_price(announcement, name_of, bidders, prices, *best)
 
 
-def _ranked_by_price(announcement: Announcement, bidders: Sequence[str], prices: Sequence[int]) -> list[int] | None:
-    """The places of the bids within the reserve, best first; None if prices alone do not decide."""
+def _best_prices(
+    announcement: Announcement, bidders: Sequence[str], prices: Sequence[int]
+) -> tuple[int, int] | tuple[()] | None:
+    """The best price within the reserve, and the second-best or else the reserve; empty if no price is within the
+    reserve. None if prices alone do not decide."""
     weights = announcement.quality
     if weights.opinion or weights.evidence or announcement.newcomer_share_ppm:
         return None
     if len(set(prices)) < len(prices) or len(set(bidders)) < len(bidders):
         return None
     sign, reserve = announcement.sign, announcement.reserve
-    ranked = sorted(range(len(prices)), key=prices.__getitem__, reverse=sign > 0)
-    return [place for place in ranked if sign * prices[place] >= sign * reserve]
+    ranked = sorted(prices, reverse=sign > 0)
+    if not ranked or sign * ranked[0] < sign * reserve:
+        return ()
+    return ranked[0], ranked[1] if len(ranked) > 1 and sign * ranked[1] >= sign * reserve else reserve
+
+
+def _won_by_price(
+    announcement: Announcement,
+    name_of: Callable[[int], str],
+    bidders: Sequence[str],
+    prices: Sequence[int],
+    best: int,
+    price: int,
+) -> tuple[Winning, ...]:
+    place = prices.index(best)
+    return (Winning(bid=name_of(place), bidder=bidders[place], price=price, quantity=announcement.quantity),)
 
 
 def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) -> tuple[list[Row], list[Row]]:
@@ -177,13 +185,14 @@ def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival
     """The standings of bids that lost to `rival`, with the price that would have won for certain."""
     sign = announcement.sign
     bound = sign * announcement.reserve
+    needed_of: dict[int, int | None] = {}  # by quality value: it is the same for all where quality does not weigh
     standings = []
     for score, value, bid in rows:
-        # One minor unit above the rival's score: the draw would decide between equal scores.
-        signed = bound if rival is None else max(bound, rival[0] - value + 1)
-        needed = sign * signed
-        reachable = needed if 0 <= needed <= AMOUNT_MAX else None
-        standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, outcome, reachable))
+        if value not in needed_of:
+            # One minor unit above the rival's score: the draw would decide between equal scores.
+            needed = sign * (bound if rival is None else max(bound, rival[0] - value + 1))
+            needed_of[value] = needed if 0 <= needed <= AMOUNT_MAX else None
+        standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, outcome, needed_of[value]))
     return standings
 
 

@@ -98,7 +98,7 @@ def rank_offers(
     within: list[Row] = []
     beyond: list[Row] = []
     unfit: list[Standing] = []
-    value = 0
+    value, any_region = 0, not region
     for offer in offers:
         price = offer.unit_price * quantity
         if weighs:
@@ -111,13 +111,16 @@ def rank_offers(
             and offer.rate_bps_max >= rate_bps
             and offer.available_from_ms <= starts_ms
             and offer.available_until_ms >= ends_ms
-            and (not offer.region or not region or offer.region == region)
-            and price <= AMOUNT_MAX
+            and (any_region or not offer.region or offer.region == region)
         ):
-            (within if price <= reserve else beyond).append((price - value, value, price, offer.offer, offer.provider))
-        else:
-            why = _misfit(announcement, offer, now_ms)
-            unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
+            if price <= reserve:
+                within.append((price - value, value, price, offer.offer, offer.provider))
+                continue
+            if price <= AMOUNT_MAX:
+                beyond.append((price - value, value, price, offer.offer, offer.provider))
+                continue
+        why = _misfit(announcement, offer, now_ms)
+        unfit.append(Standing(offer.offer, offer.provider, price, value, value - price, "refused", None, why))
     newcomers_only = False
     if announcement.newcomer_share_ppm and draw.among(PPM) < announcement.newcomer_share_ppm:
         new = [row for row in within if is_newcomer(ratings, row[4])]

@@ -30,9 +30,9 @@ def check_units(announcement: Announcement) -> None:
     check_amount(announcement.reserve * announcement.quantity, "the reserve for all units")
 
 
-def reserve_for_units(announcement: Announcement, winning: Winning) -> int:
+def reserve_for_units(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
     """The reserve is for each unit."""
-    return announcement.reserve * winning.quantity
+    return announcement.reserve * quantity
 
 
 def stated_units(announcement: Announcement, quantity: int) -> int:

@@ -35,15 +35,25 @@ def check_name(value: object, name: str) -> str:
     return value
 
 
+def are_names(*values: object) -> bool:
+    """Whether `check_name` accepts them all; it says what is wrong with one."""
+    for value in values:
+        if type(value) is not str or not 1 <= len(value) <= NAME_LENGTH_MAX or not value.isprintable():
+            return False
+    return True
+
+
 def check_time(value: object, name: str) -> int:
     """Returns `value` if it is whole milliseconds since the epoch of the market's clock. Raises BadValue."""
+    if type(value) is int and 0 <= value <= TIME_MS_MAX:
+        return value
     return check_integer(value, name, 0, TIME_MS_MAX)
 
 
 def digest(tag: str, *parts: bytes) -> bytes:
     """SHA-256 over a tag and parts, each preceded by its length, so that two different lists of parts never hash
     alike."""
-    read = [b"%b%b" % (_LENGTH(len(part)), part) for part in (tag.encode(), *parts)]
+    read = [_LENGTH(len(part)) + part for part in (tag.encode(), *parts)]
     return hashlib.sha256(b"".join(read)).digest()
 
 
@@ -147,10 +157,11 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     fee: Fee = NO_FEE
 
     def __post_init__(self) -> None:
-        check_name(self.auction, "auction")
-        check_name(self.block, "block")
-        check_name(self.service, "service")
-        check_name(self.format, "format")
+        if not are_names(self.auction, self.block, self.service, self.format):
+            check_name(self.auction, "auction")
+            check_name(self.block, "block")
+            check_name(self.service, "service")
+            check_name(self.format, "format")
         check_currency(self.currency)
         check_amount(self.reserve, "reserve")
         if type(self.seed_commitment) is not str or len(self.seed_commitment) != 64:
@@ -158,13 +169,17 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         if self.direction not in ("provide", "receive"):
             raise BadValue("the direction is `provide` or `receive`")
         check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)
-        check_items(self.items)
+        if self.items != ():
+            check_items(self.items)
         if check_amount(self.increment, "increment") == 0:
             raise BadValue("the increment must not be zero")
         check_ppm(self.delta_ppm, "share for leaving")
-        for name in ("arbiter", "judge", "nonce"):
-            if getattr(self, name) != "":
-                check_name(getattr(self, name), name)
+        if self.arbiter != "":
+            check_name(self.arbiter, "arbiter")
+        if self.judge != "":
+            check_name(self.judge, "judge")
+        if self.nonce != "":
+            check_name(self.nonce, "nonce")
         check_ppm(self.newcomer_share_ppm, "share of newcomers")
         check_integer(self.rate_bps, "rate in bits a second")
         check_time(self.starts_ms, "start of the block")
@@ -210,19 +225,23 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     salt: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.bid, "bid")
-        check_name(self.auction, "auction")
-        check_name(self.bidder, "bidder")
+        if not are_names(self.bid, self.auction, self.bidder):
+            check_name(self.bid, "bid")
+            check_name(self.auction, "auction")
+            check_name(self.bidder, "bidder")
         check_amount(self.price, "price")
         check_currency(self.currency)
         check_integer(self.sequence, "sequence")
         check_time(self.placed_ms, "time of the bid")
-        check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)
+        if type(self.quantity) is not int or self.quantity != 1:
+            check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)
         if self.items != ():
             check_items(self.items)
         if self.limit is not None:
             check_amount(self.limit, "limit")
-        if type(self.salt) is not str or len(self.salt) > NAME_LENGTH_MAX or not self.salt.isascii():
+        if self.salt != "" and (
+            type(self.salt) is not str or len(self.salt) > NAME_LENGTH_MAX or not self.salt.isascii()
+        ):
             raise BadValue(f"the salt must be an ASCII text of at most {NAME_LENGTH_MAX} characters")
 
 
@@ -244,9 +263,10 @@ class StandingOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     sequence: int = 0
 
     def __post_init__(self) -> None:
-        check_name(self.offer, "offer")
-        check_name(self.provider, "provider")
-        check_name(self.service, "service")
+        if not are_names(self.offer, self.provider, self.service):
+            check_name(self.offer, "offer")
+            check_name(self.provider, "provider")
+            check_name(self.service, "service")
         check_amount(self.unit_price, "price of a unit")
         check_currency(self.currency)
         check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)

@@ -47,17 +47,20 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 def check(block: Block) -> Block:
     """Returns the block, or raises BadValue for an empty window, no rate at all, or a minimum above the maximum."""
-    for name, value in (("starts_ms", block.starts_ms), ("ends_ms", block.ends_ms)):
-        if type(value) is not int or not 0 <= value <= TIME_MS_MAX:
-            raise BadValue(f"{name} is not a time in milliseconds: {value!r}")
-    if block.starts_ms >= block.ends_ms:
+    starts_ms, ends_ms, minimum_bps, maximum_bps = block.starts_ms, block.ends_ms, block.minimum_bps, block.maximum_bps
+    if type(starts_ms) is not int or not 0 <= starts_ms <= TIME_MS_MAX:
+        raise BadValue(f"starts_ms is not a time in milliseconds: {starts_ms!r}")
+    if type(ends_ms) is not int or not 0 <= ends_ms <= TIME_MS_MAX:
+        raise BadValue(f"ends_ms is not a time in milliseconds: {ends_ms!r}")
+    if starts_ms >= ends_ms:
         raise BadValue("the window of a block must end after it starts")
-    if block.minimum_bps is None and block.maximum_bps is None:
+    if minimum_bps is None and maximum_bps is None:
         raise BadValue("a block needs a minimum data rate, a maximum, or both")
-    for name, rate in (("minimum_bps", block.minimum_bps), ("maximum_bps", block.maximum_bps)):
-        if rate is not None and (type(rate) is not int or not 0 < rate <= RATE_BPS_MAX):
-            raise BadValue(f"{name} is not a data rate in bits per second: {rate!r}")
-    if block.minimum_bps is not None and block.maximum_bps is not None and block.minimum_bps > block.maximum_bps:
+    if minimum_bps is not None and (type(minimum_bps) is not int or not 0 < minimum_bps <= RATE_BPS_MAX):
+        raise BadValue(f"minimum_bps is not a data rate in bits per second: {minimum_bps!r}")
+    if maximum_bps is not None and (type(maximum_bps) is not int or not 0 < maximum_bps <= RATE_BPS_MAX):
+        raise BadValue(f"maximum_bps is not a data rate in bits per second: {maximum_bps!r}")
+    if minimum_bps is not None and maximum_bps is not None and minimum_bps > maximum_bps:
         raise BadValue("the minimum data rate is above the maximum")
     if block.volume_bytes is not None and (type(block.volume_bytes) is not int or block.volume_bytes <= 0):
         raise BadValue("a volume must be a positive number of bytes")
@@ -188,8 +191,11 @@ class Timeline:
 
     def _raise(self, run: int, first: int, after: int, rate_bps: int) -> None:
         levels = self._levels[run]
-        levels[first:after] = [level + rate_bps for level in levels[first:after]]
-        self._tops[run] = top = max(levels) + self._raised[run]
+        raised = [level + rate_bps for level in levels[first:after]]
+        levels[first:after] = raised
+        # What was lowered may have been the top; what was raised may have become it.
+        top = max(self._tops[run], max(raised) + self._raised[run]) if rate_bps > 0 else max(levels) + self._raised[run]
+        self._tops[run] = top
         if top > self.highest_bps:
             self.highest_bps = top
 
@@ -244,9 +250,11 @@ def units_of(whole: Block, before: int, units: int, of_units: int, name: str) ->
 
 def most_of_units(whole: Block, units: int, of_units: int) -> Block:
     """A block with the highest rate that any `units` of the units can have: what a bid for them must keep ready."""
+    if units >= of_units:
+        return whole
 
     def most(amount: int | None) -> int | None:
-        return None if amount is None else -(-amount * min(units, of_units) // of_units)
+        return None if amount is None else -(-amount * units // of_units)
 
     return msgspec.structs.replace(whole, minimum_bps=most(whole.minimum_bps), maximum_bps=most(whole.maximum_bps))
 

@@ -12,7 +12,7 @@ import msgspec
 
 from auction.model.bid import Direction
 from auction.model.errors import BadValue
-from auction.model.money import PPM, check_amount, check_integer, scale_ceiling
+from auction.model.money import PPM, check_amount, check_integer
 
 DELTA_PPM: Final = 100_000
 DELTA_PPM_MIN: Final = 10_000
@@ -22,12 +22,14 @@ PENALTY_OF_PRICE: Final = 4  # Φ is a quarter of the price
 
 def check_delta(delta_ppm: object) -> int:
     """δ, the share for leaving: one number for both sides, stated in the announcement; 1 to 50 %. Raises BadValue."""
+    if type(delta_ppm) is int and DELTA_PPM_MIN <= delta_ppm <= DELTA_PPM_MAX:
+        return delta_ppm
     return check_integer(delta_ppm, "share for leaving", DELTA_PPM_MIN, DELTA_PPM_MAX)
 
 
 def delta_of(amount: int, delta_ppm: int) -> int:
     """δ of an amount to hold, rounded up."""
-    return scale_ceiling(check_amount(amount), check_delta(delta_ppm), PPM)
+    return -(-check_amount(amount) * check_delta(delta_ppm) // PPM)  # at most a half of it, so within bounds
 
 
 def with_delta(amount: int, delta_ppm: int) -> int:
@@ -37,7 +39,7 @@ def with_delta(amount: int, delta_ppm: int) -> int:
 
 def penalty_of(price: int) -> int:
     """Φ: the penalty for a result proven wrong, at most once in an agreement. A quarter of the price, rounded up."""
-    return scale_ceiling(price, 1, PENALTY_OF_PRICE)
+    return -(-check_amount(price) // PENALTY_OF_PRICE)
 
 
 def whole_reserve(reserve: int, quantity: int = 1) -> int:
@@ -50,7 +52,7 @@ def of_announcer(direction: Direction, reserve: int, delta_ppm: int) -> int:
     R."""
     if direction == "provide":
         return with_delta(reserve, delta_ppm)
-    return check_amount(delta_of(reserve, delta_ppm) + penalty_of(reserve), "amount to hold")
+    return of_provider(reserve, delta_ppm)
 
 
 def of_bidder(direction: Direction, reserve: int, most: int, delta_ppm: int) -> int:
@@ -79,12 +81,18 @@ class AwardHolds(msgspec.Struct, frozen=True):
     for_rest: int = 0
 
 
+def of_provider(price: int, delta_ppm: int) -> int:
+    """δP + Φ: what an award holds of the provider. At most three quarters of the price and two units."""
+    price = check_amount(price)
+    return -(-price * check_delta(delta_ppm) // PPM) - (-price // PENALTY_OF_PRICE)
+
+
 def of_award(price: int, delta_ppm: int, *, reserve: int = 0, fail_over: bool = False) -> AwardHolds:
     """What an award holds: P(1+δ) of the recipient, or with fail-over R(1+δ) (R: this winner's part of the reserve),
     and δP + Φ of the provider. A spot award and a takeover hold the same. Raises BadValue for fail-over with a reserve
     below the price."""
     own = with_delta(price, delta_ppm)
-    provider = check_amount(delta_of(price, delta_ppm) + penalty_of(price), "amount to hold")
+    provider = of_provider(price, delta_ppm)
     if not fail_over:
         return AwardHolds(own, provider)
     if reserve < price:
@@ -101,4 +109,4 @@ def reserve_of_part(reserve: int, units: int, of_units: int) -> int:
 def newcomers_bond(minimum: int, reserve: int, delta_ppm: int) -> int:
     """B: the least balance with which a newcomer may bid, at least δR + Φ. It is not an extra hold: what the newcomer's
     bids hold counts towards it."""
-    return max(check_amount(minimum, "newcomer bond"), delta_of(reserve, delta_ppm) + penalty_of(reserve))
+    return max(check_amount(minimum, "newcomer bond"), of_provider(reserve, delta_ppm))

@@ -1,28 +1,21 @@
 """A double-entry ledger in integer minor units: accounts, transfers and balances.
 
-Pure. A transfer takes from one account and gives to another, so the ledger always sums to zero. The ledger also knows
-which accounts may go below zero.
+Pure. A transfer takes from one account and gives to another, so the ledger always sums to zero. `Draft.transfer` checks
+that a transfer can be made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
-
-from auction.model.errors import BadAmount, InsufficientFunds
-from auction.model.money import AMOUNT_MAX
+from typing import Final
 
 OUTSIDE: Final = "outside"  # banks and cards, where money comes from and goes to; it mirrors all other accounts
 FEES: Final = "fees"  # the operator's: what it takes of settled agreements
 NOBODY: Final = "nobody"  # the price of silence and contradiction; only an arbiter's ruling keeps money out of it
 
 
-class Transfer(NamedTuple):
-    """`amount` (above zero) from the account `source` to the account `target`."""
-
-    source: str
-    target: str
-    amount: int
+Transfer = tuple[str, str, int]
+"""From the account `source` to the account `target`, an amount above zero."""
 
 
 def funds(party: str) -> str:
@@ -57,34 +50,35 @@ def card(method: str) -> str:
 
 class Ledger:
     """Balances as the sum of transfers. Outside accounts may go below zero. A party's funds may only by a chargeback or
-    a card's refund (`forced`)."""
+    a card's refund."""
 
-    __slots__ = ("balances",)
+    __slots__ = ("_whose", "balances", "free")
 
     def __init__(self) -> None:
         self.balances: dict[str, int] = {}
+        self.free: dict[str, int] = {}  # `free_of` by party, until one of the party's accounts changes
+        self._whose: dict[str, str] = {}  # those accounts
 
     def balance(self, account: str) -> int:
         return self.balances.get(account, 0)
 
-    def check(self, transfers: Iterable[Transfer], forced: bool = False) -> None:
-        """Raises BadAmount or InsufficientFunds if the transfers cannot all be made in this order."""
-        changed: dict[str, int] = {}
-        for source, target, amount in transfers:
-            if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
-                raise BadAmount(f"a transfer of {amount!r} minor units")
-            left = changed.get(source, self.balances.get(source, 0)) - amount
-            if left < 0 and not forced and not source.startswith(OUTSIDE):
-                raise InsufficientFunds(f"{source} is short of {-left} minor units")
-            changed[source] = left
-            gained = changed.get(target, self.balances.get(target, 0)) + amount
-            if gained > AMOUNT_MAX:
-                raise BadAmount(f"{target} would exceed the largest balance of the ledger")
-            changed[target] = gained
+    def free_of(self, party: str) -> int:
+        """The party's bond that is not held, and its balance: what it can secure a promise with."""
+        known = self.free.get(party)
+        if known is None:
+            accounts = bond(party), funds(party)
+            known = self.free[party] = self.balance(accounts[0]) + max(0, self.balance(accounts[1]))
+            for account in accounts:
+                self._whose[account] = party
+        return known
 
     def apply(self, transfers: Iterable[Transfer]) -> None:
-        balances = self.balances
+        balances, whose, free = self.balances, self._whose, self.free
         for source, target, amount in transfers:
+            if source in whose:
+                free.pop(whose[source], None)
+            if target in whose:
+                free.pop(whose[target], None)
             left = balances.get(source, 0) - amount
             if left or not source.startswith("held"):
                 balances[source] = left

@@ -25,9 +25,9 @@ def check_integer(value: object, name: str, lowest: int = 0, highest: int = AMOU
     """Returns `value` if it is an int within bounds. bool, float and NaN are not ints here. Raises BadValue."""
     if type(value) is not int:
         raise BadValue(f"{name} must be an integer, not {type(value).__name__}")
-    if not lowest <= value <= highest:
-        raise BadValue(f"{name} must be from {lowest} to {highest}, not {value}")
-    return value
+    if lowest <= value <= highest:
+        return value
+    raise BadValue(f"{name} must be from {lowest} to {highest}, not {value}")
 
 
 def check_amount(value: object, name: str = "amount") -> int:
@@ -92,11 +92,3 @@ def split_proportionally(total: int, weights: Sequence[int]) -> list[int]:
         for i in by_remainder[:left]:
             parts[i] += 1
     return parts
-
-
-def scale_ceiling(amount: int, numerator: int, denominator: int) -> int:
-    """amount * numerator / denominator, rounded up: the rule for holds, so that they always cover what is due."""
-    check_amount(amount)
-    check_integer(numerator, "numerator")
-    check_integer(denominator, "denominator", 1)
-    return check_amount(-(-amount * numerator // denominator))

@@ -14,12 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, Final, TypeVar, TypeVarTuple
 
 import msgspec
 
 from auction.model.errors import BadCurrency, Conflict, KeyReused, OtherRules, RowsRefused, StoreFailed
-from auction.model.ledger import Transfer
 from auction.model.money import check_currency
 from auction.model.party import Verifier
 from auction.model.person import Personal
@@ -33,8 +32,8 @@ from auction.moderator.saved import Copy, Saved, is_of, next_saving, restore
 from auction.moderator.state import State
 from auction.moderator.upgrade import FIRST_COMMAND, apply_entry, write_upgrade
 from auction.payment.protocol import Processor
-from auction.storage.journal import FIRST_HASH, FORMAT, Entry, encode_body, seal, verify_chain
-from auction.storage.store import MemoryStore, Store, Write
+from auction.storage.journal import FIRST_HASH, FORMAT, Decided, Entry, encode_body, seal, verify_chain
+from auction.storage.store import MemoryStore, Posting, Row, Store, Write
 
 Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")
@@ -107,7 +106,7 @@ class Core:
 
     def _fold(self, state: State, entries: Iterable[Entry]) -> None:
         """Folds in the entries after those of the state."""
-        for entry in verify_chain(entries, self._hash, state.sequence, state.at_ms):
+        for entry in verify_chain(entries, self._last_hash(state), state.sequence, state.at_ms):
             apply_entry(state, entry)
             if entry.key:
                 self._remember(entry.at_ms, entry.key, entry.request, entry.answer, state.config.keys_kept_ms)
@@ -118,6 +117,12 @@ class Core:
         self._caught_up += 1
         self._state = state
         self._time = SteadyTime(self._clock, state.at_ms)
+
+    def _last_hash(self, state: State) -> bytes:
+        """The hash of the state's last entry; the store has it if the entry was not bound here."""
+        if not self._hash:
+            self._hash = next(iter(self.store.entries(state.sequence - 1))).hash
+        return self._hash
 
     def _open(self, given: MarketConfig | None) -> None:
         """Writes the rules into a new journal, or compares `given` with the stored ones. Raises OtherRules, or
@@ -156,14 +161,16 @@ class Core:
             encoded = _encode((command, arguments if hashed is None else hashed))
             request = hashlib.sha256(encoded).digest() if key else b""
         asked = _Asked(command, key or "", request, arguments, decide, answer_type, wait)
-        for _ in range(_TRIES_MAX):
+        tries = 0
+        while True:
             try:
                 return self._answer_durably(asked)  # type: ignore[no-any-return]
-            except Conflict as reason:
-                conflict = reason  # decide again, on what another moderator wrote
+            except Conflict:
+                tries += 1  # to be decided again, on what another moderator wrote
+                if tries >= _TRIES_MAX:
+                    raise
             except RowsRefused:
                 return self._answer_alone(asked)  # type: ignore[no-any-return]
-        raise conflict
 
     def _answer_durably(self, asked: _Asked) -> Any:
         with self._deciding:
@@ -212,31 +219,22 @@ class Core:
         the next one. A command that changed nothing is not journalled."""
         if not draft.changes and not draft.transfers:
             return self._waiting[-1] if self._waiting else None
-        changes = [(kind, name, record) for (kind, name), record in draft.changes.items()]
+        changes = tuple([(kind, name, record) for (kind, name), record in draft.changes.items()])
         # The answer is kept for retries under the same key; without a key there are none.
         stored_answer = _encode(answer) if key else b""
-        decided = _Decided(
-            command,
-            key,
-            request,
-            draft.sequence,
-            draft.at_ms,
-            changes,
-            draft.transfers,
-            stored_answer,
-            draft.personal,
-            draft.erased,
-        )
+        transfers = tuple(draft.transfers)
+        decided = Decided(draft.sequence, draft.at_ms, command, key, request, changes, transfers, stored_answer)
         if wait:
-            self._seal_waiting()
+            if self._unsealed:
+                self._seal_waiting()
             sealed = self._seal(decided)
-        gone = self._state.apply(draft.sequence, draft.at_ms, changes, draft.transfers)
+        gone = self._state.apply(draft.sequence, draft.at_ms, changes, transfers)
         self._state.people.add(draft.personal)
         if key:
             self._remember(draft.at_ms, key, request, stored_answer, self._state.config.keys_kept_ms)
-        waiting = _Waiting(decided, gone)
+        waiting = _Waiting(decided, gone, draft.personal, draft.erased)
         if wait:
-            waiting.write = Write(*sealed, gone, decided.personal, decided.erased)
+            waiting.write = Write(*sealed, gone, draft.personal, draft.erased)
         else:
             self._unsealed.append(waiting)
         self._waiting.append(waiting)
@@ -244,31 +242,29 @@ class Core:
 
     def _seal_waiting(self) -> None:
         for one in self._unsealed:
-            decided = one.decided
-            one.write = Write(*self._seal(decided), one.gone, decided.personal, decided.erased)
+            one.write = Write(*self._seal(one.decided), one.gone, one.personal, one.erased)
         self._unsealed.clear()
 
-    def _seal(self, of: _Decided) -> tuple[Entry, list[tuple[str, str, int, str]], list[tuple[int, int, str, int]]]:
-        """Makes the entry, chained to the one before it, with the rows of its records and postings."""
-        records: list[tuple[str, str, int, str]] = []
-        postings: list[tuple[int, int, str, int]] = []
-        if self.store.keeps_records:
-            # Each record is encoded once, for the journal and for its row.
-            encoded = [_encode(record) for _, _, record in of.changes]
-            raw_changes = [
-                (kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(of.changes, encoded, strict=True)
-            ]
-            body = encode_body(raw_changes, of.transfers)
-            for (kind, name, _), raw in zip(of.changes, encoded, strict=True):
-                records.append((kind, name, of.sequence, raw.decode()))
-            for line, (source, target, amount) in enumerate(of.transfers):
-                postings.append((of.sequence, 2 * line, source, -amount))
-                postings.append((of.sequence, 2 * line + 1, target, amount))
-        else:
-            body = encode_body(of.changes, of.transfers)
+    def _seal(self, of: Decided) -> tuple[Entry | Decided, list[Row], list[Posting]]:
+        """The entry, bound to the one before it, with the rows of its records and postings; or what was decided, if the
+        store wants no more."""
+        if not self.store.keeps_records:
+            self._hash = b""
+            return of, [], []
+        # Each record is encoded once, for the journal and for its own row.
+        encoded = [_encode(record) for _, _, record in of.changes]
+        raw_changes = [(kind, name, msgspec.Raw(raw)) for (kind, name, _), raw in zip(of.changes, encoded, strict=True)]
+        body = encode_body(raw_changes, of.transfers)
         entry = seal(self._hash, of.sequence, of.at_ms, of.command, of.key, of.request, body, of.answer)
         self._hash = entry.hash
-        return entry, records, postings
+        rows = [
+            (kind, name, of.sequence, raw.decode()) for (kind, name, _), raw in zip(of.changes, encoded, strict=True)
+        ]
+        postings: list[Posting] = []
+        for line, (source, target, amount) in enumerate(of.transfers):
+            postings.append((of.sequence, 2 * line, source, -amount))
+            postings.append((of.sequence, 2 * line + 1, target, amount))
+        return entry, rows, postings
 
     def _remember(self, at_ms: int, key: str, request: bytes, answer: bytes, kept_ms: int) -> None:
         """Keeps the answer to a key for as long as a client may retry."""
@@ -325,7 +321,8 @@ class Core:
     def _commit_all(self) -> bool:
         """Writes what is waiting. Returns whether it succeeded."""
         with self._deciding:
-            self._seal_waiting()
+            if self._unsealed:
+                self._seal_waiting()
             taken, self._waiting = self._waiting, []
             copy = self._copy() if taken and self._state.sequence >= self._save_from else None
         if not taken:
@@ -468,7 +465,7 @@ def _open_market(draft: Draft, config: MarketConfig) -> None:
         draft.put("rules", "market", Rules(FORMAT, config))
 
 
-class _Asked(NamedTuple):
+class _Asked(msgspec.Struct, frozen=True, gc=False):
     """A command as the caller sent it; `request` is the SHA-256 of the request under its key."""
 
     command: str
@@ -480,29 +477,13 @@ class _Asked(NamedTuple):
     wait: bool
 
 
-class _Decided(NamedTuple):
-    """The parts of an entry."""
+class _Waiting(msgspec.Struct):
+    """A command that is decided but not yet durable; `write` is set once it is sealed."""
 
-    command: str
-    key: str
-    request: bytes
-    sequence: int
-    at_ms: int
-    changes: list[tuple[str, str, Any]]
-    transfers: list[Transfer]
-    answer: bytes
+    decided: Decided
+    gone: list[tuple[str, str]]
     personal: list[Personal]
     erased: list[str]
-
-
-class _Waiting:
-    """A command that is decided and not yet durable. `write` is set once it is sealed."""
-
-    __slots__ = ("decided", "done", "failure", "gone", "write")
-
-    def __init__(self, decided: _Decided, gone: list[tuple[str, str]]) -> None:
-        self.decided = decided
-        self.gone = gone
-        self.write: Write | None = None
-        self.done = False
-        self.failure: Exception | None = None
+    write: Write | None = None
+    done: bool = False
+    failure: Exception | None = None

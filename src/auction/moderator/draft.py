@@ -10,8 +10,9 @@ from typing import Any
 
 from auction.model.agreement import Agreement
 from auction.model.block import Block, Timeline
-from auction.model.errors import Exists, InsufficientFunds, Replayed, Unknown
+from auction.model.errors import BadAmount, Exists, InsufficientFunds, Replayed, Unknown
 from auction.model.ledger import NOBODY, OUTSIDE, Transfer, bond, funds
+from auction.model.money import AMOUNT_MAX
 from auction.model.party import Party, Verifier
 from auction.model.person import SALT_BYTES, Person, Personal, personal_of
 from auction.moderator.config import MarketConfig
@@ -26,13 +27,13 @@ class Draft:
     market's `config`, the verifier of signatures, and the source of random bytes."""
 
     __slots__ = (
-        "_blocks_changed",
+        "_balances",
         "_named",
         "at_ms",
         "changes",
         "config",
         "erased",
-        "links",
+        "has_blocks",
         "methods",
         "personal",
         "random_bytes",
@@ -62,9 +63,9 @@ class Draft:
         self.transfers: list[Transfer] = []
         self.personal: list[Personal] = []  # to be stored beside the journal
         self.erased: list[str] = []  # digests of personal fields to be erased
+        self._balances: dict[str, int] = {}  # of the accounts that these have moved
         self._named = 0
-        self._blocks_changed = False
-        self.links: dict[tuple[str, str], str] = {}  # (auction, interest) -> who has bid in this command
+        self.has_blocks = False
 
     def new_id(self, kind: str) -> str:
         """A unique name: the kind, the entry's number and a count within it."""
@@ -80,7 +81,7 @@ class Draft:
     def put(self, kind: str, name: str, record: Any) -> None:
         self.changes[kind, name] = record
         if kind == "block":
-            self._blocks_changed = True
+            self.has_blocks = True
 
     def add(self, kind: str, name: str, record: Any) -> None:
         """Puts a new record. Raises Exists if there is one of this name."""
@@ -89,11 +90,11 @@ class Draft:
         self.put(kind, name, record)
 
     def find(self, kind: str, name: str) -> Any | None:
-        record = self.changes.get((kind, name))
+        record = self.changes.get((kind, name)) if self.changes else None
         return self.state.records[kind].get(name) if record is None else record
 
     def get(self, kind: str, name: str) -> Any:
-        record = self.changes.get((kind, name))
+        record = self.changes.get((kind, name)) if self.changes else None
         if record is None:
             record = self.state.records[kind].get(name)
             if record is None:
@@ -132,20 +133,30 @@ class Draft:
         """Moves money; does nothing for zero. Raises InsufficientFunds or BadAmount."""
         if amount == 0:
             return
-        wanted = Transfer(source, target, amount)
-        if forced:
-            self.state.ledger.check((wanted,), forced=True)
-        elif self.balance(source) < amount and not source.startswith(OUTSIDE):
-            raise InsufficientFunds(f"{source} has {self.balance(source)} minor units, {amount} are needed")
-        else:
-            self.state.ledger.check((wanted,), forced=True)  # only the bounds: the balance was checked above
-        self.transfers.append(wanted)
+        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
+            raise BadAmount(f"a transfer of {amount!r} minor units")
+        moved, balances = self._balances, self.state.ledger.balances
+        left = (moved[source] if source in moved else balances.get(source, 0)) - amount
+        if left < 0 and not forced and not source.startswith(OUTSIDE):
+            raise InsufficientFunds(f"{source} has {left + amount} minor units, {amount} are needed")
+        gained = (moved[target] if target in moved else balances.get(target, 0)) + amount
+        if gained > AMOUNT_MAX:
+            raise BadAmount(f"{target} would exceed the largest balance of the ledger")
+        if source != target:
+            moved[source], moved[target] = left, gained
+        self.transfers.append((source, target, amount))
 
     def balance(self, account: str) -> int:
-        balance = self.state.ledger.balance(account)
-        for source, target, amount in self.transfers:
-            balance += (target == account) * amount - (source == account) * amount
-        return balance
+        """With what this command has moved."""
+        known = self._balances.get(account)
+        return self.state.ledger.balances.get(account, 0) if known is None else known
+
+    def has_room(self, provider: Party, block: Block) -> bool:
+        """Whether the provider has the capacity for the block beside what it has promised."""
+        rate_bps, capacity_bps = block.committed_bps, provider.capacity_bps
+        if not self.has_blocks and rate_bps <= self.state.spare_of(provider):
+            return True
+        return self.committed_peak(provider.id, block) + rate_bps <= capacity_bps
 
     def cost_to(self, party: str) -> Cost:
         """What the command takes from a party's balance and bond, and the part of it that goes to nobody."""
@@ -162,7 +173,7 @@ class Draft:
     def committed_peak(self, provider: str, block: Block) -> int:
         """The provider's highest promise within the block's window, including what this command has put so far."""
         timeline = self.state.timeline(provider)
-        if not self._blocks_changed:
+        if not self.has_blocks:
             return timeline.peak_bps(block.starts_ms, block.ends_ms)
         touched = [
             (old, new)

@@ -57,9 +57,8 @@ def holds_have_owners(state: State) -> Iterator[str]:
         expected[f"{account}:{auction.id}"] = auction.held
     for placed in state.records["bid"].values():
         account = "held_bond" if auctions[placed.bid.auction].announcement.direction == "provide" else "held"
-        expected[f"{account}:{placed.bid.bid}"] = placed.held
-        if placed.held and auctions[placed.bid.auction].state != "open":
-            yield f"{placed.held} is held for {placed.bid.bid}, whose auction is over"
+        is_alive = auctions[placed.bid.auction].state == "open"
+        expected[f"{account}:{placed.bid.bid}"] = placed.held if is_alive else 0
     for committed in state.records["commitment"].values():
         auction = auctions[committed.commitment.auction]
         account = "held_bond" if auction.announcement.direction == "provide" else "held"
@@ -201,7 +200,7 @@ def _prices_within_the_reserve(auction: Auction) -> Iterator[str]:
     """No winner got a price that is worse for the announcer than the announced format allows."""
     announcement = auction.announcement
     for winning in auction.winners:
-        bound = format_of(announcement).price_bound(announcement, winning)
+        bound = format_of(announcement).price_bound(announcement, winning.quantity, winning.items)
         if announcement.sign * winning.price < announcement.sign * bound:
             yield f"{winning.bid} won at {winning.price} in {auction.id}, beyond the reserve of {bound}"
 

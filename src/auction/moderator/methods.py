@@ -110,7 +110,8 @@ def _checking(function: Function, is_command: bool) -> Function:
             call = checking(function)
         if not is_command:
             self._catch_up()
-        for _ in range(_TRIES_MAX):
+        tries = 0
+        while tries < _TRIES_MAX:
             refused_at = self._caught_up
             try:
                 return call(self, *given, **named)
@@ -119,6 +120,7 @@ def _checking(function: Function, is_command: bool) -> Function:
             except AuctionError as reason:
                 if reason.is_of_arguments or not self._catch_up(refused_at):
                     raise
+            tries += 1
         raise Conflict(f"others kept writing to this journal while {function.__name__} was being refused")
 
     return cast(Function, checked)

@@ -132,7 +132,7 @@ class _Turning:
 
     def move(self, source: str, target: str, amount: int, words: str) -> None:
         if amount:
-            self.transfers.append(Transfer(source, target, amount))
+            self.transfers.append((source, target, amount))
             self.balances[source] -= amount
             self.balances[target] = self.balances.get(target, 0) + amount
             self.count(f"money: {words}", amount)

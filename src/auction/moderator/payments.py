@@ -10,7 +10,8 @@ from contextlib import suppress
 
 from auction.model.agreement import Agreement
 from auction.model.bid import Announcement
-from auction.model.errors import Declined, PaymentUnknown, Unknown
+from auction.model.errors import AuctionError, Declined, PaymentUnknown, Unknown
+from auction.moderator.arguments import check_value
 from auction.moderator.draft import Draft
 from auction.moderator.methods import command
 from auction.moderator.queries import Queries
@@ -127,6 +128,10 @@ class Payments(Queries):
         outcome = Outcome(request.state == "approved", request.reference, request.reason)
         if request.state == "pending":
             outcome = self._send(request)
+            try:
+                check_value(outcome, Outcome, "outcome")
+            except AuctionError as reason:
+                raise PaymentUnknown(f"{request.method} gave an answer that cannot be journalled: {reason}") from None
 
         def decide(draft: Draft, name: str) -> None:
             payments.answer(draft, name, outcome)

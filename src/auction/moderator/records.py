@@ -87,7 +87,8 @@ class Erased(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A bid with the rating that counts for it: the one at the time of the announcement."""
+    """A bid with the rating that counts for it: the one at the time of the announcement. `held` is held until a later
+    bid replaces this one, which sets it to 0, or until the auction is over, which leaves it as it was."""
 
     bid: Bid
     rating: ShownRating | None = None

@@ -182,7 +182,7 @@ class Reputation:
         """The rating as it stood before the entry `sequence`. `service` may be PAYMENTS."""
         versions = self._versions.get((party, service))
         version = bisect_right(versions[0], sequence) if versions is not None else 0
-        rules = self._rules_at(sequence)
+        rules = len(self._rules) - 1 if len(self._rules) <= 2 else self._rules_at(sequence)
         name = (party, service, version, at_ms // DAY_MS, rules)
         shown = self._shown.get(name)
         if shown is None:

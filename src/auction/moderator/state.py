@@ -6,6 +6,7 @@ It has the records by kind, indexes over them, and the ledger. Nothing is decide
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -66,10 +67,12 @@ class State:
         self.rests_of: dict[str, tuple[str, ...]] = {}  # agreement -> the agreements that serve its rest
         self.debts_of: dict[str, dict[str, Debt]] = {}  # party -> its unpaid debts
         self.polled: dict[str, int] = {}  # when each party last polled; not journalled, but its effects are
+        self.amounts: dict[str, Any] = {}  # auction -> what `holds.amounts_of` has found
         self.stand_bys: dict[str, Any] = {}  # auction -> its stand-bys, a cache
         self.back_ms = 0  # when the market came back after an outage
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
         self.timelines: dict[str, Timeline] = {}
+        self.spare_bps: dict[str, int] = {}  # `spare_of` by provider, until its capacity or its blocks change
         self.commitments_of: dict[str, list[str]] = {}
         self.nonces: set[tuple[str, str]] = set()
         self._expiring: list[tuple[int, str, str]] = []  # nonces by expiry
@@ -85,7 +88,7 @@ class State:
         self.pending_payments: dict[str, PaymentRequest] = {}
 
     def apply(
-        self, sequence: int, at_ms: int, changes: list[tuple[str, str, Any]], transfers: list[Any]
+        self, sequence: int, at_ms: int, changes: Iterable[tuple[str, str, Any]], transfers: Iterable[Transfer]
     ) -> list[tuple[str, str]]:
         """Folds in one entry. Its records replace those of the same kind and id. Returns the records that are gone:
         nonces whose statements have expired, and so cannot be replayed."""
@@ -98,8 +101,7 @@ class State:
             if index is not None:
                 index(self, of_kind.get(name), record)
             of_kind[name] = record
-        if transfers:
-            self.ledger.apply(transfers)
+        self.ledger.apply(transfers)
         gone = []
         while self._expiring and self._expiring[0][0] <= at_ms:
             _, party, nonce = heapq.heappop(self._expiring)
@@ -122,6 +124,15 @@ class State:
             timeline = self.timelines[provider] = Timeline()
         return timeline
 
+    def spare_of(self, provider: Party) -> int:
+        """The capacity that a provider has never promised to anyone, at any time: it is there in every window."""
+        spare_bps = self.spare_bps.get(provider.id)
+        if spare_bps is None:
+            timeline = self.timelines.get(provider.id)
+            spare_bps = provider.capacity_bps - (0 if timeline is None else timeline.highest_bps)
+            self.spare_bps[provider.id] = spare_bps
+        return spare_bps
+
     def _index_rules(self, _old: Rules | None, new: Rules) -> None:
         if new.format > FORMAT:
             raise TooNew(f"the journal is of format {new.format}, this version knows {FORMAT}")
@@ -135,6 +146,7 @@ class State:
             self.owners[new.token_hash] = new.id
         if new.erased_sequence:
             self.erased.add(new.id)
+        self.spare_bps.pop(new.id, None)
         self.banned.add(new.id) if new.banned_sequence else self.banned.discard(new.id)
         former, wanted = self.interests.get(new.id, frozenset()), frozenset(new.interests)
         if former == wanted:
@@ -149,9 +161,13 @@ class State:
 
     def _index_block(self, old: Block | None, new: Block) -> None:
         if old is not None and old.provider and old.state in COMMITTING_STATES:
-            self.timeline(old.provider).add(old.starts_ms, old.ends_ms, -old.committed_bps)
+            self._promise(old, -old.committed_bps)
         if new.provider and new.state in COMMITTING_STATES:
-            self.timeline(new.provider).add(new.starts_ms, new.ends_ms, new.committed_bps)
+            self._promise(new, new.committed_bps)
+
+    def _promise(self, block: Block, rate_bps: int) -> None:
+        self.spare_bps.pop(block.provider, None)
+        self.timeline(block.provider).add(block.starts_ms, block.ends_ms, rate_bps)
 
     def _index_auction(self, old: Auction | None, new: Auction) -> None:
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
@@ -262,5 +278,5 @@ def decode_changes(body: Body) -> tuple[list[tuple[str, str, Any]], list[Transfe
     except KeyError as kind:
         raise TooNew(f"the journal has records of the kind {kind}: a newer version wrote it") from None
     except (msgspec.MsgspecError, AuctionError) as reason:
-        raise JournalBroken(f"the journal has a record that this version cannot read: {reason}") from None
-    return changes, [Transfer(*transfer) for transfer in body.transfers]
+        raise JournalBroken(f"the journal holds a record that this version cannot read: {reason}") from None
+    return changes, body.transfers

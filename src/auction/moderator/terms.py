@@ -9,7 +9,7 @@ from auction.model.bid import Announcement, QualityWeights, Ramp, ShownRating
 from auction.model.party import Signature
 
 
-class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
+class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An announcer's terms for an auction; see `Announcement` for the fields. Bidding is open for `open_for_ms`; with
     `reveal_for_ms` bidders commit first and reveal after that. `method` and `source` say how the winner is paid:
     `prepaid`, or a card processor's name with the card's token, which must be authorised (see `pay`) before anyone can
@@ -38,7 +38,7 @@ class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
-class BidEntry(msgspec.Struct, frozen=True):
+class BidEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A bid as the bidder sends it. See `Bid` for the fields. `arbiter` counts if the announcement names the same
     one."""
 

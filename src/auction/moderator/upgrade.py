@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from auction.model.errors import BadCurrency, JournalBroken
-from auction.model.ledger import Transfer
 from auction.moderator.config import MarketConfig, Rules
 from auction.moderator.older import OldMarket, upgrade_market
 from auction.moderator.state import Old, State, decode_changes
@@ -34,7 +33,7 @@ def apply_entry(state: State, entry: Entry) -> None:
     elif entry.command != COMMAND:
         for kind, name, raw in body.changes:
             old.records[kind, name] = bytes(raw)
-        state.ledger.apply([Transfer(*transfer) for transfer in body.transfers])
+        state.ledger.apply(body.transfers)
         state.sequence, state.at_ms = entry.sequence, entry.at_ms
     else:
         state.old = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -78,7 +78,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Body)
 
 
-def encode_body(changes: list[tuple[str, str, Any]], transfers: list[Any]) -> bytes:
+def encode_body(changes: Sequence[tuple[str, str, Any]], transfers: Sequence[Any]) -> bytes:
     """The JSON of a `Body`."""
     return _encoder.encode((changes, transfers))
 
@@ -89,3 +89,21 @@ def decode_body(body: bytes) -> Body:
         return _decoder.decode(body)
     except msgspec.MsgspecError as reason:
         raise JournalBroken(f"an entry cannot be read: {reason}") from None
+
+
+class Decided(msgspec.Struct, frozen=True, gc=False):
+    """The parts of an entry that is not encoded yet, nor bound to the one before it."""
+
+    sequence: int
+    at_ms: int
+    command: str
+    key: str
+    request: bytes
+    changes: tuple[tuple[str, str, Any], ...]
+    transfers: tuple[tuple[str, str, int], ...]
+    answer: bytes
+
+    def bound_to(self, previous: bytes) -> Entry:
+        """The entry that follows the one with this hash."""
+        body = encode_body(self.changes, self.transfers)
+        return seal(previous, self.sequence, self.at_ms, self.command, self.key, self.request, body, self.answer)

@@ -62,7 +62,7 @@ LUCKY = Format(
     decide=third_is_lucky,
     words="the third one is lucky",
     checks=(check_even,),
-    price_bound=lambda announcement, winning: 2 * announcement.reserve,
+    price_bound=lambda announcement, quantity, items: 2 * announcement.reserve,
     on_bid=end_at_third,
     shows=show_cut,
     runner_up=lambda winning, bid, standing: standing.offered + 1 if bid.bidder == "p1" else None,

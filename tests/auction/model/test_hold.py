@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from auction.model.errors import BadAmount, BadValue
 from auction.model.holding import (
     AwardHolds,
     check_delta,
+    delta_of,
     newcomers_bond,
     of_announcer,
     of_award,
@@ -55,6 +58,12 @@ def test_holds_are_rounded_up() -> None:
     assert penalty_of(5) == 2
     assert of_award(0, TEN) == AwardHolds(0, 0)
     assert of_award(1, TEN) == AwardHolds(2, 2)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(10_000, 500_000))
+def test_shares_are_rounded_up_and_never_more_than_one_unit(amount: int, delta_ppm: int) -> None:
+    assert 0 <= delta_of(amount, delta_ppm) - Fraction(amount) * delta_ppm / 1_000_000 < 1
+    assert 0 <= penalty_of(amount) - Fraction(amount) / 4 < 1
 
 
 @pytest.mark.parametrize("delta_ppm", [0, 9_999, 500_001, 0.1, True, None])

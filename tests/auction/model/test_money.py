@@ -15,7 +15,6 @@ from auction.model.money import (
     check_amount,
     check_currency,
     decimals_of,
-    scale_ceiling,
     split_proportionally,
 )
 
@@ -64,14 +63,6 @@ def test_split_refuses_what_it_cannot_split() -> None:
     for total, weights in ((1, [0, 0]), (1, []), (1, [1, -1]), (1, [True]), (1, [0.5])):
         with pytest.raises(BadValue):
             split_proportionally(total, weights)  # type: ignore[arg-type]
-
-
-@given(AMOUNTS, st.integers(0, 1000), st.integers(1, 1000))
-def test_scaling_rounds_up(amount: int, numerator: int, denominator: int) -> None:
-    exact = Fraction(amount) * numerator / denominator
-    if exact > AMOUNT_MAX - 1:
-        return
-    assert 0 <= scale_ceiling(amount, numerator, denominator) - exact < 1
 
 
 @pytest.mark.parametrize(

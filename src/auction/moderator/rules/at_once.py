@@ -16,9 +16,17 @@ from auction.model import holding
 from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating, StandingOffer
 from auction.model.block import Block
-from auction.model.errors import BadValue, Expired, InsufficientFunds, NoAward, NoCapacity, NotAllowed
+from auction.model.errors import (
+    BadValue,
+    Expired,
+    InsufficientFunds,
+    LinkedParties,
+    NoAward,
+    NoCapacity,
+    NotAllowed,
+)
 from auction.model.ledger import NOBODY, bond, funds, held_bond
-from auction.model.money import AMOUNT_MAX, check_currency
+from auction.model.money import check_currency
 from auction.model.party import Party, Signature, check_id
 from auction.model.signing import bid_body, offer_body
 from auction.moderator.draft import Draft
@@ -28,7 +36,6 @@ from auction.moderator.terms import AuctionTerms, BidEntry, Held
 from auction.payment.protocol import PREPAID
 
 OFFER_MS_MAX: Final = 24 * 3_600_000
-_ONLY_INTEGERS: Final = {int}
 
 
 def hold(
@@ -42,10 +49,21 @@ def hold(
         for entry in entries:
             bidding.check_bidder(draft, record, entry.bidder, entry.quantity)
             _check_bid_held(draft, record, entry)
+        _check_links(draft, bidders)
     sheet = _sheet(draft, record, entries, bidders)
     draft.put("sheet", record.id, sheet)
     closed = _close_by_price(draft, record, sheet) or _close(draft, record, sheet)
     return Held(record.id, closed.state, tuple(awarding.agreements_made(draft)))
+
+
+def _check_links(draft: Draft, bidders: Sequence[str]) -> None:
+    """Refuses bids against oneself under another name among those of this command."""
+    has_bid: dict[str, str] = {}
+    for bidder in bidders:
+        for name in draft.state.interests[bidder]:
+            other = has_bid.setdefault(name, bidder)
+            if other != bidder:
+                raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
 
 
 def _announce(
@@ -56,7 +74,7 @@ def _announce(
     record = announcing.announce(draft, announcer, block, terms, auction, prime)
     if terms.method != PREPAID:
         raise BadValue("a card must be authorised before bidding opens: announce, then pay")
-    needed = holds.of_announcement(record.announcement)
+    needed = holds.of_announcement(draft, record.announcement)
     if record.announcement.direction == "provide":
         there = draft.balance(funds(announcer))
     else:
@@ -69,7 +87,7 @@ def _announce(
 def _check_bid_held(draft: Draft, record: Auction, entry: BidEntry) -> None:
     """Checks that the bidder has what the bid would hold. Nothing is held: the award comes in the same command."""
     announcement, bidder = record.announcement, entry.bidder
-    needed = holds.of_bid(announcement, entry.price, entry.quantity, entry.items, entry.limit)
+    needed = holds.of_bid(draft, announcement, entry)
     providing = announcement.direction == "provide"
     there = holds.secured_by(draft, bidder) if providing else draft.balance(funds(bidder))
     if there < needed:
@@ -82,10 +100,9 @@ def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction |
     by_price = format_of(record.announcement).by_price
     if by_price is None or sheet.entries or record.refused:
         return None
-    decided = by_price(record.announcement, sheet.name_of, sheet.bidders, sheet.prices)
-    if decided is None:
+    winners = by_price(record.announcement, sheet.name_of, sheet.bidders, sheet.prices)
+    if winners is None:
         return None
-    winners, _ = decided
     if not all(awarding.can_hold(draft, record, one, 0) for one in winners):
         return None
     if not awarding.seller_can_hold(draft, record, winners):
@@ -115,9 +132,7 @@ def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: 
     """The bids as columns. Ratings are stored if they weigh; otherwise the history has them."""
     announcement = record.announcement
     prices = [entry.price for entry in entries]
-    is_plain = not draft.config.signatures and all(map(_says_only_a_price, entries))
-    is_plain = is_plain and (not prices or (set(map(type, prices)) == _ONLY_INTEGERS and min(prices) >= 0))
-    is_plain = is_plain and (not prices or max(prices) <= AMOUNT_MAX)
+    is_plain = not draft.config.signatures and _say_only_prices(entries) and min(prices, default=0) >= 0
     weighs = announcement.quality.opinion or announcement.quality.evidence or announcement.newcomer_share_ppm
     return BidSheet(
         auction=record.id,
@@ -140,30 +155,23 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
         or len({record.announcer, *bidders}) <= len(bidders)
     ):
         return False
-    registered, timelines = state.records["party"], state.timelines
-    kinds = bidding.BIDDERS[announcement.direction]
-    block = record.block
-    rate_bps = block.committed_bps if block is not None else 0
     if announcement.direction != "provide" or announcement.receipts or state.debts_of or state.banned or state.erased:
         return False
     if announcement.requires or state.records["refusals"]:
         return False
-    service = announcement.service
+    block, service, registered = record.block, announcement.service, state.records["party"]
+    rate_bps = block.committed_bps if block is not None else 0
     known_ratings = state.reputation.latest(service, draft.at_ms)
-    reserve = holds.whole_reserve(announcement)
-    of_bid = holding.delta_of(reserve, announcement.delta_ppm)
-    of_newcomer = holding.newcomers_bond(draft.config.rating.newcomer_bond, reserve, announcement.delta_ppm)
-    balances = state.ledger.balances
+    amounts = holds.amounts_of(draft, announcement)
+    of_bid, of_newcomer = amounts.delta, max(draft.config.rating.newcomer_bond, amounts.with_penalty)
+    spare_bps, free, most = state.spare_bps, state.ledger.free, max(of_bid, of_newcomer)
     for bidder in bidders:
+        if spare_bps.get(bidder, -1) >= rate_bps and free.get(bidder, -1) >= most:
+            continue  # so it is a provider
         party = registered.get(bidder)
-        if party is None or party.kind not in kinds:
+        if party is None or party.kind not in bidding.BIDDERS["provide"] or state.spare_of(party) < rate_bps:
             return False
-        if block is not None:
-            timeline = timelines.get(bidder)
-            promised_bps = 0 if timeline is None else timeline.highest_bps
-            if promised_bps + rate_bps > party.capacity_bps:
-                return False
-        there = balances.get(bond(bidder), 0) + balances.get(funds(bidder), 0)
+        there = state.ledger.free_of(bidder)
         if there < of_bid:
             return False
         if there < of_newcomer and state.reputation.latest_of(known_ratings, bidder, service, draft.at_ms).newcomer:
@@ -171,16 +179,18 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
     return True
 
 
-def _says_only_a_price(entry: BidEntry) -> bool:
-    return (
-        entry.quantity == 1
-        and type(entry.quantity) is int
-        and entry.signature is None
-        and entry.limit is None
-        and entry.items == ()
-        and entry.salt == ""
-        and entry.arbiter == ""
-    )
+def _say_only_prices(entries: Sequence[BidEntry]) -> bool:
+    for entry in entries:
+        if (
+            entry.quantity != 1
+            or entry.signature is not None
+            or entry.limit is not None
+            or entry.items
+            or entry.salt
+            or entry.arbiter
+        ):
+            return False
+    return True
 
 
 def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None) -> StandingOffer:
@@ -247,7 +257,8 @@ def _let_offer_go(draft: Draft, name: str) -> None:
 
 
 def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerms, prime: str) -> Agreement:
-    terms = msgspec.structs.replace(terms, format=SPOT)
+    if terms.format != SPOT:
+        terms = msgspec.structs.replace(terms, format=SPOT)
     record = _announce(draft, recipient, block, terms, "", prime)
     announcement = record.announcement
     offers, ratings, excluded = _able(draft, record, record.block or block, prime)
@@ -277,17 +288,17 @@ def _able(
     state, at_ms = draft.state, draft.at_ms
     service, reputation = block.service, state.reputation
     known_ratings = reputation.latest(service, at_ms)
-    announcement, balances = record.announcement, state.ledger.balances
-    minimum = holding.newcomers_bond(
-        draft.config.rating.newcomer_bond, holds.whole_reserve(announcement), announcement.delta_ppm
-    )
+    announcement, ledger = record.announcement, state.ledger
+    minimum = max(draft.config.rating.newcomer_bond, holds.amounts_of(draft, announcement).with_penalty)
     weights, receipts, requires = announcement.quality, announcement.receipts, announcement.requires
     has_unfit = bool(requires or state.debts_of or state.banned or state.erased or state.records["refusals"])
     weighs = bool(weights.opinion or weights.evidence or announcement.newcomer_share_ppm)
-    announcer, interests, timelines = record.announcer, state.interests, state.timelines
+    announcer, interests = record.announcer, state.interests
     own, is_linked = interests[announcer], announcer in state.linked
     starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
     providers: dict[str, Party] = state.records["party"]
+    spare_bps, free = state.spare_bps, ledger.free
+    is_plain = not (weighs or has_unfit or is_linked or receipts or prime)
     ratings: dict[str, ShownRating] = {}
     able: dict[str, bool] = {}
     unfit: dict[str, str] = {}
@@ -295,28 +306,29 @@ def _able(
     offers = []
     for offer in state.offers_of.get(service, {}).values():
         provider = offer.provider
+        if is_plain and spare_bps.get(provider, -1) >= rate_bps and free.get(provider, -1) >= minimum:
+            if provider != announcer:
+                offers.append(offer)
+            continue
         known = able.get(provider)
         if known is None:
             if has_unfit:
                 unfit[provider] = admission.why_unfit(draft, announcer, requires, provider)
-            timeline = timelines.get(provider)
-            peak_bps = 0
-            if timeline is not None:
-                peak_bps = timeline.highest_bps
-                if peak_bps + rate_bps > providers[provider].capacity_bps:
-                    peak_bps = timeline.peak_bps(starts_ms, ends_ms)
-            secured = balances.get(bond(provider), 0) + balances.get(funds(provider), 0)
-            secured += balances.get(held_bond(offer.offer), 0)
-            is_poor = secured < minimum
+            party = providers[provider]
+            has_room = state.spare_of(party) >= rate_bps or (
+                state.timeline(provider).peak_bps(starts_ms, ends_ms) + rate_bps <= party.capacity_bps
+            )
+            secured = ledger.free_of(provider)
+            is_poor = secured < minimum and secured + ledger.balance(held_bond(offer.offer)) < minimum
             if weighs or is_poor:
                 rating = ratings[provider] = reputation.latest_of(known_ratings, provider, service, at_ms)
                 is_poor = is_poor and rating.newcomer
             known = able[provider] = (
-                peak_bps + rate_bps <= providers[provider].capacity_bps
+                has_room
                 and provider != announcer
                 and not is_poor
                 and (not is_linked or own.isdisjoint(interests[provider]))
-                and (not receipts or bool(providers[provider].public_key))
+                and (not receipts or bool(party.public_key))
                 and (not prime or chains.is_allowed(draft, prime, provider))
             )
         if has_unfit and unfit[provider]:

@@ -36,27 +36,27 @@ def close(draft: Draft, record: Auction) -> Auction:
     placed = draft.placed_bids(record.id)
     bids: list[Bid] = []
     excluded: list[tuple[str, str]] = []
-    this_entry = draft.sequence * SEQUENCES_OF_AN_ENTRY
-    for one in placed:
-        if one.bid.sequence >= this_entry:  # placed by this command, which has checked it
-            bids.append(one.bid)
-            continue
-        why = _why_excluded(draft, record, one)
-        if why:
-            excluded.append((one.bid.bid, why))
-        else:
-            bids.append(one.bid)
-    arbiters = {one.bid.bid: one.arbiter for one in placed}
     held_of: dict[str, int] = {}
+    this_entry = draft.sequence * SEQUENCES_OF_AN_ENTRY
+    spare_bps, most_bps = _plainly_not_excluded(draft, record)
     for one in placed:
-        held_of[one.bid.bidder] = held_of.get(one.bid.bidder, 0) + one.held
+        bid = one.bid
+        if one.held:
+            held_of[bid.bidder] = held_of.get(bid.bidder, 0) + one.held
+        # A bid of this very command has just been checked.
+        if bid.sequence >= this_entry or spare_bps.get(bid.bidder, -1) >= most_bps:
+            bids.append(bid)
+        elif why := _why_excluded(draft, record, bid):
+            excluded.append((bid.bid, why))
+        else:
+            bids.append(bid)
     award, failing = decide_funded(draft, record, bids, ratings_of(placed), held_of)
-    for one in placed:
+    for one in placed:  # a bid holds nothing once its auction is over
         if one.held:
             go = holds.burn_bid if one.bid.bid in failing else holds.let_bid_go
             go(draft, record.announcement, one.bid.bid, one.bid.bidder, one.held)
-            draft.put("bid", one.bid.bid, msgspec.structs.replace(one, held=0))
     excluded += failing.items()
+    arbiters = {one.bid.bid: one.arbiter for one in placed if one.arbiter}
     return take(draft, record, award, tuple(excluded), arbiters)
 
 
@@ -83,7 +83,7 @@ def can_hold(draft: Draft, record: Auction, winning: Winning, held_already: int)
     if record.announcement.direction == "receive":
         own = holding.with_delta(winning.price, delta_ppm) + record.announcement.fee.of(winning.price)
         return draft.balance(funds(winning.bidder)) + held_already >= own
-    return holds.secured_by(draft, winning.bidder) + held_already >= holding.of_award(winning.price, delta_ppm).provider
+    return holds.secured_by(draft, winning.bidder) + held_already >= holding.of_provider(winning.price, delta_ppm)
 
 
 def decide(record: Auction, bids: Sequence[Bid], ratings: Ratings) -> Award:
@@ -131,7 +131,8 @@ def conclude(
     )
     draft.put("auction", record.id, closed)
     _make_agreements(draft, closed, record.held > 0, arbiters or {})
-    holds.let_announcement_go(draft, record)
+    if record.held:
+        holds.let_announcement_go(draft, record)
     if record.group:
         groups.awarded(draft, closed)
     return closed
@@ -141,7 +142,7 @@ def seller_can_hold(draft: Draft, record: Auction, winners: tuple[Winning, ...])
     announcement = record.announcement
     if announcement.direction == "provide":
         return True
-    needed = sum(holding.of_award(one.price, announcement.delta_ppm).provider for one in winners)
+    needed = sum(holding.of_provider(one.price, announcement.delta_ppm) for one in winners)
     return holds.secured_by(draft, record.announcer) + record.held >= needed
 
 
@@ -195,20 +196,30 @@ def free_lead(draft: Draft, record: Auction) -> None:
         draft.put("block", lead.id, msgspec.structs.replace(lead, state="void"))
 
 
-def _why_excluded(draft: Draft, record: Auction, placed: PlacedBid) -> str:
+def _plainly_not_excluded(draft: Draft, record: Auction) -> tuple[dict[str, int], int]:
+    """The capacity that providers have never promised, and what of it is enough for any bid of this auction: by these a
+    fast check shows that `_why_excluded` would give no reason. Nobody is in it if there can be another reason."""
+    state = draft.state
+    if record.block is None or record.prime or record.refused or record.announcement.requires:
+        return {}, 0
+    if state.debts_of or state.banned or state.erased or draft.has_blocks:
+        return {}, 0
+    return state.spare_bps, record.block.committed_bps
+
+
+def _why_excluded(draft: Draft, record: Auction, bid: Bid) -> str:
     """Why a bid cannot win any more: its bidder has used its capacity elsewhere, has come into the chain by taking over
     the prime, has a debt, is banned, or is refused by the announcer. It forfeits nothing."""
-    bidder = placed.bid.bidder
+    bidder = bid.bidder
     why = admission.why_excluded(draft, record, bidder)
     if why:
         return why
     if record.prime and not chains.is_allowed(draft, record.prime, bidder):
         return "chain"
     if record.block is not None:
-        units = format_of(record.announcement).units(record.announcement, placed.bid.quantity)
+        units = format_of(record.announcement).units(record.announcement, bid.quantity)
         asked = most_of_units(record.block, units, record.announcement.quantity)
-        peak = draft.committed_peak(bidder, asked)
-        if peak + asked.committed_bps > draft.party(bidder).capacity_bps:
+        if not draft.has_room(draft.party(bidder), asked):
             return "capacity"
     return ""
 
@@ -223,7 +234,7 @@ def _make_agreements(draft: Draft, record: Auction, was_held: bool, arbiters: di
         provider = winning.bidder if is_providing else record.announcer
         recipient = record.announcer if is_providing else winning.bidder
         of_recipient = _recipients_hold(record, winning)
-        of_provider = holding.of_award(winning.price, announcement.delta_ppm).provider
+        of_provider = holding.of_provider(winning.price, announcement.delta_ppm)
         if is_providing:
             draft.transfer(held(record.id) if was_held else funds(recipient), held(name), of_recipient)
             holds.secure(draft, provider, held_bond(name), of_provider)
@@ -305,8 +316,8 @@ def _awarded_blocks(draft: Draft, record: Auction) -> list[Block]:
     announcement = record.announcement
     is_providing = record.block is not None
     whole = record.block or draft.block(announcement.block)
-    if is_providing:
-        whole = msgspec.structs.replace(whole, id=blocks.own_name(draft, whole.id))
+    if is_providing and (name := blocks.own_name(draft, whole.id)) != whole.id:
+        whole = msgspec.structs.replace(whole, id=name)
     awarded: list[Block] = []
     before = 0
     for number, winning in enumerate(record.winners):

@@ -52,7 +52,7 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
         awarding.free_lead(draft, record)  # the capacity of the former lead makes room for the new one
     placed = place(draft, record, entry)
     after = format_of(announcement).on_bid(announcement, before, placed.bid)
-    if after != before:
+    if after is not before and after != before:
         draft.put("bidding", auction, after)
     if after.leader is not None and record.block is not None:
         _hold_lead(draft, record, after.leader.bidder)
@@ -79,7 +79,6 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
     """Checks a bid and places its hold, whether it is placed directly or revealed. The hold of the bidder's former bid
     for the same is released. `deposit` is what its commitment held."""
     bidder, announcement = entry.bidder, record.announcement
-    check_integer(entry.quantity, "quantity", 1, QUANTITY_MAX)
     former = _former(draft, record, entry)
     if former is not None:
         release(draft, announcement, former)
@@ -102,7 +101,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
     if entry.signature is not None or draft.config.signatures:
         signed = parties.check_signature(draft, "bid", record.id, bidder, bid_body(bid), entry.signature)
         signature = signed.signature if signed else b""
-    amount = holds.of_bid(announcement, entry.price, entry.quantity, entry.items, entry.limit)
+    amount = holds.of_bid(draft, announcement, entry)
     if deposit is not None and announcement.direction == "receive" and amount > deposit:
         raise BadValue("a bid cannot be higher than its commitment's deposit")
     holds.hold_bid(draft, announcement, name, bidder, amount)
@@ -113,7 +112,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
 
 def _former(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid | None:
     """The bidder's earlier bid that a new one replaces."""
-    if not draft.state.bids_of.get(record.id):
+    if not _has_bid(draft, record, entry.bidder):
         return None
     for one in draft.placed_bids(record.id):
         if one.held and one.bid.bidder == entry.bidder and set(one.bid.items) == set(entry.items):
@@ -139,41 +138,49 @@ def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) 
     if announcement.receipts and not party.public_key:
         raise NotAllowed(f"auction {record.id} requires receipts, and {bidder} has no key to sign them with")
     _check_links(draft, record, bidder)
-    is_sealed = format_of(announcement).on_bid is take_sealed
-    admission.check_bidder(draft, record, party, decides_at_once=not is_sealed)
+    row = format_of(announcement)
+    admission.check_bidder(draft, record, party, decides_at_once=row.on_bid is not take_sealed)
     rating = opinions.rating_at(draft, record, bidder)
     needed = holds.minimum_balance(draft, announcement, rating)
-    if needed and holds.secured_by(draft, bidder) + _held_of(draft, record, bidder) < needed:
-        raise InsufficientFunds(f"a newcomer needs a bond and balance of at least {needed} to bid here")
+    if needed:
+        free = holds.secured_by(draft, bidder)
+        if free < needed and free + _held_of(draft, record, bidder) < needed:
+            raise InsufficientFunds(f"a newcomer needs a bond and balance of at least {needed} to bid here")
     if record.block is not None:
-        units = format_of(announcement).units(announcement, check_integer(quantity, "quantity", 1, QUANTITY_MAX))
+        units = row.units(announcement, check_integer(quantity, "quantity", 1, QUANTITY_MAX))
         asked = most_of_units(record.block, units, announcement.quantity)
-        check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, asked), asked, bidder)
+        if not draft.has_room(party, asked):
+            check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, asked), asked, bidder)
     if record.prime:
         chains.check_allowed(draft, record, bidder)
     return rating
 
 
+def _has_bid(draft: Draft, record: Auction, bidder: str) -> bool:
+    """Whether it has, before this command: its own name is among its interests."""
+    return draft.state.links_of.get(record.id, _NO_LINKS).get(bidder) == bidder
+
+
 def _held_of(draft: Draft, record: Auction, bidder: str) -> int:
     """What the bidder's other bids in this auction hold."""
-    if not draft.state.bids_of.get(record.id):
+    if not _has_bid(draft, record, bidder):
         return 0
     return sum(one.held for one in draft.placed_bids(record.id) if one.bid.bidder == bidder)
 
 
 def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
     """Refuses bids in one's own auction, and against oneself under another name."""
-    state, auction = draft.state, record.id
+    state = draft.state
     interests = state.interests[bidder]
     if not interests.isdisjoint(state.interests[record.announcer]):
         raise LinkedParties(f"{bidder} is linked to {record.announcer}, who announced the auction")
-    before = state.links_of.get(auction, _NO_LINKS)
-    now = draft.links
+    before = state.links_of.get(record.id)
+    if before is None:
+        return
     for name in interests:
-        other = before.get(name) or now.get((auction, name))
-        if other is not None and other != bidder:
+        other = before.get(name, bidder)
+        if other != bidder:
             raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
-        now[auction, name] = bidder
 
 
 def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:

@@ -183,18 +183,23 @@ def times_of(draft: Draft, agreement: Agreement) -> Times:
     )
 
 
-def agreement_is_due(draft: Draft, name: str, due_ms: int) -> None:
-    """Acts on the deadline of its state, unless it was moved because an end was stated or the market had an outage."""
-    agreement = draft.agreement(name)
-    if agreement.is_over or agreement.due_ms != due_ms:
-        return
+def _more_time(draft: Draft, agreement: Agreement) -> int:
+    """The later deadline of an agreement whose own one has passed while the market was away; 0 if it has none."""
     times = times_of(draft, agreement)
     counted_ms = deadline_ms(agreement.state, msgspec.structs.replace(times, back_ms=0))
     given_ms = deadline_ms(agreement.state, times)
     assert counted_ms is not None
     assert given_ms is not None
-    # Extra time is given once: otherwise a market that restarts often would never settle it.
-    if given_ms > draft.at_ms and due_ms <= counted_ms:
+    return given_ms if given_ms > draft.at_ms and agreement.due_ms <= counted_ms else 0
+
+
+def agreement_is_due(draft: Draft, name: str, due_ms: int) -> None:
+    """Acts on the deadline of its state, unless it was moved because an end was stated or the market had an outage."""
+    agreement = draft.agreement(name)
+    if agreement.is_over or agreement.due_ms != due_ms:
+        return
+    # More time is given once: a market that is started again and again would never come to an end.
+    if draft.state.back_ms and (given_ms := _more_time(draft, agreement)):
         draft.put("agreement", name, msgspec.structs.replace(agreement, due_ms=given_ms))
     elif agreement.state == "agreed":
         _has_begun(draft, agreement)
@@ -209,13 +214,15 @@ def _has_begun(draft: Draft, agreement: Agreement) -> None:
     """Starts the agreement if both sides are present. Without receipts nobody must poll; the other side can blame one
     that does not come."""
     polled, now_ms = draft.state.polled, draft.at_ms
-    absent = {
-        f"{side}_absent": agreement.receipts and not is_present(polled.get(getattr(agreement, side)), now_ms)
-        for side in ("provider", "recipient")
-    }
-    if any(absent.values()):
-        _is_closing(draft, msgspec.structs.replace(agreement, **absent))
-        return
+    if agreement.receipts:
+        provider_absent = not is_present(polled.get(agreement.provider), now_ms)
+        recipient_absent = not is_present(polled.get(agreement.recipient), now_ms)
+        if provider_absent or recipient_absent:
+            absent = msgspec.structs.replace(
+                agreement, provider_absent=provider_absent, recipient_absent=recipient_absent
+            )
+            _is_closing(draft, absent)
+            return
     running = msgspec.structs.replace(
         agreement, state=by_time(agreement.state, "running"), due_ms=agreement.ends_ms + GRACE_MS
     )

@@ -6,19 +6,24 @@ then from the balance, and is released as free bond. A hold that pays is taken f
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from auction.formats import format_of
+from auction.formats.format import reserve_bounds
 from auction.model import holding
 from auction.model.agreement import Agreement
-from auction.model.award import Winning
 from auction.model.bid import Announcement, ShownRating
 from auction.model.errors import InsufficientFunds
 from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
 from auction.model.money import check_amount
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Debt, PaymentRequest
+from auction.moderator.terms import BidEntry
 from auction.payment.protocol import PREPAID
+
+AMOUNTS_MAX: Final = 10_000  # auctions of which amounts are kept
 
 
 def secured_by(draft: Draft, party: str) -> int:
@@ -28,41 +33,72 @@ def secured_by(draft: Draft, party: str) -> int:
 
 def secure(draft: Draft, party: str, target: str, amount: int) -> None:
     """Holds an amount to secure a promise. Raises InsufficientFunds."""
-    free = secured_by(draft, party)
-    if free < amount:
-        raise InsufficientFunds(f"{party} has {free} minor units of bond and balance, {amount} are to be held")
-    of_bond = min(amount, draft.balance(bond(party)))
-    draft.transfer(bond(party), target, of_bond)
-    draft.transfer(funds(party), target, amount - of_bond)
+    account = bond(party)
+    of_bond = min(amount, draft.balance(account))
+    if of_bond < amount:
+        free = secured_by(draft, party)
+        if free < amount:
+            raise InsufficientFunds(f"{party} has {free} minor units of bond and balance, {amount} are to be held")
+    draft.transfer(account, target, of_bond)
+    if of_bond < amount:
+        draft.transfer(funds(party), target, amount - of_bond)
 
 
 def whole_reserve(announcement: Announcement) -> int:
     """R: the reserve for everything that is announced."""
-    everything = Winning(bid="-", bidder="-", price=0, quantity=announcement.quantity, items=announcement.items)
-    return check_amount(format_of(announcement).price_bound(announcement, everything), "the whole reserve")
+    bound = format_of(announcement).price_bound(announcement, announcement.quantity, announcement.items)
+    return check_amount(bound, "the whole reserve")
 
 
 def part_of_reserve(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
     """R of what one bid is for, or of what one winner got."""
-    units = format_of(announcement).units(announcement, quantity)
-    part = Winning(bid="-", bidder="-", price=0, quantity=units, items=items)
-    return check_amount(format_of(announcement).price_bound(announcement, part), "the reserve")
+    row = format_of(announcement)
+    return check_amount(row.price_bound(announcement, row.units(announcement, quantity), items), "the reserve")
+
+
+class Amounts(msgspec.Struct, frozen=True, gc=False):
+    """What the reserve of an announcement comes to: the announcer's hold, δR, and δR + Φ."""
+
+    announcement: Announcement
+    announcers: int
+    delta: int
+    with_penalty: int
+
+
+def amounts_of(draft: Draft, announcement: Announcement) -> Amounts:
+    """They are computed once for all bids of an auction."""
+    known: Amounts | None = draft.state.amounts.get(announcement.auction)
+    if known is not None and known.announcement is announcement:
+        return known
+    reserve, delta_ppm = whole_reserve(announcement), announcement.delta_ppm
+    found = Amounts(
+        announcement,
+        announcers=_of_announcement(announcement, reserve),
+        delta=holding.delta_of(reserve, delta_ppm),
+        with_penalty=holding.newcomers_bond(0, reserve, delta_ppm),
+    )
+    if len(draft.state.amounts) >= AMOUNTS_MAX:
+        draft.state.amounts.clear()
+    draft.state.amounts[announcement.auction] = found
+    return found
 
 
 def minimum_balance(draft: Draft, announcement: Announcement, rating: ShownRating | None) -> int:
     """B: the least balance with which a newcomer may bid to provide, so that a new name is no escape."""
     if announcement.direction == "receive" or rating is None or not rating.newcomer:
         return 0
-    rules = draft.config.rating
-    return holding.newcomers_bond(rules.newcomer_bond, whole_reserve(announcement), announcement.delta_ppm)
+    return max(draft.config.rating.newcomer_bond, amounts_of(draft, announcement).with_penalty)
 
 
 # --- announcements ---
 
 
-def of_announcement(announcement: Announcement) -> int:
+def of_announcement(draft: Draft, announcement: Announcement) -> int:
+    return amounts_of(draft, announcement).announcers
+
+
+def _of_announcement(announcement: Announcement, reserve: int) -> int:
     """R(1+δ) with the fees of as many agreements as it may come to; of a seller δR + Φ."""
-    reserve = whole_reserve(announcement)
     amount = holding.of_announcer(announcement.direction, reserve, announcement.delta_ppm)
     if announcement.direction == "receive":
         return amount
@@ -73,7 +109,7 @@ def of_announcement(announcement: Announcement) -> int:
 
 def hold_announcement(draft: Draft, record: Auction) -> Auction:
     """Holds the announcer's part on its balance. Raises InsufficientFunds."""
-    amount = of_announcement(record.announcement)
+    amount = of_announcement(draft, record.announcement)
     if record.announcement.direction == "provide":
         draft.transfer(funds(record.announcer), held(record.id), amount)
     else:
@@ -97,8 +133,11 @@ def payer_account(record: Auction) -> str:
 # --- bids, and commitments to them ---
 
 
-def of_bid(announcement: Announcement, price: int, quantity: int, items: tuple[str, ...], limit: int | None) -> int:
+def of_bid(draft: Draft, announcement: Announcement, entry: BidEntry) -> int:
     """What a bid holds. A bid to pay holds the most that it could pay, for all its units."""
+    if announcement.direction == "provide" and format_of(announcement).price_bound is reserve_bounds:
+        return amounts_of(draft, announcement).delta  # every bid is for everything
+    price, quantity, items, limit = entry.price, entry.quantity, entry.items, entry.limit
     reserve = part_of_reserve(announcement, quantity, items)
     most = check_amount(price if limit is None else limit, "price")
     if announcement.direction == "receive" and part_of_reserve(announcement, 1, ()) != whole_reserve(announcement):
@@ -195,4 +234,4 @@ def pay_debts(draft: Draft, party: str) -> None:
 
 def of_provider(agreement: Agreement) -> int:
     """δP + Φ: what the provider of an agreement held."""
-    return holding.of_award(agreement.price, agreement.delta_ppm).provider
+    return holding.of_provider(agreement.price, agreement.delta_ppm)
