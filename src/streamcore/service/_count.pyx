@@ -91,7 +91,9 @@ cdef class Flows:
         raw_array = np.ascontiguousarray(rows, FLOW).view(np.uint8)
         cdef const uint8_t[::1] raw = raw_array
         cdef Py_ssize_t count = raw.shape[0] // <Py_ssize_t> sizeof(Flow)
-        cdef Py_ssize_t i
+        cdef Py_ssize_t start = 0
+        cdef Py_ssize_t stop, i
+        cdef uint64_t[BATCH] hashes
         cdef const Flow *flow
         if self.used + count > self.entries_max:
             raise ValueError(f"{count} flows more do not fit into {self.entries_max}")
@@ -99,10 +101,15 @@ cdef class Flows:
             return
         flow = <const Flow *> &raw[0]
         with nogil:
-            for i in range(count):
-                if i + BATCH < count:
-                    prefetch(&self.slots[hashed(flow[i + BATCH].key, self.secret) & self.mask])
-                self.add(flow[i].key, hashed(flow[i].key, self.secret), flow[i].packets, flow[i].bytes)
+            while start < count:
+                stop = min(start + BATCH, count)
+                for i in range(start, stop):
+                    hashes[i - start] = hashed(flow[i].key, self.secret)
+                    prefetch(&self.slots[hashes[i - start] & self.mask])
+                self.fetch(hashes, stop - start)
+                for i in range(start, stop):
+                    self.add(flow[i].key, hashes[i - start], flow[i].packets, flow[i].bytes)
+                start = stop
 
     def add_packets(self, const uint8_t[:, ::1] source_address not None, const uint8_t[:, ::1] target_address not None,
                     const uint16_t[::1] source_port not None, const uint16_t[::1] target_port not None,
@@ -136,10 +143,20 @@ cdef class Flows:
                 make_key(keys[i - start], source + 16 * i, target + 16 * i, source_port[i], target_port[i], protocol[i], ip_version[i])
                 hashes[i - start] = hashed(keys[i - start], self.secret)
                 prefetch(&self.slots[hashes[i - start] & self.mask])
+            self.fetch(hashes, stop - start)
             for i in range(start, stop):
                 if ip_version[i]:
                     self.add(keys[i - start], hashes[i - start], 1, wire_length[i])
             start = stop
+
+    cdef inline void fetch(self, const uint64_t *hashes, Py_ssize_t count) noexcept nogil:
+        """Ask memory for the flows that the slots propose."""
+        cdef Py_ssize_t i
+        cdef uint32_t slot
+        for i in range(count):
+            slot = self.slots[hashes[i] & self.mask]
+            if slot:
+                prefetch(&self.entries[slot - 1])
 
     cdef inline void add(self, const uint64_t *key, uint64_t key_hash, uint64_t packets, uint64_t byte_count) noexcept nogil:
         """Room was made before, and at most half the slots are in use: the search ends."""
