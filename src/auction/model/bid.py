@@ -15,7 +15,7 @@ import msgspec
 
 from auction.model.errors import BadValue
 from auction.model.fees import NO_FEE, Fee
-from auction.model.money import PPM, check_amount, check_currency, check_integer, check_ppm
+from auction.model.money import AMOUNT_MAX, PPM, check_amount, check_currency, check_integer, check_ppm
 
 Direction = Literal["provide", "receive"]
 """`provide`: providers bid to serve, a lower price is better. `receive`: recipients bid for a block, a higher price
@@ -33,14 +33,6 @@ def check_name(value: object, name: str) -> str:
     if type(value) is not str or not 1 <= len(value) <= NAME_LENGTH_MAX or not value.isprintable():
         raise BadValue(f"{name} must be 1 to {NAME_LENGTH_MAX} printable characters")
     return value
-
-
-def are_names(*values: object) -> bool:
-    """Whether `check_name` accepts them all; it says what is wrong with one."""
-    for value in values:
-        if type(value) is not str or not 1 <= len(value) <= NAME_LENGTH_MAX or not value.isprintable():
-            return False
-    return True
 
 
 def check_time(value: object, name: str) -> int:
@@ -157,11 +149,10 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     fee: Fee = NO_FEE
 
     def __post_init__(self) -> None:
-        if not are_names(self.auction, self.block, self.service, self.format):
-            check_name(self.auction, "auction")
-            check_name(self.block, "block")
-            check_name(self.service, "service")
-            check_name(self.format, "format")
+        check_name(self.auction, "auction")
+        check_name(self.block, "block")
+        check_name(self.service, "service")
+        check_name(self.format, "format")
         check_currency(self.currency)
         check_amount(self.reserve, "reserve")
         if type(self.seed_commitment) is not str or len(self.seed_commitment) != 64:
@@ -224,17 +215,31 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     limit: int | None = None
     salt: str = ""
 
+    def _is_plainly_right(self) -> bool:
+        """Whether names and numbers are right, in one expression: bids are made more often than anything else."""
+        return (
+            type(self.bid) is type(self.auction) is type(self.bidder) is str
+            and 0 < len(self.bid) <= NAME_LENGTH_MAX
+            and 0 < len(self.auction) <= NAME_LENGTH_MAX
+            and 0 < len(self.bidder) <= NAME_LENGTH_MAX
+            and (self.bid + self.auction + self.bidder).isprintable()
+            and type(self.price) is type(self.sequence) is type(self.placed_ms) is type(self.quantity) is int
+            and 0 <= self.price <= AMOUNT_MAX
+            and 0 <= self.sequence <= AMOUNT_MAX
+            and 0 <= self.placed_ms <= TIME_MS_MAX
+            and 1 <= self.quantity <= QUANTITY_MAX
+        )
+
     def __post_init__(self) -> None:
-        if not are_names(self.bid, self.auction, self.bidder):
+        if not self._is_plainly_right():
             check_name(self.bid, "bid")
             check_name(self.auction, "auction")
             check_name(self.bidder, "bidder")
-        check_amount(self.price, "price")
-        check_currency(self.currency)
-        check_integer(self.sequence, "sequence")
-        check_time(self.placed_ms, "time of the bid")
-        if type(self.quantity) is not int or self.quantity != 1:
+            check_amount(self.price, "price")
+            check_integer(self.sequence, "sequence")
+            check_time(self.placed_ms, "time of the bid")
             check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)
+        check_currency(self.currency)
         if self.items != ():
             check_items(self.items)
         if self.limit is not None:
@@ -263,10 +268,9 @@ class StandingOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     sequence: int = 0
 
     def __post_init__(self) -> None:
-        if not are_names(self.offer, self.provider, self.service):
-            check_name(self.offer, "offer")
-            check_name(self.provider, "provider")
-            check_name(self.service, "service")
+        check_name(self.offer, "offer")
+        check_name(self.provider, "provider")
+        check_name(self.service, "service")
         check_amount(self.unit_price, "price of a unit")
         check_currency(self.currency)
         check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)

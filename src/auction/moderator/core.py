@@ -351,7 +351,9 @@ class Core:
 
     def _wipe(self, taken: list[_Waiting]) -> StoreFailed | None:
         """Makes unreadable what was erased. If that fails, whoever erased is told, and every commit tries again."""
-        self._is_unwiped |= any(one.decided.command == "erase" for one in taken)
+        for one in taken:
+            if one.decided.command == "erase":
+                self._is_unwiped = True
         if not self._is_unwiped:
             return None
         try:

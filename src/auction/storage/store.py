@@ -91,9 +91,10 @@ class MemoryStore:
     def append(self, writes: list[Write]) -> None:
         if writes and writes[0].entry.sequence != len(self._entries) + 1:
             raise Conflict("another moderator wrote to this journal")
-        self._entries += [write.entry for write in writes]
         for write in writes:
-            self._personal.update((row.digest, row) for row in write.personal)
+            self._entries.append(write.entry)
+            for row in write.personal:
+                self._personal[row.digest] = row
             for digest in write.erased:
                 self._personal.pop(digest, None)
 

@@ -28,7 +28,8 @@ AMOUNTS_MAX: Final = 10_000  # auctions of which amounts are kept
 
 def secured_by(draft: Draft, party: str) -> int:
     """What a party can secure a promise with: its free bond and its balance."""
-    return draft.balance(bond(party)) + max(0, draft.balance(funds(party)))
+    balance = draft.balance(funds(party))
+    return draft.balance(bond(party)) + (balance if balance > 0 else 0)
 
 
 def secure(draft: Draft, party: str, target: str, amount: int) -> None:
