@@ -33,7 +33,7 @@ class Payments(Queries):
 
     @command("account withdraw-fees", right="operator")
     def withdraw_fees(self, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Pays fees out to the operator. Returns what is left of them. Raises InsufficientFunds."""
+        """Pay fees out to the operator. Returns what is left of them. Raises InsufficientFunds."""
         return self._run("withdraw_fees", key, (amount, currency), parties.withdraw_fees, int)
 
     @command("account post-bond", right="own", about="party")

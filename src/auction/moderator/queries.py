@@ -90,7 +90,7 @@ class Queries(Core):
 
     @query("party id", right="operator")
     def id_of(self, name: str) -> str:
-        """Return the id of the party that was registered with this name or telephone number. Raises Unknown."""
+        """Return the id of the party with this name or number. It was registered so. Raises Unknown."""
         with self._deciding:
             found = self._state.people.named.get(name)
         if found is None:
@@ -115,7 +115,7 @@ class Queries(Core):
 
     @query("account fees", right="operator")
     def fees(self) -> int:
-        """Returns the fees that were paid and not withdrawn yet, in minor units."""
+        """Return the operator's fees in minor units. What was withdrawn is not in them."""
         with self._deciding:
             return self._state.ledger.balance(FEES)
 
