@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from auction.model.block import Block
 from auction.model.errors import AuctionError
+from auction.model.fees import Fee
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
 from auction.moderator.config import MarketConfig
@@ -24,6 +25,7 @@ __all__ = [
     "AuctionTerms",
     "BidEntry",
     "Block",
+    "Fee",
     "ManualClock",
     "MarketClient",
     "MarketConfig",

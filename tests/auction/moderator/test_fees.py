@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markets import asked, awarded, figure_of, market, money, nobody, poll, public_key_of, settled, signed
 
-from auction import AuctionTerms, BidEntry, ManualClock, MarketConfig, Moderator
+from auction import AuctionTerms, BidEntry, Fee, ManualClock, MarketConfig, Moderator
 from auction.model.bid import StandingOffer
 from auction.model.billing import as_text
 from auction.model.errors import AuctionError, BadCurrency, InsufficientFunds
-from auction.model.fees import Fee
 from auction.model.holding import with_delta
 from auction.model.takeover import may_cost
 from auction.moderator.invariants import replay, violations
