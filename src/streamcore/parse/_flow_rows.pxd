@@ -78,6 +78,7 @@ cdef inline void write_row(const Record *record, const Origin *origin, const Aro
     cdef bint within = around != NULL and around.tunnel_kind
     cdef const FlowKey *key = &around.outer if within else &origin.key
     cdef uint8_t way = record.from_high
+    cdef uint16_t source_port = 0, target_port = 0  # the row is packed: no pointer to its fields of two bytes
     cdef int i
     row.id = record.id
     row.ip_version = key.version if key.version >= 4 else 0
@@ -89,15 +90,16 @@ cdef inline void write_row(const Record *record, const Origin *origin, const Aro
         row.vlan[i] = <uint16_t> (key.vlan >> (16 * i))
     if key.version < 4:
         row.ether_type = <uint16_t> key.low[1] if key.version == KEY_LINK_ONLY else key.low_port
-    write_ends(key, key.swapped if within else way, row.source_address, row.target_address, &row.source_port, &row.target_port)
+    write_ends(key, key.swapped if within else way, row.source_address, row.target_address, &source_port, &target_port)
+    row.source_port, row.target_port = source_port, target_port
     if within:
         row.tunnel_kind = around.tunnel_kind
         row.tunnel_id = around.tunnel_id
         row.inner_ip_version = around.inner.version
         row.inner_protocol = around.inner.protocol
         if around.inner.version:
-            write_ends(&around.inner, around.inner.swapped, row.inner_source_address, row.inner_target_address,
-                       &row.inner_source_port, &row.inner_target_port)
+            write_ends(&around.inner, around.inner.swapped, row.inner_source_address, row.inner_target_address, &source_port, &target_port)
+            row.inner_source_port, row.inner_target_port = source_port, target_port
     row.packets = record.packets[way]
     row.packets_back = record.packets[1 - way]
     row.bytes = record.byte_counts[way]
