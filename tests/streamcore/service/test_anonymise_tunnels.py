@@ -137,7 +137,7 @@ LINK_HEADS = {
     117: (bytes([61, 2, 0, 0]) + NAMED * 2 + bytes(25) + bytes(3), False),
     138: (MACS[0] + b"\1\2" + MACS[1] + b"\3\4\x08\0", False),
     149: (b"\x6c\0\0\0\1\0\0\0\x01\0\0\0" + NAMED + bytes(108 - 28), True),
-    166: (b"\0\xff\3\0\x21", False),
+    166: (b"\0\3\0\x21", False),
     181: (b"MGC\x81\0\x04" + NEEDLES[1] + b"\x8f\0\x08\0", False),
     197: (bytes(8) + b"\x82\0\0\0\0\0\0\0" + NEEDLES[0] + bytes(4) + b"\0\0", True),
     204: (b"\1\xff\3\0\x21", False),
