@@ -1,7 +1,8 @@
-"""The aggregator: results come in any order, Outgoings leave in the order asked for. It holds no more than the dispatcher lets out.
+"""The aggregator: results come in any order, Outgoings leave in the requested order. The dispatcher bounds what it
+holds.
 
-Order `total`: the first stream's. `flow`: each lane's own, of each stream (with segments that are cut without lanes, the first
-stream's order of each stream). `none`: as results come. Whether a result may be trusted is decided before it gets here.
+Order `total`: that of the first stream. `flow`: that of each lane of each stream (without lanes, that of each stream).
+`none`: as results come. Results are validated before they get here.
 """
 
 import collections
@@ -19,10 +20,11 @@ ORDERS = ("total", "flow", "none")
 
 
 cdef class Unit:
-    """What must be complete before it can leave: one segment, or all segments of a batch whose rows interleave."""
+    """A unit that must be complete before it can leave: one segment, or all segments of a batch whose rows
+    interleave."""
 
     cdef PacketBatch batch
-    cdef object line    # deque of Units that leave in order; None: as soon as it is complete
+    cdef object line    # deque of Units that leave in order; None: leaves as soon as it is complete
     cdef uint32_t left  # segments without a result
     cdef list results
 
@@ -30,14 +32,14 @@ cdef class Unit:
 cdef class Aggregator:
     """Restores an order.
 
-    settles: for each stream None, or what is called as settle(keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to drop,
-    reason), in the second stream's order, for packets that came with keys. dropped: called as dropped(stream, reason, packets, bytes)
-    for what settle dropped.
+    settles: for each stream None, or a function settle(keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to
+    drop, reason), called in the second stream's order for packets with keys. dropped: called as dropped(stream, reason,
+    packets, bytes) for the packets that settle dropped.
     """
 
     cdef readonly str order
-    cdef readonly int64_t resized_bytes  # captured bytes of the packets that left, less those that were read of them
-    cdef readonly list left  # for each stream, where there are several: [packets, captured bytes, resized bytes] that left
+    cdef readonly int64_t resized_bytes  # captured bytes of the packets that left, less the bytes read of them
+    cdef readonly list left  # for each stream, if there are several: [packets, captured bytes, resized bytes] that left
     cdef list settles
     cdef object dropped
     cdef dict units  # segment number -> Unit
@@ -54,11 +56,12 @@ cdef class Aggregator:
         self.lines = {}
 
     def __len__(self):
-        """Segments that are expected and have not left."""
+        """The number of segments that are expected and have not left."""
         return len(self.units)
 
     def expect(self, PacketBatch batch not None, list segments not None):
-        """Announce a batch's segments, in number order, before any is submitted. One thread may expect while another accepts."""
+        """Announces a batch's segments, in number order, before any is submitted. One thread may call this while
+        another calls `accept`."""
         cdef Unit unit = None
         cdef Segment segment
         cdef bint together = self.order == "total" and batch.interleaved
@@ -75,7 +78,8 @@ cdef class Aggregator:
             self.units[segment.number] = unit
 
     def accept(self, Result result not None):
-        """Take the result of an expected segment; return the Outgoings that can leave now, in order. Raises KeyError if not expected."""
+        """Takes the result of an expected segment. Returns the Outgoings that can leave now, in order. Raises KeyError
+        if it is not expected."""
         cdef Unit unit = self.units.pop(result.segment.number)
         cdef list ready = []
         unit.results.append(result)
@@ -89,7 +93,8 @@ cdef class Aggregator:
         return ready
 
     def withdraw(self, str provider not None):
-        """Take back what a provider's results are still waiting here: list[Segment], which are expected again."""
+        """Discards a provider's results that have not left. Returns their segments, list[Segment], which are expected
+        again."""
         cdef Unit unit
         cdef Result result
         cdef list segments = []
@@ -155,7 +160,7 @@ cdef class Aggregator:
         return 0
 
     cdef int count_left(self, Outgoing out, Result result, bint plain, bint together) except -1:
-        """Count what leaves of one result under its stream."""
+        """Counts the leaving packets of one result under its stream."""
         cdef uint64_t packets = result.segment.stop - result.segment.start
         cdef uint64_t byte_count = result.segment.byte_count
         cdef int64_t added = 0
@@ -169,7 +174,7 @@ cdef class Aggregator:
         return 0
 
     cdef int settle_keys(self, Outgoing out, list results, bint together, uint32_t stream, settle) except -1:
-        """Let a stream's service decide what is dropped, over all packets of that stream in order."""
+        """Lets a stream's service decide which packets are dropped, over all packets of that stream in order."""
         cdef Py_ssize_t i, count = 0, dropped = 0
         cdef uint64_t dropped_bytes = 0
         cdef Result result
@@ -186,7 +191,7 @@ cdef class Aggregator:
             if result.keys != NULL and result.segment.stream == stream:
                 with nogil:
                     scatter_keys(result, together, key, has_key)
-        for i in range(out.count):  # close the gaps that dropped packets, and those without a key, left
+        for i in range(out.count):  # close the gaps left by dropped packets and packets without a key
             if out.packet[i] == NULL or not has_key[i]:
                 continue
             key[2 * count] = key[2 * i]
@@ -219,9 +224,10 @@ cdef inline bint is_moved(Result result) noexcept nogil:
 
 
 cdef void fill(Outgoing out, Result result, bint by_row) noexcept nogil:
-    """Point out at a result's packets: at index row when several segments share out, else at their place in the segment.
+    """Points `out` at a result's packets: at index row if several segments share `out`, else at their place in the
+    segment.
 
-    The packed records were checked to fit when the result was accepted. Some 3 ns a packet (bench_aggregate.py).
+    Validation has checked that the packed records fit. About 3 ns a packet (bench_aggregate.py).
     """
     cdef Py_ssize_t start = result.segment.start
     cdef const Columns *columns = &result.segment.batch.columns
@@ -251,7 +257,7 @@ cdef void fill(Outgoing out, Result result, bint by_row) noexcept nogil:
 
 
 cdef int64_t resized(Outgoing out) noexcept nogil:
-    """Captured bytes of the packets that leave, less those that were read of them."""
+    """Captured bytes of the packets that leave, less the bytes read of them."""
     cdef Py_ssize_t i
     cdef int64_t total = 0
     for i in range(out.count):
@@ -261,7 +267,7 @@ cdef int64_t resized(Outgoing out) noexcept nogil:
 
 
 cdef uint64_t count_kept(Outgoing out, Result result, bint by_row, uint64_t *byte_count, int64_t *added) noexcept nogil:
-    """The packets of a result that leave in out, their captured bytes, and how many of those services added."""
+    """The packets of a result that leave in `out`, their captured bytes, and the bytes that services added to them."""
     cdef Py_ssize_t start = result.segment.start
     cdef const Columns *columns = &result.segment.batch.columns
     cdef bint arranged = result.segment.batch.arranged

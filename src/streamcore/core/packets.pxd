@@ -9,14 +9,15 @@ cdef extern from *:
     static inline void prefetch(const void *at) { __builtin_prefetch(at); }
     static inline void prefetch_write(const void *at) { __builtin_prefetch(at, 1); }
     """
-    void prefetch(const void *at) noexcept nogil        # asks memory for what is read, or written, soon
+    void prefetch(const void *at) noexcept nogil        # fetches memory that is read, or written, soon
     void prefetch_write(const void *at) noexcept nogil
 
 cdef enum:
-    AHEAD = 12               # rows: so far in front of the one that is copied, rows that are not neighbours are fetched
+    AHEAD = 12               # rows: how far ahead of the copied row to prefetch rows that are not adjacent
 
 cdef enum:
-    # How a packet's record stands in the chunk, one value per row of the column `record`. Odd values: the other byte order.
+    # The form of a packet's record in the chunk, one value per row of the column `record`. Odd values: the other byte
+    # order.
     RECORD_PCAP = 0          # 16 bytes of header, then the packet
     RECORD_PCAP_SWAPPED = 1
     RECORD_EPB = 2           # pcapng enhanced packet block: 28 bytes, the packet, padding, options, 4 bytes of length
@@ -27,11 +28,11 @@ cdef enum:
     RECORD_OPB_SWAPPED = 7
     RECORD_KUZNETZOV = 8     # pcap with Alexey Kuznetzov's 24-byte record header
     RECORD_KUZNETZOV_SWAPPED = 9
-    RECORD_BARE = 10         # the packet alone, no header in front of it
+    RECORD_BARE = 10         # the packet alone, without a header
     RECORD_KINDS = 11
 
 cdef enum:
-    # Groups of parse columns: what is filled is in PacketBatch.groups, what is wanted is asked for by group.
+    # Groups of parse columns. PacketBatch.groups has those that are filled; columns are requested by group.
     GROUP_FLOW = 1           # flow_hash
     GROUP_HEADERS = 2        # ip_version, protocol, flags, l3_offset, l4_offset, payload_offset, ports, fragment_offset
     GROUP_ADDRESSES = 4      # source_address, target_address
@@ -51,7 +52,7 @@ cdef enum:
     FLAG_LINK_UNKNOWN = 128  # the link type is not one that parse/ knows
 
 cdef enum:
-    GUARD_BYTES = 64         # behind data, wherever it stands: a parser may load (never use) a word beyond the last packet
+    GUARD_BYTES = 64         # readable bytes after data: a parser may load (never use) a word beyond the last packet
 
 cdef enum:
     NO_OFFSET = 0xFFFF       # in an offset column: there is no such header
@@ -62,7 +63,7 @@ cdef struct Columns:
     uint32_t *offset          # of the packet's first byte in data
     uint32_t *captured_length # bytes captured
     uint32_t *wire_length     # bytes on the wire
-    int64_t *timestamp_ns     # since 1970-01-01, 0 where the record has none
+    int64_t *timestamp_ns     # since 1970-01-01, 0 if the record has none
     uint16_t *interface       # index into the stream's interfaces
     uint8_t *record           # RECORD_*
     uint32_t *rows            # row numbers in the order of the segments (PacketBatch.row_count of them)
@@ -81,7 +82,7 @@ cdef struct Columns:
     uint8_t *vlan_count
     uint16_t *vlan            # VLAN_KEPT ids a row, outermost first
     uint8_t *depth            # stacked IP headers
-    uint8_t *inner_ip_version # the innermost IP header, where depth > 1
+    uint8_t *inner_ip_version # the innermost IP header, if depth > 1
     uint8_t *inner_protocol
     uint16_t *inner_flags
     uint16_t *inner_l3_offset
@@ -93,7 +94,7 @@ cdef struct Columns:
     uint32_t *tunnel_id       # its key, VNI, TEID, session, …
 
 cdef inline void choose_columns(Columns *c, const Columns *other, uint32_t groups) noexcept nogil:
-    """Set the pointers of these groups to the other's columns."""
+    """Sets the pointers of these groups to the other's columns."""
     if groups & GROUP_FLOW:
         c.flow_hash = other.flow_hash
     if groups & GROUP_HEADERS:
@@ -113,7 +114,7 @@ cdef inline void choose_columns(Columns *c, const Columns *other, uint32_t group
         c.tunnel_kind, c.tunnel_id = other.tunnel_kind, other.tunnel_id
 
 
-# The first page of an arena: what the workers must know of the stream and of the output.
+# The first page of an arena: what the workers must know about the stream and the output.
 cdef struct Control:
     uint64_t committed_bytes  # of the output file: whole records up to here
     uint64_t reserved[7]
@@ -129,7 +130,7 @@ cdef class Arena:
     cdef readonly bint writable
     cdef uint8_t *base
     cdef Control *control
-    cdef object free                        # indices of the chunks that nobody holds
+    cdef object free                        # indices of the chunks that are not in use
     cdef object wake                        # condition that guards `free`
     cdef bint closed
     cdef void columns(self, Py_ssize_t index, Columns *columns) noexcept nogil
@@ -138,11 +139,11 @@ cdef class Chunk:
     cdef object __weakref__
     cdef readonly Arena arena
     cdef readonly Py_ssize_t index
-    cdef bint owned                         # goes back to the arena when the last reference is gone
-    cdef Columns columns                    # data: the chunk's own, or memory that was lent
-    cdef Py_ssize_t data_bytes              # behind columns.data
-    cdef readonly object lender             # keeps lent memory until it is dropped; None: the packets stand in the chunk
-    cdef void lend(self, uint8_t *data, Py_ssize_t data_bytes, object lender)
+    cdef bint owned                         # goes back to the arena with the last reference
+    cdef Columns columns                    # data: the chunk's own, or borrowed memory
+    cdef Py_ssize_t data_bytes              # size of columns.data
+    cdef readonly object borrowed_from             # keeps borrowed memory until it is dropped; None: the packets are in the chunk
+    cdef void borrow(self, uint8_t *data, Py_ssize_t data_bytes, object borrowed_from)
     cdef cnp.ndarray array(self, int kind, void *pointer, Py_ssize_t count, Py_ssize_t width)
 
 cdef class PacketBatch:
@@ -153,34 +154,34 @@ cdef class PacketBatch:
     cdef readonly Py_ssize_t span_stop
     cdef readonly list interfaces           # of the whole stream so far: Interface
     cdef public uint32_t groups             # GROUP_* that are filled
-    cdef public Py_ssize_t row_count        # rows in use; all packets in order while `arranged` is false
-    cdef public bint arranged               # true: columns.rows[0:row_count] says which rows, in which order
-    cdef public uint32_t segment_count      # segments it was cut into
-    cdef public bint contiguous             # consecutive rows' records touch, are of one kind and carry the stream's interface numbers
-    cdef public bint interleaved            # the rows of its segments interleave: only together they are in order
+    cdef public Py_ssize_t row_count        # rows in use; all packets in order if `arranged` is false
+    cdef public bint arranged               # true: columns.rows[0:row_count] has the rows in use, in order
+    cdef public uint32_t segment_count      # segments that it was divided into
+    cdef public bint contiguous             # records of consecutive rows are adjacent, of one kind, and have the stream's interface numbers
+    cdef public bint interleaved            # the rows of its segments interleave, so they must leave together
     cdef public object parser               # called as parser(batch, groups) when a column of another group is read
     cdef Columns columns
-    cdef Chunk own                          # columns that were parsed here, if the arena is mapped read-only; None: none
-    cdef uint32_t own_groups                # GROUP_* of which stand in it
+    cdef Chunk own                          # columns parsed in this process, if the arena is mapped read-only
+    cdef uint32_t own_groups                # GROUP_* that are in it
     cdef int prepare_columns(self, uint32_t groups) except -1
-    cdef cnp.ndarray column(self, uint32_t group, int kind, void **pointer, Py_ssize_t width)  # *pointer moves when it is parsed
+    cdef cnp.ndarray column(self, uint32_t group, int kind, void **pointer, Py_ssize_t width)  # *pointer changes when it is parsed
 
 cdef class Segment:
-    cdef readonly uint64_t number           # in the order of cutting, from 0
+    cdef readonly uint64_t number           # in order of creation, from 0
     cdef readonly PacketBatch batch
-    cdef readonly Py_ssize_t start          # its rows are columns.rows[start:stop], or start..stop where not arranged
+    cdef readonly Py_ssize_t start          # its rows are columns.rows[start:stop], or start..stop if not arranged
     cdef readonly Py_ssize_t stop
     cdef readonly uint32_t lane             # segments of one lane go to one worker, in order
     cdef readonly uint64_t byte_count       # captured bytes
-    cdef readonly uint32_t stream           # whose packets these are: a place in the run's list of streams
+    cdef readonly uint32_t stream           # its stream: an index into the run's list of streams
 
 cdef class Result:
     cdef readonly Segment segment
     cdef readonly bint dead                 # no worker could process it; nothing below is set
     cdef readonly bint unchanged            # nothing below is set but keep, keys and the Python fields
-    cdef uint8_t *packed                    # changed packets: whole records in row order, or packets where lengths are set
+    cdef uint8_t *packed                    # changed packets: whole records in row order, or packets if lengths are set
     cdef uint64_t packed_bytes
-    cdef uint32_t *offset                   # of packet i in packed (or in the chunk where packed is NULL); NULL: lengths kept
+    cdef uint32_t *offset                   # of packet i in packed (or in the chunk if packed is NULL); NULL: lengths unchanged
     cdef uint32_t *captured_length
     cdef uint32_t *wire_length
     cdef uint8_t *keep                      # 0: dropped; NULL: all kept
@@ -188,9 +189,9 @@ cdef class Result:
     cdef public dict comments               # packet of the segment -> list[bytes]
     cdef public list reports                # (index of the service, report)
     cdef public dict drops                  # reason -> (packets, bytes)
-    cdef public str reason                  # why it is dead
-    cdef public str provider                # the key of the provider that made it; "": our own workers
-    cdef public object hold                 # whatever must live while the pointers are used
+    cdef public str reason                  # the reason if it is dead
+    cdef public str provider                # the key of the provider that made it; "": the run's own workers
+    cdef public object hold                 # an object that keeps the memory behind the pointers
 
 
 cdef class Outgoing:
@@ -200,18 +201,18 @@ cdef class Outgoing:
     cdef readonly bint unchanged            # packets of the lengths that they came with; the arrays below are NULL
     cdef uint8_t *moved                     # unchanged: where the rows' records stand, side by side, if not in the chunk; or NULL
     cdef readonly bint arranged             # unchanged: the rows are batch.rows[start:stop]; otherwise start..stop themselves
-    cdef readonly Py_ssize_t count          # packets in the arrays below, in the order they leave in
+    cdef readonly Py_ssize_t count          # packets in the arrays below, in the order in which they leave
     cdef uint32_t *row                      # each one's row in the batch: its timestamp, interface and record kind
     cdef uint8_t **packet                   # its first byte; NULL: dropped
     cdef uint32_t *captured_length
     cdef uint32_t *wire_length
-    cdef uint8_t *whole                     # 1: its record, header and trailer, stands around it unchanged in length
+    cdef uint8_t *whole                     # 1: its record header and trailer surround it, with unchanged length
     cdef public dict comments               # row -> list[bytes]: comments added to that packet, UTF-8
-    cdef public object hold                 # whatever must live while the pointers are used
+    cdef public object hold                 # an object that keeps the memory behind the pointers
 
 
 cdef inline uint32_t record_head(uint8_t kind) noexcept nogil:
-    """Bytes of record header in front of a packet."""
+    """Bytes of the record header before a packet."""
     if kind <= RECORD_PCAP_SWAPPED:
         return 16
     if kind == RECORD_SPB or kind == RECORD_SPB_SWAPPED:
@@ -232,7 +233,7 @@ cdef inline uint32_t record_start(const Columns *columns, Py_ssize_t row) noexce
 
 
 cdef inline uint32_t record_size(const Columns *columns, Py_ssize_t row) noexcept nogil:
-    """Bytes of a whole record, header to trailer. The reader has checked that they lie inside the chunk."""
+    """Bytes of a whole record, header to trailer. The reader has checked that it is inside the chunk."""
     cdef uint8_t kind = columns.record[row]
     cdef uint32_t total
     if kind <= RECORD_PCAP_SWAPPED:
@@ -251,7 +252,7 @@ cdef inline uint8_t *outgoing_data(const Columns *columns, Outgoing out) noexcep
 
 
 cdef inline uint64_t records_size(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """Bytes of the whole records of rows start..stop (of columns.rows where arranged)."""
+    """Bytes of the whole records of rows start..stop (of columns.rows if arranged)."""
     cdef uint64_t total = 0
     cdef Py_ssize_t at
     for at in range(start, stop):
@@ -261,9 +262,9 @@ cdef inline uint64_t records_size(const Columns *columns, bint arranged, Py_ssiz
 
 cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop, uint8_t *target,
                                   uint64_t room, uint32_t *offset) noexcept nogil:
-    """Copy whole records to target, which has room for so many bytes; offset[i]: of packet i there.
+    """Copies whole records to target, which has room for so many bytes; offset[i]: of packet i in target.
 
-    Returns the bytes that they take; where that is more than there is room for, not all of them were copied. Neighbours in the
+    Returns the bytes that they take; if that exceeds the room, not all of them were copied. Adjacent records in the
     chunk are copied together.
     """
     cdef uint64_t used = 0
@@ -287,9 +288,10 @@ cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssiz
     return used
 
 
-cdef inline Py_ssize_t settle_records(Columns *c, uint8_t *target, bint arranged, Py_ssize_t count, Py_ssize_t row_count,
+cdef inline Py_ssize_t copy_records(Columns *c, uint8_t *target, bint arranged, Py_ssize_t count, Py_ssize_t row_count,
                                      Py_ssize_t bytes_max) noexcept nogil:
-    """Write the packets of the rows in use to target as pcap records with nanoseconds; returns the bytes, or -1."""
+    """Writes the packets of the rows in use to target as pcap records with nanoseconds. Returns the bytes, or -1
+    without room."""
     cdef Py_ssize_t row, at = 0
     cdef uint32_t used = 0
     cdef uint32_t[4] head

@@ -65,7 +65,7 @@ class Arena:
 class Chunk:
     arena: Arena
     index: int
-    lender: object | None
+    borrowed_from: object | None
     @property
     def data(self) -> Any: ...  # NDArray[np.uint8], and a buffer, which numpy's stubs say only from Python 3.12 on
 

@@ -1,7 +1,7 @@
-"""What travels: Arena and Chunk (memory), PacketBatch (the packets of one chunk, column by column), Segment (some of its rows).
+"""Packets as they travel: Arena, Chunk (memory), PacketBatch (one chunk's packets as columns), Segment (some of its rows).
 
-Nothing here reads a capture, parses a header or knows a stage. The layout of a chunk is fixed by the arena's two capacities, so
-that a worker which maps the same arena finds every column without being told.
+Nothing here reads a capture, parses a header or knows a stage. The arena's two capacities fix the layout of a chunk, so a worker
+that maps the same arena can compute where every column is.
 """
 
 import collections
@@ -40,24 +40,24 @@ class Interface(NamedTuple):
     snap_length: int = 0  # bytes, 0: no limit
     resolution: int = 6  # as pcapng's if_tsresol: a power of ten, or of two with bit 7 set
     offset_s: int = 0  # seconds to add to every timestamp
-    fcs_length: int = -1  # bytes of frame check sequence in each packet, -1: not said
+    fcs_length: int = -1  # bytes of frame check sequence in each packet, -1: unknown
     name: str = ""
     options: tuple[tuple[int, bytes], ...] = ()  # all options of the block, values as in the file, little-endian
 
 
 class CaptureForm(NamedTuple):
-    """How the first stream is written, which is how the second stream is written where nothing else is asked for."""
+    """The format of the first stream, which is also the default format of the second."""
 
     family: str  # "pcap" or "pcapng"
     resolution: int = 6  # of pcap: decimal digits of a second, 6 or 9
     swapped: bool = False  # big-endian; of pcapng: its first section
     options: tuple[tuple[int, bytes], ...] = ()  # of pcapng's first section block, values little-endian
-    file: tuple[int, int] | None = None  # (device, inode) of a regular file: nobody may write into that one
-    bare: bool = False  # of pcapng: written with the options alone that reading the packets takes, no comments, names, addresses, hashes
+    file: tuple[int, int] | None = None  # (device, inode) of a regular file, which must not be the output
+    bare: bool = False  # of pcapng: write only the options needed to read the packets; no comments, names, addresses, hashes
 
 
 class ArenaClosed(Exception):
-    """The arena was closed while somebody waited for a chunk."""
+    """The arena was closed while a thread waited for a chunk."""
 
 
 cdef Py_ssize_t aligned(Py_ssize_t size) noexcept nogil:
@@ -65,7 +65,7 @@ cdef Py_ssize_t aligned(Py_ssize_t size) noexcept nogil:
 
 
 cdef Py_ssize_t layout(uint8_t *base, Py_ssize_t data_bytes, Py_ssize_t rows, Columns *c) noexcept nogil:
-    """Set every pointer of c for a chunk at base; return the bytes it takes. Each column starts on a cache line."""
+    """Sets every pointer of c for a chunk at base. Returns the bytes that it takes. Each column starts on a cache line."""
     cdef uint8_t *at = base
     c.data = at; at += aligned(data_bytes + GUARD_BYTES)
     c.offset = <uint32_t *> at; at += aligned(rows * 4)
@@ -95,8 +95,8 @@ cdef class Arena:
     """A mapping of equal chunks. Shared (a memfd, for worker processes) or private (for a reader in one process).
 
     Parameters: chunk_count; data_bytes_max of packet data and rows_max packets per chunk; shared: back it by a memfd;
-    fd: attach to an arena that another process made with the same capacities; writable: not read-only.
-    Pages are only touched when used, so columns that nobody asks for cost nothing.
+    fd: attach to an arena that another process made with the same capacities; writable: not read-only. Pages are only
+    touched when used, so columns that nobody reads cost nothing.
     """
 
     def __init__(self, Py_ssize_t chunk_count, Py_ssize_t data_bytes_max, Py_ssize_t rows_max, *, bint shared=False,
@@ -134,28 +134,28 @@ cdef class Arena:
         if self.base != NULL:
             munmap(self.base, self.size)
         if self.fd >= 0:
-            close_descriptor(self.fd)  # not os.close: the interpreter may be ending, and its modules gone
+            close_descriptor(self.fd)  # not os.close: its module may be gone while the interpreter ends
 
     cdef void columns(self, Py_ssize_t index, Columns *columns) noexcept nogil:
         layout(self.base + CONTROL_BYTES + self.stride * index, self.data_bytes_max, self.rows_max, columns)
 
     def acquire(self, timeout_s=None):
-        """A chunk that nobody holds; waits for one. Returns None after timeout_s seconds; raises ArenaClosed."""
+        """Takes a free chunk, or waits for one. Returns None after timeout_s seconds; raises ArenaClosed."""
         with self.wake:
             if not self.wake.wait_for(lambda: self.free or self.closed, timeout_s):
                 return None
             if self.closed:
                 raise ArenaClosed
-            return Chunk(self, self.free.pop(), True)  # the last one freed: most likely still in the cache
+            return Chunk(self, self.free.pop(), True)  # the last one freed is most likely in the cache
 
     def chunk(self, Py_ssize_t index):
-        """The chunk at index, without owning it: for a process that attached to the arena."""
+        """The chunk at index, which is not returned to the arena: for a process that attached to it."""
         if not 0 <= index < self.chunk_count:
             raise ValueError(f"chunk {index} of {self.chunk_count}")
         return Chunk(self, index, False)
 
     def close(self):
-        """Wake and refuse everybody who waits for a chunk. The memory goes when the last chunk's last user is gone."""
+        """Wakes and refuses all threads that wait for a chunk. The memory is freed with the last reference to a chunk."""
         with self.wake:
             self.closed = True
             self.wake.notify_all()
@@ -184,23 +184,23 @@ cdef class Arena:
 
     @property
     def committed_bytes(self):
-        """How much of the output file is whole records, as its writer last said."""
+        """The length of the output file up to which its records are whole, as last set by the writer."""
         return self.control.committed_bytes
 
     def set_output_path(self, bytes path):
-        """Which file committed_bytes is about. Raises ValueError if the path has a page or more."""
+        """Sets the file that committed_bytes is about. Raises ValueError if the path has a page or more."""
         if len(path) >= PAGE:
             raise ValueError(f"a path of {len(path)} bytes")
         memcpy(self.base + CONTROL_BYTES - PAGE, <const char *> path, len(path) + 1)  # bytes end with a zero
 
     @property
     def output_path(self):
-        """bytes: that file; b"": none that can be cut."""
+        """bytes: that file; b"": none that can be truncated."""
         return <bytes> <char *> (self.base + CONTROL_BYTES - PAGE)
 
 
 cdef class Chunk:
-    """One chunk of an arena. Arrays made from it keep it alive; when the last one is gone it goes back to the arena."""
+    """One chunk of an arena. Arrays made from it keep it in use; after the last one it goes back to the arena."""
 
     def __init__(self, Arena arena, Py_ssize_t index, bint owned):
         self.arena = arena
@@ -209,11 +209,11 @@ cdef class Chunk:
         self.data_bytes = arena.data_bytes_max
         arena.columns(index, &self.columns)
 
-    cdef void lend(self, uint8_t *data, Py_ssize_t data_bytes, object lender):
-        """From now on packets stand in these bytes, which are the lender's; it must keep them while it is referred to."""
+    cdef void borrow(self, uint8_t *data, Py_ssize_t data_bytes, object borrowed_from):
+        """Puts the packets into these bytes, which `borrowed_from` owns and keeps as long as this chunk refers to it."""
         self.columns.data = data
         self.data_bytes = data_bytes
-        self.lender = lender
+        self.borrowed_from = borrowed_from
 
     def __del__(self):
         if self.owned:
@@ -222,8 +222,7 @@ cdef class Chunk:
 
     @property
     def data(self):
-        """uint8[…]: the bytes of the first stream, as read: the chunk's own data_bytes_max, or what was lent. Writable by whoever
-        made the arena."""
+        """uint8[…]: the bytes of the first stream: the chunk's own, or borrowed. Writable in the process that made the arena."""
         return self.array(cnp.NPY_UINT8, self.columns.data, self.data_bytes, 0)
 
     cdef cnp.ndarray array(self, int kind, void *pointer, Py_ssize_t count, Py_ssize_t width):
@@ -238,7 +237,7 @@ cdef class Chunk:
 
 
 cdef class PacketBatch:
-    """The packets of one chunk as columns: one numpy array per column, a view, row i is packet first_number + i.
+    """The packets of one chunk as columns: one numpy array (a view) per column; row i is packet first_number + i.
 
     The arrays of section "parse" (ip_version … inner_target_address) are filled when first read, in one native call for all
     packets. Offsets of headers count from the packet's first byte; 65535 (ABSENT) means there is no such header.
@@ -277,7 +276,7 @@ cdef class PacketBatch:
         return (self.own if group & self.own_groups else self.chunk).array(kind, pointer[0], self.count, width)
 
     cdef int prepare_columns(self, uint32_t groups) except -1:
-        """Called before columns of groups are filled: a worker maps the arena read-only, so its columns go into memory of its own."""
+        """Called before columns are filled. A worker maps the arena read-only, so its columns need separate memory."""
         groups &= ~self.groups
         if self.chunk.arena.writable or not groups:
             return 0
@@ -293,7 +292,7 @@ cdef class PacketBatch:
                                 self.columns.captured_length[row], 0)
 
     def arrange(self, rows):
-        """Use only `rows` (uint32[…], each once), in their order."""
+        """Selects `rows` (uint32[…], each once), in this order."""
         cdef cnp.ndarray chosen = np.ascontiguousarray(rows, np.uint32)
         if chosen.shape[0] > self.count or (chosen.shape[0] and np.max(chosen) >= self.count):
             raise ValueError(f"{chosen.shape[0]} rows for a batch of {self.count} packets")
@@ -302,23 +301,23 @@ cdef class PacketBatch:
         self.arranged = True
 
     def copy_to_chunk(self):
-        """Copy the packets in use from memory that was lent (a live interface's ring) into the chunk, as pcap records with
-        nanoseconds, and give that memory back at once.
+        """Copies the packets in use from borrowed memory (a live interface's ring) into the chunk, as pcap records with
+        nanoseconds, and gives that memory back at once.
 
-        Where they stand in the chunk already, nothing is done. Rows not in use have no bytes afterwards; rows in use must ascend.
-        Raises ValueError where they do not, or do not fit.
+        Does nothing if they are in the chunk already. Rows not in use have no bytes afterwards; rows in use must
+        ascend. Raises ValueError if they do not, or do not fit.
         """
         cdef Columns own
         cdef Py_ssize_t used
-        if self.chunk.lender is None:
+        if self.chunk.borrowed_from is None:
             return
         self.chunk.arena.columns(self.chunk.index, &own)
         with nogil:
-            used = settle_records(&self.columns, own.data, self.arranged, self.count, self.row_count, self.chunk.arena.data_bytes_max)
+            used = copy_records(&self.columns, own.data, self.arranged, self.count, self.row_count, self.chunk.arena.data_bytes_max)
         if used < 0:
             raise ValueError("the packets do not ascend, or do not fit into the chunk")
         self.columns.data = own.data
-        self.chunk.lend(own.data, self.chunk.arena.data_bytes_max, None)
+        self.chunk.borrow(own.data, self.chunk.arena.data_bytes_max, None)
         self.contiguous = not self.arranged
         self.span_start = 0
         self.span_stop = used
@@ -335,7 +334,7 @@ cdef class PacketBatch:
 
     @property
     def data(self):
-        """uint8[…]: the chunk's bytes, which `offset` points into."""
+        """uint8[…]: the chunk's bytes, which `offset` indexes."""
         return self.chunk.data
 
     @property
@@ -347,7 +346,7 @@ cdef class PacketBatch:
 
     @property
     def offset(self):
-        """uint32: of the packet's first byte in `data`."""
+        """uint32: index of the packet's first byte in `data`."""
         return self.column(0, cnp.NPY_UINT32, <void **> &self.columns.offset, 0)
 
     @property
@@ -357,12 +356,12 @@ cdef class PacketBatch:
 
     @property
     def wire_length(self):
-        """uint32: bytes the packet had on the wire."""
+        """uint32: bytes on the wire."""
         return self.column(0, cnp.NPY_UINT32, <void **> &self.columns.wire_length, 0)
 
     @property
     def timestamp_ns(self):
-        """int64: nanoseconds since 1970, 0 where the record has no time."""
+        """int64: nanoseconds since 1970, 0 if the record has no time."""
         return self.column(0, cnp.NPY_INT64, <void **> &self.columns.timestamp_ns, 0)
 
     @property
@@ -372,7 +371,7 @@ cdef class PacketBatch:
 
     @property
     def record(self):
-        """uint8: how the packet's record stands in the chunk (RECORD_ in packets.pxd)."""
+        """uint8: the form of the packet's record in the chunk (RECORD_ in packets.pxd)."""
         return self.column(0, cnp.NPY_UINT8, <void **> &self.columns.record, 0)
 
     @property
@@ -382,7 +381,7 @@ cdef class PacketBatch:
 
     @property
     def ip_version(self):
-        """uint8: 4, 6, or 0 where there is no IP header."""
+        """uint8: 4, 6, or 0 without an IP header."""
         return self.column(GROUP_HEADERS, cnp.NPY_UINT8, <void **> &self.columns.ip_version, 0)
 
     @property
@@ -412,12 +411,12 @@ cdef class PacketBatch:
 
     @property
     def source_port(self):
-        """uint16: 0 where flags has no "ports"."""
+        """uint16: 0 if flags has no "ports"."""
         return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.source_port, 0)
 
     @property
     def target_port(self):
-        """uint16: 0 where flags has no "ports"."""
+        """uint16: 0 if flags has no "ports"."""
         return self.column(GROUP_HEADERS, cnp.NPY_UINT16, <void **> &self.columns.target_port, 0)
 
     @property
@@ -437,12 +436,12 @@ cdef class PacketBatch:
 
     @property
     def vlan_count(self):
-        """uint8: VLAN tags in front of the outermost IP header."""
+        """uint8: number of VLAN tags before the outermost IP header."""
         return self.column(GROUP_VLAN, cnp.NPY_UINT8, <void **> &self.columns.vlan_count, 0)
 
     @property
     def vlan(self):
-        """uint16[n, 4]: VLAN ids, outermost first; only the first vlan_count are meant."""
+        """uint16[n, 4]: VLAN ids, outermost first; only the first vlan_count are valid."""
         return self.column(GROUP_VLAN, cnp.NPY_UINT16, <void **> &self.columns.vlan, VLAN_KEPT)
 
     @property
@@ -452,7 +451,7 @@ cdef class PacketBatch:
 
     @property
     def inner_ip_version(self):
-        """uint8: of the innermost IP header where depth > 1, else 0; likewise the other inner_ columns."""
+        """uint8: of the innermost IP header if depth > 1, else 0; likewise the other inner_ columns."""
         return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.inner_ip_version, 0)
 
     @property
@@ -490,7 +489,7 @@ cdef class PacketBatch:
 
     @property
     def tunnel_id(self):
-        """uint32: that tunnel's key, VNI, TEID, session or the like; 0 where it has none."""
+        """uint32: that tunnel's key, VNI, TEID, session or the like; 0 if it has none."""
         return self.column(GROUP_INNER, cnp.NPY_UINT32, <void **> &self.columns.tunnel_id, 0)
 
 
@@ -517,14 +516,14 @@ cdef class Segment:
 
     @property
     def index(self):
-        """slice or uint32[n]: what to index a batch column with to get this segment's rows."""
+        """slice or uint32[n]: the index of this segment's rows in a batch column."""
         if not self.batch.arranged:
             return slice(self.start, self.stop)
         return self.batch.rows[self.start:self.stop]
 
 
 cdef class Result:
-    """What became of one segment: unchanged, changed or dropped packets, or dead. Its pointers are checked by whoever fills it."""
+    """The result of one segment: unchanged, changed or dropped packets, or dead. The code that fills it checks its pointers."""
 
     def __init__(self, Segment segment not None, *, bint dead=False, str reason=""):
         self.segment = segment
@@ -538,11 +537,11 @@ cdef class Result:
 
 
 cdef class Outgoing:
-    """Packets on their way into the second stream: rows of one batch, as they came or as services left them.
+    """Packets on their way into the second stream: rows of one batch, unchanged or as services changed them.
 
-    Outgoing(batch, start, stop) stands for rows of unchanged lengths, arranged as the batch is or, with arranged=False, the rows start..stop
-    themselves; native code may say where neighbours' records have moved. Outgoing(batch, 0, 0, count=n) has room for n changed
-    packets, which native code fills; every packet starts out as dropped.
+    Outgoing(batch, start, stop) has rows of unchanged lengths, arranged like the batch or, with arranged=False, the
+    rows start..stop themselves; native code may say where their records have moved. Outgoing(batch, 0, 0, count=n) has
+    room for n changed packets, which native code fills; every packet is dropped until then.
     """
 
     def __init__(self, PacketBatch batch not None, Py_ssize_t start, Py_ssize_t stop, *, bint arranged=True,
@@ -565,7 +564,7 @@ cdef class Outgoing:
             raise MemoryError(f"no room for {count} outgoing packets")
 
     def packets(self):
-        """list[(number in the first stream, bytes)] of the packets that leave, in order. Slow: for looking at a few."""
+        """list[(number in the first stream, bytes)] of the packets that leave, in order. Slow: for inspecting a few."""
         first = self.batch.first_number
         if self.unchanged:
             rows = self.batch.rows[self.start:self.stop].tolist() if self.arranged else range(self.start, self.stop)
@@ -583,7 +582,8 @@ cdef class Outgoing:
 
 
 def gather_records(Segment segment not None):
-    """(records uint8[…], offset uint32[n]): a segment's whole records packed in row order, and where each packet is in them.
+    """(records uint8[…], offset uint32[n]): a segment's whole records packed in row order, and the index of each packet
+    in them.
 
     One copy; about 6 ns for a small packet, memory speed for large ones.
     """

@@ -24,7 +24,7 @@ COLUMN_BYTES = ROW_BYTES
 
 
 class InlineError(ValueError):
-    """A frame that does not hold what it says."""
+    """A frame with contradictory contents."""
 
 
 cdef inline Py_ssize_t aligned(Py_ssize_t size) noexcept nogil:
@@ -32,12 +32,12 @@ cdef inline Py_ssize_t aligned(Py_ssize_t size) noexcept nogil:
 
 
 cdef inline Py_ssize_t records_at(Py_ssize_t count, Py_ssize_t interfaces) noexcept nogil:
-    """Where the records begin."""
+    """The offset of the records."""
     return aligned(HEAD_BYTES + 2 * interfaces) + aligned(ROW_BYTES * count)
 
 
 def frame_bytes_max(Py_ssize_t rows_max, Py_ssize_t data_bytes_max):
-    """Bytes that the largest frame of such a chunk takes."""
+    """Bytes of the largest frame of such a chunk."""
     return records_at(rows_max, INTERFACES_MAX) + data_bytes_max + GUARD_BYTES
 
 
@@ -56,12 +56,12 @@ def record_bytes(Segment segment not None):
 
 
 def frame_bytes(Segment segment not None):
-    """Bytes that a segment's frame takes."""
+    """Bytes of a segment's frame."""
     return records_at(segment.stop - segment.start, len(segment.batch.interfaces)) + record_bytes(segment) + GUARD_BYTES
 
 
 def pack_frame(Segment segment not None, const uint16_t[::1] link_types not None, uint8_t[::1] frame not None):
-    """Write a segment's frame, which must have frame_bytes() bytes. One copy of the packets; the GIL is released.
+    """Writes a segment's frame, which must have frame_bytes() bytes. It copies the packets once, with the GIL released.
 
     link_types: uint16[k], of the stream's interfaces. About 4 ns for a small packet, memory speed for large ones.
     """
@@ -117,10 +117,11 @@ def pack_frame(Segment segment not None, const uint16_t[::1] link_types not None
 
 
 def unpack_frame(PacketBatch batch not None, const uint8_t[::1] frame not None):
-    """Fill an empty chunk's batch of n packets from a frame, which lends its records. Trusts no length: raises InlineError.
+    """Fills an empty chunk's batch of n packets from a frame; the batch borrows the frame's records. Checks every
+    length: raises InlineError.
 
-    Returns the link types, uint16[k]. Every record is checked to stand behind the one before it and to hold its packet,
-    so whoever reads the columns later stays inside the records. About 2 ns a packet; nothing but the columns is copied.
+    Returns the link types, uint16[k]. Every record is checked to follow the one before it and to contain its packet, so
+    code that reads the columns later stays inside the records. About 2 ns a packet; only the columns are copied.
     """
     cdef Columns *c = &batch.columns
     cdef Py_ssize_t count = batch.count, interfaces, at, size
@@ -151,16 +152,16 @@ def unpack_frame(PacketBatch batch not None, const uint8_t[::1] frame not None):
         wrong = check(c, count, size, interfaces)
     if wrong:
         raise InlineError(WRONG[wrong])
-    batch.chunk.lend(c.data, size, frame)
+    batch.chunk.borrow(c.data, size, frame)
     return link_types
 
 
 WRONG = {
-    1: "a record of a kind that there is not",
-    2: "a packet does not stand where the records before it end",
-    3: "a record goes beyond the end, or does not hold its packet",
-    4: "an interface that there is not",
-    5: "bytes behind the last record",
+    1: "a record of an unknown kind",
+    2: "a packet does not follow the records before it",
+    3: "a record goes beyond the end, or does not contain its packet",
+    4: "an unknown interface",
+    5: "bytes after the last record",
 }
 
 
@@ -175,7 +176,7 @@ cdef int check(const Columns *c, Py_ssize_t count, Py_ssize_t size, Py_ssize_t i
         if c.offset[i] != at + head:
             return 2
         needed = <uint64_t> head + c.captured_length[i]
-        if at + needed > end:  # and so its header, which says how long the record is, can be read
+        if at + needed > end:  # so its header, which has the record's length, can be read
             return 3
         needed = max(needed, <uint64_t> record_size(c, i))
         if record_size(c, i) != needed or at + needed > end:

@@ -1,8 +1,8 @@
-"""Reading a result: the bytes that a worker left in its region, checked against the segment and the declared effect.
+"""Reads a result: the bytes that a worker left in its region, checked against the segment and the declared effect.
 
-Nothing of a result is believed before it is checked here, once, in native code. The layout of a region:
-[packed bytes][padding to 8][keys u64 x 2n][offset u32 x n][captured_length u32 x n][wire_length u32 x n][keep u8 x n],
-each part only where its flag is set, n packets in the order of the segment.
+A result is not used before it is checked here, once, in native code. The layout of a region: [packed bytes][padding to
+8][keys u64 x 2n][offset u32 x n][captured_length u32 x n][wire_length u32 x n][keep u8 x n], each part only if its flag
+is set, n packets in the order of the segment.
 """
 
 cimport numpy as cnp
@@ -16,13 +16,13 @@ import numpy as np
 cnp.import_array()
 
 # Flags of a result, as they travel in the envelope.
-PACKED = 1   # the packets' bytes were rewritten: whole records packed in row order, or packets at `offset` where LENGTHS is set
+PACKED = 1   # the packets' bytes were rewritten: whole records packed in row order, or packets at `offset` if LENGTHS is set
 LENGTHS = 2  # offset, captured_length and wire_length follow
 KEEP = 4     # keep follows: 0 for a dropped packet
 KEYS = 8     # two u64 for each packet follow
-cdef uint32_t CAPTURED_MAX = 262144  # the longest packet that libpcap takes (its MAXIMUM_SNAPLEN)
+cdef uint32_t CAPTURED_MAX = 262144  # the longest packet that libpcap accepts (its MAXIMUM_SNAPLEN)
 
-# What a service's effects allow a result to carry.
+# The flags of a result that a service's effects allow.
 FLAGS_OF_CHANGE = {"bytes": PACKED, "lengths": PACKED | LENGTHS, "drops": KEEP | KEYS}
 
 
@@ -31,7 +31,7 @@ class ResultError(Exception):
 
 
 def region_bytes(Py_ssize_t count, Py_ssize_t packed, int flags):
-    """Bytes that a result takes in its region."""
+    """Bytes of a result in its region."""
     cdef Py_ssize_t size = (packed + 7) // 8 * 8 if flags & PACKED else 0
     if flags & KEYS:
         size += 16 * count
@@ -43,9 +43,10 @@ def region_bytes(Py_ssize_t count, Py_ssize_t packed, int flags):
 
 
 def write_result(cnp.uint8_t[::1] region, Py_ssize_t packed, keys, offset, captured_length, wire_length, keep):
-    """Lay the arrays of a result (None where it has none) behind the `packed` bytes that are in the region already.
+    """Writes the arrays of a result (None for those that it lacks) after the `packed` bytes that are in the region
+    already.
 
-    Returns flags. Raises ResultError where the region is too small.
+    Returns flags. Raises ResultError if the region is too small.
     """
     cdef int flags = 0
     if packed:
@@ -72,7 +73,8 @@ def write_result(cnp.uint8_t[::1] region, Py_ssize_t packed, keys, offset, captu
 
 
 def read_result(Segment segment not None, const uint8_t[::1] region, Py_ssize_t packed, int flags, int allowed, hold):
-    """The Result that a region holds. hold: kept alive as long as the Result. Raises ResultError; about 4 ns a rewritten packet."""
+    """The Result in a region. hold: kept alive as long as the Result. Raises ResultError; about 4 ns a rewritten
+    packet."""
     cdef Result result = Result(segment)
     cdef Py_ssize_t count = segment.stop - segment.start
     cdef Py_ssize_t at = 0
@@ -80,7 +82,7 @@ def read_result(Segment segment not None, const uint8_t[::1] region, Py_ssize_t 
     cdef uint64_t dropped = 0
     cdef uint8_t *base
     if flags & ~allowed:
-        raise ResultError("the service changed what it did not declare")
+        raise ResultError("the service changed something that it did not declare")
     if flags == 0:
         return result
     if packed < 0 or region_bytes(count, packed, flags) > region.shape[0]:
@@ -118,13 +120,13 @@ def read_result(Segment segment not None, const uint8_t[::1] region, Py_ssize_t 
 WRONG = {
     1: "the service changed lengths or the number of packets without declaring it",
     2: "the service changed record headers: timestamps, lengths or options",
-    3: "a packet of the result lies outside its region, or is longer than a packet may be",
-    4: "the mask of kept packets holds something else than 0 and 1",
+    3: "a packet of the result is outside its region, or longer than a packet may be",
+    4: "the mask of kept packets has values other than 0 and 1",
 }
 
 
 def dropped_of(Result result not None):
-    """(packets, captured bytes as read) that a result drops."""
+    """The (packets, captured bytes as read) that a result drops."""
     cdef Py_ssize_t start = result.segment.start
     cdef const Columns *columns = &result.segment.batch.columns
     cdef bint arranged = result.segment.batch.arranged
@@ -139,7 +141,8 @@ def dropped_of(Result result not None):
 
 
 def same_result(Result a not None, Result b not None):
-    """Whether two results of one segment put the same packets into the second stream, and say the same about them."""
+    """Whether two results of one segment put the same packets into the second stream, with the same comments, keys and
+    reports."""
     cdef bint same
     if a.segment.number != b.segment.number or a.dead or b.dead:
         return False
@@ -151,7 +154,7 @@ def same_result(Result a not None, Result b not None):
 
 
 cdef bint same_packets(Result a, Result b) noexcept nogil:
-    """Both were checked: what they point to is there."""
+    """Both results were checked, so their pointers are valid."""
     cdef Py_ssize_t start = a.segment.start
     cdef const Columns *columns = &a.segment.batch.columns
     cdef bint arranged = a.segment.batch.arranged
@@ -186,7 +189,7 @@ cdef struct Left:
 
 
 cdef void look_at(Left *left, Result result, const Columns *columns, uint32_t row, Py_ssize_t i, uint64_t *at) noexcept nogil:
-    """Packet i as the result leaves it; at: how far the records in its region were read."""
+    """Packet i after the result; at: how far the records in its region were read."""
     left.kept = result.keep == NULL or result.keep[i] != 0
     left.packet = columns.data + columns.offset[row]
     left.captured_length = columns.captured_length[row]
@@ -201,7 +204,7 @@ cdef void look_at(Left *left, Result result, const Columns *columns, uint32_t ro
 
 
 cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
-    """Whole records, packed in row order: sizes add up, and all but the packets' bytes is as it was."""
+    """Checks whole records, packed in row order: sizes add up, and only the packets' bytes changed."""
     cdef Py_ssize_t start = result.segment.start
     cdef const Columns *columns = &result.segment.batch.columns
     cdef bint arranged = result.segment.batch.arranged
@@ -220,7 +223,7 @@ cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
         head = record_head(columns.record[row])
         before = columns.data + record_start(columns, row)
         if (memcmp(before, result.packed + at, 16) if head == 16 else memcmp(before, result.packed + at, head)) != 0:
-            return 2  # most heads have 16 bytes, which the compiler compares without a call
+            return 2  # most headers have 16 bytes, which the compiler compares without a call
         tail = head + columns.captured_length[row]
         if tail < size and memcmp(before + tail, result.packed + at + tail, size - tail) != 0:
             return 2

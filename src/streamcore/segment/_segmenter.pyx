@@ -1,7 +1,7 @@
-"""The segmenter: one batch in, its segments out, within the bounds on packets, bytes and capture time.
+"""The segmenter: divides a batch into segments, within the bounds on packets, bytes and capture time.
 
-Where else a policy cuts is its cutter's (cutter.py). A segment never spans batches or streams, so a bound is a maximum. Which worker
-takes a lane is not decided here.
+A policy's cutter (cutter.py) can add more cuts. A segment never spans batches or streams, so a bound is a maximum. The
+scheduler assigns lanes to workers.
 """
 
 import numpy as np
@@ -30,10 +30,9 @@ cdef uint32_t NO_LANE = 0xFFFFFFFF
 cdef class Segmenter:
     """Cuts batches into segments.
 
-    policy: a name of core.policies.POLICIES; the column groups that its row names must have been parsed.
-    lanes: how many, under a policy that has them.
-    packets_max, bytes_max (captured), time_ms (0: no bound): a segment has at most one packet more than bytes_max allows.
-    streams: how many there are; each has its own cutter.
+    policy: a name of core.policies.POLICIES; the column groups that its row names must have been parsed. lanes: their
+    number, for a policy with lanes. packets_max, bytes_max (captured), time_ms (0: no bound): a segment has at most one
+    packet more than bytes_max allows. streams: how many there are; each has its own cutter.
     """
 
     cdef readonly str policy
@@ -44,9 +43,9 @@ cdef class Segmenter:
     cdef int64_t time_ns          # 0: no bound
     cdef uint64_t next_number
     cdef uint32_t streams
-    cdef object cutter            # the policy's class; None: the bounds alone decide
+    cdef object cutter            # the policy's class; None: only the bounds decide
     cdef object bounds
-    cdef dict cutters             # (stream, lane) -> [cutter, the segment cut last: Preceding]; bounded by streams * lanes
+    cdef dict cutters             # (stream, lane) -> [cutter, its last segment: Preceding]; bounded by streams * lanes
 
     def __init__(self, str policy, *, uint32_t lanes=1, Py_ssize_t packets_max=65536, uint64_t bytes_max=1 << 22,
                  int64_t time_ms=0, uint32_t streams=1):
@@ -66,19 +65,20 @@ cdef class Segmenter:
         self.cutter = cutter_class(row)
         self.cutters = {}
         if self.cutter is not None:
-            self.cutter(self.bounds)  # what it refuses is refused now
+            self.cutter(self.bounds)  # so that invalid bounds are refused now
 
     def cut(self, PacketBatch batch not None, stops=None):
         """list[Segment] in number order. Sets batch.segment_count and batch.interleaved; may arrange batch.rows by lane.
 
-        stops: where in the batch's rows each stream ends, as parse.classify sorted them; None: all rows are stream 0's.
+        stops: the end of each stream in the batch's rows, as the Classifier sorted them; None: all rows belong to
+        stream 0.
         """
         cdef list segments = []
         cdef Py_ssize_t start = 0
         cdef uint32_t stream = 0, present = 0
         cdef Py_ssize_t stop
-        if batch.chunk.lender is not None:
-            raise ValueError("segments need packets that stay: copy the batch to its chunk first")
+        if batch.chunk.borrowed_from is not None:
+            raise ValueError("the batch borrows its packets: call copy_to_chunk first")
         if stops is None:
             self.cut_stream(batch, 0, 0, batch.row_count, segments)
         else:
@@ -126,7 +126,7 @@ cdef class Segmenter:
 
     cdef int cut_at_places(self, PacketBatch batch, Py_ssize_t start, Py_ssize_t stop, uint32_t lane, uint32_t stream,
                            list segments) except -1:
-        """Where the policy's cutter says, and within the bounds."""
+        """Cuts where the policy's cutter says, and within the bounds."""
         cdef list known = self.cutters.get((stream, lane))
         cdef cnp.ndarray places
         cdef const int64_t *place
@@ -140,7 +140,7 @@ cdef class Segmenter:
         count = places.shape[0]
         place = <const int64_t *> cnp.PyArray_DATA(places)
         for i in range(count):
-            if not start < place[i] < stop:  # start moves on, so they ascend too
+            if not start < place[i] < stop:  # start moves on, so places must ascend too
                 raise ValueError(f"the cutter of policy {self.policy} gave place {place[i]}, not between {start} and {stop}")
             self.cut_within_bounds(batch, start, place[i], lane, stream, segments)
             start = place[i]
@@ -164,7 +164,7 @@ cdef class Segmenter:
 
     cdef Py_ssize_t next_cut(self, const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop,
                              uint64_t *byte_count) noexcept nogil:
-        """The place after the segment that begins at start. About 0.6 ns a packet (bench_segment.py)."""
+        """The end of the segment that begins at start. About 0.6 ns a packet (bench_segment.py)."""
         cdef bint timed = self.time_ns > 0
         cdef Py_ssize_t at
         cdef uint32_t row
@@ -190,7 +190,7 @@ cdef class Segmenter:
 
 
 cdef int64_t span_ns(Segment segment) noexcept:
-    """Capture time from its first packet to its last."""
+    """The capture time from a segment's first packet to its last."""
     cdef const Columns *columns = &segment.batch.columns
     cdef bint arranged = segment.batch.arranged
     cdef Py_ssize_t first = columns.rows[segment.start] if arranged else segment.start
@@ -222,7 +222,7 @@ cdef int sort_by_lane(Columns *columns, Py_ssize_t start, Py_ssize_t stop, bint 
     for lane in range(lanes):  # counts -> starts
         lane_stop[lane] = total
         total += counts[0][lane] + counts[1][lane] + counts[2][lane] + counts[3][lane]
-    for i in range(count):  # starts move to stops while the rows are placed
+    for i in range(count):  # starts become stops while the rows are placed
         row = before[i] if arranged else <uint32_t> (start + i)
         lane = <uint32_t> ((<uint64_t> flow_hash[row] * lanes) >> 32)
         rows[lane_stop[lane]] = row

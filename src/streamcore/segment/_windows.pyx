@@ -1,6 +1,6 @@
-"""The cutter of policy `time`: a new segment where a new window of capture time begins, counted from the first packet.
+"""The cutter of policy `time`: a new segment begins with each window of capture time, counted from the first packet.
 
-What a cutter is stands in cutter.py.
+cutter.py has the protocol of a cutter.
 """
 
 import numpy as np
@@ -40,7 +40,8 @@ cdef class Windows:
 
     cdef Py_ssize_t find(self, const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t stop,
                          int64_t *places) noexcept nogil:
-        """How many places were written. Blocks within the window are passed over at once: 0.3 ns a packet instead of 1."""
+        """Writes the places. Returns their number. Blocks within the window are passed over at once: 0.3 ns a packet
+        instead of 1."""
         cdef const int64_t *timestamp_ns = columns.timestamp_ns
         cdef const uint32_t *rows = columns.rows
         cdef int64_t start_ns = self.start_ns, window_ns = self.window_ns, now_ns

@@ -1,7 +1,7 @@
 """The encoder: Outgoings -> bytes of a pcap or pcapng file, written with the GIL released.
 
-Records that already stand in the chunk as the output wants them are copied in runs, long runs straight from the chunk; all others are
-made anew. File headers and interface blocks come from writer.py as bytes. Native code measured by bench_sink.py.
+Records that are already in the output's form are copied in runs, long runs straight from the chunk; all others are
+built. File headers and interface blocks come from writer.py as bytes. Native code measured by bench_sink.py.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -25,8 +25,8 @@ cdef extern from "<poll.h>" nogil:
     short POLLOUT
 
 cdef enum:
-    NO_RECORD = 255        # no kind of record may be copied as it stands
-    EPB_BYTES = 32         # of an enhanced packet block without packet and options
+    NO_RECORD = 255        # no kind of record can be copied unchanged
+    EPB_BYTES = 32         # an enhanced packet block without packet and options
     OPTION_FLAGS = 2
     OPTION_DROPS = 4
     OPTION_PACKET_ID = 5
@@ -54,17 +54,17 @@ cdef inline uint32_t padded(uint32_t size) noexcept nogil:
 cdef class Encoder:
     """Writes packets to a descriptor.
 
-    Parameters: descriptor; pcapng, or else pcap with `digits` (6 or 9) of a second; copied_kind: the RECORD_ value that may be copied as
-    it stands, or 255; source_digits: those of a pcap that packets come from; compress: bytes-like -> bytes, a complete member or frame,
-    or None; staging_bytes that are gathered before a write; direct_bytes from which a run is written without being gathered; bare: of the
-    options of packets only numbers are kept (flags, drops, number, queue).
+    Parameters: descriptor; pcapng, or else pcap with `digits` (6 or 9) of a second; copied_kind: the RECORD_ value that
+    can be copied unchanged, or 255; source_digits: those of a pcap source; compress: bytes-like -> bytes, a complete
+    member or frame, or None; staging_bytes: gathered before a write; direct_bytes: a run of this size or more is
+    written without being gathered; bare: keep only numeric packet options (flags, drops, number, queue).
     """
 
     cdef readonly uint64_t committed_bytes  # written: whole records, whole members
-    cdef public uint64_t limit_bytes        # a packet that finds more than these in the file stays outside; compressed: written ones
-    cdef public int64_t limit_ns            # as does one of this time or later
-    cdef readonly uint64_t options_removed  # because bare
-    cdef Py_ssize_t stopped_at              # the place of the first packet that stayed outside, -1: none
+    cdef public uint64_t limit_bytes        # packets are not written once the file has more bytes (compressed: written bytes)
+    cdef public int64_t limit_ns            # nor are packets of this time or later
+    cdef readonly uint64_t options_removed  # with bare
+    cdef Py_ssize_t stopped_at              # the place of the first packet that was not written, -1: none
     cdef int descriptor
     cdef object compress
     cdef bint pcapng
@@ -76,7 +76,7 @@ cdef class Encoder:
     cdef size_t staged
     cdef size_t room
     cdef size_t direct_bytes
-    cdef uint64_t tick_ns[65536]            # of each interface that did not come from pcapng
+    cdef uint64_t tick_ns[65536]            # of each interface that is not from a pcapng source
 
     def __init__(self, int descriptor, bint pcapng, unsigned digits, uint8_t copied_kind, unsigned source_digits, compress,
                  size_t staging_bytes, size_t direct_bytes, bint bare=False):
@@ -92,7 +92,7 @@ cdef class Encoder:
         self.direct_bytes = direct_bytes
         self.staging = <uint8_t *> malloc(staging_bytes)
         if self.staging == NULL:
-            raise MemoryError("no room to gather packets in")
+            raise MemoryError("no memory for gathering packets")
         self.room = staging_bytes
         self.limit_bytes = NO_LIMIT_BYTES
         self.limit_ns = NO_LIMIT_NS
@@ -102,15 +102,15 @@ cdef class Encoder:
 
     @property
     def staged_bytes(self):
-        """Bytes that were gathered and are not written."""
+        """Bytes that are gathered and not yet written."""
         return self.staged
 
     def set_tick(self, uint16_t interface, uint64_t tick_ns):
-        """Nanoseconds in one tick of the output's interface, for packets whose records carry no ticks of their own."""
+        """Sets the nanoseconds in one tick of the output's interface, for packets whose records have no ticks."""
         self.tick_ns[interface] = tick_ns
 
     def stage(self, bytes data):
-        """Put a header or block in front of what comes next. Raises OSError."""
+        """Adds a header or block before the next packets. Raises OSError."""
         cdef const uint8_t *at = data
         cdef size_t size = len(data)
         with nogil:
@@ -119,14 +119,14 @@ cdef class Encoder:
             self.staged += size
 
     def flush(self):
-        """Write what was gathered. Raises OSError; then what was gathered is lost."""
+        """Writes the gathered bytes. Raises OSError; then they are lost."""
         with nogil:
             self.drain()
 
     def write(self, Outgoing out not None, dict comments, bint flush, Py_ssize_t first=0):
-        """Encode the packets of out from place `first` on, as far as the limits let in. comments: row -> pcapng options, encoded.
+        """Encodes the packets of out from place `first` on, up to the limits. comments: row -> pcapng options, encoded.
 
-        Returns (packets, captured bytes, place of the first packet that stayed outside or -1). Raises OSError.
+        Returns (packets, captured bytes, place of the first packet that was not written or -1). Raises OSError.
         """
         cdef Columns *c = &out.batch.columns
         cdef uint8_t *commented = NULL
@@ -166,11 +166,11 @@ cdef class Encoder:
         return self.limit_bytes != NO_LIMIT_BYTES or self.limit_ns != NO_LIMIT_NS
 
     cdef inline uint64_t filled(self) noexcept nogil:
-        """Bytes in the file, with those that will be written as they are gathered."""
+        """Bytes in the file, including gathered bytes that will be written uncompressed."""
         return self.committed_bytes + (self.staged if self.compress is None else 0)
 
     cdef Py_ssize_t stop_of(self, Columns *c, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-        """Up to which row the limits let in the rows start..stop, whose records are copied."""
+        """The first of the rows start..stop that the limits exclude; their records are copied."""
         cdef uint64_t filled = self.filled()
         cdef bint grows = self.compress is None
         cdef Py_ssize_t row
@@ -183,7 +183,7 @@ cdef class Encoder:
         return stop
 
     cdef int copy_all(self, Columns *c, const uint8_t *data, Py_ssize_t start, Py_ssize_t stop, uint64_t *counts) except -1 nogil:
-        """Rows start..stop, whose records touch and are the output's: one run."""
+        """Copies rows start..stop as one run: their records are adjacent and in the output's form."""
         cdef Py_ssize_t row
         cdef uint64_t captured = 0
         cdef uint32_t first = record_start(c, start)
@@ -193,7 +193,7 @@ cdef class Encoder:
         counts[1] += captured
         return self.put_run(data + first, record_start(c, stop - 1) + record_size(c, stop - 1) - first)
 
-    # bench_sink.py::test_arranged: some 3 ns a packet that is copied in a run, 8 to 10 ns one that is made anew.
+    # bench_sink.py::test_arranged: about 3 ns for a packet that is copied in a run, 8 to 10 ns for one that is built.
     cdef int encode_all(self, Outgoing out, Columns *c, const uint8_t *commented, dict comments,
                         uint64_t *counts, Py_ssize_t first) except -1 nogil:
         cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
@@ -264,12 +264,12 @@ cdef class Encoder:
         self.reserve(16 + <size_t> captured)
         at = self.staging + self.staged
         if self.digits == self.source_digits and (kind <= RECORD_PCAP_SWAPPED or RECORD_KUZNETZOV <= kind <= RECORD_KUZNETZOV_SWAPPED):
-            record = c.data + record_start(c, row)  # the ticks as they were, odd ones too
+            record = c.data + record_start(c, row)  # the ticks unchanged, even invalid ones
             store32(at, swap32(load32(record)) if kind & 1 else load32(record))
             store32(at + 4, swap32(load32(record + 4)) if kind & 1 else load32(record + 4))
         else:
             ns = c.timestamp_ns[row]
-            seconds = ns // <int64_t> 1000000000  # not negative where it is used, so that C's division is the one meant
+            seconds = ns // <int64_t> 1000000000  # never negative here, so C's division rounds down
             if ns < 0:
                 store32(at, 0)
                 store32(at + 4, 0)
@@ -291,7 +291,7 @@ cdef class Encoder:
 
     cdef int make_epb(self, Columns *c, uint32_t row, const uint8_t *packet, uint32_t captured, uint32_t wire,
                       const uint8_t *more, uint32_t more_bytes) except -1 nogil:
-        """An enhanced packet block: the options of the record it comes from are kept, `more` are added."""
+        """Builds an enhanced packet block: keeps the options of its record, and adds `more`."""
         cdef uint8_t kind = c.record[row]
         cdef const uint8_t *record = c.data + record_start(c, row)
         cdef const uint8_t *options = NULL
@@ -343,7 +343,7 @@ cdef class Encoder:
         return 0
 
     cdef int reserve(self, size_t size) except -1 nogil:
-        """Make room for `size` bytes behind what was gathered, which is whole records and may be written."""
+        """Makes room for `size` more bytes. The gathered bytes are whole records and may be written."""
         if self.staged + size <= self.room:
             return 0
         self.drain()
@@ -363,7 +363,7 @@ cdef class Encoder:
         return self.put(self.staging, size) if size else 0
 
     cdef int put(self, const uint8_t *data, size_t size) except -1 nogil:
-        """Write whole records, as they are or as one compressed member."""
+        """Writes whole records, plain or as one compressed member."""
         if self.compress is not None:
             with gil:
                 self.put_compressed(data, size)
@@ -382,7 +382,7 @@ cdef class Encoder:
         return 0
 
     cdef int write_all(self, const uint8_t *data, size_t size) except -1 nogil:
-        """write(2) until all is written. Waits for a pipe that does not block."""
+        """Calls write(2) until all is written. Waits for a non-blocking pipe."""
         cdef size_t at = 0
         cdef ssize_t put
         cdef int problem
@@ -410,7 +410,7 @@ cdef class Encoder:
 
 
 cdef inline bint more_than_packet(const Columns *c, uint32_t row, const uint8_t *packet) noexcept nogil:
-    """Whether an enhanced packet block holds options, or anything in its padding."""
+    """Whether an enhanced packet block has options, or anything in its padding."""
     cdef uint32_t captured = c.captured_length[row]
     cdef uint32_t i
     if record_size(c, row) != EPB_BYTES + padded(captured):
@@ -422,8 +422,8 @@ cdef inline bint more_than_packet(const Columns *c, uint32_t row, const uint8_t 
 
 
 cdef uint32_t copy_options(uint8_t *target, const uint8_t *options, uint32_t size, bint swapped, uint64_t *removed) noexcept nogil:
-    """Copy a packet block's options up to their end, or to the first that does not fit, little-endian. Returns the bytes written. removed: not
-    NULL: only numbers are copied, and others counted."""
+    """Copies a packet block's options up to their end, or to the first that does not fit, as little-endian. Returns the
+    bytes written. removed: if not NULL, only numbers are copied, and the others counted."""
     cdef uint32_t at = 0, put = 0, value_bytes, code
     cdef uint32_t word
     while at + 4 <= size:
@@ -457,7 +457,8 @@ cdef inline bint is_number(uint32_t code, uint32_t value_bytes) noexcept nogil:
 
 
 cdef void turn_value(uint8_t *value, uint32_t code, uint32_t size) noexcept nogil:
-    """The numbers among a packet block's options: flags and queue of 32 bits, drop count and packet id of 64; the enterprise of custom ones."""
+    """Byte-swaps the numbers in a packet block's options: flags and queue (32 bits), drop count and packet id (64
+    bits), the enterprise number of custom options."""
     cdef uint32_t low, high
     if (code == OPTION_DROPS or code == OPTION_PACKET_ID) and size == 8:
         low = load32(value)
@@ -491,7 +492,8 @@ def highest_interface(Outgoing out not None):
 
 
 def first_not_accepted(Outgoing out not None, bytearray accepted not None):
-    """The interface of the first packet whose interface is not marked in accepted (65536 bytes); -1: there is none."""
+    """The interface of the first packet whose interface is not marked in accepted (65536 bytes); -1 if there is
+    none."""
     cdef Columns *c = &out.batch.columns
     cdef const uint8_t *mark = accepted
     cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
@@ -514,7 +516,8 @@ def first_not_accepted(Outgoing out not None, bytearray accepted not None):
 
 
 def rest_of(Outgoing out not None, Py_ssize_t first):
-    """(packets, captured bytes, timestamp of the first of them) of the packets of out from place `first` on; time 0 where there are none."""
+    """(packets, captured bytes, timestamp of the first of them) of the packets of out from place `first` on; time 0 if
+    there are none."""
     cdef Columns *c = &out.batch.columns
     cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
     cdef uint64_t packets = 0, captured = 0

@@ -5,7 +5,7 @@ from streamcore.core.packets import Outgoing
 class Sender:
     stopped: bool
     @property
-    def cut(self) -> int: ...
+    def shortened(self) -> int: ...
     def __init__(
         self,
         descriptors: list[int],

@@ -1,8 +1,8 @@
 """The sender: Outgoings -> packet sockets, many packets a system call, when each is due, with the GIL released.
 
-The kernel copies packets straight from where they stand; nothing is copied here. What becomes of a packet that the kernel refuses is
-decided in live.py. sendmmsg and not a mapped ring: on a veth pair with 60-byte packets it took 250,000 to 330,000 a second against the
-ring's 150,000 to 175,000, and the ring wants a copy of every packet.
+The kernel copies packets straight from the chunk; nothing is copied here. live.py handles packets that the kernel
+refuses. It uses sendmmsg instead of a mapped ring: on a veth pair with 60-byte packets sendmmsg sent 250,000 to 330,000
+a second, the ring 150,000 to 175,000, and the ring needs a copy of every packet.
 """
 
 from libc.errno cimport EINTR, EINVAL, errno
@@ -40,10 +40,10 @@ cdef extern from "<sys/prctl.h>" nogil:
 cdef enum:
     MESSAGES = 256          # packets in one system call
     OUTPUTS = 2
-    LINK_HEADER_BYTES = 14  # of Ethernet: nothing shorter can be sent
+    LINK_HEADER_BYTES = 14  # Ethernet: nothing shorter can be sent
 
-cdef int64_t SLICE_NS = 50000000     # signals and `stop` are looked for at least so often
-cdef int64_t BURST_NS = 10000000     # what a rate may catch up of a time in which there was nothing to send
+cdef int64_t SLICE_NS = 50000000     # the longest time between checks of signals and `stop`
+cdef int64_t BURST_NS = 10000000     # how much a rate may catch up after a time without packets
 cdef int64_t FOREVER_NS = 1 << 60
 
 
@@ -54,15 +54,16 @@ cdef inline int64_t monotonic_ns() noexcept nogil:
 
 
 cdef class Sender:
-    """Sends packets on one packet socket, or on the one of two that their column `interface` names.
+    """Sends packets on one packet socket, or on the one of two that the column `interface` names.
 
-    Parameters: descriptors of one or two packet sockets, bound; trouble, called as trouble(number of the socket, errno, captured
-    bytes) for a packet that was not sent: True to try again, False when it was given up, or it raises; time_scale: seconds to take for
-    a second between packets' timestamps, 0: not paced by them; ns_per_packet and ns_per_byte of a rate, 0: as fast as it goes.
+    Parameters: descriptors of one or two bound packet sockets; trouble, called as trouble(number of the socket, errno,
+    captured bytes) for a packet that was not sent: it returns True to retry, False to give up, or raises; time_scale:
+    real seconds for a second between packets' timestamps, 0: timestamps do not pace; ns_per_packet and ns_per_byte of a
+    rate, 0: as fast as possible.
     """
 
-    cdef public bint stopped         # end `send` soon, with what is not sent left out; may be set from any thread
-    cdef readonly uint64_t cut       # packets sent that are shorter than they were on the wire
+    cdef public bint stopped         # set it, from any thread, to end `send` soon without the remaining packets
+    cdef readonly uint64_t shortened # packets sent shorter than they were on the wire
     cdef int[OUTPUTS] descriptors
     cdef uint64_t[OUTPUTS] sent
     cdef int outputs
@@ -73,13 +74,13 @@ cdef class Sender:
     cdef bint begun
     cdef int64_t begin_ns            # monotonic, when the first packet left
     cdef int64_t first_ns            # its timestamp
-    cdef int64_t looked_ns           # when signals were looked for
-    cdef double next_ns              # of a rate: when the next packet is due, after begin_ns
+    cdef int64_t looked_ns           # when signals were last checked
+    cdef double next_ns              # for a rate: when the next packet is due, after begin_ns
     cdef mmsghdr[MESSAGES] messages
     cdef iovec[MESSAGES] vectors
     cdef uint8_t[MESSAGES] shorter   # than on the wire
     cdef int gathered
-    cdef int current                 # the socket of what is gathered
+    cdef int current                 # the socket of the gathered packets
 
     def __init__(self, list descriptors, trouble, double time_scale=0.0, double ns_per_packet=0.0, double ns_per_byte=0.0):
         cdef int i
@@ -98,18 +99,18 @@ cdef class Sender:
             self.messages[i].msg_hdr.msg_iovlen = 1
 
     def sent_on(self, int number):
-        """Packets sent so far on one of the sockets."""
+        """The packets sent so far on one of the sockets."""
         if not 0 <= number < self.outputs:
             raise ValueError(f"socket {number} of {self.outputs}")
         return self.sent[number]
 
     def send(self, Outgoing out not None):
-        """Send the packets of out, in order: (packets, captured bytes) that were sent. Raises OSError."""
+        """Sends the packets of out, in order. Returns the (packets, captured bytes) sent. Raises OSError."""
         cdef uint64_t[2] counts
         counts[0] = counts[1] = 0
         self.gathered = 0
         if not self.begun and self.is_paced():
-            prctl(PR_SET_TIMERSLACK, 1)  # of this thread, in nanoseconds: by default its waits may be 50 us too long
+            prctl(PR_SET_TIMERSLACK, 1)  # for this thread, in nanoseconds: by default its waits may be 50 us too long
         with nogil:
             self.send_all(out, &out.batch.columns, counts)
         return counts[0], counts[1]
@@ -157,7 +158,7 @@ cdef class Sender:
         return self.flush(counts)
 
     cdef int64_t due_ns(self, int64_t timestamp_ns, uint32_t captured) noexcept nogil:
-        """When a packet is to leave, by the monotonic clock."""
+        """When a packet is due, by the monotonic clock."""
         cdef int64_t due_ns
         cdef double after_ns
         if not self.begun:
@@ -166,7 +167,7 @@ cdef class Sender:
             self.first_ns = timestamp_ns
         if self.time_scale > 0:
             after_ns = <double> (timestamp_ns - self.first_ns) * self.time_scale
-            if timestamp_ns <= 0 or after_ns <= 0:  # it has no time, or one before the first
+            if timestamp_ns <= 0 or after_ns <= 0:  # no time, or a time before the first packet's
                 return self.begin_ns
             return self.begin_ns + (<int64_t> after_ns if after_ns < <double> FOREVER_NS else FOREVER_NS)
         after_ns = <double> (monotonic_ns() - BURST_NS - self.begin_ns)
@@ -177,7 +178,7 @@ cdef class Sender:
         return due_ns
 
     cdef int wait(self, int64_t due_ns, uint64_t *counts) except -1 nogil:
-        """Until a packet is due; what is gathered is due already, and leaves first."""
+        """Waits until a packet is due. Sends gathered packets first, which are due already."""
         cdef int64_t left_ns = due_ns - monotonic_ns()
         cdef timespec request
         if left_ns <= 0:
@@ -190,22 +191,22 @@ cdef class Sender:
             request.tv_sec = 0
             request.tv_nsec = min(left_ns, SLICE_NS)
             clock_nanosleep(CLOCK_MONOTONIC, 0, &request, NULL)
-            if monotonic_ns() - self.looked_ns > SLICE_NS:  # a signal may have come to another thread: EINTR says too little
+            if monotonic_ns() - self.looked_ns > SLICE_NS:  # another thread may have got a signal: EINTR is not enough
                 self.looked_ns = monotonic_ns()
                 with gil:
                     PyErr_CheckSignals()
         return 0
 
-    # bench_live_send.py: some 2 us a packet, nearly all of them the kernel's.
+    # bench_live_send.py: about 2 us a packet, nearly all of it in the kernel.
     cdef int flush(self, uint64_t *counts) except -1 nogil:
-        """Send what is gathered. Every packet is sent, or given up by `trouble`, or left when `stopped`."""
+        """Sends the gathered packets. Every packet is sent, given up by `trouble`, or left if `stopped`."""
         cdef int at = 0, i, count, problem
         while at < self.gathered and not self.stopped:
             count = sendmmsg(self.descriptors[self.current], &self.messages[at], self.gathered - at, MSG_DONTWAIT)
             if count > 0:
                 for i in range(at, at + count):
                     counts[1] += self.vectors[i].iov_len
-                    self.cut += self.shorter[i]
+                    self.shortened += self.shorter[i]
                 counts[0] += count
                 self.sent[self.current] += count
                 at += count

@@ -63,7 +63,7 @@ class LiveSink:
         self._counters = counters
         self._patience_s = LIVE_PATIENCE_S if config.interface else PATIENCE_S
         self._accepted = bytearray(1 << 16)  # interfaces of the first stream that carry Ethernet
-        self._cut = 0
+        self._shortened = 0
         self._outputs: list[Output] = []
         try:
             self._outputs.extend(map(Output, names))
@@ -92,8 +92,8 @@ class LiveSink:
         except OSError as error:
             raise SinkError(f"cannot send on {error.filename}: {_words(error)}") from None
         finally:
-            self._counters.bump("sink.sent_cut", self._sender.cut - self._cut)
-            self._cut = self._sender.cut
+            self._counters.bump("sink.sent_cut", self._sender.shortened - self._shortened)
+            self._shortened = self._sender.shortened
 
     @property
     def place(self) -> Place | None:

@@ -1,7 +1,7 @@
 """The record walker: bytes of a capture in a chunk -> base columns, in one native call with the GIL released.
 
-Packets are found here, and bytes read straight into chunks. Blocks that describe (sections, interfaces) are handed back to
-capture.py, which parses them in Python; nothing here opens a file or decompresses.
+It finds packets, and reads bytes straight into chunks. capture.py parses section and interface blocks in Python;
+nothing here opens a file or decompresses.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -36,9 +36,9 @@ cdef extern from *:
 
 # How a walk ended.
 cdef enum:
-    WALK_MORE = 0         # at `position` a record begins that goes on beyond the bytes at hand, or none begins
+    WALK_MORE = 0         # the record at `position` is not complete, or there is none
     WALK_FULL = 1         # the chunk's rows are used up
-    WALK_BLOCK = 2        # a section or interface block, whole, stands at `position`
+    WALK_BLOCK = 2        # a whole section or interface block is at `position`
     WALK_SKIP = 3         # a block without packets, too large for a chunk, begins at `position`: `value` bytes
     WALK_DAMAGE_LENGTH = 4     # a packet of `value` captured bytes, more than `bound`
     WALK_DAMAGE_BLOCK = 5      # a block of `value` bytes: too short, or no multiple of 4
@@ -55,7 +55,7 @@ DAMAGE_SECTION = WALK_DAMAGE_SECTION
 
 cdef enum:
     BLOCK_SECTION = 0x0A0D0D0A  # the same in both byte orders
-    BYTE_ORDER = 0x1A2B3C4D     # what a section of our own byte order says
+    BYTE_ORDER = 0x1A2B3C4D     # in a section of this machine's byte order
     BLOCK_INTERFACE = 1
     BLOCK_OPB = 2
     BLOCK_SPB = 3
@@ -65,7 +65,7 @@ cdef struct Clock:
     # One interface of the current section.
     uint64_t multiply
     uint64_t divide
-    uint64_t plain_below    # ticks below which ticks * multiply is the answer
+    uint64_t plain_below    # for ticks below this, the time is ticks * multiply
     int64_t offset_s
     unsigned shift
     uint32_t snap_length
@@ -74,7 +74,7 @@ cdef struct Clock:
 
 cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
     cdef uint32_t value
-    memcpy(&value, at, 4)  # records stand at any alignment
+    memcpy(&value, at, 4)  # records can have any alignment
     return value
 
 
@@ -94,16 +94,17 @@ cdef uint64_t power_of_ten(unsigned exponent) noexcept:
 cdef class Walker:
     """Finds the records of one capture, chunk after chunk.
 
-    pcap: Walker() and `set_pcap`; pcapng: `set_section` at every section block, `add_interface` at every interface block. After
-    `begin(chunk)`, `walk(chunk, start, stop)` appends rows to the chunk's columns and says how it ended; `position` is where.
+    pcap: Walker() and `set_pcap`; pcapng: `set_section` at every section block, `add_interface` at every interface
+    block. After `begin(chunk)`, `walk(chunk, start, stop)` appends rows to the chunk's columns and returns how it
+    ended; `position` is where.
     """
 
     cdef readonly Py_ssize_t rows          # of the current chunk
-    cdef readonly Py_ssize_t position      # bytes of the chunk that were walked
-    cdef readonly uint64_t value           # what goes with the status
+    cdef readonly Py_ssize_t position      # bytes of the chunk walked so far
+    cdef readonly uint64_t value           # the value for the status
     cdef readonly uint64_t bound
-    cdef readonly uint64_t blocks_skipped  # pcapng blocks that describe neither packets, interfaces nor sections
-    cdef readonly bint contiguous          # the current chunk's records touch, are of one kind and carry the stream's interface numbers
+    cdef readonly uint64_t blocks_skipped  # pcapng blocks that are neither packets, interfaces nor sections
+    cdef readonly bint contiguous          # the current chunk's records are adjacent, of one kind, and have the stream's interface numbers
     cdef bint pcapng
     cdef bint swapped
     cdef uint8_t pcap_kind
@@ -112,13 +113,13 @@ cdef class Walker:
     cdef Clock *clocks
     cdef Py_ssize_t clock_count            # interfaces of the current section
     cdef Py_ssize_t clock_room
-    cdef Py_ssize_t interface_base         # the stream's number of the section's first interface
+    cdef Py_ssize_t interface_base         # the number in the stream of the section's first interface
 
     def __dealloc__(self):
         free(self.clocks)
 
     def set_pcap(self, bint swapped, uint32_t fraction_ns, uint32_t captured_max, *, bint kuznetzov=False):
-        """What follows are pcap records."""
+        """Says that pcap records follow."""
         self.pcapng = False
         self.pcap_kind = (RECORD_KUZNETZOV if kuznetzov else RECORD_PCAP) + swapped
         self.swapped = swapped
@@ -126,14 +127,16 @@ cdef class Walker:
         self.captured_max = captured_max
 
     def set_section(self, bint swapped, Py_ssize_t interface_base):
-        """What follows are the blocks of a pcapng section; its first interface is the stream's number interface_base."""
+        """Says that the blocks of a pcapng section follow; its first interface has the number interface_base in the
+        stream."""
         self.pcapng = True
         self.swapped = swapped
         self.interface_base = interface_base
         self.clock_count = 0
 
     def add_interface(self, uint8_t resolution, int64_t offset_s, uint32_t snap_length, uint32_t captured_max):
-        """The section's next interface. resolution: as if_tsresol; captured_max: bytes of a packet beyond which it is damage."""
+        """Adds the section's next interface. resolution: as if_tsresol; captured_max: a longer packet counts as
+        damage."""
         cdef Clock *clock
         cdef unsigned exponent = resolution & 0x7F
         if self.clock_count == self.clock_room:
@@ -157,21 +160,22 @@ cdef class Walker:
         elif exponent <= 28:
             clock.divide = power_of_ten(exponent - 9)
         else:
-            clock.shift = 128  # finer than any tick count reaches: no time passes
+            clock.shift = 128  # finer than any tick count can reach: all times are 0
         self.clock_count += 1
 
     def count_skipped(self):
-        """One block more was skipped, by whoever read past it."""
+        """Counts a block that the caller has skipped."""
         self.blocks_skipped += 1
 
     def begin(self, Chunk chunk not None):
-        """Start a chunk: its rows are empty."""
+        """Starts a chunk without rows."""
         self.rows = 0
         self.position = 0
         self.contiguous = True
 
     def walk(self, Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop):
-        """Append the records in data[start:stop] to the columns. Returns the status (MORE, FULL, BLOCK, SKIP, DAMAGE_…)."""
+        """Appends the records in data[start:stop] to the columns. Returns the status (MORE, FULL, BLOCK, SKIP,
+        DAMAGE_…)."""
         cdef int status
         if not 0 <= start <= stop <= chunk.arena.data_bytes_max:
             raise ValueError(f"walk of {start}:{stop} in a chunk of {chunk.arena.data_bytes_max} bytes")
@@ -184,8 +188,8 @@ cdef class Walker:
                 status = self.walk_other_pcap(&chunk.columns, start, stop, chunk.arena.rows_max)
         return status
 
-    # bench_source.py::test_walk: 3.5 to 5 ns a record in chunks of 4 MiB. The next record's place needs only the one before it, so
-    # what the loop waits for is that load; constant columns are set afterwards.
+    # bench_source.py::test_walk: 3.5 to 5 ns a record in chunks of 4 MiB. Each record's position depends on the load of
+    # the one before it, which is what the loop waits for; constant columns are set afterwards.
     cdef int walk_pcap(self, Columns *c, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t rows_max) noexcept nogil:
         cdef const uint8_t *data = c.data
         cdef Py_ssize_t at = start, row = self.rows, first = self.rows
@@ -193,7 +197,7 @@ cdef class Walker:
         cdef uint32_t captured_max = self.captured_max
         cdef uint32_t captured
         cdef int status = WALK_MORE
-        # Invariant: at <= stop and row <= rows_max; a record is taken only when header and packet end at or before stop.
+        # Invariant: at <= stop and row <= rows_max; a record is taken only if header and packet end at or before stop.
         while stop - at >= 16:
             if row == rows_max:
                 status = WALK_FULL
@@ -262,8 +266,8 @@ cdef class Walker:
         if self.interface_base > 0:
             self.contiguous = False
         if self.rows > 0:
-            self.contiguous = False  # the walk was interrupted by a block between packets
-        # Invariant: at <= stop; a block is looked into only when all `size` bytes of it end at or before stop.
+            self.contiguous = False  # a block between packets interrupted the walk
+        # Invariant: at <= stop; a block is read only if all its `size` bytes end at or before stop.
         while stop - at >= 8:
             block = c.data + at
             kind = order32(block, swapped)
@@ -273,7 +277,7 @@ cdef class Walker:
                 if load32(block + 8) != BYTE_ORDER and swap32(load32(block + 8)) != BYTE_ORDER:
                     status = WALK_DAMAGE_SECTION
                     break
-                size = order32(block + 4, load32(block + 8) != BYTE_ORDER)  # its own byte order begins with it
+                size = order32(block + 4, load32(block + 8) != BYTE_ORDER)  # it starts a section with its own byte order
             else:
                 size = order32(block + 4, swapped)
             if size < 12 or size & 3:
@@ -319,7 +323,7 @@ cdef class Walker:
         return status
 
     cdef inline int take_enhanced(self, Columns *c, Py_ssize_t at, uint32_t size, uint32_t kind) noexcept nogil:
-        """Fill row self.rows from the enhanced or obsolete packet block of `size` bytes at `at`."""
+        """Fills row self.rows from the enhanced or obsolete packet block of `size` bytes at `at`."""
         cdef const uint8_t *block = c.data + at
         cdef Py_ssize_t row = self.rows
         cdef bint swapped = self.swapped
@@ -359,7 +363,8 @@ cdef class Walker:
         return WALK_MORE
 
     cdef int take_simple(self, Columns *c, Py_ssize_t at, uint32_t size) noexcept nogil:
-        """A simple packet block belongs to the section's first interface and is cut at that one's snap length."""
+        """Takes a simple packet block. It belongs to the section's first interface and is truncated at that one's snap
+        length."""
         cdef const uint8_t *block = c.data + at
         cdef Py_ssize_t row = self.rows
         cdef uint32_t wire, captured
@@ -392,7 +397,7 @@ cdef class Walker:
 
 
 cdef class Tail:
-    """The bytes of a chunk that its last whole record left over, kept until there is another chunk to put them in."""
+    """The bytes of a chunk after its last whole record, kept for the next chunk."""
 
     cdef readonly Py_ssize_t size
     cdef uint8_t *bytes
@@ -402,7 +407,7 @@ cdef class Tail:
         free(self.bytes)
 
     def keep(self, Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop):
-        """Copy data[start:stop] of the chunk."""
+        """Copies data[start:stop] of the chunk."""
         if not 0 <= start <= stop <= chunk.arena.data_bytes_max:
             raise ValueError(f"tail of {start}:{stop}")
         if stop - start > self.room:
@@ -410,13 +415,13 @@ cdef class Tail:
             self.room = 0
             self.bytes = <uint8_t *> malloc(stop - start)
             if self.bytes == NULL:
-                raise MemoryError("no room for the end of a chunk")
+                raise MemoryError("no memory for the end of a chunk")
             self.room = stop - start
         memcpy(self.bytes, chunk.columns.data + start, stop - start)
         self.size = stop - start
 
     def put(self, Chunk chunk not None):
-        """Copy what was kept to the beginning of a chunk; returns how much."""
+        """Copies the kept bytes to the beginning of a chunk. Returns their number."""
         if self.size > chunk.arena.data_bytes_max:
             raise ValueError(f"a tail of {self.size} bytes in a chunk of {chunk.arena.data_bytes_max}")
         memcpy(chunk.columns.data, self.bytes, self.size)
@@ -431,7 +436,8 @@ def block_at(Chunk chunk not None, Py_ssize_t start, Py_ssize_t size):
 
 
 def read_into(Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop, int fd):
-    """Read from a regular file into data[start:stop] until it is full or the file ends. Returns the bytes read. Raises OSError."""
+    """Reads from a regular file into data[start:stop] until it is full or the file ends. Returns the bytes read. Raises
+    OSError."""
     cdef Py_ssize_t at = start, got
     if not 0 <= start <= stop <= chunk.arena.data_bytes_max:
         raise ValueError(f"read into {start}:{stop}")
@@ -450,9 +456,9 @@ def read_into(Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop, int fd):
 
 
 def read_ready(Chunk chunk not None, Py_ssize_t start, Py_ssize_t stop, int fd, int timeout_ms):
-    """One read from a pipe, terminal or socket into data[start:stop], once there is something to read.
+    """Reads once from a pipe, terminal or socket into data[start:stop], when bytes are available.
 
-    Returns the bytes read, 0 at the end, -1 when timeout_ms passed without any. Raises OSError.
+    Returns the bytes read, 0 at the end, -1 if none came within timeout_ms. Raises OSError.
     """
     cdef Py_ssize_t got
     cdef int ready

@@ -1,10 +1,10 @@
 """Mapped TPACKET_V3 receive rings: their blocks -> packets in place and their base columns, with the GIL released.
 
-Sockets are opened and bound in _port.py. Layout of a ring: linux/if_packet.h, Documentation/networking/packet_mmap.rst.
+_port.py opens and binds the sockets. Layout of a ring: linux/if_packet.h, Documentation/networking/packet_mmap.rst.
 
-Nothing is copied here: only a VLAN tag that the kernel took out, or a cooked header, is put in front of its packet, where the kernel
-leaves room. The blocks are lent to a batch, and go back to the kernel when its packets have been settled in a chunk, or when it is
-dropped.
+Packets are not copied here. Only a VLAN tag that the kernel removed, or a cooked header, is written before its packet,
+where the kernel leaves room. A batch borrows the blocks. They go back to the kernel when its packets have been copied
+to a chunk, or when it is dropped.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -23,7 +23,7 @@ cdef extern from *:
     #include <arpa/inet.h>
     #include <poll.h>
     #include <time.h>
-    /* The kernel gives a block away with a release of its status, and takes it back when we do the same. */
+    /* The kernel hands a block over with a release store of its status, and so do we. */
     static inline int block_is_ours(const uint8_t *block)
     {
         return __atomic_load_n(&((const struct tpacket_block_desc *) block)->hdr.bh1.block_status, __ATOMIC_ACQUIRE)
@@ -41,16 +41,16 @@ cdef extern from *:
     {
         return (const struct sockaddr_ll *) (frame + TPACKET_ALIGN(sizeof(struct tpacket3_hdr)));
     }
-    /* Whether nobody needs a block, and one fewer who does: what the kernel was given stands before that for all. */
-    static inline int is_free(const uint32_t *loans) { return __atomic_load_n(loans, __ATOMIC_ACQUIRE) == 0; }
-    static inline void one_fewer(uint32_t *loans) { __atomic_store_n(loans, *loans - 1, __ATOMIC_RELEASE); }
+    /* Whether a block has no users, and removing one user. The release orders handing the block to the kernel before the count. */
+    static inline int is_free(const uint32_t *users) { return __atomic_load_n(users, __ATOMIC_ACQUIRE) == 0; }
+    static inline void one_fewer(uint32_t *users) { __atomic_store_n(users, *users - 1, __ATOMIC_RELEASE); }
     static inline int64_t now_ns(void)
     {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
         return now.tv_sec * 1000000000LL + now.tv_nsec;
     }
-    /* 0 when the time was slept; 1 where `wake` can be read, the socket has an error to tell of, or a signal came. */
+    /* 0 after sleeping the whole time; 1 if `wake` is readable, the socket has an error, or a signal came. */
     static inline int was_woken(int wake, int packet_socket, int64_t ns)
     {
         struct pollfd watched[2] = {{.fd = wake, .events = POLLIN}, {.fd = packet_socket}};
@@ -85,8 +85,8 @@ cdef extern from *:
     void give_back(uint8_t *block) noexcept nogil
     const tpacket_hdr_v1 *block_head(const uint8_t *block) noexcept nogil
     const sockaddr_ll *link_address(const uint8_t *frame) noexcept nogil
-    bint is_free(const uint32_t *loans) noexcept nogil
-    void one_fewer(uint32_t *loans) noexcept nogil
+    bint is_free(const uint32_t *users) noexcept nogil
+    void one_fewer(uint32_t *users) noexcept nogil
     int64_t now_ns() noexcept nogil
     bint was_woken(int wake, int packet_socket, int64_t ns) noexcept nogil
     uint16_t htons(uint16_t value) noexcept nogil
@@ -95,7 +95,7 @@ cdef extern from *:
 cdef enum:
     RECORD_HEAD = 16
     COOKED_HEAD = 20       # LINKTYPE_LINUX_SLL2
-    ADDRESSES = 12         # of an Ethernet frame: a VLAN tag stands behind them
+    ADDRESSES = 12         # of an Ethernet frame: a VLAN tag follows them
     TAG = 4
     GROWTH = COOKED_HEAD + TAG
     TPID_CUSTOMER = 0x8100
@@ -107,9 +107,9 @@ cdef Py_ssize_t PAGE = 4096
 
 
 cdef class RingSpace:
-    """Addresses for several rings, so that one batch may point into all of them: bytes_max of them at most.
+    """Reserves addresses for several rings, at most bytes_max, so that one batch can point into all of them.
 
-    Raises ValueError where offsets of 32 bits do not reach, MemoryError.
+    Raises ValueError if 32-bit offsets cannot reach them, MemoryError.
     """
 
     cdef uint8_t *base
@@ -118,7 +118,7 @@ cdef class RingSpace:
     def __init__(self, Py_ssize_t bytes_max):
         if not 0 < bytes_max <= SPACE_BYTES_MAX:
             raise ValueError(f"rings of {bytes_max} bytes")
-        # What parses may load a word behind the last packet: a page of zeros is there.
+        # A parser may load a word after the last packet, so a page of zeros follows.
         cdef void *base = mmap(NULL, bytes_max + PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if base == MAP_FAILED:
             raise MemoryError(f"cannot reserve {bytes_max} bytes of addresses")
@@ -130,8 +130,8 @@ cdef class RingSpace:
             munmap(self.base, self.size)
 
 
-cdef class Loan:
-    """What was lent to one batch: places in rings. When it is dropped the blocks go back to the kernel."""
+cdef class Borrowed:
+    """The blocks that one batch borrows from rings. When it is dropped, they go back to the kernel."""
 
     cdef list parts  # (ring, first block, number of blocks)
 
@@ -149,25 +149,25 @@ cdef class Loan:
 cdef class Ring:
     """The ring of a packet socket for which PACKET_VERSION (3) and PACKET_RX_RING were set.
 
-    Parameters: space to map it in; fd of the socket; block_bytes and block_count, as told to the kernel; interface: the number in the
-    column `interface`; cooked: a SOCK_DGRAM socket, whose packets get a LINKTYPE_LINUX_SLL2 header; snap_length: bytes of a packet
-    that are kept. Raises MemoryError where it cannot be mapped. What the kernel wrote into the ring is trusted.
-    One thread reads it; loans may be dropped by any.
+    Parameters: space to map it in; fd of the socket; block_bytes and block_count, as passed to the kernel; interface:
+    the value in the column `interface`; cooked: a SOCK_DGRAM socket, whose packets get a LINKTYPE_LINUX_SLL2 header;
+    snap_length: bytes kept of each packet. Raises MemoryError if it cannot be mapped. It trusts what the kernel wrote
+    into the ring. One thread reads it; any thread may drop a Borrowed.
     """
 
-    cdef readonly uint64_t checksums_missing  # packets taken so far whose checksum was left to hardware
+    cdef readonly uint64_t checksums_missing  # packets so far whose checksum was left to the hardware
     cdef readonly Py_ssize_t block_count
     cdef RingSpace space
     cdef uint8_t *base
-    cdef uint32_t *loans                      # of each block: who still needs it; while packets of it are left, we do
+    cdef uint32_t *users                      # users of each block; this thread counts while the block has unread packets
     cdef int fd
     cdef Py_ssize_t block_bytes
-    cdef Py_ssize_t current                   # the block that is walked, or the next one
-    cdef Py_ssize_t touched                   # blocks that this walk has looked into
-    cdef Py_ssize_t lent_before               # blocks that batches pointed into when it began
-    cdef Py_ssize_t kept_block                # the one that this thread needs: packets of it are left; -1: none
+    cdef Py_ssize_t current                   # the block that is being walked, or the next one
+    cdef Py_ssize_t touched                   # blocks that this walk has read from
+    cdef Py_ssize_t borrowed_before           # borrowed blocks when the walk began
+    cdef Py_ssize_t kept_block                # the block with unread packets, which this thread uses; -1: none
     cdef uint8_t *frame                       # the next packet in the current block
-    cdef uint32_t left                        # packets from there on; 0: the block was not begun
+    cdef uint32_t left                        # packets from there on; 0: the block was not started
     cdef uint16_t interface
     cdef bint cooked
     cdef uint32_t snap_length
@@ -176,10 +176,10 @@ cdef class Ring:
                  bint cooked, uint32_t snap_length):
         cdef Py_ssize_t size = block_bytes * block_count
         if space.used + size + PAGE > space.size:
-            raise MemoryError(f"no room for a ring of {size} bytes")
-        self.loans = <uint32_t *> calloc(block_count, sizeof(uint32_t))
+            raise MemoryError(f"no address space for a ring of {size} bytes")
+        self.users = <uint32_t *> calloc(block_count, sizeof(uint32_t))
         cdef void *base = mmap(space.base + space.used, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
-        if base == MAP_FAILED or self.loans == NULL:
+        if base == MAP_FAILED or self.users == NULL:
             raise MemoryError(f"cannot map a ring of {block_count} blocks of {block_bytes} bytes")
         space.used += size
         self.space = space
@@ -193,30 +193,30 @@ cdef class Ring:
         self.snap_length = snap_length
 
     def __dealloc__(self):
-        free(self.loans)
+        free(self.users)
 
     @property
     def ready_count(self):
-        """Blocks that wait to be read."""
+        """Blocks ready to be read."""
         cdef Py_ssize_t count = 1 if self.left else 0
         while count < self.block_count and self.is_ready((self.current + count) % self.block_count):
             count += 1
         return count
 
     @property
-    def lent_count(self):
-        """Blocks that batches point into."""
+    def borrowed_count(self):
+        """Blocks that batches borrow."""
         cdef Py_ssize_t block, count = 0
         for block in range(self.block_count):
-            count += self.loans[block] > (block == self.kept_block)
+            count += self.users[block] > (block == self.kept_block)
         return count
 
-    def lend(self, Chunk chunk not None, Loan loan not None, Py_ssize_t rows, Py_ssize_t used, Py_ssize_t rows_max,
+    def gather_into(self, Chunk chunk not None, Borrowed borrowed not None, Py_ssize_t rows, Py_ssize_t used, Py_ssize_t rows_max,
              double wait_s, int wake):
-        """Append the columns of what is ready to those of a chunk that has `rows` packets, of `used` bytes with their record headers.
-        Once there is something, wait so many seconds for more, unless the descriptor `wake` can be read.
+        """Appends the columns of ready packets to a chunk that has `rows` packets, with `used` bytes including record
+        headers. Once there are packets, waits wait_s for more, unless the descriptor `wake` is readable.
 
-        (rows, used, whether it is enough: the chunk is full, or half of the ring is lent).
+        Returns (rows, used, whether it is enough: the chunk is full, or half of the ring is borrowed).
         """
         cdef Py_ssize_t bytes_max = chunk.arena.data_bytes_max
         cdef Py_ssize_t first, i
@@ -225,19 +225,19 @@ cdef class Ring:
             raise ValueError(f"{rows} rows and {used} bytes of a chunk")
         if bytes_max < <Py_ssize_t> self.snap_length + RECORD_HEAD + GROWTH:
             raise ValueError(f"a chunk of {bytes_max} bytes does not hold a packet of {self.snap_length}")
-        chunk.lend(self.space.base, self.space.size, loan)
-        self.lent_before = self.lent_count
+        chunk.borrow(self.space.base, self.space.size, borrowed)
+        self.borrowed_before = self.borrowed_count
         first = self.begin_walk()
         with nogil:
             full = self.gather(&chunk.columns, &rows, &used, rows_max, bytes_max, <int64_t> (wait_s * 1e9), wake)
         for i in range(self.touched):
-            self.loans[(first + i) % self.block_count] += 1
+            self.users[(first + i) % self.block_count] += 1
         self.end_walk()
-        loan.parts.append((self, first, self.touched))
+        borrowed.parts.append((self, first, self.touched))
         return rows, used, full
 
     def skip(self):
-        """(packets, captured bytes) that were ready and are thrown away."""
+        """Discards the ready packets. Returns (packets, captured bytes)."""
         cdef uint64_t packets = 0, byte_count = 0
         cdef Py_ssize_t first = self.begin_walk(), i
         with nogil:
@@ -247,14 +247,15 @@ cdef class Ring:
                     byte_count += self.kept(<const tpacket3_hdr *> self.frame)
                     self.step()
         for i in range(self.touched):
-            self.loans[(first + i) % self.block_count] += 1
+            self.users[(first + i) % self.block_count] += 1
         self.end_walk()
         for i in range(self.touched):
             self.release((first + i) % self.block_count)
         return packets, byte_count
 
-    # Who needs a block is counted with the GIL held: this thread while packets of it are left, and each loan. Between the two calls
-    # below, without the GIL, only blocks are walked that nobody else needs, and the one that this thread has kept.
+    # The users of a block are counted with the GIL held: this thread while the block has unread packets, and each
+    # batch. Between the two calls below, without the GIL, this thread only walks blocks without other users, and the
+    # one that it kept.
     cdef Py_ssize_t begin_walk(self):
         self.touched = 1 if self.left else 0
         return self.current
@@ -265,21 +266,22 @@ cdef class Ring:
         self.kept_block = -1
         if self.left:
             self.kept_block = self.current
-            self.loans[self.current] += 1
+            self.users[self.current] += 1
 
     cdef void release(self, Py_ssize_t block):
-        """One fewer needs the block. It is the kernel's before it counts as free, or it could be walked again as it was."""
-        if self.loans[block] == 1:
+        """Removes one user of the block. It goes to the kernel before it counts as free; otherwise it could be walked
+        twice."""
+        if self.users[block] == 1:
             give_back(self.base + block * self.block_bytes)
-        one_fewer(&self.loans[block])
+        one_fewer(&self.users[block])
 
     cdef inline bint is_ready(self, Py_ssize_t block) noexcept nogil:
-        return is_free(&self.loans[block]) and block_is_ours(self.base + block * self.block_bytes)
+        return is_free(&self.users[block]) and block_is_ours(self.base + block * self.block_bytes)
 
     cdef bint gather(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max, Py_ssize_t bytes_max,
                      int64_t wait_ns, int wake) noexcept nogil:
-        """Whether it is enough. While something is lent the kernel calls the ring readable in any case, so it is looked at now and
-        then: twice in the time in which 10 Gb/s fill it.
+        """Returns whether it is enough. While blocks are borrowed, the kernel always reports the ring as readable, so
+        it is polled: twice in the time in which 10 Gb/s fill it.
         """
         cdef int64_t step_ns = self.block_bytes * self.block_count * 2 // 5, until_ns = 0, left_ns
         while True:
@@ -294,10 +296,11 @@ cdef class Ring:
             if left_ns <= 0 or was_woken(wake, self.fd, left_ns if left_ns < step_ns else step_ns):
                 return False
 
-    # bench/peers_live.py has what it costs beside a reader in C that only looks at headers.
+    # bench/peers_live.py compares its cost with a reader in C that only reads headers.
     cdef bint take(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max,
                    Py_ssize_t bytes_max) noexcept nogil:
-        """Whether it is enough. Invariant: row <= rows_max and at <= bytes_max; a packet is taken only where it fits whole."""
+        """Returns whether it is enough. Invariant: row <= rows_max and at <= bytes_max; a packet is taken only if it
+        fits whole."""
         cdef const tpacket3_hdr *head
         cdef Py_ssize_t row = rows[0], at = used[0], first = rows[0]
         cdef bint full = False
@@ -311,8 +314,9 @@ cdef class Ring:
                 at += RECORD_HEAD + self.put(c, row, self.frame)
                 row += 1
                 self.step()
-            # A block is given to us when its time is up, however empty: slow traffic lends many, over several walks.
-            if row and 2 * (self.lent_before + self.touched) >= self.block_count:
+            # The kernel hands a block over when its time is up, however empty: slow traffic fills many, over several
+            # walks.
+            if row and 2 * (self.borrowed_before + self.touched) >= self.block_count:
                 full = True
         rows[0] = row
         used[0] = at
@@ -322,10 +326,10 @@ cdef class Ring:
         return full
 
     cdef inline uint32_t put(self, Columns *c, Py_ssize_t row, uint8_t *frame) noexcept nogil:
-        """Make a packet whole where it stands; returns the bytes that are kept of it.
+        """Completes a packet in place. Returns the bytes kept of it.
 
-        The kernel puts it 68 bytes at least behind the frame's start, a cooked one 96; our 4, or 24, begin behind its 48 bytes of
-        tpacket3_hdr.
+        The kernel puts it at least 68 bytes after the frame's start, a cooked one 96; our 4, or 24, bytes begin after
+        the 48 bytes of tpacket3_hdr.
         """
         cdef const tpacket3_hdr *head = <const tpacket3_hdr *> frame
         cdef uint8_t *packet = frame + head.tp_mac
@@ -352,9 +356,9 @@ cdef class Ring:
         return kept
 
     cdef inline uint32_t put_cooked(self, uint8_t *packet, const tpacket3_hdr *head) noexcept nogil:
-        """In front of the packet the SLL2 header, and behind that the tag that was taken out, which then stands before its own
+        """Writes the SLL2 header before the packet, and after it the VLAN tag that the kernel removed, followed by its
         protocol number. Returns the bytes of both."""
-        cdef sockaddr_ll link = link_address(<const uint8_t *> head)[0]  # what we write may cover it
+        cdef sockaddr_ll link = link_address(<const uint8_t *> head)[0]  # a copy, because the header may overwrite it
         cdef uint16_t protocol = link.sll_protocol, reserved = 0, kind = htons(link.sll_hatype)
         cdef uint32_t index = htonl(<uint32_t> link.sll_ifindex), grown = COOKED_HEAD
         cdef uint16_t[2] tag
@@ -376,7 +380,7 @@ cdef class Ring:
         return grown
 
     cdef inline uint32_t kept(self, const tpacket3_hdr *head) noexcept nogil:
-        """Bytes that `put` would keep of a packet."""
+        """The bytes that `put` would keep of a packet."""
         cdef uint32_t captured = head.tp_snaplen
         if head.tp_status & TP_STATUS_VLAN_VALID and (self.cooked or captured >= ADDRESSES):
             captured += TAG
@@ -385,7 +389,7 @@ cdef class Ring:
         return captured if captured < self.snap_length else self.snap_length
 
     cdef inline bint begin_block(self) noexcept nogil:
-        """Whether there is a packet to take."""
+        """Starts the next block if necessary. Returns whether there is a packet to take."""
         cdef uint8_t *block
         while not self.left:
             if self.touched == self.block_count or not self.is_ready(self.current):
@@ -394,12 +398,12 @@ cdef class Ring:
             block = self.base + self.current * self.block_bytes
             self.left = block_head(block).num_pkts
             self.frame = block + block_head(block).offset_to_first_pkt
-            if not self.left:  # that is possible
+            if not self.left:  # a block can be empty
                 self.end_block()
         return True
 
     cdef inline void step(self) noexcept nogil:
-        """On to the next packet."""
+        """Moves to the next packet."""
         self.frame += (<const tpacket3_hdr *> self.frame).tp_next_offset
         self.left -= 1
         if self.left == 0:

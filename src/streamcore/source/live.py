@@ -21,7 +21,7 @@ from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
 from streamcore.source._port import ANY, Port, link_type_of, share, space_for
-from streamcore.source._ring import LINK_COOKED, Loan
+from streamcore.source._ring import LINK_COOKED, Borrowed
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
 from streamcore.source._spool import Spool
 from streamcore.source.capture import ChunkSupply, Damage
@@ -33,7 +33,7 @@ TICK_S = 0.5  # the longest sleep of the loop
 ACQUIRE_WAIT_S = 0.01
 RETIRE_MS_MAX = 50  # the longest time that the kernel may fill a block
 RECORD_HEAD = 16  # bytes before a packet
-LENT_WAIT_S = 0.005  # between checks of the rings while their packets wait for more
+BORROWED_WAIT_S = 0.005  # between checks of the rings while their packets wait for more
 ARRIVE_S = 0.05  # at the end, for packets on their way into the ring
 
 Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
@@ -212,12 +212,12 @@ class LiveSource:
         rows = used = 0
         due_s = float("inf")
         wait_s = 0.0  # wait in the ring's own walk, which costs less than returning here; several rings take turns
-        loan = Loan()
+        borrowed = Borrowed()
         while self._rows_max():
             if len(self._ports) == 1:
                 left_s = min(due_s, self._quiet_s) - time.monotonic()
                 wait_s = max(0.0, min(self._wait_s, left_s, TICK_S))
-            rows, used, full = self._walk(chunk, loan, rows, used, wait_s)
+            rows, used, full = self._walk(chunk, borrowed, rows, used, wait_s)
             now_s = time.monotonic()
             if rows and due_s == float("inf"):
                 due_s = now_s + self._wait_s - wait_s
@@ -234,7 +234,7 @@ class LiveSource:
         assert staging is not None
         full = True
         while full and spool.has_room_for(staging):
-            rows, used, full = self._walk(staging, Loan(), 0, 0, 0.0)
+            rows, used, full = self._walk(staging, Borrowed(), 0, 0, 0.0)
             batch = PacketBatch(staging, rows, 0, self.interfaces)
             batch.copy_to_chunk()
             if rows:
@@ -242,12 +242,14 @@ class LiveSource:
                 self._counters.count("overload.spooled", rows, used - RECORD_HEAD * rows)
             full = full and self._rows_max() > 0
 
-    def _walk(self, chunk: Chunk, loan: Loan, rows: int, used: int, wait_s: float) -> tuple[int, int, bool]:
+    def _walk(self, chunk: Chunk, borrowed: Borrowed, rows: int, used: int, wait_s: float) -> tuple[int, int, bool]:
         """Adds what is ready in the rings, which take turns. Returns (rows, bytes with record headers, whether it is
         enough)."""
         rows_max = self._rows_max()
         for _ in self._ports:
-            rows, used, full = self._ports[self._turn].ring.lend(chunk, loan, rows, used, rows_max, wait_s, self._wake)
+            rows, used, full = self._ports[self._turn].ring.gather_into(
+                chunk, borrowed, rows, used, rows_max, wait_s, self._wake
+            )
             self._turn = (self._turn + 1) % len(self._ports)
             if full:
                 return rows, used, True
@@ -270,8 +272,8 @@ class LiveSource:
         """Waits for packets, for the end, or for an interface to go down. While batches borrow blocks, the kernel
         always reports the rings as readable: then it waits for a moment.
         """
-        lent = any(port.ring.lent_count for port in self._ports)
-        poll, longest_s = (self._waking, LENT_WAIT_S) if lent else (self._poll, TICK_S)
+        is_borrowed = any(port.ring.borrowed_count for port in self._ports)
+        poll, longest_s = (self._waking, BORROWED_WAIT_S) if is_borrowed else (self._poll, TICK_S)
         for descriptor, event in poll.poll(max(0.0, min(seconds, longest_s)) * 1000):
             if descriptor == self._wake:
                 os.eventfd_read(descriptor)

@@ -110,11 +110,11 @@ def test_what_is_copied_or_dropped_goes_back_to_the_kernel(pair):
             send_all(left, frames[part : part + 250])
             while len(packets) < part + 250:
                 batch = next(source)
-                assert batch.chunk.lender is not None
+                assert batch.chunk.borrowed_from is not None
                 if not kept:
                     batch.copy_to_chunk()
                     kept.append((batch, [batch.packet(row).tobytes() for row in range(batch.count)]))
-                    assert batch.chunk.lender is None
+                    assert batch.chunk.borrowed_from is None
                     assert batch.contiguous
                 packets += [batch.packet(row).tobytes() for row in range(batch.count)]
                 batch = None
@@ -171,7 +171,7 @@ def test_only_the_rows_in_use_are_copied(pair):
         batch = next(source)
         used = list(range(3, batch.count, 5))
         batch.arrange(np.array(used, np.uint32))
-        with pytest.raises(ValueError, match="copy the batch to its chunk first"):
+        with pytest.raises(ValueError, match="call copy_to_chunk first"):
             Segmenter("run").cut(batch)
         batch.copy_to_chunk()
         assert batch.span_stop == sum(16 + len(frames[row]) for row in used)
