@@ -49,9 +49,13 @@ def digest(tag: str, *parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(read)).digest()
 
 
+_SEED_TAG = _LENGTH(len(b"auction.seed")) + b"auction.seed"
+
+
 def commit_seed(auction: str, seed: bytes) -> str:
     """The hex commitment of the tie-breaking seed, announced before bidding; the seed itself is shown at the close."""
-    return digest("auction.seed", auction.encode(), seed).hex()
+    name = auction.encode()
+    return hashlib.sha256(b"%b%b%b%b%b" % (_SEED_TAG, _LENGTH(len(name)), name, _LENGTH(len(seed)), seed)).hexdigest()
 
 
 class QualityWeights(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -103,8 +103,9 @@ def _close_by_price(draft: Draft, record: Auction, sheet: BidSheet) -> Auction |
     winners = by_price(record.announcement, sheet.name_of, sheet.bidders, sheet.prices)
     if winners is None:
         return None
-    if not all(awarding.can_hold(draft, record, one, 0) for one in winners):
-        return None
+    for one in winners:
+        if not awarding.can_hold(draft, record, one, 0):
+            return None
     if not awarding.seller_can_hold(draft, record, winners):
         return None
     return awarding.conclude(draft, record, winners)

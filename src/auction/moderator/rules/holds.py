@@ -101,11 +101,12 @@ def of_announcement(draft: Draft, announcement: Announcement) -> int:
 def _of_announcement(announcement: Announcement, reserve: int) -> int:
     """R(1+δ) with the fees of as many agreements as it may come to; of a seller δR + Φ."""
     amount = holding.of_announcer(announcement.direction, reserve, announcement.delta_ppm)
-    if announcement.direction == "receive":
+    fee = announcement.fee
+    if announcement.direction == "receive" or not (fee.ppm or fee.fixed):
         return amount
     is_by_unit = format_of(announcement).units(announcement, 1) != announcement.quantity
     most = len(announcement.items) or (announcement.quantity if is_by_unit else 1)
-    return check_amount(amount + announcement.fee.of_several(reserve, most), "amount to hold")
+    return check_amount(amount + fee.of_several(reserve, most), "amount to hold")
 
 
 def hold_announcement(draft: Draft, record: Auction) -> Auction:
