@@ -73,6 +73,19 @@ def due(one: Any) -> Due:
     if ends != ("silent", "silent"):
         of_provider += delta(shortfall)
         to_recipient += delta(shortfall)
+    if ends != ("silent", "silent") and one.insured:
+        first = min(one.insured, shortfall + voided)
+        of_provider += first
+        to_recipient += first
+        rest = one.insured - first
+        smaller, larger = (max(0, min(rest, one.price - f - shortfall - voided)) for f in (high, low))
+        if "p-" in CELLS[ends]:
+            of_provider += larger
+            nobody += larger
+        elif "p>r" in CELLS[ends]:
+            of_provider += larger
+            to_recipient += smaller
+            nobody += larger - smaller
     if one.proven:
         of_provider += one.penalty
         nobody += one.penalty

@@ -115,7 +115,13 @@ def the_reserve_is_exceeded(patch: Patch) -> None:
 
 @bug
 def ties_go_to_the_name(patch: Patch) -> None:
-    patch.setattr(award_file.Draw, "of", lambda _self, bid: bid.encode())
+    patch.setattr(award_file.Draw, "of", lambda _self, party, _registered=0: party.encode())
+
+
+@bug
+def who_came_for_the_tie_wins_it(patch: Patch) -> None:
+    original = award_file.Draw.of
+    patch.setattr(award_file.Draw, "of", lambda self, party, _registered=0: original(self, party))
 
 
 @bug
@@ -288,14 +294,12 @@ def a_refused_command_leaves_something(patch: Patch) -> None:
 
 @bug
 def an_end_is_believed_alone(patch: Patch) -> None:
-    patch.setattr(ending, "is_over", lambda _provider, recipient, _ends_ms: recipient is not None)
+    patch.setattr(ending, "is_over", lambda _provider, recipient: recipient is not None)
 
 
 @bug
 def different_figures_end_at_once(patch: Patch) -> None:
-    patch.setattr(
-        ending, "is_over", lambda provider, recipient, _ends_ms: provider is not None and recipient is not None
-    )
+    patch.setattr(ending, "is_over", lambda provider, recipient: provider is not None and recipient is not None)
 
 
 @bug

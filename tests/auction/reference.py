@@ -2,7 +2,7 @@
 
 `reference(...)` returns what each winner gets as (bid, price, units), sorted. It is slow, knows no standings, and
 shares with the formats nothing but the announced words and the stated draw: SHA-256 over seed, auction, the announcer's
-nonce and bid, the lowest first."""
+nonce and party, the lowest first; of who registered after the announcement after all others."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ class Reference:
     def within_reserve(self, price: int) -> bool:
         return not self.better(self.announcement.reserve, price)
 
-    def quality(self, bidder: str) -> int:
-        rating = self.ratings.get(bidder)
-        if rating is None:
-            return 0
+    def quality(self, bid: Bid) -> int:
+        rating, reserve = self.ratings.get(bid.bidder), self.announcement.reserve
+        insured = min(1_000_000, bid.insured * 1_000_000 // reserve) if reserve else 0
+        opinion = max(rating.lower_ppm if rating is not None else 0, insured)
+        evidence = max(rating.evidence_lower_ppm if rating is not None else 0, insured)
         weights = self.announcement.quality
-        return (
-            weights.opinion * rating.lower_ppm // 1_000_000 + weights.evidence * rating.evidence_lower_ppm // 1_000_000
-        )
+        return weights.opinion * opinion // 1_000_000 + weights.evidence * evidence // 1_000_000
 
     def hashed(self, tail: bytes) -> int:
         nonce = self.announcement.nonce
@@ -44,6 +43,9 @@ class Reference:
         whole = b"auction.draw\0" + str(len(self.seed)).encode() + b"\0" + self.seed
         whole += str(len(auction)).encode() + b"\0" + auction + tail
         return int.from_bytes(hashlib.sha256(whole).digest(), "big")
+
+    def drawn(self, bid: Bid) -> tuple[bool, int]:
+        return bid.registered > self.announcement.sequence, self.hashed(bid.bidder.encode())
 
     def last_of_each_bidder(self) -> list[Bid]:
         bids: list[Bid] = []
@@ -53,7 +55,7 @@ class Reference:
         return bids
 
     def worth(self, bid: Bid) -> int:
-        quality = self.quality(bid.bidder)
+        quality = self.quality(bid)
         return quality - bid.price if self.lowest_is_best else quality + bid.price
 
     def pecking_order(self, bids: list[Bid]) -> list[Bid]:
@@ -63,7 +65,7 @@ class Reference:
             best = left[0]
             for bid in left[1:]:
                 equal = self.worth(bid) == self.worth(best)
-                drawn_first = self.hashed(bid.bid.encode()) < self.hashed(best.bid.encode())
+                drawn_first = self.drawn(bid) < self.drawn(best)
                 if self.worth(bid) > self.worth(best) or (equal and drawn_first):
                     best = bid
             left.remove(best)

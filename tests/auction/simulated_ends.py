@@ -33,6 +33,7 @@ class Choice:
     restart: Callable[[], None]
     salts: dict[tuple[str, str], BidEntry]
     charged_back_of_cards: int
+    inside: int
 
     def one(self, names: Any) -> Any:
         if not names:

@@ -14,9 +14,9 @@ from simulated_parties import Parties
 from watching import Found
 
 from auction.groups.sharing import Share
-from auction.model.bid import Bid, Ramp, StandingOffer, commitment
+from auction.model.bid import Bid, QualityWeights, Ramp, StandingOffer, commitment
 from auction.model.block import Block
-from auction.model.errors import AuctionError, Sealed
+from auction.model.errors import AuctionError, ClockInDoubt, Sealed
 from auction.moderator import AuctionTerms, BidEntry
 
 SEALED = ("second_score", "first_score", "first_price", "second_price")
@@ -47,13 +47,17 @@ class Events(Ends, Parties):
             (6, self.go_on),
             (0.5, lambda: self.clock.advance(one((3_600_000, 90_000_000)))),
             (0.2, lambda: self.restart()),
+            (0.2, self.jump),
+            (0.5, self.pay_taker),
+            (0.15, lambda: self.clock.advance(one((46, 130)) * 86_400_000)),
+            (0.5, lambda: self.send("stop_fail_over", self.agreement("agreed", "running", "closing"))),
             (5, self.begin),
             (2, lambda: self.market.assignments(self.anyone(), services=("carry",))),
             (8, self.hand_in),
             (12, self.end),
             (6, self.end_together),
             (2, self.prove),
-            (2, self.arbitrate),
+            (4, self.arbitrate),
             (8, self.take_over),
             (2, lambda: self.send("refund", self.agreement("settled"), number(1, 400))),
             (1, self.charge_back),
@@ -77,6 +81,25 @@ class Events(Ends, Parties):
             (2, self.ask_costs),
             (0.5, self.erase),
         ]
+
+    def pay_taker(self) -> None:
+        amount = self.random.randrange(1, 300)
+        self.send("pay_taker", amount, "EUR")
+        self.inside -= amount
+
+    def jump(self) -> None:
+        """The clock is set back by two hours: nothing that depends on time is decided until the operator says so."""
+        before = self.market.now_ms()
+        self.clock.advance(-7_200_000)
+        with contextlib.suppress(ClockInDoubt):
+            self.market.withdraw("anna", 1, "EUR")
+            raise Found("money was paid out by a clock that had jumped")
+        self.market.tick()
+        self.clock.advance(5_000)
+        if self.market.now_ms() != before:
+            raise Found("time went on while the clock was in doubt")
+        self.send("confirm_clock", self.clock.now_ms)
+        self.clock.advance(7_195_000)
 
     def pay_all_out(self) -> None:
         name = self.one(RECIPIENTS)
@@ -106,6 +129,8 @@ class Events(Ends, Parties):
         more: dict[str, Any] = {}
         if kind in SEALED:
             more["reveal_for_ms"] = self.one((0, 0, 9_000))
+            if kind.endswith("score") and self.likely(0.5):
+                more["quality"] = QualityWeights(opinion=self.random.randrange(1, 200))
         elif kind == "open":
             more |= {"extend_within_ms": 600, "extend_by_ms": 600, "extend_times_max": 3}
         elif kind == "dutch":
@@ -146,6 +171,8 @@ class Events(Ends, Parties):
         elif record.items:
             more["items"] = tuple(self.random.sample(record.items, self.random.randrange(1, 4)))
             price //= 2
+        if record.quality.opinion and record.direction == "provide" and self.likely(0.3):
+            more["insured"] = self.random.randrange(record.reserve)
         return BidEntry(bidder, price, salt=str(self.random.random()), arbiter=self.one(("", "judy")), **more)
 
     def bid(self) -> None:
@@ -161,13 +188,15 @@ class Events(Ends, Parties):
     def commit(self) -> None:
         auction = self.one(self.open_auctions(revealing=True))
         entry = self.entry(auction, self.one(PROVIDERS))
-        bid = Bid(bid="-", auction=auction, bidder=entry.bidder, price=entry.price, currency="EUR", salt=entry.salt)
+        bid = Bid(bid="-", auction=auction, bidder=entry.bidder, price=entry.price, currency="EUR", salt=entry.salt,
+                  insured=entry.insured)  # fmt: skip
         self.send("commit", auction, entry.bidder, commitment(bid), deposit=self.one((0, 300)))
         self.salts[auction, entry.bidder] = entry
 
     def reveal(self) -> None:
         auctions = self.market.state.records["auction"]
-        auction, bidder = self.one([name for name in self.salts if auctions[name[0]].state == "open"])
+        known = [one for one in self.salts if one[0] in auctions]
+        auction, bidder = self.one([one for one in known if auctions[one[0]].state == "open"])
         closes_ms = auctions[auction].closes_ms
         if self.likely(0.8) and self.clock.now_ms < closes_ms:
             self.clock.advance(closes_ms - self.clock.now_ms)

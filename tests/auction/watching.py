@@ -40,7 +40,7 @@ MAY_CHANGE = {
     ("bid", "bid"): {"held"},
     ("bid", "block"): {"state", "holder"},
     ("spot", "offer"): {"quantity", "valid_until_ms"},
-    ("spot", "offered"): {"held"},
+    ("spot", "offered"): {"held", "rate_bps"},
 }
 MAY_MOVE = {"bid", "spot", "hand_in", "end"}
 

@@ -49,16 +49,16 @@ def check_commitment(announcement: Announcement, handed_in: Iterable[Commitment]
             raise Exists(f"{old.bidder} has sent a commitment already")
 
 
-def check_reveal(announcement: Announcement, handed_in: Commitment, bid: Bid) -> None:
+def check_reveal(announcement: Announcement, handed_in: Commitment, bid: Bid, until_ms: int = 0) -> None:
     """Raises NotAllowed for another bidder's bid, BadSignature for a bid other than the committed one, WrongState
-    before the close, and TooLate after the time for revealing. `bid.placed_ms` is the moderator's time of the
-    reveal."""
+    before the close, and TooLate after the time for revealing (`until_ms` if that is later: the market was away).
+    `bid.placed_ms` is the moderator's time of the reveal."""
     closing = announcement.closing
     if bid.auction != handed_in.auction or bid.bidder != handed_in.bidder:
         raise NotAllowed(f"the commitment is {handed_in.bidder}'s in auction {handed_in.auction}")
     if bid.placed_ms < closing.closes_ms:
         raise WrongState("bids can be revealed only after the close")
-    if closing.reveal_until_ms is None or bid.placed_ms >= closing.reveal_until_ms:
+    if closing.reveal_until_ms is None or bid.placed_ms >= max(closing.reveal_until_ms, until_ms):
         raise TooLate(f"the time for revealing ended at {closing.reveal_until_ms} ms")
     if commitment(bid) != handed_in.commitment:
         raise BadSignature(f"the bid of {bid.bidder} is not the one that was committed to")

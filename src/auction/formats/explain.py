@@ -41,7 +41,8 @@ def _conditions(award: Award) -> str:
     if award.newcomers_only:
         words += " The seed drew this auction for newcomers, so only they were considered."
     if award.tie_drawn:
-        words += " A tie was broken by the lowest hash of seed, auction and bid."
+        words += " A tie was broken by the lowest hash of seed, auction and party."
+        words += " Who registered after the announcement came last in it." if award.late else ""
     if award.gap_ppm:
         words += f" The choice is within {award.gap_ppm} millionths of the best possible value."
     return words

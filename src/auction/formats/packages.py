@@ -77,7 +77,12 @@ def read_packages(announcement: Announcement, bids: Iterable[Bid], draw: Draw) -
     sign, steps = announcement.sign, len(place_of) + 1
     by_bidder: dict[str, list[PackageBid]] = {}
     total = 0
-    for (bidder, mask), bid in sorted(latest.items(), key=lambda entry: draw.of(entry[1].bid)):
+
+    def drawn(entry: tuple[tuple[str, int], Bid]) -> tuple[bytes, int]:
+        bid = entry[1]
+        return draw.of(bid.bidder, bid.registered), bid.sequence
+
+    for (bidder, mask), bid in sorted(latest.items(), key=drawn):
         surplus = sign * (bid.price - announcement.reserve * len(bid.items))
         total += max(0, surplus)
         rank = surplus * steps + len(bid.items) if surplus >= 0 else -1

@@ -24,6 +24,7 @@ from auction.model.award import (
 from auction.model.bid import Announcement, Bid, Ratings, quality_value
 from auction.model.errors import TranscriptWrong
 from auction.model.money import AMOUNT_MAX, PPM
+from auction.model.weighing import insured_quality_ppm
 
 Row = tuple[int, int, Bid]  # score, quality value, bid
 
@@ -105,7 +106,9 @@ def _decide(
     standings += [
         Standing(bid.bid, bid.bidder, bid.price, value, score, "not_considered") for score, value, bid in aside
     ]
-    return conclude(announcement, seed, winners, standings, newcomers_only=newcomers_only, tie_drawn=tie_drawn)
+    late = [row[2].bid for row in (*considered, *beyond, *aside) if row[2].registered > announcement.sequence]
+    drawn = {"newcomers_only": newcomers_only, "tie_drawn": tie_drawn}
+    return conclude(announcement, seed, winners, standings, late=late, **drawn)
 
 
 def first_by_price(
@@ -165,9 +168,15 @@ def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) ->
     for bid in bids:
         signed = sign * bid.price
         if weighs:
-            value = quality_value(weights, ratings.get(bid.bidder))
+            value = quality_value(weights, ratings.get(bid.bidder), insured_ppm(announcement, bid))
         (within if signed >= bound else beyond).append((value + signed, value, bid))
     return within, beyond
+
+
+def insured_ppm(announcement: Announcement, bid: Bid) -> int:
+    """The quality that a bid insures: the share of the reserve, which no price exceeds. It hangs on no price, so that
+    the second-score rule stays truthful."""
+    return insured_quality_ppm(0, bid.insured, announcement.reserve) if bid.insured else 0
 
 
 def rank(rows: list[Row], draw: Draw) -> bool:
@@ -177,7 +186,7 @@ def rank(rows: list[Row], draw: Draw) -> bool:
         rows.sort(key=itemgetter(0), reverse=True)
         return False
     often = Counter(scores)
-    rows.sort(key=lambda row: (-row[0], draw.of(row[2].bid) if often[row[0]] > 1 else b""))
+    rows.sort(key=lambda row: (-row[0], draw.of(row[2].bidder, row[2].registered) if often[row[0]] > 1 else b""))
     return often[rows[0][0]] > 1
 
 
@@ -231,7 +240,7 @@ def _check_place(announcement: Announcement, award: Award, bid: Bid, ratings: Ra
         if not any(standing.bidder == bid.bidder for standing in award.standings):
             raise TranscriptWrong(f"bid {bid.bid} was left out of the standings")
         return False
-    quality = quality_value(announcement.quality, ratings.get(bid.bidder))
+    quality = quality_value(announcement.quality, ratings.get(bid.bidder), insured_ppm(announcement, bid))
     score = quality + announcement.sign * bid.price
     if (own.offered, own.quality, own.score) != (bid.price, quality, score):
         raise TranscriptWrong(f"bid {bid.bid} was not scored by the announced rule")
@@ -242,7 +251,8 @@ def _check_place(announcement: Announcement, award: Award, bid: Bid, ratings: Ra
         best = award.standings[0]
         if best.outcome != "won" or not award.winners or award.winners[0].bid != best.bid:
             raise TranscriptWrong("the winner is not first in the standings")
-        if (-best.score, draw.of(best.bid)) > (-own.score, draw.of(own.bid)):
+        bests = announcement.sequence + 1 if best.bid in award.late else 0
+        if (-best.score, draw.of(best.bidder, bests)) > (-own.score, draw.of(own.bidder, bid.registered)):
             raise TranscriptWrong(f"bid {own.bid} should be ahead of the winner")
     return True
 

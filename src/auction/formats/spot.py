@@ -135,7 +135,7 @@ def rank_offers(
     if len({row[0] for row in within}) == len(within):
         within.sort(key=itemgetter(0))
     else:
-        within.sort(key=lambda row: (row[0], draw.of(row[3])))
+        within.sort(key=lambda row: (row[0], draw.of(row[4]), row[3]))  # of one provider by the offers' names
     return Ranked(within, beyond, unfit, newcomers_only)
 
 

@@ -6,7 +6,7 @@ in the moderator's order, and a digest of the award.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -18,12 +18,18 @@ from auction.model.bid import Announcement, Bid, Ratings, ShownRating, StandingO
 from auction.model.errors import AuctionError, TranscriptWrong
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One bid in the transcript: its name, its place in the moderator's order, and the bidder's commitment to it."""
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One bid in the transcript: its name, its place in the moderator's order, the bidder's commitment to it, and the
+    entry of the journal that the bidder came with, which says whether it comes last in ties."""
 
     bid: str
     sequence: int
     commitment: str
+    registered: int = 0
+
+
+def entry_of(bid: Bid) -> Entry:
+    return Entry(bid.bid, bid.sequence, commitment(bid), bid.registered)
 
 
 class Excluded(msgspec.Struct, frozen=True):
@@ -73,7 +79,7 @@ def write_transcript(
         announcement=announcement,
         seed=award.seed,
         ratings=tuple(ratings[bidder] for bidder in bidders if bidder in ratings),
-        entries=tuple(Entry(bid.bid, bid.sequence, commitment(bid)) for bid in ordered),
+        entries=tuple(map(entry_of, ordered)),
         award_digest=digest_of_award(award),
         excluded=tuple(Excluded(bid.bid, bid.sequence, commitment(bid), why) for bid, why in excluded),
     )
@@ -102,9 +108,12 @@ def write_spot_transcript(
     )
 
 
-def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
+def verify(
+    transcript: Transcript, award: Award, bids: Iterable[Bid], registered: Mapping[str, int] | None = None
+) -> None:
     """Checks everything, if all bids are known: decides the auction again and compares. A spot award among standing
     offers has no bids: the transcript has the offers. Excluded bids may be among the bids.
+    With `registered`, the entry of each party's registration (`Party.registered`), it also checks who is last in ties.
 
     Raises TranscriptWrong if a bid was left out, added or changed, or the seed or the award differs.
     """
@@ -115,9 +124,11 @@ def verify(transcript: Transcript, award: Award, bids: Iterable[Bid]) -> None:
             ordered.append(bid)
         elif _is_another(excluded[bid.bid], bid):
             raise TranscriptWrong(f"bid {bid.bid} differs from the excluded one of its name")
-    entries = tuple(Entry(bid.bid, bid.sequence, commitment(bid)) for bid in ordered)
-    if entries != transcript.entries:
+    if tuple(map(entry_of, ordered)) != transcript.entries:
         raise TranscriptWrong("the bids are not those in the transcript")
+    for bid in ordered:
+        if registered is not None and registered.get(bid.bidder, bid.registered) != bid.registered:
+            raise TranscriptWrong(f"{bid.bidder} was not registered by entry {bid.registered}")
     ratings = {rating.party: rating for rating in transcript.ratings}
     try:
         seed = bytes.fromhex(transcript.seed)
@@ -155,7 +166,7 @@ def verify_own(transcript: Transcript, award: Award, bid: Bid) -> str:
             if any(winning.bid == bid.bid for winning in award.winners):
                 raise TranscriptWrong(f"bid {bid.bid} is excluded, but has won")
             return one.why
-    if Entry(bid.bid, bid.sequence, commitment(bid)) not in transcript.entries:
+    if entry_of(bid) not in transcript.entries:
         raise TranscriptWrong(f"bid {bid.bid} is not in the transcript unchanged")
     ratings = {rating.party: rating for rating in transcript.ratings}
     format_of(announcement).check_own(announcement, award, bid, ratings)

@@ -96,6 +96,8 @@ def _losing(announcement: Announcement, row: Row, outcome: Outcome, last_served:
     score, _, bid = row
     signed = sign * announcement.reserve
     if last_served is not None:
-        signed = max(signed, last_served[0] + (draw.of(last_served[2].bid) < draw.of(bid.bid)))
+        last = last_served[2]
+        is_after = draw.of(last.bidder, last.registered) < draw.of(bid.bidder, bid.registered)
+        signed = max(signed, last_served[0] + is_after)
     needed = sign * signed
     return Standing(bid.bid, bid.bidder, bid.price, 0, score, outcome, needed if 0 <= needed <= AMOUNT_MAX else None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from auction.model.closing import Case, Payout, Settlement, Statement, settle
+from auction.model.closing import FIGURES_DIFFER, Case, Payout, Settlement, Statement, settle
 from auction.model.earned import Earnings, FalseInterval, earnings
 from auction.model.errors import WrongState
 from auction.model.fees import NO_FEE, Fee
@@ -47,6 +47,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     exposure: int
     recipient_held: int
     provider_held: int
+    insured: int = 0  # the provider's bond that pays for what it does not deliver
     due_ms: int = 0  # when the moderator must look at it next; 0 if it is over
     state: str = "agreed"
     units: int = 1
@@ -74,6 +75,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     proven: tuple[FalseInterval, ...] = ()  # without their segments
     ruling: Ruling | None = None
     ended_ms: int = 0  # when the first end was stated
+    stopped: bool = False  # whether its recipient wants nobody to take a rest over any more
     settled_ms: int = 0
     provider_ending: str = ""  # as the table of ends reads it; empty: silent
     recipient_ending: str = ""
@@ -153,6 +155,7 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
         recipient_held=max(agreement.recipient_held, agreement.own_hold),
         provider_held=agreement.provider_held,
         penalty=agreement.penalty,
+        insured=agreement.insured,
         signed=earned.signed,
         shortfall=earned.shortfall,
         voided=earned.voided,
@@ -174,6 +177,38 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
         payouts = _ruled(payouts, agreement.ruling)
     burnt = sum(one.amount for one in payouts if one.target == "nobody")
     return msgspec.structs.replace(settled, payouts=tuple(payouts), burnt=burnt)
+
+
+def lost_by_provider(agreement: Agreement, settled: Settlement, earned: Earnings) -> int:
+    """What of the price the recipient lost besides what was burnt, by the provider's own word or by its silence: all
+    that it did not deliver where it left, or said nothing against a recipient that did; otherwise the shortfall that it
+    signed, or what had passed when the end was stated beyond its own figure. What was proven wrong counts besides."""
+    provider, recipient = settled.provider_ending, settled.recipient_ending
+    higher = settled.paid + sum(one.amount for one in settled.payouts if one.why == FIGURES_DIFFER)
+    undelivered = max(0, agreement.price - higher - earned.voided)
+    if provider == "leaving" and recipient != "leaving":
+        return undelivered + earned.voided
+    if not provider and recipient in ("finished", "blaming"):
+        return undelivered + earned.voided
+    said = agreement.provider_says
+    stated = 0
+    if provider == recipient == "finished" or (provider and recipient == "leaving"):
+        stated = max(0, _passed(agreement) - said.figure - earned.voided) if said is not None else 0
+    return min(undelivered, max(earned.shortfall, stated)) + earned.voided
+
+
+def _passed(agreement: Agreement) -> int:
+    """What of the price the time until the first stated end would have earned in full, rounded down: all of it from
+    the end of the window on. Receipts come later than what they are for, so up to the end e less. Both that say before
+    the start that all is done, and that something was earned, mean the whole; with nothing earned it was called off."""
+    window_ms = agreement.ends_ms - agreement.starts_ms
+    gone_ms = agreement.ended_ms - agreement.starts_ms
+    said = (agreement.provider_says, agreement.recipient_says)
+    are_done = all(one is not None and one.ending == "finished" and one.figure for one in said)
+    if gone_ms >= window_ms or (gone_ms <= 0 and are_done):
+        return agreement.price
+    passed = agreement.price * max(0, gone_ms) // window_ms
+    return max(0, passed - agreement.exposure) if agreement.receipts else passed
 
 
 def settled_back(settled: Settlement) -> int:

@@ -52,6 +52,7 @@ class Award(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     `unit_price` is set if all units have one price. `gap_ppm` bounds how far the value of the selection is below the
     best possible, in parts per million of the best (0: it is proved to be the best).
+    `late` are the bids of parties that registered after the announcement; they come last in ties.
     """
 
     auction: str
@@ -66,6 +67,7 @@ class Award(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     tie_drawn: bool = False
     unit_price: int | None = None
     gap_ppm: int = 0
+    late: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -97,6 +99,7 @@ def conclude(
     tie_drawn: bool = False,
     unit_price: int | None = None,
     gap_ppm: int = 0,
+    late: Sequence[str] = (),
 ) -> Award:
     """The award of an announced auction, completed from the announcement."""
     return Award(
@@ -112,14 +115,17 @@ def conclude(
         tie_drawn=tie_drawn,
         unit_price=unit_price,
         gap_ppm=gap_ppm,
+        late=tuple(late),
     )
 
 
 class Draw:
-    """The tie breaker: of equal bids the one with the lowest SHA-256 of seed, auction, announcer's nonce and bid goes
-    first. The announcement commits to the seed before bidding. Raises BadValue if the seed is not the announced one."""
+    """The tie breaker: of equal bids the one whose party has the lowest SHA-256 of seed, auction, announcer's nonce and
+    party goes first. Parties that registered after the announcement come after all others, so a name made for a tie
+    does not win it. The announcement commits to the seed before bidding. Raises BadValue if the seed is not the
+    announced one."""
 
-    __slots__ = ("_prefix",)
+    __slots__ = ("_announced", "_prefix")
 
     def __init__(self, announcement: Announcement, seed: bytes) -> None:
         if commit_seed(announcement.auction, seed) != announcement.seed_commitment:
@@ -127,9 +133,12 @@ class Draw:
         nonce = announcement.nonce
         auction = (f"{announcement.auction}\0{nonce}" if nonce else announcement.auction).encode()
         self._prefix = b"auction.draw\0%d\0%b%d\0%b" % (len(seed), seed, len(auction), auction)
+        self._announced = announcement.sequence
 
-    def of(self, bid: str) -> bytes:
-        return hashlib.sha256(self._prefix + bid.encode()).digest()
+    def of(self, party: str, registered: int = 0) -> bytes:
+        """What decides between equal bids, the lowest first. `registered`: the entry that the party came with."""
+        is_late = b"\1" if registered > self._announced else b"\0"
+        return is_late + hashlib.sha256(self._prefix + party.encode()).digest()
 
     def among(self, parts: int) -> int:
         """A number from 0 to parts - 1 that depends on the auction and on no bid."""

@@ -121,7 +121,8 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     `fail_over` the whole reserve stays held, to pay a provider that takes over. With `receipts` both sides sign what
     was served while it is served. `arbiter` decides about what would go to nobody; `judge` executes segments again.
     `nonce` is the announcer's contribution to the tie-breaking hash. `requires` are the attributes that a bidder must
-    have.
+    have. `sequence` is the journal entry of the announcement; parties registered after it come last in ties.
+    `start_ppm` and `evidence_start_ppm` are the lower bounds at which new parties start, if below the prior's.
     """
 
     auction: str
@@ -151,6 +152,9 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ends_ms: int = TIME_MS_MAX
     requires: dict[str, str] = {}
     fee: Fee = NO_FEE
+    sequence: int = 0
+    start_ppm: int = PPM
+    evidence_start_ppm: int = PPM
 
     def __post_init__(self) -> None:
         check_name(self.auction, "auction")
@@ -177,6 +181,9 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             check_name(self.nonce, "nonce")
         check_ppm(self.newcomer_share_ppm, "share of newcomers")
         check_integer(self.rate_bps, "rate in bits a second")
+        check_integer(self.sequence, "entry of the announcement")
+        check_ppm(self.start_ppm, "start of newcomers")
+        check_ppm(self.evidence_start_ppm, "start of newcomers in evidence")
         check_time(self.starts_ms, "start of the block")
         check_time(self.ends_ms, "end of the block")
         if self.starts_ms >= self.ends_ms:
@@ -205,6 +212,8 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     `price` is for everything bid on; in the uniform-price format it is for each unit. `limit` is the proxy's limit in
     the open format: the lowest price it may go down to (providers) or the highest (recipients). `items` names a
     package. `salt` is random text from the bidder, so that the commitment reveals nothing about the price.
+    `registered` is the journal entry of the bidder's registration; the moderator sets it. `insured` is additional bond
+    of a provider, which pays for what it does not deliver; its share of the reserve counts as quality.
     """
 
     bid: str
@@ -218,6 +227,8 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     items: tuple[str, ...] = ()
     limit: int | None = None
     salt: str = ""
+    registered: int = 0
+    insured: int = 0
 
     def _is_plainly_right(self) -> bool:
         """Whether names and numbers are right, in one expression: bids are made more often than anything else."""
@@ -243,6 +254,9 @@ class Bid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
             check_integer(self.sequence, "sequence")
             check_time(self.placed_ms, "time of the bid")
             check_integer(self.quantity, "quantity", 1, QUANTITY_MAX)
+        if self.registered or self.insured:
+            check_integer(self.registered, "entry of the bidder's registration")
+            check_amount(self.insured, "insured amount")
         check_currency(self.currency)
         if self.items != ():
             check_items(self.items)
@@ -317,15 +331,18 @@ Ratings = Mapping[str, ShownRating]
 """The ratings as they stood when the auction was announced, by bidder. A bidder without one has quality 0."""
 
 
-def quality_value(weights: QualityWeights, rating: ShownRating | None) -> int:
-    """The value of a bidder's quality in minor units: its lower bounds times the weights, each rounded down."""
-    if rating is None:
-        return 0
-    return weights.opinion * rating.lower_ppm // PPM + weights.evidence * rating.evidence_lower_ppm // PPM
+def quality_value(weights: QualityWeights, rating: ShownRating | None, insured_ppm: int = 0) -> int:
+    """The value of a bidder's quality in minor units: its lower bounds times the weights, each rounded down. An insured
+    quality counts if it is higher."""
+    opinion_ppm, evidence_ppm = (rating.lower_ppm, rating.evidence_lower_ppm) if rating is not None else (0, 0)
+    if insured_ppm:
+        opinion_ppm, evidence_ppm = max(opinion_ppm, insured_ppm), max(evidence_ppm, insured_ppm)
+    return weights.opinion * opinion_ppm // PPM + weights.evidence * evidence_ppm // PPM
 
 
 def commitment(bid: Bid) -> str:
     """The hex hash that binds a bidder to a bid. It covers everything that the bidder chose and nothing that the
     moderator added."""
     chosen = (bid.auction, bid.bidder, bid.price, bid.currency, bid.quantity, bid.items, bid.limit, bid.salt)
-    return hashlib.sha256(b"auction.bid\0" + msgspec.json.encode(chosen)).hexdigest()
+    more = (bid.insured,) if bid.insured else ()
+    return hashlib.sha256(b"auction.bid\0" + msgspec.json.encode((*chosen, *more))).hexdigest()

@@ -20,7 +20,8 @@ TIME_MS_MAX: Final = 2**53
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A window of time of one service with a minimum and/or a maximum data rate. `holder` may use it, or resell it
-    before it starts; until it is sold that is the provider. `parent` is the block that it was split from."""
+    before it starts; until it is sold that is the provider. `parent` is the block that it was split from,
+    `offer` the standing offer that it was awarded from; the market sets both."""
 
     id: str
     provider: str
@@ -37,6 +38,7 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     shareable: bool = False
     holder: str = ""
     parent: str = ""
+    offer: str = ""
     state: str = "free"  # free, offered (in an open auction), sold, split, void
 
     @property
@@ -183,6 +185,21 @@ class Timeline:
             self._raised[between] = [raised + rate_bps for raised in self._raised[between]]
             self._tops[between] = tops = [top + rate_bps for top in tops]
             self.highest_bps = max(self.highest_bps, *tops)
+
+    def forget(self, before_ms: int) -> None:
+        """Nobody asks for levels before this time any more: the steps that ended before it go."""
+        if not self._begins or before_ms <= self._begins[0]:
+            return
+        run, step = self._find(before_ms)
+        for of in (self._begins, self._times, self._levels, self._raised, self._tops):
+            del of[:run]  # type: ignore[attr-defined]
+        del self._times[0][:step], self._levels[0][:step]
+        self._begins[0] = self._times[0][0]
+        self._tops[0] = max(self._levels[0]) + self._raised[0]
+
+    def __len__(self) -> int:
+        """How many steps there are."""
+        return sum(map(len, self._times))
 
     def _find(self, time_ms: int) -> tuple[int, int]:
         """The (run, step in it) that holds at this time; the very first step if the time is before it."""

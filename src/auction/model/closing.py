@@ -22,6 +22,7 @@ Side = Literal["provider", "recipient"]
 Target = Literal["provider", "recipient", "nobody", "operator"]
 
 ENDINGS: Final[tuple[Ending, ...]] = ("finished", "leaving", "blaming")
+FIGURES_DIFFER: Final = "the figures differ"
 
 
 def check_ending(ending: object) -> Ending:
@@ -60,7 +61,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     `signed` is the figure of the highest receipt signed by both sides and handed in. `shortfall` is the part of the
     price that its intervals did not earn according to the provider's signature, `voided` the part lost because a result
     was proven wrong. `exposure` is e, the most that is open beyond `signed` (the whole price without receipts). A side
-    that was not present at the start stays `absent`, unless it states `leaving`.
+    that was not present at the start stays `absent`, unless it states `leaving`. `insured` is the bond that pays
+    for what is not delivered.
     """
 
     price: int
@@ -70,6 +72,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     recipient_held: int
     provider_held: int
     penalty: int = 0  # Φ
+    insured: int = 0
     signed: int = 0
     shortfall: int = 0
     voided: int = 0
@@ -87,6 +90,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             "recipient_held",
             "provider_held",
             "penalty",
+            "insured",
             "signed",
             "shortfall",
             "voided",
@@ -101,8 +105,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadValue(f"a figure is at most the price of {self.price}")
         if self.recipient_held < self.price + self.delta_of(self.price) + self.fee.of(self.price):
             raise BadValue("the recipient's hold must cover the price and the share for leaving")
-        if self.provider_held < self.delta_of(self.price) + self.penalty:
-            raise BadValue("the provider's hold must cover the share for leaving and the penalty")
+        if self.provider_held < self.delta_of(self.price) + self.penalty + self.insured:
+            raise BadValue("the provider's hold must cover the share for leaving, the penalty and the insured amount")
 
     def delta_of(self, amount: int) -> int:
         """δ of an amount, rounded down."""
@@ -139,17 +143,9 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
         return sum(payout.amount for payout in self.payouts if payout.target == target)
 
 
-def is_over(provider: Statement | None, recipient: Statement | None, ends_ms: int) -> bool:
-    """Whether closing is over before its deadline: both sides have stated an end with equal figures.
-
-    An exception is an early `finished` against `blaming`, which would turn it into `leaving`. The side that offered to
-    part without penalty may then restate until closing is over, so the other cannot turn the offer against it."""
-    if provider is None or recipient is None or provider.figure != recipient.figure:
-        return False
-    pairs = ((provider, recipient), (recipient, provider))
-    return not any(
-        one.ending == "finished" and one.at_ms < ends_ms and other.ending == "blaming" for one, other in pairs
-    )
+def is_over(provider: Statement | None, recipient: Statement | None) -> bool:
+    """Whether closing is over before its deadline: both sides have stated an end, whichever, with equal figures."""
+    return provider is not None and recipient is not None and provider.figure == recipient.figure
 
 
 def endings(case: Case) -> tuple[str, str]:
@@ -223,12 +219,15 @@ def settle(case: Case) -> Settlement:
     lower figure, a side that receives δU gets it by the higher one; the difference goes to nobody. A shortfall S that
     the provider signed costs it δS to the recipient, unless both sides are silent: then the last receipt is paid and
     everything else goes back. A result that was proven wrong costs the provider Φ to nobody, and the recipient leaves
-    without paying δ."""
+    without paying δ.
+
+    The insured amount pays the recipient for the shortfall that the provider signed and for what was proven wrong. The
+    rest of it pays for U, to whom the table sends the provider's δU; so denying costs what admitting costs."""
     provider, recipient = endings(case)
     lower, higher = figures(case)
     rows = [
         Payout("recipient", "provider", lower, "what was earned"),
-        Payout("recipient", "nobody", higher - lower, "the figures differ"),
+        Payout("recipient", "nobody", higher - lower, FIGURES_DIFFER),
     ]
     for source, target in TABLE[provider, recipient]:
         if case.falsified and (source, recipient) == ("recipient", "leaving"):
@@ -237,6 +236,7 @@ def settle(case: Case) -> Settlement:
     if provider or recipient:
         short = case.delta_of(case.shortfall)
         rows.append(Payout("provider", "recipient", short, "the provider signed a shortfall"))
+        rows += _insured(case, TABLE[provider, recipient], lower, higher)
     rows.append(Payout("recipient", "operator", case.fee.of(lower), "the market's fee"))
     if case.falsified:
         rows.append(Payout("provider", "nobody", case.penalty, "a result was proven wrong"))
@@ -261,6 +261,20 @@ def _penalties(
     gets = pays if target == "nobody" else case.delta_of(case.undelivered(higher))
     why = f"the provider is {provider}, the recipient {recipient}"
     return [Payout(source, target, gets, why), Payout(source, "nobody", pays - gets, why + ", and the figures differ")]
+
+
+def _insured(case: Case, cell: tuple[tuple[Side, Target], ...], lower: int, higher: int) -> list[Payout]:
+    """What the provider has insured, as far as it did not deliver: its own word and proofs first."""
+    by_own_word = min(case.insured, case.shortfall + case.voided)
+    rows = [Payout("provider", "recipient", by_own_word, "insured: a shortfall that it signed, or what was proven")]
+    left = case.insured - by_own_word
+    for source, target in cell:
+        if source == "provider":
+            pays = min(left, case.undelivered(lower))
+            gets = pays if target == "nobody" else min(left, case.undelivered(higher))
+            rows.append(Payout(source, target, gets, "insured: what was not delivered"))
+            rows.append(Payout(source, "nobody", pays - gets, "insured: the figures differ"))
+    return rows
 
 
 class Captured(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,6 +100,13 @@ class TooLate(WrongState):
     code = "too_late"
 
 
+class ClockInDoubt(AuctionError):
+    """The market's clock has jumped by an hour: nothing that depends on time is decided until the operator says that
+    the clock is right (`confirm_clock`)."""
+
+    code = "clock_in_doubt"
+
+
 class NoCapacity(AuctionError):
     """The provider would promise more than its capacity at some instant, or the shares more than their block."""
 

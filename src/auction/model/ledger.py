@@ -52,10 +52,11 @@ class Ledger:
     """Balances as the sum of transfers. Outside accounts may go below zero. A party's funds may only by a chargeback or
     a card's refund."""
 
-    __slots__ = ("_whose", "balances", "free")
+    __slots__ = ("_whose", "balances", "fees_put_away", "free")
 
     def __init__(self) -> None:
         self.balances: dict[str, int] = {}
+        self.fees_put_away = 0  # charged by agreements that are no longer kept
         self.free: dict[str, int] = {}  # `free_of` by party, until one of the party's accounts changes
         self._whose: dict[str, str] = {}  # those accounts
 
@@ -80,10 +81,10 @@ class Ledger:
             if target in whose:
                 free.pop(whose[target], None)
             left = balances.get(source, 0) - amount
-            if left or not source.startswith("held"):
+            if left or not source.startswith(("held", "pledged")):
                 balances[source] = left
             else:
-                del balances[source]  # a hold for one bid or agreement, which is never used again
+                balances.pop(source, None)  # a hold for one bid, agreement or group, which is never used again
             balances[target] = balances.get(target, 0) + amount
 
     def sum(self) -> int:

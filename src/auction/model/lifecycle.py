@@ -22,6 +22,8 @@ CLOSING_MS: Final = 3_600_000  # C
 GROUP_MS: Final = 3_600_000
 CHARGEBACK_MS: Final = 120 * 24 * 3_600_000  # the time for chargebacks
 JUMP_MS: Final = 3_600_000
+AUTHORISED_MS: Final = 6 * 24 * 3_600_000  # how long a card's authorisation surely lives (Stripe: 7 days)
+KEPT_MS: Final = 45 * 24 * 3_600_000  # how long what is over is kept, but for what charges that are taken back need
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ STAGES: Final = (
 )
 
 _SIDES: Final = ("recipient", "provider")
+_STOPPED: Final = "nobody takes a rest over any more; what is held beyond P(1+δ) goes back"
 STEPS: Final = (
     Step("", "announce", ("announcer",), ("open", "funding"), "R(1+δ) is held; a card must be authorised first"),
     Step("", "hold_auction", ("announcer",), ("agreed",), "announces, bids, closes and awards in one command"),
@@ -92,6 +95,8 @@ STEPS: Final = (
     ),
     Step("agreed", "end", _SIDES, ("closing", "settled"), "settled at once if both state the same figure"),
     Step("agreed", "take_over", ("runner_up",), ("agreed",), "a runner-up takes over a rest, as a separate agreement"),
+    Step("agreed", "stop_fail_over", ("recipient",), ("agreed",), _STOPPED),
+    Step("running", "stop_fail_over", ("recipient",), ("running",), _STOPPED),
     Step("running", "hand_in", _SIDES, ("running",), "keeps the receipt"),
     Step("running", "end", _SIDES, ("closing", "settled"), "settled at once if both state the same figure"),
     Step(
@@ -104,6 +109,7 @@ STEPS: Final = (
     Step("closing", "hand_in", _SIDES, ("closing",), "the highest receipt that both signed bounds the figures"),
     Step("closing", "end", _SIDES, ("closing", "settled"), "stated or restated; settled if the figures are equal"),
     Step("closing", "prove", ("recipient",), ("closing",), "as while it runs"),
+    Step("closing", "stop_fail_over", ("recipient",), ("closing",), _STOPPED),
     Step(
         "closing",
         "arbitrate",

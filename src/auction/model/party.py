@@ -46,6 +46,7 @@ class Party(msgspec.Struct, frozen=True, omit_defaults=True):
     banned_sequence: int = 0  # the entry with which the operator banned it
     personal: str = ""  # the digest of its personal fields (see person.py)
     erased_sequence: int = 0  # the entry with which they were erased
+    registered: int = 0  # the entry of its registration; after an announcement it comes last in ties
 
     @property
     def interests(self) -> tuple[str, ...]:

@@ -110,6 +110,18 @@ def lower_ppm(yes: int, no: int, z_squared: int) -> int:
     return max(0, (yes + z_squared // 2 - root) * PPM // (total + z_squared))
 
 
+@lru_cache(maxsize=1024)
+def lowered_prior(yes: int, no: int, start_ppm: int, z_squared: int) -> tuple[int, int]:
+    """The prior of the same weight whose lower bound is `start_ppm` at most: part of its yes counts as no."""
+    if lower_ppm(yes, no, z_squared) <= start_ppm:
+        return yes, no
+    low, high = 0, yes  # the bound of `low` is not above the start, that of `high` is
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if lower_ppm(middle, yes + no - middle, z_squared) <= start_ppm else (low, middle)
+    return low, yes + no - low
+
+
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """A party's history in one role: opinions, evidence, finished agreements, silence, remarks."""
 
@@ -121,14 +133,29 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...] = ()
 
 
-def show(history: History, day: int, rules: RatingRules, kind: Kind = "service") -> ShownRating:
-    """The rating as later auctions show it: prior and tally together, as of `day`."""
-    service = kind == "service"
-    prior_yes = rules.prior_yes if service else rules.payment_prior_yes
-    prior_no = rules.prior_no if service else rules.payment_prior_no
+def prior_of(rules: RatingRules, kind: Kind) -> tuple[int, int]:
+    """Yes and no of the prior of opinions; that of evidence is a service's."""
+    return (rules.prior_yes, rules.prior_no) if kind == "service" else (rules.payment_prior_yes, rules.payment_prior_no)
+
+
+def show(
+    history: History,
+    day: int,
+    rules: RatingRules,
+    kind: Kind = "service",
+    start_ppm: int = PPM,
+    evidence_start_ppm: int = PPM,
+) -> ShownRating:
+    """The rating as later auctions show it: prior and tally together, as of `day`. Who is new starts at the bounds that
+    are given, where they are below the prior's: its prior is lowered so far, and counts no more than the prior does."""
     opinions, evidence = aged(history.opinions, day, rules), aged(history.evidence, day, rules)
-    yes, no = prior_yes + opinions.yes, prior_no + opinions.no
-    good, bad = rules.prior_yes + evidence.yes, rules.prior_no + evidence.no
+    prior, of_service = prior_of(rules, kind), prior_of(rules, "service")
+    if start_ppm < PPM and opinions.yes + opinions.no < rules.newcomer_weight:
+        prior = lowered_prior(*prior, start_ppm, rules.z_squared)
+    if evidence_start_ppm < PPM and evidence.yes + evidence.no < rules.newcomer_weight:
+        of_service = lowered_prior(*of_service, evidence_start_ppm, rules.z_squared)
+    yes, no = prior[0] + opinions.yes, prior[1] + opinions.no
+    good, bad = of_service[0] + evidence.yes, of_service[1] + evidence.no
     return ShownRating(
         party=history.party,
         mean_ppm=mean_ppm(yes, no),
@@ -222,6 +249,19 @@ def draft_of_payment(charge: str, sponsored: bool = False) -> bool | None:
     if sponsored:
         return None
     return {"captured": True, "refunded": True, "declined": False, "charged_back": False}.get(charge)
+
+
+class PublicDeal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is public of one deal that a rating was counted from. `kind` is service, payment or evidence; `yes_ppm` what
+    was said of it (0 or all) or the part that was earned. `weight_eighths` is its weight, from 0 to 8 eighths of a deal
+    that counts in full: so no price of others' deals can be read from a rating."""
+
+    agreement: str
+    kind: str
+    rater: str
+    yes_ppm: int
+    day: int
+    weight_eighths: int
 
 
 class DraftedRating(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

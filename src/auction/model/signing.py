@@ -14,8 +14,8 @@ from auction.model.party import Signature, canonical_bytes, sign
 
 
 def bid_body(bid: Bid) -> dict[str, Any]:
-    """Everything that the bidder chose, and nothing that the moderator adds."""
-    return {
+    """Everything that the bidder chose, and nothing that the moderator adds; an insured amount if there is one."""
+    body: dict[str, Any] = {
         "currency": bid.currency,
         "items": list(bid.items),
         "limit": bid.limit,
@@ -23,6 +23,7 @@ def bid_body(bid: Bid) -> dict[str, Any]:
         "quantity": bid.quantity,
         "salt": bid.salt,
     }
+    return {**body, "insured": bid.insured} if bid.insured else body
 
 
 def commitment_body(commitment: str, deposit: int = 0) -> dict[str, Any]:

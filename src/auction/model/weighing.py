@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isqrt
+from typing import NamedTuple
 
 import msgspec
 
@@ -121,22 +122,34 @@ def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: R
     return after, Pair(yes, no, counted_yes, counted_no, day, pair.count + 1)
 
 
-def newcomer_start_ppm(records: Iterable[tuple[int, int]], rules: RatingRules) -> int:
-    """The rating at which a new party starts: the lower of the prior's bound and the money-weighted 10 % quantile of
-    settled records.
+class Start(NamedTuple):
+    """The lower bounds of opinions and evidence, in ppm, at which new parties start; PPM: at the prior."""
+
+    opinion_ppm: int = PPM
+    evidence_ppm: int = PPM
+
+
+AT_THE_PRIOR = Start()
+
+
+def newcomer_start_ppm(
+    records: Iterable[tuple[int, int]], rules: RatingRules, prior: tuple[int, int] | None = None
+) -> int:
+    """The rating at which a new party starts: the lower of the prior's bound (`prior`: its yes and no, if it is not a
+    service's) and the money-weighted 10 % quantile of settled records.
 
     `records` are (lower bound in ppm, money that was not returned), one for each party with a record. The quantile is
     the lowest bound such that at least a tenth of the money was served at or below it, so one bad party with little
     money does not move it."""
-    prior = lower_ppm(rules.prior_yes, rules.prior_no, rules.z_squared)
+    bound = lower_ppm(*(prior or (rules.prior_yes, rules.prior_no)), rules.z_squared)
     ordered = sorted(records)
     money = sum(check_amount(stayed, "money of a record") for _, stayed in ordered)
     seen = 0
     for bound_ppm, stayed in ordered:
         seen += stayed
         if stayed and seen * PPM >= money * QUANTILE_PPM:
-            return min(prior, bound_ppm)
-    return prior
+            return min(bound, bound_ppm)
+    return bound
 
 
 def insured_quality_ppm(shown_ppm: int, extra_bond: int, price: int) -> int:

@@ -5,7 +5,8 @@ commits the draft. Callers use one object, `Moderator`: `commands` and `payments
 those that read, and `methods` is the table of all. There are no import cycles: a file imports only those before it in
 this list.
 
-config, clock, terms, records, people, reputation, state, older, upgrade, saved, invariants, draft, rules, arguments,
+config, clock, terms, records, people, reputation, retiring, state, older, upgrade, saved, invariants, draft, rules,
+arguments,
 methods, core, assignments, overview, queries, payments, commands, awaited, aio
 """
 

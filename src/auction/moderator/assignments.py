@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -15,54 +14,25 @@ from auction.model.endpoint import Assignment, Assignments, Endpoint, OpenAuctio
 from auction.model.errors import NotAllowed
 from auction.model.party import ORGANISATIONS
 from auction.moderator.draft import Draft
-from auction.moderator.records import Auction
 from auction.moderator.rules import failing_over
-from auction.moderator.state import State
 
 STAND_BYS_SHOWN = 3  # runners-up that are asked to stay connected
 
 
-class Alive:
-    """The records that are not over. Records are kept in the order of their creation, so each call looks only at new
-    ones and at those that were alive at the last call, however old the market is."""
-
-    def __init__(self) -> None:
-        self._looked: dict[str, _Looked] = {}
-
-    def of_kind(self, kind: str, draft: Draft, is_alive: Callable[[Any, int], bool]) -> list[Any]:
-        records = draft.state.records[kind]
-        looked = self._looked.get(kind)
-        if looked is None or looked.state is not draft.state:
-            looked = self._looked[kind] = _Looked(draft.state)
-        looked.names += islice(records, looked.count, None)
-        looked.count = len(records)
-        looked.names = [name for name in looked.names if is_alive(records[name], draft.at_ms)]
-        return [records[name] for name in looked.names]
-
-
-class _Looked:
-    """How many records of a kind were looked at, and those of them that were not over."""
-
-    __slots__ = ("count", "names", "state")
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.count = 0
-        self.names: list[str] = []
-
-
-def find_assignments(draft: Draft, alive: Alive, party: str, services: tuple[str, ...]) -> Assignments:
+def find_assignments(draft: Draft, party: str, services: tuple[str, ...]) -> Assignments:
     """See `Queries.assignments`. Raises Unknown, NotAllowed."""
     if draft.party(party).kind not in ORGANISATIONS:
         raise NotAllowed(f"{party} neither provides nor receives")
-    found = (*_agreed_with(draft, alive, party), *_kept_warm(draft, party))
-    auctions = tuple(_biddable(draft, alive, party, services)) if services else ()
+    found = (*_agreed_with(draft, party), *_kept_warm(draft, party))
+    auctions = tuple(_biddable(draft, party, services)) if services else ()
     version = hashlib.sha256(msgspec.json.encode((found, auctions))).hexdigest()[:16]
     return Assignments(version=version, now_ms=draft.at_ms, assignments=found, auctions=auctions)
 
 
-def _agreed_with(draft: Draft, alive: Alive, party: str) -> Iterator[Assignment]:
-    for one in alive.of_kind("agreement", draft, _is_agreement_alive):
+def _agreed_with(draft: Draft, party: str) -> Iterator[Assignment]:
+    for one in map(draft.agreement, draft.state.alive["agreement"]):
+        if draft.at_ms >= one.ends_ms:
+            continue
         if one.provider == party:
             yield _assigned(draft, one, "winner", one.price)
         elif one.recipient == party:
@@ -73,7 +43,7 @@ def _agreed_with(draft: Draft, alive: Alive, party: str) -> Iterator[Assignment]
 
 def _stands_by(draft: Draft, one: Agreement, party: str) -> Iterator[Assignment]:
     record = draft.auction(one.auction)
-    if not record.announcement.fail_over or not failing_over.has_rest(draft, one):
+    if not record.announcement.fail_over or one.stopped or not failing_over.has_rest(draft, one):
         return
     offer = failing_over.offer_to(draft, one, party)
     if offer is not None:
@@ -91,8 +61,8 @@ def _kept_warm(draft: Draft, provider: str) -> Iterator[Assignment]:
         if warm.until_ms <= draft.at_ms:
             continue
         for name in warm.offers:
-            offer: StandingOffer = draft.get("offer", name)
-            if offer.provider != provider or offer.valid_until_ms <= draft.at_ms:
+            offer: StandingOffer | None = draft.find("offer", name)
+            if offer is None or offer.provider != provider or offer.valid_until_ms <= draft.at_ms:
                 continue
             yield Assignment(
                 role="standing",
@@ -107,9 +77,9 @@ def _kept_warm(draft: Draft, provider: str) -> Iterator[Assignment]:
             )
 
 
-def _biddable(draft: Draft, alive: Alive, provider: str, services: tuple[str, ...]) -> Iterator[OpenAuction]:
-    for one in alive.of_kind("auction", draft, _is_auction_alive):
-        if one.block is None or one.announcement.service not in services:
+def _biddable(draft: Draft, provider: str, services: tuple[str, ...]) -> Iterator[OpenAuction]:
+    for one in map(draft.auction, draft.state.alive["auction"]):
+        if one.state != "open" or one.block is None or one.announcement.service not in services:
             continue
         own = [placed.bid.price for placed in draft.placed_bids(one.id) if placed.bid.bidder == provider]
         yield OpenAuction(
@@ -118,14 +88,6 @@ def _biddable(draft: Draft, alive: Alive, provider: str, services: tuple[str, ..
             block=one.block,
             own_price=own[-1] if own else None,
         )
-
-
-def _is_agreement_alive(one: Agreement, now_ms: int) -> bool:
-    return one.state in ("agreed", "running", "closing") and now_ms < one.ends_ms
-
-
-def _is_auction_alive(one: Auction, _now_ms: int) -> bool:
-    return one.state == "open"
 
 
 def _assigned(draft: Draft, one: Agreement, role: Any, price: int) -> Assignment:

@@ -391,6 +391,13 @@ class Moderator(Payments):
         bid in proportion. The rest becomes a separate agreement. Raises NoAward if nothing is offered."""
         return self._run("take_over", key, (agreement, provider), failing_over.take_over, Agreement)
 
+    @command("agreement stop-failover", right="recipient")
+    def stop_fail_over(self, agreement: str, *, key: str | None = None) -> Agreement:
+        """Stops that others take over what is left of an agreement. Its recipient does so, at any time, also one that
+        has blamed its provider; what is held beyond P(1+δ) goes back at once. Rests that were taken over go on. Raises
+        WrongState where there is no fail-over."""
+        return self._run("stop_fail_over", key, (agreement,), failing_over.stop, Agreement)
+
     # --- ratings ---
 
     @command("rating give", right="rater")

@@ -19,6 +19,7 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     currency: str = "EUR"
     name: str = "market"  # the market's name in receipts
     signatures: bool = False  # whether bids, offers and ratings must be signed
+    taker: str = ""  # who is paid what went to nobody; no party of the market
     subcontract_depth_max: int = 4
     fee: Fee = NO_FEE  # of the operator, for each settled agreement
     rating: RatingRules = RatingRules()
@@ -27,6 +28,8 @@ class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         check_currency(self.currency)
         check_name(self.name, "name of the market")
+        if self.taker != "":
+            check_name(self.taker, "taker")
         for name in ("subcontract_depth_max", "keys_kept_ms"):
             check_integer(getattr(self, name), name)
 

@@ -18,18 +18,32 @@ from typing import Any, ClassVar, Final, TypeVar, TypeVarTuple
 
 import msgspec
 
-from auction.model.errors import BadCurrency, Conflict, KeyReused, OtherRules, RowsRefused, StoreFailed
-from auction.model.money import check_currency
+from auction.model.bid import check_time
+from auction.model.errors import (
+    BadCurrency,
+    BadValue,
+    ClockInDoubt,
+    Conflict,
+    KeyReused,
+    OtherRules,
+    RowsRefused,
+    StoreFailed,
+    WrongState,
+)
+from auction.model.lifecycle import has_jumped
 from auction.model.party import Verifier
 from auction.model.person import Personal
 from auction.moderator.arguments import check_value
-from auction.moderator.clock import Clock, SteadyTime, system_clock
+from auction.moderator.clock import Clock, SteadyTime, system_clock, wall_clock
 from auction.moderator.config import MarketConfig, Rules, differing
 from auction.moderator.draft import Draft
 from auction.moderator.methods import Method, command, query, table_of
+from auction.moderator.records import ClockWord
 from auction.moderator.rules.due import DUE
+from auction.moderator.rules.parties import check_rules
 from auction.moderator.saved import Copy, Saved, is_of, next_saving, restore
 from auction.moderator.state import State
+from auction.moderator.terms import ClockView
 from auction.moderator.upgrade import FIRST_COMMAND, apply_entry, write_upgrade
 from auction.payment.protocol import Processor
 from auction.storage.journal import FIRST_HASH, FORMAT, Decided, Entry, encode_body, seal, verify_chain
@@ -40,6 +54,9 @@ Given = TypeVarTuple("Given")
 _encode = msgspec.json.Encoder().encode
 _TRIES_MAX: Final = 32
 _UNWRITTEN_MAX: Final = 256  # commands that may be answered before they are written
+_CONFIRM: Final = "confirm_clock"
+# Commands that are decided while the clock is in doubt: none depends on time. A processor's answer must not be lost.
+_TIMELESS: Final = frozenset({"deposit", "post_bond", "release_bond", "hand_in", "answer_payment", "change_rules"})
 _LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks again
 
 
@@ -59,6 +76,7 @@ class Core:
         store: Store | None = None,
         *,
         clock: Clock | None = None,
+        steady: Clock | None = None,
         config: MarketConfig | None = None,
         processors: Mapping[str, Processor] | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
@@ -67,7 +85,8 @@ class Core:
         self.processors = dict(processors or {})
         self._random_bytes = random_bytes
         self._verifier = Verifier()
-        self._clock = clock or system_clock()
+        self._clock: Clock = clock or wall_clock
+        self._time = SteadyTime(self._clock, 0, steady if clock is not None else system_clock())
         self._deciding = threading.RLock()
         self._committing = threading.Lock()
         self._waiting: list[_Waiting] = []
@@ -116,7 +135,7 @@ class Core:
         people.loaded_to = state.sequence
         self._caught_up += 1
         self._state = state
-        self._time = SteadyTime(self._clock, state.at_ms)
+        self._time.follow(state.at_ms, state.ahead_ms)
 
     def _last_hash(self, state: State) -> bytes:
         """The hash of the state's last entry; the store has it if the entry was not bound here."""
@@ -131,7 +150,7 @@ class Core:
             check_value(given, MarketConfig, "config")
         while self._state.old is not None:
             with self._deciding, suppress(Conflict):  # another moderator was there first
-                upgrade = write_upgrade(self._state, self._hash, self._time.read(), given)
+                upgrade = write_upgrade(self._state, self._hash, self._now(), given)
                 self.store.append([upgrade])
                 self.upgraded = msgspec.json.decode(upgrade.entry.answer, type=dict[str, int])
             self._load()
@@ -205,8 +224,16 @@ class Core:
         return msgspec.json.decode(known[1], type=asked.answer_type), None, True
 
     def _decide(self, asked: _Asked) -> tuple[Any, _Waiting | None]:
-        now_ms = self._time.read()
-        if self._state.due and self._state.due[0][0] <= now_ms:
+        now_ms = self._look_at_clock()
+        if self._state.is_clock_in_doubt:
+            if asked.command == _CONFIRM:
+                now_ms = max(self._time.trust(), self._state.at_ms)
+            elif asked.command not in _TIMELESS:
+                raise ClockInDoubt(
+                    "the market's clock has jumped by an hour: nothing that depends on time is decided until the "
+                    "operator says that the clock is right (`auction market confirm-clock`)"
+                )
+        elif self._state.due and self._state.due[0][0] <= now_ms:
             self._bring_about(now_ms)
         draft = self._draft(now_ms)
         answer = asked.decide(draft, *asked.arguments)
@@ -406,7 +433,7 @@ class Core:
             if self._stale:
                 self._load()
             before = self._state.sequence
-            self._bring_about(self._time.read())
+            self._bring_about(self._look_at_clock())
             count = self._state.sequence - before
             last = self._waiting[-1] if self._waiting else None
         if last is not None and not self._grouped:
@@ -419,8 +446,9 @@ class Core:
         while due and due[0][0] <= now_ms:
             due_ms, kind, name = heapq.heappop(due)
             draft = self._draft(now_ms)
-            DUE[kind](draft, name, due_ms)
-            self._journal(f"due_{kind}", "", b"", draft, None)
+            if draft.find(kind, name) is not None:  # else it is over for so long that it is kept no more
+                DUE[kind](draft, name, due_ms)
+                self._journal(f"due_{kind}", "", b"", draft, None)
 
     def _draft(self, at_ms: int = 0) -> Draft:
         """A draft of the current state: a command is decided on one; a query discards it."""
@@ -439,10 +467,11 @@ class Core:
     @command("market change-rules", right="operator")
     def change_rules(self, rules: MarketConfig, *, key: str | None = None) -> MarketConfig:
         """Change the rules of the market. They apply to what is announced from then on; ratings shown by earlier
-        announcements stay as they were. The currency cannot change: raises BadCurrency."""
+        announcements stay as they were. The currency cannot change, and the taker of nobody's money cannot be
+        a party: raises BadCurrency, NotAllowed."""
 
         def decide(draft: Draft, rules: MarketConfig) -> MarketConfig:
-            check_currency(rules.currency, draft.config.currency)
+            check_rules(draft, rules)
             if rules != draft.config:
                 draft.put("rules", "market", Rules(FORMAT, rules))
             return rules
@@ -459,7 +488,48 @@ class Core:
     def now_ms(self) -> int:
         """Return the moderator's time."""
         with self._deciding:
-            return self._time.read()
+            return self._now()
+
+    @query("market clock", right="anyone")
+    def clock(self) -> ClockView:
+        """Shows the market's time beside what its clock shows. `is_in_doubt` from when the clock has jumped by an hour
+        until the operator confirms it."""
+        with self._deciding:
+            now_ms = self._now()
+            is_in_doubt = self._state.is_clock_in_doubt or self._time.has_jumped
+            return ClockView(now_ms=now_ms, shown_ms=self._time.reading_ms(), is_in_doubt=is_in_doubt)
+
+    @command("market confirm-clock", right="operator")
+    def confirm_clock(self, now_ms: int, *, key: str | None = None) -> ClockView:
+        """Says that the clock is right after it has jumped by an hour. `now_ms` is the time as the operator knows it.
+        The market's time goes on from what the clock shows, and never back; what would have been due meanwhile is
+        given an hour. Raises WrongState where nothing is in doubt, BadValue where the clock shows another time."""
+
+        def decide(draft: Draft, now_ms: int) -> ClockView:
+            shown_ms = self._time.reading_ms()
+            if not draft.state.is_clock_in_doubt:
+                raise WrongState("the market's clock is not in doubt")
+            if has_jumped(check_time(now_ms, "time"), shown_ms):
+                raise BadValue(f"the clock shows {shown_ms}, and not {now_ms}")
+            draft.put("clock", "market", ClockWord(is_trusted=True, at_ms=draft.at_ms, shown_ms=shown_ms))
+            return ClockView(now_ms=draft.at_ms, shown_ms=shown_ms, is_in_doubt=False)
+
+        return self._run(_CONFIRM, key, (now_ms,), decide, ClockView)
+
+    def _now(self) -> int:
+        """The market's time; while its clock is in doubt, that of its last entry."""
+        now_ms = self._time.read()
+        return self._state.at_ms if self._state.is_clock_in_doubt else now_ms
+
+    def _look_at_clock(self) -> int:
+        """The market's time. A jump of its clock is an entry of its own."""
+        now_ms = self._now()
+        if self._time.has_jumped and not self._state.is_clock_in_doubt and self._state.sequence:
+            draft = self._draft(now_ms)
+            shown_ms = self._time.reading_ms()
+            draft.put("clock", "market", ClockWord(is_trusted=False, at_ms=now_ms, shown_ms=shown_ms))
+            self._journal("clock_jumped", "", b"", draft, None)
+        return now_ms
 
 
 def _open_market(draft: Draft, config: MarketConfig) -> None:

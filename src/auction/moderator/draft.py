@@ -5,20 +5,22 @@ Nothing is decided or written here: `rules` decides, `core` commits drafts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from typing import Any
+from collections.abc import Callable, Container, Iterator
+from typing import Any, Final
 
 from auction.model.agreement import Agreement
-from auction.model.block import Block, Timeline
+from auction.model.block import Block
 from auction.model.errors import BadAmount, Exists, InsufficientFunds, Replayed, Unknown
 from auction.model.ledger import NOBODY, OUTSIDE, Transfer, bond, funds
 from auction.model.money import AMOUNT_MAX
 from auction.model.party import Party, Verifier
 from auction.model.person import SALT_BYTES, Person, Personal, personal_of
 from auction.moderator.config import MarketConfig
-from auction.moderator.records import Auction, BlockShares, Nonce, PlacedBid
+from auction.moderator.records import Auction, BlockShares, Nonce, Offered, PlacedBid
 from auction.moderator.state import COMMITTING_STATES, State
 from auction.moderator.terms import Cost
+
+_PROMISING: Final = frozenset({"block", "offered"})  # kinds of record that take of a provider's capacity
 
 
 class Draft:
@@ -80,7 +82,7 @@ class Draft:
 
     def put(self, kind: str, name: str, record: Any) -> None:
         self.changes[kind, name] = record
-        if kind == "block":
+        if kind in _PROMISING:
             self.has_blocks = True
 
     def add(self, kind: str, name: str, record: Any) -> None:
@@ -172,34 +174,39 @@ class Draft:
 
     def committed_peak(self, provider: str, block: Block) -> int:
         """The provider's highest promise within the block's window, including what this command has put so far."""
+        return self.peak_bps(provider, block.starts_ms, block.ends_ms)
+
+    def peak_bps(self, provider: str, starts_ms: int, ends_ms: int) -> int:
+        """The provider's highest promise within a window, by blocks and offers, including what this command has put."""
         timeline = self.state.timeline(provider)
         if not self.has_blocks:
-            return timeline.peak_bps(block.starts_ms, block.ends_ms)
-        touched = [
-            (old, new)
-            for (kind, name), new in self.changes.items()
-            if kind == "block"
-            for old in (self.state.records["block"].get(name),)
-            if provider in (new.provider, old.provider if old else "")
-        ]
-        return self._peak_with(timeline, touched, provider, block)
-
-    @staticmethod
-    def _peak_with(timeline: Timeline, touched: list[tuple[Block | None, Block]], provider: str, block: Block) -> int:
-        """Adds the changes to the timeline, reads the peak, and takes them away again."""
+            return timeline.peak_bps(starts_ms, ends_ms)
         steps = [
-            (one.starts_ms, one.ends_ms, sign * one.committed_bps)
-            for old, new in touched
-            for one, sign in ((old, -1), (new, 1))
-            if one is not None and one.provider == provider and one.state in COMMITTING_STATES
+            (first_ms, last_ms, sign * rate_bps)
+            for (kind, name), new in self.changes.items()
+            if kind in _PROMISING
+            for one, sign in ((self.state.records[kind].get(name), -1), (new, 1))
+            if one is not None and one.provider == provider
+            for first_ms, last_ms, rate_bps in self._takes(one)
         ]
-        for starts_ms, ends_ms, rate_bps in steps:
-            timeline.add(starts_ms, ends_ms, rate_bps)
+        for first_ms, last_ms, rate_bps in steps:  # the changes are added, and taken away again
+            timeline.add(first_ms, last_ms, rate_bps)
         try:
-            return timeline.peak_bps(block.starts_ms, block.ends_ms)
+            return timeline.peak_bps(starts_ms, ends_ms)
         finally:
-            for starts_ms, ends_ms, rate_bps in steps:
-                timeline.add(starts_ms, ends_ms, -rate_bps)
+            for first_ms, last_ms, rate_bps in steps:
+                timeline.add(first_ms, last_ms, -rate_bps)
+
+    def _takes(self, one: Block | Offered) -> Iterator[tuple[int, int, int]]:
+        """What a record takes of its provider's capacity, as (start, end, rate) that add up: a standing offer its rate,
+        without the blocks that were awarded out of it, which take of the offer."""
+        if isinstance(one, Offered):
+            if one.rate_bps:
+                yield one.from_ms, one.until_ms, one.rate_bps
+                for block in self.state.blocks_of_offer.get(one.key, {}).values():
+                    yield block.starts_ms, block.ends_ms, -block.committed_bps
+        elif one.state in COMMITTING_STATES and not self.state.is_covered(one):
+            yield one.starts_ms, one.ends_ms, one.committed_bps
 
     def use_nonce(self, party: str, nonce: str, expires_ms: int) -> None:
         """Remembers the nonce. Raises Replayed if this party has used it before."""

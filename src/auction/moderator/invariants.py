@@ -20,16 +20,18 @@ from auction.model.lifecycle import STAGES
 from auction.model.person import referenced
 from auction.model.rating import RatingRules
 from auction.moderator.records import Auction
+from auction.moderator.reputation import PAYMENTS
 from auction.moderator.saved import restore
-from auction.moderator.state import State
+from auction.moderator.state import State, decode_changes
 from auction.moderator.upgrade import apply_entry
-from auction.storage.journal import Entry, verify_chain
+from auction.storage.journal import Entry, decode_body, verify_chain
 
 if TYPE_CHECKING:
     from auction.storage.sql_store import Snapshot, SqlStore
 
 _STATES: Final = {stage.state for stage in STAGES}
 _OVER: Final = ("settled", "void")
+_ANNOUNCING: Final = ("announce", "hold_auction", "spot")
 _COMMITTING: Final = ("free", "offered", "sold")
 
 
@@ -84,7 +86,7 @@ def promises_are_funded(state: State) -> Iterator[str]:
     for one in state.records["agreement"].values():
         if one.is_over:
             continue
-        if one.provider_held * 1_000_000 < one.price * one.delta_ppm + one.penalty * 1_000_000:
+        if (one.provider_held - one.penalty - one.insured) * 1_000_000 < one.price * one.delta_ppm:
             yield f"the provider of {one.id} holds {one.provider_held}, which does not cover what it may lose"
         if one.recipient_held < one.price + one.fee.of(one.price) and not state.rests_of.get(one.id):
             yield f"the recipient of {one.id} holds {one.recipient_held} of {one.price}"
@@ -93,10 +95,11 @@ def promises_are_funded(state: State) -> Iterator[str]:
 def fees_are_as_announced(state: State) -> Iterator[str]:
     """Each agreement has the fee of its announcement, and what is charged of it is what was earned by it. The operator
     has no more of that than was charged."""
-    charged = 0
+    charged = state.ledger.fees_put_away
     for one in state.records["agreement"].values():
         charged += one.fee_charged
-        if one.fee != state.records["auction"][one.auction].announcement.fee:
+        auction = state.records["auction"].get(one.auction)
+        if auction is not None and one.fee != auction.announcement.fee:
             yield f"{one.id} has another fee than was announced"
         due = one.paid * one.fee.ppm // 1_000_000 + one.fee.fixed if one.is_over and one.paid else 0
         if one.fee_charged != due:
@@ -121,8 +124,8 @@ def everything_ends(state: State) -> Iterator[str]:
             yield f"{group.id} is {group.state}, and never due"
     for offered in state.records["offered"].values():
         valid_until_ms = state.records["offer"][offered.offer].valid_until_ms
-        if offered.held and (valid_until_ms, "offer", offered.offer) not in due:
-            yield f"{offered.held} is held for {offered.offer}, and will never be released"
+        if (offered.held or offered.rate_bps) and (valid_until_ms, "offer", offered.offer) not in due:
+            yield f"{offered.held} and {offered.rate_bps} bit/s are held for {offered.offer}, never to be released"
 
 
 def debts_are_kept(state: State) -> Iterator[str]:
@@ -151,7 +154,8 @@ def one_award_for_a_block(state: State) -> Iterator[str]:
         if one.of:
             continue
         name = (one.provider, one.block)
-        if name in sold and state.records["auction"][one.auction].block is not None:
+        auction_of = state.records["auction"].get(one.auction)
+        if name in sold and auction_of is not None and auction_of.block is not None:
             yield f"block {one.block} is awarded twice: in {sold[name]} and {one.id}"
         sold[name] = one.id
     for auction in state.records["auction"].values():
@@ -162,21 +166,35 @@ def one_award_for_a_block(state: State) -> Iterator[str]:
 
 
 def capacity_never_exceeded(state: State) -> Iterator[str]:
-    """At every instant since the capacity was set, the blocks of a provider add up to at most its capacity."""
-    steps: dict[str, list[tuple[int, int]]] = {}
+    """At every instant since the capacity was set, the blocks and standing offers of a provider add up to at most its
+    capacity; and the blocks that were awarded from an offer to at most the offer's."""
+    promised: dict[str, list[tuple[int, int, int]]] = {}
+    awarded: dict[str, list[tuple[int, int, int]]] = {}
+    stand = {offered.key: offered for offered in state.records["offered"].values() if offered.rate_bps}
     for block in state.records["block"].values():
         if block.provider and block.state in _COMMITTING:
-            of_provider = steps.setdefault(block.provider, [])
-            of_provider.append((block.starts_ms, block.committed_bps))
-            of_provider.append((block.ends_ms, -block.committed_bps))
-    for provider, changes in steps.items():
-        level = 0
+            of, name = (awarded, block.offer) if block.offer in stand else (promised, block.provider)
+            of.setdefault(name, []).append((block.starts_ms, block.ends_ms, block.committed_bps))
+    for name, offered in stand.items():
+        promised.setdefault(offered.provider, []).append((offered.from_ms, offered.until_ms, offered.rate_bps))
+        if _highest(awarded.get(name, ()), 0) > offered.rate_bps:
+            yield f"more was awarded from {name} than the {offered.rate_bps} bit/s that it holds"
+    for provider, promises in promised.items():
         party = state.records["party"][provider]
-        for at_ms, rate in [*sorted(changes), (TIME_MS_MAX + 1, 0)]:
-            if at_ms > party.capacity_from_ms and level > party.capacity_bps:
-                yield f"{provider} has promised {level} bit/s of {party.capacity_bps}"
-                break
-            level += rate
+        level = _highest(promises, party.capacity_from_ms)
+        if level > party.capacity_bps:
+            yield f"{provider} has promised {level} bit/s of {party.capacity_bps}"
+
+
+def _highest(promises: Iterable[tuple[int, int, int]], since_ms: int) -> int:
+    """The highest sum of rates at any instant after that time, of (start, end, rate)."""
+    steps = [step for starts_ms, ends_ms, rate in promises for step in ((starts_ms, rate), (ends_ms, -rate))]
+    level = highest = 0
+    for at_ms, rate in [*sorted(steps), (TIME_MS_MAX + 1, 0)]:
+        if at_ms > since_ms:
+            highest = max(highest, level)
+        level += rate
+    return highest
 
 
 def charges_within_the_price(state: State) -> Iterator[str]:
@@ -206,7 +224,9 @@ def _prices_within_the_reserve(auction: Auction) -> Iterator[str]:
 
 
 def _price_follows_award(state: State, one: Agreement, bargained: bool) -> Iterator[str]:
-    auction = state.records["auction"][one.auction]
+    auction = state.records["auction"].get(one.auction)
+    if auction is None:
+        return  # it is over for so long that it is kept no more
     prices = [winning.price for winning in auction.winners]
     if not prices:
         yield f"{one.id} comes from {auction.id}, which has no award"
@@ -241,6 +261,17 @@ def states_of_the_lifecycle(state: State) -> Iterator[str]:
             yield f"{one.id} is in a state that does not exist: {one.state}"
 
 
+def bids_say_when_their_bidders_came(state: State) -> Iterator[str]:
+    """In a tie who registered after the announcement comes last: a bid says so of its bidder as its record does."""
+    for placed in state.records["bid"].values():
+        party = state.records["party"].get(placed.bid.bidder)
+        if party is not None and placed.bid.registered != party.registered:
+            yield f"{placed.bid.bid} says that {party.id} came with entry {placed.bid.registered}"
+    for auction in state.records["auction"].values():
+        if auction.announcement.sequence not in (0, auction.announced_sequence):
+            yield f"{auction.id} says that it was announced by entry {auction.announcement.sequence}"
+
+
 def ratings_by_parties_alone(state: State) -> Iterator[str]:
     """An opinion is by one side of a settled agreement about the other side."""
     for exchange in state.records["exchange"].values():
@@ -266,7 +297,9 @@ def chains_without_cycles(state: State) -> Iterator[str]:
         seen = [one.provider]
         name = one.prime
         while name:
-            above = agreements[name]
+            above = agreements.get(name)
+            if above is None:
+                break
             if above.provider in seen or above.recipient == one.provider:
                 yield f"{one.id} is under {above.id}, whose provider is {one.provider} too"
             seen.append(above.provider)
@@ -324,6 +357,7 @@ INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     charges_within_the_price,
     no_bid_after_the_close,
     states_of_the_lifecycle,
+    bids_say_when_their_bidders_came,
     ratings_by_parties_alone,
     chains_without_cycles,
     exclusions_have_grounds,
@@ -336,12 +370,25 @@ def violations(state: State) -> list[str]:
     return [f"{check.__name__}: {words}" for check in INVARIANTS for words in check(state)]
 
 
-def replay(entries: Iterable[Entry], rules: RatingRules | None = None) -> State:
-    """The state that a journal folds to. Verifies the hash chain: raises JournalBroken."""
+def replay(entries: Iterable[Entry], rules: RatingRules | None = None, wrong: list[str] | None = None) -> State:
+    """The state that a journal folds to. Adds to `wrong` what an entry claims against the entries before it. Verifies
+    the hash chain: raises JournalBroken."""
     state = State(rules or RatingRules())
     for entry in verify_chain(entries):
+        if wrong is not None and entry.command in _ANNOUNCING and state.old is None:
+            wrong += _wrong_starts(state, entry)
         apply_entry(state, entry)
     return state
+
+
+def _wrong_starts(state: State, entry: Entry) -> Iterator[str]:
+    """An announcement says where new names start as the records before it have it."""
+    for kind, name, one in decode_changes(decode_body(entry.body))[0]:
+        if kind == "auction" and name not in state.records[kind] and one.announcement.sequence:
+            said = (one.announcement.start_ppm, one.announcement.evidence_start_ppm)
+            of = one.announcement.service if one.announcement.direction == "provide" else PAYMENTS
+            if said != state.reputation.start(of, entry.at_ms):
+                yield f"{name} was announced with newcomers at {said}, which is not what the records said"
 
 
 def differences(state: State, snapshot: Snapshot) -> list[str]:
@@ -392,15 +439,17 @@ def unbound_fields(state: State, snapshot: Snapshot) -> list[str]:
 def verify(store: SqlStore, rules: RatingRules | None = None) -> list[str]:
     """All faults of a stored market: in the chain, the fold and every invariant. Empty if there are none. The market
     may keep running meanwhile."""
+    found: list[str] = []
     with store.snapshot() as snapshot:
         try:
-            state = replay(snapshot.entries(), rules)
+            state = replay(snapshot.entries(), rules, found)
         except JournalBroken as reason:
             return [f"journal: {reason}"]
         if state.old is not None:
             return ["the market is of an older version: any step of it upgrades it (`auction market rules`)"]
         return (
-            differences(state, snapshot)
+            found
+            + differences(state, snapshot)
             + unbound_fields(state, snapshot)
             + _saved_differences(state, snapshot)
             + violations(state)

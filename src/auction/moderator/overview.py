@@ -16,12 +16,14 @@ from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating
 from auction.model.errors import Unknown
 from auction.model.money import check_integer
+from auction.model.rating import PublicDeal
 from auction.moderator.records import Auction
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import awarding
 from auction.moderator.state import State
 
 LIMIT_MAX: Final = 200
+DEALS_SHOWN: Final = 5
 WAITING: Final = ("funding", "open")
 Glance = TypeVar("Glance", bound=msgspec.Struct)
 
@@ -40,7 +42,8 @@ class OpenGlance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AwardGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """An auction that is over. `reasons` are the lines of its explanation; empty without an award."""
+    """An auction that is over. `reasons` are the lines of its explanation; empty without an award. A party
+    sees price and reasons of auctions that it announced or bid in, and only the winners of others."""
 
     auction: str
     service: str
@@ -78,10 +81,12 @@ class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RatingGlance(msgspec.Struct, frozen=True, kw_only=True):
-    """A party's rating as a provider of the service, or without a service as a payer."""
+    """A party's rating as a provider of the service, or without a service as a payer; and the public part of the latest
+    deals in it."""
 
     service: str
     rating: ShownRating
+    deals: tuple[PublicDeal, ...] = ()
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +114,11 @@ def look(state: State, now_ms: int, party: str = "", limit: int = 20, market: st
         "auctions": tuple(islice((_open(state, one) for one in auctions if one.state in WAITING), limit)),
         "awards": tuple(
             islice(
-                (_award(state, one) for one in reversed(state.records["auction"].values()) if one.state not in WAITING),
+                (
+                    _award(state, one, party)
+                    for one in reversed(state.records["auction"].values())
+                    if one.state not in WAITING
+                ),
                 limit,
             )
         ),
@@ -138,17 +147,25 @@ def _open(state: State, one: Auction) -> OpenGlance:
     )
 
 
-def _award(state: State, one: Auction) -> AwardGlance:
+def _award(state: State, one: Auction, party: str) -> AwardGlance:
     award = awarding.find_award(state, one)
+    if party and party not in bidders_in(state, one):
+        award = None
     return AwardGlance(
         auction=one.id,
         service=one.announcement.service,
         announcer=one.announcer,
         state=one.state,
         winners=tuple(winning.bidder for winning in one.winners),
-        price=sum(winning.price for winning in one.winners),
+        price=sum(winning.price for winning in one.winners) if award is not None else 0,
         reasons=tuple(explain(award, one.excluded).splitlines()) if award is not None else (),
     )
+
+
+def bidders_in(state: State, one: Auction) -> set[str]:
+    """Who may be told the prices of an auction once it is over: who announced it, and who has bid."""
+    offers = {winning.bidder for winning in one.winners}
+    return {one.announcer, *offers, *(placed.bid.bidder for placed in state.bids_in(one.id))}
 
 
 def _agreement(state: State, one: Agreement, market: str) -> AgreementGlance:
@@ -185,5 +202,6 @@ def _ratings(state: State, now_ms: int, agreements: Iterable[Agreement]) -> Iter
     rated = {(one.provider, one.service) for one in agreements}
     rated |= {(one.recipient, PAYMENTS) for one in agreements}
     for name, service in sorted(rated, key=lambda pair: (pair[1], pair[0])):
-        shown = state.reputation.shown_at(name, service, state.sequence, now_ms)
-        yield RatingGlance(service=service, rating=state.people.rating(shown))
+        shown = state.reputation.shown_now(name, service, now_ms)
+        deals = state.reputation.deals_of(name, service, DEALS_SHOWN)
+        yield RatingGlance(service=service, rating=state.people.rating(shown), deals=deals)

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from auction.model.agreement import Agreement
 from auction.model.bid import Announcement
-from auction.model.errors import AuctionError, Declined, PaymentUnknown, Unknown
+from auction.model.errors import AuctionError, Declined, PaymentUnknown, Unknown, WrongState
 from auction.moderator.arguments import check_value
 from auction.moderator.draft import Draft
 from auction.moderator.methods import command
@@ -20,7 +20,19 @@ from auction.moderator.rules import parties, payments
 from auction.payment.protocol import PREPAID, Outcome, Processor
 
 
+class ToBeSent(Exception):
+    """A request to a processor that is journalled within a group: it is sent once the group is stored, by who has begun
+    the group; then the call that wanted it is repeated."""
+
+    def __init__(self, request: PaymentRequest) -> None:
+        super().__init__(request.id)
+        self.request = request
+
+
 class Payments(Queries):
+    _resumed = 0
+    sends_outside = False  # whether who calls sends requests itself, between groups (`AsyncModerator`)
+
     @command("account deposit", right="operator")
     def deposit(self, party: str, amount: int, currency: str, *, key: str | None = None) -> int:
         """Book money that a party has paid in. Returns the prepaid balance in minor units."""
@@ -46,11 +58,19 @@ class Payments(Queries):
         """Move free bond back to the balance. Returns the free bond. Raises InsufficientFunds."""
         return self._run("release_bond", key, (party, amount, currency), parties.release_bond, int)
 
+    @command("market pay-taker", right="operator")
+    def pay_taker(self, amount: int, currency: str, *, key: str | None = None) -> int:
+        """Pays out what went to nobody, to the taker that the rules name. That is no party of the market
+        (`MarketConfig.taker`). Returns what is left with nobody. Raises NotAllowed where the rules name none, or one
+        that is a party; InsufficientFunds."""
+        return self._run("pay_taker", key, (amount, currency), parties.pay_taker, int)
+
     @command("auction pay", right="announcer")
     def pay(self, auction: str, *, key: str | None = None) -> Announcement:
         """Authorise the announcer's card, and open bidding. The amount is the reserve plus δ of it (the share for
         leaving). Raises PrepaymentRequired, Declined (the auction is void then), or PaymentUnknown; after that, repeat
         the call or call `resume_payments` to learn the outcome."""
+        self._check_may_send()
         request = self._run("ask_payment", None, (auction,), payments.ask_to_authorise, PaymentRequest)
         self._finish_payment(request, key)
         with self._deciding:
@@ -63,6 +83,7 @@ class Payments(Queries):
             is_prepaid = self._draft().agreement(agreement).method == PREPAID
         if is_prepaid:
             return self._run("refund", key, (agreement, amount), payments.refund, Agreement)
+        self._check_may_send()
         arguments = (agreement, amount, key)
         request = self._run("ask_payment", None, arguments, payments.ask_to_refund, PaymentRequest)
         self._finish_payment(request, key)
@@ -99,10 +120,16 @@ class Payments(Queries):
         how many were answered."""
         with self._deciding:
             pending = list(self._state.pending_payments.values())
-        for request in pending:
-            with suppress(Declined):
-                self._finish_payment(request, None)
-        return len(pending)
+        self._resumed = max(self._resumed, len(pending))  # the call is repeated where requests are sent outside of it
+        try:
+            for request in pending:
+                with suppress(Declined):
+                    self._finish_payment(request, None)
+        except AuctionError:
+            self._resumed = 0
+            raise
+        count, self._resumed = self._resumed, 0
+        return count
 
     @command("market tick", right="anyone")
     def tick(self) -> int:
@@ -114,31 +141,46 @@ class Payments(Queries):
 
     def _send_pending(self) -> None:
         """Captures and releases the cards that are due. If the processor does not answer, the next tick asks again."""
-        pending = self._state.pending_payments
-        if not pending:
-            return
-        with self._deciding:
-            requests = [one for one in pending.values() if one.step in ("capture", "void")]
-        for request in requests:
+        if self._grouped or self.sends_outside:
+            return  # what is not stored yet is not sent
+        for request in self._unsent():
             with suppress(Declined, PaymentUnknown, Unknown):
                 self._finish_payment(request, None)
+
+    def _unsent(self) -> list[PaymentRequest]:
+        """The cards that are to be captured or released."""
+        if not self._state.pending_payments:
+            return []
+        with self._deciding:
+            pending = self._state.pending_payments.values()
+            return [one for one in pending if one.step in ("capture", "void")]
+
+    def _check_may_send(self) -> None:
+        """Raises WrongState within a group: a request must be stored before it is sent, and a group is stored at its
+        end."""
+        if self._grouped and not self.sends_outside:
+            raise WrongState("a processor cannot be asked within a group: the request must be stored first")
 
     def _finish_payment(self, request: PaymentRequest, key: str | None) -> None:
         """Sends a journalled request and journals the outcome. Raises Declined."""
         outcome = Outcome(request.state == "approved", request.reference, request.reason)
         if request.state == "pending":
+            if self.sends_outside:
+                raise ToBeSent(request)
             outcome = self._send(request)
             try:
                 check_value(outcome, Outcome, "outcome")
             except AuctionError as reason:
                 raise PaymentUnknown(f"{request.method} gave an answer that cannot be journalled: {reason}") from None
+        self._take_answer(request, outcome, key)
+        if not outcome.approved:
+            raise Declined(f"{request.method} declined to {request.step}: {outcome.reason}", outcome.reason)
 
+    def _take_answer(self, request: PaymentRequest, outcome: Outcome, key: str | None = None) -> None:
         def decide(draft: Draft, name: str) -> None:
             payments.answer(draft, name, outcome)
 
         self._run("answer_payment", key, (request.id,), decide, None)
-        if not outcome.approved:
-            raise Declined(f"{request.method} declined to {request.step}: {outcome.reason}", outcome.reason)
 
     def _send(self, request: PaymentRequest) -> Outcome:
         processor = self._processor(request.method)

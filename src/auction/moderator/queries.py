@@ -5,7 +5,6 @@ in `commands`."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 from auction.formats.explain import explain
@@ -19,17 +18,18 @@ from auction.model.closing import Settlement
 from auction.model.earned import FalseInterval
 from auction.model.endpoint import Assignments, Endpoint
 from auction.model.errors import BadToken, Unknown, WrongState
-from auction.model.ledger import FEES, bond, funds
+from auction.model.ledger import FEES, NOBODY, bond, funds
 from auction.model.meter import split_cost
+from auction.model.money import check_integer
 from auction.model.party import Party, token_hash
 from auction.model.person import Person
-from auction.model.rating import DraftedRating, Opinion
+from auction.model.rating import DraftedRating, Opinion, PublicDeal
 from auction.model.receipt import ReceiptTerms
-from auction.moderator.assignments import Alive, find_assignments
+from auction.moderator.assignments import find_assignments
 from auction.moderator.core import Core
 from auction.moderator.draft import Draft
 from auction.moderator.methods import query
-from auction.moderator.overview import Overview, look
+from auction.moderator.overview import LIMIT_MAX, Overview, look
 from auction.moderator.records import Auction, Group
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import admission, awarding, bidding, blocks, chains, failing_over, opinions, payments
@@ -62,7 +62,7 @@ class Queries(Core):
         if former is None:
             self.judges = {}
             if self._state.sequence:
-                self._state.back_ms = self._time.read()
+                self._state.back_ms = self._now()
         else:
             self._state.polled, self._state.back_ms = former.polled, former.back_ms
 
@@ -126,6 +126,12 @@ class Queries(Core):
             self._draft().party(party)
             return self._state.ledger.balance(bond(party))
 
+    @query("market nobody", right="anyone")
+    def nobody(self) -> int:
+        """Returns what is with nobody in minor units. Silence, contradiction and false results have cost it."""
+        with self._deciding:
+            return self._state.ledger.balance(NOBODY)
+
     @query("endpoint show", right="anyone")
     def endpoint(self, party: str) -> Endpoint:
         """Show a party's endpoint. Raises Unknown."""
@@ -160,7 +166,7 @@ class Queries(Core):
     def auction(self, auction: str) -> AuctionView:
         """Show what anyone may see of an auction, ratings included."""
         with self._deciding:
-            draft = self._draft(self._time.read())
+            draft = self._draft(self._now())
             record = draft.auction(auction)
             placed = bidding.rated_bids(draft, record)
             shown = [one.rating for one in placed if one.rating is not None]
@@ -247,14 +253,14 @@ class Queries(Core):
         """List the bids that the reader may see. In an open format or after the close it sees all bids, otherwise its
         own. Raises Sealed if others have bid and the reader has not."""
         with self._deciding:
-            draft = self._draft(self._time.read())
+            draft = self._draft(self._now())
             return bidding.bids_shown_to(draft, auction, reader)
 
     @query("offer list", right="anyone")
     def offers(self, service: str) -> list[StandingOffer]:
         """List the standing offers for a service."""
         with self._deciding:
-            now_ms = self._time.read()
+            now_ms = self._now()
             offers = self._state.offers_of.get(service, {}).values()
             return [offer for offer in offers if offer.valid_until_ms > now_ms]
 
@@ -293,7 +299,7 @@ class Queries(Core):
         """Compute what an end would cost if this side stated it now. It uses only what was stated and handed in so
         far."""
         with self._deciding:
-            return endings.cost_of(self._draft(self._time.read()), agreement, party, ending, figure)
+            return endings.cost_of(self._draft(self._now()), agreement, party, ending, figure)
 
     @query("bid cost", right="own", about="entry.bidder")
     def cost_of_bid(self, auction: str, entry: BidEntry) -> Cost:
@@ -332,7 +338,7 @@ class Queries(Core):
         """Show a party's rating now. With a service, as its provider; without one, as a payer."""
         with self._deciding:
             self._draft().party(party)
-            shown = self._state.reputation.shown_at(party, service, self._state.sequence, self._time.read())
+            shown = self._state.reputation.shown_now(party, service, self._now())
             return self._state.people.rating(shown)
 
     @query("rating standing", right="anyone")
@@ -344,13 +350,23 @@ class Queries(Core):
             contested = reputation.contested(party)
             return Standing(party, reputation.circular_ppm(party), *contested)
 
+    @query("rating deals", right="anyone")
+    def rated_deals(self, party: str, service: str = PAYMENTS, *, limit: int = 20) -> tuple[PublicDeal, ...]:
+        """List the public part of the deals behind a rating. The latest `limit` come first: what was said or earned,
+        and the weight in eighths, which reveals no price. Deals whose charges can no longer be taken back are only in
+        the sums."""
+        check_integer(limit, "limit", 1, LIMIT_MAX)
+        with self._deciding:
+            self._draft().party(party)
+            return self._state.reputation.deals_of(party, service, limit)
+
     @query("rating opinions", right="anyone")
     def opinions(self, agreement: str) -> tuple[Opinion, ...]:
         """List the published opinions about an agreement. Returns none before they are published."""
         with self._deciding:
             exchange = self._draft().find("exchange", agreement)
             if exchange is None:
-                raise Unknown(f"nobody could rate {agreement} yet")
+                raise Unknown(f"nobody can rate {agreement}: it is not settled, or has been over for long")
             is_open = agreement in self._state.records["revealed"]
             said = map(self._state.people.opinion, (exchange.service, exchange.payment))
             return tuple(one for one in said if one is not None) if is_open else ()
@@ -373,7 +389,7 @@ class Queries(Core):
     def payment_probability_ppm(self, recipient: str) -> int:
         """Predict the probability that a recipient's next charge succeeds. The unit is parts per million."""
         with self._deciding:
-            return opinions.payment_probability_ppm(self._draft(self._time.read()), recipient)
+            return opinions.payment_probability_ppm(self._draft(self._now()), recipient)
 
     # --- many records at a time ---
 
@@ -387,13 +403,13 @@ class Queries(Core):
 
         def read() -> Assignments:
             with self._deciding:
-                now_ms = self._time.read()
+                now_ms = self._now()
                 self._state.polled[party] = now_ms
-                return find_assignments(self._draft(now_ms), self._alive, party, services)
+                return find_assignments(self._draft(now_ms), party, services)
 
         with self._deciding:
             self._draft().party(party)
-            self._state.polled[party] = self._time.read()  # before what is due by now checks who is present
+            self._state.polled[party] = self._now()  # before what is due by now checks who is present
         return self._when(read, lambda answer: answer.version != known, wait_ms)
 
     @query("market overview", right="own", about="party", is_news=_is_other_version)
@@ -404,10 +420,6 @@ class Queries(Core):
 
         def read() -> Overview:
             with self._deciding:
-                return look(self._state, self._time.read(), party, limit, self.config.name)
+                return look(self._state, self._now(), party, limit, self.config.name)
 
         return self._when(read, lambda answer: answer.version != known, wait_ms)
-
-    @cached_property
-    def _alive(self) -> Alive:
-        return Alive()

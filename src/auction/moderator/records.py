@@ -51,6 +51,7 @@ class Auction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     extensions: int = 0
     due_ms: int = 0  # when the moderator must look at it next; 0 if it is over
     closed_sequence: int = 0
+    over_ms: int = 0  # when it was awarded or void
     winners: tuple[Winning, ...] = ()  # the whole award: see `awarding.find_award`
     excluded: tuple[tuple[str, str], ...] = ()  # (bid, why it was not considered)
     block: Block | None = None  # the block asked for, if providers bid
@@ -135,6 +136,7 @@ class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
                 items=entry.items,
                 limit=entry.limit,
                 salt=entry.salt,
+                insured=entry.insured,
             )
             for place, (name, entry) in enumerate(zip(self.names(), entries, strict=True), 1)
         ]
@@ -188,11 +190,16 @@ class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Offered(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The hold for a standing offer while it stands."""
+    """The hold for a standing offer while it stands: money, and `rate_bps` of its provider's capacity in its window.
+    The blocks that are awarded from it (`Block.offer` is its `key`) take of that. Placed again, it has another key."""
 
     offer: str
     provider: str
+    key: str = ""
     held: int = 0
+    rate_bps: int = 0
+    from_ms: int = 0
+    until_ms: int = 0
 
 
 class Debt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -206,6 +213,15 @@ class Debt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     @property
     def amount(self) -> int:
         return sum(amount for _, amount in self.to)
+
+
+class ClockWord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was last said of the market's clock: that it has jumped, or (`is_trusted`) that it is right. `at_ms` is the
+    market's time then, `shown_ms` what the clock showed."""
+
+    is_trusted: bool
+    at_ms: int
+    shown_ms: int
 
 
 class Revealed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -222,6 +238,13 @@ class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     id: str  # agreement/kind
     opinion: Opinion
     due_ms: int
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What of nobody's money a taker was paid in all."""
+
+    taker: str
+    amount: int
 
 
 class PaymentRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -272,6 +295,7 @@ class Group(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 RECORD_TYPES: Final[dict[str, Any]] = {
     "rules": Rules,
+    "clock": ClockWord,
     "party": Party,
     "nonce": Nonce,
     "block": Block,
@@ -289,6 +313,7 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "offer": StandingOffer,
     "offered": Offered,
     "debt": Debt,
+    "taken": Taken,
     "payment": PaymentRequest,
     "shares": BlockShares,
     "group": Group,

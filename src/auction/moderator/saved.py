@@ -41,7 +41,9 @@ class _Head(msgspec.Struct):
     hash: bytes
     config: MarketConfig
     due: list[tuple[int, str, str]]
+    expiring: list[tuple[int, str, str]]
     balances: dict[str, int]
+    fees_put_away: int
     digest: bytes = b""
 
 
@@ -69,7 +71,17 @@ class Copy:
 
     def __init__(self, state: State, hash: bytes, answers: Answers, keys: Iterable[tuple[int, str]]) -> None:
         balances = {account: amount for account, amount in state.ledger.balances.items() if amount}
-        self._head = _Head(version(), state.sequence, state.at_ms, hash, state.config, list(state.due), balances)
+        self._head = _Head(
+            version(),
+            state.sequence,
+            state.at_ms,
+            hash,
+            state.config,
+            list(state.due),
+            list(state._expiring),
+            balances,
+            state.ledger.fees_put_away,
+        )
         self._records = {kind: list(records.items()) for kind, records in state.records.items()}
         self._reputation = {name: _plain(getattr(state.reputation, name)) for name in SAVED}
         self._answers = [_Answered(at_ms, key, *answers[key]) for at_ms, key in keys if key in answers]
@@ -146,10 +158,14 @@ def _restored(head: _Head, bodies: list[Part]) -> Saved:
     for name, content in contents.items():
         kind = getattr(reputation, name)
         setattr(reputation, name, type(kind)(content))
+    agreements = state.records["agreement"]
+    reputation._settled = {name: agreements[name] for name in reputation._settled}  # the same objects, not copies
     state.reputation = reputation
     state.ledger.balances = head.balances
-    state.due = head.due
+    state.ledger.fees_put_away = head.fees_put_away
+    state.due, state._expiring = head.due, head.expiring
     heapq.heapify(state.due)
+    heapq.heapify(state._expiring)
     answers = {one.key: (one.request, one.answer) for one in answered}
     return Saved(state, head.hash, answers, [(one.at_ms, one.key) for one in answered])
 
@@ -202,8 +218,8 @@ def _plain(content: Any) -> list[Any]:
 
 def _settled(value: Any) -> Any:
     """Copies lists, also within a tuple; nothing else ever changes."""
-    if isinstance(value, list):
-        return list(value)
+    if isinstance(value, list | dict):
+        return value.copy()
     return tuple(map(_settled, value)) if type(value) is tuple else value
 
 

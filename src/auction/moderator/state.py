@@ -16,6 +16,7 @@ from auction.model.bid import StandingOffer
 from auction.model.block import Block, Timeline
 from auction.model.errors import AuctionError, JournalBroken, TooNew
 from auction.model.ledger import Ledger, Transfer
+from auction.model.lifecycle import CHARGEBACK_MS, KEPT_MS
 from auction.model.party import Party
 from auction.model.rating import Exchange, RatingRules
 from auction.moderator.config import MarketConfig, Rules
@@ -24,17 +25,20 @@ from auction.moderator.records import (
     RECORD_TYPES,
     Auction,
     BidSheet,
+    ClockWord,
     Committed,
     Debt,
     Drafted,
     Erased,
     Group,
     Nonce,
+    Offered,
     PaymentRequest,
     PlacedBid,
     Revealed,
 )
 from auction.moderator.reputation import Reputation
+from auction.moderator.retiring import RETIRE
 from auction.storage.journal import FORMAT, Body
 
 COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
@@ -70,12 +74,19 @@ class State:
         self.amounts: dict[str, Any] = {}  # auction -> what `holds.amounts_of` has found
         self.stand_bys: dict[str, Any] = {}  # auction -> its stand-bys, a cache
         self.back_ms = 0  # when the market came back after an outage
+        self.ahead_ms = 0  # by how much its time is ahead of its clock since that was set back
+        self.is_clock_in_doubt = False  # from a jump of its clock until the operator confirms it
         self.offers_of: dict[str, dict[str, StandingOffer]] = {}
         self.timelines: dict[str, Timeline] = {}
         self.spare_bps: dict[str, int] = {}  # `spare_of` by provider, until its capacity or its blocks change
+        self.standing: dict[str, Timeline] = {}  # offers that stand -> what was awarded out of each
+        self.covering: dict[str, str] = {}  # key of one that stands -> its name
+        self.blocks_of_offer: dict[str, dict[str, Block]] = {}  # by the offer's key
         self.commitments_of: dict[str, list[str]] = {}
         self.nonces: set[tuple[str, str]] = set()
-        self._expiring: list[tuple[int, str, str]] = []  # nonces by expiry
+        self._expiring: list[tuple[int, str, str]] = []  # what is to be looked at then, whether it can go
+        self.refunds_of: dict[str, list[str]] = {}  # agreement -> requests for refunds
+        self.alive: dict[str, dict[str, None]] = {"auction": {}, "agreement": {}}  # those that are not over
         self.due: list[tuple[int, str, str]] = []
         self.interests: dict[str, frozenset[str]] = {}  # party -> its names and keys that linked parties share
         self.sharing: dict[str, set[str]] = {}  # interest -> the parties that have it
@@ -91,7 +102,7 @@ class State:
         self, sequence: int, at_ms: int, changes: Iterable[tuple[str, str, Any]], transfers: Iterable[Transfer]
     ) -> list[tuple[str, str]]:
         """Folds in one entry. Its records replace those of the same kind and id. Returns the records that are gone:
-        nonces whose statements have expired, and so cannot be replayed."""
+        those that were over for so long that nobody needs them (see `retiring`)."""
         self.sequence = sequence
         self.at_ms = at_ms
         records = self.records
@@ -102,12 +113,12 @@ class State:
                 index(self, of_kind.get(name), record)
             of_kind[name] = record
         self.ledger.apply(transfers)
+        if not self._expiring or self._expiring[0][0] > at_ms:
+            return []
         gone = []
         while self._expiring and self._expiring[0][0] <= at_ms:
-            _, party, nonce = heapq.heappop(self._expiring)
-            self.nonces.discard((party, nonce))
-            del records["nonce"][f"{party}/{nonce}"]
-            gone.append(("nonce", f"{party}/{nonce}"))
+            _, kind, name = heapq.heappop(self._expiring)
+            gone += RETIRE[kind](self, name, at_ms)
         return gone
 
     def bids_in(self, auction: str) -> list[PlacedBid]:
@@ -133,11 +144,21 @@ class State:
             self.spare_bps[provider.id] = spare_bps
         return spare_bps
 
+    def look_at(self, kind: str, name: str, at_ms: int = 0) -> None:
+        """From then on (by default now) it may be put away, if nothing needs it any more."""
+        heapq.heappush(self._expiring, (at_ms, kind, name))
+
     def _index_rules(self, _old: Rules | None, new: Rules) -> None:
         if new.format > FORMAT:
             raise TooNew(f"the journal is of format {new.format}, this version knows {FORMAT}")
         self.config = new.config
         self.reputation.change_rules(new.config.rating, self.sequence)
+
+    def _index_clock(self, _old: ClockWord | None, new: ClockWord) -> None:
+        self.is_clock_in_doubt = not new.is_trusted
+        if new.is_trusted:
+            self.ahead_ms = max(0, new.at_ms - new.shown_ms)
+            self.back_ms = new.at_ms  # what would have been due meanwhile is given time
 
     def _index_party(self, _old: Party | None, new: Party) -> None:
         if _old is not None and _old.token_hash:
@@ -160,20 +181,55 @@ class State:
             self.linked.add(party) if shares else self.linked.discard(party)
 
     def _index_block(self, old: Block | None, new: Block) -> None:
-        if old is not None and old.provider and old.state in COMMITTING_STATES:
-            self._promise(old, -old.committed_bps)
-        if new.provider and new.state in COMMITTING_STATES:
-            self._promise(new, new.committed_bps)
+        for one, sign in ((old, -1), (new, 1)):
+            if one is not None and one.provider and one.state in COMMITTING_STATES:
+                self.spare_bps.pop(one.provider, None)
+                self._timeline_of(one).add(one.starts_ms, one.ends_ms, sign * one.committed_bps)
+        self.look_at("block", new.id, new.ends_ms + KEPT_MS)
+        if new.offer:
+            blocks = self.blocks_of_offer.setdefault(new.offer, {})
+            if new.state in COMMITTING_STATES:
+                blocks[new.id] = new
+            else:
+                blocks.pop(new.id, None)
 
-    def _promise(self, block: Block, rate_bps: int) -> None:
-        self.spare_bps.pop(block.provider, None)
-        self.timeline(block.provider).add(block.starts_ms, block.ends_ms, rate_bps)
+    def _timeline_of(self, block: Block) -> Timeline:
+        """Whose capacity a block takes: that of the standing offer that it was awarded from, else its provider's."""
+        return self.standing[self.covering[block.offer]] if self.is_covered(block) else self.timeline(block.provider)
+
+    def is_covered(self, block: Block) -> bool:
+        """Whether the offer that a block was awarded from still stands, as it was placed then."""
+        return bool(block.offer) and block.offer in self.covering
+
+    def _index_offered(self, old: Offered | None, new: Offered) -> None:
+        """While an offer stands, its rate is taken of its provider's capacity, and its blocks of the offer's."""
+        self.spare_bps.pop(new.provider, None)
+        timeline = self.timeline(new.provider)
+        if old is not None and old.rate_bps:
+            del self.standing[new.offer], self.covering[old.key]
+            timeline.add(old.from_ms, old.until_ms, -old.rate_bps)
+            for block in self.blocks_of_offer.get(old.key, {}).values():
+                timeline.add(block.starts_ms, block.ends_ms, block.committed_bps)
+        if not new.rate_bps:
+            self.look_at("offer", new.offer)
+        else:
+            used = self.standing[new.offer] = Timeline()
+            self.covering[new.key] = new.offer
+            timeline.add(new.from_ms, new.until_ms, new.rate_bps)
+            for block in self.blocks_of_offer.get(new.key, {}).values():
+                timeline.add(block.starts_ms, block.ends_ms, -block.committed_bps)
+                used.add(block.starts_ms, block.ends_ms, block.committed_bps)
 
     def _index_auction(self, old: Auction | None, new: Auction) -> None:
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
             heapq.heappush(self.due, (new.due_ms, "auction", new.id))
         if new.processor_reference:
             self.payments_by_reference[new.method, new.processor_reference] = new.id
+        if new.state in ("agreed", "void"):
+            self.alive["auction"].pop(new.id, None)
+            self.look_at("auction", new.id, new.over_ms + KEPT_MS)
+        else:
+            self.alive["auction"][new.id] = None
 
     def _index_bid(self, old: PlacedBid | None, new: PlacedBid) -> None:
         if old is None:
@@ -189,7 +245,7 @@ class State:
 
     def _index_nonce(self, _old: Nonce | None, new: Nonce) -> None:
         self.nonces.add((new.party, new.nonce))
-        heapq.heappush(self._expiring, (new.expires_ms, new.party, new.nonce))
+        self.look_at("nonce", f"{new.party}/{new.nonce}", new.expires_ms)
 
     def _index_agreement(self, old: Agreement | None, new: Agreement) -> None:
         if old is None:
@@ -201,8 +257,17 @@ class State:
                 self.rests_of[new.of] = (*self.rests_of.get(new.of, ()), new.id)
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
             heapq.heappush(self.due, (new.due_ms, "agreement", new.id))
-        if new.is_over:
-            self.reputation.count_deal(old, new, self.sequence, self.at_ms)
+        if not new.is_over:
+            self.alive["agreement"][new.id] = None
+            return
+        self.alive["agreement"].pop(new.id, None)
+        self.look_at("auction", new.auction, new.settled_ms + KEPT_MS)
+        self.look_at("agreement", new.id, new.settled_ms + CHARGEBACK_MS)
+        for name in (new.id, new.of, new.prime):
+            if name:
+                self.look_at("agreement", name)
+        self.look_at("block", new.block)
+        self.reputation.count_deal(old, new, self.sequence, self.at_ms)
 
     def _index_exchange(self, old: Exchange | None, new: Exchange) -> None:
         if old is None:
@@ -210,8 +275,10 @@ class State:
             heapq.heappush(self.due, (reveal_ms, "exchange", new.agreement))
 
     def _index_revealed(self, _old: Revealed | None, new: Revealed) -> None:
-        exchange = self.records["exchange"][new.agreement]
-        self.reputation.count_opinions(exchange, new, self.records["agreement"][new.agreement], self.sequence)
+        exchange, agreement = self.records["exchange"][new.agreement], self.records["agreement"][new.agreement]
+        self.reputation.count_opinions(exchange, new, agreement, self.sequence)
+        self.look_at("auction", agreement.auction)
+        self.look_at("agreement", agreement.id)
 
     def _index_drafted(self, _old: Drafted | None, new: Drafted) -> None:
         heapq.heappush(self.due, (new.due_ms, "drafted", new.id))
@@ -220,6 +287,7 @@ class State:
         offers = self.offers_of.setdefault(new.service, {})
         if old is not None and old.service != new.service:
             self.offers_of[old.service].pop(new.offer, None)
+        self.look_at("offer", new.offer, new.valid_until_ms + KEPT_MS)
         if old is None or old.valid_until_ms != new.valid_until_ms:
             heapq.heappush(self.due, (new.valid_until_ms, "offer", new.offer))
         if new.valid_until_ms <= self.at_ms:
@@ -234,11 +302,14 @@ class State:
         else:
             debts.pop(new.id, None)
 
-    def _index_payment(self, _old: PaymentRequest | None, new: PaymentRequest) -> None:
+    def _index_payment(self, old: PaymentRequest | None, new: PaymentRequest) -> None:
+        if old is None and new.step == "refund":
+            self.refunds_of.setdefault(new.about, []).append(new.id)
         if new.state == "pending":
             self.pending_payments[new.id] = new
         else:
             self.pending_payments.pop(new.id, None)
+            self.look_at("agreement" if new.step == "refund" else "auction", new.about)
 
     def _index_erased(self, _old: Erased | None, new: Erased) -> None:
         self.erased_digests.update(new.digests)
@@ -251,6 +322,7 @@ class State:
 
 INDEXES: Final[dict[str, Any]] = {
     "rules": State._index_rules,
+    "clock": State._index_clock,
     "party": State._index_party,
     "block": State._index_block,
     "auction": State._index_auction,
@@ -262,6 +334,7 @@ INDEXES: Final[dict[str, Any]] = {
     "revealed": State._index_revealed,
     "drafted": State._index_drafted,
     "offer": State._index_offer,
+    "offered": State._index_offered,
     "debt": State._index_debt,
     "payment": State._index_payment,
     "group": State._index_group,

@@ -40,7 +40,7 @@ class AuctionTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class BidEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A bid as the bidder sends it. See `Bid` for the fields. `arbiter` counts if the announcement names the same
-    one."""
+    one, `insured` if quality weighs."""
 
     bidder: str
     price: int
@@ -50,6 +50,7 @@ class BidEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     salt: str = ""
     signature: Signature | None = None
     arbiter: str = ""
+    insured: int = 0
 
 
 class AuctionView(msgspec.Struct, frozen=True):
@@ -74,6 +75,14 @@ class Cost(msgspec.Struct, frozen=True):
     of_balance: int
     of_bond: int
     to_nobody: int = 0
+
+
+class ClockView(msgspec.Struct, frozen=True, kw_only=True):
+    """The market's own time, what its clock shows, and whether that is in doubt since it has jumped by an hour."""
+
+    now_ms: int
+    shown_ms: int
+    is_in_doubt: bool
 
 
 class Registered(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ _STATUS: Final = {
     "conflict": 409,
     "key_reused": 409,
     "wrong_state": 409,
+    "clock_in_doubt": 409,
     "store_failed": 503,
     "rows_refused": 422,
     "payment_unknown": 502,

@@ -74,6 +74,8 @@ class Trader:
         self._services = tuple(services)
         self._pricing = pricing
         self._capacity_bps = capacity_bps
+        # What stands holds its capacity: half of all is for standing offers, the other half for auctions and takeovers.
+        self._standing_bps = max(1, capacity_bps // (2 * max(1, len(self._services))))
         self._currency = currency
         self._signing_key = signing_key
         self._say = say
@@ -217,10 +219,10 @@ class Trader:
     def _stand_offer(self, service: str, price: int, units: int) -> None:
         offer = StandingOffer(
             offer=self._offer_name(service), provider=self._party, service=service, unit_price=price,
-            currency=self._currency, quantity=units, rate_bps_max=self._capacity_bps,
+            currency=self._currency, quantity=units, rate_bps_max=self._standing_bps,
             valid_until_ms=self.now_ms + OFFER_MS,
         )  # fmt: skip
-        body = offer_body(service, price, self._currency, units, self._capacity_bps, offer.valid_until_ms, "")
+        body = offer_body(service, price, self._currency, units, self._standing_bps, offer.valid_until_ms, "")
         signature = self._signed("offer", offer.offer, body)
         if self._try(f"offering {service}", functools.partial(self._market.stand_offer, offer, signature)):
             self._standing.add(offer.offer)

@@ -47,19 +47,24 @@ def auctions(draw: st.DrawFn) -> World:
         increment=draw(st.integers(1, 5)),
         items=ITEMS if format == "packages" else (),
         ramp=Ramp(start_price=start, step=draw(st.integers(1, 5)), step_ms=draw(st.integers(1, 90))),
+        sequence=10,
         newcomer_share_ppm=draw(st.sampled_from([0, 500_000])) if format in SEALED else 0,
         closing=Closing(opens_ms=20, closes_ms=300, extend_within_ms=90, extend_by_ms=120, extend_times_max=2),
     )
     bids, at_ms = [], 0
+    registered = {party: draw(st.sampled_from([3, 7, 11, 12])) for party in PARTIES[:5]}
     for sequence in range(draw(st.integers(0, 7))):
         at_ms += draw(st.integers(0, 90))
         items = draw(st.lists(st.sampled_from(ITEMS), unique=True, min_size=1)) if format == "packages" else []
+        bidder = draw(st.sampled_from(PARTIES[:5]))
         bids.append(
             bid_of(
-                draw(st.sampled_from(PARTIES[:5])),
+                bidder,
                 draw(st.integers(0, 40)) * max(1, len(items)),
                 sequence,
                 placed_ms=at_ms,
+                registered=registered[bidder],
+                insured=draw(st.sampled_from([0, 0, 5, 40])) if quality != QualityWeights() else 0,
                 items=tuple(items),
                 quantity=draw(st.integers(1, 3)) if format == "uniform_price" else 1,
                 limit=draw(st.none() | st.integers(0, 40)) if format == "open" else None,

@@ -55,13 +55,20 @@ def best_by_hand(announcement: Announcement, bids: list[Bid], ratings: Ratings, 
     def beats(one: Bid, other: Bid) -> bool:
         if score(one) != score(other):
             return score(one) > score(other)
-        hashes = [hashlib.sha256(prefix + bid.bid.encode()).hexdigest() for bid in (one, other)]
+        hashes = [hashlib.sha256(prefix + bid.bidder.encode()).hexdigest() for bid in (one, other)]
         return hashes[0] < hashes[1]
 
     for bid in inside:
         if all(other is bid or beats(bid, other) for other in inside):
             return bid.bidder, score(bid)
     return None
+
+
+def test_who_registered_after_the_announcement_wins_no_tie() -> None:
+    announcement = announce(format="first_price", sequence=10)
+    for number in range(30):
+        bids = [bid_of(f"late{number}", 50, 0, registered=11), bid_of(f"early{number}", 50, 1, registered=10)]
+        assert winner(first_price(announcement, bids, {}, SEED)) == f"early{number}"
 
 
 def changed(bids: list[Bid], name: str, price: int) -> list[Bid]:

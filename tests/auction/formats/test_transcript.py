@@ -94,6 +94,42 @@ def test_what_a_moderator_changes_is_found(cheat: str) -> None:
         verify_own(transcript, result, BIDS[0])
 
 
+def test_who_is_said_to_have_come_earlier_is_found() -> None:
+    """q came for the tie, after the announcement; the moderator says that it was there before."""
+    announcement = announce(format="first_price", sequence=10)
+    bids = [bid_of(name, 50, place, registered=came) for place, (name, came) in enumerate((("p", 3), ("q", 12)))]
+    result = award(announcement, bids, {}, SEED)
+    came = {"p": 3, "q": 12}
+    assert (result.winners[0].bidder, result.late) == ("p", ("q1",))
+    verify(write_transcript(announcement, bids, {}, result), result, bids, came)
+    said = [bids[0], msgspec.structs.replace(bids[1], registered=4)]
+    forgery = award(announcement, said, {}, SEED)
+    transcript = write_transcript(announcement, said, {}, forgery)
+    verify(transcript, forgery, said)  # it fits itself: what is wrong is said of q alone
+    with pytest.raises(TranscriptWrong):
+        verify(transcript, forgery, said, came)
+    with pytest.raises(TranscriptWrong):
+        verify_own(transcript, forgery, bids[1])  # q was told otherwise when it bid
+
+
+def test_one_that_came_late_and_won_a_tie_is_found_by_who_lost_it() -> None:
+    announcement = announce(format="first_price", sequence=10)
+    bids = [bid_of(name, 50, place, registered=came) for place, (name, came) in enumerate((("p", 3), ("q", 12)))]
+    honest = award(announcement, bids, {}, SEED)
+    first, second = honest.standings
+    swapped = (
+        msgspec.structs.replace(second, outcome="won", needed=None),
+        msgspec.structs.replace(first, outcome="lost", needed=49),
+    )
+    winning = msgspec.structs.replace(honest.winners[0], bid=second.bid, bidder=second.bidder)
+    cheat = msgspec.structs.replace(honest, standings=swapped, winners=(winning,))
+    transcript = write_transcript(announcement, bids, {}, cheat)
+    with pytest.raises(TranscriptWrong):
+        verify(transcript, cheat, bids)
+    with pytest.raises(TranscriptWrong):
+        verify_own(transcript, cheat, bids[0])
+
+
 def test_a_bid_that_never_was_is_found_once_all_are_opened() -> None:
     shill = bid_of("shill", 59, 3)
     result = award(ANNOUNCEMENT, [*BIDS, shill], RATINGS, SEED)

@@ -39,7 +39,9 @@ def sell_one_by_one(announcement: Announcement, bids: list[Bid]) -> tuple[dict[s
     def order(unit: tuple[int, str]) -> tuple[int, bytes]:
         price, name = unit
         prefix = b"auction.draw\0%d\0" % len(SEED) + SEED + b"1\0a"
-        return (price if provides else -price, hashlib.sha256(prefix + name.encode()).digest())
+        return (price if provides else -price, hashlib.sha256(prefix + bidder_of[name].encode()).digest())
+
+    bidder_of = {bid.bid: bid.bidder for bid in bids}
 
     units = [(bid.price, bid.bid) for bid in bids for _ in range(bid.quantity)]
     units = [unit for unit in units if (unit[0] <= announcement.reserve) == provides or unit[0] == announcement.reserve]

@@ -57,10 +57,10 @@ def test_every_command_state_and_end_is_played() -> None:
         simulation = Simulation(seed)
         simulation.run(500)
         commands |= simulation.played
-        for one in simulation.market.state.records["auction"].values():
+        for one in simulation.ended["auction"].values():
             found[one.state] += 1
             found[one.announcement.format] += bool(one.winners)
-        for one in simulation.market.state.records["agreement"].values():
+        for one in simulation.ended["agreement"].values():
             found[f"{one.provider_ending or 'silent'} and {one.recipient_ending or 'silent'}"] += 1
             found["fail-over"] += bool(one.of)
             found["paid by card"] += one.method != "prepaid"

@@ -278,9 +278,9 @@ def test_sixty_four_clients_bid_a_thousand_times_just_before_the_close(tmp_path:
     assert verify(store) == []
 
 
-def test_a_clock_that_steps_an_hour_back_and_forth() -> None:
+def test_a_clock_that_steps_almost_an_hour_back_and_forth() -> None:
     moderator, clock = market(config=MarketConfig(rating=RatingRules(newcomer_bond=0)))
-    hour = 3_600_000
+    hour = 1_790_000  # twice, and not an hour: that would wait for the operator
     numbers = random.Random(3)
     last_ms = 0
     for _ in range(60):
@@ -288,7 +288,8 @@ def test_a_clock_that_steps_an_hour_back_and_forth() -> None:
         block = msgspec.structs.replace(asked(clock), starts_ms=starts_ms, ends_ms=starts_ms + 60_000)
         terms = AuctionTerms(receipts=False, reserve=500, open_for_ms=10_000)
         auction = moderator.announce("rita", block, terms).auction
-        clock.advance(numbers.choice((-hour, 0, 5_000)))
+        step = numbers.choice((-hour, 0, 5_000))
+        clock.advance(step)
         moderator.bid(auction, BidEntry("p0", 400))
         now_ms = moderator.now_ms()
         assert now_ms >= last_ms  # the moderator's own time never goes back
@@ -299,7 +300,7 @@ def test_a_clock_that_steps_an_hour_back_and_forth() -> None:
         clock.advance(10_000)
         moderator.tick()
         assert moderator.auction(auction).state == "agreed"  # ... keeps it open for an hour more
-        clock.advance(hour)
+        clock.advance(hour - min(step, 0))
         with pytest.raises(TooLate):
             moderator.bid(auction, BidEntry("p1", 1))
     assert violations(moderator.state) == []

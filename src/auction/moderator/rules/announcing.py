@@ -10,11 +10,12 @@ from auction.model import holding
 from auction.model.bid import Announcement, Closing, commit_seed
 from auction.model.block import Block, check, check_units_of
 from auction.model.errors import BadValue, Exists, NotAllowed, WrongState
-from auction.model.lifecycle import FUNDING_MS, OPEN_MS_MAX, REVEAL_MS, next_state
+from auction.model.lifecycle import AUTHORISED_MS, CLOSING_MS, FUNDING_MS, GRACE_MS, OPEN_MS_MAX, REVEAL_MS, next_state
 from auction.model.money import check_integer
 from auction.model.party import check_id
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
+from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import admission, blocks, chains, holds, parties
 from auction.moderator.terms import AuctionTerms
 from auction.payment.protocol import PREPAID
@@ -54,11 +55,15 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
     asked = _asked_for(draft, announcer, block, auction)
     if terms.method != PREPAID and terms.method not in draft.methods:
         raise BadValue(f"this market does not accept payment by {terms.method!r}")
+    is_prepaid = terms.method == PREPAID
+    if not is_prepaid and asked.ends_ms + GRACE_MS + CLOSING_MS > draft.at_ms + AUTHORISED_MS:
+        raise BadValue("a card authorisation would not live until this is settled: announce later, or deposit")
     seed = draft.random_bytes(16)
     closes_ms = draft.at_ms + check_integer(terms.open_for_ms, "time to bid", 1, OPEN_MS_MAX)
     check_integer(terms.reveal_for_ms, "time to reveal", 0, REVEAL_MS)
     if isinstance(block, str) and terms.method != PREPAID:
         raise BadValue("a seller secures its promise with its bond or balance, not with a card")
+    start = draft.state.reputation.start(PAYMENTS if isinstance(block, str) else asked.service, draft.at_ms)
     announcement = Announcement(
         auction=auction,
         block=asked.id,
@@ -94,13 +99,15 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
         ends_ms=asked.ends_ms,
         requires=asked.requires,
         fee=draft.config.fee,
+        sequence=draft.sequence,
+        start_ppm=start.opinion_ppm,
+        evidence_start_ppm=start.evidence_ppm,
     )
     check_announcement(announcement)
     if announcement.quantity > 1:
         check_units_of(asked, announcement.quantity)
     if announcement.items and isinstance(block, str):
         check_units_of(asked, len(announcement.items))
-    is_prepaid = terms.method == PREPAID
     record = Auction(
         id=auction,
         announcement=announcement,
@@ -127,7 +134,8 @@ def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -
         name = check_id(block.id) if block.id else f"block-of-{auction}"
         if draft.find("block", name) is not None:
             raise Exists(f"there is a block {name!r} already")
-        asked = check(msgspec.structs.replace(block, id=name, provider="", holder="", parent="", state="free"))
+        asked = msgspec.structs.replace(block, id=name, provider="", holder="", parent="", offer="", state="free")
+        check(asked)
         if asked.ends_ms <= draft.at_ms:
             raise BadValue("the window of the block is over")
         return asked
@@ -156,7 +164,13 @@ def make_void(draft: Draft, record: Auction, state: str, excluded: tuple[tuple[s
     """Ends an auction without an award: the block is free again, and the announcer's hold is released."""
     holds.let_announcement_go(draft, record)
     closed = msgspec.structs.replace(
-        record, state=state, due_ms=0, held=0, excluded=excluded, closed_sequence=draft.sequence
+        record,
+        state=state,
+        due_ms=0,
+        held=0,
+        excluded=excluded,
+        closed_sequence=draft.sequence,
+        over_ms=draft.at_ms,
     )
     draft.put("auction", record.id, closed)
     if record.processor_reference:

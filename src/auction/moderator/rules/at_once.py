@@ -45,7 +45,8 @@ def hold(
     bidders = [entry.bidder for entry in entries]
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
         raise BadValue(f"one command takes at most {SEQUENCES_OF_AN_ENTRY - 1} bids")
-    if not _plainly_may_bid(draft, record, bidders):
+    insures = any(entry.insured for entry in entries)
+    if insures or not _plainly_may_bid(draft, record, bidders):
         for entry in entries:
             bidding.check_bidder(draft, record, entry.bidder, entry.quantity)
             _check_bid_held(draft, record, entry)
@@ -189,6 +190,7 @@ def _say_only_prices(entries: Sequence[BidEntry]) -> bool:
             or entry.items
             or entry.salt
             or entry.arbiter
+            or entry.insured
         ):
             return False
     return True
@@ -202,10 +204,10 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
     admission.check_not_barred(draft, offer.provider)
     if offer.valid_until_ms <= draft.at_ms:
         raise Expired("the offer has expired already")
+    if offer.available_until_ms <= draft.at_ms:
+        raise BadValue("the time for which the offer is available has passed")
     if offer.valid_until_ms > draft.at_ms + OFFER_MS_MAX:
         raise BadValue("an offer stands for at most 24 hours; it can be placed again")
-    if offer.rate_bps_max > draft.party(offer.provider).capacity_bps:
-        raise NoCapacity(f"{offer.provider} offers more than its whole capacity")
     former = draft.find("offer", offer.offer)
     if former is not None and former.provider != offer.provider:
         raise NotAllowed(f"{offer.offer} is an offer of {former.provider}")
@@ -224,7 +226,20 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
     draft.put("offer", offer.offer, numbered)
     amount = holding.of_offer(offer.unit_price, offer.quantity, holding.DELTA_PPM)
     holds.secure(draft, offer.provider, held_bond(offer.offer), amount)
-    draft.put("offered", offer.offer, Offered(offer=offer.offer, provider=offer.provider, held=amount))
+    offered = Offered(
+        offer=offer.offer,
+        provider=offer.provider,
+        key=f"{offer.offer}/{draft.sequence}",
+        held=amount,
+        rate_bps=offer.rate_bps_max,
+        from_ms=max(offer.available_from_ms, draft.at_ms),
+        until_ms=offer.available_until_ms,
+    )
+    draft.put("offered", offer.offer, offered)
+    capacity_bps = draft.party(offer.provider).capacity_bps
+    peak_bps = draft.peak_bps(offer.provider, offered.from_ms, offered.until_ms)
+    if peak_bps > capacity_bps:
+        raise NoCapacity(f"with this offer {offer.provider} would promise {peak_bps} bit/s, and has {capacity_bps}")
     return numbered
 
 
@@ -250,11 +265,11 @@ def _end_offer(draft: Draft, offer: StandingOffer) -> StandingOffer:
 
 
 def _let_offer_go(draft: Draft, name: str) -> None:
-    """Releases the hold of an offer to the free bond."""
+    """Releases the hold of an offer to the free bond, and its capacity."""
     offered: Offered | None = draft.find("offered", name)
-    if offered is not None and offered.held:
+    if offered is not None and (offered.held or offered.rate_bps):
         draft.transfer(held_bond(name), bond(offered.provider), offered.held)
-        draft.put("offered", name, msgspec.structs.replace(offered, held=0))
+        draft.put("offered", name, msgspec.structs.replace(offered, held=0, rate_bps=0))
 
 
 def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerms, prime: str) -> Agreement:
@@ -262,7 +277,8 @@ def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerm
         terms = msgspec.structs.replace(terms, format=SPOT)
     record = _announce(draft, recipient, block, terms, "", prime)
     announcement = record.announcement
-    offers, ratings, excluded = _able(draft, record, record.block or block, prime)
+    block = record.block or block
+    offers, ratings, excluded = _able(draft, record, block, prime)
     seed = bytes.fromhex(record.seed)
     while True:
         ranked = rank_offers(announcement, offers, ratings, seed, draft.at_ms)
@@ -276,16 +292,17 @@ def award_at_once(draft: Draft, recipient: str, block: Block, terms: AuctionTerm
         draft.transfer(bond(winner.bidder), NOBODY, freed)  # it offered more than it can secure
         offers = [one for one in offers if one.offer != winner.bid]
     draft.put("offer_sheet", record.id, OfferSheet.of(ranked))
-    awarding.conclude(draft, record, (winner,), tuple(excluded))
+    from_offer = msgspec.structs.replace(block, offer=draft.get("offered", winner.bid).key)  # of the offer's capacity
+    awarding.conclude(draft, msgspec.structs.replace(record, block=from_offer), (winner,), tuple(excluded))
     return draft.agreement(awarding.agreements_made(draft)[0])
 
 
 def _able(
     draft: Draft, record: Auction, block: Block, prime: str
 ) -> tuple[list[StandingOffer], dict[str, ShownRating], list[tuple[str, str]]]:
-    """The standing offers of providers that have the capacity, a newcomer's bond, and no link to the recipient; with
-    their ratings if they weigh; and the excluded offers with reasons (see `admission`). It makes one pass, because a
-    spot award spends most of its time here."""
+    """The standing offers that hold the capacity, of providers with a newcomer's bond and without a link to the
+    recipient; their ratings if they weigh; and the excluded offers with reasons (see `admission`). It makes one pass,
+    because a spot award spends most of its time here."""
     state, at_ms = draft.state, draft.at_ms
     service, reputation = block.service, state.reputation
     known_ratings = reputation.latest(service, at_ms)
@@ -295,10 +312,11 @@ def _able(
     has_unfit = bool(requires or state.debts_of or state.banned or state.erased or state.records["refusals"])
     weighs = bool(weights.opinion or weights.evidence or announcement.newcomer_share_ppm)
     announcer, interests = record.announcer, state.interests
+    standing = state.standing
     own, is_linked = interests[announcer], announcer in state.linked
     starts_ms, ends_ms, rate_bps = block.starts_ms, block.ends_ms, block.committed_bps
     providers: dict[str, Party] = state.records["party"]
-    spare_bps, free = state.spare_bps, ledger.free
+    free = ledger.free
     is_plain = not (weighs or has_unfit or is_linked or receipts or prime)
     ratings: dict[str, ShownRating] = {}
     able: dict[str, bool] = {}
@@ -307,7 +325,10 @@ def _able(
     offers = []
     for offer in state.offers_of.get(service, {}).values():
         provider = offer.provider
-        if is_plain and spare_bps.get(provider, -1) >= rate_bps and free.get(provider, -1) >= minimum:
+        used, most_bps = standing.get(offer.offer), offer.rate_bps_max - rate_bps  # what it holds is there
+        if used is None or (used.highest_bps > most_bps and used.peak_bps(starts_ms, ends_ms) > most_bps):
+            continue
+        if is_plain and free.get(provider, -1) >= minimum:
             if provider != announcer:
                 offers.append(offer)
             continue
@@ -315,21 +336,16 @@ def _able(
         if known is None:
             if has_unfit:
                 unfit[provider] = admission.why_unfit(draft, announcer, requires, provider)
-            party = providers[provider]
-            has_room = state.spare_of(party) >= rate_bps or (
-                state.timeline(provider).peak_bps(starts_ms, ends_ms) + rate_bps <= party.capacity_bps
-            )
             secured = ledger.free_of(provider)
             is_poor = secured < minimum and secured + ledger.balance(held_bond(offer.offer)) < minimum
             if weighs or is_poor:
                 rating = ratings[provider] = reputation.latest_of(known_ratings, provider, service, at_ms)
                 is_poor = is_poor and rating.newcomer
             known = able[provider] = (
-                has_room
-                and provider != announcer
+                provider != announcer
                 and not is_poor
                 and (not is_linked or own.isdisjoint(interests[provider]))
-                and (not receipts or bool(party.public_key))
+                and (not receipts or bool(providers[provider].public_key))
                 and (not prime or chains.is_allowed(draft, prime, provider))
             )
         if has_unfit and unfit[provider]:

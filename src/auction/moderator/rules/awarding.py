@@ -83,7 +83,8 @@ def can_hold(draft: Draft, record: Auction, winning: Winning, held_already: int)
     if record.announcement.direction == "receive":
         own = holding.with_delta(winning.price, delta_ppm) + record.announcement.fee.of(winning.price)
         return draft.balance(funds(winning.bidder)) + held_already >= own
-    return holds.secured_by(draft, winning.bidder) + held_already >= holding.of_provider(winning.price, delta_ppm)
+    needed = holding.of_provider(winning.price, delta_ppm) + holds.insured_of(draft, record, winning.bid)
+    return holds.secured_by(draft, winning.bidder) + held_already >= needed
 
 
 def decide(record: Auction, bids: Sequence[Bid], ratings: Ratings) -> Award:
@@ -128,6 +129,7 @@ def conclude(
         due_ms=0,
         held=0,
         closed_sequence=draft.sequence,
+        over_ms=draft.at_ms,
     )
     draft.put("auction", record.id, closed)
     _make_agreements(draft, closed, record.held > 0, arbiters or {})
@@ -234,7 +236,8 @@ def _make_agreements(draft: Draft, record: Auction, was_held: bool, arbiters: di
         provider = winning.bidder if is_providing else record.announcer
         recipient = record.announcer if is_providing else winning.bidder
         of_recipient = _recipients_hold(record, winning)
-        of_provider = holding.of_provider(winning.price, announcement.delta_ppm)
+        insured = holds.insured_of(draft, record, winning.bid)
+        of_provider = holding.of_provider(winning.price, announcement.delta_ppm) + insured
         if is_providing:
             draft.transfer(held(record.id) if was_held else funds(recipient), held(name), of_recipient)
             holds.secure(draft, provider, held_bond(name), of_provider)
@@ -253,6 +256,7 @@ def _make_agreements(draft: Draft, record: Auction, was_held: bool, arbiters: di
             price=winning.price,
             recipient_held=of_recipient,
             provider_held=of_provider,
+            insured=insured,
             units=winning.quantity,
             items=winning.items,
             arbiter=announcement.arbiter if arbiters.get(winning.bid) == announcement.arbiter else "",

@@ -96,6 +96,8 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
         items=entry.items,
         limit=entry.limit,
         salt=entry.salt,
+        registered=draft.party(bidder).registered,
+        insured=entry.insured,
     )
     signature = b""
     if entry.signature is not None or draft.config.signatures:
@@ -238,7 +240,7 @@ def reveal(draft: Draft, auction: str, entry: BidEntry) -> Bid:
         raise Exists(f"{entry.bidder} has revealed its bid already")
     holds.let_bid_go(draft, record.announcement, committed.id, entry.bidder, committed.held)
     placed = place(draft, record, entry, committed.held)
-    check_reveal(record.announcement, committed.commitment, placed.bid)
+    check_reveal(record.announcement, committed.commitment, placed.bid, record.due_ms)
     # A revealed bid takes its commitment's place in the order.
     sequence = committed.commitment.sequence * SEQUENCES_OF_AN_ENTRY
     bid = msgspec.structs.replace(placed.bid, sequence=sequence)

@@ -27,7 +27,7 @@ def publish_block(draft: Draft, block: Block) -> Block:
     if provider.kind != "provider":
         raise NotAllowed(f"{block.provider} is a {provider.kind}, not a provider")
     name = check_id(block.id) if block.id else draft.new_id("block")
-    wanted = check(msgspec.structs.replace(block, id=name, holder=block.provider, parent="", state="free"))
+    wanted = check(msgspec.structs.replace(block, id=name, holder=block.provider, parent="", offer="", state="free"))
     if wanted.ends_ms <= draft.at_ms:
         raise BadValue("the window of the block is over")
     peak = draft.committed_peak(provider.id, wanted)

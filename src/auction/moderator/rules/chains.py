@@ -12,12 +12,10 @@ from auction.moderator.records import Auction
 
 
 def chain_of(draft: Draft, name: str) -> list[Agreement]:
-    """The agreements from this one up to the first."""
-    chain = []
-    while name:
-        agreement = draft.agreement(name)
-        chain.append(agreement)
-        name = agreement.prime
+    """The agreements from this one up to the first, or to the first that is still kept."""
+    chain = [draft.agreement(name)]
+    while chain[-1].prime and (above := draft.find("agreement", chain[-1].prime)) is not None:
+        chain.append(above)
     return chain
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from auction.model.lifecycle import by_time
+from auction.model.lifecycle import CLOSING_MS, by_time
 from auction.moderator.draft import Draft
 from auction.moderator.rules import announcing, at_once, awarding, bidding, ending, groups, opinions
 
@@ -27,6 +27,10 @@ def auction_is_due(draft: Draft, name: str, due_ms: int) -> None:
         draft.put("auction", name, msgspec.structs.replace(record, due_ms=reveal_until_ms))
         return
     if reveal_until_ms is not None:
+        given_ms = min(draft.state.back_ms + CLOSING_MS, record.announcement.starts_ms)
+        if draft.state.back_ms and due_ms == reveal_until_ms and given_ms > draft.at_ms:
+            draft.put("auction", name, msgspec.structs.replace(record, due_ms=given_ms))
+            return  # what silence costs is not taken of who could not speak: the market was away
         bidding.forfeit_unrevealed(draft, record)
     awarding.close(draft, record)
 

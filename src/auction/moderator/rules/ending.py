@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from auction.model.agreement import Agreement, Ruling, settled_back, settlement_of
+from auction.model.agreement import Agreement, Ruling, lost_by_provider, settled_back, settlement_of
 from auction.model.closing import (
     Payout,
     Settlement,
@@ -86,8 +86,7 @@ def end(draft: Draft, name: str, party: str, ending: str, amount: int) -> Agreem
     is_first = agreement.state != "closing"
     if is_first:
         blocks.cut_short(draft, agreement.block)
-    both = (stated.provider_says, stated.recipient_says)
-    if is_over(*both, agreement.ends_ms):
+    if is_over(stated.provider_says, stated.recipient_says):
         next_state(agreement.state, "end", "settled")
         return settle(draft, stated)
     changed = msgspec.structs.replace(
@@ -270,6 +269,7 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
     fee = sum(one.amount for one in settlement.payouts if one.target == "operator")
     _give_back(draft, agreement, back, gained, fee)
     of_recipient = sum(one.amount for one in settlement.payouts if (one.source, one.target) == ("recipient", "nobody"))
+    ended = msgspec.structs.replace(agreement, ended_ms=agreement.ended_ms or draft.at_ms)
     settled = msgspec.structs.replace(
         agreement,
         state="settled",
@@ -283,7 +283,7 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
         capturing=capturing,
         paid=settlement.paid,
         burnt=settlement.burnt,
-        lost=of_recipient + earned.shortfall + earned.voided,
+        lost=of_recipient + lost_by_provider(ended, settlement, earned),
         charged=0 if is_card else to_provider(payouts),
         fee_charged=fee,
     )

@@ -73,7 +73,7 @@ def offer_to(draft: Draft, agreement: Agreement, provider: str) -> RestOffer | N
     first; after every further G one more gets it too. No provider serves twice in one service, and none without the
     capacity."""
     record = draft.auction(agreement.auction)
-    if not record.announcement.fail_over or agreement.is_over or not has_failed(agreement):
+    if not record.announcement.fail_over or agreement.stopped or agreement.is_over or not has_failed(agreement):
         return None
     rest = _rest_of(draft, agreement)
     if rest is None:
@@ -157,6 +157,7 @@ def _block_of(draft: Draft, record: Auction, agreement: Agreement, offer: RestOf
         provider=offer.provider,
         holder=agreement.recipient,
         parent=agreement.block,
+        offer="",
         starts_ms=rest.from_ms,
         ends_ms=rest.ends_ms,
         attributes=attributes,
@@ -208,6 +209,23 @@ def take_over(draft: Draft, name: str, provider: str) -> Agreement:
     taken = msgspec.structs.replace(taken, due_ms=due_ms)
     draft.put("agreement", new, taken)
     return taken
+
+
+def stop(draft: Draft, name: str) -> Agreement:
+    """The recipient wants no more of it to be taken over: what is held beyond P(1+δ) goes back at once. Rests that
+    were taken over already are agreements of their own, and go on."""
+    agreement = draft.agreement(name)
+    step_of(agreement.state, "stop_fail_over")
+    record = draft.auction(agreement.auction)
+    if not record.announcement.fail_over:
+        raise WrongState(f"{name} was announced without fail-over: nobody takes a rest of it over")
+    if agreement.stopped:
+        raise WrongState(f"fail-over of {name} was stopped already")
+    kept = min(agreement.recipient_held, agreement.own_hold)
+    draft.transfer(held(name), holds.payer_account(record), agreement.recipient_held - kept)
+    stopped = msgspec.structs.replace(agreement, stopped=True, recipient_held=kept)
+    draft.put("agreement", name, stopped)
+    return stopped
 
 
 def _named(draft: Draft, bid: str) -> str:

@@ -14,7 +14,7 @@ from auction.model import holding
 from auction.model.agreement import Agreement
 from auction.model.errors import BadValue, Exists, NotAllowed, TooLate, WrongState
 from auction.model.ledger import bond, card, funds, held, held_bond, pledged
-from auction.model.lifecycle import GROUP_MS
+from auction.model.lifecycle import CLOSING_MS, GROUP_MS
 from auction.model.money import check_amount
 from auction.model.receipt import exposure
 from auction.moderator.draft import Draft
@@ -82,7 +82,7 @@ def _lower(draft: Draft, agreement: Agreement, price: int) -> None:
     of_recipient = of_award.recipient + agreement.fee.of(price)
     fail_over = draft.auction(agreement.auction).announcement.fail_over
     recipient_held = agreement.recipient_held if fail_over else min(agreement.recipient_held, of_recipient)
-    provider_held = min(agreement.provider_held, of_award.provider)
+    provider_held = min(agreement.provider_held, of_award.provider + agreement.insured)
     payer = funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
     draft.transfer(held(agreement.id), payer, agreement.recipient_held - recipient_held)
     draft.transfer(held_bond(agreement.id), bond(agreement.provider), agreement.provider_held - provider_held)
@@ -160,8 +160,14 @@ def _payers(group: Group, outcome: GroupOutcome) -> tuple[tuple[str, int], ...]:
 def group_is_due(draft: Draft, name: str, due_ms: int) -> None:
     """The group was not settled in time: its holds are released, and the organiser pays alone."""
     group: Group = draft.get("group", name)
-    if group.due_ms == due_ms:
-        give_back(draft, name)
+    if group.due_ms != due_ms:
+        return
+    given_ms = draft.state.back_ms + CLOSING_MS
+    is_first = group.negotiation is not None and due_ms == group.negotiation.ends_ms
+    if draft.state.back_ms and is_first and given_ms > draft.at_ms:  # the market was away: more time, once
+        _put(draft, msgspec.structs.replace(group, due_ms=given_ms))
+        return
+    give_back(draft, name)
 
 
 def give_back(draft: Draft, name: str) -> None:

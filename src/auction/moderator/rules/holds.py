@@ -15,11 +15,11 @@ from auction.formats.format import reserve_bounds
 from auction.model import holding
 from auction.model.agreement import Agreement
 from auction.model.bid import Announcement, ShownRating
-from auction.model.errors import InsufficientFunds
+from auction.model.errors import BadValue, InsufficientFunds
 from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
 from auction.model.money import check_amount
 from auction.moderator.draft import Draft
-from auction.moderator.records import Auction, Debt, PaymentRequest
+from auction.moderator.records import Auction, BidSheet, Debt, PaymentRequest, PlacedBid
 from auction.moderator.terms import BidEntry
 from auction.payment.protocol import PREPAID
 
@@ -136,16 +136,41 @@ def payer_account(record: Auction) -> str:
 
 
 def of_bid(draft: Draft, announcement: Announcement, entry: BidEntry) -> int:
-    """What a bid holds. A bid to pay holds the most that it could pay, for all its units."""
+    """What a bid holds. A bid to pay holds the most that it could pay, for all its units; one to provide also what it
+    insures."""
+    check_insured(announcement, entry.insured)
     if announcement.direction == "provide" and format_of(announcement).price_bound is reserve_bounds:
-        return amounts_of(draft, announcement).delta  # every bid is for everything
+        return amounts_of(draft, announcement).delta + entry.insured  # every bid is for everything
     price, quantity, items, limit = entry.price, entry.quantity, entry.items, entry.limit
     reserve = part_of_reserve(announcement, quantity, items)
     most = check_amount(price if limit is None else limit, "price")
     if announcement.direction == "receive" and part_of_reserve(announcement, 1, ()) != whole_reserve(announcement):
         most = most if items else check_amount(most * quantity, "price for all units")
     amount = holding.of_bidder(announcement.direction, reserve, most, announcement.delta_ppm)
-    return amount if announcement.direction == "provide" else amount + announcement.fee.of(most)
+    return amount + entry.insured if announcement.direction == "provide" else amount + announcement.fee.of(most)
+
+
+def check_insured(announcement: Announcement, insured: int) -> None:
+    """Bond that pays for what is not delivered is put up by who provides, where quality weighs, and is at most what may
+    be paid. Raises BadValue."""
+    if not check_amount(insured, "insured amount"):
+        return
+    if announcement.direction != "provide" or not (announcement.quality.opinion or announcement.quality.evidence):
+        raise BadValue("quality is insured by who provides, in an auction in which quality weighs")
+    if insured > whole_reserve(announcement):
+        raise BadValue(f"the reserve is {whole_reserve(announcement)}: no more than that can be insured")
+
+
+def insured_of(draft: Draft, record: Auction, bid: str) -> int:
+    """What a bid has insured."""
+    if not (record.announcement.quality.opinion or record.announcement.quality.evidence):
+        return 0
+    sheet: BidSheet | None = draft.find("sheet", record.id)
+    if sheet is not None:
+        entries = dict(zip(sheet.names(), sheet.entries, strict=False))
+        return entries[bid].insured if bid in entries else 0
+    placed: PlacedBid | None = draft.find("bid", bid)
+    return placed.bid.insured if placed is not None else 0
 
 
 def of_commitment(announcement: Announcement, deposit: int) -> int:
@@ -235,5 +260,5 @@ def pay_debts(draft: Draft, party: str) -> None:
 
 
 def of_provider(agreement: Agreement) -> int:
-    """δP + Φ: what the provider of an agreement held."""
-    return holding.of_provider(agreement.price, agreement.delta_ppm)
+    """δP + Φ and the insured amount: what the provider of an agreement held."""
+    return holding.of_provider(agreement.price, agreement.delta_ppm) + agreement.insured

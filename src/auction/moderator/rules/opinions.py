@@ -23,6 +23,7 @@ from auction.model.rating import (
     probability_of_payment_ppm,
 )
 from auction.model.signing import rating_body
+from auction.model.weighing import Start
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, Drafted, Revealed
 from auction.moderator.reputation import PAYMENTS
@@ -32,7 +33,8 @@ from auction.moderator.rules import parties
 def rating_at(draft: Draft, record: Auction, bidder: str) -> ShownRating:
     """The rating that every bidder was shown: the one at the announcement."""
     service = record.announcement.service if record.announcement.direction == "provide" else PAYMENTS
-    return draft.state.reputation.shown_at(bidder, service, record.announced_sequence, record.announced_ms)
+    start = Start(record.announcement.start_ppm, record.announcement.evidence_start_ppm)
+    return draft.state.reputation.shown_at(bidder, service, record.announced_sequence, record.announced_ms, start)
 
 
 def check_payer(draft: Draft, recipient: str) -> None:

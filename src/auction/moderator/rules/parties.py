@@ -11,7 +11,7 @@ from auction.model.bid import check_name
 from auction.model.block import TIME_MS_MAX, Block, most_of_units
 from auction.model.endpoint import Endpoint, Warm
 from auction.model.errors import BadSignature, BadValue, Exists, NoCapacity, NotAllowed
-from auction.model.ledger import FEES, OUTSIDE, bond, funds
+from auction.model.ledger import FEES, NOBODY, OUTSIDE, bond, funds
 from auction.model.lifecycle import CHARGEBACK_MS
 from auction.model.money import check_amount, check_currency, check_integer
 from auction.model.party import (
@@ -27,7 +27,9 @@ from auction.model.party import (
     e164,
 )
 from auction.model.signing import endpoint_body, party_body
+from auction.moderator.config import MarketConfig
 from auction.moderator.draft import Draft
+from auction.moderator.records import Taken
 from auction.moderator.rules import holds
 
 NEWCOMER_TIMES: Final = 1  # how often a newcomer's free bond must cover the card money that it withdraws
@@ -94,6 +96,7 @@ def register(
         _check_is_nobodys(draft, personal)
     _check_is_nobodys(draft, name)
     _check_place(draft, kind, belongs_to)
+    check_no_taker(draft.config, name, controller)
     key = check_public_key(public_key) if public_key else ""
     _check_not_former(draft, name, key)
     record = Party(
@@ -105,6 +108,7 @@ def register(
         controller=check_id(controller) if controller else "",
         capacity_bps=check_integer(capacity_bps, "capacity", 0, 2**53),
         registered_ms=draft.at_ms,
+        registered=draft.sequence,
         personal=draft.keep_personal(name, name=own_name, number=number) if own_name or number else "",
     )
     draft.add("party", name, record)
@@ -118,6 +122,34 @@ def _check_is_nobodys(draft: Draft, name: str) -> None:
     """One name means one party: an id is no other party's name or number."""
     if name and (name in draft.state.people.named or name in draft.state.records["party"]):
         raise Exists(f"there is a party {name!r} already")
+
+
+def check_no_taker(config: MarketConfig, *names: str) -> None:
+    """Who is paid what went to nobody takes no part: it could live of what others lose. Raises NotAllowed."""
+    if config.taker and config.taker in names:
+        raise NotAllowed(f"{config.taker} is who takes what went to nobody, and can be no party of this market")
+
+
+def check_rules(draft: Draft, rules: MarketConfig) -> None:
+    """Raises BadCurrency for another currency, NotAllowed for a taker that is a party or stands behind one."""
+    check_currency(rules.currency, draft.config.currency)
+    if rules.taker and draft.state.sharing.get(rules.taker):
+        raise NotAllowed(f"{rules.taker} is a party of this market, or stands behind one: it takes nothing of nobody's")
+
+
+def pay_taker(draft: Draft, amount: int, currency: str) -> int:
+    """Pays nobody's money out to the taker that the rules name. Returns what is left."""
+    taker = draft.config.taker
+    if not taker:
+        raise NotAllowed("the rules of this market name no taker: what went to nobody stays there")
+    check_rules(draft, draft.config)
+    check_currency(currency, draft.config.currency)
+    if check_amount(amount) == 0:
+        raise BadValue("what is paid out is above zero")
+    draft.transfer(NOBODY, OUTSIDE, amount)
+    before: Taken | None = draft.find("taken", taker)
+    draft.put("taken", taker, Taken(taker=taker, amount=amount + (before.amount if before is not None else 0)))
+    return draft.balance(NOBODY)
 
 
 def _check_place(draft: Draft, kind: str, belongs_to: str) -> None:
@@ -203,11 +235,7 @@ def change_capacity(draft: Draft, party: str, capacity_bps: int) -> Party:
 
 def _promised_bps(draft: Draft, party: str) -> int:
     state = draft.state
-    needed = state.timeline(party).peak_bps(draft.at_ms, TIME_MS_MAX)
-    for offers in state.offers_of.values():
-        stand = [one for one in offers.values() if one.provider == party and one.valid_until_ms > draft.at_ms]
-        rates = [one.rate_bps_max for one in stand]
-        needed = max([needed, *rates])
+    needed = state.timeline(party).peak_bps(draft.at_ms, TIME_MS_MAX)  # also by its standing offers
     for auction in {name for _, kind, name in state.due if kind == "auction"}:
         record = draft.auction(auction)
         if record.state != "open" or record.block is None:
