@@ -252,6 +252,7 @@ def the_journal_forgets_transfers(patch: Patch) -> None:
         return encode(changes, transfers[:3])
 
     patch.setattr(auction.moderator.core, "encode_body", forget)
+    patch.setattr(auction.storage.journal, "encode_body", forget)
 
 
 @bug
@@ -530,7 +531,11 @@ def the_members_pay_the_fee(patch: Patch) -> None:
 @bug
 def what_is_erased_stays_in_the_store(patch: Patch) -> None:
     append = MemoryStore.append
-    patch.setattr(MemoryStore, "append", lambda self, writes: append(self, [one._replace(erased=()) for one in writes]))
+
+    def keep(self: MemoryStore, writes: list[Any]) -> None:
+        append(self, [msgspec.structs.replace(one, erased=()) for one in writes])
+
+    patch.setattr(MemoryStore, "append", keep)
 
 
 @bug

@@ -19,7 +19,7 @@ from simulated_ends import PROVIDERS, RECIPIENTS
 from simulated_events import SEALED, Events
 from watching import Found, check_entry, quick_signature, speaker
 
-from auction.model.errors import AuctionError, BadSignature
+from auction.model.errors import AuctionError, BadSignature, BadValue
 from auction.model.fees import NO_FEE, Fee
 from auction.model.party import Signature, Verifier
 from auction.model.rating import RatingRules
@@ -162,7 +162,10 @@ class Simulation(Events):
             self.clock.advance(30 * 3_600_000)
             with contextlib.suppress(AuctionError):
                 self.market.tick()
-            self.market.resume_payments()
+            try:
+                self.market.resume_payments()
+            except BadValue as reason:
+                raise Found(f"a payment cannot come to its end: {reason}") from None
         self.check()
         self.ended = {kind: dict(of_kind) for kind, of_kind in self.market.state.records.items()}
         for days in (46, 130):

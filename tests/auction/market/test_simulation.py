@@ -18,7 +18,7 @@ from auction.moderator import Moderator
 
 SEEDS = int(os.environ["AUCTION_SEEDS"])
 SEEDS_A_TEST = 50
-TRIES = 60
+TRIES = 120
 # Commands that have tests of their own, and touch neither money nor the lifecycle; or are played below as `tick`.
 NOT_PLAYED = {
     *(
