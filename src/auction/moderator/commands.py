@@ -393,9 +393,9 @@ class Moderator(Payments):
 
     @command("agreement stop-failover", right="recipient")
     def stop_fail_over(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Stops that others take over what is left of an agreement. Its recipient does so, at any time, also one that
-        has blamed its provider; what is held beyond P(1+δ) goes back at once. Rests that were taken over go on. Raises
-        WrongState where there is no fail-over."""
+        """Stop fail-over: nobody can take over the rest of an agreement any more. Its recipient may do so at any time,
+        even after blaming its provider; the hold beyond P(1+δ) is released at once. Takeovers already made go on.
+        Raises WrongState without fail-over."""
         return self._run("stop_fail_over", key, (agreement,), failing_over.stop, Agreement)
 
     # --- ratings ---

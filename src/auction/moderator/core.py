@@ -492,7 +492,7 @@ class Core:
 
     @query("market clock", right="anyone")
     def clock(self) -> ClockView:
-        """Shows the market's time beside what its clock shows. `is_in_doubt` from when the clock has jumped by an hour
+        """Show the market's time and its clock's reading. `is_in_doubt` is true after the clock has jumped by an hour,
         until the operator confirms it."""
         with self._deciding:
             now_ms = self._now()
@@ -501,9 +501,9 @@ class Core:
 
     @command("market confirm-clock", right="operator")
     def confirm_clock(self, now_ms: int, *, key: str | None = None) -> ClockView:
-        """Says that the clock is right after it has jumped by an hour. `now_ms` is the time as the operator knows it.
-        The market's time goes on from what the clock shows, and never back; what would have been due meanwhile is
-        given an hour. Raises WrongState where nothing is in doubt, BadValue where the clock shows another time."""
+        """Confirm that the clock is right after a jump of an hour. `now_ms` is the time that the operator knows. The
+        market's time goes on from the clock's reading, and never back; what would have been due meanwhile gets an hour.
+        Raises WrongState if nothing is in doubt, BadValue if the clock shows another time."""
 
         def decide(draft: Draft, now_ms: int) -> ClockView:
             shown_ms = self._time.reading_ms()

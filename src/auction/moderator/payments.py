@@ -60,8 +60,8 @@ class Payments(Queries):
 
     @command("market pay-taker", right="operator")
     def pay_taker(self, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Pays out what went to nobody, to the taker that the rules name. That is no party of the market
-        (`MarketConfig.taker`). Returns what is left with nobody. Raises NotAllowed where the rules name none, or one
+        """Pay money from the account of nobody to the taker that the rules name. The taker (`MarketConfig.taker`) is
+        not a party of the market. Returns the balance of nobody. Raises NotAllowed if the rules name no taker, or one
         that is a party; InsufficientFunds."""
         return self._run("pay_taker", key, (amount, currency), parties.pay_taker, int)
 

@@ -128,7 +128,7 @@ class Queries(Core):
 
     @query("market nobody", right="anyone")
     def nobody(self) -> int:
-        """Returns what is with nobody in minor units. Silence, contradiction and false results have cost it."""
+        """Return the balance of nobody in minor units. It comes from silence, contradiction and false results."""
         with self._deciding:
             return self._state.ledger.balance(NOBODY)
 
