@@ -393,7 +393,7 @@ class Moderator(Payments):
 
     @command("agreement stop-failover", right="recipient")
     def stop_fail_over(self, agreement: str, *, key: str | None = None) -> Agreement:
-        """Stop fail-over: nobody can take over the rest of an agreement any more. Its recipient may do so at any time,
+        """Stop fail-over, so that nobody takes over the rest. Its recipient may do so at any time,
         even after blaming its provider; the hold beyond P(1+δ) is released at once. Takeovers already made go on.
         Raises WrongState without fail-over."""
         return self._run("stop_fail_over", key, (agreement,), failing_over.stop, Agreement)

@@ -60,7 +60,7 @@ class Payments(Queries):
 
     @command("market pay-taker", right="operator")
     def pay_taker(self, amount: int, currency: str, *, key: str | None = None) -> int:
-        """Pay money from the account of nobody to the taker that the rules name. The taker (`MarketConfig.taker`) is
+        """Pay out money of nobody's account to the taker in the rules. The taker (`MarketConfig.taker`) is
         not a party of the market. Returns the balance of nobody. Raises NotAllowed if the rules name no taker, or one
         that is a party; InsufficientFunds."""
         return self._run("pay_taker", key, (amount, currency), parties.pay_taker, int)
