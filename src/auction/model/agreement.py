@@ -192,7 +192,7 @@ def lost_by_provider(agreement: Agreement, settled: Settlement, earned: Earnings
         return undelivered + earned.voided
     said = agreement.provider_says
     stated = 0
-    if provider == recipient == "finished" or (provider and recipient == "leaving"):
+    if provider == recipient == "finished":
         stated = max(0, _passed(agreement) - said.figure - earned.voided) if said is not None else 0
     return min(undelivered, max(earned.shortfall, stated)) + earned.voided
 

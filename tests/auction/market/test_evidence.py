@@ -85,13 +85,13 @@ def test_both_that_say_before_the_start_that_all_is_done() -> None:
 
 
 @pytest.mark.parametrize(("ending", "charged_besides"), [("finished", (0, 0)), ("blaming", (200, 300))])
-def test_where_the_recipient_leaves_what_passed_counts(ending: str, charged_besides: tuple[int, int]) -> None:
+def test_where_the_recipient_leaves_what_it_paid_for_counts(ending: str, charged_besides: tuple[int, int]) -> None:
     """An early `finished` of the provider is `leaving` as well; a reproach gets it δU, which is charged too."""
     said = ended((ending, 2_000), ("leaving", 2_000), 30_000)
     assert earned_and_weight(said) == (100, 2_000 + charged_besides[0])
-    # The provider itself says that it served half of what had passed.
+    # It alone knows when it stopped asking: what is missing of the time until it said so is no fault of the other's.
     said = ended((ending, 1_000), ("leaving", 1_000), 30_000)
-    assert earned_and_weight(said) == (50, 2_000 + charged_besides[1])
+    assert earned_and_weight(said) == (100, 1_000 + charged_besides[1])
 
 
 def test_who_leaves_or_says_nothing_weighs_what_it_did_not_serve() -> None:
