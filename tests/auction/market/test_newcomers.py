@@ -10,7 +10,7 @@ import pytest
 from markets import asked, awarded, market, money, nobody, settled
 
 from auction.formats.transcript import verify, verify_own
-from auction.model.bid import QualityWeights
+from auction.model.bid import QualityWeights, commitment
 from auction.model.errors import BadValue, InsufficientFunds, TranscriptWrong
 from auction.model.rating import RatingRules, lower_ppm
 from auction.model.weighing import AT_THE_PRIOR, newcomer_start_ppm
@@ -108,7 +108,10 @@ def test_who_insures_its_quality_is_ranked_by_it_and_that_verifies() -> None:
     verify(transcript, award, bids)
     for bid in bids:
         verify_own(transcript, award, bid)
-    with pytest.raises(TranscriptWrong):  # it is part of what the bidder committed to
+    without = [msgspec.structs.replace(bid, insured=0) for bid in bids if bid.insured]
+    assert without
+    assert not {commitment(bid) for bid in without} & {commitment(bid) for bid in bids}  # a bidder commits itself to it
+    with pytest.raises(TranscriptWrong):
         verify(transcript, award, [msgspec.structs.replace(bid, insured=0) for bid in bids])
     assert violations(moderator.state) == []
 
