@@ -142,7 +142,7 @@ def test_demo_by_make(demo_by_make):
         assert words + "\n" in [text for kind, text, _ in steps() if kind == "sh"]
         assert words in run(["make", "-n", "demo"], ROOT).stdout
     assert "\nThe second block." in told
-    assert "every invariant of it were checked: 0 broken" in told
+    assert "every invariant were checked: 0 broken" in told
 
 
 def test_two_builds_are_compared(tmp_path):
