@@ -7,6 +7,7 @@ clock and randomness.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -25,6 +26,8 @@ FORMER_KEYS_MAX: Final = 100
 SIGNED_VALIDITY_MS_MAX: Final = 7 * 24 * 3_600_000  # a nonce must be remembered while its statement is valid
 
 _PRIME: Final = 2**255 - 19
+# Ids that the market gives (`Draft.new_id`), and keys: accounts and links are found by both, so nobody may choose one.
+_RESERVED: Final = re.compile(r"(agreement|auction|bid|block|group|party)-\d+(\.\d+)?|[0-9a-fA-F]{64}", re.ASCII)
 _GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -84,6 +87,14 @@ def check_id(name: str) -> str:
         raise BadValue(f"a name has 1 to {ID_LENGTH_MAX} characters: {name!r}")
     if not name.isprintable() or "/" in name or " " in name:
         raise BadValue(f"a name is printable and has no spaces or slashes: {name!r}")
+    return name
+
+
+def check_chosen(name: str) -> str:
+    """Checks an id that a caller has chosen for something new. It cannot be one that the market could give to something
+    else, nor a public key."""
+    if _RESERVED.fullmatch(check_id(name)):
+        raise BadValue(f"{name!r} has the form of an id that the market gives, or of a public key: choose another")
     return name
 
 

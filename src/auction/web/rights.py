@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from auction.model.errors import BadToken, NotAllowed
+from auction.model.errors import BadToken, Exists, NotAllowed
 from auction.model.party import ORGANISATIONS, Party
 from auction.moderator.commands import Moderator
 from auction.moderator.methods import Method
@@ -94,6 +94,9 @@ def _registration(asked: Asked) -> None:
     """No party is linked to another without its consent: a controller registers its parties itself, and a key needs a
     signature."""
     arguments, caller = asked.arguments, asked.caller.party
+    state = asked.market.state
+    if arguments.party not in state.records["party"] and state.sharing.get(arguments.party):
+        raise Exists(f"{arguments.party!r} controls parties of this market: only the operator registers it")
     if arguments.controller and not (caller and _speaks_for(asked.market, caller, arguments.controller)):
         raise NotAllowed(f"{arguments.controller} must register the parties that it controls itself")
     if arguments.public_key and arguments.signature is None:

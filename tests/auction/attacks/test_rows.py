@@ -208,6 +208,74 @@ def test_rival_is_not_shut_out_by_naming_it_or_its_key(field: Arena) -> None:
     assert field.market.agreement(name).provider == "north"
 
 
+def test_rival_is_not_shut_out_by_its_key_or_controller_as_a_name(field: Arena) -> None:
+    field.add("clinic", "recipient")
+    field.add("north", controller="holding")
+    stranger = MarketClient(field.url, "", retry_for_ms=0)
+    key = public_key_of("north")
+    assert refused(stranger.register, key, "provider") == "exists"  # whom it ties to is told before its form
+    for name in (key.upper(), public_key_of("a key of tomorrow")):
+        assert refused(stranger.register, name, "provider") == "bad_value"
+    assert refused(stranger.register, "holding", "provider") == "exists"
+    mallory = field.add("mallory")
+    assert refused(mallory.change_capacity, key, 1) == "unknown"
+    assert field.market.state.interests["north"] == {"north", "holding", key}
+    fresh = stranger.register("fresh", "provider", key="once")
+    assert stranger.register("fresh", "provider", key="once").party == fresh.party  # sent again, it is the same
+
+
+@pytest.mark.parametrize("kind", ["agreement", "auction", "bid", "block", "group", "party"])
+def test_no_name_is_one_that_the_market_gives(field: Arena, kind: str) -> None:
+    """The market's own ids can be told ahead: what is held for an agreement would lie in the account of an auction
+    that has its name, and go to who withdraws that."""
+    field.add("mallory", "recipient")
+    mole, clock = field.add("mole"), field.clock
+    terms = AuctionTerms(reserve=100, open_for_ms=10_000)
+    for name in (f"{kind}-{field.market.state.sequence + 9}", f"{kind}-100.2"):
+        assert refused(field.by("mallory").announce, "mallory", asked(clock), terms, auction=name) == "bad_value"
+        block = msgspec.structs.replace(asked(clock), id=name, provider="mole")
+        assert refused(field.by("mallory").announce, "mallory", block, terms) == "bad_value"
+        assert refused(mole.publish_block, block) == "bad_value"
+        assert refused(mole.stand_offer, offered("mole", name, clock.now_ms)) == "bad_value"
+        assert refused(MarketClient(field.url, "", retry_for_ms=0).register, name, "provider") == "bad_value"
+
+
+def test_auction_and_offer_of_one_name(field: Arena) -> None:
+    """Both hold money by their names."""
+    north, mole, clock = field.add("north"), field.add("mole"), field.clock
+    north.stand_offer(offered("north", "fast", clock.now_ms))
+    block = msgspec.structs.replace(asked(clock), id="mine", provider="mole")
+    mole.publish_block(block)
+    terms = AuctionTerms(reserve=100, open_for_ms=10_000)
+    assert refused(mole.announce, "mole", "mine", terms, auction="fast") == "exists"
+    mole.announce("mole", "mine", terms, auction="slow")
+    assert refused(north.stand_offer, offered("north", "slow", clock.now_ms)) == "exists"
+    mole.withdraw_auction("slow")
+    north.withdraw_offer("fast", "north")
+    assert (field.gain("mole"), field.gain("north")) == (0, 0)
+
+
+def test_a_taken_name_of_a_block_stops_no_announcement(field: Arena) -> None:
+    mole, clinic, clock = field.add("mole"), field.add("clinic", "recipient"), field.clock
+    for number in range(3):
+        name = f"block-of-auction-{field.market.state.sequence + 3 - number + 1}"
+        mole.publish_block(msgspec.structs.replace(asked(clock, 1), id=name, provider="mole"))
+    clinic.announce("clinic", asked(clock), AuctionTerms(reserve=5_000, open_for_ms=10_000))
+
+
+def offered(provider: str, name: str, now_ms: int) -> StandingOffer:
+    return StandingOffer(
+        offer=name,
+        provider=provider,
+        service="s",
+        unit_price=1_000,
+        currency="EUR",
+        quantity=1,
+        rate_bps_max=1_000,
+        valid_until_ms=now_ms + 60_000,
+    )
+
+
 def test_block_unit_or_auction_named_like_anothers(field: Arena) -> None:
     field.add("clinic", "recipient")
     field.add("mallory", "recipient")

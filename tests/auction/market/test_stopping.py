@@ -54,6 +54,17 @@ def test_a_recipient_that_blames_can_stop_fail_over() -> None:
     assert violations(moderator.state) == []
 
 
+def test_what_goes_back_is_of_who_bought_the_block_since() -> None:
+    moderator, clock = market(providers=2)
+    name = awarded(moderator, clock, (4_000, 4_200), reserve=5_000, format="first_price", fail_over=True)
+    moderator.register("bob", "recipient")
+    moderator.deposit("bob", 10_000, "EUR")
+    moderator.resell_block(moderator.agreement(name).block, "rita", "bob", 1_000)
+    moderator.stop_fail_over(name)
+    assert (money(moderator, "rita"), money(moderator, "bob")) == (RITA - 5_500 + 1_000, 9_000 + 1_100)
+    assert violations(moderator.state) == []
+
+
 def test_a_rest_that_was_taken_over_goes_on_and_can_be_stopped_itself() -> None:
     moderator, _, name = running()
     moderator.end(name, "p0", "leaving", 2_000)

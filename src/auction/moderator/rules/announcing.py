@@ -12,7 +12,7 @@ from auction.model.block import Block, check, check_units_of
 from auction.model.errors import BadValue, Exists, NotAllowed, WrongState
 from auction.model.lifecycle import AUTHORISED_MS, CLOSING_MS, FUNDING_MS, GRACE_MS, OPEN_MS_MAX, REVEAL_MS, next_state
 from auction.model.money import check_integer
-from auction.model.party import check_id
+from auction.model.party import check_chosen
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction
 from auction.moderator.reputation import PAYMENTS
@@ -45,7 +45,7 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
     """The auction, before anything is held."""
     party = parties.check_organisation(draft, announcer)
     admission.check_not_barred(draft, announcer)
-    auction = check_id(name) if name else draft.new_id("auction")
+    auction = _chosen(draft, name) if name else draft.new_id("auction")
     if prime:
         chains.check_prime(draft, announcer, block, prime)
     if terms.receipts and not party.public_key:
@@ -128,10 +128,17 @@ def announce(draft: Draft, announcer: str, block: Block | str, terms: AuctionTer
     return record
 
 
+def _chosen(draft: Draft, name: str) -> str:
+    """The name that the announcer gives the auction. Offers hold money by their names too, so it is no offer's."""
+    if draft.find("offer", check_chosen(name)) is not None:
+        raise Exists(f"there is an offer {name!r} already")
+    return name
+
+
 def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -> Block:
     """The block to auction: the one that the recipient describes, or the holder's own, which becomes `offered`."""
     if isinstance(block, Block):
-        name = check_id(block.id) if block.id else f"block-of-{auction}"
+        name = check_chosen(block.id) if block.id else blocks.own_name(draft, f"block-of-{auction}")
         if draft.find("block", name) is not None:
             raise Exists(f"there is a block {name!r} already")
         asked = msgspec.structs.replace(block, id=name, provider="", holder="", parent="", offer="", state="free")

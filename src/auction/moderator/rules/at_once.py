@@ -18,6 +18,7 @@ from auction.model.bid import ShownRating, StandingOffer
 from auction.model.block import Block
 from auction.model.errors import (
     BadValue,
+    Exists,
     Expired,
     InsufficientFunds,
     LinkedParties,
@@ -27,7 +28,7 @@ from auction.model.errors import (
 )
 from auction.model.ledger import NOBODY, bond, funds, held_bond
 from auction.model.money import check_currency
-from auction.model.party import Party, Signature, check_id
+from auction.model.party import Party, Signature, check_chosen
 from auction.model.signing import bid_body, offer_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, BidSheet, Offered, OfferSheet
@@ -200,7 +201,6 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
     if draft.party(offer.provider).kind != "provider":
         raise NotAllowed(f"{offer.provider} is not a provider")
     check_currency(offer.currency, draft.config.currency)
-    check_id(offer.offer)
     admission.check_not_barred(draft, offer.provider)
     if offer.valid_until_ms <= draft.at_ms:
         raise Expired("the offer has expired already")
@@ -209,6 +209,8 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
     if offer.valid_until_ms > draft.at_ms + OFFER_MS_MAX:
         raise BadValue("an offer stands for at most 24 hours; it can be placed again")
     former = draft.find("offer", offer.offer)
+    if former is None and draft.find("auction", check_chosen(offer.offer)) is not None:
+        raise Exists(f"there is an auction {offer.offer!r} already")  # both hold money by their names
     if former is not None and former.provider != offer.provider:
         raise NotAllowed(f"{offer.offer} is an offer of {former.provider}")
     body = offer_body(

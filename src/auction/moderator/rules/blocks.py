@@ -13,7 +13,7 @@ from auction.model.errors import BadValue, NotAllowed, TooLate
 from auction.model.ledger import funds
 from auction.model.meter import Meter, measure
 from auction.model.money import check_amount, check_integer
-from auction.model.party import are_linked, check_id
+from auction.model.party import are_linked, check_chosen
 from auction.moderator.draft import Draft
 from auction.moderator.records import BlockShares
 from auction.moderator.rules import admission, parties
@@ -26,7 +26,7 @@ def publish_block(draft: Draft, block: Block) -> Block:
     provider = draft.party(block.provider)
     if provider.kind != "provider":
         raise NotAllowed(f"{block.provider} is a {provider.kind}, not a provider")
-    name = check_id(block.id) if block.id else draft.new_id("block")
+    name = check_chosen(block.id) if block.id else draft.new_id("block")
     wanted = check(msgspec.structs.replace(block, id=name, holder=block.provider, parent="", offer="", state="free"))
     if wanted.ends_ms <= draft.at_ms:
         raise BadValue("the window of the block is over")

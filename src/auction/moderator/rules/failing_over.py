@@ -15,13 +15,14 @@ from auction.model.agreement import Agreement
 from auction.model.award import Winning
 from auction.model.block import Block, units_of
 from auction.model.errors import NoAward, WrongState
-from auction.model.ledger import held, held_bond
+from auction.model.ledger import card, funds, held, held_bond
 from auction.model.lifecycle import GRACE_MS, is_present, step_of
 from auction.model.party import are_linked
 from auction.model.takeover import Rest, RestOffer, StandBy, may_cost, offer_of, owed_at_most, rest_after
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, PlacedBid
 from auction.moderator.rules import admission, awarding, blocks, chains, holds
+from auction.payment.protocol import PREPAID
 
 KEPT_MAX = 10_000  # auctions whose stand-bys are cached
 
@@ -222,7 +223,9 @@ def stop(draft: Draft, name: str) -> Agreement:
     if agreement.stopped:
         raise WrongState(f"fail-over of {name} was stopped already")
     kept = min(agreement.recipient_held, agreement.own_hold)
-    draft.transfer(held(name), holds.payer_account(record), agreement.recipient_held - kept)
+    # Who bought the block since has the agreement with all that comes back of it.
+    payer = funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
+    draft.transfer(held(name), payer, agreement.recipient_held - kept)
     stopped = msgspec.structs.replace(agreement, stopped=True, recipient_held=kept)
     draft.put("agreement", name, stopped)
     return stopped

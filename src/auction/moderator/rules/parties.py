@@ -22,6 +22,7 @@ from auction.model.party import (
     Signature,
     canonical_bytes,
     check_attributes,
+    check_chosen,
     check_id,
     check_public_key,
     e164,
@@ -91,7 +92,7 @@ def register(
         raise BadValue(f"a party is one of {', '.join(KINDS)}")
     number = e164(party) if kind == "number" else ""
     is_ours = bool(number) or not party
-    name = draft.new_id("party") if is_ours else check_id(party)
+    name = draft.new_id("party") if is_ours else check_chosen(party)
     for personal in (number, check_name(own_name, "name") if own_name else ""):
         _check_is_nobodys(draft, personal)
     _check_is_nobodys(draft, name)
@@ -105,7 +106,7 @@ def register(
         public_key=key,
         token_hash=hashed,
         belongs_to=belongs_to,
-        controller=check_id(controller) if controller else "",
+        controller=_check_controller(draft, controller) if controller else "",
         capacity_bps=check_integer(capacity_bps, "capacity", 0, 2**53),
         registered_ms=draft.at_ms,
         registered=draft.sequence,
@@ -116,6 +117,11 @@ def register(
         body = party_body(record.controller, record.public_key)
         check_signature(draft, "party", "", name, body, signature, signed_as="" if is_ours else name)
     return name
+
+
+def _check_controller(draft: Draft, name: str) -> str:
+    """A controller need not be a party. If it is one, the market may have given its id."""
+    return check_id(name) if draft.find("party", name) is not None else check_chosen(name)
 
 
 def _check_is_nobodys(draft: Draft, name: str) -> None:
