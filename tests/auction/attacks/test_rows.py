@@ -257,10 +257,12 @@ def test_auction_and_offer_of_one_name(field: Arena) -> None:
 
 def test_a_taken_name_of_a_block_stops_no_announcement(field: Arena) -> None:
     mole, clinic, clock = field.add("mole"), field.add("clinic", "recipient"), field.clock
-    for number in range(3):
-        name = f"block-of-auction-{field.market.state.sequence + 3 - number + 1}"
+    last = field.market.state.sequence + 6
+    for number in range(last - 2, last + 3):
+        name = f"block-of-auction-{number}"
         mole.publish_block(msgspec.structs.replace(asked(clock, 1), id=name, provider="mole"))
-    clinic.announce("clinic", asked(clock), AuctionTerms(reserve=5_000, open_for_ms=10_000))
+    made = clinic.announce("clinic", asked(clock), AuctionTerms(reserve=5_000, open_for_ms=10_000))
+    assert (made.auction, made.block) == (f"auction-{last}", f"block-{last}.2")
 
 
 def offered(provider: str, name: str, now_ms: int) -> StandingOffer:

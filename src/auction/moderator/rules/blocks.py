@@ -72,7 +72,9 @@ def resell_block(draft: Draft, block: str, seller: str, buyer: str, price: int) 
                 raise NotAllowed(f"{buyer} is linked to {agreement.provider}, which serves the block")
             if agreement.receipts and not party.public_key:
                 raise NotAllowed(f"{buyer} has no key to sign the receipts of {name} with")
-            if agreement.method != PREPAID or agreement.payers:
+            group = draft.auction(agreement.auction).group
+            is_groups = bool(agreement.payers or (group and draft.get("group", group).state == "open"))
+            if agreement.method != PREPAID or is_groups:
                 raise NotAllowed(f"{name} is paid by {agreement.method} or by a group, and stays with its recipient")
             passed = msgspec.structs.replace(agreement, recipient=buyer, recipient_key=party.public_key)
             draft.put("agreement", name, passed)

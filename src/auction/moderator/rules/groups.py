@@ -27,7 +27,7 @@ def open_group(draft: Draft, auction: str, organiser: str, extra_cost: int, devi
     record = draft.auction(auction)
     if record.announcer != organiser or record.announcement.direction != "provide":
         raise NotAllowed(f"{organiser} did not announce auction {auction} to be served itself")
-    if record.state not in ("open", "funding") or draft.placed_bids(auction):
+    if record.state not in ("open", "funding") or draft.placed_bids(auction) or draft.state.commitments_of.get(auction):
         raise WrongState(f"a group must be opened before the first bid, and auction {auction} is past that")
     if record.group:
         raise Exists(f"auction {auction} has a group already: {record.group}")
