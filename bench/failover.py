@@ -86,7 +86,7 @@ def market_of(keys: Path) -> Moderator:
                 unit_price=price,
                 currency="EUR",
                 quantity=1,
-                rate_bps_max=10**9,
+                rate_bps_max=10**9 // 2,  # what stands holds its capacity
                 valid_until_ms=moderator.now_ms() + DAY_MS,
             )
         )

@@ -53,6 +53,9 @@ def _auction(state: State, name: str, at_ms: int) -> Gone:
         return []
     if any(f"{name}/{step}" in state.pending_payments for step in _STEPS):
         return []
+    group = state.records["group"].get(record.group)
+    if group is not None and group.due_ms:  # what its members put in is still to be given back
+        return []
     gone = [(kind, name) for kind in ("auction", "sheet", "offer_sheet", "award", "bidding")]
     gone += [("bid", one) for one in state.bids_of.pop(name, ())]
     gone += [("commitment", one) for one in state.commitments_of.pop(name, ())]
@@ -110,8 +113,8 @@ def _shorten(index: dict[str, Any], key: str, name: str) -> None:
 def _block(state: State, name: str, at_ms: int) -> Gone:
     """A block whose window is over. What was promised until then is looked at no more."""
     block = state.records["block"].get(name)
-    if block is None or at_ms < block.ends_ms + KEPT_MS:
-        return []
+    if block is None or at_ms < block.ends_ms + KEPT_MS or block.state == "offered":
+        return []  # an auction that was open when the market went away for long is still to be closed
     if any(one in state.alive["agreement"] for one in state.agreements_about.get(name, ())):
         return []
     if block.provider:

@@ -318,6 +318,8 @@ class State:
     def _index_group(self, old: Group | None, new: Group) -> None:
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
             heapq.heappush(self.due, (new.due_ms, "group", new.id))
+        if not new.due_ms:
+            self.look_at("auction", new.auction)
 
 
 INDEXES: Final[dict[str, Any]] = {

@@ -17,10 +17,11 @@ from auction import SqlStore
 from auction.command.cli import main
 from auction.model.block import Timeline
 from auction.model.errors import Unknown
-from auction.model.rating import DAY_MS
+from auction.model.rating import DAY_MS, RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator import state as state_file
 from auction.moderator.clock import ManualClock
+from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import replay, violations
 
 FIGURES = (200, 150, 0, 200)
@@ -93,10 +94,12 @@ def shown(moderator: Moderator) -> list[Any]:
 
 
 def test_ratings_are_what_they_would_be_if_nothing_was_put_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin keeps everything, and so counts a history anew from its first deal whenever money has changed."""
+    """The twin keeps everything, and so counts a history anew from its first deal whenever money has changed. The deals
+    of a pair go beyond its bound, so what a pair had counts."""
+    bounded = MarketConfig(rating=RatingRules(pair_weight_max=300_000))
 
     def played() -> tuple[Moderator, list[Any]]:
-        moderator, clock = market(providers=2)
+        moderator, clock = market(config=bounded, providers=2)
         numbers = random.Random(7)
         seen = []
         for number in range(330):

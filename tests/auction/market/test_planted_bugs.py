@@ -314,8 +314,8 @@ BUGS = [
     Bug(
         "the mean ranks",
         "model/bid.py",
-        "weights.opinion * rating.lower_ppm",
-        "weights.opinion * rating.mean_ppm",
+        "= (rating.lower_ppm, rating.evidence_lower_ppm) if",
+        "= (rating.mean_ppm, rating.evidence_lower_ppm) if",
         "model/test_bid.py::test_quality_is_worth_its_lower_bounds_and_nothing_for_a_stranger",
     ),
     Bug(

@@ -51,7 +51,7 @@ def a_market(keys, prices, bond=60, store=None, clock=None):
             unit_price=price,
             currency="EUR",
             quantity=20,
-            rate_bps_max=10**9,
+            rate_bps_max=10**9 // 2,  # what stands holds its capacity
             valid_until_ms=moderator.now_ms() + DAY_MS,
         )
         moderator.stand_offer(offer)

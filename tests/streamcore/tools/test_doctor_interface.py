@@ -64,11 +64,11 @@ def test_what_is_down_has_no_carrier_or_is_not_there(pair):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert told_in(left, "near")[1]["interface"] == (
-        "missing", "near has no carrier: nothing is at its other end"
+        "missing", "near has no carrier: nothing is connected to it"
     )  # fmt: skip
     assert told_in(right, "far")[1]["interface"] == ("missing", "far is down: ip link set far up")
     status, told = told_in(left, "nowhere")
-    assert (status, told["interface"]) == (1, ("broken", "there is no nowhere here: 'ip link' lists what there is"))
+    assert (status, told["interface"]) == (1, ("broken", "there is no nowhere here: 'ip link' lists the interfaces"))
     assert told_in(left, "any")[0] == 0
 
 
@@ -85,7 +85,7 @@ def test_a_run_that_sends_on_says_that_packets_are_merged(root_and_namespaces):
         command = [*COMMAND, "run", "-n", "1", "--duration-s", "0.1"]
         told = left.run(*command, "-i", "near", "-o", "one").stderr
         assert (
-            "streamcore: near merges packets (gro) that will be too long to be sent: ethtool -K near gro off\n" in told
+            "streamcore: near merges packets (gro) that will be too long to send: ethtool -K near gro off\n" in told
         )
         assert "merges" not in left.run(*command, "-i", "one", "-o", "near").stderr
         assert "merges" not in left.run(*command, "-i", "near", "-w", "/dev/null").stderr
