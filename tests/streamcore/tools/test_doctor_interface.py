@@ -84,8 +84,6 @@ def test_a_run_that_sends_on_says_that_packets_are_merged(root_and_namespaces):
         left.run("ethtool", "-K", "near", "gro", "on")
         command = [*COMMAND, "run", "-n", "1", "--duration-s", "0.1"]
         told = left.run(*command, "-i", "near", "-o", "one").stderr
-        assert (
-            "streamcore: near merges packets (gro) that will be too long to send: ethtool -K near gro off\n" in told
-        )
+        assert "streamcore: near merges packets (gro) that will be too long to send: ethtool -K near gro off\n" in told
         assert "merges" not in left.run(*command, "-i", "one", "-o", "near").stderr
         assert "merges" not in left.run(*command, "-i", "near", "-w", "/dev/null").stderr
