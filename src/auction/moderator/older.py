@@ -166,7 +166,8 @@ class _Turning:
             return False
         fields = {key: value for key, value in record.items() if key != "award"}
         fields["announcement"] = {**record["announcement"], "receipts": False}
-        auction: Auction = msgspec.convert({**fields, "state": "void", "due_ms": 0}, Auction, builtin_types=())
+        fields |= {"state": "void", "due_ms": 0, "over_ms": self.at_ms}  # when it was over was not written down
+        auction: Auction = msgspec.convert(fields, Auction, builtin_types=())
         award = record.get("award")
         if state == "awarded" and award:
             whole = self._award(auction, msgspec.convert(award, Award, builtin_types=()))

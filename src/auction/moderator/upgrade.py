@@ -54,12 +54,13 @@ def write_upgrade(state: State, last_hash: bytes, at_ms: int, given: MarketConfi
     changes = [("rules", "market", Rules(FORMAT, config)), *done.changes]
     body = encode_body(changes, done.transfers)
     entry = seal(last_hash, sequence, at_ms, COMMAND, "", b"", body, msgspec.json.encode(done.did))
-    rows = [(kind, name, sequence, msgspec.json.encode(record).decode()) for kind, name, record in changes]
+    gone = set(State().apply(sequence, at_ms, changes, ()))  # what is so old that the same entry puts it away
+    kept = {(kind, name): record for kind, name, record in changes if (kind, name) not in gone}
+    rows = [(kind, name, sequence, msgspec.json.encode(record).decode()) for (kind, name), record in kept.items()]
     sides = [
         (side, sign * amount) for source, target, amount in done.transfers for side, sign in ((source, -1), (target, 1))
     ]
     postings = [(sequence, line, account, amount) for line, (account, amount) in enumerate(sides)]
-    kept = {(kind, name) for kind, name, _ in changes}
     return Write(entry, rows, postings, [name for name in records if name not in kept])
 
 
