@@ -56,7 +56,7 @@ from streamcore.headers._walk cimport (
     walk_headers,
 )
 from streamcore.service._checksums cimport Places, adjust_layers
-from streamcore.service._control cimport change_arp, change_extension, change_icmp4, change_icmp6, change_igmp, change_options4, change_tcp
+from streamcore.service._control cimport change_arp, change_dccp, change_extension, change_icmp4, change_icmp6, change_igmp, change_options4, change_tcp
 from streamcore.service._fields cimport (
     BEFORE_MAX,
     COUNTED,
@@ -132,6 +132,9 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
     elif kind == LAYER_TCP:
         if layer.length > 20:
             change_tcp(rewrite, p, layer.length)
+    elif kind == LAYER_DCCP:
+        if layer.length > 12:
+            change_dccp(rewrite, p, layer.length)
     elif kind == LAYER_ICMP4:
         return change_icmp4(rewrite, p, n)
     elif kind == LAYER_ICMP6:
@@ -164,8 +167,8 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
         if layer.length > 8:  # ISL and MACsec's channel have hardware addresses, TRILL options
             unknown(rewrite, p)
     elif not (kind == LAYER_VLAN or kind == LAYER_LLC or kind == LAYER_MPLS or kind == LAYER_CONTROL_WORD
-              or kind == LAYER_PPPOE or kind == LAYER_PPP or kind == LAYER_UDP or kind == LAYER_UDP_LITE or kind == LAYER_SCTP
-              or kind == LAYER_DCCP):
+              or kind == LAYER_PPPOE or kind == LAYER_PPP or kind == LAYER_UDP or kind == LAYER_UDP_LITE
+              or kind == LAYER_SCTP):
         unknown(rewrite, p)  # the walk knows more kinds than stand here
     return layer.length
 

@@ -6,6 +6,7 @@ from streamcore.service._fields cimport Rewrite
 cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 cdef void change_extension(Rewrite *rewrite, uint8_t *p, int64_t n, int kind) noexcept nogil
 cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
+cdef void change_dccp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 
 # These return how many bytes are the message's own; what follows is payload.
 cdef int64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil

@@ -55,8 +55,10 @@ cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
             change_timestamps(rewrite, p + at, min(n - at, size))
         elif kind == 82:
             change4(rewrite, p + at + 8, min(n - at, size) - 8)
-        elif kind != 11 and kind != 12 and kind != 25 and kind != 130 and kind != 136 and kind != 148:
-            zero(rewrite, p + at + 2, min(n - at, size) - 2)
+            zero(rewrite, p + at + 12, min(n - at, size) - 12)
+        else:
+            i = 4 if kind == 11 or kind == 12 or kind == 136 or kind == 148 else 8 if kind == 25 else 11 if kind == 130 else 2  # bytes that stay
+            zero(rewrite, p + at + i, min(n - at, size) - i)
         at += size
 
 
@@ -76,7 +78,7 @@ cdef void change_timestamps(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept no
 cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """The options of a TCP header of n bytes: those of RFC 9293 and what is common stay; addresses of multipath TCP (RFC 8684 3.4.1)."""
     cdef int64_t at = 20
-    cdef int64_t size
+    cdef int64_t size, kept
     cdef uint8_t kind
     while at < n:
         kind = p[at]
@@ -88,11 +90,52 @@ cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
             return
         size = p[at + 1]
         if kind == 30 and at + 3 < n and p[at + 2] >> 4 == 3:
-            if size < 20:
-                change4(rewrite, p + at + 4, min(n - at, <int64_t> 8) - 4)
-            else:
-                change6(rewrite, p + at + 4, min(n - at, <int64_t> 20) - 4)
-        elif kind > 8 and kind != 14 and kind != 15 and kind != 19 and kind != 29 and kind != 30 and kind != 34:
+            change_added(rewrite, p + at, min(n - at, size))
+        else:
+            kept = plain_option(kind)
+            zero(rewrite, p + at + kept, min(n - at, size) - kept)
+        at += size
+
+
+cdef void change_added(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """Multipath TCP tells an address, perhaps a port, perhaps a digest over both. The digest's keys stand at the connection's begin, so that
+    whoever has it can try all addresses."""
+    cdef int64_t address = 4 if n < 20 else 16
+    cdef int64_t stop = 4 + address
+    if address == 4:
+        change4(rewrite, p + 4, min(n, stop) - 4)
+    else:
+        change6(rewrite, p + 4, min(n, stop) - 4)
+    if n == stop + 2 or n == stop + 10:  # a port
+        stop += 2
+    zero(rewrite, p + stop, n - stop)
+
+
+cdef inline int64_t plain_option(uint8_t kind) noexcept nogil:
+    """How many bytes of a TCP option hold no address. Digests and cookies (19, 29, 34), multipath TCP and selective acknowledgements vary."""
+    if kind == 5 or kind == 15 or kind == 19 or kind == 29 or kind == 30 or kind == 34:
+        return 40
+    return 4 if kind == 2 else 3 if kind == 3 or kind == 14 else 6 if kind == 6 or kind == 7 else 10 if kind == 8 else 2
+
+
+cdef void change_dccp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """The options of a DCCP header of n bytes (RFC 4340 5.1, 5.8): numbers and what is known of features stay."""
+    cdef int64_t at = 16 if p[8] & 1 else 12
+    cdef int64_t size
+    cdef uint8_t kind = p[8] >> 1 & 15
+    if kind == 1 or 3 <= kind <= 9:  # an acknowledgement number
+        at += 8 if p[8] & 1 else 4
+    if kind == 0 or kind == 1 or kind == 7:  # a service, or why it was reset
+        at += 4
+    while at < n:
+        if p[at] < 32:
+            at += 1
+            continue
+        if at + 2 > n or p[at + 1] < 2:
+            zero(rewrite, p + at, n - at)
+            return
+        size = p[at + 1]
+        if not (32 <= p[at] <= 44) or p[at] == 36:  # 36: a cookie
             zero(rewrite, p + at + 2, min(n - at, size) - 2)
         at += size
 
@@ -113,7 +156,7 @@ cdef void change_extension(Rewrite *rewrite, uint8_t *p, int64_t n, int kind) no
 
 cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
     """Hop-by-hop and destination options. A home address is the source for those above (RFC 6275 6.3)."""
-    cdef int64_t size, left
+    cdef int64_t size, left, kept
     cdef uint8_t kind
     while at < n:
         kind = p[at]
@@ -126,10 +169,12 @@ cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) n
         left = min(size, n - at - 2)
         if kind == 0xC9:
             change6(rewrite, p + at + 2, left)
+            zero(rewrite, p + at + 18, left - 16)
             if size == 16 and left == 16:
                 rewrite.source_at = <uint32_t> (p + at + 2 - rewrite.packet)
-        elif kind != 0x04 and kind != 0x05 and kind != 0x26 and kind != 0x63 and kind != 0x23 and kind != 0xC2:
-            zero(rewrite, p + at + 2, left)
+        else:  # numbers: tunnel limit, router alert, quick start, RPL, jumbograms
+            kept = 1 if kind == 0x04 else 2 if kind == 0x05 else 6 if kind == 0x26 else 4 if kind == 0x63 or kind == 0x23 or kind == 0xC2 else 0
+            zero(rewrite, p + at + 2 + kept, left - kept)
         at += 2 + size
 
 
@@ -144,7 +189,9 @@ cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         zero(rewrite, p + 4, n - 4)
         return
     stop = 8 * (p[1] + 1)
-    if p[2] == 4:
+    if p[2] != 4:  # reserved
+        zero(rewrite, p + 4, min(n, <int64_t> 8) - 4)
+    else:
         stop = min(stop, 8 + 16 * (<int64_t> p[4] + 1)) if n > 4 else 8
     while at + 16 <= stop and at < n:
         change6(rewrite, p + at, n - at)
@@ -152,9 +199,21 @@ cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
             rewrite.target_at = <uint32_t> (p + at - rewrite.packet)
         at += 16
     if p[2] == 4:
-        change_options6(rewrite, p, n, at)  # TLVs: what is no padding is zeroed
+        zero_values(rewrite, p, n, at)
     else:
         zero(rewrite, p + at, n - at)
+
+
+cdef void zero_values(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
+    """Of TLVs kinds and lengths stay."""
+    while at < n:
+        if p[at] == 0:
+            at += 1
+            continue
+        if at + 2 > n:
+            return
+        zero(rewrite, p + at + 2, min(<int64_t> p[at + 1], n - at - 2))
+        at += 2 + <int64_t> p[at + 1]
 
 
 cdef void change_mobility(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
@@ -232,14 +291,16 @@ cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
         change_groups(rewrite, p, n, 16)
     elif kind == 145:
         change6s(rewrite, p + 8, n - 8, n)
-    elif kind != 146:
+    elif kind == 146:
+        change_discovery(rewrite, p, n, 8)
+    else:
         unknown(rewrite, p)
     return n
 
 
 cdef void change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
     """Options of neighbour discovery (RFC 4861 4.6, RFC 3122, 4191, 5568, 6775, 8106, 8781)."""
-    cdef int64_t size, left
+    cdef int64_t size, left, kept
     cdef uint8_t kind
     while at + 2 <= n and p[at + 1]:
         kind = p[at]
@@ -249,23 +310,28 @@ cdef void change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) 
             change_mac(rewrite, p + at + 2, left - 2, size - 2)
         elif kind == 3:
             change6(rewrite, p + at + 16, left - 16)
+            zero(rewrite, p + at + 32, left - 32)
         elif kind == 4:
             change_packet(rewrite, p + at + 8, left - 8)
         elif kind == 9 or kind == 10 or kind == 25:
             change6s(rewrite, p + at + 8, left - 8, (size - 8) // 16)
         elif kind == 17 or kind == 35:
             change6(rewrite, p + at + 8, min(left, <int64_t> 24) - 8)
+            zero(rewrite, p + at + 24, left - 24)
         elif kind == 24:
-            change_prefix6(rewrite, p + at + 8, left - 8, p[at + 2] if left > 2 else 0)
+            change_prefix6(rewrite, p + at + 8, min(left, <int64_t> 24) - 8, p[at + 2] if left > 2 else 0)
+            zero(rewrite, p + at + 24, left - 24)
         elif kind == 33:
-            change_mac(rewrite, p + at + 8, left - 8, 8)
+            change_mac(rewrite, p + at + 8, left - 8, size - 8)
         elif kind == 38:
             change_prefix6(rewrite, p + at + 4, min(left, <int64_t> 16) - 4, 96)
+            zero(rewrite, p + at + 16, left - 16)
         elif kind == 31:
             if rewrite.names or rewrite.payload != KEEP:
                 zero(rewrite, p + at + 8, left - 8)
-        elif kind != 5 and kind != 7 and kind != 8 and kind != 13 and kind != 14:
-            zero(rewrite, p + at + 2, left - 2)
+        else:  # numbers: largest packet, intervals, times, what was drawn
+            kept = 8 if kind == 5 or kind == 7 or kind == 8 or kind == 14 else 16 if kind == 13 else 2
+            zero(rewrite, p + at + kept, left - kept)
         at += size
     if at < n:
         zero(rewrite, p + at, n - at)

@@ -86,9 +86,10 @@ cdef void change4_set(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_prefix6(Rewrite *rewrite, uint8_t *p, int64_t n, int bits) noexcept nogil:
-    """The first bytes of an address; its bits beyond `bits` stay 0."""
+    """The first bytes of an address; its bits beyond `bits` become 0."""
     cdef int64_t i
-    if bits <= 0 or bits > 128:
+    if bits <= 0 or bits > 128:  # no address is meant, whatever stands there
+        zero(rewrite, p, n)
         return
     change6(rewrite, p, n)
     if rewrite.rewriting:

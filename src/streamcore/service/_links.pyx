@@ -25,8 +25,14 @@ cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type)
         zero(rewrite, p + 52, n - 52)
     elif link_type == 192:
         change_ppi(rewrite, p, n)
+    elif (link_type == 119 or link_type == 163) and n >= 2 and load16(p) == 0x8021:  # AVS: behind 64 bytes of numbers and two more the receiver's address
+        change_mac(rewrite, p + 72, min(n, <int64_t> 78) - 72, 6)
+        zero(rewrite, p + 78, n - 78)
     elif link_type == 119:  # prism: the device's name
         zero(rewrite, p + 8, min(n, <int64_t> 24) - 8)
+    elif link_type == 127:  # radiotap
+        if has_strange_fields(p, n):
+            unknown(rewrite, p)
     elif link_type == 117:  # PFLOG: names of interface and rules, users, perhaps addresses before translation
         zero(rewrite, p + 4, n - 4)
     elif link_type == 8:  # SLIP: a direction, and the header as it was compressed
@@ -35,9 +41,21 @@ cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type)
         zero(rewrite, p + 6, n - 6)
     elif link_type == 197:  # ERF: extension headers behind time, kind and lengths
         zero(rewrite, p + 16, n - 16)
-    elif not (link_type == 0 or link_type == 108 or link_type == 127 or link_type == 163 or link_type == 109 or link_type == 123
+    elif not (link_type == 0 or link_type == 108 or link_type == 109 or link_type == 123
               or link_type == 226 or link_type == 282 or link_type == 166 or 204 <= link_type <= 206):
         unknown(rewrite, p)  # perhaps with names and addresses
+
+
+cdef bint has_strange_fields(const uint8_t *p, int64_t n) noexcept nogil:
+    """Whether radiotap's presence words (of 32 bits from byte 4 on) tell of a vendor's own fields, or of TLVs."""
+    cdef int64_t at = 7
+    while at < n:
+        if p[at] & 0x50:
+            return True
+        if not p[at] & 0x80:
+            return False
+        at += 4
+    return False
 
 
 cdef void change_cooked(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t hardware, int64_t size) noexcept nogil:
@@ -68,19 +86,22 @@ cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
             return
         if kind == 8:
             change_mac(rewrite, p + at + 8, left - 8, 6)
-        elif kind == 16:
+            zero(rewrite, p + at + 14, left - 14)
+        elif kind == 16 and size == 18:  # a header of Ethernet
             change_mac(rewrite, p + at + 4, left - 4, 6)
             change_mac(rewrite, p + at + 10, left - 10, 6)
+        elif kind == 16:  # another one, perhaps of IP
+            zero(rewrite, p + at + 4, left - 4)
         elif kind == 10 or kind == 18 or kind > 20:
             zero(rewrite, p + at + 4, left - 4)
         at += (size + 3) // 4 * 4
 
 
 cdef void change_ppi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Fields behind eight bytes; places and the like are zeroed."""
+    """Fields behind eight bytes. Those of 802.11 and spectra are numbers (2 to 5, 8); places, processes with their users and the like are zeroed."""
     cdef int64_t at = 8
     while at + 4 <= n:
-        if not 2 <= le16(p + at) <= 8:
+        if not 2 <= le16(p + at) <= 5 and le16(p + at) != 8:
             zero(rewrite, p + at + 4, min(le16(p + at + 2), n - at - 4))
         at += 4 + le16(p + at + 2)
 

@@ -71,6 +71,7 @@ cdef void change_dhcp(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, 
 
 cdef void change_dhcp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef int i
+    cdef uint8_t overload
     if n < 240 or load32(p + 236) != 0x63825363:  # BOOTP of another maker, or none, or one that is cut
         zero(rewrite, p, n)
         return
@@ -78,8 +79,26 @@ cdef void change_dhcp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         change4_set(rewrite, p + 12 + 4 * i, n)
     change_mac(rewrite, p + 28, 16, min(<int64_t> p[2], <int64_t> 16))
     zero(rewrite, p + 28 + min(<int64_t> p[2], <int64_t> 16), 16 - min(<int64_t> p[2], <int64_t> 16))
-    change_text(rewrite, p + 44, 192)
+    overload = overloaded(p + 240, n - 240)
     change_options(rewrite, p + 240, n - 240, dhcp_options)
+    if overload & 2:
+        change_options(rewrite, p + 44, 64, dhcp_options)
+    else:
+        change_text(rewrite, p + 44, 64)
+    if overload & 1:
+        change_options(rewrite, p + 108, 128, dhcp_options)
+    else:
+        change_text(rewrite, p + 108, 128)
+
+
+cdef uint8_t overloaded(const uint8_t *p, int64_t n) noexcept nogil:
+    """Which of the names' fields hold options (RFC 2132 9.3): 1 the boot file's, 2 the server's, 3 both."""
+    cdef int64_t at = 0
+    while at + 2 < n and p[at] != 255:
+        if p[at] == 52:
+            return p[at + 2] & 3
+        at += 1 if p[at] == 0 else 2 + <int64_t> p[at + 1]
+    return 0
 
 
 cdef inline void change_text(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
@@ -196,7 +215,9 @@ cdef void change_option6(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind,
         change_duid(rewrite, p, n)
     elif kind == 21 or kind == 24 or kind == 29 or kind == 30 or kind == 33 or kind == 39 or kind == 41 or kind == 42 or kind == 59 or kind == 65 or kind == 74:
         change_text(rewrite, p, n)
-    elif kind != 6 and kind != 7 and kind != 8 and kind != 13 and kind != 14 and kind != 19 and kind != 20 and kind != 32 and kind != 61 and kind != 82 and kind != 83:
+    elif kind == 13:                 # a status, and words about it
+        change_text(rewrite, p + 2, n - 2)
+    elif kind != 6 and kind != 7 and kind != 8 and kind != 14 and kind != 19 and kind != 20 and kind != 32 and kind != 61 and kind != 82 and kind != 83:
         zero(rewrite, p, n)
 
 

@@ -129,6 +129,7 @@ cdef void change_dns(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_data(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t stop, uint16_t kind) noexcept nogil:
+    cdef int64_t start = at
     if kind == 1 and stop - at == 4:
         change4(rewrite, p + at, 4)
         return
@@ -150,8 +151,9 @@ cdef void change_data(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t stop, ui
     else:
         zero(rewrite, p + at, stop - at)
         return
-    if 0 <= at < stop:
-        zero(rewrite, p + at, stop - at)
+    if at < 0:  # no name
+        at = start
+    zero(rewrite, p + at, stop - at)
 
 
 # Text.
@@ -193,7 +195,7 @@ cdef void change_text(Rewrite *rewrite, uint8_t *p, int64_t n, bint sip) noexcep
             return
         if sip and not is_dull(p + at, size):
             change_line(rewrite, p + at, size, first)
-        elif not sip and (names_somebody(p + at, size) or (first and holds(p + at, size, b"://", 3))):
+        elif not sip and (names_somebody(p + at, size) or (first and (holds(p + at, size, b"://", 3) or begins(p + at, size, b"connect ", 8)))):
             change_line(rewrite, p + at, size, first)
         first = False
         at += size + 1
@@ -210,7 +212,10 @@ cdef bint names_somebody(const uint8_t *p, int64_t n) noexcept nogil:
     return (begins(p, n, b"host:", 5) or begins(p, n, b"referer:", 8) or begins(p, n, b"origin:", 7) or begins(p, n, b"location:", 9)
             or begins(p, n, b"x-forwarded-", 12) or begins(p, n, b"x-real-ip:", 10) or begins(p, n, b"forwarded:", 10)
             or begins(p, n, b"via:", 4) or begins(p, n, b"cookie:", 7) or begins(p, n, b"set-cookie:", 11)
-            or begins(p, n, b"authorization:", 14) or begins(p, n, b"from:", 5))
+            or begins(p, n, b"authorization:", 14) or begins(p, n, b"from:", 5) or begins(p, n, b"proxy-authorization:", 20)
+            or begins(p, n, b"content-location:", 17) or begins(p, n, b"x-original-", 11) or begins(p, n, b"x-client-ip:", 12)
+            or begins(p, n, b"x-cluster-client-ip:", 20) or begins(p, n, b"client-ip:", 10) or begins(p, n, b"true-client-ip:", 15)
+            or begins(p, n, b"cf-connecting-ip", 16) or (n > 0 and (p[0] == 32 or p[0] == 9)))
 
 
 cdef void change_line(Rewrite *rewrite, uint8_t *p, int64_t n, bint first) noexcept nogil:
@@ -219,6 +224,8 @@ cdef void change_line(Rewrite *rewrite, uint8_t *p, int64_t n, bint first) noexc
     cdef int64_t start
     while at < n and p[at] != 58 and p[at] != 61 and not (first and p[at] == 32):
         at += 1
+    if at == n or (first and not holds(p, n, b"SIP/2.0", 7) and not holds(p, n, b"HTTP/1.", 7)):  # the rest of a line, or text
+        at = 0
     while at < n:
         if not is_letter(p[at]) and not is_digit(p[at]) and p[at] < 128:
             at += 1

@@ -23,7 +23,7 @@ cdef int64_t change_ospf(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
         return n
     change4(rewrite, p + 4, n - 4)
     change4_set(rewrite, p + 8, n - 8)
-    if not new and n > 16 and load16(p + 14) == 1:
+    if not new and n > 16 and load16(p + 14) <= 1:  # a password, or what nobody looks at
         zero(rewrite, p + 16, min(n, body) - 16)
     if stop > body:
         change_ospf_body(rewrite, p[1], p + body, stop - body, new)
@@ -118,7 +118,8 @@ cdef void change_state3(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind) 
     elif kind == 0x2002:  # network: options, routers
         change4s(rewrite, p + 24, n - 24, n, 4)
     elif kind == 0x2003:  # prefix between areas
-        change_prefixes(rewrite, p, at, n, 1)
+        at = change_prefixes(rewrite, p, at, n, 1)
+        zero(rewrite, p + at, n - at)
     elif kind == 0x2004:  # router between areas: options, metric, router
         change4(rewrite, p + 28, n - 28)
         zero(rewrite, p + 32, n - 32)
@@ -126,6 +127,10 @@ cdef void change_state3(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind) 
         at = change_prefixes(rewrite, p, at, n, 1)
         if n > 20 and p[20] & 2:
             change6(rewrite, p + at, n - at)
+            at += 16
+        if n > 28:  # a tag, another link state
+            at += 4 * ((p[20] & 1) + (load16(p + 26) != 0))
+        zero(rewrite, p + at, n - at)
     elif kind == 0x0008:  # link: priority, options, address, prefixes
         change6(rewrite, p + 24, min(n, <int64_t> 40) - 24)
         at = change_prefixes(rewrite, p, 44, n, load32(p + 40) if n >= 44 else 0)

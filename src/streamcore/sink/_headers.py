@@ -41,11 +41,12 @@ def section_block(form: CaptureForm) -> bytes:
 
 def interface_block(interface: Interface, bare: bool = False) -> bytes:
     """An interface description block with all options of the interface. bare: only those that are needed to read its
-    packets.
+    packets, made anew from what was read of them, so that nothing else passes in them.
     """
-    options = interface.options or tuple(_described(interface))
     if bare:
-        options = tuple(option for option in options if option[0] in READING)
+        options = tuple(option for option in _described(interface) if option[0] in READING)
+    else:
+        options = interface.options or tuple(_described(interface))
     body = struct.pack("<HHI", interface.link_type, 0, interface.snap_length)
     return _block(1, body + _options(options))
 

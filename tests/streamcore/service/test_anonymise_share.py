@@ -127,6 +127,9 @@ INTERFACE = {
     11: b"\0host 198.51.100.23",
     12: b"alice-os",
     15: b"intranet-card",
+    9: b"\6alice",  # what reading takes, and more behind it
+    13: b"\4" + MACS[2],
+    14: b"intranet uplink",
 }
 
 
