@@ -189,9 +189,7 @@ cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         zero(rewrite, p + 4, n - 4)
         return
     stop = 8 * (p[1] + 1)
-    if p[2] != 4:  # reserved
-        zero(rewrite, p + 4, min(n, <int64_t> 8) - 4)
-    else:
+    if p[2] == 4:
         stop = min(stop, 8 + 16 * (<int64_t> p[4] + 1)) if n > 4 else 8
     while at + 16 <= stop and at < n:
         change6(rewrite, p + at, n - at)

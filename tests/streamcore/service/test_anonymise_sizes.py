@@ -81,8 +81,6 @@ def kinds() -> dict[str, tuple[int, bytes]]:
         made[f"dccp {kind}"] = 1, four(33, body + bytes(44 - len(body)))
     made["digest over an address"] = 1, tcp(bytes([30, 16, 0x30, 1]) + V4 + NAME[:8])
     made["digest, address and port"] = 1, tcp(bytes([30, 30, 0x30, 1]) + V6 + b"\0\7" + NAME[:8] + b"\1\1")
-    for kind in (0, 2):
-        made[f"reserved in route {kind}"] = 1, six(43, bytes([17, 2, kind, 0]) + V4 + V6 + UDP)
     made["ospf without authentication"] = 1, four(89, b"\2\1\0\x2c" + V4 + bytes(8) + V6[8:] + bytes(20))
     for kind in (0x2003, 0x4005, 0x2007):
         made[f"behind link state {kind:#x}"] = 1, external(kind, bytes(4) + V6 * 2)
