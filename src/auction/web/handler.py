@@ -8,7 +8,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,8 @@ from auction.model.errors import BadToken, BadValue
 from auction.moderator.commands import Moderator
 from auction.web.rights import Caller, check_right, without_secrets
 from auction.web.wire import WAIT_MS_MAX, Schema, check_key, decode_request, find_method, schema_of
+
+STRANGER: Final = " "  # in the place of the caller's id, which has no space: strangers have no keys of the operator's
 
 
 def make_token(path: str) -> str:
@@ -89,7 +91,8 @@ class RequestHandler:
             named["wait_ms"] = 0
         if of.takes_key and key:
             # Each caller has its own keys: nobody gets another's answer or uses up another's key.
-            named["key"] = f"{caller.party}/{check_key(key)}"
+            whose = caller.party or ("" if caller.is_operator else STRANGER)
+            named["key"] = f"{whose}/{check_key(key)}"
         elif of.takes_key and of.signature.parameters["key"].default is inspect.Parameter.empty:
             raise BadValue(f"{of.name} needs an Idempotency-Key")
         return getattr(self.market, of.name)(**named)

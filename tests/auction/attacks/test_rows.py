@@ -265,6 +265,14 @@ def test_a_taken_name_of_a_block_stops_no_announcement(field: Arena) -> None:
     assert (made.auction, made.block) == (f"auction-{last}", f"block-{last}.2")
 
 
+def test_a_stranger_uses_up_no_key_of_the_operator(field: Arena) -> None:
+    field.add("clinic", "recipient", funds=0)
+    stranger = MarketClient(field.url, "", retry_for_ms=0)
+    stranger.register("mallory", "recipient", key="transfer-4711")
+    assert field.operator.deposit("clinic", 500, "EUR", key="transfer-4711") == 500
+    assert field.operator.deposit("clinic", 500, "EUR", key="transfer-4711") == 500  # once
+
+
 def offered(provider: str, name: str, now_ms: int) -> StandingOffer:
     return StandingOffer(
         offer=name,

@@ -120,6 +120,15 @@ def test_after_erasing_a_party_begins_nothing_and_its_token_opens_nothing() -> N
     assert moderator.id_of(SECRETS[0]) == fresh != rosa
 
 
+def test_nothing_personal_is_taken_in_for_who_was_erased() -> None:
+    moderator, clock = market()
+    rosa, _ = person(moderator, clock)
+    moderator.erase(rosa)
+    for party, kind in (("+442079460019", "number"), ("watch", "device"), ("", "user")):
+        with pytest.raises(NotAllowed, match="erased"):
+            moderator.register(party, kind, belongs_to=rosa, name="Rosa's")
+
+
 def test_names_are_a_map_to_the_markets_own_ids() -> None:
     moderator, _ = market(store := MemoryStore())
     rosa = moderator.register("", "recipient", name="rosa@clinic").party

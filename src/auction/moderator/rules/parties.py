@@ -164,6 +164,8 @@ def _check_place(draft: Draft, kind: str, belongs_to: str) -> None:
             raise BadValue(f"a {kind} belongs to no other party")
         return
     owner = draft.party(belongs_to)
+    if belongs_to in draft.state.erased:
+        raise NotAllowed(f"{belongs_to} was erased, and can begin nothing new")
     if owner.kind not in _PART_OF[kind]:
         raise BadValue(f"a {kind} belongs to a {' or a '.join(sorted(_PART_OF[kind]))}, not to a {owner.kind}")
 
