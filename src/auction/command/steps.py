@@ -17,6 +17,7 @@ from auction.model.billing import Invoice, as_html, as_text
 from auction.moderator import Moderator
 from auction.moderator.methods import Method
 
+_TRUTH: Final = {"yes": True, "true": True, "no": False, "false": False}
 NOUNS: Final = {
     "party": "register, show, change and ban parties, manage their tokens",
     "account": "deposit and withdraw money, post and release bonds",
@@ -113,7 +114,9 @@ def _is_json(hint: Any) -> bool:
 
 
 def _help(hint: Any) -> str | None:
-    """The fields of a JSON argument."""
+    """The fields of a JSON argument, or the two words of a truth."""
+    if hint is bool:
+        return "yes or no"
     structs = [one for one in _members(hint) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
     return "; ".join(f"JSON with {', '.join(one.__struct_fields__)}" for one in structs) or None
 
@@ -130,13 +133,15 @@ def _converter(hint: Any) -> Callable[[str], Any]:
     def convert(word: str) -> Any:
         try:
             if bool in members:
-                return {"yes": True, "no": False}[word]
+                return _TRUTH[word.lower()]
             if int in members:
                 return int(word)
             if str in members and not (len(members) > 1 and word.startswith("{")):
                 return word
             return msgspec.json.decode(word, type=hint)
-        except (KeyError, ValueError, msgspec.MsgspecError) as reason:
+        except KeyError:
+            raise argparse.ArgumentTypeError(f"{word!r} is neither yes nor no") from None
+        except (ValueError, msgspec.MsgspecError) as reason:
             raise argparse.ArgumentTypeError(f"{word!r} does not fit: {reason}") from None
 
     return convert

@@ -192,6 +192,8 @@ class Circle:
             f"  {run['packets']['read']:,} packets in, {run['packets']['written']:,} out; "
             f"{run['segments']['resent']} segments were sent again after a failure"
         )
+        for reason, count in run["packets"]["dropped"].items():
+            self._tell(f"  {count:,} dropped: {reason}")
 
     def _outcome(self, run: dict[str, Any]) -> dict[str, Any]:
         """The outcome of a run's agreements, once both sides of each have stated its end and rated."""

@@ -64,13 +64,19 @@ class Chain:
         bits = 0
         for service in self.services:
             for group in service.groups:
+                if group not in COLUMN_GROUPS:
+                    known = ", ".join(COLUMN_GROUPS)
+                    raise UsageError(f"service {service.name}: there is no column group {group!r}: use {known}")
                 bits |= COLUMN_GROUPS[group]
         return bits
 
     def merge(self, reports: list[tuple[int, Any]]) -> None:
         """Fold one segment's reports in: (index of the service, report)."""
         for index, report in reports:
-            self.services[index].merge(report)
+            service = self.services[index]
+            if type(service).merge is Service.merge:
+                raise UsageError(f"service {service.name}: it calls `report`, so it needs a method merge(report)")
+            service.merge(report)
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         """What the services report at the end, by name; a service that stands twice is numbered."""

@@ -20,7 +20,7 @@ def integer(name: str, value: Any, minimum: int, maximum: int) -> int:
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(filter(None, choices))}, not {value!r}")
     return str(value)
 
 

@@ -20,6 +20,7 @@ from auction.model.block import Block
 from auction.model.endpoint import Assignment as Assignment
 from auction.model.errors import AuctionError, NoAward, Unreachable, WrongState
 from auction.model.holding import DELTA_PPM, of_award, of_offer
+from auction.model.money import as_decimal
 from auction.model.party import Signature
 from auction.model.signing import bid_body, endpoint_body, offer_body, sign_statement
 from auction.moderator import Moderator
@@ -163,7 +164,12 @@ class Trader:
 
     @property
     def earned(self) -> int:
+        """What the provider was paid in all, in minor units."""
         return sum(work.earned for work in self.work.values())
+
+    def in_words(self, amount: int) -> str:
+        """An amount of minor units for people: 77 is 0.77 EUR."""
+        return f"{as_decimal(amount, self._currency)} {self._currency}"
 
     # Requests to the market.
 
@@ -248,7 +254,7 @@ class Trader:
             if agreement.is_over:
                 work.is_over, work.earned = True, agreement.charged
                 self._try("", lambda: self._market.rate_as_drafted(work.agreement, self._party))
-                self._say(f"{work.agreement}: {agreement.state}, earned {work.earned} {self._currency}")
+                self._say(f"{work.agreement}: {agreement.state}, paid {self.in_words(work.earned)}")
         except Unreachable:
             raise
         except AuctionError as error:

@@ -256,7 +256,7 @@ def run_provider(offered: Offered, as_json: bool, say: Callable[[str], None]) ->
         provider.run()
     work = list(trader.work.values())
     segments = sum(each.segments for each in work)
-    say(f"{party}: {segments} segments under {len(work)} agreements, earned {trader.earned} {offered.currency}")
+    say(f"{party}: {segments} segments under {len(work)} agreements, paid {trader.in_words(trader.earned)}")
     if as_json:
         account = {"party": party, "bids": trader.bids, "earned": trader.earned, "currency": offered.currency}
         print(json.dumps(account | {"agreements": [each.json() for each in work]}), flush=True)

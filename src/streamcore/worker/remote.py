@@ -99,7 +99,7 @@ class RemoteWorker:
         if not join_socket.poll(int(self._join_s * 1000)):
             raise WorkerError(
                 f"no answer from {self._address} within {self._join_s:.0f} s: check that the pipeline runs, that it "
-                "knows this worker's key, and that --server-key is the pipeline's key"
+                "knows this worker's key, and that the pipeline has the key that was expected"
             )
         setup: dict[str, Any] = json.loads(join_socket.recv())
         join_socket.close(linger=0)

@@ -9,6 +9,7 @@ import pytest
 from packets_by_hand import make_segment, packets_of, run
 
 from streamcore.service.load import load
+from tests.streamcore.conftest import run_command
 
 ROOT = Path(__file__).parents[3]
 PORTS = [(53, 4000), (4000, 53), (80, 4000), (5353, 5353)]
@@ -39,3 +40,37 @@ def test_the_example_and_the_text_of_the_manual(tmp_path, options, expected):
     assert kept_by(tmp_path / "manual.py", options) == expected
     body = code.split("class ")[1].split()
     assert body == (ROOT / "examples" / "dns_only.py").read_text().split("class ")[1].split()
+
+
+REPORTS = """
+from streamcore import Service
+
+class Reports(Service):
+    effect = "observe"
+    groups = {groups}
+
+    def process(self, segment):
+        segment.report(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ("()", "it calls `report`, so it needs a method merge(report)"),
+        ("('ports',)", "there is no column group 'ports': use "),
+    ],
+)
+def test_what_a_service_lacks_is_one_line(groups: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(REPORTS.format(groups=groups))
+    done = run_command(
+        "-r",
+        ROOT / "examples" / "office.pcapng",
+        "-w",
+        tmp_path / "out.pcapng",
+        "--service",
+        f"{tmp_path / 'own.py'}:Reports",
+    )
+    assert done.status == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
