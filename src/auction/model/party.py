@@ -93,7 +93,11 @@ def check_id(name: str) -> str:
 def check_chosen(name: str) -> str:
     """Checks an id that a caller has chosen for something new. It cannot be one that the market could give to something
     else, nor a public key."""
-    if _RESERVED.fullmatch(check_id(name)):
+    return check_not_reserved(check_id(name))
+
+
+def check_not_reserved(name: str) -> str:
+    if _RESERVED.fullmatch(name):
         raise BadValue(f"{name!r} has the form of an id that the market gives, or of a public key: choose another")
     return name
 

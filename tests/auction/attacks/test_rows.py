@@ -237,7 +237,10 @@ def test_no_name_is_one_that_the_market_gives(field: Arena, kind: str) -> None:
         assert refused(field.by("mallory").announce, "mallory", block, terms) == "bad_value"
         assert refused(mole.publish_block, block) == "bad_value"
         assert refused(mole.stand_offer, offered("mole", name, clock.now_ms)) == "bad_value"
-        assert refused(MarketClient(field.url, "", retry_for_ms=0).register, name, "provider") == "bad_value"
+        stranger = MarketClient(field.url, "", retry_for_ms=0)
+        assert refused(stranger.register, name, "provider") == "bad_value"
+        # Nor a person's name: the market could give the id to nobody else then.
+        assert refused(stranger.register, "", "recipient", name=name) == "bad_value"
 
 
 def test_auction_and_offer_of_one_name(field: Arena) -> None:

@@ -24,6 +24,7 @@ from auction.model.party import (
     check_attributes,
     check_chosen,
     check_id,
+    check_not_reserved,
     check_public_key,
     e164,
 )
@@ -93,7 +94,7 @@ def register(
     number = e164(party) if kind == "number" else ""
     is_ours = bool(number) or not party
     name = draft.new_id("party") if is_ours else check_chosen(party)
-    for personal in (number, check_name(own_name, "name") if own_name else ""):
+    for personal in (number, check_not_reserved(check_name(own_name, "name")) if own_name else ""):
         _check_is_nobodys(draft, personal)
     _check_is_nobodys(draft, name)
     _check_place(draft, kind, belongs_to)
