@@ -94,9 +94,10 @@ def register(
     number = e164(party) if kind == "number" else ""
     is_ours = bool(number) or not party
     name = draft.new_id("party") if is_ours else check_chosen(party)
-    for personal in (number, check_not_reserved(check_name(own_name, "name")) if own_name else ""):
+    for personal in (number, check_name(own_name, "name") if own_name else ""):
         _check_is_nobodys(draft, personal)
     _check_is_nobodys(draft, name)
+    check_not_reserved(own_name)
     _check_place(draft, kind, belongs_to)
     check_no_taker(draft.config, name, controller)
     key = check_public_key(public_key) if public_key else ""
