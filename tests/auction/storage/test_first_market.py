@@ -80,12 +80,14 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'm.db'}"
 
 
-def opened(url: str, processors: dict[str, Cards] | None = None) -> tuple[Moderator, ManualClock]:
-    """The market as it opens a minute after its last command."""
+def opened(
+    url: str, processors: dict[str, Cards] | None = None, later_ms: int = 60_000
+) -> tuple[Moderator, ManualClock]:
+    """The market as it opens so long after its last command."""
     with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
         (last_ms,) = database.execute("SELECT max(at_ms) FROM auction_journal").fetchone()
     clock = ManualClock()
-    clock.advance(last_ms + 60_000 - clock.now_ms)
+    clock.advance(last_ms + later_ms - clock.now_ms)
     return Moderator(SqlStore(url), clock=clock, processors=processors), clock
 
 
@@ -154,6 +156,21 @@ def test_the_upgrade_says_what_it_did_in_its_entry_and_on_the_command_line(
     assert main(["market", "rules", "-d", url]) == 0
     assert "upgraded" not in capsys.readouterr().err  # once
     assert main(["verify", "-d", url]) == 0
+    assert verify(SqlStore(url)) == []
+
+
+@pytest.mark.parametrize("days", [0, 46, 400])
+def test_however_late_it_is_opened_the_rows_are_what_the_journal_says(url: str, days: int) -> None:
+    """Blocks and deals that were over for long are put away by the upgrade itself. What it ended is kept from then on
+    like what ended then."""
+    market, clock = opened(url, later_ms=60_000 + days * 86_400_000)
+    assert verify(SqlStore(url)) == []
+    assert ("blk-open" in market.state.records["block"]) == (not days)
+    auctions = {name: one.state for name, one in market.state.records["auction"].items()}
+    assert {"agreed", "void"} == set(auctions.values())
+    clock.advance(44 * 86_400_000)
+    market.tick()
+    assert auctions.keys() == market.state.records["auction"].keys()
     assert verify(SqlStore(url)) == []
 
 
