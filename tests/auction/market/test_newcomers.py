@@ -59,10 +59,17 @@ def test_the_announcement_says_where_they_start_and_later_deals_change_nothing_o
     start = moderator.rating("p0", "anonymise")
     assert (announcement.start_ppm, announcement.evidence_start_ppm) == (start.lower_ppm, start.evidence_lower_ppm)
     for _ in range(3):  # the market gets better meanwhile
-        settled(moderator, awarded(moderator, clock, (200,), format="first_price"), 200)
+        name = awarded(moderator, clock, (200,), format="first_price")
+        settled(moderator, name, 200)
+        moderator.rate(name, "rita", True, device="phone")
+        moderator.rate(name, "p0", True)
+    now = moderator.rating("new", "anonymise")
+    assert now.lower_ppm > start.lower_ppm
+    assert now.evidence_lower_ppm > start.evidence_lower_ppm
     moderator.bid(announcement.auction, BidEntry("new", 300))
     (shown,) = moderator.auction(announcement.auction).ratings
     assert start.lower_ppm - 5 < shown.lower_ppm <= start.lower_ppm
+    assert start.evidence_lower_ppm - 5 < shown.evidence_lower_ppm <= start.evidence_lower_ppm
     clock.advance(1_000_000)
     moderator.tick()
     award = moderator.close(announcement.auction)

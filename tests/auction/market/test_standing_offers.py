@@ -143,11 +143,12 @@ def test_nobody_says_of_its_own_block_that_it_comes_of_an_offer() -> None:
     """A block that took of another's offer would free that one's capacity."""
     moderator, clock = market(providers=2)
     moderator.stand_offer(an_offer(clock))
-    stolen: Block = msgspec.structs.replace(asked(clock, 4_000), provider="p1", offer="o")
+    key = moderator.state.records["offered"]["o"].key  # what blocks that come of it have as their offer
+    stolen: Block = msgspec.structs.replace(asked(clock, 4_000), provider="p1", offer=key)
     assert moderator.publish_block(stolen).offer == ""
     auction = moderator.announce(
         "rita",
-        msgspec.structs.replace(asked(clock, 6_000), offer="o"),
+        msgspec.structs.replace(asked(clock, 6_000), offer=key),
         AuctionTerms(reserve=1_000, open_for_ms=10_000, receipts=False),
     ).auction
     with pytest.raises(NoCapacity):

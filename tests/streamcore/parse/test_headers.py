@@ -105,6 +105,50 @@ def test_a_header_further_in_ends_where_the_one_around_it_does(name):
         check(batch, row, twin.parse(changed, link))
 
 
+def test_pppoe_ends_where_its_length_says():
+    link, packet = SAMPLES["pppoe"]
+    cases = [(link, packet[:18] + length.to_bytes(2, "big") + packet[20:]) for length in range(len(packet))]
+    batch = parsed(cases)
+    for row, (_, changed) in enumerate(cases):
+        check(batch, row, twin.parse(changed, link))
+    assert (batch.depth[: len(packet)] == 0).any()  # it ends before the IP header does
+
+
+def test_gre_with_routes_in_it():
+    """Every combination of flags, before routes of several lengths (RFC 1701), cut at every byte."""
+    cases = []
+    for flags in range(0, 256, 16):
+        for routes in (bytes(4), b"\0\0\0\4" + bytes(8), b"\0\0\0\1" + bytes(5), bytes(12) + b"\0\0\0\3"):
+            whole = ip4(47, bytes([flags, 0, 8, 0]) + routes + ip4(17, udp()))
+            cases += [(101, whole[:size]) for size in range(20, len(whole) + 1)]
+    cases = [one for one in cases if twin_knows(*one)]
+    batch = parsed(cases)
+    for row, (_, packet) in enumerate(cases):
+        check(batch, row, twin.parse(packet, 101))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("kind", range(1, 13))
+def test_packets_that_icmp_quotes_as_the_twin_parses_them(family, kind):
+    """Each sample quoted by each kind of message, cut at every byte, and with every first byte."""
+    cases = []
+    for link, packet in SAMPLES.values():
+        packet = packet[14:] if link == ETHERNET else packet
+        quotes = [packet[:size] for size in range(0, len(packet) + 1, 3)]
+        quotes += [bytes([first]) + packet[1:] for first in range(0, 256, 5)]
+        for quote in quotes:
+            message = bytes([kind]) + bytes(7) + quote
+            cases.append((101, ip4(1, message) if family == 4 else ip6(58, message)))
+    cases = [one for one in cases if twin_knows(*one)]
+    batch = parsed(cases)
+    malformed = 0
+    for row, (_, packet) in enumerate(cases):
+        found = twin.parse(packet, 101)
+        malformed += found.malformed
+        check(batch, row, found)
+    assert bool(malformed) == (kind in twin.ERRORS[1 if family == 4 else 58])
+
+
 @given(
     st.sampled_from(sorted(SAMPLES)),
     st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=6),

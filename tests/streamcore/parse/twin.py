@@ -11,6 +11,7 @@ ABSENT = 65_535
 LOCATED = 65_534  # headers are looked for in the bytes before this
 DEPTH = 32  # IP headers in one another
 LAYERS = 255  # headers of any kind; a run of VLAN tags or MPLS labels is one
+ERRORS = {1: (3, 4, 5, 11, 12), 58: (1, 2, 3, 4)}  # ICMP types that quote a packet (RFC 792, RFC 4443)
 VLAN = (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300)
 
 
@@ -20,6 +21,14 @@ class Cut(Exception):
 
 class Bad(Exception):
     """A header contradicts itself."""
+
+
+class CutAtIp(Cut):
+    """It is the fixed part of an IP header."""
+
+
+class BadIp(Bad):
+    """It is an IP header's version or length."""
 
 
 class Deep(Exception):
@@ -71,7 +80,7 @@ def parse(packet, link_type):
     found = Found()
     data = packet[:LOCATED]
     try:
-        at = link(data, link_type, found)
+        at, data = link(data, link_type, found)
         while at is not None:
             if len(found.ips) == DEPTH:
                 take(data, at, 1)
@@ -87,9 +96,9 @@ def parse(packet, link_type):
 
 
 def link(data, link_type, found):
-    """Where the outermost IP header stands, or None."""
+    """Where the outermost IP header stands, or None; and the bytes that are trusted from there on."""
     if link_type in (12, 14, 101, 228, 229):
-        return 0
+        return 0, data
     if link_type in (0, 1, 108, 113, 276):
         found.another()
     if link_type == 1:
@@ -105,15 +114,15 @@ def link(data, link_type, found):
         if family > 0xFFFF:
             family = int.from_bytes(data[:2], "little")
         if family in (2, 10, 23, 24, 26, 28, 30):
-            return 4
-        return ethernet(data, 4, family, found) if family > 1500 else None
+            return 4, data
+        return ethernet(data, 4, family, found) if family > 1500 else (None, data)
     found.known = False
-    return None
+    return None, data
 
 
 def cooked(data, at, hardware, protocol, found):
     if hardware == 824 or (protocol < 1536 and protocol != 4):
-        return None
+        return None, data
     return ethernet(data, at, protocol, found)
 
 
@@ -130,10 +139,10 @@ def ethernet(data, at, kind, found):
         if kind <= 1500:
             if data[at : at + 3] == b"\x06\x06\x03":
                 found.another()
-                return at + 3
+                return at + 3, data
             snap = data[at : at + 8]
             if len(snap) < 8 or snap[:6] not in (b"\xaa\xaa\x03\0\0\0", b"\xaa\xaa\x03\0\0\xf8"):
-                return None
+                return None, data
             found.another()
             size = 8
         elif kind in (0x8847, 0x8848):
@@ -142,11 +151,11 @@ def ethernet(data, at, kind, found):
             at += 4
             found.another()
             if at >= len(data):
-                return None
+                return None, data
             if data[at] >> 4 in (4, 6):
-                return at
+                return at, data
             if data[at] >> 4:
-                return None
+                return None, data
             found.another()
             found.another()
             size = 18
@@ -154,41 +163,59 @@ def ethernet(data, at, kind, found):
             found.another()
             _, code, _, length = struct.unpack(">BBHH", take(data, at, 6))
             if code:
-                return None
+                return None, data
             found.another()
-            whole = data[: at + 6 + length] if length else data
-            return at + 8 if take(whole, at, 8)[6:] in (b"\x00\x21", b"\x00\x57") else None
+            data = data[: at + 6 + length] if length else data
+            return (at + 8 if take(data, at, 8)[6:] in (b"\x00\x21", b"\x00\x57") else None), data
         else:
             sizes = {0x8926: 6, 0x893F: 8, 0x8909: 8, 0x88E7: 18, 0x8903: 16}
             if kind not in sizes:
-                return None
+                return None, data
             found.another()
             if kind in (0x88E7, 0x8903):
                 found.another()
             size = sizes[kind]
         kind = int.from_bytes(take(data, at, size)[-2:], "big")
         at += size
-    return at
+    return at, data
+
+
+def quoted(data, at, found):
+    """The packet that an ICMP error is about. It is nearly always cut and fills no column: of what is wrong in it only
+    an IP header that is none, or of which even the fixed part is missing, says something of this packet."""
+    aside = Found(ips=list(found.ips), layers=found.layers)
+    try:
+        while at is not None:
+            at, data = ip(data, at, aside)
+            del aside.ips[len(found.ips) :]
+    except (CutAtIp, BadIp):
+        raise
+    except (Cut, Bad):
+        return
 
 
 def ip(data, at, found):
     """Parse one IP header; (where the next one stands or None, the bytes that are trusted from here on)."""
-    version = take(data, at, 1)[0] >> 4
+    if at >= len(data):
+        raise CutAtIp
+    version = data[at] >> 4
     found.another()
     if version == 4:
         return ip4(data, at, found)
     if version == 6:
         return ip6(data, at, found)
-    raise Bad
+    raise BadIp
 
 
 def ip4(data, at, found):
+    if at + 20 > len(data):
+        raise CutAtIp
     first, _, total, identification, part, _, protocol, _, source, target = struct.unpack(
         ">BBHHHBBH4s4s", take(data, at, 20)
     )
     size = (first & 15) * 4
     if size < 20:
-        raise Bad
+        raise BadIp
     layer = Ip(4, protocol, at, source, target, fragment=part & 0x1FFF, more=bool(part & 0x2000))
     layer.identification = identification
     found.ips.append(layer)
@@ -199,10 +226,12 @@ def ip4(data, at, found):
     take(data, at, size)
     if layer.fragment:
         return None, data
-    return upper(data, at + size, protocol, layer, found), data
+    return upper(data, at + size, protocol, layer, found)
 
 
 def ip6(data, at, found):
+    if at + 40 > len(data):
+        raise CutAtIp
     _, length, protocol, _, source, target = struct.unpack(">IHBB16s16s", take(data, at, 40))
     layer = Ip(6, protocol, at, source, target)
     found.ips.append(layer)
@@ -223,7 +252,7 @@ def ip6(data, at, found):
             at += (head[1] + 1) * 8
             if at > len(data):
                 raise Cut
-    return upper(data, at, layer.protocol, layer, found), data
+    return upper(data, at, layer.protocol, layer, found)
 
 
 def upper(data, at, protocol, layer, found):
@@ -240,14 +269,16 @@ def upper(data, at, protocol, layer, found):
         at += size
     layer.l4 = at if at < len(data) else ABSENT
     if protocol in (4, 41):
-        if take(data, at, 1)[0] >> 4 != (4 if protocol == 4 else 6):
+        if at >= len(data):
+            raise CutAtIp
+        if data[at] >> 4 != (4 if protocol == 4 else 6):
             raise Bad
-        return at
+        return at, data
     if protocol == 47:
         return gre(data, at, found)
     sizes = {6: 20, 17: 8, 136: 8, 132: 12, 33: 12, 1: 8, 58: 8}
     if protocol not in sizes:
-        return None
+        return None, data
     if protocol not in (1, 58) and at + 4 <= len(data):
         layer.ports = struct.unpack(">HH", data[at : at + 4])
     size = len(take(data, at, sizes[protocol]))
@@ -257,20 +288,26 @@ def upper(data, at, protocol, layer, found):
             raise Bad
     take(data, at, size)
     layer.payload = at + size
-    return None
+    if data[at] in ERRORS.get(protocol, ()) and at + size < len(data):
+        quoted(data, at + size, found)
+    return None, data
 
 
 def gre(data, at, found):
     if at + 4 <= len(data) and data[at + 1] & 7:
-        return None
+        return None, data
     found.another()
     first = data[at] if at + 4 <= len(data) else 0
     size = 4 + 4 * sum(bool(first & bit) for bit in (0xC0, 0x20, 0x10))
+    if first & 0x40:  # entries of family, offset, length and routes; an empty one is the last (RFC 1701)
+        while at + size + 4 <= len(data) and data[at + size + 3]:
+            size += 4 + data[at + size + 3]
+        size += 4
     kind = int.from_bytes(take(data, at, size)[2:4], "big")
     at += size
     if kind == 0x6558:
         found.another()
         return ethernet(data, at + 14, int.from_bytes(take(data, at, 14)[12:], "big"), found)
     if kind < 1536:
-        return None
+        return None, data
     return ethernet(data, at, kind, found)
