@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from packets_by_hand import make_segment, packets_of, run
 
+import streamcore
+from streamcore import Config, Pipeline
 from streamcore.service.load import load
 from tests.streamcore.conftest import run_command
 
@@ -74,3 +76,19 @@ def test_what_a_service_lacks_is_one_line(groups: str, told: str, tmp_path: Path
     assert done.status == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_manuals_rewrite_changes_one_byte_of_ipv6_packets_and_no_other(tmp_path):
+    code = (ROOT / "docs" / "services.md").read_text().split("```python\n")[2].split("```")[0]
+    (tmp_path / "manual.py").write_text(code)
+    source, target = ROOT / "examples" / "office.pcapng", tmp_path / "out.pcapng"
+    service = f"{tmp_path / 'manual.py'}:HopLimit:value=9"
+    assert Pipeline(Config(read=str(source), write=str(target), service=[service], workers=1)).run().exit_status == 0
+    before, after = (
+        [batch.packet(row).tobytes() for batch in streamcore.read(path) for row in range(len(batch))]
+        for path in (source, target)
+    )
+    assert len(before) == len(after)
+    wide = [packet[12:14] == b"\x86\xdd" for packet in before]  # the capture is Ethernet without tags
+    assert 0 < sum(wide) < len(before)
+    assert after == [p[:21] + b"\x09" + p[22:] if v6 else p for p, v6 in zip(before, wide, strict=True)]
