@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -73,4 +75,20 @@ def test_commands_are_words_that_the_command_takes() -> None:
     assert commands
     for command in commands:
         words = shlex.split(command)
+        _parser(Moderator, words).parse_args(words)
+
+
+def test_the_deal_by_hand_is_of_commands_that_the_command_takes(tmp_path: Path) -> None:
+    """The shell's words, as it hands them to the command; the deal itself is tested in test_cli.py."""
+    (session,) = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for name, line in (("auction", "import json, sys; print(json.dumps(sys.argv[1:]))"), ("sleep", "")):
+        (tmp_path / name).write_text(f"#!{sys.executable}\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-e", "-c", session], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    commands = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [words[:2] for words in commands].count(["agreement", "end"]) == 2
+    for words in commands:
         _parser(Moderator, words).parse_args(words)
