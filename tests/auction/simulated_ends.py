@@ -140,7 +140,9 @@ class Ends(Choice):
             self.send("end", one.id, party, self.one(ENDINGS), figure)
 
     def prove(self) -> None:
-        one = self.one([one for one in self.records("agreement") if one.receipts and one.state == "running"])
+        self.prove_of(self.one([one for one in self.records("agreement") if one.receipts and one.state == "running"]))
+
+    def prove_of(self, one: Any) -> None:
         terms = one.receipt_terms("market")
         bits = terms.bits_at(terms.maximum_bps, 100)
         first = next_receipt(terms, None, bits, bits, 0, (b"in",), (b"out",))

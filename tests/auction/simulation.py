@@ -1,9 +1,9 @@
 """Whole markets at random from a seed: every command, refusals, repeated sends, restarts. What an entry may do is
 looked at in each, all invariants after every 25th event.
 
-The events stand in simulated_events.py and simulated_ends.py, what must hold of every entry in watching.py, who gets
-what at an end in ends_reference.py. Winners and prices are compared with reference.py, money with a plain count of what
-came in and went out. No code of the market decides what is right.
+The events stand in simulated_events.py, simulated_ends.py and simulated_courses.py, what must hold of every entry in
+watching.py, who gets what at an end in ends_reference.py. Winners and prices are compared with reference.py, money with
+a plain count of what came in and went out. No code of the market decides what is right.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 from markets import counted_bytes, public_key_of
 from reference import reference
 from simulated_cards import Cards
+from simulated_courses import Courses
 from simulated_ends import PROVIDERS, RECIPIENTS
-from simulated_events import SEALED, Events
+from simulated_events import SEALED
 from watching import Found, check_entry, quick_signature, speaker
 
 from auction.model.errors import AuctionError, BadSignature, BadValue
@@ -82,7 +83,7 @@ READS = {
 }
 
 
-class Simulation(Events):
+class Simulation(Courses):
     """One market. `run` plays events and raises Found at the first thing that is wrong."""
 
     def __init__(self, seed: int) -> None:
@@ -148,6 +149,9 @@ class Simulation(Events):
                 self.done += 1
             if number % CHECK_EVERY == 0:
                 self.check()
+        for call in self.courses():
+            with contextlib.suppress(AuctionError, ValueError):
+                call()
         self.wind_up()
         wrong = violations(self.market.state)
         if wrong:
