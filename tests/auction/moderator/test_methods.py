@@ -170,7 +170,9 @@ def test_nobody_without_a_token_may_call_what_needs_one() -> None:
     moderator, _ = market()
     for method in Moderator.methods.values():
         expected = NotAllowed if method.right == "registration" else BadToken
-        arguments = SimpleNamespace(belongs_to="", kind="provider", controller="", public_key="", signature=None)
+        arguments = SimpleNamespace(
+            party="north", belongs_to="", kind="provider", controller="", public_key="", signature=None
+        )
         if method.right == "stranger":
             assert method.name in ("renew_token", "authenticate")
             continue
