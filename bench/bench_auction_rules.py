@@ -90,6 +90,7 @@ def test_sealed_award(benchmark: Any, format: str, count: int) -> None:
     assert len(result.standings) == count
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("mechanism", ["second", "first"])
 def test_sealed_award_auctionsi(benchmark: Any, peer: SimpleNamespace, mechanism: str, count: int) -> None:
@@ -176,6 +177,7 @@ def test_packages_12_items_100_bids(benchmark: Any) -> None:
     assert result.winners
 
 
+@pytest.mark.peer
 def test_packages_12_items_100_bids_auctionsi(benchmark: Any, peer: SimpleNamespace) -> None:
     items, wanted = package_prices()
     task = peer.task(task_id="bench", task_type="anonymise", requirements={"items": list(items)})

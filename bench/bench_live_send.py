@@ -57,6 +57,7 @@ def test_live_sink(
     per_packet(count)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("shape", LENGTHS)
 def test_c_sender(benchmark: Any, near: Namespace, tmp_path: Path, shape: str) -> None:
     program = tmp_path / "packet_sender"

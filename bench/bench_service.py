@@ -130,6 +130,7 @@ def test_service(benchmark: Any, batch: PacketBatch, name: str) -> None:
     measure(benchmark, batch, load(name))
 
 
+@pytest.mark.peer
 def test_baseline_copy(benchmark: Any, batch: PacketBatch) -> None:
     measure(benchmark, batch, Writable())
 

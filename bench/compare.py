@@ -62,6 +62,11 @@ class Row:
     def slower(self, threshold: float) -> bool:
         return self.same_rounds and self.ratio > 1 + threshold and self.ratio > self.noise
 
+    @property
+    def plain(self) -> bool:
+        """Whether every turn of one side took longer than every turn of the other."""
+        return max(self.before_s) < min(self.after_s) or max(self.after_s) < min(self.before_s)
+
 
 def noise(turns_s: list[float]) -> float:
     """The middle of a side's turns by its best: how far the same code is from itself. 1.0 is none."""
@@ -105,7 +110,7 @@ def measured(sides: tuple[Side, Side], flags: argparse.Namespace, note: Callable
     """A B, B A, A B, …, then again what differs; every turn counts.
 
     The machine is slower for seconds to minutes at a time, so what differs may only have met such a time on one side;
-    and neither side is always the second one."""
+    and neither side is always the second one. What differs in every turn, and did so again, needs no more turns."""
     comparison = Comparison()
 
     def turn(number: int, only: list[str]) -> None:
@@ -123,11 +128,17 @@ def measured(sides: tuple[Side, Side], flags: argparse.Namespace, note: Callable
     if comparison.rows:
         turns(list(comparison.rows), f"{len(comparison.rows)} that both have", 2)
     for _ in range(flags.again):
-        suspects = [row.name for row in comparison.rows.values() if row.differs or row.slower(flags.threshold)]
+        suspects = [row.name for row in comparison.rows.values() if is_doubtful(row, flags)]
         if not suspects:
             break
         turns(suspects, f"{len(suspects)} that differ")
     return comparison
+
+
+def is_doubtful(row: Row, flags: argparse.Namespace) -> bool:
+    """Whether a row differs, but not for certain."""
+    certain = row.plain and len(row.before_s) >= 2 * flags.turns
+    return (row.differs or row.slower(flags.threshold)) and not certain
 
 
 def in_units(seconds: float) -> str:

@@ -110,7 +110,7 @@ class Side:
             path.unlink(missing_ok=True)
         words = [sys.executable, "-m", "pytest", *targets, "-q", "-p", "conditions", "-p", "no:cacheprovider"]
         words += ["--benchmark-only", f"--benchmark-json={figures}", f"--junitxml={report}"]
-        words += [f"--benchmark-max-time={seconds}", "--benchmark-min-rounds=5", "-k", expression]
+        words += [f"--benchmark-max-time={seconds}", "--benchmark-min-rounds=5", "-k", expression, "-m", "not peer"]
         done = subprocess.run(
             words, cwd=folder, env=self.environment(), capture_output=True, text=True, timeout=TURN_S_MAX, check=False
         )

@@ -158,11 +158,30 @@ def test_what_differs_is_measured_again_and_all_turns_count(before_s: list[float
     before, after = Played(before_s, 1.0, asked), Played(after_s, 1.5, asked)
     flags = argparse.Namespace(turns=2, again=2, expression="", seconds=0.1, threshold=0.03)
     comparison = compare.measured((before, after), flags, lambda what: None)  # type: ignore[arg-type]
-    assert [side for side, _ in asked] == [before, after, after, before] * 3
-    assert [only for side, only in asked if side is after][2:] == [["spoilt", "true"]] * 2 + [["true"]] * 2
+    assert [side for side, _ in asked] == [before, after, after, before] * 2
+    assert [only for side, only in asked if side is after][2:] == [["spoilt", "true"]] * 2
     assert comparison.rows["true"].slower(0.03)
     assert not comparison.rows["spoilt"].differs
     assert (comparison.rows["spoilt"].before_s, comparison.rows["spoilt"].after_s) == (before_s, after_s)
+
+
+def test_what_differs_in_every_turn_twice_over_is_certain_and_not_measured_again() -> None:
+    import compare
+
+    flags = argparse.Namespace(turns=2, threshold=0.03)
+    certain = compare.Row("certain", [1.0, 1.1, 1.0, 1.1], [1.2, 1.3, 1.2, 1.3])
+    seen_once = compare.Row("seen once", [1.0, 1.1], [1.2, 1.3])
+    overlapping = compare.Row("overlapping", [1.0, 1.1, 1.0, 1.25], [1.2, 1.3, 1.2, 1.3])
+    same = compare.Row("the same", [1.0, 1.1, 1.0, 1.1], [1.0, 1.1, 1.0, 1.1])
+    rows = (certain, seen_once, overlapping, same)
+    assert [row.name for row in rows if compare.is_doubtful(row, flags)] == ["seen once", "overlapping"]
+
+
+def test_benchmarks_of_other_programs_are_left_out() -> None:
+    listed = [sys.executable, "-m", "pytest", "bench/bench_auction_rules.py", "--collect-only", "-q", "-m", "not peer"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "test_sealed_award[" in names
+    assert "auctionsi" not in names
 
 
 def test_what_only_one_side_has_or_skips_or_fails_is_named() -> None:
