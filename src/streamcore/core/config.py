@@ -17,7 +17,7 @@ from streamcore.core.errors import UsageError
 from streamcore.core.keys import ADDRESS, DIRECTORY, FILE, NAME, Key, explain, key_fields, one_of, refuse_useless
 from streamcore.core.market_keys import Market, Subcontract
 from streamcore.core.policies import POLICIES
-from streamcore.core.rules import refuse_contradictions
+from streamcore.core.rules import refuse_contradictions, refuse_ignored
 
 Order = Literal["total", "flow", "none"]
 OnFailure = Literal["drop", "pass"]
@@ -168,7 +168,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Meta(max_length=STREAMS_MAX),
         Key("a list of tables, see below: packets that get other services than the rest", form="table"),
     ] = []  # a packet belongs to the first that selects it
-    market: Annotated[Market | None, Key("a table, see below: where providers are found", form="table")] = None
+    market: Annotated[
+        Market | None, Key("a table, see below: where providers are found", form="table", only="subcontracts")
+    ] = None
     subcontract: Annotated[
         Subcontract | None, Key("a table, see below: the terms on which a provider runs the services", form="table")
     ] = None
@@ -195,6 +197,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             "`streamcore run` this decides which packets stay together in a lane (policy `flow`) and what the "
             "column `flow_hash` is of. In "
             "`streamcore flows` the flag is also called `--key`",
+            only="hashes",
         ),
     ] = "outer"  # fmt: skip
     match: Annotated[
@@ -204,6 +207,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             group=HEADERS,
             more="With `inner`, an expression is matched against what is in the innermost tunnel: its frame where that "
             "is Ethernet, otherwise its IP packet. A packet in no tunnel is matched as it stands",
+            only="selects",
         ),
     ] = "outer"  # fmt: skip
     follow_fragments: Annotated[
@@ -213,6 +217,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             group=HEADERS,
             more="Without it each fragment is matched alone, as tcpdump does. In `[[stream]]` they always follow "
             "the first one",
+            only="filters",
         ),
     ] = False  # fmt: skip
 
@@ -251,7 +256,15 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ] = 0  # fmt: skip
     hash_seed: Annotated[
         Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None,
-        Key("seed of the flow hash", "", "N", SEGMENTS, default="random", commands=("run", "packets")),
+        Key(
+            "seed of the flow hash",
+            "",
+            "N",
+            SEGMENTS,
+            default="random",
+            commands=("run", "packets"),
+            only="hashes",
+        ),
     ] = None
 
     # Live interfaces.
@@ -260,25 +273,35 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key("forward between -i and -o in both directions (a bump in the wire)", group=LIVE),
     ] = False
     count: Annotated[
-        int, Meta(ge=0, le=1 << 62), Key("stop after receiving N packets", "-c", "N", LIVE, default="0: no limit")
+        int, Meta(ge=0, le=1 << 62),
+        Key("stop after receiving N packets", "-c", "N", LIVE, default="0: no limit", only="live"),
     ] = 0  # fmt: skip
     duration_s: Annotated[
-        float, Meta(ge=0, le=1e9), Key("stop after N seconds", "", "N", LIVE, default="0: no limit")
+        float, Meta(ge=0, le=1e9),
+        Key("stop after N seconds", "", "N", LIVE, default="0: no limit", only="live"),
     ] = 0.0  # fmt: skip
     promiscuous: Annotated[
         bool,
         Key(
             "receive packets addressed to others, too", "-p", group=LIVE,
             off="receive only packets addressed to this machine",
+            only="live",
         ),
     ] = True  # fmt: skip
     snap_length: Annotated[
         int,
         Meta(ge=0, le=SNAP_LENGTH_MAX),
-        Key("keep at most N bytes of each packet; 0: all", "-s", "N", LIVE),
+        Key(
+            "keep at most N bytes of each packet; 0: all",
+            "-s",
+            "N",
+            LIVE,
+            only="live",
+            instead="--service slice:N,from=packet cuts the packets of a capture",
+        ),
     ] = SNAP_LENGTH_MAX
     buffer_kib: Annotated[
-        int, Meta(ge=256, le=4 << 20), Key("size of each kernel ring buffer, in KiB", "-B", "N", LIVE)
+        int, Meta(ge=256, le=4 << 20), Key("size of each kernel ring buffer, in KiB", "-B", "N", LIVE, only="live")
     ] = 32_768  # fmt: skip
     rings: Annotated[
         int,
@@ -286,10 +309,18 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "ring buffers for each interface; the kernel spreads flows over them", "", "N", LIVE,
             "For machines with many cores and network cards with many queues",
+            only="live",
         ),
     ] = 1  # fmt: skip
     user: Annotated[
-        str, Key("if started as root, continue as this user once the interfaces are open", "", NAME, LIVE)
+        str,
+        Key(
+            "if started as root, continue as this user once the interfaces are open",
+            "",
+            NAME,
+            LIVE,
+            only="opens interfaces",
+        ),
     ] = ""
     overload: Annotated[
         Literal["drop", "pass", "spool"],
@@ -300,6 +331,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             "`drop`: the kernel drops packets when the ring is full; "
             "`pass`: packets that wait for a worker are forwarded unprocessed; "
             "`spool`: a file keeps packets until workers have time",
+            only="live",
         ),
     ] = "drop"
     spool_bytes: Annotated[
@@ -308,9 +340,10 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "size of the spool file", "", "N", LIVE,
             "It is allocated at the start and has no name. When it is full, the newest packets are dropped",
+            only="spools",
         ),
     ] = 1 << 30  # fmt: skip
-    spool_directory: Annotated[str, Key("directory of the spool file", "", DIRECTORY, LIVE)] = (
+    spool_directory: Annotated[str, Key("directory of the spool file", "", DIRECTORY, LIVE, only="spools")] = (
         "/var/tmp"  # on disk, where /tmp may be memory
     )
 
@@ -320,15 +353,25 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "send a capture at N times its recorded speed; 0: unpaced", "", "N", SENDING,
             default="1, unless a rate is set",
+            only="replays",
         ),
     ] = None  # fmt: skip
     rate_mbps: Annotated[
         float,
         Meta(ge=0, le=1e6),
-        Key("send N million bits of frames per second", "", "N", SENDING, default="0: no limit"),
+        Key(
+            "send N million bits of frames per second",
+            "",
+            "N",
+            SENDING,
+            default="0: no limit",
+            only="sends",
+        ),
     ] = 0.0
     rate_pps: Annotated[
-        float, Meta(ge=0, le=1e9), Key("send N packets per second", "", "N", SENDING, default="0: no limit")
+        float,
+        Meta(ge=0, le=1e9),
+        Key("send N packets per second", "", "N", SENDING, default="0: no limit", only="sends"),
     ] = 0.0  # fmt: skip
 
     # Failures.
@@ -352,18 +395,24 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         int, Meta(ge=1, le=100), Key("give a segment up after it failed N times", "", "N", FAILURES)
     ] = 3  # fmt: skip
     restarts_max: Annotated[
-        int, Meta(ge=0, le=1_000), Key("give a worker up after N restarts in a row without a result", "", "N", FAILURES)
+        int,
+        Meta(ge=0, le=1_000),
+        Key("give a worker up after N restarts in a row without a result", "", "N", FAILURES, only="own workers"),
     ] = 8  # fmt: skip
 
     # Remote workers.
     listen: Annotated[str, Key("let remote workers join here", "", "tcp://HOST:PORT", REMOTE)] = ""
     key: Annotated[
         str,
-        Key("our CURVE key file (.key_secret)", "", FILE, REMOTE, "`streamcore keys` makes it. `listen` needs it"),
+        Key("our CURVE key file (.key_secret)", "", FILE, REMOTE, "`streamcore keys` makes it. `listen` needs it",
+            only="listens",
+        ),
     ] = ""  # fmt: skip
     worker_keys: Annotated[
         str,
-        Key("public keys (.key) of the workers that may join", "", DIRECTORY, REMOTE, "`listen` needs it"),
+        Key("public keys (.key) of the workers that may join", "", DIRECTORY, REMOTE, "`listen` needs it",
+            only="listens",
+        ),
     ] = ""  # fmt: skip
 
     # Reports.
@@ -399,7 +448,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         ),
     ] = 12  # fmt: skip
     chunk_wait_s: Annotated[
-        float, Meta(ge=0, le=60), Key("how long packets of a slow pipe wait for a full chunk", "", "N", TUNING)
+        float,
+        Meta(ge=0, le=60),
+        Key("how long packets of a slow pipe wait for a full chunk", "", "N", TUNING, only="reads a pipe"),
     ] = 0.1  # fmt: skip
     flows_max: Annotated[
         int,
@@ -442,9 +493,12 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         refuse_contradictions(self)
 
     def refuse_useless(self, command: str) -> None:
-        """Raises UsageError if a key that has no effect in the command is not at its default."""
+        """Raises UsageError if a key that has no effect in the command, or in this run, is not at its default."""
         fields = key_fields(type(self))
-        refuse_useless(type(self), [name for name in fields if getattr(self, name) != fields[name].default], command)
+        names = [name for name in fields if getattr(self, name) != fields[name].default]
+        refuse_useless(type(self), names, command)
+        if command == "run":
+            refuse_ignored(self, names)
 
     @property
     def streams(self) -> tuple[Stream, ...]:

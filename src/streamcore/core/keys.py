@@ -33,6 +33,8 @@ class Key(msgspec.Struct, frozen=True):
     form: Literal["flag", "words", "table"] = "flag"  # words: the rest of the command line; table: only in the file
     names: Mapping[str, Any] = {}  # a table: the key takes the names of its rows
     commands: tuple[str, ...] = RUN  # the commands in which it has an effect; the others refuse it
+    only: str = ""  # the runs in which it has an effect, a row of rules.RUNS; the others refuse it; "": all
+    instead: str = ""  # what serves in the other runs, for that message
 
 
 class KeyField(NamedTuple):

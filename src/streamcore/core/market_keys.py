@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from streamcore.core.keys import Key
 
+OVERLOAD_MS = 1000  # the default of that key
+
 
 class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[stream.subcontract]`: when and on which terms a provider runs a stream's services, and what happens without."""
@@ -70,7 +72,7 @@ class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = 0.05
     overload_ms: Annotated[
         int, Meta(ge=0, le=3_600_000), Key('how long a segment waits for a local worker, for `when = "overloaded"`')
-    ] = 1000  # fmt: skip
+    ] = OVERLOAD_MS  # fmt: skip
     otherwise: Annotated[
         Literal["in-house", "pass", "refuse"],
         Key(

@@ -8,6 +8,7 @@ from typing import Any
 from streamcore.core.config import Config
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import refuse_useless
+from streamcore.core.rules import refuse_ignored
 
 
 def make_config(
@@ -18,8 +19,8 @@ def make_config(
 ) -> Config:
     """Reads a pipeline file and overrides its keys with the flags that are not None.
 
-    Keys that have no effect in `command` are refused. Raises UsageError with one line that names the file, the key and
-    the allowed values.
+    Keys that have no effect in `command`, or in the run that they describe, are refused. Raises UsageError with one
+    line that names the file, the key and the allowed values.
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     if path is None:
@@ -39,7 +40,10 @@ def from_keys(kind: type[Config], values: dict[str, Any], command: str, partial:
     refuse_useless(kind, values, command)
     if partial and values.get("workers") == 0 and "listen" not in values:
         values = values | {"workers": 1}
-    return kind(**values)
+    config = kind(**values)
+    if command == "run" and not partial:
+        refuse_ignored(config, [name for name, value in values.items() if value is not None])
+    return config
 
 
 def read_file(path: str) -> dict[str, Any]:

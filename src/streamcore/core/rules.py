@@ -1,21 +1,50 @@
-"""Contradictions between keys: one row for each combination that is refused, with its error message.
+"""Contradictions between keys, and keys without effect in a run: one row for each, with its error message.
 
 The allowed values of a single key are in config.py.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from streamcore.core.errors import UsageError
+from streamcore.core.keys import key_fields
+from streamcore.core.market_keys import OVERLOAD_MS
+from streamcore.core.policies import POLICIES
 
 if TYPE_CHECKING:
     from streamcore.core.config import Config, Stream
 
 PORT_MAX = 65_535
 HOST_PORT = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5}|\*)")
+
+# Endings that ask for a compression, or an archive, that nobody here writes.
+UNWRITTEN = (
+    ".bz2", ".xz", ".lzma", ".lz", ".lzo", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".rar", ".tgz", ".tar",
+    ".gzip", ".zstd",
+)  # fmt: skip
+
+# Which runs a key with `only` has an effect in: a test of the keys `c` of a whole run, and these runs in words.
+RUNS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "live": (lambda c: c.interface, "live interfaces (-i)"),
+    "opens interfaces": (lambda c: c.interface or c.output_interface, "live interfaces (-i, -o)"),
+    "spools": (lambda c: c.interface and c.overload == "spool", 'live interfaces with overload = "spool"'),
+    "sends": (lambda c: c.output_interface, "sending on an interface (-o)"),
+    "replays": (lambda c: c.read and c.output_interface, "captures that are sent on an interface (-r, -o)"),
+    "reads a pipe": (lambda c: c.read and not os.path.isfile(c.read), "pipes: a file does not keep its reader waiting"),
+    "filters": (lambda c: c.filter, "runs with an expression"),
+    "selects": (lambda c: c.filter or c.stream, "runs with an expression or [[stream]] tables"),
+    "hashes": (
+        lambda c: "flow" in POLICIES[c.policy].groups or any(stream.service for stream in c.streams),
+        'policy = "flow", and services',
+    ),
+    "own workers": (lambda c: c.workers, "workers on this machine"),
+    "listens": (lambda c: c.listen, "runs with listen"),
+    "subcontracts": (lambda c: any(stream.subcontract for stream in c.streams), "runs with a subcontract table"),
+}
 
 # Each row: a test of the keys `c`, and the error message if its result is true. {found} in the message is that result.
 Rule = tuple[Callable[[Any], Any], str]
@@ -31,16 +60,8 @@ RULES: tuple[Rule, ...] = (
         "interface {c.interface} would capture again what {c.output_interface} sends: use two interfaces",
     ),
     (
-        lambda c: c.read and (c.count or c.duration_s),
-        "count and duration_s are for live interfaces: a capture is read to its end",
-    ),
-    (
         lambda c: c.both and not (c.interface and c.output_interface),
         "both needs two interfaces: interface and output_interface",
-    ),
-    (
-        lambda c: c.user and not (c.interface or c.output_interface),
-        "user needs a live interface: root continues as this user after opening it",
     ),
     (
         lambda c: c.rotates and c.write in ("", "-"),
@@ -48,11 +69,13 @@ RULES: tuple[Rule, ...] = (
     ),
     (lambda c: c.rotate_files and not c.rotates, "rotate_files needs rotate_mb or rotate_s"),
     (
+        lambda c: unwritten(c.write) or unwritten(c.dead_letter),
+        "{found} is not a compression that streamcore writes: end the name in .gz, .zst or .lz4",
+    ),
+    (
         lambda c: len(paced(c)) > 1 and paced(c),
         "{found[0]} and {found[1]} are both set: set only one of them to pace the packets",
     ),
-    (lambda c: c.write and paced(c), "{found[0]} paces sending: set output_interface instead of write"),
-    (lambda c: c.replay and c.interface, "replay is for captures: live packets are forwarded immediately"),
     (
         lambda c: not c.listen and [stream.name for stream in c.streams if stream.subcontract],
         "stream {found[0]}: subcontract needs listen, the address at which providers join",
@@ -75,6 +98,11 @@ RULES: tuple[Rule, ...] = (
 TERMS: tuple[tuple[Callable[[Any, Any], Any], str], ...] = (
     (lambda t, c: t.maximum_bps and t.minimum_bps > t.maximum_bps, "minimum_bps is above maximum_bps"),
     (lambda t, c: not t.minimum_bps and not t.maximum_bps, "subcontract needs minimum_bps, maximum_bps or both"),
+    (lambda t, c: t.when != "cheaper" and t.in_house_price, 'in_house_price has no effect without when = "cheaper"'),
+    (
+        lambda t, c: t.when != "overloaded" and t.overload_ms != OVERLOAD_MS,
+        'overload_ms has no effect without when = "overloaded"',
+    ),
     (lambda t, c: t.when == "cheaper" and not t.in_house_price, 'when = "cheaper" needs in_house_price'),
     (
         lambda t, c: (t.otherwise == "in-house" or t.when == "overloaded") and not c.workers and not c.worker_keys,
@@ -96,6 +124,23 @@ def refuse_contradictions(config: Config) -> None:
     for contradicts, words in RULES:
         if found := contradicts(config):
             raise UsageError(words.format(c=config, found=found))
+
+
+def refuse_ignored(config: Config, names: Iterable[str]) -> None:
+    """Raises UsageError if one of these keys has no effect in the run that the config describes."""
+    fields = key_fields(type(config))
+    if not (config.read or config.interface) or not config.output:
+        return  # not a whole run: other keys may follow
+    for name in names:
+        key = fields[name].key
+        if key.only and not RUNS[key.only][0](config):
+            instead = f"; {key.instead}" if key.instead else ""
+            raise UsageError(f"{name} has no effect in this run: it is for {RUNS[key.only][1]}{instead}")
+
+
+def unwritten(path: str, more: tuple[str, ...] = ()) -> str:
+    """The ending of a path that asks for a compression that is not written; "": there is none."""
+    return next((ending for ending in (*UNWRITTEN, *more) if path.lower().endswith(ending)), "")
 
 
 def refused_terms(stream: Stream, config: Config) -> str | None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, UsageError
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
+from streamcore.core.rules import unwritten
 from streamcore.headers import TUNNELS, udp_ports
 from streamcore.parse._flows import ENDED, FlowTable
 from streamcore.parse.parser import FLOW_KEYS, Parser
@@ -281,6 +282,8 @@ def _opened(path: str) -> Iterator[CaptureSource]:
 def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
     """The output file, opened before anything is read. Errors while it is written become SinkErrors."""
     name = "standard output" if out == "-" else out
+    if ending := unwritten(out, (".zst", ".lz4", *((".gz",) if binary else ()))):
+        raise UsageError(f"{ending} is not a compression that this table is written with: choose another name")
     try:
         if out == "-":
             yield sys.stdout.buffer if binary else sys.stdout

@@ -99,7 +99,7 @@ def test_every_flag_of_run_is_a_key_under_the_same_name():
         (["run"], "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap"),
         (["run", "-r", "in.pcap"], "say what to read and where to write"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-i", "eth0"], "read and interface are both set"),
-        (["run", "-r", "in.pcap", "-w", "out.pcap", "--count", "5"], "count and duration_s are for live interfaces"),
+        (["run", "-r", "in.pcap", "-w", "out.pcap", "--count", "5"], "count has no effect in this run: it is for live"),
         (["run", "-i", "eth0", "-w", "out.pcap", "-o", "eth1"], "write and output_interface are both set"),
         (["run", "-i", "any", "-o", "eth1"], "interface any would capture again what eth1 sends"),
         (["run", "-r", "in.pcap", "-w", "-", "--json"], "--json and -w - both use standard output"),

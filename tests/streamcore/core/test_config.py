@@ -15,11 +15,14 @@ from streamcore.command.flags import add_keys, keys_given
 from streamcore.command.parser import Parser
 from streamcore.core.config import Config, Stream
 from streamcore.core.errors import UsageError
-from streamcore.core.keys import Key, allowed, one_of
+from streamcore.core.keys import Key, allowed, key_fields, one_of
 from streamcore.core.market_keys import Market, Subcontract
 from streamcore.core.pipeline_file import make_config
+from streamcore.core.rules import RUNS
 from streamcore.run.pipeline import Pipeline
 from streamcore.service.protocol import ALLOWED
+
+LISTENING = {"listen": "tcp://127.0.0.1:1", "key": "k", "worker_keys": "k"}
 
 
 def test_flags_go_over_the_file(tmp_path):
@@ -179,6 +182,61 @@ def test_a_key_without_effect_is_refused(command, key, words, tmp_path):
         make_config(str(file), command=command)
     assert words in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+def test_a_key_without_effect_in_the_run_is_refused(tmp_path):
+    """Every key that is only for some runs, in a run that is not one of them; and in one that is."""
+    file = tmp_path / "in.pcap"
+    file.write_bytes(b"")
+    capture = {"read": str(file), "write": "out.pcap"}
+    live = {"interface": "eth0", "write": "out.pcap"}
+    sent = {"read": "-", "output_interface": "eth1"}
+    terms = [{"name": "a", "select": "udp", "subcontract": {"minimum_bps": 1, "price_max": 1}}]
+    cases = [
+        ("count", 5, capture, live), ("duration_s", 1.0, capture, live), ("promiscuous", False, capture, live),
+        ("snap_length", 60, capture, live), ("snap_length", 262_144, sent, live), ("buffer_kib", 512, capture, live),
+        ("rings", 2, sent, live), ("overload", "pass", sent, live), ("user", "nobody", capture, live),
+        ("spool_bytes", 1 << 20, live, live | {"overload": "spool"}),
+        ("spool_directory", "/tmp", live, live | {"overload": "spool"}),
+        ("replay", 0.0, live, sent), ("replay", 2.0, capture, sent), ("rate_mbps", 3.0, capture, sent),
+        ("rate_pps", 3.0, live, sent), ("chunk_wait_s", 1.0, capture, capture | {"read": "-"}),
+        ("follow_fragments", True, capture, capture | {"filter": "udp"}),
+        ("match", "inner", capture, capture | {"filter": "udp"}),
+        ("flow_key", "inner", capture | {"policy": "run"}, capture),
+        ("hash_seed", 7, capture | {"policy": "time"}, capture | {"policy": "time", "service": ["count"]}),
+        ("restarts_max", 2, capture | LISTENING | {"workers": 0}, capture),
+        ("key", "k", capture, capture | LISTENING), ("worker_keys", "k", capture, capture | LISTENING),
+        ("market", {"url": "http://127.0.0.1:1"}, capture | LISTENING, capture | LISTENING | {"stream": terms}),
+    ]  # fmt: skip
+    for name, value, without, with_effect in cases:
+        with pytest.raises(UsageError, match=rf"^{name} has no effect in this run: it is for [^\n]*$"):
+            make_config(None, without | {name: value})
+        make_config(None, with_effect | {name: value})
+    named = {name for name, field in key_fields(Config).items() if field.key.only}
+    assert named == {name for name, *_ in cases}
+    assert {field.key.only for field in key_fields(Config).values() if field.key.only} == set(RUNS)
+
+
+def test_a_pipeline_refuses_what_its_run_ignores():
+    with pytest.raises(UsageError, match=r"snap_length has no effect in this run: .*; --service slice:N,from=packet"):
+        Pipeline(Config(read="in.pcap", write="out.pcap", snap_length=60))
+
+
+def test_half_a_run_may_be_completed(tmp_path):
+    """A pipeline file for live interfaces, checked alone, and with the flags that make it one."""
+    file = tmp_path / "pipeline.toml"
+    file.write_text("snap_length = 60\nfollow_fragments = true\nrate_pps = 5\n")
+    make_config(str(file))
+    make_config(str(file), {"interface": "eth0", "output_interface": "eth1", "filter": "udp"})
+    with pytest.raises(UsageError, match="rate_pps has no effect"):
+        make_config(str(file), {"interface": "eth0", "write": "out.pcap", "filter": "udp"})
+
+
+def test_a_compression_that_is_not_written_is_refused():
+    for ending in (".bz2", ".xz", ".Z", ".zip"):
+        for name in ("write", "dead_letter"):
+            with pytest.raises(UsageError, match=f"{ending.lower()} is not a compression that streamcore writes"):
+                make_config(None, {"read": "in.pcap", name: f"out.pcapng{ending}"})
 
 
 def test_a_pipeline_refuses_a_key_that_it_does_not_use():

@@ -171,7 +171,7 @@ def test_a_user_that_cannot_be_had():
 def test_user_is_for_live_interfaces(tmp_path):
     command = [*COMMAND, "run", "-r", "in.pcap", "-w", str(tmp_path / "out.pcap"), "--user", "nobody"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert (told.returncode, "user needs a live interface" in told.stderr) == (2, True)
+    assert (told.returncode, "user has no effect in this run: it is for live interfaces" in told.stderr) == (2, True)
 
 
 def test_an_interface_that_is_made_anew_is_heard_without_any_right(pair, tmp_path):

@@ -328,7 +328,7 @@ def test_only_ethernet_goes_onto_ethernet(pair, tmp_path):
         (["-o", "near", "-w", "x.pcap"], "write and output_interface are both set: set one of them"),
         (
             ["-w", "x.pcap", "--rate-pps", "5"],
-            "rate_pps paces sending: set output_interface instead of write",
+            "rate_pps has no effect in this run: it is for sending on an interface (-o)",
         ),
         (
             ["-o", "near", "--rate-pps", "5", "--replay", "2"],

@@ -256,6 +256,8 @@ def test_overloaded_workers_get_help(tmp_path, keys):
         ({"minimum_bps": 0}, "needs minimum_bps, maximum_bps or both"),
         ({"maximum_bps": 10}, "above maximum_bps"),
         ({"when": "cheaper"}, "needs in_house_price"),
+        ({"in_house_price": 5}, "in_house_price has no effect"),
+        ({"overload_ms": 5}, "overload_ms has no effect"),
         ({"when": "missing"}, "needs otherwise"),
         ({"objective": "luck"}, "subcontract.objective: .*'luck'"),
         ({"price": 3}, "unknown field `price`"),
