@@ -212,11 +212,12 @@ class Simulation(Courses):
         key = f"key-{self.sent}"
         now_ms = self.market.now_ms()
         if now_ms != self.ticked_ms:  # else nothing can have become due since
-            self.ticked_ms = now_ms
             self.actor = ""
             self.market.tick()
+            is_in_doubt = self.market.state.is_clock_in_doubt  # then nothing comes about, until it is confirmed
+            self.ticked_ms = -1 if is_in_doubt else now_ms
             due = self.market.state.due
-            if due and due[0][0] <= now_ms:
+            if due and due[0][0] <= now_ms and not is_in_doubt:
                 raise Found(f"{due[0]} was due, and is still to come")
         before = self.market.state.sequence
         self.actor = speaker(command, arguments)

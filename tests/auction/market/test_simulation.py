@@ -19,6 +19,8 @@ from auction.moderator import Moderator
 SEEDS = int(os.environ["AUCTION_SEEDS"])
 SEEDS_A_TEST = 50
 TRIES = 120
+# Seeds beyond the first thousand that have failed. 1760: an hour is confirmed in the millisecond in which things are due.
+FOUND = (1760,)
 # Commands that have tests of their own, and touch neither money nor the lifecycle; or are played below as `tick`.
 NOT_PLAYED = {
     *(
@@ -47,6 +49,11 @@ def test_no_seed_breaks_an_invariant(first: int) -> None:
             pytest.fail(f"seed {seed}: {reason}")
         taken += simulation.done
     assert taken > SEEDS_A_TEST * 100  # the rest were refused; or nothing was tested
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_once_went_wrong_goes_well(seed: int) -> None:
+    Simulation(seed).run(500)
 
 
 def test_every_command_state_and_end_is_played() -> None:
