@@ -429,6 +429,11 @@ def a_ban_is_ignored(patch: Patch) -> None:
 
 
 @bug
+def a_ban_leaves_the_bids(patch: Patch) -> None:
+    patch.setattr(bidding, "withdraw_bids", lambda *_: None)
+
+
+@bug
 def a_refused_party_wins(patch: Patch) -> None:
     patch.setattr(admission, "is_on", lambda *_: False)
 

@@ -92,7 +92,8 @@ class Reference:
 
     def open_bidding(self) -> Won:
         rule = self.announcement.closing
-        closes, extended = rule.closes_ms, 0
+        # By the latest close that bids can have moved it to: one that moved it may be excluded, and others came after it.
+        closes = rule.closes_ms + rule.extend_times_max * rule.extend_by_ms
         leader: Bid | None = None
         price = limit_of_leader = 0
         step = -self.announcement.increment if self.lowest_is_best else self.announcement.increment
@@ -117,9 +118,6 @@ class Reference:
                 leader, limit_of_leader = bid, limit
             else:
                 price = self.nearer(limit_of_leader, limit + step)
-            late = bid.placed_ms >= closes - rule.extend_within_ms
-            if late and extended < rule.extend_times_max and bid.placed_ms + rule.extend_by_ms > closes:
-                closes, extended = bid.placed_ms + rule.extend_by_ms, extended + 1
         return [] if leader is None else [(leader.bid, price, 1)]
 
     def nearer(self, one: int, other: int) -> int:

@@ -80,6 +80,7 @@ READS = {
     "chains_without_cycles": "agreement",
     "exclusions_have_grounds": "auction bid sheet party offer_sheet",
     "the_banned_begin_nothing": "party auction offer bid",
+    "bids_of_the_banned_are_withdrawn": "party auction bid bidding",
 }
 
 

@@ -61,6 +61,11 @@ def take_sealed(announcement: Announcement, bidding: Bidding, bid: Bid) -> Biddi
     return extend(announcement.closing, bidding, bid.placed_ms)
 
 
+def keep(announcement: Announcement, bidding: Bidding, bids: Iterable[Bid]) -> Bidding:
+    """No bid but the last one matters while bidding goes on."""
+    return bidding
+
+
 def show_after_close(bid: Bid, reader: str, is_over: bool) -> Bid | None:
     """Only its bidder can see a sealed bid before the close."""
     return bid if is_over or bid.bidder == reader else None
@@ -92,7 +97,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     `price_bound`: the worst price, in minor units, at which so many units or these items may be won (the highest if
     providers bid, the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity
     may be awarded; the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that
-    the format refuses. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
+    the format refuses. `again`: the bidding as it would be by these bids alone, in the moderator's order, with its close
+    where it is. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
     stands by for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far
     as one bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """
@@ -103,6 +109,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     price_bound: Callable[[Announcement, int, tuple[str, ...]], int] = reserve_bounds
     units: Callable[[Announcement, int], int] = every_unit
     on_bid: Callable[[Announcement, Bidding, Bid], Bidding] = take_sealed
+    again: Callable[[Announcement, Bidding, Iterable[Bid]], Bidding] = keep
     shows: Callable[[Bid, str, bool], Bid | None] = show_after_close
     runner_up: Callable[[Winning, Bid, Standing], int | None] = stands_by_at_own_price
     check_own: Callable[[Announcement, Award, Bid, Ratings], None] = nothing_more

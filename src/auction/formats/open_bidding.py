@@ -8,6 +8,7 @@ limit is never disclosed, not even after the close.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
@@ -67,6 +68,23 @@ def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
     return extend(closing, led, bid.placed_ms)
 
 
+def again(announcement: Announcement, state: Bidding, bids: Iterable[Bid]) -> Bidding:
+    """The leader and the price by these bids alone, in the moderator's sequence. The close stays where it was moved."""
+    replayed = _latest(announcement)
+    for bid in bids:
+        with suppress(AuctionError):
+            replayed = step(announcement, replayed, bid)
+    return msgspec.structs.replace(replayed, closes_ms=state.closes_ms, extensions=state.extensions)
+
+
+def _latest(announcement: Announcement) -> Bidding:
+    """The state before the first bid, with the latest close that bids can move it to: by whose bids it was moved does
+    not matter to those that are left."""
+    closing = announcement.closing
+    most = closing.extend_times_max
+    return Bidding(closes_ms=closing.closes_ms + most * closing.extend_by_ms, extensions=most)
+
+
 def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
     """The bid's opening price, moved into the reserve if its limit allows, and its limit; both times `sign`."""
     sign = announcement.sign
@@ -86,14 +104,16 @@ def show_without_limit(bid: Bid, reader: str, is_over: bool) -> Bid:
 
 
 def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings, seed: bytes) -> Award:
-    """Replays the bidding in the moderator's sequence: the last leader wins at the standing price.
+    """Replays the bidding in the moderator's sequence: the last leader wins at the standing price. The moderator has
+    taken no bid after the close; here a bid is too late only where no bids could have moved the close behind it, since
+    it may have been moved by one that is excluded.
 
     Raises BadValue if quality should weigh or the seed is not the announced one.
     """
     price_only(announcement)
     no_set_aside(announcement)
     Draw(announcement, seed)
-    state = begin(announcement)
+    state = _latest(announcement)
     last: dict[str, Bid] = {}
     refused: list[Standing] = []
     for bid in check_bids(announcement, bids):

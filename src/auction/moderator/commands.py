@@ -155,8 +155,8 @@ class Moderator(Payments):
     @command("party ban", right="operator")
     def ban(self, party: str, *, key: str | None = None) -> Party:
         """Ban a party and the parties linked to it. They can no longer announce, bid or offer. Their open auctions
-        become void, their offers end, and the holds are released; their bids are not considered. Their agreements go on
-        to the end."""
+        become void, their offers end, their bids and commitments are withdrawn, and the holds are released. Their
+        agreements go on to the end."""
         banned = self._run("ban", key, (party,), banning.ban, Party)
         self._send_pending()
         return banned

@@ -55,8 +55,11 @@ _encode = msgspec.json.Encoder().encode
 _TRIES_MAX: Final = 32
 _UNWRITTEN_MAX: Final = 256  # commands that may be answered before they are written
 _CONFIRM: Final = "confirm_clock"
-# Commands that are decided while the clock is in doubt: none depends on time. A processor's answer must not be lost.
-_TIMELESS: Final = frozenset({"deposit", "post_bond", "release_bond", "hand_in", "answer_payment", "change_rules"})
+# Commands that are decided while the clock is in doubt: none depends on time. A processor's answer must not be lost,
+# and the operator can keep out who does harm.
+_TIMELESS: Final = frozenset(
+    {"deposit", "post_bond", "release_bond", "hand_in", "answer_payment", "change_rules", "revoke_token", "ban"}
+)
 _LOOK_EVERY_MS: Final = 10  # how often an embedded moderator that waits looks again
 
 

@@ -131,6 +131,12 @@ class Draft:
                         placed.append(record)
         return placed
 
+    def live_bids(self, auction: str) -> list[PlacedBid]:
+        """The bids of an open auction that bind their bidders, whatever they hold: of each bidder the last one for the
+        same items, unless it was withdrawn."""
+        last = {(one.bid.bidder, frozenset(one.bid.items)): one for one in self.placed_bids(auction)}
+        return [one for one in last.values() if not one.withdrawn]
+
     def transfer(self, source: str, target: str, amount: int, forced: bool = False) -> None:
         """Moves money; does nothing for zero. Raises InsufficientFunds or BadAmount."""
         if amount == 0:

@@ -344,6 +344,27 @@ def the_banned_begin_nothing(state: State) -> Iterator[str]:
             yield f"{placed.bid.bid} came after {placed.bid.bidder} was banned"
 
 
+def bids_of_the_banned_are_withdrawn(state: State) -> Iterator[str]:
+    """Who is banned has no bid in an open auction; what is withdrawn holds nothing, leads nowhere and wins nothing."""
+    auctions, parties = state.records["auction"], state.records["party"]
+    withdrawn = set()
+    for placed in state.records["bid"].values():
+        bid, auction = placed.bid, auctions[placed.bid.auction]
+        if placed.withdrawn:
+            withdrawn.add(bid.bid)
+            if placed.held:
+                yield f"{bid.bid} is withdrawn, and holds {placed.held}"
+        elif auction.state == "open" and parties[bid.bidder].banned_sequence:
+            yield f"{bid.bidder} is banned, and its {bid.bid} is in {auction.id}"
+    for name, bidding in state.records["bidding"].items():
+        if auctions[name].state == "open" and bidding.leader is not None and bidding.leader.bid in withdrawn:
+            yield f"{bidding.leader.bid} leads in {name}, and is withdrawn"
+    for auction in auctions.values():
+        for winning in auction.winners:
+            if winning.bid in withdrawn:
+                yield f"{winning.bid} won {auction.id}, and is withdrawn"
+
+
 INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     debits_equal_credits,
     holds_have_owners,
@@ -362,6 +383,7 @@ INVARIANTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     chains_without_cycles,
     exclusions_have_grounds,
     the_banned_begin_nothing,
+    bids_of_the_banned_are_withdrawn,
 )
 
 

@@ -89,13 +89,16 @@ class Erased(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A bid with the rating that counts for it: the one at the time of the announcement. `held` is held until a later
-    bid replaces this one, which sets it to 0, or until the auction is over, which leaves it as it was."""
+    bid replaces this one, which sets it to 0, or until the auction is over, which leaves it as it was. Whether a bid
+    binds its bidder is not told by what it holds, which may be nothing: see `Draft.live_bids`. `withdrawn`: its bidder
+    was banned."""
 
     bid: Bid
     rating: ShownRating | None = None
     signature: bytes = b""
     held: int = 0
     arbiter: str = ""
+    withdrawn: bool = False
 
 
 class BidSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -179,7 +182,8 @@ class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody if it never is."""
+    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody if it never is. `withdrawn`: its
+    bidder was banned."""
 
     id: str  # auction/bidder
     commitment: Commitment
@@ -187,6 +191,12 @@ class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     deposit: int = 0  # the highest bid that it allows, if its bidder pays
     revealed: str = ""
     forfeited: bool = False
+    withdrawn: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its bid can still be revealed, as long as the auction is open."""
+        return not (self.revealed or self.forfeited or self.withdrawn)
 
 
 class Offered(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
 from auction.formats.explain import explain
-from auction.formats.open_bidding import begin, next_price, open_bidding, step
+from auction.formats.open_bidding import again, begin, next_price, open_bidding, step
 from auction.model.bid import Announcement, Bid, Closing, QualityWeights
 from auction.model.errors import AuctionError, BadValue, TooLate, WrongState
 
@@ -142,13 +142,16 @@ def test_soft_close_moves_a_stated_number_of_times() -> None:
 @given(biddings())
 def test_award_is_the_replay_and_keeps_the_limit_secret(world: tuple[Announcement, list[Bid]]) -> None:
     announcement, bids = world
-    award = open_bidding(announcement, list(reversed(bids)), {}, SEED)
-    state = begin(announcement)
+    state, taken = begin(announcement), []
     for bid in bids:
         try:
             state = step(announcement, state, bid)
+        except TooLate:
+            continue  # the moderator takes none after the close
         except AuctionError:
-            continue
+            pass
+        taken.append(bid)
+    award = open_bidding(announcement, list(reversed(taken)), {}, SEED)
     assert award.failed == (state.leader is None)
     if state.leader is not None:
         assert (award.winners[0].bid, award.winners[0].price) == (state.leader.bid, state.price)
@@ -160,3 +163,21 @@ def test_award_is_the_replay_and_keeps_the_limit_secret(world: tuple[Announcemen
 def test_open_bidding_compares_prices_alone() -> None:
     with pytest.raises(BadValue, match="only prices"):
         open_bidding(announce_open(quality=QualityWeights(evidence=1)), [], {}, SEED)
+
+
+def test_a_bid_counts_though_the_one_that_moved_the_close_is_excluded() -> None:
+    announcement = announce_open(direction="provide", reserve=100)
+    bids = [
+        bid_of("p", 90, 0, placed_ms=10),
+        bid_of("shill", 50, 1, placed_ms=950),  # moves the close to 1,100
+        bid_of("q", 40, 2, placed_ms=1_050),
+    ]
+    state = begin(announcement)
+    for bid in bids:
+        state = step(announcement, state, bid)
+    left = [bids[0], bids[2]]
+    assert open_bidding(announcement, left, {}, SEED).winners[0].bidder == "q"
+    after = again(announcement, state, left)
+    assert (after.leader, after.price, after.closes_ms) == (bids[2], 40, state.closes_ms)
+    beyond = bid_of("r", 1, 3, placed_ms=1_000 + 3 * 150)  # later than any bids can move it to
+    assert open_bidding(announcement, [*left, beyond], {}, SEED).winners[0].bidder == "q"

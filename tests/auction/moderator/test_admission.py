@@ -10,10 +10,20 @@ from markets import asked, awarded, key_of, market, money, nobody, poll, public_
 
 from auction.formats.transcript import verify, verify_own
 from auction.model.bid import Bid, Ramp, StandingOffer, commitment
-from auction.model.errors import AuctionError, BadValue, LinkedParties, NoAward, NotAllowed, TranscriptWrong
+from auction.model.errors import (
+    AuctionError,
+    BadValue,
+    LinkedParties,
+    NoAward,
+    NoCapacity,
+    NotAllowed,
+    TranscriptWrong,
+    WrongState,
+)
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
 from auction.moderator.invariants import replay, violations
+from auction.moderator.records import Debt
 from auction.storage.store import MemoryStore
 
 TERMS: dict[str, Any] = {"receipts": False, "reserve": 1_000, "open_for_ms": 10_000}
@@ -273,6 +283,111 @@ def test_what_a_banned_party_has_announced_is_void_and_all_goes_back() -> None:
     clock.advance(30 * 3_600_000)
     moderator.tick()
     assert violations(moderator.state) == []
+
+
+def test_in_the_open_a_banned_leader_binds_nobody() -> None:
+    """The price and the next step follow the bids that are left, and so does the capacity that the leader holds."""
+    moderator, clock = market(store := MemoryStore())
+    auction = announced(moderator, clock, format="open", increment=10)
+    moderator.bid(auction, BidEntry("p0", 900, limit=700))
+    moderator.bid(auction, BidEntry("p2", 800, limit=650))  # p2 leads at 690
+    moderator.bid(auction, BidEntry("p1", 5, limit=0))
+    with pytest.raises(BadValue, match="standing price 5"):
+        moderator.bid(auction, BidEntry("p0", 600, limit=500))
+    before = money(moderator, "p1")
+    moderator.ban("p1")
+    assert money(moderator, "p1") == before + 100 == 100_000  # its hold is back, and nothing is forfeited
+    bidding = moderator.state.records["bidding"][auction]
+    assert (bidding.leader.bidder, bidding.price, bidding.limit) == ("p2", 690, 650)
+    assert moderator.block(f"{auction}/lead").provider == "p2"
+    with pytest.raises(BadValue, match="standing price 690"):
+        moderator.bid(auction, BidEntry("p0", 690, limit=685))
+    moderator.bid(auction, BidEntry("p0", 600, limit=500))
+    assert violations(moderator.state) == []
+    moderator.lift_ban("p1")  # its former bid stays withdrawn
+    clock.advance(10_000)
+    award = moderator.close(auction)
+    assert [(one.bidder, one.price) for one in award.winners] == [("p0", 600)]
+    (own,) = [bid for bid in moderator.bids(auction, "p1") if bid.bidder == "p1"]
+    assert verify_own(moderator.transcript(auction), award, own) == "banned"
+    assert violations(moderator.state) == []
+    assert replay(store.entries()).records == moderator.state.records
+
+
+def test_in_the_open_a_leader_with_a_debt_binds_no_later_bid() -> None:
+    moderator, clock = market()
+    moderator.register("front", "recipient", controller="owner", public_key=public_key_of("front"))
+    moderator.register("shill", "provider", controller="owner", capacity_bps=10_000)
+    moderator.deposit("shill", 100_000, "EUR")
+    moderator.deposit("front", 5_000, "EUR")
+    auction = announced(moderator, clock, format="open")
+    moderator.bid(auction, BidEntry("p0", 900, limit=700))
+    moderator.bid(auction, BidEntry("shill", 1, limit=0))
+    draft = moderator._draft(clock.now_ms)
+    draft.put("debt", "d", Debt(id="d", agreement="", debtor="front", to=(("funds:p2", 5),)))
+    moderator._journal("owe", "", b"", draft, None)
+    moderator.bid(auction, BidEntry("p2", 600, limit=600))
+    assert moderator.block(f"{auction}/lead").provider == "p2"
+    clock.advance(10_000)
+    assert [(one.bidder, one.price) for one in moderator.close(auction).winners] == [("p2", 600)]
+
+
+def test_who_leads_after_a_ban_has_the_capacity_for_it() -> None:
+    moderator, clock = market()
+    auction = announced(moderator, clock, format="open")
+    moderator.bid(auction, BidEntry("p0", 900, limit=700))
+    moderator.bid(auction, BidEntry("p2", 800, limit=650))
+    moderator.bid(auction, BidEntry("p1", 5, limit=0))
+    start = asked(clock)
+    own = msgspec.structs.replace(start, id="own", provider="p2", maximum_bps=9_500)
+    moderator.publish_block(own)  # it did not lead, so its bid held no capacity
+    moderator.ban("p1")
+    assert moderator.block(f"{auction}/lead").provider == "p0"
+    assert violations(moderator.state) == []
+    clock.advance(10_000)
+    assert [one.bidder for one in moderator.close(auction).winners] == ["p0"]
+
+
+@pytest.mark.parametrize(
+    "terms", [{}, {"format": "open"}, {"reveal_for_ms": 5_000}], ids=["sealed", "open", "committed"]
+)
+def test_a_bid_binds_also_where_it_holds_nothing(terms: dict[str, Any]) -> None:
+    """Under a reserve of 0 a bid holds 0: what binds is the bid, and not the money."""
+    moderator, clock = market()
+    auction = announced(moderator, clock, reserve=0, **terms)
+    if terms.get("reveal_for_ms"):
+        moderator.commit(auction, "p0", "ab" * 32)
+    else:
+        moderator.bid(auction, BidEntry("p0", 0, limit=0 if terms else None))
+    with pytest.raises(NoCapacity):
+        moderator.change_capacity("p0", 999)
+    with pytest.raises(WrongState, match="is open"):
+        moderator.erase("p0")
+    moderator.ban("p0")
+    moderator.lift_ban("p0")
+    moderator.change_capacity("p0", 0)  # the ban has withdrawn it
+    moderator.erase("p0")
+    clock.advance(15_000)
+    moderator.tick()
+    assert moderator.auction(auction).state == "void"
+    assert violations(moderator.state) == []
+
+
+def test_a_commitment_of_who_was_banned_is_revealed_no_more() -> None:
+    moderator, clock = market()
+    auction = announced(moderator, clock, reveal_for_ms=5_000)
+    entry = BidEntry("p0", 300, salt="s")
+    hidden = Bid(bid="-", auction=auction, bidder="p0", price=300, currency="EUR", salt="s")
+    moderator.commit(auction, "p0", commitment(hidden))
+    moderator.ban("p0")
+    moderator.lift_ban("p0")
+    assert money(moderator, "p0") == 100_000
+    clock.advance(10_000)
+    with pytest.raises(WrongState, match="withdrawn"):
+        moderator.reveal(auction, entry)
+    clock.advance(5_000)
+    moderator.tick()
+    assert (moderator.auction(auction).state, nobody(moderator)) == ("void", 0)
 
 
 def test_another_name_of_the_banned_is_banned_too() -> None:

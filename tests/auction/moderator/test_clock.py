@@ -16,7 +16,7 @@ from serving import OPERATOR, served
 from auction import SqlStore
 from auction.command.cli import main
 from auction.model.bid import Bid, commitment
-from auction.model.errors import BadValue, ClockInDoubt, NotAllowed, WrongState
+from auction.model.errors import BadToken, BadValue, ClockInDoubt, NotAllowed, WrongState
 from auction.model.lifecycle import CLOSING_MS
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock, SteadyTime
@@ -246,3 +246,22 @@ def test_the_real_clock_is_not_in_doubt() -> None:
     moderator = Moderator()
     moderator.register("rita", "recipient")
     assert not moderator.clock().is_in_doubt
+
+
+def test_the_operator_keeps_out_who_does_harm_also_while_the_clock_is_in_doubt() -> None:
+    moderator, clocks, auction = opened()
+    token = moderator.replace_token("p0").token
+    clocks.shown.advance(24 * HOUR_MS)
+    moderator.tick()
+    moderator.revoke_token("p0")
+    with pytest.raises(BadToken):
+        moderator.authenticate(token)
+    moderator.ban("p0")
+    assert moderator.state.ledger.balance("funds:p0") + moderator.state.ledger.balance("bond:p0") == 100_000
+    for command in (lambda: moderator.lift_ban("p0"), lambda: moderator.replace_token("p0")):
+        with pytest.raises(ClockInDoubt):
+            command()
+    moderator.confirm_clock(clocks.shown.now_ms)
+    assert moderator.auction(auction).bid_count == 1
+    assert moderator.close(auction).failed
+    assert violations(moderator.state) == []

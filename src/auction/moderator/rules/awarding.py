@@ -41,6 +41,9 @@ def close(draft: Draft, record: Auction) -> Auction:
     spare_bps, most_bps = _plainly_not_excluded(draft, record)
     for one in placed:
         bid = one.bid
+        if one.withdrawn:
+            excluded.append((bid.bid, "banned"))
+            continue
         if one.held:
             held_of[bid.bidder] = held_of.get(bid.bidder, 0) + one.held
         # A bid of this very command has just been checked.

@@ -12,8 +12,8 @@ from auction.moderator.rules import announcing, at_once, awarding, bidding, grou
 
 
 def ban(draft: Draft, party: str) -> Party:
-    """Makes its open auctions void and releases their holds; ends its offers and commitments. Its bids are not
-    considered at the close, and forfeit nothing."""
+    """Makes its open auctions void and releases their holds; ends its offers, bids and commitments, which forfeit
+    nothing."""
     record = parties.check_organisation(draft, party)
     if record.banned_sequence:
         return record
@@ -27,6 +27,8 @@ def ban(draft: Draft, party: str) -> Party:
             continue
         if announced.announcer in names:
             call_off(draft, announced)
+            continue
+        bidding.withdraw_bids(draft, announced, names)
         for name in sorted(names):
             _let_commitment_go(draft, announced, f"{auction}/{name}")
     for offers in state.offers_of.values():
@@ -60,6 +62,6 @@ def call_off(draft: Draft, record: Auction) -> None:
 
 def _let_commitment_go(draft: Draft, record: Auction, name: str) -> None:
     committed: Committed | None = draft.find("commitment", name)
-    if committed is not None and committed.held:
+    if committed is not None and committed.is_live:
         holds.let_bid_go(draft, record.announcement, name, committed.commitment.bidder, committed.held)
-        draft.put("commitment", name, msgspec.structs.replace(committed, held=0))
+        draft.put("commitment", name, msgspec.structs.replace(committed, held=0, withdrawn=True))

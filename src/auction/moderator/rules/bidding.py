@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -48,6 +49,8 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     if announcement.closing.reveal_until_ms is not None:
         raise WrongState("in this auction a bid must be committed first (see `commit`), then revealed")
     before: Bidding = draft.find("bidding", auction) or Bidding(closes_ms=record.closes_ms)
+    if before.leader is not None and admission.why_excluded(draft, record, before.leader.bidder):
+        before = _lead_again(draft, record, before)
     if before.leader is not None and before.leader.bidder == entry.bidder:
         awarding.free_lead(draft, record)  # the capacity of the former lead makes room for the new one
     placed = place(draft, record, entry)
@@ -64,6 +67,37 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     if after.ended:
         awarding.close(draft, draft.auction(auction))
     return placed.bid
+
+
+def withdraw_bids(draft: Draft, record: Auction, bidders: Collection[str]) -> None:
+    """Takes the bids of parties that were banned out of an open auction: they hold nothing and cannot win, also if the
+    ban is lifted before the close. In open bidding those that are left say who leads, and at what price."""
+    gone = [one for one in draft.placed_bids(record.id) if one.bid.bidder in bidders and not one.withdrawn]
+    for one in gone:
+        release(draft, record.announcement, one)
+        draft.put("bid", one.bid.bid, msgspec.structs.replace(one, held=0, withdrawn=True))
+    before: Bidding | None = draft.find("bidding", record.id)
+    if gone and before is not None and before.leader is not None:
+        _lead_again(draft, record, before)
+
+
+def _lead_again(draft: Draft, record: Auction, before: Bidding) -> Bidding:
+    """The bidding as the bids make it whose bidders could win. The close stays where it was moved to."""
+    awarding.free_lead(draft, record)
+    announcement = record.announcement
+    placed = [one.bid for one in draft.placed_bids(record.id) if not one.withdrawn]
+    out = {bid.bidder for bid in placed if admission.why_excluded(draft, record, bid.bidder)}
+    while True:
+        left = [bid for bid in placed if bid.bidder not in out]
+        after = format_of(announcement).again(announcement, before, left)
+        leader = after.leader.bidder if after.leader is not None else ""
+        if not leader or record.block is None or draft.has_room(draft.party(leader), record.block):
+            break
+        out.add(leader)  # its bid held no capacity while it did not lead, and that is promised by now
+    draft.put("bidding", record.id, after)
+    if leader and record.block is not None:
+        _hold_lead(draft, record, leader)
+    return after
 
 
 def _hold_lead(draft: Draft, record: Auction, leader: str) -> None:
@@ -113,7 +147,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
 
 
 def _former(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid | None:
-    """The bidder's earlier bid that a new one replaces."""
+    """The bidder's earlier bid that a new one replaces, if it holds anything."""
     if not _has_bid(draft, record, entry.bidder):
         return None
     for one in draft.placed_bids(record.id):
@@ -238,6 +272,8 @@ def reveal(draft: Draft, auction: str, entry: BidEntry) -> Bid:
         raise TooLate(f"auction {auction} is {record.state}: the time for revealing is over")
     if committed.revealed:
         raise Exists(f"{entry.bidder} has revealed its bid already")
+    if committed.withdrawn:
+        raise WrongState(f"the commitment of {entry.bidder} was withdrawn when it was banned")
     holds.let_bid_go(draft, record.announcement, committed.id, entry.bidder, committed.held)
     placed = place(draft, record, entry, committed.held)
     check_reveal(record.announcement, committed.commitment, placed.bid, record.due_ms)
@@ -254,6 +290,6 @@ def forfeit_unrevealed(draft: Draft, record: Auction) -> None:
     account = held_bond if record.announcement.direction == "provide" else held
     for name in draft.state.commitments_of.get(record.id, ()):
         committed: Committed = draft.get("commitment", name)
-        if not committed.revealed and not committed.forfeited:
+        if committed.is_live:
             draft.transfer(account(name), NOBODY, committed.held)
             draft.put("commitment", name, msgspec.structs.replace(committed, forfeited=True, held=0))

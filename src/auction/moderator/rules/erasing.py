@@ -70,10 +70,9 @@ def _under_way(draft: Draft, names: set[str]) -> Iterator[str]:
     for auction in records["auction"].values():
         if auction.state not in ("open", "funding"):
             continue
-        bidders = {placed.bid.bidder for placed in draft.placed_bids(auction.id) if placed.held}
-        bidders |= {
-            draft.get("commitment", name).commitment.bidder for name in state.commitments_of.get(auction.id, ())
-        }
+        bidders = {placed.bid.bidder for placed in draft.live_bids(auction.id)}
+        committed = [draft.get("commitment", name) for name in state.commitments_of.get(auction.id, ())]
+        bidders |= {one.commitment.bidder for one in committed if one.is_live}
         if auction.announcer in names or not names.isdisjoint(bidders):
             yield f"auction {auction.id} is {auction.state}"
     for offer in records["offer"].values():

@@ -31,7 +31,7 @@ from auction.model.party import (
 from auction.model.signing import endpoint_body, party_body
 from auction.moderator.config import MarketConfig
 from auction.moderator.draft import Draft
-from auction.moderator.records import Taken
+from auction.moderator.records import Committed, Taken
 from auction.moderator.rules import holds
 
 NEWCOMER_TIMES: Final = 1  # how often a newcomer's free bond must cover the card money that it withdraws
@@ -254,10 +254,11 @@ def _promised_bps(draft: Draft, party: str) -> int:
         if lead is not None and lead.provider == party and lead.state == "offered":
             continue  # it is among the blocks
         announcement, asked = record.announcement, 0
-        if f"{auction}/{party}" in state.records["commitment"]:
+        committed: Committed | None = state.records["commitment"].get(f"{auction}/{party}")
+        if committed is not None and committed.is_live:
             asked = announcement.quantity  # a commitment hides its quantity
-        for placed in draft.placed_bids(auction):
-            if placed.bid.bidder == party and placed.held:
+        for placed in draft.live_bids(auction):
+            if placed.bid.bidder == party:
                 asked = max(asked, format_of(announcement).units(announcement, placed.bid.quantity))
         if asked:
             block = most_of_units(record.block, asked, announcement.quantity)
