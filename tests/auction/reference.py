@@ -92,7 +92,7 @@ class Reference:
 
     def open_bidding(self) -> Won:
         rule = self.announcement.closing
-        # By the latest close that bids can have moved it to: one that moved it may be excluded, and others came after it.
+        # By the latest close that bids can move it to: the one that moved it may be excluded, and others came after.
         closes = rule.closes_ms + rule.extend_times_max * rule.extend_by_ms
         leader: Bid | None = None
         price = limit_of_leader = 0

@@ -97,8 +97,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     `price_bound`: the worst price, in minor units, at which so many units or these items may be won (the highest if
     providers bid, the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity
     may be awarded; the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that
-    the format refuses. `again`: the bidding as it would be by these bids alone, in the moderator's order, with its close
-    where it is. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
+    the format refuses. `again`: the bidding as it would be by these bids alone, in the moderator's order, with its
+    close where it is. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
     stands by for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far
     as one bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """

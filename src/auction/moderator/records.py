@@ -182,8 +182,8 @@ class OfferSheet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Committed(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody if it never is. `withdrawn`: its
-    bidder was banned."""
+    """A sealed commitment. `held` is held until its bid is revealed, and goes to nobody if it never is. `withdrawn`:
+    its bidder was banned."""
 
     id: str  # auction/bidder
     commitment: Commitment

@@ -19,7 +19,7 @@ from auction.moderator import Moderator
 SEEDS = int(os.environ["AUCTION_SEEDS"])
 SEEDS_A_TEST = 50
 TRIES = 120
-# Seeds beyond the first thousand that have failed. 1760: an hour is confirmed in the millisecond in which things are due.
+# Seeds beyond the first thousand that have failed. 1760: the clock is confirmed in the millisecond of three deadlines.
 FOUND = (1760,)
 # Commands that have tests of their own, and touch neither money nor the lifecycle; or are played below as `tick`.
 NOT_PLAYED = {
