@@ -67,7 +67,7 @@ READS = {
     "holds_have_owners": "ledger auction bid sheet commitment offered agreement",
     "promises_are_funded": "agreement",
     "fees_are_as_announced": "ledger agreement auction",
-    "everything_ends": "auction agreement group offer offered",
+    "everything_ends": "auction agreement group offer offered overdue",
     "debts_are_kept": "debt agreement",
     "pledges_are_held": "ledger group",
     "one_award_for_a_block": "agreement auction",
@@ -197,6 +197,8 @@ class Simulation(Courses):
         if not changed:
             return  # the event was refused, and `send` saw that it changed nothing
         state = self.market.state
+        if state.records["overdue"]:
+            raise Found(f"a deadline has failed: {state.records['overdue']}")
         for invariant, part in self.invariants:
             if not part.reads.isdisjoint(changed):
                 for wrong in invariant(part):

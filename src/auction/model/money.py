@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from auction.model.errors import BadAmount, BadCurrency, BadValue
 
 AMOUNT_MAX = 2**63 - 1  # the largest value of a BIGINT column in every SQL store
+MONEY_MAX = 2**53 - 1  # all the money in a market: whatever is paid within it, no balance and no sum can overflow
 # The decimals of currencies (ISO 4217); all others have 2.
 _NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _DECIMALS = {

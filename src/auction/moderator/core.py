@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import logging
 import secrets
 import threading
 import time
@@ -38,8 +39,8 @@ from auction.moderator.clock import Clock, SteadyTime, system_clock, wall_clock
 from auction.moderator.config import MarketConfig, Rules, differing
 from auction.moderator.draft import Draft
 from auction.moderator.methods import Method, command, query, table_of
-from auction.moderator.records import ClockWord
-from auction.moderator.rules.due import DUE
+from auction.moderator.records import ClockWord, Overdue
+from auction.moderator.rules.due import DUE, is_put_off, put_off
 from auction.moderator.rules.parties import check_rules
 from auction.moderator.saved import Copy, Saved, is_of, next_saving, restore
 from auction.moderator.state import State
@@ -52,6 +53,7 @@ from auction.storage.store import MemoryStore, Posting, Row, Store, Write
 Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")
 _encode = msgspec.json.Encoder().encode
+_log: Final = logging.getLogger("auction")  # what the operator is to know, a line each; stderr, if nothing is set up
 _TRIES_MAX: Final = 32
 _UNWRITTEN_MAX: Final = 256  # commands that may be answered before they are written
 _CONFIRM: Final = "confirm_clock"
@@ -444,14 +446,23 @@ class Core:
         return count
 
     def _bring_about(self, now_ms: int) -> None:
-        """Runs what is due, in order of time, each as a separate entry."""
+        """Runs what is due, in order of time, each as a separate entry. What cannot be carried out hurts nothing else:
+        it is journalled why, and tried again later."""
         due = self._state.due
         while due and due[0][0] <= now_ms:
             due_ms, kind, name = heapq.heappop(due)
             draft = self._draft(now_ms)
-            if draft.find(kind, name) is not None:  # else it is over for so long that it is kept no more
-                DUE[kind](draft, name, due_ms)
+            # Else it is over for so long that it is kept no more, or it has a later time.
+            if draft.find(kind, name) is not None and not is_put_off(draft, kind, name, due_ms):
+                failed: Overdue | None = None
+                try:
+                    DUE[kind](draft, name, due_ms)
+                except Exception as reason:
+                    draft = self._draft(now_ms)
+                    failed = put_off(draft, kind, name, due_ms, reason)
                 self._journal(f"due_{kind}", "", b"", draft, None)
+                if failed is not None:
+                    _log.error("%s was due at %d and failed: %s", failed.id, failed.due_ms, failed.reason)
 
     def _draft(self, at_ms: int = 0) -> Draft:
         """A draft of the current state: a command is decided on one; a query discards it."""

@@ -5,7 +5,7 @@ Nothing is decided or written here: `rules` decides, `core` commits drafts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from auction.model.agreement import Agreement
@@ -52,7 +52,7 @@ class Draft:
         config: MarketConfig,
         verifier: Verifier,
         random_bytes: Callable[[int], bytes],
-        methods: Container[str] = (),
+        methods: Collection[str] = (),
     ) -> None:
         self.state = state
         self.config = config

@@ -112,6 +112,11 @@ def everything_ends(state: State) -> Iterator[str]:
     """Nothing waits for ever: what is not over has a time when the moderator looks at it, and is in the list of what is
     due then."""
     due = set(state.due)
+    for late in state.records["overdue"].values():  # what failed is tried again, and so is due still
+        if late.next_ms and (late.next_ms, "overdue", late.id) not in due:
+            yield f"{late.id} has failed, and is never tried again"
+        elif late.next_ms:
+            due.add((late.due_ms, late.kind, late.name))
     for kind in ("auction", "agreement"):
         for one in state.records[kind].values():
             is_over = not one.due_ms

@@ -30,7 +30,7 @@ from auction.moderator.core import Core
 from auction.moderator.draft import Draft
 from auction.moderator.methods import query
 from auction.moderator.overview import LIMIT_MAX, Overview, look
-from auction.moderator.records import Auction, Group
+from auction.moderator.records import Auction, Group, Overdue
 from auction.moderator.reputation import PAYMENTS
 from auction.moderator.rules import admission, awarding, bidding, blocks, chains, failing_over, opinions, payments
 from auction.moderator.rules import ending as endings
@@ -131,6 +131,13 @@ class Queries(Core):
         """Return the balance of nobody in minor units. It comes from silence, contradiction and false results."""
         with self._deciding:
             return self._state.ledger.balance(NOBODY)
+
+    @query("market overdue", right="operator")
+    def overdue(self) -> list[Overdue]:
+        """List what was due and could not be carried out. Each says why, and when it is tried again. Nothing else
+        waits for it."""
+        with self._deciding:
+            return [one for one in self._state.records["overdue"].values() if one.next_ms]
 
     @query("endpoint show", right="anyone")
     def endpoint(self, party: str) -> Endpoint:

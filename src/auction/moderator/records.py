@@ -250,6 +250,19 @@ class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     due_ms: int
 
 
+class Overdue(msgspec.Struct, frozen=True, kw_only=True):
+    """What was due and could not be carried out, and why. It is tried again at `next_ms`; 0: it has been carried
+    out."""
+
+    id: str  # kind/name
+    kind: str
+    name: str
+    due_ms: int
+    reason: str
+    tries: int
+    next_ms: int
+
+
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What of nobody's money a taker was paid in all."""
 
@@ -323,6 +336,7 @@ RECORD_TYPES: Final[dict[str, Any]] = {
     "offer": StandingOffer,
     "offered": Offered,
     "debt": Debt,
+    "overdue": Overdue,
     "taken": Taken,
     "payment": PaymentRequest,
     "shares": BlockShares,

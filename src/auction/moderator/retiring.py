@@ -137,6 +137,12 @@ def _offer(state: State, name: str, at_ms: int) -> Gone:
     return _remove(state, [("offer", name), ("offered", name)])
 
 
+def _overdue(state: State, name: str, at_ms: int) -> Gone:
+    """What was carried out late, once its time to be read is over."""
+    one = state.records["overdue"].get(name)
+    return [] if one is None or one.next_ms else _remove(state, [("overdue", name)])
+
+
 # By kind: what can go with it now. Called with its name and the time.
 RETIRE: Final[dict[str, Callable[[State, str, int], Gone]]] = {
     "nonce": _nonce,
@@ -144,4 +150,5 @@ RETIRE: Final[dict[str, Callable[[State, str, int], Gone]]] = {
     "agreement": _agreement,
     "block": _block,
     "offer": _offer,
+    "overdue": _overdue,
 }

@@ -33,6 +33,7 @@ from auction.moderator.records import (
     Group,
     Nonce,
     Offered,
+    Overdue,
     PaymentRequest,
     PlacedBid,
     Revealed,
@@ -315,6 +316,12 @@ class State:
         self.erased_digests.update(new.digests)
         self.people.drop(new.digests)
 
+    def _index_overdue(self, _old: Overdue | None, new: Overdue) -> None:
+        if new.next_ms:
+            heapq.heappush(self.due, (new.next_ms, "overdue", new.id))
+        else:
+            self.look_at("overdue", new.id, self.at_ms + KEPT_MS)
+
     def _index_group(self, old: Group | None, new: Group) -> None:
         if new.due_ms and (old is None or old.due_ms != new.due_ms):
             heapq.heappush(self.due, (new.due_ms, "group", new.id))
@@ -341,6 +348,7 @@ INDEXES: Final[dict[str, Any]] = {
     "payment": State._index_payment,
     "group": State._index_group,
     "erased": State._index_erased,
+    "overdue": State._index_overdue,
 }
 _DECODERS: Final = {kind: msgspec.json.Decoder(record) for kind, record in RECORD_TYPES.items()}
 

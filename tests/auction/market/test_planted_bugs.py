@@ -185,6 +185,27 @@ BUGS = [
         "moderator/test_clock.py::test_the_operator_keeps_out_who_does_harm_also_while_the_clock_is_in_doubt",
     ),
     Bug(
+        "what fails is tried at once again",
+        "moderator/rules/due.py",
+        "return known is not None and known.next_ms > 0 and known.due_ms == due_ms",
+        "return False",
+        "moderator/test_overdue.py::test_what_is_loaded_anew_is_not_tried_before_its_time",
+    ),
+    Bug(
+        "what fails is never tried again",
+        "moderator/state.py",
+        'heapq.heappush(self.due, (new.next_ms, "overdue", new.id))',
+        "pass",
+        "moderator/test_overdue.py::test_a_deadline_that_fails_hurts_its_own_agreement_alone",
+    ),
+    Bug(
+        "any amount comes in",
+        "moderator/rules/parties.py",
+        "    holds.check_room(draft, amount)\n",
+        "",
+        "moderator/test_overdue.py::test_all_the_money_of_a_market_is_bounded",
+    ),
+    Bug(
         "a jump of the clock is taken for time",
         "moderator/clock.py",
         "if self.has_jumped or has_jumped(expected_ms, reading_ms):",

@@ -15,15 +15,25 @@ from auction.formats.format import reserve_bounds
 from auction.model import holding
 from auction.model.agreement import Agreement
 from auction.model.bid import Announcement, ShownRating
-from auction.model.errors import BadValue, InsufficientFunds
-from auction.model.ledger import NOBODY, bond, card, funds, held, held_bond
-from auction.model.money import check_amount
+from auction.model.errors import BadAmount, BadValue, InsufficientFunds
+from auction.model.ledger import NOBODY, OUTSIDE, bond, card, funds, held, held_bond
+from auction.model.money import MONEY_MAX, check_amount
 from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, BidSheet, Debt, PaymentRequest, PlacedBid
 from auction.moderator.terms import BidEntry
 from auction.payment.protocol import PREPAID
 
 AMOUNTS_MAX: Final = 10_000  # auctions of which amounts are kept
+
+
+def check_room(draft: Draft, amount: int) -> None:
+    """Bounds the money that comes in from outside, so that nothing which is paid later can overflow a balance. Raises
+    BadAmount."""
+    inside = -sum(draft.balance(account) for account in (OUTSIDE, *map(card, draft.methods)))
+    if inside + amount > MONEY_MAX:
+        raise BadAmount(
+            f"a market has at most {MONEY_MAX} minor units in it: {inside} are there, and {amount} are too much"
+        )
 
 
 def secured_by(draft: Draft, party: str) -> int:

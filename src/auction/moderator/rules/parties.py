@@ -271,6 +271,7 @@ def deposit(draft: Draft, party: str, amount: int, currency: str) -> int:
     check_currency(currency, draft.config.currency)
     if check_amount(amount) == 0:
         raise BadValue("a deposit must be above zero")
+    holds.check_room(draft, amount)
     draft.transfer(OUTSIDE, funds(party), amount)
     holds.pay_debts(draft, party)
     return draft.balance(funds(party))

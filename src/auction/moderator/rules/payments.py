@@ -29,7 +29,9 @@ def ask_to_authorise(draft: Draft, auction: str) -> PaymentRequest:
     record = draft.auction(auction)
     next_state(record.state, "pay")
     opinions.check_payer(draft, record.announcer)
-    return holds.ask(draft, auction, "authorise", holds.of_announcement(draft, record.announcement))
+    amount = holds.of_announcement(draft, record.announcement)
+    holds.check_room(draft, amount)
+    return holds.ask(draft, auction, "authorise", amount)
 
 
 def ask_to_refund(draft: Draft, name: str, amount: int, key: str) -> PaymentRequest:
