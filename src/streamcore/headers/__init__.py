@@ -1,6 +1,7 @@
-"""The one walk over a packet's headers, which `parse` and `service` share: what stands where, how far it is understood.
+"""The one walk over a packet's headers, shared by `parse` and `service`. It finds every header,
+and how far the packet is understood.
 
-Importing this package registers every link type and every tunnel that is known.
+Importing this package registers every known link type and tunnel.
 """
 
 from streamcore.headers import _ether_types, _ip, _links, _ppp, _routing, _tunnels, _udp_tunnels, _wireless
@@ -17,6 +18,6 @@ STEPS = (
     _tunnels,
     _udp_tunnels,
     _wireless,
-)  # imported: the tables are filled
+)  # imported to fill the tables
 
 __all__ = ["STANDARD_PORTS", "TUNNELS", "UdpPorts", "udp_ports"]

@@ -1,4 +1,4 @@
-# Steps that stand behind other numbers than EtherTypes, too.
+# Steps that other numbers than EtherTypes lead to as well.
 from streamcore.headers._walk cimport Walk
 
 cdef void step_llc(Walk *walk) noexcept nogil

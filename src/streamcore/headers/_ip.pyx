@@ -1,4 +1,4 @@
-"""IP and what stands directly on it: extension headers, transport, ICMP with what it quotes. Tunnels are in _tunnels.pyx.
+"""IP and what directly follows it: extension headers, transport, ICMP and what it quotes. Tunnels are in _tunnels.pyx.
 
 Sources: RFC 791, 8200, 7045, 4302, 9293, 768, 3828, 4340, 9260, 792, 4443, 4884, 3376.
 """
@@ -62,7 +62,7 @@ cdef enum:
 
 cdef void step_ip(Walk *walk) noexcept nogil:
     if not has(walk, 1):
-        walk.outer.flags |= FLAG_TRUNCATED  # of no IP header that we have: the innermost one found stays what it was
+        walk.outer.flags |= FLAG_TRUNCATED  # there is no new IP header to mark: the innermost one found stays as it was
         ends(walk, OUTCOME_TRUNCATED)
     elif walk.depth == DEPTH_MAX:
         too_deep(walk)
@@ -76,7 +76,7 @@ cdef void step_ip(Walk *walk) noexcept nogil:
 
 
 cdef inline bint take_ip(Walk *walk, uint8_t kind, uint32_t length) noexcept nogil:
-    """take(), for an IP header's fixed part; from then on walk.ip is this header. A header that is cut leaves the ones found as they are."""
+    """take() for the fixed part of an IP header, which becomes walk.ip. A cut header leaves those found before unchanged."""
     cdef uint32_t at = walk.at
     cdef uint16_t before = walk.ip.flags
     if not take(walk, kind, length):
@@ -124,7 +124,7 @@ cdef void ip4(Walk *walk) noexcept nogil:
     total = be16(p + 2)
     if total >= length:
         bound(walk, at + total)
-    elif total:  # 0: segmentation offload, the packet's own length counts
+    elif total:  # 0: segmentation offload; the packet's own length counts
         malformed(walk)
         return
     if not options(walk, length - 20):
@@ -136,7 +136,7 @@ cdef void ip4(Walk *walk) noexcept nogil:
 
 
 cdef inline bint options(Walk *walk, uint32_t length) noexcept nogil:
-    """The layer taken last is longer by so many bytes, and ends where the walk does from now on. False: they are cut."""
+    """Extend the layer taken last by `length` bytes, and end it where the walk now ends. False: these bytes are cut."""
     taken(walk).end = walk.end
     if not has(walk, length):
         taken(walk).length += walk.end - walk.at
@@ -167,7 +167,7 @@ cdef void ip6(Walk *walk) noexcept nogil:
 
 
 cdef void extension(Walk *walk) noexcept nogil:
-    """Hop-by-hop options, routing, destination options, mobility and the like: the next header, and the length in units of 8 bytes but one."""
+    """Hop-by-hop options, routing, destination options: next header, then the length in units of 8 bytes, less one."""
     cdef const uint8_t *p = here(walk)
     if walk.ip.version != 6:
         upper(walk)
@@ -182,8 +182,8 @@ cdef void extension(Walk *walk) noexcept nogil:
 
 
 cdef void extension_apart(Walk *walk) noexcept nogil:
-    """Mobility, HIP, Shim6, experiments (RFC 7045): laid out as an extension header, but the upper-layer protocol of the packet as other
-    tools see it. Addresses in it are not walked into. Behind mobility stands nothing (RFC 6275)."""
+    """Mobility, HIP, Shim6, experiments (RFC 7045). They are laid out as extension headers, but other tools show them as the upper-layer
+    protocol. The walk does not enter them. Nothing follows mobility (RFC 6275)."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     if walk.ip.version == 6 and take(walk, LAYER_EXTENSION, 8):
@@ -193,7 +193,7 @@ cdef void extension_apart(Walk *walk) noexcept nogil:
 
 
 cdef inline void follow(Walk *walk, uint8_t protocol) noexcept nogil:
-    """An extension header names the next one."""
+    """Record the next header that an extension header names."""
     if walk.ip.protocol != AUTHENTICATION:
         walk.ip.protocol = protocol
 
@@ -223,7 +223,7 @@ cdef void fragment_header(Walk *walk) noexcept nogil:
 
 
 cdef void authentication(Walk *walk) noexcept nogil:
-    """AH: what it protects follows. The column protocol stays 51."""
+    """AH. What it protects follows; the column `protocol` stays 51."""
     cdef const uint8_t *p = here(walk)
     cdef uint8_t protocol
     if not take(walk, LAYER_AH, 12):
@@ -272,7 +272,7 @@ cdef void dccp(Walk *walk) noexcept nogil:
 
 
 cdef inline void transport(Walk *walk, uint8_t kind, uint32_t least, int length_at, int shift) noexcept nogil:
-    """A header whose length stands in it, in units of 4 bytes."""
+    """A header that gives its own length in units of 4 bytes."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     ports(walk)
@@ -327,7 +327,7 @@ cdef void icmp6(Walk *walk) noexcept nogil:
 
 
 cdef inline void quote(Walk *walk) noexcept nogil:
-    """The packet that an ICMP error is about follows: its layers are reported, marked, and fill no column."""
+    """Walk the packet that an ICMP error quotes: its layers are reported with a mark, and fill no column."""
     if has(walk, 1):
         walk.marks |= MARK_QUOTED
         walk.next = step_ip

@@ -1,4 +1,4 @@
-"""Link types: one row at the end for each, and one small function where it is not the function of another.
+"""Link types: each has a row at the end, and a small function unless it shares another's.
 
 PPP, HDLC and Frame Relay are in _ppp.pyx, 802.11 in _wireless.pyx, raw IP in _ip.pyx. Source: https://www.tcpdump.org/linktypes.html.
 """
@@ -33,7 +33,7 @@ from streamcore.headers._wireless cimport step_radiotap
 
 cdef enum:
     ARPHRD_RADIOTAP = 803
-    ARPHRD_NETLINK = 824     # in a cooked header: the protocol field is a netlink family
+    ARPHRD_NETLINK = 824     # in a cooked header: the protocol field holds a netlink family
     ETH_P_802_2 = 4          # in a cooked header: LLC follows
     PKTAP_LEAST = 108
 
@@ -57,14 +57,14 @@ cdef inline void cooked_protocol(Walk *walk, uint16_t hardware, uint16_t protoco
         walk.next = step_radiotap
     elif protocol == ETH_P_802_2 and hardware != ARPHRD_NETLINK:
         walk.next = step_llc
-    elif hardware == ARPHRD_NETLINK or protocol < 1536:  # Linux' own numbers
+    elif hardware == ARPHRD_NETLINK or protocol < 1536:  # Linux's own numbers
         ends(walk, OUTCOME_UNKNOWN)
     else:
         go_ether_type(walk, protocol)
 
 
 cdef void loopback(Walk *walk) noexcept nogil:
-    """LINKTYPE_NULL and LOOP: an address family in the capturing host's order, or in network order; or an EtherType."""
+    """LINKTYPE_NULL and LOOP: an address family, in the capturing host's byte order or in network order; or an EtherType."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t family
     if not take(walk, LAYER_CAPTURE, 4):
@@ -79,7 +79,7 @@ cdef void loopback(Walk *walk) noexcept nogil:
 
 
 cdef void go_family(Walk *walk, uint32_t family) noexcept nogil:
-    """AF_INET, and AF_INET6 of Linux, Windows, NetBSD, FreeBSD, macOS, Solaris."""
+    """AF_INET on every system, AF_INET6 of Linux, Windows, NetBSD, FreeBSD, macOS and Solaris."""
     if family == 2:
         go_ether_type(walk, 0x0800)
     elif family == 10 or family == 23 or family == 24 or family == 26 or family == 28 or family == 30:
@@ -89,7 +89,7 @@ cdef void go_family(Walk *walk, uint32_t family) noexcept nogil:
 
 
 cdef inline uint32_t host32(const uint8_t *p) noexcept nogil:
-    """A small number in either order."""
+    """A small number in either byte order."""
     cdef uint32_t value = be32(p)
     return value if value <= 0xFFFF else le16(p)
 
@@ -102,7 +102,7 @@ cdef void enc(Walk *walk) noexcept nogil:
 
 
 cdef void pflog(Walk *walk) noexcept nogil:
-    """Its length, rounded up to 4; family, action, …"""
+    """The header's length, rounded up to a multiple of 4; family, action, …"""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = (p[0] + 3) & ~3 if has(walk, 1) else 4
     if size < 4:
@@ -112,7 +112,7 @@ cdef void pflog(Walk *walk) noexcept nogil:
 
 
 cdef void nflog(Walk *walk) noexcept nogil:
-    """Family, version 0, resource; then fields of length, kind and value in the writing host's order, padded to 4; kind 9 is the packet."""
+    """Family, version 0, resource; then fields of length, type and value, in the writing host's byte order and padded to 4; type 9 is the packet."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     cdef uint32_t length
@@ -135,7 +135,7 @@ cdef void nflog(Walk *walk) noexcept nogil:
 
 
 cdef void pktap(Walk *walk) noexcept nogil:
-    """Apple's: length and kind of the record (1: a packet), link type, in little-endian order. LINKTYPE_USER2 is this where it looks like it."""
+    """Apple: length and type of the record (1: a packet), link type; little-endian. LINKTYPE_USER2 is tried as this."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = le16(p) if has(walk, 12) else PKTAP_LEAST
     if has(walk, 12) and (size < PKTAP_LEAST or p[2] or p[3] or be16(p + 10)):
@@ -156,7 +156,7 @@ cdef void fddi(Walk *walk) noexcept nogil:
 
 
 cdef void token_ring(Walk *walk) noexcept nogil:
-    """Access control, frame control, target, source; a route where the source's first bit is set; then LLC."""
+    """Access control, frame control, target, source; a route if the first bit of the source is set; then LLC."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 14
     if has(walk, 15) and p[8] & 0x80:
@@ -170,7 +170,7 @@ cdef void token_ring(Walk *walk) noexcept nogil:
 
 
 cdef inline void arcnet(Walk *walk, uint32_t kind_at, bint exceptions) noexcept nogil:
-    """Source, target, kind; for the kinds of RFC 1201 a split flag and a sequence, in front of which an exception frame has four bytes."""
+    """Source, target, type. The types of RFC 1201 add a split flag and a sequence number; in an exception frame four bytes come before these."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = kind_at + 1
     cdef uint8_t kind
@@ -201,7 +201,7 @@ cdef void arcnet_linux(Walk *walk) noexcept nogil:
 
 
 cdef inline void headed(Walk *walk, uint32_t size, uint32_t type_at) noexcept nogil:
-    """A header of fixed size with an EtherType in it."""
+    """A header of fixed size that contains an EtherType."""
     cdef const uint8_t *p = here(walk)
     if take(walk, LAYER_LINK, size):
         go_ether_type(walk, be16(p + type_at))
@@ -216,7 +216,7 @@ cdef void ip_over_firewire(Walk *walk) noexcept nogil:
 
 
 cdef void dsa(Walk *walk) noexcept nogil:
-    """Marvell's and Broadcom's switch tags between addresses and EtherType."""
+    """Switch tags of Marvell and Broadcom, between the addresses and the EtherType."""
     headed(walk, 18, 16)
 
 
@@ -225,13 +225,13 @@ cdef void edsa(Walk *walk) noexcept nogil:
 
 
 cdef inline void prefixed(Walk *walk, uint32_t size, Step following) noexcept nogil:
-    """A header of fixed size that says nothing of what follows."""
+    """A header of fixed size that does not say what follows."""
     if take(walk, LAYER_CAPTURE, size):
         walk.next = following
 
 
 cdef void prepended(Walk *walk) noexcept nogil:
-    """Broadcom's tag in front of a frame."""
+    """Broadcom's tag before a frame."""
     prefixed(walk, 4, step_ethernet)
 
 
@@ -268,8 +268,8 @@ cdef void atm(Walk *walk) noexcept nogil:
 
 
 cdef void classical_ip(Walk *walk) noexcept nogil:
-    """RFC 2225: LLC, or as Linux captures it, IP without a header. No DSAP of LLC in use begins with 4 or 6 but NetWare's and 802.1's of old,
-    behind which nobody sends IP."""
+    """RFC 2225: LLC, or bare IP as Linux captures it. The only DSAPs that begin with 4 or 6 are old ones of NetWare and IEEE 802.1, which never
+    carry IP."""
     if has(walk, 1) and here(walk)[0] >> 4 != 4 and here(walk)[0] >> 4 != 6:
         walk.next = step_llc
     else:
@@ -277,7 +277,8 @@ cdef void classical_ip(Walk *walk) noexcept nogil:
 
 
 cdef void erf(Walk *walk) noexcept nogil:
-    """Endace: 8 bytes of time, kind (first bit: extension headers of 8 bytes follow, each of which says so of the next), flags, lengths."""
+    """Endace: 8 bytes of time, type, flags, lengths. If the first bit of the type is set, an extension header of 8 bytes follows,
+    and so on by its own first bit."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 16
     cdef uint8_t kind
@@ -301,7 +302,7 @@ cdef void erf(Walk *walk) noexcept nogil:
 
 
 cdef inline void juniper(Walk *walk, Step following) noexcept nogil:
-    """Magic number 4d4743, flags (80: an extension with its length follows; 02: no link header)."""
+    """Magic number 4d4743, flags (80: an extension with its length follows; 02: there is no link header)."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     if has(walk, 4) and be32(p) >> 8 != 0x4D4743:

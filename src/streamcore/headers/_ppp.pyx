@@ -1,4 +1,4 @@
-"""PPP in its framings, Cisco's HDLC, Frame Relay. One row at the end for each link type.
+"""PPP in its framings, Cisco HDLC and Frame Relay. Each link type has a row at the end.
 
 Sources: RFC 1661, 1662, 1990, 3518, 2427, 5332; https://www.tcpdump.org/linktypes.html.
 """
@@ -28,7 +28,7 @@ from streamcore.headers._walk cimport (
 
 
 cdef void step_ppp(Walk *walk) noexcept nogil:
-    """Address and control where they are not compressed away, then the protocol: one byte where that is odd, else two."""
+    """Address and control unless compressed away, then the protocol: one byte if that is odd, otherwise two."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 2 if has(walk, 2) and p[0] == 0xFF and p[1] == 0x03 else 0
     cdef uint16_t protocol
@@ -61,7 +61,7 @@ cdef void ppp_payload(Walk *walk, uint16_t protocol) noexcept nogil:
 
 
 cdef void multilink(Walk *walk) noexcept nogil:
-    """RFC 1990, long sequence numbers: only a fragment that begins a packet has a protocol behind it."""
+    """RFC 1990, long sequence numbers. Only the fragment that begins a packet names a protocol."""
     cdef const uint8_t *p = here(walk)
     if not take(walk, LAYER_PPP, 4):
         return
@@ -72,7 +72,7 @@ cdef void multilink(Walk *walk) noexcept nogil:
 
 
 cdef void bridged(Walk *walk) noexcept nogil:
-    """RFC 3518: flags, kind of frame (1: Ethernet)."""
+    """RFC 3518: flags, frame type (1: Ethernet)."""
     cdef const uint8_t *p = here(walk)
     if not take(walk, LAYER_PPP, 2):
         return
@@ -83,7 +83,7 @@ cdef void bridged(Walk *walk) noexcept nogil:
 
 
 cdef void ppp_or_hdlc(Walk *walk) noexcept nogil:
-    """LINKTYPE_PPP_HDLC: Cisco's HDLC where the first byte is one of its addresses."""
+    """LINKTYPE_PPP_HDLC: Cisco HDLC if the first byte is one of its addresses, otherwise PPP."""
     if has(walk, 1) and (here(walk)[0] == 0x0F or here(walk)[0] == 0x8F):
         step_cisco_hdlc(walk)
     else:
@@ -91,7 +91,7 @@ cdef void ppp_or_hdlc(Walk *walk) noexcept nogil:
 
 
 cdef void step_cisco_hdlc(Walk *walk) noexcept nogil:
-    """Address, control, EtherType; 0x8035 is Cisco's keepalive here, and no RARP."""
+    """Address, control, EtherType. Here 0x8035 is Cisco's keepalive, not RARP."""
     cdef const uint8_t *p = here(walk)
     if not take(walk, LAYER_LINK, 4):
         return
@@ -102,8 +102,8 @@ cdef void step_cisco_hdlc(Walk *walk) noexcept nogil:
 
 
 cdef void step_frame_relay(Walk *walk) noexcept nogil:
-    """An address of 2 to 4 bytes, whose last one is odd; then control 03, perhaps a zero, and what RFC 2427 says follows; or, as Cisco
-    encapsulates, an EtherType."""
+    """An address of 2 to 4 bytes, of which only the last is odd. Then control 03, an optional zero byte, and what RFC 2427 describes; or, in
+    Cisco's encapsulation, an EtherType."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 1
     while size < 4 and has(walk, size) and not p[size - 1] & 1:
@@ -127,7 +127,7 @@ cdef void step_frame_relay(Walk *walk) noexcept nogil:
 
 
 cdef void nlpid(Walk *walk, uint32_t size) noexcept nogil:
-    """A network layer protocol's number stands `size` bytes further on (RFC 2427, ISO 9577)."""
+    """The network layer protocol identifier after `size` bytes (RFC 2427, ISO 9577)."""
     cdef const uint8_t *p = here(walk) + size
     if not has(walk, size + 1):
         take(walk, LAYER_LINK, size + 1)
@@ -148,13 +148,13 @@ cdef void nlpid(Walk *walk, uint32_t size) noexcept nogil:
 
 
 cdef void directed_ppp(Walk *walk) noexcept nogil:
-    """A byte that says the direction."""
+    """One byte that gives the direction."""
     if take(walk, LAYER_CAPTURE, 1):
         walk.next = step_ppp
 
 
 cdef void pppd(Walk *walk) noexcept nogil:
-    """LINKTYPE_PPP_PPPD: the direction stands in the place of the address field, and the control field follows."""
+    """LINKTYPE_PPP_PPPD: the direction replaces the address field, and the control field follows."""
     if take(walk, LAYER_CAPTURE, 2):
         walk.next = step_ppp
 

@@ -1,4 +1,4 @@
-"""Routing protocols that stand on IP and carry no packets: OSPF, VRRP. PIM, which may carry one, is in _tunnels.pyx.
+"""Routing protocols over IP that carry no packets: OSPF and VRRP. PIM, which may carry one, is in _tunnels.pyx.
 
 Sources: RFC 2328 A.3.1, RFC 5340 A.3.1, RFC 3768 5.1, RFC 5798 5.1.
 """
@@ -21,7 +21,7 @@ from streamcore.headers._walk cimport (
 
 
 cdef void ospf(Walk *walk) noexcept nogil:
-    """Version 2 has 24 bytes in front of what it says, version 3 has 16."""
+    """The header has 24 bytes in version 2, 16 in version 3."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     if has(walk, 1) and p[0] != 2 and p[0] != 3:
@@ -31,7 +31,7 @@ cdef void ospf(Walk *walk) noexcept nogil:
 
 
 cdef void vrrp(Walk *walk) noexcept nogil:
-    """Versions 2 and 3, an advertisement."""
+    """An advertisement of version 2 or 3."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     if has(walk, 1) and p[0] != 0x21 and p[0] != 0x31:

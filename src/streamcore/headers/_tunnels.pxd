@@ -1,4 +1,4 @@
-# Steps of tunnels that UDP carries, too.
+# Steps for tunnels that UDP carries as well.
 from streamcore.headers._walk cimport Walk
 
 cdef void step_gre(Walk *walk) noexcept nogil

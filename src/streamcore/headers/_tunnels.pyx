@@ -1,4 +1,4 @@
-"""Tunnels that stand directly on IP, and GRE with all that it carries. One row at the end for each. IP in IP is in _ip.pyx.
+"""Tunnels directly over IP, and GRE with everything that it carries. Each has a row at the end. IP in IP is in _ip.pyx.
 
 Sources: RFC 1701, 2784, 2890, 7637, 2637; draft-foschiano-erspan-03, draft-mclaggan-wccp-v2rev1; RFC 3378, 3931, 4023, 7761, 8300, 3173, 4303.
 """
@@ -54,7 +54,7 @@ cdef enum:
 
 
 cdef void step_gre(Walk *walk) noexcept nogil:
-    """Flags and version, EtherType; then what the flags say: checksum and offset, key, sequence number, routes (RFC 1701)."""
+    """Flags and version, EtherType; then what the flags announce: checksum and offset, key, sequence number, routes (RFC 1701)."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     cdef uint32_t id = 0
@@ -72,7 +72,7 @@ cdef void step_gre(Walk *walk) noexcept nogil:
                 id = be32(p + size)
             size += 4
         size += 4 * ((p[0] & FLAG_SEQUENCE) != 0)
-        if p[0] & FLAG_ROUTING:  # entries of family, offset, length and routes; an empty one is the last
+        if p[0] & FLAG_ROUTING:  # entries of family, offset, length and routes; an empty one ends the list
             while has(walk, size + 4) and p[size + 3]:
                 size += 4 + p[size + 3]
             size += 4
@@ -98,7 +98,7 @@ cdef void gre_payload(Walk *walk, uint16_t kind, uint8_t flags) noexcept nogil:
         walk.next = metadata
     elif kind == 0x6559:
         walk.next = step_frame_relay
-    elif kind == 0 and not has(walk, 1):  # a keepalive comes back
+    elif kind == 0 and not has(walk, 1):  # a returning keepalive
         ends(walk, OUTCOME_NOTHING)
     elif kind < 1536:
         ends(walk, OUTCOME_UNKNOWN)
@@ -107,14 +107,14 @@ cdef void gre_payload(Walk *walk, uint16_t kind, uint8_t flags) noexcept nogil:
 
 
 cdef void metadata(Walk *walk) noexcept nogil:
-    """Cisco's, which begins with the next EtherType here, and ends with it on Ethernet."""
+    """Cisco metadata. In GRE the EtherType of what follows comes first; on Ethernet it comes last."""
     cdef const uint8_t *p = here(walk)
     if take(walk, LAYER_TAG, 8):
         go_ether_type(walk, be16(p))
 
 
 cdef void pptp(Walk *walk) noexcept nogil:
-    """GRE version 1 (RFC 2637): the key is the payload's length and the call; an acknowledgement alone has no payload."""
+    """GRE version 1 (RFC 2637): the key holds the payload's length and the call. A bare acknowledgement has no payload."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 8 + 4 * ((p[0] & FLAG_SEQUENCE) != 0) + 4 * ((p[1] & FLAG_ACKNOWLEDGE) != 0)
     cdef uint32_t call = be16(p + 6) if has(walk, 8) else 0
@@ -127,7 +127,7 @@ cdef void pptp(Walk *walk) noexcept nogil:
 
 
 cdef void erspan2(Walk *walk) noexcept nogil:
-    """Version 1, VLAN; class of service, encapsulation, truncated, session of 10 bits; index."""
+    """Version 1, VLAN; class of service, encapsulation, truncated, 10-bit session; index."""
     cdef const uint8_t *p = here(walk)
     if has(walk, 4) and p[0] >> 4 != 1:
         ends(walk, OUTCOME_UNKNOWN)
@@ -136,7 +136,7 @@ cdef void erspan2(Walk *walk) noexcept nogil:
 
 
 cdef void erspan3(Walk *walk) noexcept nogil:
-    """Version 2: as type II, then timestamp, group tag, and the kind of frame; 8 bytes more where the last bit says so."""
+    """Version 2: as type II, then timestamp, group tag, frame type; 8 more bytes if the last bit is set."""
     cdef const uint8_t *p = here(walk)
     cdef uint8_t frame
     if has(walk, 4) and p[0] >> 4 != 2:
@@ -154,7 +154,7 @@ cdef void erspan3(Walk *walk) noexcept nogil:
 
 
 cdef void wccp(Walk *walk) noexcept nogil:
-    """Version 2 has a redirect header of 4 bytes, which does not look like IPv4; version 1 has none."""
+    """Version 2 has a redirect header of 4 bytes, which cannot look like IPv4; version 1 has none."""
     if has(walk, 1) and here(walk)[0] >> 4 != 4:
         if not take_tunnel(walk, TUNNEL_WCCP, 0, 4):
             return
@@ -171,7 +171,7 @@ cdef void etherip(Walk *walk) noexcept nogil:
 
 
 cdef void pim(Walk *walk) noexcept nogil:
-    """RFC 7761: a register message holds a packet, a null register perhaps its IP header alone. Others are one layer."""
+    """RFC 7761. A register holds a packet; a null register may hold just an IP header. Every other message is one layer."""
     cdef const uint8_t *p = here(walk)
     upper(walk)
     if has(walk, 8) and p[0] == 0x21 and plausible_ip(p + 8, walk.end - walk.at - 8):
@@ -188,8 +188,8 @@ cdef void mpls_in_ip(Walk *walk) noexcept nogil:
 
 
 cdef void step_l2tp3(Walk *walk) noexcept nogil:
-    """RFC 3931: a session (0: control), then a cookie of 0, 4 or 8 bytes and perhaps a sublayer header of 4, neither of which is on the wire's
-    word: believed where exactly there a frame of IP or ARP stands."""
+    """RFC 3931: a session (0: control), a cookie of 0, 4 or 8 bytes, and an optional sublayer header of 4. The packet does not say which, so the
+    tunnel is accepted only if a frame of IP or ARP follows at one of these places."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size
     upper(walk)
@@ -205,7 +205,7 @@ cdef void step_l2tp3(Walk *walk) noexcept nogil:
 
 
 cdef void nsh(Walk *walk) noexcept nogil:
-    """RFC 8300: version, time to live, length in words; kind of metadata, next protocol; path and index."""
+    """RFC 8300: version, TTL, length in words; metadata type, next protocol; path and index."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4 * (p[1] & 0x3F) if has(walk, 2) else 8
     cdef uint8_t following
@@ -236,7 +236,7 @@ cdef void esp(Walk *walk) noexcept nogil:
 
 
 cdef void compressed(Walk *walk) noexcept nogil:
-    """RFC 3173: next header, flags, index; what follows is compressed, which is as good as encrypted."""
+    """RFC 3173: next header, flags, index. What follows is compressed, so it cannot be read any more than if it were encrypted."""
     upper(walk)
     if take(walk, LAYER_EXTENSION, 4):
         walk.layers[walk.layer_count - 1].detail = walk.number

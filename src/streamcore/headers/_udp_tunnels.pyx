@@ -1,5 +1,5 @@
-"""Tunnels over UDP: one row of TUNNEL_STEPS for each, with its ports. A port alone is never believed: each step checks what it can before it
-takes anything, and what is not believed is payload.
+"""Tunnels over UDP: each has a row of TUNNEL_STEPS, with its standard port. A port alone proves nothing: each step checks whatever it can
+before it takes a header. If a check fails, the datagram is payload.
 
 Sources: RFC 7348, draft-ietf-nvo3-vxlan-gpe, RFC 8926, 3GPP TS 29.281, RFC 2661, 3931, 4380, 6081, 9300, 9301, 5415, 8086, 7510; TZSP as MikroTik and
 OpenWrt write it.
@@ -46,7 +46,7 @@ from streamcore.headers._wireless cimport step_swapped_wifi, step_wifi
 
 
 cdef void vxlan(Walk *walk) noexcept nogil:
-    """RFC 7348: the flag I, or with group policy G too; reserved bits zero; then a frame whose EtherType is one, or a length."""
+    """RFC 7348: flag I, and flag G with group policy; reserved bits zero; then a frame with an EtherType or a length."""
     cdef const uint8_t *p = here(walk)
     if has(walk, 8) and p[0] & 0x04:
         vxlan_gpe(walk)
@@ -62,7 +62,7 @@ cdef void vxlan(Walk *walk) noexcept nogil:
 
 
 cdef void vxlan_gpe(Walk *walk) noexcept nogil:
-    """The generic protocol extension: version 0, the flag I; the next protocol stands in the fourth byte, whether or not P is set."""
+    """The generic protocol extension: version 0, flag I. The fourth byte names the next protocol, whether or not P is set."""
     cdef const uint8_t *p = here(walk)
     if not has(walk, 9) or p[0] & 0xF2 or not p[0] & 0x08 or be16(p + 1) or p[7]:
         return
@@ -81,7 +81,7 @@ cdef void vxlan_gpe(Walk *walk) noexcept nogil:
 
 
 cdef void geneve(Walk *walk) noexcept nogil:
-    """RFC 8926: version 0, length of the options in words, which must add up; reserved bits zero; an EtherType."""
+    """RFC 8926: version 0; options length in words, which the options must fill exactly; reserved bits zero; EtherType."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size, at = 8
     if not has(walk, 8) or p[0] >> 6 or p[1] & 0x3F or p[7]:
@@ -102,8 +102,8 @@ cdef void geneve(Walk *walk) noexcept nogil:
 
 
 cdef void gtp(Walk *walk) noexcept nogil:
-    """TS 29.281: version 1, protocol type 1, message 255 (a user's packet), a length that fits; then a sequence and extension headers where
-    the flags say so, each of which is as long as it says in words."""
+    """TS 29.281: version 1, protocol type 1, message 255 (user data), a length that fits. The flags announce a sequence number and extension
+    headers, each of which gives its length in words."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 8
     cdef uint8_t following
@@ -125,8 +125,8 @@ cdef void gtp(Walk *walk) noexcept nogil:
 
 
 cdef void l2tp(Walk *walk) noexcept nogil:
-    """RFC 2661: flags with version 2, perhaps a length, tunnel and session, perhaps sequence numbers and an offset; then PPP. Version 3 (RFC
-    3931) has a session and a cookie. Control messages carry no packets."""
+    """RFC 2661: flags and version 2, optional length, tunnel and session, optional sequence numbers and offset; then PPP. Version 3 (RFC 3931)
+    has a session and a cookie. Control messages carry no packets."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 6
     cdef uint32_t at = 2
@@ -156,8 +156,8 @@ cdef void l2tp(Walk *walk) noexcept nogil:
 
 
 cdef void teredo(Walk *walk) noexcept nogil:
-    """RFC 4380: perhaps an authentication and an origin, then an IPv6 packet with an address of Teredo or a link-local one, whose length is
-    what is there (RFC 6081: trailers may follow)."""
+    """RFC 4380: optional authentication and origin, then an IPv6 packet with a Teredo or link-local address. The packet must be there in full;
+    trailers may follow it (RFC 6081)."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 0
     cdef const uint8_t *ip
@@ -187,7 +187,7 @@ cdef void lisp(Walk *walk) noexcept nogil:
 
 
 cdef void lisp_control(Walk *walk) noexcept nogil:
-    """RFC 9301: of the control messages, only an encapsulated one (kind 8) holds a packet."""
+    """RFC 9301: only the encapsulated control message (type 8) holds a packet."""
     cdef const uint8_t *p = here(walk)
     if not has(walk, 5) or p[0] >> 4 != 8 or be16(p + 1) & 0x00FF or p[3] or not plausible_ip(p + 4, walk.end - walk.at - 4):
         return
@@ -196,8 +196,8 @@ cdef void lisp_control(Walk *walk) noexcept nogil:
 
 
 cdef void capwap(Walk *walk) noexcept nogil:
-    """RFC 5415: preamble 0 (1: DTLS), length in words, binding, native frames or Ethernet, fragments. Cisco swaps the bytes of an 802.11
-    frame's control field."""
+    """RFC 5415: preamble 0 (1: DTLS), length in words, binding, native 802.11 or Ethernet, fragments. Cisco swaps the two bytes of an 802.11
+    frame control field."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size
     if not has(walk, 8) or p[0] > 1 or p[3] & 0x07:
@@ -220,7 +220,7 @@ cdef void capwap(Walk *walk) noexcept nogil:
 
 
 cdef void tzsp(Walk *walk) noexcept nogil:
-    """Version 1, kind 0 or 1, what is inside; fields of kind, length and value until kind 1, which has no length, as has kind 0."""
+    """Version 1, type 0 or 1, encapsulated protocol; then fields of type, length and value up to type 1. Types 0 and 1 have no length."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     if not has(walk, 5) or p[0] != 1 or p[1] > 1 or (be16(p + 2) != 1 and be16(p + 2) != 18):
@@ -245,7 +245,7 @@ cdef void gre_in_udp(Walk *walk) noexcept nogil:
 
 
 cdef void mpls_in_udp(Walk *walk) noexcept nogil:
-    """RFC 7510: a label stack that ends, and IP behind it or a control word."""
+    """RFC 7510: a complete label stack, then IP or a control word."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     while has(walk, size) and not p[size - 2] & 1:
@@ -256,7 +256,7 @@ cdef void mpls_in_udp(Walk *walk) noexcept nogil:
 
 
 cdef void gue(Walk *walk) noexcept nogil:
-    """draft-ietf-intarea-gue: variant 0, data, IP inside; variant 1 is an IP packet itself."""
+    """draft-ietf-intarea-gue: variant 0 with data and IP inside; variant 1 is itself an IP packet."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size
     if not has(walk, 5):

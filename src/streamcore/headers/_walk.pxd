@@ -1,31 +1,31 @@
 # The walk over one packet's headers, seen from C: what it reports, and what a step may do.
 #
-# A step is a function for one kind of header. It looks at the bytes walk.packet[walk.at:walk.end], checks them, calls `take` for the header
-# that it believes, and says what stands next with one of the go_ functions. It may not read at or beyond walk.end. A step that takes nothing
-# ends the walk, so every walk ends: each header taken fills one of the LAYERS_MAX places.
+# A step is a function for one kind of header. It reads the bytes walk.packet[walk.at:walk.end], checks them, calls `take` for a header that
+# passes, and names the next step with one of the go_ functions. It must not read at or beyond walk.end. The walk ends at a step that takes
+# nothing. So every walk ends: each header taken fills one of the LAYERS_MAX places.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from streamcore.core.packets cimport FLAG_MALFORMED, FLAG_TRUNCATED, NO_OFFSET, VLAN_KEPT
 
 cdef enum:
-    LAYERS_MAX = 255         # headers of one packet; a run of VLAN tags or of MPLS labels is one
-    DEPTH_MAX = 32           # IP headers in one another
-    TUNNELS_KEPT = 32        # of which it is kept where they were entered
+    LAYERS_MAX = 255         # headers of one packet; consecutive VLAN tags count as one, and so does an MPLS label stack
+    DEPTH_MAX = 32           # IP headers nested in each other
+    TUNNELS_KEPT = 32        # tunnels whose entrance is recorded
 
 cdef enum Kind:
     # What a layer is. KINDS in _walk.pyx has their names.
-    LAYER_CAPTURE = 1        # what the capturing machine put in front: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …
+    LAYER_CAPTURE = 1        # what the capturing machine put before the frame: radiotap, cooked, NFLOG, PKTAP, a loopback's family, …
     LAYER_ETHERNET           # addresses and EtherType: 14 bytes
-    LAYER_LINK               # a header of another link: PPP, HDLC, Frame Relay, ARCNET, …
+    LAYER_LINK               # header of another link layer: PPP, HDLC, Frame Relay, ARCNET, …
     LAYER_FDDI               # frame control, target and source
     LAYER_WIFI               # IEEE 802.11
     LAYER_VLAN               # one or more tags of 4 bytes
     LAYER_TAG                # VN-Tag, E-Tag, I-Tag, Cisco metadata, FabricPath, HSR, R-Tag, MACsec, …
-    LAYER_LLC                # IEEE 802.2, with SNAP where it follows
+    LAYER_LLC                # IEEE 802.2, and SNAP if it follows
     LAYER_MPLS               # the whole label stack
     LAYER_CONTROL_WORD       # of a pseudowire (RFC 4385)
     LAYER_PPPOE
-    LAYER_PPP                # the protocol field, with address and control where they stand
+    LAYER_PPP                # the protocol field, and address and control if they are present
     LAYER_ARP                # with all its addresses
     LAYER_IP4                # with options
     LAYER_IP6                # 40 bytes
@@ -48,17 +48,17 @@ cdef enum Kind:
 cdef enum Tunnel:
     # In the column tunnel_kind. TUNNELS in _walk.pyx has their names.
     TUNNEL_NONE = 0
-    TUNNEL_IP                # IP in IP, without a header of its own
+    TUNNEL_IP                # IP in IP; it has no header of its own
     TUNNEL_GRE               # id: key
     TUNNEL_PPTP              # GRE version 1; id: call
     TUNNEL_ERSPAN            # id: session
     TUNNEL_WCCP
     TUNNEL_ETHERIP
     TUNNEL_PIM               # a register message
-    TUNNEL_L2TP              # id: tunnel << 16 | session of version 2, session of version 3
-    TUNNEL_MPLS              # MPLS in IP or UDP; id: the first label, in UDP
+    TUNNEL_L2TP              # id: in version 2 tunnel << 16 | session, in version 3 the session
+    TUNNEL_MPLS              # MPLS in IP or UDP; id: in UDP the first label
     TUNNEL_NSH               # id: service path
-    TUNNEL_VXLAN             # and GPE; id: VNI
+    TUNNEL_VXLAN             # also GPE; id: VNI
     TUNNEL_GENEVE            # id: VNI
     TUNNEL_GTP               # id: TEID
     TUNNEL_TEREDO
@@ -70,39 +70,39 @@ cdef enum Tunnel:
 
 cdef enum Outcome:
     # How far the headers of a packet are understood. OUTCOMES in _walk.pyx has their names.
-    OUTCOME_UNKNOWN = 0      # what stands at walk.at is of no kind that is known, or contradicts the kind that it should be
-    OUTCOME_TRANSPORT        # to a whole transport header (TCP, UDP, UDP-Lite, SCTP, DCCP); behind it is payload
-    OUTCOME_CONTROL          # to a listed control protocol, which is a layer of its own: ARP, ICMP, ICMPv6, IGMP,
+    OUTCOME_UNKNOWN = 0      # the header at walk.at is of no known kind, or does not look like the kind that was announced
+    OUTCOME_TRANSPORT        # to a whole transport header (TCP, UDP, UDP-Lite, SCTP, DCCP); the rest is payload
+    OUTCOME_CONTROL          # to one of these control protocols, which is a layer of its own: ARP, ICMP, ICMPv6, IGMP,
                              # OSPF, VRRP, PIM
-    OUTCOME_FRAGMENT         # to the IP header of a later fragment; behind it is payload
-    OUTCOME_NOTHING          # to an IP header that says that nothing follows (59)
+    OUTCOME_FRAGMENT         # to the IP header of a later fragment; the rest is payload
+    OUTCOME_NOTHING          # to an IP header that says that nothing follows (protocol 59)
     OUTCOME_ENCRYPTED        # to a header that says that the rest is encrypted
-    OUTCOME_TRUNCATED        # the header at walk.at goes on beyond what was captured, or beyond the length around it
+    OUTCOME_TRUNCATED        # the header at walk.at goes beyond the captured bytes, or beyond the length that an outer header gives
     OUTCOME_MALFORMED        # the header at walk.at contradicts itself
     OUTCOME_TOO_DEEP         # LAYERS_MAX or DEPTH_MAX is reached, and more follows
-    OUTCOME_SEVERAL          # as transport or control, of the first of several packets in one (A-MSDU): the others were not looked at
-    OUTCOME_LINK_UNKNOWN     # the link type is not known: nothing was looked at
+    OUTCOME_SEVERAL          # as transport or control, but the packet holds several (A-MSDU), and only the first was walked
+    OUTCOME_LINK_UNKNOWN     # the link type is not known: nothing was read
     OUTCOMES_COUNT
 
 cdef enum:
     # Bits of Layer.marks.
-    MARK_CUT = 1             # the header is longer than what is there: length is what there is of it, and it is the last layer
-    MARK_QUOTED = 2          # it stands in a packet that an ICMP error quotes: no header of this packet
+    MARK_CUT = 1             # the header is longer than the bytes present; length counts those present, and it is the last layer
+    MARK_QUOTED = 2          # it belongs to a packet that an ICMP error quotes, not to this packet
 
 cdef struct Layer:
     uint32_t offset          # from the packet's first byte
     uint32_t length          # of the header
-    uint32_t end             # offset + length <= end <= captured bytes: where what the header is about ends
+    uint32_t end             # where the header and its contents end: offset + length <= end <= captured bytes
     uint16_t detail          # see Kind
     uint8_t kind
     uint8_t marks
 
 cdef struct IpHeader:
-    # One IP header and what follows it, as the columns want it.
+    # One IP header and what follows it, in the form that the columns need.
     uint8_t version          # 4 or 6; 0: no IP header
     uint8_t protocol         # upper-layer protocol, after IPv6 extension headers
     uint16_t flags           # FLAG_*
-    uint16_t l3              # NO_OFFSET where absent, likewise below
+    uint16_t l3              # NO_OFFSET if absent; so are the next two
     uint16_t l4
     uint16_t payload
     uint16_t source_port
@@ -116,66 +116,66 @@ cdef struct Walk
 ctypedef void (*Step)(Walk *walk) noexcept nogil
 
 cdef struct UdpTable:
-    # Which tunnel is tried on which UDP port. Each run has its own (UdpPorts in _udp_tunnels.pyx): walks may differ in it side by side.
-    uint8_t[8192] bits       # a bit for each port of a tunnel: the ordinary packet touches no more than this
-    uint8_t[65536] number    # of the tunnel, where the bit is set: as register_udp_tunnel was told
+    # Which tunnel is tried on which UDP port. Each run has its own table (UdpPorts in _walk.pyx), so walks in one process may differ.
+    uint8_t[8192] bits       # one bit per port, set if a tunnel is tried there; for an ordinary packet nothing else is read
+    uint8_t[65536] number    # the tunnel's number in register_udp_tunnel, valid if the bit is set
 
 cdef struct Entrance:
     # Where a tunnel was entered.
     uint32_t id
     uint8_t kind             # TUNNEL_*
-    uint8_t layer            # the first layer within is this one, if there is one
+    uint8_t layer            # number of the first layer inside the tunnel, if there is one
 
 cdef struct Walk:
     # The cursor.
     const UdpTable *udp
     const uint8_t *packet
-    uint32_t at              # the next header begins here: understanding ends here when the walk has ended
-    uint32_t end             # it lies before this, which only moves inwards
+    uint32_t at              # where the next header begins; after the walk, where understanding ends
+    uint32_t end             # the next header lies before this byte; it never grows
     Step next                # NULL: the walk has ended
-    uint8_t marks            # for the layers to come
-    bint more                # several packets stand in this one, and only the first is walked
+    uint8_t marks            # marks of the layers to come
+    bint more                # the packet holds several, and only the first is walked
     # What was found.
     uint8_t outcome          # OUTCOME_*
     uint8_t depth            # IP headers
-    uint8_t vlan_count       # in front of the outermost IP header, at most 255
-    uint16_t[4] vlan         # the first VLAN_KEPT ids, outermost first
-    uint16_t ether_type      # the last one in front of the outermost IP header; 0: none
-    uint8_t number           # the IP protocol number that said what stands next
+    uint8_t vlan_count       # before the outermost IP header, at most 255
+    uint16_t[4] vlan         # the first VLAN_KEPT ids, the outermost first
+    uint16_t ether_type      # the last one before the outermost IP header; 0: none
+    uint8_t number           # the IP protocol number that announced the next header
     uint8_t tunnel_kind      # of the innermost tunnel, TUNNEL_*
-    uint8_t tunnel_count     # places filled of `tunnels`
-    uint32_t tunnel_id       # its key, VNI, TEID, session, …; 0 where it has none
-    IpHeader *ip             # the innermost so far; &outer before the first
+    uint8_t tunnel_count     # entries used in `tunnels`
+    uint32_t tunnel_id       # its key, VNI, TEID, session, …; 0 if it has none
+    IpHeader *ip             # the innermost so far; &outer until the first
     IpHeader outer
-    IpHeader inner           # the innermost, where depth > 1; otherwise not set
-    IpHeader quoted          # of an ICMP error: scratch
+    IpHeader inner           # the innermost, set only if depth > 1
+    IpHeader quoted          # scratch for the packet in an ICMP error
     int layer_count
-    Layer[255] layers        # outermost first; a header that stands in another comes after it
-    Entrance[32] tunnels     # the first TUNNELS_KEPT that were entered, outermost first
+    Layer[255] layers        # the outermost first
+    Entrance[32] tunnels     # the first TUNNELS_KEPT entered, the outermost first
 
-# The walk. Layers that lie beyond 65534 bytes count as cut.
+# The walk. A layer that reaches beyond byte 65534 counts as cut.
 cdef void walk_headers(const UdpTable *udp, const uint8_t *packet, uint32_t size, uint16_t link_type, Walk *walk) noexcept nogil
 cdef void walk_from(const UdpTable *udp, const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil
 
 cdef class UdpPorts:
     cdef UdpTable table
 
-# The tables: what is known of a number. Only to be called while modules are imported. Raises ValueError where the number is taken.
+# Filling the tables, only while modules are imported. Raises ValueError if the number is taken.
 cdef void register_link(int link_type, Step step) except *
 cdef void register_ether_type(int ether_type, Step step) except *
 cdef void register_protocol(int protocol, Step step) except *
-cdef void register_udp_tunnel(int number, Step step) except *  # 0 to 255: what stands in UdpTable.number
+cdef void register_udp_tunnel(int number, Step step) except *  # number: 0 to 255, as in UdpTable.number
 
-# Whether the walk may take a UDP datagram between these ports for more than payload.
+# Whether the walk might find a tunnel in a UDP datagram between these ports.
 cdef bint udp_opens(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil
 
-# For steps: what stands at walk.at.
+# For steps: say what comes next at walk.at.
 cdef void go_link(Walk *walk, int link_type) noexcept nogil
-cdef void go_ether_type(Walk *walk, uint16_t ether_type) noexcept nogil  # up to 1500: a length, and LLC
+cdef void go_ether_type(Walk *walk, uint16_t ether_type) noexcept nogil  # up to 1500 it is a length, and LLC follows
 cdef void go_udp_tunnel(Walk *walk, uint16_t source_port, uint16_t target_port) noexcept nogil
-cdef bint is_known_ether_type(uint16_t ether_type) noexcept nogil        # no length
+cdef bint is_known_ether_type(uint16_t ether_type) noexcept nogil        # False for a length
 cdef bint plausible_frame(const uint8_t *p, uint32_t size) noexcept nogil
-cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil       # behind an IP header or an extension of it
+cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil       # after an IP header or one of its extensions
 cdef void step_ethernet(Walk *walk) noexcept nogil
 
 
@@ -196,13 +196,13 @@ cdef inline const uint8_t *here(const Walk *walk) noexcept nogil:
 
 
 cdef inline bint has(const Walk *walk, uint32_t length) noexcept nogil:
-    """Whether so many bytes are there to be looked at."""
+    """Whether `length` more bytes may be read."""
     return walk.end - walk.at >= length
 
 
 cdef inline void ends(Walk *walk, uint8_t outcome) noexcept nogil:
-    """Say how far the headers are understood. A quoted packet is nearly always cut short, and says nothing of the one around it unless it
-    is of no known kind."""
+    """Record how far the headers are understood. A quoted packet is nearly always cut short, so it changes the outcome only if it is malformed,
+    too deep or of no known kind."""
     if not walk.marks & MARK_QUOTED or outcome in (OUTCOME_MALFORMED, OUTCOME_TOO_DEEP, OUTCOME_UNKNOWN):
         walk.outcome = outcome
 
@@ -221,7 +221,7 @@ cdef void too_deep(Walk *walk) noexcept nogil
 
 
 cdef inline bint take(Walk *walk, uint8_t kind, uint32_t length) noexcept nogil:
-    """Report a header of `length` bytes at walk.at and move behind it. False: it is cut, or there are too many; the step returns then."""
+    """Report a header of `length` bytes at walk.at and move past it. False: it is cut, or there are too many; the step then returns."""
     cdef Layer *layer
     if walk.layer_count == LAYERS_MAX:
         too_deep(walk)
@@ -249,13 +249,13 @@ cdef inline Layer *taken(Walk *walk) noexcept nogil:
 
 
 cdef inline void bound(Walk *walk, uint32_t end) noexcept nogil:
-    """What follows ends there at the latest, because a length field says so. Not in front of walk.at."""
+    """A length field limits what follows to `end`. Never moves before walk.at."""
     if end < walk.end:
         walk.end = end if end > walk.at else walk.at
 
 
 cdef inline bint enter(Walk *walk, uint8_t tunnel, uint32_t id) noexcept nogil:
-    """A tunnel is believed: what follows are headers again."""
+    """Record that a tunnel begins: more headers follow."""
     if not walk.marks & MARK_QUOTED:
         walk.tunnel_kind = tunnel
         walk.tunnel_id = id
@@ -267,7 +267,7 @@ cdef inline bint enter(Walk *walk, uint8_t tunnel, uint32_t id) noexcept nogil:
 
 
 cdef inline bint take_tunnel(Walk *walk, uint8_t tunnel, uint32_t id, uint32_t length) noexcept nogil:
-    """take() and enter(): the header of a tunnel."""
+    """take() and enter() for the header of a tunnel."""
     if not take(walk, LAYER_TUNNEL, length):
         return False
     taken(walk).detail = tunnel
@@ -275,18 +275,18 @@ cdef inline bint take_tunnel(Walk *walk, uint8_t tunnel, uint32_t id, uint32_t l
 
 
 cdef inline void upper(Walk *walk) noexcept nogil:
-    """What follows an IP header and its extensions begins here."""
+    """Record that what follows the IP header and its extensions begins here."""
     if walk.at < walk.end:
         walk.ip.l4 = <uint16_t> walk.at
 
 
 cdef inline void several(Walk *walk) noexcept nogil:
-    """More packets follow the one that is walked."""
+    """Record that more packets follow this one."""
     walk.more = True
 
 
 cdef inline uint16_t all_flags(const Walk *walk) noexcept nogil:
-    """FLAG_* of the outermost and the innermost IP header together."""
+    """FLAG_* of the outermost and innermost IP headers combined."""
     return walk.outer.flags | walk.inner.flags if walk.depth > 1 else walk.outer.flags
 
 
@@ -295,7 +295,7 @@ cdef inline bint is_tunnel_port(const UdpTable *udp, uint16_t port) noexcept nog
 
 
 cdef inline bint plausible_ip(const uint8_t *p, uint32_t size) noexcept nogil:
-    """Whether what stands there looks like an IP header, perhaps cut."""
+    """Whether the bytes at p look like an IP header, possibly cut."""
     if size == 0:
         return False
     if p[0] >> 4 == 4:

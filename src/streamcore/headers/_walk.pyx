@@ -1,6 +1,6 @@
-"""The loop of the walk and its tables: link type, EtherType, IP protocol -> step. What a header means stands in the other files here.
+"""The loop of the walk and its tables: link type, EtherType, IP protocol -> step. The other files here know what each header means.
 
-Nothing here knows a column, a flow, a batch or a service.
+Nothing here knows about columns, flows, batches or services.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -29,7 +29,7 @@ OUTCOMES = {
 }
 
 cdef enum:
-    LINKS = 512              # link types beyond are not known
+    LINKS = 512              # link types from here on are unknown
     LINK_ETHERNET = 1
 
 cdef Step[512] links
@@ -50,7 +50,7 @@ cdef void walk_headers(const UdpTable *udp, const uint8_t *packet, uint32_t size
 
 
 cdef void walk_from(const UdpTable *udp, const uint8_t *packet, uint32_t at, uint32_t end, Step step, Walk *walk) noexcept nogil:
-    """As walk_headers, from a header in the midst of a packet: at <= end <= what is captured."""
+    """As walk_headers, but starts at a header inside a packet: at <= end <= captured bytes."""
     begin(walk, udp, packet, at, end if end < NO_OFFSET else NO_OFFSET - 1)
     begin_outer(walk)
     if at <= walk.end:
@@ -79,10 +79,11 @@ cdef inline void begin_outer(Walk *walk) noexcept nogil:
 
 
 cdef inline bint ordinary(Walk *walk, const uint8_t *packet, uint32_t size) noexcept nogil:
-    """What the steps would report of Ethernet, IPv4 without options or IPv6 without extension headers, no fragment, and a whole header of
-    TCP, or of UDP to and from ports of no tunnel: nearly every packet. False: not such a packet, and nothing was reported. size: at least 54.
+    """Report an ordinary packet without the steps: Ethernet, then unfragmented IPv4 without options or IPv6 without extension headers, then a
+    whole TCP header, or a UDP header whose ports belong to no tunnel. That is nearly every packet. False: it is another packet, and nothing was
+    reported. size: at least 54.
 
-    This is a shortcut and no walker of its own: test_walk.py compares it with the steps, which walk_from takes.
+    This shortcut reports exactly what the steps would: test_walk.py compares it with them, which walk_from takes.
     """
     cdef const uint8_t *ip = packet + 14
     cdef const uint8_t *upper
@@ -160,7 +161,7 @@ cdef void too_deep(Walk *walk) noexcept nogil:
     ends(walk, OUTCOME_TOO_DEEP)
 
 
-# What stands next. A number that no table knows ends the walk.
+# What comes next. A number that is in no table ends the walk.
 
 cdef void go_link(Walk *walk, int link_type) noexcept nogil:
     walk.next = links[link_type] if 0 <= link_type < LINKS else NULL
@@ -191,12 +192,12 @@ cdef bint udp_opens(const UdpTable *udp, uint16_t source, uint16_t target) noexc
 
 
 cdef inline bint is_unread_port(uint16_t port) noexcept nogil:
-    """CAPWAP's control messages, and VXLAN of old or OTV: nothing here reads them, but they hold addresses."""
+    """CAPWAP control, and the older VXLAN or OTV: no step reads them, but they contain addresses."""
     return port == 5246 or port == 8472
 
 
 cdef void go_udp_tunnel(Walk *walk, uint16_t source_port, uint16_t target_port) noexcept nogil:
-    """A step that may believe in its tunnel, by the target's port, else by the source's."""
+    """Choose the tunnel to try, by the target port, otherwise by the source port."""
     if is_tunnel_port(walk.udp, target_port):
         walk.next = udp_tunnels[walk.udp.number[target_port]]
     elif is_tunnel_port(walk.udp, source_port):
@@ -208,7 +209,7 @@ cdef bint is_known_ether_type(uint16_t ether_type) noexcept nogil:
 
 
 cdef bint plausible_frame(const uint8_t *p, uint32_t size) noexcept nogil:
-    """Whether an Ethernet header stands there with IP, ARP or a VLAN tag and one of these behind it."""
+    """Whether the bytes look like an Ethernet header with IP or ARP after it, possibly behind VLAN tags."""
     cdef uint32_t at = 14
     if size < 34:
         return False
@@ -222,7 +223,7 @@ cdef bint plausible_frame(const uint8_t *p, uint32_t size) noexcept nogil:
 
 
 cdef void isl(Walk *walk) noexcept nogil:
-    """Cisco's ISL: 26 bytes, then a whole frame."""
+    """Cisco ISL: 26 bytes, then a whole frame."""
     if take(walk, LAYER_TAG, 26):
         walk.next = step_ethernet
 
@@ -240,45 +241,46 @@ cdef void step_ethernet(Walk *walk) noexcept nogil:
 
 cdef void register_link(int link_type, Step step) except *:
     if not 0 <= link_type < LINKS or links[link_type] != NULL:
-        raise ValueError(f"link type {link_type} is known already, or no link type")
+        raise ValueError(f"link type {link_type} is registered already, or is not a link type")
     links[link_type] = step
 
 
 cdef void register_ether_type(int ether_type, Step step) except *:
     if not 0 <= ether_type < 65536 or ether_types[ether_type] != NULL:
-        raise ValueError(f"EtherType {ether_type:#06x} is known already, or no EtherType")
+        raise ValueError(f"EtherType {ether_type:#06x} is registered already, or is not an EtherType")
     ether_types[ether_type] = step
 
 
 cdef void register_protocol(int protocol, Step step) except *:
     if not 0 <= protocol < 256 or protocols[protocol] != NULL:
-        raise ValueError(f"IP protocol {protocol} is known already, or no IP protocol")
+        raise ValueError(f"IP protocol {protocol} is registered already, or is not an IP protocol")
     protocols[protocol] = step
 
 
 cdef void register_udp_tunnel(int number, Step step) except *:
     if not 0 <= number < 256 or udp_tunnels[number] != NULL:
-        raise ValueError(f"tunnel {number} over UDP is known already, or too many")
+        raise ValueError(f"UDP tunnel {number} is registered already, or is not a number from 0 to 255")
     udp_tunnels[number] = step
 
 
 cdef class UdpPorts:
-    """UdpPorts([(port, number), …]): the tunnels over UDP that a walk tries, by port; a later entry replaces an earlier one. It never changes.
-    number: as register_udp_tunnel was told. Raises ValueError.
+    """UdpPorts([(port, number), …]): which tunnel a walk tries on which UDP port. For a port given twice the last entry counts. Immutable.
+    number: as given to register_udp_tunnel. Raises ValueError.
     """
 
     def __init__(self, pairs):
         for port, number in pairs:
             if not 1 <= port <= 65535 or not 0 <= number <= 255 or udp_tunnels[number] == NULL:
-                raise ValueError(f"no tunnel {number} on UDP port {port}")
+                raise ValueError(f"no tunnel {number} for UDP port {port}")
             self.table.number[<int> port] = number
             self.table.bits[<int> port >> 3] |= 1 << (<int> port & 7)
 
 
 def explain(const uint8_t[::1] packet, int link_type, UdpPorts ports=None, *, bint shortcut=True):
-    """(layers, outcome, where understanding ends, tunnel kind, tunnel id, fields) of one packet; a layer is (kind, offset, length, end, detail,
-    marks: "", "cut", "quoted" or both), then depth, EtherType and what the outermost IP header says. Slow: for looking at one. shortcut=False:
-    an ordinary packet takes the steps, too. ports: None: the standard ones."""
+    """Describe one packet: (layers, outcome, where understanding ends, tunnel kind, tunnel id, fields). Slow: for looking at single packets.
+
+    A layer is (kind, offset, length, end, detail, marks), marks being "", "cut", "quoted" or "quoted cut". fields: depth, EtherType, VLAN tags, then
+    the outermost IP header's. shortcut=False: take the steps for an ordinary packet, too. ports: None for the standard ones."""
     cdef Walk walk
     if ports is None:
         from streamcore.headers._udp_tunnels import STANDARD_PORTS as ports

@@ -1,4 +1,4 @@
-"""IEEE 802.11, and what capturing machines put in front of it: radiotap, PPI, AVS, Prism. One row at the end for each link type.
+"""IEEE 802.11, and what capturing machines put before it: radiotap, PPI, AVS, Prism. Each link type has a row at the end.
 
 Sources: IEEE 802.11-2020 9.2, 9.3.2; https://www.radiotap.org; https://www.tcpdump.org/linktypes.html.
 """
@@ -42,18 +42,18 @@ cdef void step_wifi(Walk *walk) noexcept nogil:
 
 
 cdef void step_swapped_wifi(Walk *walk) noexcept nogil:
-    """The bytes of frame control stand the other way round, as some controllers write them."""
+    """The two bytes of frame control are swapped, as some controllers write them."""
     wifi(walk, 1, False)
 
 
 cdef void padded_wifi(Walk *walk) noexcept nogil:
-    """The header is padded to a multiple of 4."""
+    """The header is padded to a multiple of 4 bytes."""
     wifi(walk, 0, True)
 
 
 cdef void wifi(Walk *walk, int swap, bint padded) noexcept nogil:
-    """Frame control, duration, three addresses, sequence; a fourth address between access points; QoS, and HT control where Order is set. Only
-    data frames with a body go on."""
+    """Frame control, duration, three addresses, sequence; a fourth address between access points; QoS, then HT control if Order is set. The walk
+    goes on only in data frames with a body."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 24
     cdef uint8_t first, second
@@ -93,7 +93,7 @@ cdef void wifi(Walk *walk, int swap, bint padded) noexcept nogil:
 
 
 cdef void subframe(Walk *walk) noexcept nogil:
-    """The first frame of an A-MSDU: target, source, length, then LLC. Others may follow, each at a multiple of 4 from the first."""
+    """The first frame of an A-MSDU: target, source, length, then LLC. Others may follow, each at a multiple of 4 bytes from the first."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t end
     if not take(walk, LAYER_ETHERNET, 14):
@@ -106,7 +106,7 @@ cdef void subframe(Walk *walk) noexcept nogil:
 
 
 cdef void step_radiotap(Walk *walk) noexcept nogil:
-    """Version 0, length, presence words; of the fields only the flags matter: padding behind the header, and a check sequence at the end."""
+    """Version 0, length, presence words. Of the fields only the flags matter: padding after the header, and a frame check sequence at the end."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = le16(p + 2) if has(walk, 4) else 8
     cdef uint32_t at = 8
@@ -129,7 +129,7 @@ cdef void step_radiotap(Walk *walk) noexcept nogil:
 
 
 cdef void avs(Walk *walk) noexcept nogil:
-    """AVS: a magic number, then the length, in network order. LINKTYPE_PRISM is 144 bytes long, or AVS."""
+    """AVS: a magic number and the length, in network byte order. LINKTYPE_PRISM is AVS, or a header of 144 bytes."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 144
     if has(walk, 8) and be32(p) >> 12 == 0x80211:
@@ -141,7 +141,7 @@ cdef void avs(Walk *walk) noexcept nogil:
 
 
 cdef void ppi(Walk *walk) noexcept nogil:
-    """Version 0, flags, length and link type, in little-endian order."""
+    """Version 0, flags, length and link type; little-endian."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = le16(p + 2) if has(walk, 8) else 8
     cdef uint32_t at = 8
@@ -150,7 +150,7 @@ cdef void ppi(Walk *walk) noexcept nogil:
         malformed(walk)
         return
     if has(walk, size):
-        while at + 4 <= size and le16(p + at) != 2:  # fields of kind, length and value; 2: 802.11-Common
+        while at + 4 <= size and le16(p + at) != 2:  # fields of type, length and value; 2: 802.11-Common
             at += 4 + le16(p + at + 2)
         if at + 14 <= size:
             flags = p[at + 12]

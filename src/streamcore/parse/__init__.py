@@ -1,1 +1,1 @@
-"""Packet bytes -> header columns: link layers, IP, ports, flow; and the filter, which says which packets stay."""
+"""Packet bytes -> header columns: link layers, IP, ports, flow. Also the filter, which decides which packets stay."""

@@ -1,12 +1,12 @@
-# The classic BPF machine, seen from C. `run` is inline, because the loops of _match.pyx spend their time in it.
+# The classic BPF machine, seen from C. `run` is inline because the loops of _match.pyx spend their time in it.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     MEMORY = 16              # scratch words
     INSTRUCTIONS_MAX = 65536
-    STEPS_MAX = 1 << 20      # a chain of headers is left by a load outside the packet long before
+    STEPS_MAX = 1 << 20      # a loop over headers ends long before, when a load leaves the packet
 
-# What an instruction does, decoded once. A fused one does two: a load from a fixed place, then a comparison with a constant.
+# What an instruction does, decoded once. A fused instruction does two things: it loads from a fixed offset and compares with a constant.
 cdef enum:
     RETURN_K, RETURN_A
     LOAD_32, LOAD_16, LOAD_8, LOAD_32_X, LOAD_16_X, LOAD_8_X, LOAD_LENGTH, LOAD_K, LOAD_MEMORY
@@ -21,7 +21,7 @@ cdef struct Instruction:
     uint32_t operation
     uint32_t k
     uint32_t compared        # fused: the constant to compare with
-    uint32_t when_true       # absolute targets; a plain jump uses when_true
+    uint32_t when_true       # absolute; a plain jump uses when_true
     uint32_t when_false
 
 cdef class Program:
@@ -44,8 +44,8 @@ cdef inline bint inside(uint64_t at, uint32_t size, uint32_t captured) noexcept 
 
 
 cdef inline uint32_t run(const Instruction *program, const uint8_t *packet, uint32_t captured, uint32_t wire_length) noexcept nogil:
-    """What a program returns for a packet; 0: rejected. `program` was validated, so every `at` is an instruction of it; every load is checked
-    against `captured`."""
+    """What a program returns for a packet; 0: rejected. `program` is validated, so `at` always points to one of its instructions. Every load is
+    checked against `captured`."""
     cdef uint32_t[MEMORY] memory
     cdef const Instruction *i
     cdef uint32_t at = 0, a = 0, x = 0, operation, step
@@ -196,5 +196,5 @@ cdef inline uint32_t run(const Instruction *program, const uint8_t *packet, uint
         elif operation == X_TO_A:
             a = x
         else:
-            return 0  # not reached: decode knows no other
+            return 0  # unreachable: decode allows no other
     return 0

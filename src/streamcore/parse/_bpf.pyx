@@ -1,15 +1,15 @@
-"""The classic BPF machine: a validated program run over one packet, the GIL released.
+"""The classic BPF machine: runs a validated program on one packet, without the GIL.
 
-Semantics are those of libpcap's own interpreter (McCanne and Jacobson 1993; the instruction set in pcap-filter's bpf.h): a load outside the
-captured bytes rejects the packet, so does a division by zero; `len` is the length on the wire. A backward jump is allowed only as libpcap
-makes it for "protochain", and a packet may take STEPS_MAX instructions. Compiling expressions is not done here; _match.pyx runs programs over
-a batch.
+The semantics are those of libpcap's own interpreter (McCanne and Jacobson 1993; the instruction set is in libpcap's bpf.h). A load outside the
+captured bytes rejects the packet, and so does a division by zero. `len` is the length on the wire. A jump may go backwards only in the form that
+libpcap generates for "protochain", and a packet may take STEPS_MAX instructions. This file does not compile expressions; _match.pyx runs
+programs over a batch.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
-# Codes of bpf.h -> operations; what is not here is refused.
+# bpf.h codes -> operations. Any other code is refused.
 OPERATIONS = {
     0x06: RETURN_K, 0x16: RETURN_A,
     0x20: LOAD_32, 0x28: LOAD_16, 0x30: LOAD_8, 0x40: LOAD_32_X, 0x48: LOAD_16_X, 0x50: LOAD_8_X,
@@ -28,14 +28,14 @@ JUMPS = (JUMP_EQUAL, JUMP_GREATER, JUMP_NOT_LESS, JUMP_BITS, JUMP_EQUAL_X, JUMP_
 
 
 class BadProgram(Exception):
-    """Not a program that may be run."""
+    """The program must not be run."""
 
 
 cdef class Program:
     """Program([(code, jt, jf, k), …]): classic BPF, validated. Raises BadProgram.
 
-    Validated: every code is known, every jump lands on an instruction, scratch memory is addressed within bounds, no constant divisor is
-    0, and the last instruction returns; so no packet can lead out of the program.
+    Validated means: every code is known, every jump lands on an instruction, scratch memory is addressed within bounds, no constant divisor is
+    0, and the last instruction returns. So no packet can make the machine leave the program.
     """
 
     def __init__(self, list program):
@@ -83,7 +83,7 @@ cdef class Program:
         return 0
 
     cdef int fuse(self) except -1:
-        """Most instructions are a load followed by a comparison. The second one stays where it is, for jumps to it."""
+        """Fuse each load with the comparison after it, as most programs have them. The comparison also stays in place, as a jump target."""
         cdef Py_ssize_t i
         for i in range(self.count - 1):
             fused = FUSED.get((self.instructions[i].operation, self.instructions[i + 1].operation))
@@ -95,6 +95,6 @@ cdef class Program:
         return 0
 
     def match(self, const uint8_t[::1] packet, uint32_t wire_length):
-        """int: what the program returns for one packet; 0: rejected. For looking at a few packets."""
+        """int: what the program returns for one packet; 0: rejected. Meant for a few packets."""
         cdef uint8_t nothing = 0
         return run(self.instructions, &packet[0] if packet.shape[0] else &nothing, <uint32_t> packet.shape[0], wire_length)

@@ -1,6 +1,6 @@
-"""Headers -> columns, a batch at a time: one loop for the flow hash alone, which is all that the pipeline needs, one for everything else.
+"""Headers -> columns, one batch at a time: one loop fills only the flow hash, which is all that most runs need; the other fills any column.
 
-What a header means stands in headers/, what a flow is in _key.pxd and _fragments.pyx.
+What a header means is in headers/; what a flow is, in _key.pxd and _fragments.pyx.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -44,17 +44,17 @@ from streamcore.parse._key cimport (
 )
 
 cdef enum:
-    PREFETCH_BYTES = 512     # how far ahead of the packet in hand its successors are fetched; they are not read there
+    PREFETCH_BYTES = 512     # how far ahead of the current packet memory is prefetched; those bytes are not read yet
     ETHERNET = 1
 
 
 cdef class ColumnParser:
-    """Fills parse columns. Parameters: seed (any 64-bit number), fragments_max (0: keep none, every later fragment is an orphan), ports (which
-    tunnels over UDP are tried), by (BY_*: what flow_hash is of)."""
+    """Fills parse columns. seed: any 64-bit number. fragments_max: 0 keeps none, so every later fragment is an orphan. ports: which tunnels over
+    UDP are tried. by: which headers flow_hash depends on (BY_*)."""
 
     cdef Seed seed
     cdef UdpPorts ports
-    cdef bint deep           # flow_hash is not of the outermost header alone
+    cdef bint deep           # flow_hash depends on more than the outermost header
     cdef Fragments fragments
     cdef readonly uint64_t malformed
     cdef readonly uint64_t truncated
@@ -68,7 +68,7 @@ cdef class ColumnParser:
         self.fragments = Fragments(fragments_max, seed, by)
 
     def parse(self, PacketBatch batch not None, uint32_t groups):
-        """Fill the columns of `groups` (GROUP_ bits) for every packet of the batch. Counts what it met, each batch once."""
+        """Fill the columns of `groups` (GROUP_ bits) for every packet of the batch, and count what was met, once per batch."""
         cdef bint counting = not batch.groups & (GROUP_FLOW | GROUP_HEADERS)
         groups &= GROUP_ALL & ~batch.groups
         if groups:
@@ -84,7 +84,7 @@ cdef class ColumnParser:
             batch.groups |= groups
 
     cdef void flow_columns(self, Columns *c, const Control *control, Py_ssize_t count, bint counting) noexcept nogil:
-        """flow_hash alone: the ordinary packet never leaves this loop. Some 5 to 8 ns a packet (bench_parse.py)."""
+        """flow_hash alone: an ordinary packet never leaves this loop. About 5 to 8 ns per packet (bench_parse.py)."""
         cdef Walk headers
         cdef FlowKey key
         cdef Py_ssize_t row
@@ -112,7 +112,7 @@ cdef class ColumnParser:
                 self.tell(all_flags(&headers))
 
     cdef void deep_columns(self, Columns *c, const Control *control, Py_ssize_t count, bint counting) noexcept nogil:
-        """flow_hash alone, where tunnels are looked into: apart from flow_columns, whose loop is as short as it can be."""
+        """flow_hash alone, if it depends on what is in tunnels. Separate from flow_columns, to keep that loop as short as it can be."""
         cdef Walk headers
         cdef FlowKey key
         cdef const UdpTable *udp = &self.ports.table
@@ -140,14 +140,14 @@ cdef class ColumnParser:
                 self.tell(all_flags(&headers))
 
     cdef uint32_t hash(self, const uint8_t *p, uint16_t link_type, int64_t time_ns, Walk *headers) noexcept nogil:
-        """flow_hash of a packet that was walked. Says in `headers` which fragments are orphans, too."""
+        """flow_hash of a walked packet. Also marks orphans in `headers`."""
         cdef FlowKey key
         cdef Around around
         self.fragments.key(p, link_type, time_ns, headers, &key, &around if self.deep else NULL)
         return <uint32_t> (deep_hash(&self.seed, &key, &around) if key.version & IN_TUNNEL else key_hash(&self.seed, &key))
 
     cdef void all_columns(self, Columns *c, const Control *control, Py_ssize_t count, uint32_t groups, bint counting) noexcept nogil:
-        """Every group asked for. Some 21 ns a packet for the headers, 45 for all of them (bench_parse.py)."""
+        """Every group asked for. About 21 ns per packet for the headers, 45 for all groups (bench_parse.py)."""
         cdef Walk h
         cdef const UdpTable *udp = &self.ports.table
         cdef uint64_t first, second
@@ -203,7 +203,7 @@ cdef class ColumnParser:
 
 
 cdef void clear_inner(Columns *c, Py_ssize_t count) noexcept nogil:
-    """Most packets have one IP header and no tunnel: for them nothing more is written."""
+    """Fill the inner columns as for a packet with one IP header and no tunnel. Most packets need nothing more."""
     memset(c.inner_ip_version, 0, count)
     memset(c.inner_protocol, 0, count)
     memset(c.inner_flags, 0, 2 * count)

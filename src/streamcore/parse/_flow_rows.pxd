@@ -1,24 +1,24 @@
-# A flow as the table keeps it, and as a row of FLOW_DTYPE (_flows.pyx). All of it is inline.
+# A flow as the table stores it, and as a row of FLOW_DTYPE (_flows.pyx). Everything is inline.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from streamcore.parse._key cimport KEY_LINK_ONLY, Around, FlowKey, network16
 
 cdef struct Record:
-    # One cache line, which every packet of the flow touches.
-    uint64_t first           # narrow: the key. wide: WIDE and hashes of the key, which stands in Origin
+    # One cache line, touched by every packet of the flow.
+    uint64_t first           # narrow key: its first word. wide key: WIDE and hashes of the key, which is in Origin
     uint64_t second
-    uint64_t[2] packets      # from the key's lower endpoint to the higher one, and back
+    uint64_t[2] packets      # from the key's lower endpoint to the higher one, and the other way
     uint64_t[2] byte_counts
     int64_t last_ns
     uint32_t id
     uint8_t tcp_flags
-    uint8_t from_high        # the first packet came from the higher endpoint
+    uint8_t from_high        # the higher endpoint sent the first packet
     uint8_t ended
     uint8_t unused
 
 cdef struct Origin:
-    # Apart from Record, or it would be fetched with it: what the first packet leaves.
+    # What the first packet leaves. It is separate from Record so that the cache does not fetch it with every packet.
     int64_t first_ns
     FlowKey key              # 48 bytes
     uint32_t hash            # the lower half
@@ -55,7 +55,7 @@ cdef packed struct FlowRow:
 
 cdef inline void write_ends(const FlowKey *key, bint from_high, uint8_t *source_address, uint8_t *target_address,
                             uint16_t *source_port, uint16_t *target_port) noexcept nogil:
-    """Addresses, and the ports of IP; the arrays and numbers are 0 before."""
+    """Addresses, and for IP the ports; the arrays and numbers must be 0 before."""
     cdef const uint64_t *source = &key.high[0] if from_high else &key.low[0]
     cdef const uint64_t *target = &key.low[0] if from_high else &key.high[0]
     if key.version >= 4:
@@ -74,11 +74,11 @@ cdef inline void write_ends(const FlowKey *key, bint from_high, uint8_t *source_
 
 
 cdef inline void write_row(const Record *record, const Origin *origin, const Around *around, FlowRow *row) noexcept nogil:
-    """A flow as its first packet saw it."""
+    """Write a flow in the direction of its first packet."""
     cdef bint within = around != NULL and around.tunnel_kind
     cdef const FlowKey *key = &around.outer if within else &origin.key
     cdef uint8_t way = record.from_high
-    cdef uint16_t source_port = 0, target_port = 0  # the row is packed: no pointer to its fields of two bytes
+    cdef uint16_t source_port = 0, target_port = 0  # the row is packed, so its 2-byte fields cannot have pointers
     cdef int i
     row.id = record.id
     row.ip_version = key.version if key.version >= 4 else 0

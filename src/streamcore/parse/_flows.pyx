@@ -1,13 +1,12 @@
-"""The flow table: which flow each packet belongs to, and what each flow amounts to.
+"""The flow table: it assigns each packet to a flow, and keeps each flow's totals.
 
-A flow is what _key.pxd says: both directions of addresses, ports and protocol, and the VLAN ids, of the outermost header or of what is in a
-tunnel; keys are compared whole, not by hash.
-Bounded: at most flows_max flows are kept. When one more comes, the one idle for the longest among its neighbours in the index gives way,
-and is handed out by `ended`.
+_key.pxd defines a flow: both directions of addresses, ports and protocol, and the VLAN ids, taken from the outermost header or from what is in
+a tunnel. The table compares whole keys, not only their hashes.
+Bounded: the table keeps at most flows_max flows. A new flow that finds it full evicts the longest idle flow among its neighbours in the index;
+`ended` hands the evicted one out.
 
-Packets are taken in blocks of BLOCK, in three passes, so that memory is fetched while others are worked on: key, hash and prefetch of the
-index entry; the record that the index proposes, and prefetch of that; comparing the whole key, and counting. Measured by
-bench/bench_parse.py.
+The table takes packets in blocks of BLOCK, in three passes, so that memory arrives while it works on other packets: compute key and hash and
+prefetch the index entry; prefetch the record that the index proposes; compare the whole key and count. bench/bench_parse.py measures it.
 """
 
 import secrets
@@ -52,7 +51,7 @@ cdef extern from *:
     #include <stdlib.h>
     #include <sys/mman.h>
 
-    /* Memory for a table that is read at random: on cache lines of its own, and on large pages where it is large. */
+    /* Memory for a table read at random: aligned to cache lines, and on large pages if the table is large. */
     static void *sc_table(size_t size)
     {
         size_t const large = (size_t) 1 << 21;
@@ -72,23 +71,23 @@ cnp.import_array()
 
 cdef enum:
     BLOCK = 64
-    NEIGHBOURS = 16          # index entries looked at for the one to give way
+    NEIGHBOURS = 16          # index entries searched for a flow to evict
     RECORDS_FIRST = 4096
     PREFETCH_BYTES = 512
     ETHERNET = 1
     TCP = 6
 
 cdef enum:
-    # Why a flow is no longer in the table (FlowRow.ended).
+    # Why a flow left the table (FlowRow.ended).
     ENDED_NOT = 0
-    ENDED_IDLE = 1           # its next packet came later than idle_ms: that one begins a new flow
-    ENDED_EVICTED = 2        # it gave way
+    ENDED_IDLE = 1           # its next packet came more than idle_ms later, and began a new flow
+    ENDED_EVICTED = 2        # another flow needed its place
 
-cdef uint64_t WIDE = <uint64_t> 1 << 63  # in Record.first of a key that does not fit two words; a narrow key's top byte is 4
+cdef uint64_t WIDE = <uint64_t> 1 << 63  # set in Record.first if the key does not fit two words; in a narrow key the top byte is 4
 
 cdef struct Entry:
-    uint32_t tag             # the upper half of the hash; its lower half is where the entry would like to be
-    uint32_t record          # + 1; 0: free
+    uint32_t tag             # the upper half of the hash; the lower half is the entry's preferred place
+    uint32_t record          # its number + 1; 0: free
 
 cdef struct Gone:
     Record record
@@ -111,53 +110,53 @@ cdef enum:
     # Whether a packet of a block is in a tunnel.
     WITHIN_NOTHING = 0
     WITHIN_TUNNEL
-    WITHIN_UNSEEN            # it was not walked: an ordinary packet
+    WITHIN_UNSEEN            # not walked: an ordinary packet
 
 cdef struct Block:
-    # BLOCK packets between the passes.
+    # BLOCK packets between two passes.
     uint64_t[BLOCK] first
     uint64_t[BLOCK] second
     uint64_t[BLOCK] hash
-    uint32_t[BLOCK] record   # proposed; NO_RECORD
+    uint32_t[BLOCK] record   # proposed by the index, or NO_RECORD
     uint8_t[BLOCK] swapped
     uint8_t[BLOCK] tcp_flags
     uint8_t[BLOCK] within    # WITHIN_*
-    FlowKey[BLOCK] key       # of wide keys
-    Around[BLOCK] around     # where within is WITHIN_TUNNEL
+    FlowKey[BLOCK] key       # set for wide keys
+    Around[BLOCK] around     # set if within is WITHIN_TUNNEL
 
 
 cdef class FlowTable:
-    """FlowTable(flows_max, seed, idle_ms, …): numbers flows from 0 and keeps their sums.
+    """FlowTable(flows_max, seed, idle_ms, …): numbers flows from 0 and keeps their totals.
 
-    flows_max: flows kept at a time, 1 to 2**26; the table grows up to it, some 150 bytes a flow. seed: of the table of
-    fragments, None: random; the hash of flows always has a random one, so nobody can make flows collide. idle_ms: of capture time after which a flow's next packet begins a new one; 0:
-    never. fragments_max, ports: as Parser's. by: BY_* of _key.pxd. One thread at a time.
+    flows_max: how many flows are kept at once, 1 to 2**26; the table grows up to it, using about 150 bytes per flow. seed: of the fragment
+    table, None: random. The flow hash always has a random seed, so nobody can make flows collide. idle_ms: after this much capture time without
+    a packet, the next packet begins a new flow; 0: never. fragments_max, ports: as in Parser. by: BY_* of _key.pxd. For one thread at a time.
     """
 
     cdef Seed seed
     cdef Fragments fragments
     cdef UdpPorts ports
-    cdef bint deep           # a flow is not told by its outermost header alone
+    cdef bint deep           # flows depend on more than the outermost header
     cdef Entry *index
     cdef Record *records
-    cdef Origin *origins     # of each record
-    cdef Around *arounds     # of each record, as its first packet was; NULL: there was no tunnel yet
-    cdef uint32_t mask       # entries of the index - 1: at least twice the records there is room for
+    cdef Origin *origins     # one per record
+    cdef Around *arounds     # one per record, from its first packet; NULL: no packet was in a tunnel yet
+    cdef uint32_t mask       # index entries - 1; the index has at least twice as many entries as there is room for records
     cdef readonly uint32_t count
-    cdef uint32_t room       # records
+    cdef uint32_t room       # for records
     cdef uint32_t flows_max
     cdef int64_t idle_ns
     cdef uint32_t next_id
-    cdef Gone *gone          # flows that `ended` has not handed out yet
+    cdef Gone *gone          # flows that `ended` has yet to hand out
     cdef Py_ssize_t gone_count
     cdef Py_ssize_t gone_room
     cdef readonly uint64_t evicted
-    cdef bint failed         # no memory
+    cdef bint failed         # out of memory
 
     def __init__(self, Py_ssize_t flows_max, seed=None, int64_t idle_ms=0, *, Py_ssize_t fragments_max=1 << 16, UdpPorts ports=STANDARD_PORTS,
                  int by=BY_OUTER):
         if not 1 <= flows_max <= 1 << 26 or not 0 <= idle_ms <= 1 << 40:
-            raise ValueError(f"a flow table of {flows_max} flows, idle after {idle_ms} ms")
+            raise ValueError(f"a flow table cannot have {flows_max} flows and idle_ms {idle_ms}")
         cdef uint64_t number = secrets.randbits(64) if seed is None else seed % (1 << 64)
         fill_seed(&self.seed, secrets.randbits(64))
         self.fragments = Fragments(fragments_max, number, by)
@@ -166,7 +165,7 @@ cdef class FlowTable:
         self.flows_max = <uint32_t> flows_max
         self.idle_ns = idle_ms * 1_000_000
         if self.grow() != 0:
-            raise MemoryError("no room for the flow table")
+            raise MemoryError("not enough memory for the flow table")
 
     def __dealloc__(self):
         free(self.index)
@@ -176,7 +175,7 @@ cdef class FlowTable:
         free(self.gone)
 
     def find(self, PacketBatch batch not None):
-        """uint32[count]: each packet's flow. Adds all packets of the batch to their flows."""
+        """uint32[count]: each packet's flow. Adds every packet of the batch to its flow."""
         cdef cnp.ndarray ids = np.empty(batch.count, np.uint32)
         cdef uint32_t *into = <uint32_t *> cnp.PyArray_DATA(ids)
         cdef Block block
@@ -187,15 +186,16 @@ cdef class FlowTable:
                 self.find_block(&batch.columns, batch.chunk.arena.control, start, count, &block, into)
                 start += count
         if self.failed:
-            raise MemoryError("no room for more flows")
+            raise MemoryError("not enough memory for more flows")
         return ids
 
     def export(self):
         """Structured array (FLOW_DTYPE): the flows in the table, in the order of their ids.
 
-        `source` is who sent the first packet; packets and bytes (on the wire) count its direction, _back the other. Without IP, the
-        addresses are MAC addresses in the first 6 bytes, or nothing. Whatever flows are told by, these columns are of the first packet's
-        outermost header; tunnel_kind, tunnel_id of its innermost tunnel, the inner_ ones of its innermost header where that is another.
+        `source` is the sender of the first packet; `packets` and `bytes` (on the wire) count its direction, the columns in _back the other one.
+        Without IP, the addresses are MAC addresses in the first 6 bytes, or zeros. Whichever headers the key comes from, these columns describe
+        the first packet's outermost header; tunnel_kind and tunnel_id its innermost tunnel; the inner_ columns its innermost header, if that is a
+        different one.
         """
         cdef cnp.ndarray table = empty_rows(self.count)
         cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
@@ -205,7 +205,7 @@ cdef class FlowTable:
         return np.sort(table, order="id")
 
     def ended(self):
-        """Structured array (FLOW_DTYPE): the flows that left the table since the last call; `ended` says why (ENDED)."""
+        """Structured array (FLOW_DTYPE): the flows that left the table since the last call. `ended` says why (ENDED)."""
         cdef cnp.ndarray table = empty_rows(self.gone_count)
         cdef FlowRow *into = <FlowRow *> cnp.PyArray_DATA(table)
         cdef Py_ssize_t i
@@ -216,7 +216,7 @@ cdef class FlowTable:
 
     cdef void find_block(self, Columns *c, const Control *control, Py_ssize_t start, Py_ssize_t count, Block *block,
                          uint32_t *ids) noexcept nogil:
-        """Rows start..start+count; count <= BLOCK."""
+        """Take rows start..start+count; count <= BLOCK."""
         cdef Py_ssize_t i
         for i in range(count):
             self.take_key(c, control, start + i, block, i)
@@ -226,7 +226,7 @@ cdef class FlowTable:
             if block.record[i] != NO_RECORD:
                 prefetch_write(self.records + block.record[i])
         for i in range(count):
-            # What was proposed may belong to another flow: by chance, or because a new flow has pushed it out since.
+            # The proposed record may belong to another flow, by chance or because a new flow has evicted the right one since.
             if block.record[i] == NO_RECORD or not self.holds(block.record[i], block, i):
                 block.record[i] = self.found_or_new(c, control, start + i, block, i)
                 if self.failed:
@@ -279,7 +279,7 @@ cdef class FlowTable:
         block.swapped[i] = block.key[i].swapped
 
     cdef inline uint32_t proposed(self, uint64_t hash) noexcept nogil:
-        """The first record whose hash is this one, or NO_RECORD. The index is never full."""
+        """The first record whose hash matches, or NO_RECORD. The search ends because the index is never full."""
         cdef uint32_t at = <uint32_t> hash & self.mask, tag = <uint32_t> (hash >> 32)
         while self.index[at].record:
             if self.index[at].tag == tag:
@@ -288,7 +288,7 @@ cdef class FlowTable:
         return NO_RECORD
 
     cdef inline bint holds(self, uint32_t record, const Block *block, Py_ssize_t i) noexcept nogil:
-        """Whether a record is that of packet i's flow."""
+        """Whether a record belongs to packet i's flow."""
         cdef const Record *r = self.records + record
         if r.first != block.first[i] or r.second != block.second[i]:
             return False
@@ -298,7 +298,7 @@ cdef class FlowTable:
             not block.key[i].version & WITH_OUTER or self.same_outside(record, block, i))
 
     cdef bint same_outside(self, uint32_t record, const Block *block, Py_ssize_t i) noexcept nogil:
-        """Of a record and a packet with WITH_OUTER whose keys are the same: whether the addresses, protocols and VLAN ids outside are."""
+        """Whether a record and a packet with WITH_OUTER and equal keys also have equal addresses, protocols and VLAN ids outside the tunnel."""
         cdef const Around *here = self.arounds + record
         cdef const FlowKey *one = &here.outer
         cdef const FlowKey *other = &block.around[i].outer
@@ -311,7 +311,7 @@ cdef class FlowTable:
         return NULL if self.arounds == NULL else self.arounds + record
 
     cdef void keep_around(self, uint32_t record, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
-        """Note what is around a new flow's first packet, which is walked for that where it may be in a tunnel."""
+        """Record what is around a new flow's first packet. A packet that may be in a tunnel is walked for it."""
         cdef const uint8_t *p = c.data + c.offset[row]
         cdef const UdpTable *udp = &self.ports.table
         cdef uint16_t link_type = control.link_type[c.interface[row]]
@@ -334,7 +334,7 @@ cdef class FlowTable:
         self.arounds[record] = block.around[i]
 
     cdef uint32_t found_or_new(self, Columns *c, const Control *control, Py_ssize_t row, Block *block, Py_ssize_t i) noexcept nogil:
-        """The record of packet i's flow; a new flow gets one, which may push another flow out."""
+        """The record of packet i's flow. A new flow gets one, and may evict another flow."""
         cdef uint32_t at = <uint32_t> block.hash[i] & self.mask, tag = <uint32_t> (block.hash[i] >> 32), record
         cdef Record *r
         cdef Origin *origin
@@ -372,9 +372,9 @@ cdef class FlowTable:
         return record
 
     cdef inline void begin(self, uint32_t number, uint8_t from_high, int64_t time_ns) noexcept nogil:
-        """A flow's sums from nothing."""
+        """Start a flow's totals from zero."""
         cdef Record *record = self.records + number
-        if self.arounds != NULL and record.from_high != from_high:  # it begins again, from the other side
+        if self.arounds != NULL and record.from_high != from_high:  # the flow begins again, with a packet from the other side
             self.arounds[number].outer.swapped ^= 1
             self.arounds[number].inner.swapped ^= 1
             self.origins[number].key.swapped ^= 1
@@ -387,7 +387,7 @@ cdef class FlowTable:
 
     cdef inline void add(self, uint32_t number, int64_t time_ns, uint32_t wire_length, uint8_t from_high,
                          uint8_t tcp_flags) noexcept nogil:
-        """One packet more."""
+        """Count one more packet."""
         cdef Record *record = self.records + number
         if self.idle_ns and time_ns > record.last_ns and <uint64_t> time_ns - <uint64_t> record.last_ns > <uint64_t> self.idle_ns:
             self.retire(number, ENDED_IDLE)
@@ -401,7 +401,7 @@ cdef class FlowTable:
             self.origins[number].first_ns = time_ns
 
     cdef uint32_t evict(self, uint32_t hash) noexcept nogil:
-        """Take the flow that was idle for the longest among the NEIGHBOURS after `hash` out of the table; returns its record."""
+        """Evict the longest idle flow among the NEIGHBOURS after `hash`; returns its record."""
         cdef uint32_t at = hash & self.mask, seen = 0, victim = 0
         cdef int64_t oldest_ns = 0
         cdef bint any = False
@@ -419,7 +419,7 @@ cdef class FlowTable:
         return record
 
     cdef void remove(self, uint32_t hole) noexcept nogil:
-        """Free an index entry; entries behind it that were pushed past it move up (Knuth, volume 3, 6.4, algorithm R)."""
+        """Free an index entry. Later entries that were displaced by it move up (Knuth, volume 3, 6.4, algorithm R)."""
         cdef uint32_t at = hole
         while True:
             at = (at + 1) & self.mask
@@ -431,7 +431,7 @@ cdef class FlowTable:
         self.index[hole].record = 0
 
     cdef void retire(self, uint32_t record, uint8_t why) noexcept nogil:
-        """Keep a flow that leaves the table for `ended`."""
+        """Keep a flow that leaves the table until `ended` hands it out."""
         cdef Py_ssize_t room = self.gone_room
         cdef Gone *grown
         if self.gone_count == room:
@@ -451,7 +451,7 @@ cdef class FlowTable:
         self.gone_count += 1
 
     cdef int grow(self) noexcept nogil:
-        """Twice the room for flows, up to flows_max, and an index to match. Returns -1 where there is no memory."""
+        """Double the room for flows, up to flows_max, and grow the index to match. Returns -1 if memory runs out."""
         cdef uint32_t room = min(self.flows_max, self.room * 2 if self.room else RECORDS_FIRST)
         cdef uint32_t entries = 2
         cdef uint32_t i, at
@@ -508,7 +508,7 @@ cdef inline bint same(const FlowKey *one, const FlowKey *other) noexcept nogil:
 
 
 cdef void widen(uint64_t first, uint64_t second, FlowKey *key) noexcept nogil:
-    """The FlowKey that narrow_words made two words of."""
+    """The FlowKey from which narrow_words made these two words."""
     cdef uint64_t tag = second >> 48
     memset(key, 0, sizeof(FlowKey))
     key.low[0] = <uint32_t> (first >> 16)

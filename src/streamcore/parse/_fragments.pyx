@@ -1,7 +1,7 @@
-"""The flow key of any packet, and the fragments (RFC 791, RFC 8200 4.5), which follow the flow of their first one.
+"""The flow key of any packet. Fragments (RFC 791, RFC 8200 4.5) belong to the flow of their first fragment.
 
-Later fragments have no ports, so the first one's protocol and ports are kept for as long as reassembly may take. Bounded: buckets of
-WAYS entries; a full bucket forgets its oldest entry. A table that sees no fragment touches no memory.
+Later fragments have no ports, so the table keeps the first one's protocol and ports for as long as reassembly may take. Bounded: buckets of
+WAYS entries; a full bucket forgets its oldest entry. A table that never meets a fragment uses no memory.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
@@ -32,18 +32,18 @@ cdef enum:
     WAYS = 8
     ETHERNET = 1
 
-cdef int64_t AGE_NS_MAX = 60_000_000_000  # RFC 8200 4.5: reassembly is given up after 60 seconds
-cdef uint64_t WITHIN = <uint64_t> 1 << 63  # in a context: of a datagram in a tunnel
+cdef int64_t AGE_NS_MAX = 60_000_000_000  # RFC 8200 4.5: reassembly is abandoned after 60 seconds
+cdef uint64_t WITHIN = <uint64_t> 1 << 63  # set in the context of a datagram in a tunnel
 
 
 cdef class Fragments:
-    """Fragments(entries_max, seed, by): entries_max, 0 or rounded up to a power of two of at least 16; each takes 64 bytes once used, and 216
-    more where flows are told by what is in a tunnel (by: BY_*)."""
+    """Fragments(entries_max, seed, by). entries_max: 0, or rounded up to a power of two of at least 16. Each entry takes 64 bytes once it is used,
+    and 216 more if flows depend on what is in tunnels (by: BY_*)."""
 
     def __init__(self, Py_ssize_t entries_max, uint64_t seed, int by=BY_OUTER):
         cdef uint64_t buckets = 2
         if not 0 <= entries_max <= 1 << 26 or not BY_OUTER <= by <= BY_BOTH:
-            raise ValueError(f"a fragment table of {entries_max} entries: 0 to {1 << 26}")
+            raise ValueError(f"a fragment table cannot have {entries_max} entries: use 0 to {1 << 26}")
         fill_seed(&self.seed, seed)
         self.by = by
         if entries_max == 0:
@@ -55,24 +55,24 @@ cdef class Fragments:
         if by != BY_OUTER:
             self.deep = <DeepEntry *> calloc(buckets * WAYS, sizeof(DeepEntry))
         if self.entries == NULL or (by != BY_OUTER and self.deep == NULL):
-            raise MemoryError(f"no room for {entries_max} fragments")
+            raise MemoryError(f"not enough memory for {entries_max} fragments")
 
     def __dealloc__(self):
         free(self.entries)
         free(self.deep)
 
     cdef bint key(self, const uint8_t *packet, uint16_t link_type, int64_t time_ns, Walk *headers, FlowKey *key, Around *around) noexcept nogil:
-        """The key of a packet's flow: of the outermost IP header, or in a tunnel as `by` says; without IP, of the EtherType and the MAC
-        addresses, or of the link type alone.
+        """The key of a packet's flow: from the outermost IP header, or in a tunnel as `by` says; without IP, from the EtherType and MAC addresses,
+        or from the link type alone.
 
-        Returns whether the packet is in a tunnel, and then fills `around`, unless that is NULL (which it may be with BY_OUTER alone). A later
-        fragment of a tunnel's packet is where its first one was. Sets FLAG_ORPHAN in the headers of a later fragment whose first one is not
-        known; its key then has no ports.
+        Returns whether the packet is in a tunnel. If so, fills `around` unless that is NULL, which it may be with BY_OUTER only. A later fragment
+        of a packet that carries a tunnel counts as in the same tunnel as its first one. Sets FLAG_ORPHAN in the headers of a later fragment whose
+        first one is not known; its key then has no ports.
         """
         cdef FragmentEntry *first = NULL
         cdef DeepEntry *deep
         cdef bint within = around != NULL and headers.tunnel_kind
-        if within:  # before the outermost header: what is entered into the table here may push out what was entered for it
+        if within:  # before the outermost header: entering this datagram may evict the outer one's entry
             around.tunnel_kind, around.tunnel_id = headers.tunnel_kind, headers.tunnel_id
             memset(&around.inner, 0, sizeof(FlowKey))
             if headers.depth > 1:
@@ -115,7 +115,7 @@ cdef class Fragments:
         key.vlan_count = 0
 
     cdef FragmentEntry *ip_key(self, IpHeader *layer, uint64_t context, int64_t time_ns, FlowKey *key) noexcept nogil:
-        """The key of one IP header, VLAN ids apart. Of a fragment, returns what is known of the first one."""
+        """The key of one IP header, without VLAN ids. For a fragment, returns what is known of the first one."""
         cdef FragmentEntry *first = NULL
         cdef uint8_t protocol = layer.protocol
         cdef uint16_t source_port = swap16(layer.source_port), target_port = swap16(layer.target_port)
@@ -135,7 +135,7 @@ cdef class Fragments:
         return first
 
     cdef FragmentEntry *resolve(self, const IpHeader *layer, uint64_t context, int64_t time_ns) noexcept nogil:
-        """What is known of a fragment's first one, which is remembered if this is it. NULL: it was not seen, or too long ago."""
+        """What is known of a fragment's first one; remembers it if this is the first. NULL: it was not seen, or too long ago."""
         cdef FragmentEntry wanted
         cdef FragmentEntry *entry
         cdef FragmentEntry *place
@@ -167,7 +167,7 @@ cdef class Fragments:
         return place
 
     cdef FragmentEntry *bucket(self, const FragmentEntry *wanted) noexcept nogil:
-        """The first of the WAYS entries where a datagram's first fragment may stand."""
+        """The first of the WAYS entries that may hold a datagram's first fragment."""
         cdef const uint64_t *s = self.seed.secret
         cdef uint64_t source = fold(wanted.source[0] ^ s[0], wanted.source[1] ^ s[1])
         cdef uint64_t target = fold(wanted.target[0] ^ s[2], wanted.target[1] ^ s[3])
@@ -186,7 +186,7 @@ cdef inline uint64_t distance(int64_t one, int64_t other) noexcept nogil:
 
 
 cdef uint64_t outer_context(const Walk *headers) noexcept nogil:
-    """The VLAN ids in front of the outermost IP header, the outermost lowest."""
+    """The VLAN ids before the outermost IP header, the outermost in the lowest bits."""
     cdef uint64_t word = 0
     cdef int i
     for i in range(VLAN_KEPT):

@@ -1,8 +1,8 @@
-# What makes a flow: the key, its seeded hash, and the fast path that reads the key of an ordinary packet. All of it is inline, because the
-# loops of _columns.pyx and _flows.pyx spend their time here. Packets that are not ordinary go through headers/ and _fragments.pyx.
+# What makes a flow: the key, its seeded hash, and the fast path that reads an ordinary packet's key. Everything is inline because the loops of
+# _columns.pyx and _flows.pyx spend their time here. All other packets go through headers/ and _fragments.pyx.
 #
-# A flow is both directions of (address, port) x 2, protocol, and the VLAN ids. Nearly all packets are IPv4 with at most one VLAN tag; their
-# whole key fits two words ("narrow"), and two keys are equal exactly if both words are. Every other key is "wide": a FlowKey.
+# A flow is both directions of (address, port) x 2, protocol, and the VLAN ids. Nearly all packets are IPv4 with at most one VLAN tag. Their
+# whole key fits two words ("narrow"), so two keys are equal exactly if both words are. Every other key is "wide": a FlowKey.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from streamcore.headers._walk cimport UdpTable, is_tunnel_port
@@ -16,8 +16,8 @@ cdef extern from *:
     static inline uint32_t sc_load32(const uint8_t *at) { uint32_t value; memcpy(&value, at, 4); return value; }
     static inline uint64_t sc_load64(const uint8_t *at) { uint64_t value; memcpy(&value, at, 8); return value; }
 
-    /* The 128-bit product of two words, folded to 64 bits. With secret operands mixed in, nobody who does not know them can
-       choose inputs that collide; it costs one multiplication. */
+    /* The 128-bit product of two words, folded to 64 bits. Once secret operands are mixed in, nobody who does not know them
+       can choose inputs that collide. It costs one multiplication. */
     static inline uint64_t sc_fold(uint64_t left, uint64_t right)
     {
         unsigned __int128 product = (unsigned __int128) left * right;
@@ -26,7 +26,7 @@ cdef extern from *:
 
     #define sc_likely(condition) __builtin_expect(!!(condition), 1)
     """
-    uint16_t load16 "sc_load16" (const uint8_t *at) noexcept nogil   # as the machine orders bytes: for keys
+    uint16_t load16 "sc_load16" (const uint8_t *at) noexcept nogil   # in the machine's byte order: for keys
     uint32_t load32 "sc_load32" (const uint8_t *at) noexcept nogil
     uint64_t load64 "sc_load64" (const uint8_t *at) noexcept nogil
     uint64_t fold "sc_fold" (uint64_t left, uint64_t right) noexcept nogil
@@ -34,45 +34,45 @@ cdef extern from *:
 
 cdef enum:
     SECRETS = 8
-    KEY_NO_IP = 0            # FlowKey.version: EtherType and MAC addresses
+    KEY_NO_IP = 0            # FlowKey.version: the key is EtherType and MAC addresses
     KEY_LINK_ONLY = 1        # one flow per link type
 
 cdef enum KeyBy:
-    # What a flow is told by. FLOW_KEYS in parser.py has their names.
+    # Which headers the key comes from. FLOW_KEYS in parser.py has the names.
     BY_OUTER = 0             # the outermost IP header
-    BY_INNER                 # in a tunnel the innermost IP header, and the tunnel
-    BY_BOTH                  # in a tunnel both, and the tunnel
+    BY_INNER                 # in a tunnel: the innermost IP header, and the tunnel
+    BY_BOTH                  # in a tunnel: both headers, and the tunnel
 
 cdef enum:
-    # Added to FlowKey.version in a tunnel, unless flows are told by the outermost header.
-    IN_TUNNEL = 16           # `vlan` is the innermost tunnel's id and, 32 bits up, its kind; vlan_count is 0
-    WITH_OUTER = 32          # and the outermost header counts too: its addresses, protocol and VLAN ids, which stand in Around
+    # Added to FlowKey.version in a tunnel, unless the key is BY_OUTER.
+    IN_TUNNEL = 16           # `vlan` holds the innermost tunnel's id and, 32 bits higher, its kind; vlan_count is 0
+    WITH_OUTER = 32          # the outermost header counts, too: its addresses, protocol and VLAN ids, which are in Around
 
 cdef struct Seed:
     uint64_t secret[SECRETS]
 
 cdef struct FlowKey:
-    uint64_t low[2]          # the address of the lower endpoint, as the machine orders bytes; IPv4: low[0] alone
+    uint64_t low[2]          # address of the lower endpoint, in the machine's byte order; IPv4 uses low[0] alone
     uint64_t high[2]
-    uint64_t vlan            # the first four ids, outermost lowest; see IN_TUNNEL
+    uint64_t vlan            # the first four ids, the outermost lowest; see IN_TUNNEL
     uint16_t low_port        # in network byte order, as loaded
     uint16_t high_port
     uint8_t protocol
-    uint8_t version          # 4, 6, KEY_*; and IN_TUNNEL, WITH_OUTER
-    uint8_t vlan_count       # tags there were, at most 255
-    uint8_t swapped          # the packet's source is the higher endpoint; not part of the identity
+    uint8_t version          # 4, 6 or KEY_*, plus IN_TUNNEL and WITH_OUTER
+    uint8_t vlan_count       # tags present, at most 255
+    uint8_t swapped          # the packet's source is the higher endpoint; this does not count for equality
 
 
 cdef struct Around:
-    # Of a packet in a tunnel: its outermost and its innermost header, each in an order of its own.
+    # A packet in a tunnel: its outermost and its innermost header. Each puts its own lower endpoint first.
     FlowKey outer
-    FlowKey inner            # version 0: there is no IP header within
+    FlowKey inner            # version 0: no IP header inside
     uint32_t tunnel_id
-    uint8_t tunnel_kind      # TUNNEL_*; 0: in no tunnel, and nothing else is set
+    uint8_t tunnel_kind      # TUNNEL_*; 0: not in a tunnel, and the other fields are not set
 
 
 cdef inline void fill_seed(Seed *seed, uint64_t value) noexcept nogil:
-    """The secrets that follow from a seed (SplitMix64's sequence): any number gives good ones."""
+    """The secrets derived from a seed by SplitMix64, which makes good ones of any number."""
     cdef int i
     for i in range(SECRETS):
         value += <uint64_t> 0x9E3779B97F4A7C15
@@ -107,7 +107,7 @@ cdef inline bint is_narrow(const FlowKey *key) noexcept nogil:
 
 
 cdef inline void narrow_words(const FlowKey *key, uint64_t *first, uint64_t *second) noexcept nogil:
-    """The two words of a key for which is_narrow: address and port of each endpoint; version and protocol; VLAN id with a mark."""
+    """The two words of a narrow key: address and port of each endpoint, with version and protocol in one and the marked VLAN id in the other."""
     cdef uint64_t tag = (0x1000 | (key.vlan & 0xFFF)) if key.vlan_count else 0
     first[0] = (key.low[0] << 16) | key.low_port | (<uint64_t> key.protocol << 48) | (<uint64_t> 4 << 56)
     second[0] = (key.high[0] << 16) | key.high_port | (tag << 48)
@@ -122,7 +122,7 @@ cdef inline uint64_t key_hash(const Seed *seed, const FlowKey *key) noexcept nog
 
 
 cdef inline bint crossed(const FlowKey *key, const Around *around) noexcept nogil:
-    """Whether the lower endpoint within lies behind the higher address outside: the same for both directions. False where either are equal."""
+    """Whether the inner lower endpoint is behind the outer higher address: the same for both directions. False if either pair is equal."""
     cdef const FlowKey *outer = &around.outer
     if outer.low[0] == outer.high[0] and outer.low[1] == outer.high[1]:
         return False
@@ -132,7 +132,7 @@ cdef inline bint crossed(const FlowKey *key, const Around *around) noexcept nogi
 
 
 cdef inline uint64_t deep_hash(const Seed *seed, const FlowKey *key, const Around *around) noexcept nogil:
-    """key_hash, of a key with IN_TUNNEL. The ports outside do not count: a tunnel's end chooses its own for each direction."""
+    """key_hash for a key with IN_TUNNEL. It leaves the outer ports out, because a tunnel's end chooses a different one for each direction."""
     cdef const uint64_t *s = seed.secret
     cdef const FlowKey *outer = &around.outer
     cdef uint64_t rest, low, high
@@ -146,7 +146,7 @@ cdef inline uint64_t deep_hash(const Seed *seed, const FlowKey *key, const Aroun
 
 
 cdef inline bint opens_tunnel(const UdpTable *udp, uint64_t first, uint64_t second) noexcept nogil:
-    """Whether the two words of an ordinary packet are those of UDP on the port of a tunnel."""
+    """Whether the two words of an ordinary packet describe UDP on a tunnel's port."""
     return (first >> 48 & 0xFF) == 17 and (is_tunnel_port(udp, swap16(<uint16_t> first)) or is_tunnel_port(udp, swap16(<uint16_t> second)))
 
 
@@ -155,13 +155,13 @@ cdef inline bint opens_tunnel6(const UdpTable *udp, const FlowKey *key) noexcept
 
 
 cdef inline uint16_t swap16(uint16_t value) noexcept nogil:
-    """Keys hold ports as a packet does, which is how the fast path loads them."""
+    """Keys hold ports in the packet's byte order, which is how the fast path loads them."""
     return <uint16_t> ((value << 8) | (value >> 8))
 
 
 cdef inline void set_endpoints(FlowKey *key, uint64_t source0, uint64_t source1, uint16_t source_port,
                                uint64_t target0, uint64_t target1, uint16_t target_port) noexcept nogil:
-    """Canonical order: the same key for both directions."""
+    """Put the endpoints in canonical order, which gives both directions the same key."""
     cdef bint swap
     if source0 != target0:
         swap = source0 > target0
@@ -180,7 +180,7 @@ cdef inline void set_endpoints(FlowKey *key, uint64_t source0, uint64_t source1,
 
 cdef inline bint ordinary4(const uint8_t *packet, uint32_t captured, uint64_t *first, uint64_t *second,
                            bint *swapped) noexcept nogil:
-    """The narrow key of Ethernet[, one VLAN tag], IPv4 without options, no fragment, TCP or UDP with its ports. False: not such a packet.
+    """The narrow key of Ethernet[, one VLAN tag], unfragmented IPv4 without options, TCP or UDP with its ports. False: it is another packet.
 
     Reads no byte at or beyond `captured`.
     """
@@ -194,7 +194,7 @@ cdef inline bint ordinary4(const uint8_t *packet, uint32_t captured, uint64_t *f
     elif not (packet[12] == 0x08 and packet[13] == 0x00):
         return False
     if ip[0] != 0x45 or (load16(ip + 6) & 0xFF3F) != 0 or (ip[9] != 6 and ip[9] != 17) or network16(ip + 2) < 24:
-        return False  # 0x3FFF, the offset and More Fragments, as a little-endian machine loads it
+        return False  # 0x3FFF is the offset and More Fragments, as a little-endian machine loads them
     source = (<uint64_t> load32(ip + 12) << 16) | load16(ip + 20)
     target = (<uint64_t> load32(ip + 16) << 16) | load16(ip + 22)
     swapped[0] = source > target
@@ -204,7 +204,7 @@ cdef inline bint ordinary4(const uint8_t *packet, uint32_t captured, uint64_t *f
 
 
 cdef inline bint ordinary6(const uint8_t *packet, uint32_t captured, FlowKey *key) noexcept nogil:
-    """The key of Ethernet[, one VLAN tag], IPv6 without extension headers, TCP or UDP with its ports. False: not such a packet."""
+    """The key of Ethernet[, one VLAN tag], IPv6 without extension headers, TCP or UDP with its ports. False: it is another packet."""
     cdef const uint8_t *ip = packet + 14
     if captured < 58:
         return False

@@ -1,7 +1,7 @@
 """BPF expressions -> classic BPF instructions, by libpcap.
 
-It is the one that cypcap bundles, otherwise the system's through ctypes.
-Nothing runs the instructions here; _bpf.pyx does. libpcap is loaded when the first expression is compiled.
+The libpcap is the one in cypcap, otherwise the system's through ctypes; it is loaded when the first expression is
+compiled. Nothing here runs the instructions: _bpf.pyx does.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import cache
 
 SNAP_LENGTH = 262_144
-NETMASK = 0  # as tcpdump -r: a capture file does not say what network it is from
+NETMASK = 0  # as in tcpdump -r: a capture file does not say which network it comes from
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 Compiler = Callable[[str, int], list[Instruction]]
 
-# LINKTYPE_ values that libpcap knows by another DLT_ number on Linux; all others are equal.
+# LINKTYPE_ values whose DLT_ number differs on Linux. All others are equal.
 DLT_OF_LINK_TYPE = {14: 12, 100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
 
 
@@ -93,5 +93,5 @@ def _system_compiler() -> Compiler:
 
 
 def _words(message: str) -> str:
-    """libpcap's words in one line, without the prefix it puts before a syntax error."""
+    """libpcap's message on one line, without the prefix of its syntax errors."""
     return " ".join(message.removeprefix("can't parse filter expression:").split())

@@ -1,7 +1,7 @@
-"""Which packets of a batch match which expressions: BPF programs over all rows, the GIL released.
+"""Which packets of a batch match which expressions: runs BPF programs over all rows, without the GIL.
 
-A packet may be matched as it stands, or by what is in the innermost tunnel around it. Later fragments may follow their first one: its
-answer is kept in a bounded table (_fragments.pyx) from batch to batch. The machine is in _bpf.pyx.
+A packet may be matched as it is, or by what is in its innermost tunnel. Later fragments may follow their first one: a bounded table
+(_fragments.pyx) keeps its answer across batches. The machine is in _bpf.pyx.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -31,37 +31,37 @@ cdef enum:
     STREAMS_MAX = 256
     LINKS = 65536
     ETHERNET = 1
-    SCRATCH_BYTES = 65536    # layers do not reach beyond it
+    SCRATCH_BYTES = 65536    # no layer reaches beyond it
     FRAGMENT_HEADER = 44
 
 cdef struct Choice:
     # The programs of one expression.
-    const Instruction **by_link  # LINKS of them; set for the link types of the batch
-    const Instruction *frame     # for what is in a tunnel: a frame of Ethernet, an IP packet; NULL: tunnels are not looked into
+    const Instruction **by_link  # LINKS of them; set for the batch's link types
+    const Instruction *frame     # for what is in a tunnel: an Ethernet frame, an IP packet; NULL: tunnels are not looked into
     const Instruction *ip
 
 cdef struct Within:
-    # What is in the innermost tunnel of a packet.
-    const uint8_t *at            # NULL: it is in none, or nothing is known to be within
+    # What is in a packet's innermost tunnel.
+    const uint8_t *at            # NULL: it is not in a tunnel, or nothing in the tunnel is known
     uint32_t captured
     uint32_t wire
     bint framed
 
 
 cdef class Matcher:
-    """Matcher(seed, fragments_max, ports): seed of the table of fragments, of which at least fragments_max are kept; 0: each fragment is
-    matched alone. ports: which tunnels over UDP are tried. One thread at a time.
+    """Matcher(seed, fragments_max, ports). seed: of the fragment table, which keeps at least fragments_max first fragments; with 0, each fragment
+    is matched alone. ports: which tunnels over UDP are tried. For one thread at a time.
 
-    A choice is (programs, within): link type -> Program, and None or the two programs for a frame and for an IP packet in a tunnel.
-    A later fragment follows its first one if that came at most 60 seconds before it or after it by the capture's clock, in a batch before
-    or in the same batch, whatever their order there; otherwise it is matched alone, and counted in `orphans`. A first fragment of IPv6 is
-    matched as it stands and, because libpcap looks for no ports behind a fragment header, without that header, too.
+    A choice is (programs, within): link type -> Program, and None or the two programs for an Ethernet frame and an IP packet in a tunnel.
+    A later fragment follows its first one if both were captured at most 60 seconds apart, and the first one came in an earlier batch or anywhere
+    in the same batch. Otherwise it is matched alone, and counted in `orphans`. A first fragment of IPv6 is matched as it is and also without
+    its fragment header, because libpcap does not look for ports behind one.
     """
 
     cdef Fragments fragments
     cdef UdpPorts ports
     cdef bint follows
-    cdef Choice *choices     # of the last batch; its tables are kept, because a table's memory costs more than a batch's packets
+    cdef Choice *choices     # of the last batch; the tables stay allocated, because allocating one takes longer than matching a batch
     cdef Py_ssize_t choices_count
     cdef uint8_t *scratch    # SCRATCH_BYTES; NULL: fragments are not followed
     cdef readonly uint64_t orphans
@@ -73,7 +73,7 @@ cdef class Matcher:
         if self.follows:
             self.scratch = <uint8_t *> malloc(SCRATCH_BYTES)
             if self.scratch == NULL:
-                raise MemoryError("no room for a packet")
+                raise MemoryError("not enough memory for a packet")
 
     def __dealloc__(self):
         self.forget()
@@ -88,7 +88,7 @@ cdef class Matcher:
         self.choices_count = 0
 
     cdef int prepare(self, PacketBatch batch, list chosen) except -1:
-        """The programs in C's words, for the link types of this batch. The caller keeps `chosen`, which owns the instructions."""
+        """Convert the programs to C, for the link types of this batch. The caller keeps `chosen`, which owns the instructions."""
         cdef Program program
         cdef Py_ssize_t i
         links = link_types_of(batch)
@@ -117,7 +117,7 @@ cdef class Matcher:
     def select(self, PacketBatch batch not None, tuple choice not None):
         """Keep the rows in use that the choice accepts; returns (packets, captured bytes) of the others.
 
-        Its programs have every link type that link_types_of names; raises KeyError otherwise. A batch that loses no row stays as it is.
+        Its programs must cover every link type that link_types_of names; otherwise raises KeyError. A batch that loses no row stays as it is.
         """
         cdef Py_ssize_t kept
         cdef uint64_t dropped_bytes = 0
@@ -147,15 +147,15 @@ cdef class Matcher:
     def classify(self, PacketBatch batch not None, list chosen not None):
         """Sort the rows in use by stream, keeping their order within each; returns where each stream's rows end, list[int].
 
-        chosen: for each stream from 1 on its choice. A packet belongs to the first that accepts it, or else to stream 0. Rows that are all of
-        one stream stay as they are. Raises KeyError as `select` does.
+        chosen: one choice for each stream from 1 on. A packet belongs to the first stream whose choice accepts it, otherwise to stream 0. If all
+        rows belong to one stream, they stay as they are. Raises KeyError as `select` does.
         """
         cdef Py_ssize_t stream, count = len(chosen) + 1
         cdef int failed
         cdef Py_ssize_t *stops
         cdef uint8_t *labels
         if count > STREAMS_MAX:
-            raise ValueError(f"{count} streams")
+            raise ValueError(f"there cannot be {count} streams")
         self.prepare(batch, chosen)
         stops = <Py_ssize_t *> calloc(count + 1, sizeof(Py_ssize_t))
         labels = <uint8_t *> malloc(batch.row_count + 1)
@@ -172,7 +172,7 @@ cdef class Matcher:
             free(stops)
 
     cdef int label(self, PacketBatch batch, const Choice *choices, Py_ssize_t count, uint8_t *labels) noexcept nogil:
-        """labels[i]: of the i-th row in use, the first choice that accepts it, from 1; 0: none does. Returns 1 without memory."""
+        """labels[i]: number of the first choice, from 1, that accepts the i-th row in use; 0: none does. Returns 1 if memory runs out."""
         cdef const uint16_t *links = batch.chunk.arena.control.link_type
         cdef Columns *c = &batch.columns
         cdef bint inner = False
@@ -194,20 +194,20 @@ cdef class Matcher:
                 waiting[i] = 1
                 waiting_count += 1
         for i in range(batch.row_count if waiting_count else 0):
-            if waiting[i]:  # its first fragment may have come behind it in this batch
+            if waiting[i]:  # its first fragment may come later in this batch
                 row = c.rows[i] if batch.arranged else <uint32_t> i
                 self.orphans += not self.label_walked(c, row, links[c.interface[row]], choices, count, inner, &labels[i])
         free(waiting)
         return 0
 
     cdef inline bint is_plain(self, const uint8_t *p, uint32_t size, uint16_t link_type, bint inner) noexcept nogil:
-        """Whether it is certainly no fragment and, if that matters, in no tunnel: nearly every packet. 2 ns; a walk takes 20."""
+        """Whether the packet is surely not a fragment and, if that matters, not in a tunnel. Nearly every packet is plain: 2 ns, a walk takes 20."""
         cdef const UdpTable *udp = &self.ports.table
         cdef const uint8_t *ip = p + 14
         cdef const uint8_t *upper
         cdef uint8_t protocol
         cdef uint16_t ether_type
-        if link_type != ETHERNET or size < 38:  # so that IPv4 and ports are there
+        if link_type != ETHERNET or size < 38:  # IPv4 and the ports must be there
             return False
         ether_type = be16(p + 12)
         if ether_type == 0x8100:
@@ -230,7 +230,7 @@ cdef class Matcher:
 
     cdef bint label_walked(self, const Columns *c, uint32_t row, uint16_t link_type, const Choice *choices, Py_ssize_t count, bint inner,
                            uint8_t *label) noexcept nogil:
-        """Label any packet. False: it is a later fragment whose first one is not known, and was matched alone."""
+        """Label any packet. False: it is a later fragment whose first one is not known, so it was matched alone."""
         cdef Walk walk
         cdef Within within
         cdef const IpHeader *ip
@@ -263,7 +263,7 @@ cdef class Matcher:
 
 
 cdef inline const IpHeader *fragmented(const Walk *walk, bint inner) noexcept nogil:
-    """The IP header that says that this is a fragment: the outermost, or where tunnels are looked into the innermost; NULL: neither."""
+    """The IP header that marks the packet as a fragment: the outermost, or the innermost if tunnels are looked into; NULL: it does not."""
     if walk.outer.flags & FLAG_FRAGMENT:
         return &walk.outer
     if inner and walk.tunnel_kind and walk.depth > 1 and walk.inner.flags & FLAG_FRAGMENT:
@@ -272,14 +272,14 @@ cdef inline const IpHeader *fragmented(const Walk *walk, bint inner) noexcept no
 
 
 cdef bint join(const Walk *walk, const IpHeader *ip, uint32_t size, uint8_t *target) noexcept nogil:
-    """Copy a packet without the fragment header of this IPv6 header; target has room for `size` bytes. False: it is cut."""
+    """Copy a packet without this IPv6 header's fragment header; target has room for `size` bytes. False: it is cut."""
     cdef const Layer *layer
     cdef uint32_t at, length
     cdef int i
     for i in range(1, walk.layer_count):
         layer = &walk.layers[i]
         if layer.kind == LAYER_EXTENSION and layer.detail == FRAGMENT_HEADER and layer.offset > ip.l3 and not layer.marks:
-            # In front of it stands the IPv6 header or another extension header, which names it.
+            # The header before it, which is the IPv6 header or another extension header, must name what follows.
             at = walk.layers[i - 1].offset + (6 if walk.layers[i - 1].kind == LAYER_IP6 else 0)
             length = be16(walk.packet + ip.l3 + 4)
             memcpy(target, walk.packet, layer.offset)
@@ -292,7 +292,7 @@ cdef bint join(const Walk *walk, const IpHeader *ip, uint32_t size, uint8_t *tar
 
 
 cdef inline void look_within(const Walk *walk, uint32_t captured_length, uint32_t wire_length, Within *within) noexcept nogil:
-    """The frame of Ethernet or the IP packet in the innermost tunnel, whichever comes first there."""
+    """The Ethernet frame or the IP packet in the innermost tunnel, whichever comes first."""
     cdef const Layer *layer
     cdef int i
     within.at = NULL
@@ -313,7 +313,7 @@ cdef inline void look_within(const Walk *walk, uint32_t captured_length, uint32_
 
 cdef inline uint8_t first_of(const Choice *choices, Py_ssize_t count, const uint8_t *p, uint32_t captured, uint32_t wire, uint16_t link_type,
                              const Within *within) noexcept nogil:
-    """The first choice that accepts a packet, from 1; 0: none. within: NULL: it is in no tunnel."""
+    """The first choice, from 1, that accepts a packet; 0: none. within: NULL if the packet is not in a tunnel."""
     cdef const Choice *choice
     cdef uint32_t accepted
     cdef Py_ssize_t i
@@ -329,7 +329,7 @@ cdef inline uint8_t first_of(const Choice *choices, Py_ssize_t count, const uint
 
 
 cdef Py_ssize_t keep_rows(PacketBatch batch, const Choice *choice, const uint8_t *labels, uint64_t *dropped_bytes) noexcept nogil:
-    """Write the accepted rows to columns.rows, in their order; each is written at or before where it was read. labels: NULL: not made."""
+    """Write the accepted rows to columns.rows in order; each goes to or before the place it was read from. labels: NULL if not made."""
     cdef Columns *c = &batch.columns
     cdef const uint16_t *links = batch.chunk.arena.control.link_type
     cdef bint arranged = batch.arranged
@@ -351,14 +351,14 @@ cdef Py_ssize_t keep_rows(PacketBatch batch, const Choice *choice, const uint8_t
 
 
 cdef int sort_by_stream(PacketBatch batch, const uint8_t *labels, Py_ssize_t count, Py_ssize_t *stops) noexcept nogil:
-    """Stable counting sort: stops[i] is where stream i ends; zeros before. Returns 1 without memory."""
+    """Stable counting sort: stops[i] becomes the end of stream i; stops must be 0 before. Returns 1 if memory runs out."""
     cdef Columns *c = &batch.columns
     cdef Py_ssize_t i, at, total = 0, rows = batch.row_count
     cdef uint32_t *before
     for i in range(rows):
         stops[labels[i]] += 1
     for i in range(count):
-        if stops[i] == rows and rows:  # all of one stream
+        if stops[i] == rows and rows:  # all belong to one stream
             for at in range(count):
                 stops[at] = rows if at >= i else 0
             return 0
@@ -371,7 +371,7 @@ cdef int sort_by_stream(PacketBatch batch, const uint8_t *labels, Py_ssize_t cou
         at = stops[i]
         stops[i] = total
         total += at
-    for i in range(rows):  # starts move to stops while the rows are placed
+    for i in range(rows):  # each start moves to its stop while the rows are placed
         c.rows[stops[labels[i]]] = before[i]
         stops[labels[i]] += 1
     batch.arranged = rows > 0 or batch.arranged

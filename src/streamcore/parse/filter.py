@@ -1,6 +1,7 @@
-"""The filter keeps the packets that match a BPF expression. The classifier sorts packets by the first that they match.
+"""The filter keeps the packets that match a BPF expression. The classifier sorts packets by the first
+one that they match.
 
-libpcap compiles expressions (_libpcap.py), _match.pyx runs them over a whole batch.
+libpcap compiles expressions (_libpcap.py); _match.pyx runs them over a whole batch.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from streamcore.parse import _libpcap
 from streamcore.parse._bpf import BadProgram, Program
 from streamcore.parse._match import Matcher, link_types_of
 
-# An expression is good if it makes sense for one of these: Ethernet, raw IP, Linux cooked (both), 802.11 (with a radio
+# An expression is good if it is valid for one of these: Ethernet, raw IP, Linux cooked (both), 802.11 (with a radio
 # header and without), PPP, BSD loopback, SS7 (two forms), USB.
 PROBED_LINK_TYPES = (1, 101, 113, 276, 127, 105, 9, 0, 139, 143, 189)
 REJECTS_ALL = "expression rejects all packets"
 REJECT_ALL: list[_libpcap.Instruction] = [(0x06, 0, 0, 0)]
-Choice = tuple[dict[int, Program], tuple[Program, Program] | None]  # as Matcher describes it
-FRAME, IP_PACKET = 1, 101  # link types of what is in a tunnel
+Choice = tuple[dict[int, Program], tuple[Program, Program] | None]  # as in Matcher
+FRAME, IP_PACKET = 1, 101  # link types for what is in a tunnel
 
-# What may make a whole expression of its first words: tried one after another to find out where a bad one goes wrong.
+# Endings that may complete a beginning of an expression. They are tried in turn to find where a bad one goes wrong.
 COMPLETIONS = (
     "",
     " tcp",
@@ -56,11 +57,11 @@ TOKEN = re.compile(r"\s*(\\?[A-Za-z0-9_.:/-]+|<=|>=|==|!=|<<|>>|&&|\|\||\S)")
 class Filter:
     """Filter(expression)(batch) keeps the rows that match: it arranges the batch, unless all match.
 
-    The expression is any that pcap-filter(7) describes. Raises UsageError, with a caret under where the expression goes
-    wrong. No packet matches of an interface of a link type for which the expression makes no sense; `misfits` says so.
-    match: "inner": a packet in a tunnel is matched by what is in the innermost one, its frame of Ethernet or else its
-    IP packet. fragments_max: later fragments follow their first one, and so many are remembered; 0: each is matched
-    alone. ports: which tunnels over UDP are tried.
+    The expression is any that pcap-filter(7) describes. Raises UsageError, with a caret under the place where the
+    expression goes wrong. If the expression is invalid for an interface's link type, no packet of that interface
+    matches, and `misfits` says so. match: "inner" matches a packet in a tunnel by what is in the innermost one: its
+    Ethernet frame, otherwise its IP packet. fragments_max: how many first fragments are remembered, whose later
+    fragments follow them; 0: each fragment is matched alone. ports: which tunnels over UDP are tried.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Filter:
     ) -> None:
         self.expression = expression
         self.match = match
-        self.misfits: dict[int, str] = {}  # link type -> why the expression cannot hold there, a line
+        self.misfits: dict[int, str] = {}  # link type -> why the expression cannot match there, one line
         self._programs: dict[int, Program] = {}
         self._within: tuple[Program, Program] | None = None
         self._check()
@@ -83,12 +84,12 @@ class Filter:
 
     @property
     def orphans(self) -> int:
-        """Later fragments so far whose first one was not seen in time, and which were matched alone."""
+        """Later fragments whose first one was not seen in time, and which were therefore matched alone."""
         return self._matcher.orphans
 
     def choice(self, link_types: dict[int, int]) -> Choice:
-        """The programs for these link types, each with an interface that has it, and those seen before; and the two for
-        what is in tunnels, if that is looked at.
+        """The programs for these link types, each given with an interface that has it, and for those seen before; also
+        the two for what is in tunnels, if tunnels are looked into.
         """
         for link_type, interface in link_types.items():
             if link_type not in self._programs:
@@ -97,8 +98,8 @@ class Filter:
         return self._programs, self._within
 
     def instructions(self, link_type: int, whose: str) -> list[_libpcap.Instruction]:
-        """What the expression is compiled to, for packets of a link type; if it makes no sense there, a program that
-        rejects all. whose: the packets in words, for `misfits`; "": not to be said.
+        """The expression compiled for a link type, or a program that rejects everything if it is invalid there.
+        whose: what `misfits` calls these packets; "": it does not mention them.
         """
         try:
             return _libpcap.compile_expression(self.expression, link_type)
@@ -109,9 +110,9 @@ class Filter:
             return REJECT_ALL
 
     def _check(self) -> None:
-        """Whether the expression is good for any link type at all."""
+        """Check that the expression is valid for at least one link type."""
         if "\0" in self.expression or not self.expression.isascii():
-            raise UsageError(f"bad filter: an expression has ASCII characters only\n{self.expression!r}")
+            raise UsageError(f"bad filter: an expression can have ASCII characters only\n{self.expression!r}")
         for link_type in PROBED_LINK_TYPES:
             message = why_not(self.expression, link_type)
             if message is None:
@@ -119,7 +120,7 @@ class Filter:
             if link_type == PROBED_LINK_TYPES[0]:
                 first_message = message
                 if message == REJECTS_ALL or UNKNOWN_NAME.match(message):
-                    break  # no other link type would change that, and looking names up takes time
+                    break  # no other link type would help, and looking names up takes time
         line = " ".join(self.expression.splitlines())
         unknown = UNKNOWN_NAME.match(first_message)
         at = line.find(unknown[1]) if unknown else where_wrong(line)
@@ -130,15 +131,15 @@ class Filter:
             return Program(self.instructions(link_type, whose))
         except BadProgram as error:
             raise UsageError(
-                f"libpcap made a program that cannot be run of the filter: {error}\n{self.expression}"
+                f"libpcap compiled the filter to a program that must not be run: {error}\n{self.expression}"
             ) from None
 
 
 class Classifier:
     """Classifier(filters)(batch) sorts a batch's rows by stream, and returns where each stream's rows end.
 
-    A packet belongs to the first filter that matches, as stream 1, 2 and so on, or to stream 0 where none does. A later
-    fragment belongs where its first one does, as Matcher says. fragments_max: so many are remembered.
+    A packet belongs to the first filter that matches, as stream 1, 2 and so on, or to stream 0 if none does. A later
+    fragment belongs with its first one, as in Matcher. fragments_max: how many first ones are remembered.
     """
 
     def __init__(
@@ -153,12 +154,12 @@ class Classifier:
 
     @property
     def orphans(self) -> int:
-        """As Filter's."""
+        """As in Filter."""
         return self._matcher.orphans
 
 
 def why_not(expression: str, link_type: int) -> str | None:
-    """libpcap's words against the expression; None: it is good."""
+    """libpcap's objection to the expression; None: it is valid."""
     try:
         _libpcap.compile_expression(expression, link_type)
     except _libpcap.CompileError as error:
@@ -169,9 +170,9 @@ def why_not(expression: str, link_type: int) -> str | None:
 
 
 def where_wrong(expression: str) -> int:
-    """The column of the first word that no expression can go on with; the end, if only something is missing.
+    """The column of the first word after which no expression can continue; the end, if something is only missing.
 
-    libpcap does not say where, so beginnings of the expression are tried.
+    libpcap does not say where it failed, so longer and longer beginnings are tried.
     """
     words = list(TOKEN.finditer(expression))
     good = 0

@@ -1,4 +1,4 @@
-"""The parse stage: fills header columns of a batch, and keeps the fragments' flows from batch to batch."""
+"""The parse stage: fills a batch's header columns, and remembers the flows of fragments across batches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FLOW_KEYS = {"outer": 0, "inner": 1, "both": 2}  # BY_* of _key.pxd
 class Parser:
     """Parser(...)(batch, groups) fills the columns of `groups` (bits of COLUMN_GROUPS) for all packets.
 
-    seed: of the flow hash; None: at random. fragments_max: datagrams whose first fragment is remembered. stateless:
-    remember none, for batches that do not come in order; then the later fragments of a datagram count as orphans.
-    ports: which tunnels over UDP are tried. flow_key: what flow_hash is of: "outer", the outermost header; in a tunnel
-    "inner", the innermost header and the tunnel's kind and id; "both", these and the addresses outside.
+    seed: of the flow hash; None: random. fragments_max: how many datagrams' first fragments are remembered. stateless:
+    remember none, for batches that come out of order; later fragments then count as orphans. ports: which tunnels over
+    UDP are tried. flow_key: which headers flow_hash depends on: "outer", the outermost one; "inner", in a tunnel the
+    innermost one with the tunnel's kind and id; "both", these and the outer addresses.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Parser:
         self._columns.parse(batch, groups)
 
     def counts(self) -> dict[str, int]:
-        """Packets met so far, under the names of `counters`."""
+        """Packets met so far, named as in `counters`."""
         columns = self._columns
         return {
             "parse.malformed": columns.malformed,

@@ -1,17 +1,17 @@
-# The cache of anonymised addresses, seen from C: open addressing, at most half full, so that every search ends.
+# The cache of anonymised addresses, seen from C: open addressing, at most half full, so every search ends.
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef struct Slot6:
     uint64_t high, low            # the address in host order; both 0: empty
-    uint64_t new_high, new_low    # what stands for it
+    uint64_t new_high, new_low    # its replacement
 
 cdef struct Table:
-    uint64_t *slots4              # (address << 32) | what stands for it; 0: empty
+    uint64_t *slots4              # (address << 32) | replacement; 0: empty
     Slot6 *slots6
-    uint64_t mask4, mask6         # slots - 1, a power of two
-    int shift4, shift6            # 64 - bits of the slot number
-    uint64_t factor, factor_low   # odd and random: nobody can choose addresses that collide
-    uint32_t zero4                # what stands for 0.0.0.0, whose slot would look empty
+    uint64_t mask4, mask6         # number of slots - 1; the number is a power of two
+    int shift4, shift6            # 64 - bits of a slot number
+    uint64_t factor, factor_low   # odd and random, so nobody can choose addresses that collide
+    uint32_t zero4                # replacement of 0.0.0.0, whose slot would look empty
     uint64_t zero6_high, zero6_low
 
 

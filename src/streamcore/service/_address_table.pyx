@@ -1,9 +1,8 @@
-"""Crypto-PAn in bulk: the cache of anonymised addresses, and what goes into AES and comes out of it. The cipher itself
-is not here.
+"""Crypto-PAn in bulk: the cache of anonymised addresses, the blocks that AES encrypts, and what is read from the result.
+The cipher itself is elsewhere.
 
-Crypto-PAn (Xu, Fan, Ammar, Moon: Prefix-Preserving IP Address Anonymization, 2002): bit i of the result is bit i of
-the address, xor the first bit of AES(the first i bits of the address, filled up to 128 with the bits of a secret
-pad).
+Crypto-PAn (Xu, Fan, Ammar, Moon: Prefix-Preserving IP Address Anonymization, 2002): bit i of the result is bit i of the address, xor the
+first bit of AES(the first i bits of the address, completed to 128 with the bits of a secret pad).
 """
 
 import secrets
@@ -18,7 +17,7 @@ cdef extern from *:
     #include <string.h>
     #include <sys/mman.h>
 
-    /* Zeroed memory for a table that is read at random: on large pages where it is large. */
+    /* Zeroed memory for a table read at random, on large pages if the table is large. */
     static void *sc_zeroed(size_t size)
     {
         size_t const large = (size_t) 1 << 21;
@@ -39,13 +38,13 @@ FIRST_SLOTS = 1 << 12
 
 
 cdef class AddressTable:
-    """AddressTable(entries_max): address -> what stands for it, at most entries_max of each family; when full it
-    starts anew.
+    """AddressTable(entries_max): address -> replacement. It holds at most entries_max addresses of each family; a full table
+    is emptied.
     """
 
     def __init__(self, Py_ssize_t entries_max):
         if entries_max < FIRST_SLOTS:
-            raise ValueError(f"a table of {entries_max} addresses: at least {FIRST_SLOTS}")
+            raise ValueError(f"an address table cannot have {entries_max} entries: use at least {FIRST_SLOTS}")
         self.entries_max = entries_max
         self.table.factor = secrets.randbits(64) | 1
         self.table.factor_low = secrets.randbits(64) | 1
@@ -57,19 +56,19 @@ cdef class AddressTable:
         free(self.table.slots6)
 
     def set_zero(self, uint32_t zero4, uint64_t high, uint64_t low):
-        """What stands for 0.0.0.0 and for ::, which the table cannot hold."""
+        """Set the replacements of 0.0.0.0 and ::, which the table cannot hold."""
         self.table.zero4 = zero4
         self.table.zero6_high = high
         self.table.zero6_low = low
 
     def learn4(self, const uint32_t[::1] addresses not None, const uint32_t[::1] values not None):
-        """Add addresses that are not there, each once."""
+        """Add addresses that the table does not hold yet, each once."""
         cdef Py_ssize_t count = addresses.shape[0]
         cdef Py_ssize_t i
         if values.shape[0] != count:
             raise ValueError(f"{values.shape[0]} values for {count} addresses")
         if count > self.entries_max:
-            raise ValueError(f"{count} addresses for a table of {self.entries_max}")
+            raise ValueError(f"{count} addresses do not fit into a table of {self.entries_max}")
         if self.used4 + count > self.entries_max:
             memset(self.table.slots4, 0, (self.table.mask4 + 1) * sizeof(uint64_t))
             self.used4 = 0
@@ -80,14 +79,14 @@ cdef class AddressTable:
         self.used4 += count
 
     def learn6(self, const uint64_t[:, ::1] addresses not None, const uint64_t[:, ::1] values not None):
-        """Add addresses that are not there, each once: uint64[n, 2], high and low half in host order."""
+        """As learn4: uint64[n, 2], high and low half in host order."""
         cdef Py_ssize_t count = addresses.shape[0]
         cdef Py_ssize_t i
         cdef Slot6 slot
         if values.shape[0] != count or addresses.shape[1] != 2 or values.shape[1] != 2:
             raise ValueError("addresses and values must be uint64[n, 2]")
         if count > self.entries_max:
-            raise ValueError(f"{count} addresses for a table of {self.entries_max}")
+            raise ValueError(f"{count} addresses do not fit into a table of {self.entries_max}")
         if self.used6 + count > self.entries_max:
             memset(self.table.slots6, 0, (self.table.mask6 + 1) * sizeof(Slot6))
             self.used6 = 0
@@ -105,7 +104,7 @@ cdef class AddressTable:
         cdef uint64_t *new = <uint64_t *> sc_zeroed(slots * sizeof(uint64_t))
         cdef uint64_t i
         if new == NULL:
-            raise MemoryError(f"no room for {slots} addresses")
+            raise MemoryError(f"not enough memory for {slots} addresses")
         self.table.slots4 = new
         self.table.mask4 = slots - 1
         self.table.shift4 = 64 - (int(slots).bit_length() - 1)
@@ -121,7 +120,7 @@ cdef class AddressTable:
         cdef Slot6 *new = <Slot6 *> sc_zeroed(slots * sizeof(Slot6))
         cdef uint64_t i
         if new == NULL:
-            raise MemoryError(f"no room for {slots} addresses")
+            raise MemoryError(f"not enough memory for {slots} addresses")
         self.table.slots6 = new
         self.table.mask6 = slots - 1
         self.table.shift6 = 64 - (int(slots).bit_length() - 1)
@@ -161,15 +160,15 @@ cdef inline uint64_t load64(const uint8_t *p) noexcept nogil:
 
 
 def prefix_blocks(const uint64_t[:, ::1] addresses not None, int bits, const uint8_t[::1] pad not None, uint8_t[::1] blocks not None):
-    """What AES must encrypt: for each address, left-aligned in 128 bits, `bits` blocks of 16 bytes, block i its first
-    i bits and the pad.
+    """Write what AES must encrypt: `bits` blocks of 16 bytes for each address, which is left-aligned in 128 bits. Block i holds
+    the address's first i bits, then the pad.
     """
     cdef Py_ssize_t count = addresses.shape[0]
     cdef Py_ssize_t at, i
     cdef uint64_t pad_high, pad_low, mask_high, mask_low
     cdef uint8_t *block
     if not 1 <= bits <= 128 or pad.shape[0] != 16 or addresses.shape[1] != 2 or blocks.shape[0] != count * bits * 16:
-        raise ValueError("prefix_blocks: arrays of wrong shapes")
+        raise ValueError("prefix_blocks: the arrays have wrong shapes")
     if count == 0:
         return
     pad_high, pad_low = load64(&pad[0]), load64(&pad[8])
@@ -186,14 +185,14 @@ def prefix_blocks(const uint64_t[:, ::1] addresses not None, int bits, const uin
 
 def apply_first_bits(const uint64_t[:, ::1] addresses not None, int bits, const uint8_t[::1] encrypted not None,
                      uint64_t[:, ::1] values not None):
-    """values: the addresses, bit i flipped where the first bit of encrypted block i is set."""
+    """values: the addresses; flips bit i if the first bit of encrypted block i is set."""
     cdef Py_ssize_t count = addresses.shape[0]
     cdef Py_ssize_t at, i
     cdef uint64_t high, low, bit
     cdef const uint8_t *block
     if (not 1 <= bits <= 128 or encrypted.shape[0] != count * bits * 16 or addresses.shape[1] != 2
             or values.shape[0] != count or values.shape[1] != 2):
-        raise ValueError("apply_first_bits: arrays of wrong shapes")
+        raise ValueError("apply_first_bits: the arrays have wrong shapes")
     if count == 0:
         return
     block = &encrypted[0]

@@ -1,11 +1,11 @@
-# Reaching the addresses of one packet, seen from C.
+# Rewriting all addresses of one packet, seen from C.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from streamcore.service._fields cimport Rewrite
 
 cdef enum:
-    # What a rewrite says of a packet: the walk's OUTCOME_* + 2 where its headers are not all understood.
-    MISSING = 0              # an address is not in the table: nothing was changed
+    # The verdict on a packet: one of these, or the walk's OUTCOME_* + 2 if its headers are not all understood.
+    MISSING = 0              # an address is not in the table, and nothing was changed
     UNDERSTOOD
     NOT_UNDERSTOOD
 

@@ -1,9 +1,9 @@
-"""The slow, complete way to every address of one packet: the walk over its headers says where they stand, and each kind of layer has a
-line here that says what rewrites it.
+"""The slow, complete way to every address of one packet: the walk over the headers finds the layers, and each kind of layer has a line here
+that says what rewrites it.
 
-A packet is walked once, and its layers are gone through twice: to see whether every address is known, then to rewrite them, after the packet
-was copied. Then its checksums are adjusted (_checksums.pyx). What is not captured is not touched. A new kind of layer with addresses is one line
-in `change_layer`.
+A packet is walked once, and its layers are visited twice: first to check that every address is known, then, after copying the packet, to
+rewrite them. Checksums are adjusted last (_checksums.pyx). Bytes that were not captured are left out. A new kind of layer with addresses needs
+one line in `change_layer`.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -82,11 +82,11 @@ from streamcore.service._routing cimport change_ospf, change_pim, change_vrrp
 from streamcore.service._tunnels cimport change_tunnel
 
 cdef enum:
-    PACKETS_MAX = 8          # packets that one packet's neighbour discovery quotes in options
+    PACKETS_MAX = 8          # packets quoted in the neighbour discovery options of one packet
 
 
 cdef void change_packet(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """A packet quoted in an option, with a walk of its own; at most PACKETS_MAX of them, in one another or side by side."""
+    """Rewrite a packet quoted in an option, with a walk of its own. At most PACKETS_MAX, nested or side by side."""
     cdef Walk walk
     cdef Places places
     cdef uint32_t source_at = rewrite.source_at, target_at = rewrite.target_at
@@ -101,15 +101,15 @@ cdef void change_packet(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     walk_from(rewrite.udp, rewrite.packet, <uint32_t> at, <uint32_t> (at + n), step_ip, &walk)
     end = change_layers(rewrite, &walk, &places)
     if not is_understood(rewrite, &walk) and walk.outcome != OUTCOME_TRUNCATED or rewrite.payload != KEEP:
-        put_zeros(rewrite, rewrite.packet + end, at + n - end)  # an option has a size of its own
+        put_zeros(rewrite, rewrite.packet + end, at + n - end)  # padding: the option gives its own size
     adjust_layers(rewrite, &walk, &places)
     rewrite.source_at, rewrite.target_at = source_at, target_at
 
 
-# Addresses, from the outside in.
+# Addresses, from the outermost layer inwards.
 
 cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noexcept nogil:
-    """Rewrite the addresses that stand in one layer itself. Returns how many bytes of it are no payload."""
+    """Rewrite the addresses in one layer. Returns how many of its bytes are not payload."""
     cdef int64_t n = <int64_t> layer.end - layer.offset
     cdef int kind = layer.kind
     if n == 0:
@@ -164,17 +164,17 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
     elif kind == LAYER_TUNNEL:
         change_tunnel(rewrite, p, layer.length, layer.detail)
     elif kind == LAYER_TAG:
-        if layer.length > 8:  # ISL and MACsec's channel have hardware addresses, TRILL options
+        if layer.length > 8:  # hardware addresses of ISL and MACsec's channel, options of TRILL
             unknown(rewrite, p)
     elif not (kind == LAYER_VLAN or kind == LAYER_LLC or kind == LAYER_MPLS or kind == LAYER_CONTROL_WORD
               or kind == LAYER_PPPOE or kind == LAYER_PPP or kind == LAYER_UDP or kind == LAYER_UDP_LITE
               or kind == LAYER_SCTP):
-        unknown(rewrite, p)  # the walk knows more kinds than stand here
+        unknown(rewrite, p)  # the walk knows more kinds of layer than this function
     return layer.length
 
 
 cdef int64_t change_layers(Rewrite *rewrite, const Walk *walk, Places *places) noexcept nogil:
-    """Rewrite the addresses of a walked packet, or only look whether all are known. Returns where its payload begins."""
+    """Rewrite the addresses of a walked packet, or only check that all are known. Returns where its payload begins."""
     cdef const Layer *layer
     cdef int64_t payload = walk.at
     cdef int64_t own
@@ -186,7 +186,7 @@ cdef int64_t change_layers(Rewrite *rewrite, const Walk *walk, Places *places) n
             current = i
         own = change_layer(rewrite, rewrite.packet + layer.offset, layer)
         places.ip[i] = current
-        if current >= 0:  # options and extension headers move them
+        if current >= 0:  # options and extension headers may change which addresses count
             places.source[current], places.target[current] = rewrite.source_at, rewrite.target_at
         payload = max(payload, min(<int64_t> layer.offset + own, <int64_t> layer.end))
     if rewrite.payload == KEEP and walk.layer_count:
@@ -195,7 +195,7 @@ cdef int64_t change_layers(Rewrite *rewrite, const Walk *walk, Places *places) n
 
 
 cdef void change_message(Rewrite *rewrite, const Layer *layer, int64_t payload) noexcept nogil:
-    """What a transport carries, where its purpose is to tell addresses."""
+    """Rewrite a transport's message if addresses are what it is about."""
     cdef uint8_t *p = rewrite.packet + layer.offset
     cdef uint8_t *body = rewrite.packet + payload
     cdef int64_t n = <int64_t> layer.end - payload
@@ -212,10 +212,10 @@ cdef void change_message(Rewrite *rewrite, const Layer *layer, int64_t payload) 
 # The packet.
 
 cdef bint is_understood(const Rewrite *rewrite, const Walk *walk) noexcept nogil:
-    """Whether every header is, up to and including a transport header or a control protocol. Of a transport header that the capture cuts, the
-    ports are enough: nothing else stands in what is there of it. A later fragment goes by its first one."""
+    """Whether every header is understood, up to and including a transport header or a control protocol. If the capture cuts the transport header,
+    the ports suffice, because the part that is there contains nothing else to rewrite. A later fragment depends on its first one."""
     cdef const Layer *last
-    if walk.more:  # packets that nobody looked at
+    if walk.more:  # packets that nothing looked at
         return False
     if walk.outcome == OUTCOME_TRANSPORT or walk.outcome == OUTCOME_CONTROL:
         return True
@@ -224,7 +224,7 @@ cdef bint is_understood(const Rewrite *rewrite, const Walk *walk) noexcept nogil
     if walk.outcome == OUTCOME_NOTHING:
         return walk.at >= walk.end
     if walk.outcome == OUTCOME_TRUNCATED and walk.layer_count:
-        if walk.tunnel_kind == TUNNEL_PIM and walk.at >= walk.end:  # a null register: an IP header alone
+        if walk.tunnel_kind == TUNNEL_PIM and walk.at >= walk.end:  # a null register with just an IP header
             return True
         last = &walk.layers[walk.layer_count - 1]
         return is_transport(last.kind) and last.marks == MARK_CUT and last.length >= 4
@@ -236,19 +236,19 @@ cdef inline bint is_transport(uint8_t kind) noexcept nogil:
 
 
 cdef bint hides_tunnel(const Walk *walk, const uint8_t *p, int64_t payload) noexcept nogil:
-    """Whether what should be a tunnel over UDP is payload, because the walk does not know or does not believe it."""
+    """Whether a payload may be a tunnel over UDP that the walk does not know or did not accept."""
     cdef const Layer *last = &walk.layers[walk.layer_count - 1]
     return (walk.layer_count and last.kind == LAYER_UDP and last.length >= 4 and payload < last.end
             and udp_opens(walk.udp, load16(p + last.offset), load16(p + last.offset + 2)))
 
 
 cdef bint ends_in_payload(const Rewrite *rewrite, const Walk *walk, const uint8_t *p, int64_t payload) noexcept nogil:
-    """Whether whatever follows a packet that is understood is payload: no message whose purpose is to tell addresses goes on there."""
+    """Whether nothing but payload follows an understood packet: no message about addresses goes on there."""
     cdef const Layer *last = &walk.layers[walk.layer_count - 1]
     cdef uint16_t source, target
     if walk.layer_count == 0 or last.marks:
         return False
-    if rewrite.payload != KEEP:  # and so nothing of it is left
+    if rewrite.payload != KEEP:  # nothing of it will be left
         return True
     p += last.offset
     if last.kind == LAYER_ICMP4:
@@ -264,8 +264,8 @@ cdef bint ends_in_payload(const Rewrite *rewrite, const Walk *walk, const uint8_
 
 
 cdef uint8_t judged(Rewrite *rewrite, const Walk *walk, bint walked, int64_t payload, uint32_t *kept) noexcept nogil:
-    """Whether a packet whose layers were gone through is understood; if not, how many of its bytes may stay. walked: is_understood, asked before
-    anything was rewritten; payload: where it begins."""
+    """The verdict on a packet whose layers were visited; if it is not understood, `kept` becomes the number of bytes that may stay. walked:
+    is_understood, asked before anything was rewritten. payload: where it begins."""
     if not walked:
         kept[0] = walk.at
         return <uint8_t> (NOT_UNDERSTOOD + walk.outcome)

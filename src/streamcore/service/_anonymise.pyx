@@ -1,7 +1,7 @@
-"""Rewriting a segment's packets in place, from the table: the fast path for ordinary packets, and the walk for every other packet.
+"""Rewrites a segment's packets in place from the table: a fast path for ordinary packets, the walk for all others.
 
-A packet with an address that the table lacks stays untouched and is deferred; the caller fills the table and comes
-again.
+A packet with an address that is not in the table stays unchanged and is deferred. The caller then fills the table and
+calls again.
 """
 
 import numpy as np
@@ -38,16 +38,16 @@ from streamcore.service._messages cimport is_dhcp
 
 COUNTED_NAMES = (
     "ipv4", "ipv6", "mac", "names", "fields_zeroed", "payloads", "payload_packets", "mac", "integrity_checks"
-)  # replaced, then left
-REPLACED = 6  # so many of them
-KEEPING = ("keep", "zero", "hash", "truncate")  # of Keeping
+)  # first what was replaced, then what was left
+REPLACED = 6  # how many of these are of replaced things
+KEEPING = ("keep", "zero", "hash", "truncate")  # names of Keeping
 
 cdef enum:
-    BATCH = 32         # packets between asking memory for a table slot and reading it
+    BATCH = 32         # packets between prefetching a table slot and reading it
     MISSING_MAX = 65536
 
 cdef enum:
-    # What the fast path takes: Ethernet, perhaps one VLAN tag, IP without options and extension headers, TCP or UDP.
+    # What the fast path takes: Ethernet, at most one VLAN tag, IP without options or extension headers, TCP or UDP.
     NOT_PLAIN = 0
     PLAIN4
     PLAIN6
@@ -56,8 +56,8 @@ cdef enum:
 cdef class Anonymiser:
     """Holds what a pass needs, so that a pass allocates nothing.
 
-    mac, payload: of KEEPING; names: names in messages are replaced; special: the table keeps special addresses; hash_key: 16 bytes;
-    drops: packets that are not understood will be dropped.
+    mac, payload: of KEEPING. names: whether names in messages are replaced. special: whether the table keeps special addresses. hash_key: 16
+    bytes. drops: whether packets that are not understood will be dropped.
     """
 
     cdef AddressTable table
@@ -75,16 +75,16 @@ cdef class Anonymiser:
     def __init__(self, AddressTable table not None, str mac="keep", str payload="keep", bint names=False, bint special=False,
                  bytes hash_key=bytes(16), bint drops=True):
         if table.entries_max < 4 * MISSING_MAX:
-            raise ValueError(f"the table must hold {4 * MISSING_MAX} addresses, or passes would never end")
+            raise ValueError(f"the address table must hold at least {4 * MISSING_MAX} addresses, otherwise passes might never end")
         if len(hash_key) != 16:
-            raise ValueError(f"a hash key of {len(hash_key)} bytes, 16 are wanted")
+            raise ValueError(f"the hash key must have 16 bytes, not {len(hash_key)}")
         self.table = table
         self.missing4 = np.empty(MISSING_MAX, np.uint32)
         self.missing6 = np.empty((MISSING_MAX, 2), np.uint64)
         self.shared.before = <uint8_t *> malloc(BEFORE_MAX)
         self.firsts.slots = <Slot *> calloc(SLOTS, sizeof(Slot))
         if self.shared.before == NULL or self.firsts.slots == NULL:
-            raise MemoryError("no room for a packet and for what is known of fragments")
+            raise MemoryError("not enough memory for a packet and the fragments of a segment")
         self.shared.firsts = &self.firsts
         self.shared.mac = KEEPING.index(mac)
         self.shared.payload = KEEPING.index(payload)
@@ -98,7 +98,7 @@ cdef class Anonymiser:
         free(self.firsts.slots)
 
     cdef void use_ports(self, UdpPorts ports):
-        """A run keeps its ports, so this is done once."""
+        """Take a run's ports. They do not change during a run, so this happens once."""
         cdef int port
         if ports is self.ports:
             return
@@ -109,7 +109,7 @@ cdef class Anonymiser:
                 self.closed_ports[port >> 3] |= 1 << (port & 7)
 
     def counts(self):
-        """uint64[COUNTED]: what was replaced and left so far, as COUNTED_NAMES names it."""
+        """uint64[COUNTED]: what was replaced and left so far; COUNTED_NAMES names the entries."""
         return np.array([self.shared.counts[i] for i in range(COUNTED)], np.uint64)
 
     def rewrite(self, uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] captured_length not None,
@@ -134,11 +134,11 @@ cdef class Anonymiser:
             raise ValueError(f"{count} offsets, {captured_length.shape[0]} lengths, {link_type.shape[0]} link types, {verdict.shape[0]} verdicts")
         for i in range(todo.shape[0]):
             if todo[i] >= count or <uint64_t> offset[todo[i]] + captured_length[todo[i]] > <uint64_t> data.shape[0]:
-                raise ValueError(f"packet {todo[i]} lies outside the data")
+                raise ValueError(f"packet {todo[i]} is outside the data")
         if todo.shape[0] == 0:
             return 0, self.missing4[:0], self.missing6[:0]
         rewrite.table = &self.table.table
-        rewrite.udp = &ports.table  # while this call lasts
+        rewrite.udp = &ports.table  # valid during this call
         self.use_ports(ports)
         rewrite.missing4 = &missing4[0]
         rewrite.missing6 = &missing6[0, 0]
@@ -161,7 +161,8 @@ cdef inline bint is_closed(const uint8_t *ports, uint16_t port) noexcept nogil:
 
 
 cdef inline int plain_kind(const uint8_t *ports, const uint8_t *p, uint32_t n, uint16_t link_type) noexcept nogil:
-    """Every length is checked: headers that are cut or contradict themselves are the walk's. TCP without options, or with times alone."""
+    """Which fast path the packet may take. Checks every length: a cut or inconsistent header is left to the walk. TCP must have no options, or
+    timestamps only."""
     cdef uint32_t l4, end
     cdef uint8_t protocol
     cdef int kind
@@ -198,10 +199,10 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, const uint8_t *ports, uint8_t *dat
         for i in range(start, stop):
             row = todo[i]
             p = data + offset[row]
-            if i + BATCH < count:  # what was copied may have left the cache again: addresses stand on one line with the EtherType or the next
+            if i + BATCH < count:  # the copied bytes may have left the cache; the addresses share a cache line with the EtherType, or are on the next
                 prefetch(data + offset[todo[i + BATCH]] + 26)
             tag = tags[i - start] = tag_bytes(p, length[row])
-            p += tag  # what stands in front of the EtherType is not looked at
+            p += tag  # the bytes before the EtherType are not read
             plain[i - start] = plain_kind(ports, p, length[row] - tag, link_type[row]) if simple else NOT_PLAIN
             if plain[i - start] == PLAIN4:
                 prefetch(&table.slots4[slot4(table, load32(p + 26))])
@@ -221,7 +222,7 @@ cdef Py_ssize_t rewrite_all(Rewrite *rewrite, const uint8_t *ports, uint8_t *dat
             else:
                 verdict[row] = rewrite_packet(rewrite, p, length[row], link_type[row], &kept[row])
             if verdict[row] == MISSING:
-                todo[deferred] = row  # never ahead of i
+                todo[deferred] = row  # deferred <= i, so this overwrites nothing unread
                 deferred += 1
         start = stop
     return deferred
@@ -232,7 +233,7 @@ cdef inline uint64_t load64(const uint8_t *p) noexcept nogil:
 
 
 cdef inline void change_ends(Rewrite *rewrite, uint8_t *packet, uint32_t tag, uint32_t n, uint32_t l4) noexcept nogil:
-    """What is the same for all plain packets: hardware addresses, and whether there is a payload."""
+    """Rewrite what all plain packets have in common: hardware addresses and payload."""
     cdef const uint8_t *p = packet + tag
     if rewrite.mac == KEEP:
         rewrite.counts[LEFT_MAC] += 2
@@ -252,7 +253,7 @@ cdef inline void adjust_plain(uint8_t *p, uint32_t l4, uint8_t protocol, uint16_
 
 
 cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *packet, uint32_t n, uint32_t tag) noexcept nogil:
-    """False: an address is missing, and nothing was changed. p: as if there were no tag."""
+    """False: an address is missing, and nothing was changed. p: the packet moved by the tag, so offsets are those without it."""
     cdef uint8_t *p = packet + tag
     cdef uint32_t source = load32(p + 26)
     cdef uint32_t target = load32(p + 30)
@@ -281,7 +282,7 @@ cdef inline bint rewrite_plain4(Rewrite *rewrite, uint8_t *packet, uint32_t n, u
 
 
 cdef inline bint rewrite_plain6(Rewrite *rewrite, uint8_t *packet, uint32_t n, uint32_t tag) noexcept nogil:
-    """False: an address is missing, and nothing was changed. p: as if there were no tag."""
+    """False: an address is missing, and nothing was changed. p: the packet moved by the tag, so offsets are those without it."""
     cdef uint8_t *p = packet + tag
     cdef uint64_t[2][2] new
     cdef uint64_t delta = 0

@@ -1,7 +1,7 @@
-"""Checksums of a packet that was rewritten: from the inside out, each is adjusted by what has changed in what it covers, which is the
-difference of the sums over the packet and over the copy of it. So one that was wrong stays wrong by the same amount.
+"""Adjusts the checksums of a rewritten packet, innermost first. Each changes by as much as the sum of the bytes that it covers, which is the
+difference between the packet and its earlier copy. So a wrong checksum stays wrong by the same amount.
 
-A new kind of layer with a checksum is one line in `adjust_layer`. Checksums inside messages (of link states, of the extensions of ICMP) are
+A new kind of layer with a checksum needs one line in `adjust_layer`. Checksums inside messages (OSPF link states, ICMP extensions) are
 adjusted where the messages are rewritten.
 """
 
@@ -51,16 +51,16 @@ cdef enum:
 
 
 cdef struct Covered:
-    # What a running sum is about: the difference that rewriting made in the packet's bytes start:stop.
+    # The range start:stop of a running sum, and how much rewriting changed the sum of these bytes.
     int64_t start, stop
     uint64_t total
 
 
 cdef struct Pseudo:
-    # The pseudo-header of one layer, in words that begin with its addresses.
+    # The pseudo-header of one layer, in words that begin at its addresses.
     bint six
-    uint64_t change       # what rewriting added to its sum
-    uint64_t before       # the sum of its addresses before
+    uint64_t change       # how much rewriting changed its sum
+    uint64_t before       # the sum of its addresses before rewriting
 
 
 cdef void adjust_layers(Rewrite *rewrite, const Walk *walk, const Places *places) noexcept nogil:
@@ -93,7 +93,7 @@ cdef void find_pseudo(const Rewrite *rewrite, const Walk *walk, const Places *pl
 
 
 cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
-    """Adjust the checksum that stands in one layer."""
+    """Adjust the checksum in one layer."""
     cdef uint8_t *p = rewrite.packet + layer.offset
     cdef int64_t n = <int64_t> layer.end - layer.offset
     cdef int kind = layer.kind
@@ -141,8 +141,8 @@ cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, c
 
 
 cdef uint64_t cover(const Rewrite *rewrite, Covered *covered, int64_t start, int64_t stop) noexcept nogil:
-    """Widen what is covered, or narrow its end; start is at most what it was. In words that begin at even offsets."""
-    if covered.start > stop:  # nothing of it is in here
+    """Extend the covered range, or shorten its end; start is never after the current one. In words that begin at even offsets."""
+    if covered.start > stop:  # none of it is covered
         covered.start, covered.stop, covered.total = start, start, 0
     covered.total += difference(rewrite, start, covered.start)
     if stop > covered.stop:
@@ -159,8 +159,8 @@ cdef inline uint64_t fold16(uint64_t total) noexcept nogil:
 
 
 cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at, uint64_t inside, uint64_t pseudo, bint udp) noexcept nogil:
-    """Adjust the checksum at packet[offset + at]. inside: the change in what it covers, in words that begin at even offsets of the packet;
-    pseudo: in a pseudo-header, in its own words."""
+    """Adjust the checksum at packet[offset + at]. inside: the change in the bytes that it covers, in words that begin at even offsets of the
+    packet; pseudo: the change in the pseudo-header, in its own words."""
     cdef uint8_t *p = rewrite.packet + offset + at
     cdef uint16_t old = load16(p)
     cdef uint64_t delta = placed(inside, <uint32_t> offset) + pseudo
@@ -171,14 +171,14 @@ cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at,
 
 
 cdef bint was_right(const Rewrite *rewrite, int64_t start, int64_t stop, uint64_t more) noexcept nogil:
-    """Whether the packet's bytes start:stop added up before, with `more` of a pseudo-header."""
+    """Whether the checksum over the packet's bytes start:stop, plus `more` from a pseudo-header, was right before."""
     if stop > <int64_t> min(rewrite.size, BEFORE_MAX):
         return False
     return fold(placed(sum_words(rewrite.before, <uint32_t> start, <uint32_t> stop), <uint32_t> start) + more) == 0xFFFF
 
 
 cdef int64_t covered_stop(const uint8_t *p, const Layer *layer) noexcept nogil:
-    """Where what a layer's checksum covers ends."""
+    """Where the bytes that a layer's checksum covers end."""
     cdef int64_t length
     if (layer.kind == LAYER_UDP or layer.kind == LAYER_UDP_LITE) and layer.length >= 8:
         length = load16(p + 4)
@@ -190,7 +190,7 @@ cdef int64_t covered_stop(const uint8_t *p, const Layer *layer) noexcept nogil:
 
 
 cdef void adjust_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Over the packet alone: made anew where it was right, which shows only of a packet that is there as a whole."""
+    """The checksum covers the packet alone. It is computed again if it was right, which can only be checked for a complete packet."""
     cdef int64_t at = p - rewrite.packet
     cdef const uint8_t *before = rewrite.before + at
     cdef uint32_t made
@@ -204,8 +204,8 @@ cdef void adjust_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void adjust_ospf(Rewrite *rewrite, Covered *covered, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
-    """Up to the length that the header says. Version 2: without the 8 bytes of authentication, and none where that is a digest (RFC 2328 D.4);
-    version 3: with the pseudo-header, and none where a trailer authenticates (RFC 7166), which shows as zero."""
+    """Covers the length that the header gives. Version 2 leaves out the 8 bytes of authentication, and has no checksum if they are a digest (RFC
+    2328 D.4). Version 3 includes the pseudo-header, and has a checksum of zero if a trailer authenticates (RFC 7166)."""
     cdef uint8_t *p = rewrite.packet + layer.offset
     cdef int64_t at = layer.offset
     cdef int64_t stop = max(at + 16, min(at + load16(p + 2), <int64_t> layer.end))
@@ -220,14 +220,14 @@ cdef void adjust_ospf(Rewrite *rewrite, Covered *covered, const Layer *layer, co
 
 
 cdef bint has_pseudo(const Rewrite *rewrite, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
-    """Whether a VRRP message's checksum covers a pseudo-header: in version 3 (RFC 5798 5.2.8), but over IPv4 not of every maker."""
+    """Whether a VRRP checksum covers a pseudo-header. In version 3 it does (RFC 5798 5.2.8), but over IPv4 some makers leave it out."""
     if rewrite.before[layer.offset] >> 4 != 3:
         return False
     return pseudo.six or not was_right(rewrite, layer.offset, layer.end, 0)
 
 
 cdef bint covers_packet(const Rewrite *rewrite, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
-    """Whether the checksum of a PIM register covers the packet in it, which some makers do, and not the 8 bytes of the header alone
+    """Whether a PIM register's checksum covers the packet inside, as some makers compute it, instead of only the 8 bytes of the header
     (RFC 7761 4.9)."""
     cdef int64_t at = layer.offset
     cdef uint64_t more = pseudo.before + PIM if pseudo.six else 0

@@ -1,4 +1,4 @@
-# What stands in IP options, extension headers and control messages, rewritten. p and n: the first byte, and how many are there.
+# Rewriting IP options, extension headers and control messages. p: the first byte; n: how many bytes are present.
 from libc.stdint cimport int64_t, uint8_t
 
 from streamcore.service._fields cimport Rewrite
@@ -8,7 +8,7 @@ cdef void change_extension(Rewrite *rewrite, uint8_t *p, int64_t n, int kind) no
 cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 cdef void change_dccp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 
-# These return how many bytes are the message's own; what follows is payload.
+# These return how many bytes belong to the message; the rest is payload.
 cdef int64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 cdef int64_t change_igmp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil

@@ -1,6 +1,6 @@
-"""Options of IP and TCP, extension headers of IPv6, ICMP with neighbour discovery, IGMP, ARP: where addresses stand in them.
+"""Addresses in options of IP and TCP, extension headers of IPv6, ICMP with neighbour discovery, IGMP and ARP.
 
-An option of a kind that is not known here is zeroed; a message of a type that is not known makes the packet one that is not understood.
+An option of unknown type is zeroed. A message of unknown type makes the packet one that is not understood.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -30,7 +30,7 @@ from streamcore.service._fields cimport (
 # IPv4 and TCP.
 
 cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """The options of an IPv4 header of n bytes (RFC 791 3.1, RFC 1393). Routes move the address that is the packet's last target."""
+    """The options of an IPv4 header of n bytes (RFC 791 3.1, RFC 1393). For checksums, a source route's last address replaces the target."""
     cdef int64_t at = 20
     cdef int64_t size, i
     cdef uint8_t kind
@@ -63,7 +63,7 @@ cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
 
 
 cdef void change_timestamps(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Times, or pairs of an address and a time (flags 1 and 3)."""
+    """Timestamps, or pairs of an address and a timestamp (flags 1 and 3)."""
     cdef int64_t at = 4
     if n < 4 or p[3] & 15 == 0:
         return
@@ -76,7 +76,7 @@ cdef void change_timestamps(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept no
 
 
 cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """The options of a TCP header of n bytes: those of RFC 9293 and what is common stay; addresses of multipath TCP (RFC 8684 3.4.1)."""
+    """The options of a TCP header of n bytes. Those of RFC 9293 and the common ones stay; multipath TCP has addresses (RFC 8684 3.4.1)."""
     cdef int64_t at = 20
     cdef int64_t size, kept
     cdef uint8_t kind
@@ -98,8 +98,8 @@ cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_added(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Multipath TCP tells an address, perhaps a port, perhaps a digest over both. The digest's keys stand at the connection's begin, so that
-    whoever has it can try all addresses."""
+    """Multipath TCP announces an address, perhaps with a port and a digest over both. The digest's keys are exchanged when the connection begins,
+    so whoever captured them could try all addresses."""
     cdef int64_t address = 4 if n < 20 else 16
     cdef int64_t stop = 4 + address
     if address == 4:
@@ -112,20 +112,20 @@ cdef void change_added(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef inline int64_t plain_option(uint8_t kind) noexcept nogil:
-    """How many bytes of a TCP option hold no address. Digests and cookies (19, 29, 34), multipath TCP and selective acknowledgements vary."""
+    """How many bytes of a TCP option contain no address. Digests and cookies (19, 29, 34), multipath TCP and SACK vary in length."""
     if kind == 5 or kind == 15 or kind == 19 or kind == 29 or kind == 30 or kind == 34:
         return 40
     return 4 if kind == 2 else 3 if kind == 3 or kind == 14 else 6 if kind == 6 or kind == 7 else 10 if kind == 8 else 2
 
 
 cdef void change_dccp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """The options of a DCCP header of n bytes (RFC 4340 5.1, 5.8): numbers and what is known of features stay."""
+    """The options of a DCCP header of n bytes (RFC 4340 5.1, 5.8). Numbers and the known features stay."""
     cdef int64_t at = 16 if p[8] & 1 else 12
     cdef int64_t size
     cdef uint8_t kind = p[8] >> 1 & 15
     if kind == 1 or 3 <= kind <= 9:  # an acknowledgement number
         at += 8 if p[8] & 1 else 4
-    if kind == 0 or kind == 1 or kind == 7:  # a service, or why it was reset
+    if kind == 0 or kind == 1 or kind == 7:  # a service code, or the reason for a reset
         at += 4
     while at < n:
         if p[at] < 32:
@@ -143,7 +143,7 @@ cdef void change_dccp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 # Extension headers of IPv6.
 
 cdef void change_extension(Rewrite *rewrite, uint8_t *p, int64_t n, int kind) noexcept nogil:
-    """kind: the header's protocol number; n bytes of it are there."""
+    """kind: the header's protocol number; n: bytes of it that are present."""
     if kind == 43:
         change_route6(rewrite, p, n)
     elif kind == 0 or kind == 60:
@@ -155,7 +155,7 @@ cdef void change_extension(Rewrite *rewrite, uint8_t *p, int64_t n, int kind) no
 
 
 cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
-    """Hop-by-hop and destination options. A home address is the source for those above (RFC 6275 6.3)."""
+    """Hop-by-hop and destination options. For checksums, a home address replaces the source (RFC 6275 6.3)."""
     cdef int64_t size, left, kept
     cdef uint8_t kind
     while at < n:
@@ -172,15 +172,15 @@ cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) n
             zero(rewrite, p + at + 18, left - 16)
             if size == 16 and left == 16:
                 rewrite.source_at = <uint32_t> (p + at + 2 - rewrite.packet)
-        else:  # numbers: tunnel limit, router alert, quick start, RPL, jumbograms
+        else:  # only numbers: tunnel limit, router alert, quick start, RPL, jumbo payload
             kept = 1 if kind == 0x04 else 2 if kind == 0x05 else 6 if kind == 0x26 else 4 if kind == 0x63 or kind == 0x23 or kind == 0xC2 else 0
             zero(rewrite, p + at + 2 + kept, left - kept)
         at += 2 + size
 
 
 cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """A routing header of type 0 or 2 (RFC 2460, RFC 6275: the last address is the final target) or 4 (RFC 8754: the first is). While
-    segments are left, the final target is the one that checksums are about."""
+    """A routing header of type 0 or 2 (the final target is the last address: RFC 2460, RFC 6275), or 4 (it is the first: RFC 8754). While segments
+    are left, checksums use the final target."""
     cdef int64_t at = 8
     cdef int64_t stop
     if n < 4:
@@ -203,7 +203,7 @@ cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void zero_values(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexcept nogil:
-    """Of TLVs kinds and lengths stay."""
+    """Zero the values of TLVs; types and lengths stay."""
     while at < n:
         if p[at] == 0:
             at += 1
@@ -215,7 +215,7 @@ cdef void zero_values(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexc
 
 
 cdef void change_mobility(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """RFC 6275 6.1: bindings, with the alternate care-of address among their options."""
+    """RFC 6275 6.1: bindings. The alternate care-of address is one of their options."""
     cdef int64_t at, size, left
     cdef uint8_t kind = p[2] if n >= 3 else 255
     if kind > 7:
@@ -251,7 +251,7 @@ cdef int64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
         if n > 8:
             change_objects(rewrite, p + 8, n - 8, 4 * p[5] if kind != 4 else 0)
         return 8
-    if kind == 5:  # redirect: the gateway
+    if kind == 5:  # redirect: the new gateway
         change4(rewrite, p + 4, n - 4)
         return 8
     if kind == 9 and n >= 6:  # router advertisement
@@ -327,7 +327,7 @@ cdef void change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) 
         elif kind == 31:
             if rewrite.names or rewrite.payload != KEEP:
                 zero(rewrite, p + at + 8, left - 8)
-        else:  # numbers: largest packet, intervals, times, what was drawn
+        else:  # only numbers: MTU, intervals, timestamps, nonces
             kept = 8 if kind == 5 or kind == 7 or kind == 8 or kind == 14 else 16 if kind == 13 else 2
             zero(rewrite, p + at + kept, left - kept)
         at += size
@@ -336,8 +336,8 @@ cdef void change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) 
 
 
 cdef void change_objects(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t quoted) noexcept nogil:
-    """The extension behind a quoted packet (RFC 4884): at `quoted` bytes of it, or where nothing is said at 128, if it looks like one. Interface
-    information holds addresses and names (RFC 5837)."""
+    """The extension after a quoted packet (RFC 4884): after `quoted` bytes, or if no length is given after 128, provided that it looks like one.
+    Interface information contains addresses and names (RFC 5837)."""
     cdef int64_t at = quoted if quoted else 128
     cdef int64_t start, size
     cdef uint16_t change
@@ -410,7 +410,7 @@ cdef int64_t change_igmp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 
 
 cdef void change_groups(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil:
-    """The group records of an IGMPv3 (RFC 3376 4.2) or MLDv2 (RFC 3810 5.2) report; size: of an address. What stands behind them is zeroed."""
+    """The group records of an IGMPv3 (RFC 3376 4.2) or MLDv2 (RFC 3810 5.2) report. size: of an address. The bytes after the records are zeroed."""
     cdef int64_t at = 8
     cdef int64_t records = load16(p + 6) if n >= 8 else 0
     cdef int64_t addresses, auxiliary
@@ -436,7 +436,7 @@ cdef enum:
 
 
 cdef int64_t change_arp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """RFC 826 with protocol addresses of IP, whatever the hardware; ATM and IEEE 1394 have forms of their own."""
+    """RFC 826 with IP as the protocol, on any hardware. ATM and IEEE 1394 have layouts of their own."""
     cdef int64_t hardware, protocol, at = 8
     cdef int i
     if n < 8:
@@ -464,7 +464,7 @@ cdef inline void change_protocol(Rewrite *rewrite, uint8_t *p, int64_t n, int64_
 
 
 cdef int64_t change_atm_arp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Types and lengths of the ATM number and subaddress, protocol address: of the sender, then of the target."""
+    """Type and length of ATM number and subaddress, then protocol address: first the sender's, then the target's."""
     cdef int64_t at = 12
     cdef int i
     cdef int64_t number, protocol

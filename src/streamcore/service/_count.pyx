@@ -1,5 +1,5 @@
-"""Grouping packets by flow, protocol and time in native code, and merging such groups. What is counted and shown is
-decided in count.py.
+"""Groups packets by flow, protocol and time in native code, and merges such groups. count.py decides what is counted and
+shown.
 """
 
 import secrets
@@ -19,7 +19,7 @@ cdef extern from *:
     #define streamcore_big64(x) (x)
     #endif
 
-    /* The 128-bit product of two words, folded to 64 bits: with secret operands mixed in, nobody can choose inputs that collide. */
+    /* The 128-bit product of two words, folded to 64 bits. With secret operands mixed in, nobody can choose inputs that collide. */
     static inline uint64_t streamcore_fold(uint64_t left, uint64_t right)
     {
         unsigned __int128 product = (unsigned __int128) left * right;
@@ -30,9 +30,9 @@ cdef extern from *:
     uint64_t streamcore_fold(uint64_t left, uint64_t right) noexcept nogil
 
 cdef enum:
-    BATCH = 32  # packets between asking memory for a slot and reading it
+    BATCH = 32  # packets between prefetching a slot and reading it
 
-# A flow: the ends in order (lower address and port first), addresses as 16 bytes in two numbers.
+# A flow. The end with the lower address and port comes first; addresses are 16 bytes in two numbers.
 FLOW = np.dtype([
     ("low_high", np.uint64), ("low_low", np.uint64), ("high_high", np.uint64), ("high_low", np.uint64),
     ("ends", np.uint64),  # low port << 48 | high port << 32 | protocol << 8 | IP version
@@ -46,8 +46,8 @@ cdef struct Flow:
 
 
 cdef class Flows:
-    """Flows(entries_max): packets and bytes of at most so many flows, as a dense array of FLOW. The caller makes room
-    before adding.
+    """Flows(entries_max): packets and bytes of at most entries_max flows, in a dense array of FLOW. The caller must make
+    room before it adds.
     """
 
     cdef readonly Py_ssize_t used
@@ -64,7 +64,7 @@ cdef class Flows:
         cdef uint8_t[::1] raw
         cdef uint32_t[::1] slot_view
         if not 1 <= entries_max <= 1 << 26:
-            raise ValueError(f"room for {entries_max} flows")
+            raise ValueError(f"a table cannot have room for {entries_max} flows")
         while slots < 2 * <uint64_t> entries_max:
             slots *= 2
         self.entries_max = entries_max
@@ -83,11 +83,11 @@ cdef class Flows:
         memset(self.slots, 0, (self.mask + 1) * sizeof(uint32_t))
 
     def rows(self):
-        """FLOW[used]: a view, good until the next change."""
+        """FLOW[used]: a view, valid until the next change."""
         return self.array[:self.used]
 
     def add_rows(self, rows not None):
-        """Add groups, FLOW[n]. Raises ValueError where there might not be room for all."""
+        """Add groups, FLOW[n]. Raises ValueError if they might not all fit."""
         raw_array = np.ascontiguousarray(rows, FLOW).view(np.uint8)
         cdef const uint8_t[::1] raw = raw_array
         cdef Py_ssize_t count = raw.shape[0] // <Py_ssize_t> sizeof(Flow)
@@ -96,7 +96,7 @@ cdef class Flows:
         cdef uint64_t[BATCH] hashes
         cdef const Flow *flow
         if self.used + count > self.entries_max:
-            raise ValueError(f"{count} flows more do not fit into {self.entries_max}")
+            raise ValueError(f"{count} more flows do not fit into {self.entries_max}")
         if count == 0:
             return
         flow = <const Flow *> &raw[0]
@@ -115,17 +115,17 @@ cdef class Flows:
                     const uint16_t[::1] source_port not None, const uint16_t[::1] target_port not None,
                     const uint8_t[::1] protocol not None, const uint8_t[::1] ip_version not None,
                     const uint32_t[::1] wire_length not None):
-        """Add packets by their header columns; those without an IP header are left out. The GIL is released.
+        """Add packets by their header columns, leaving out those without an IP header. Releases the GIL.
 
-        Raises ValueError where there might not be room for all. About 30 ns a packet (bench_service.py).
+        Raises ValueError if the flows might not all fit. About 30 ns per packet (bench_service.py).
         """
         cdef Py_ssize_t count = wire_length.shape[0]
         if (source_address.shape[0] != count or target_address.shape[0] != count or source_port.shape[0] != count
                 or target_port.shape[0] != count or protocol.shape[0] != count or ip_version.shape[0] != count
                 or source_address.shape[1] != 16 or target_address.shape[1] != 16):
-            raise ValueError("add_packets: columns of different lengths")
+            raise ValueError("add_packets: the columns have different lengths")
         if self.used + count > self.entries_max:
-            raise ValueError(f"{count} packets might not fit into {self.entries_max} flows")
+            raise ValueError(f"the flows of {count} packets might not fit into {self.entries_max}")
         if count:
             with nogil:
                 self.group(&source_address[0, 0], &target_address[0, 0], &source_port[0], &target_port[0], &protocol[0],
@@ -150,7 +150,7 @@ cdef class Flows:
             start = stop
 
     cdef inline void fetch(self, const uint64_t *hashes, Py_ssize_t count) noexcept nogil:
-        """Ask memory for the flows that the slots propose."""
+        """Prefetch the flows that the slots propose."""
         cdef Py_ssize_t i
         cdef uint32_t slot
         for i in range(count):
@@ -159,7 +159,7 @@ cdef class Flows:
                 prefetch(&self.entries[slot - 1])
 
     cdef inline void add(self, const uint64_t *key, uint64_t key_hash, uint64_t packets, uint64_t byte_count) noexcept nogil:
-        """Room was made before, and at most half the slots are in use: the search ends."""
+        """The caller made room, and at most half the slots are in use, so the search ends."""
         cdef uint64_t at = key_hash & self.mask
         cdef Flow *flow
         while self.slots[at]:
@@ -202,13 +202,13 @@ cdef inline void make_key(uint64_t *key, const uint8_t *source, const uint8_t *t
 
 
 def by_protocol(const uint8_t[::1] protocol not None, const uint8_t[::1] ip_version not None, const uint32_t[::1] wire_length not None):
-    """uint64[257, 2]: packets and bytes of each protocol number; the last row is of packets without an IP header."""
+    """uint64[257, 2]: packets and bytes of each protocol number. The last row counts packets without an IP header."""
     cdef Py_ssize_t count = wire_length.shape[0]
     cdef Py_ssize_t i, row
     totals = np.zeros((257, 2), np.uint64)
     cdef uint64_t[:, ::1] total = totals
     if protocol.shape[0] != count or ip_version.shape[0] != count:
-        raise ValueError("by_protocol: columns of different lengths")
+        raise ValueError("by_protocol: the columns have different lengths")
     with nogil:
         for i in range(count):
             row = protocol[i] if ip_version[i] else 256
@@ -218,15 +218,15 @@ def by_protocol(const uint8_t[::1] protocol not None, const uint8_t[::1] ip_vers
 
 
 def by_time(const int64_t[::1] timestamp_ns not None, const uint32_t[::1] wire_length not None, int64_t bin_ns):
-    """int64[m, 3]: (bin, packets, bytes) of each run of packets in one bin; bin = floor(timestamp / bin_ns)."""
+    """int64[m, 3]: (bin, packets, bytes) of each run of packets in the same bin; bin = floor(timestamp / bin_ns)."""
     cdef Py_ssize_t count = wire_length.shape[0]
     cdef Py_ssize_t i
     cdef Py_ssize_t run = -1
-    cdef int64_t first = 0  # of the bin: its first and last nanosecond
+    cdef int64_t first = 0  # the current bin's first and last nanosecond
     cdef int64_t last = 0
     cdef int64_t number, into
     if timestamp_ns.shape[0] != count or bin_ns < 1:
-        raise ValueError("by_time: columns of different lengths, or bins of no length")
+        raise ValueError("by_time: the columns have different lengths, or the bins have no length")
     runs_array = np.empty((count, 3), np.int64)
     cdef int64_t[:, ::1] runs = runs_array
     with nogil:

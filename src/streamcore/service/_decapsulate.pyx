@@ -1,6 +1,6 @@
-"""Taking packets out of their tunnels: which bytes of a packet stay, and the link header that they get. The walk says where everything is.
+"""Takes packets out of their tunnels: decides which bytes of a packet stay, and makes their new link header. The walk finds everything.
 
-Link headers: RFC 894, 2464 (Ethernet), 1661, 1332, 5072 (PPP), and the tcpdump group's pages for the others.
+Link headers: RFC 894, 2464 (Ethernet), 1661, 1332, 5072 (PPP); for the others, https://www.tcpdump.org/linktypes.html.
 """
 
 import numpy as np
@@ -28,18 +28,18 @@ from streamcore.headers._walk cimport (
 cdef enum Fate:
     # What became of a packet. FATES has their names.
     STRIPPED = 0
-    NO_TUNNEL                # it is in none
-    OTHER_KIND               # in one that was not asked for
-    FRAGMENT                 # of a packet that would have to be put together first
-    NOTHING_WITHIN           # no frame of Ethernet and no IP packet was found in the tunnel
-    NO_LINK_HEADER           # its link type has no header for what is within
+    NO_TUNNEL                # it is not in a tunnel
+    OTHER_KIND               # its tunnels are not among those to strip
+    FRAGMENT                 # the packet inside is a fragment, which would have to be reassembled first
+    NOTHING_WITHIN           # the tunnel contains no Ethernet frame and no IP packet that the walk found
+    NO_LINK_HEADER           # its link type has no header for what is inside
     FATES_COUNT
 
 FATES = ("stripped", "in_no_tunnel", "in_other_tunnels", "fragments", "nothing_found_within", "no_link_header_for_it")
 
 cdef enum:
     HEAD_MAX = 20
-    NO_HEAD = 0xFFFF         # longer than any
+    NO_HEAD = 0xFFFF         # larger than any length
     FRAGMENT_HEADER = 44
     LINK_NULL = 0
     LINK_ETHERNET = 1
@@ -55,11 +55,11 @@ cdef enum:
 def strip(const uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] captured_length not None,
           const uint32_t[::1] wire_length not None, const uint16_t[::1] link_type not None, UdpPorts ports not None,
           const uint8_t[::1] kinds not None, int tunnels_max):
-    """(data, offset, captured_length, wire_length, fates[6], packets stripped by kind of their outermost tunnel) of the packets without the
-    tunnels around them.
+    """Strip the tunnels; returns (data, offset, captured_length, wire_length, fates[6], packets stripped by kind of their outermost tunnel).
 
-    ports: which tunnels over UDP are tried; kinds: uint8[TUNNEL_KINDS], 1 for those to strip; tunnels_max: so many, from the outside, of which
-    each is of these kinds. A packet that is not stripped stays as it is. Raises ValueError for a packet outside data. The GIL is released.
+    ports: which tunnels over UDP are tried. kinds: uint8[TUNNEL_KINDS], 1 for those to strip. tunnels_max: how many tunnels to strip, counted from
+    the outside, as long as each is of these kinds. A packet that is not stripped stays as it is. Raises ValueError for a packet outside data.
+    Releases the GIL.
     """
     cdef Py_ssize_t count = offset.shape[0]
     cdef Py_ssize_t i
@@ -68,14 +68,14 @@ def strip(const uint8_t[::1] data not None, const uint32_t[::1] offset not None,
     cdef int fate
     cdef uint8_t kind = 0
     if captured_length.shape[0] != count or wire_length.shape[0] != count or link_type.shape[0] != count or kinds.shape[0] != TUNNEL_KINDS:
-        raise ValueError("columns of different lengths")
+        raise ValueError("the columns have different lengths")
     for i in range(count):
         if <uint64_t> offset[i] + captured_length[i] > <uint64_t> data.shape[0]:
-            raise ValueError(f"packet {i} lies outside the data")
+            raise ValueError(f"packet {i} is outside the data")
         total += captured_length[i]
     if total > 0xFFFFFFFF:
-        raise ValueError(f"{total} bytes of packets")
-    # No packet grows: a tunnel takes more bytes than the longest link header that is made (HEAD_MAX), which strip_one checks.
+        raise ValueError(f"the packets have {total} bytes, which is too much")
+    # No packet grows: strip_one checks that the removed bytes outweigh the new link header, which has at most HEAD_MAX.
     cdef uint8_t[::1] stripped = np.empty(total + 1, np.uint8)
     cdef uint32_t[::1] placed = np.empty(count, np.uint32)
     cdef uint32_t[::1] captured = np.empty(count, np.uint32)
@@ -102,7 +102,7 @@ def strip(const uint8_t[::1] data not None, const uint32_t[::1] offset not None,
 
 cdef int strip_one(const UdpTable *udp, const uint8_t *p, uint16_t link_type, const uint8_t *kinds, int tunnels_max, uint8_t *target,
                    uint32_t *captured, uint32_t *wire, uint8_t *kind) noexcept nogil:
-    """Write one packet to target, which has room for its captured bytes, and say what became of it; kind: of its outermost tunnel."""
+    """Write one packet to target, which has room for its captured bytes, and return its fate. kind: of its outermost tunnel."""
     cdef Walk walk
     cdef uint8_t[HEAD_MAX] head
     cdef uint32_t head_size, size
@@ -112,7 +112,7 @@ cdef int strip_one(const UdpTable *udp, const uint8_t *p, uint16_t link_type, co
     fate = find(&walk, p, link_type, kinds, tunnels_max, &layer)
     if fate == STRIPPED:
         head_size = link_head(p, link_type, &walk, layer, head)
-        if head_size > layer.offset:  # NO_HEAD, too
+        if head_size > layer.offset:  # true for NO_HEAD, too
             fate = NO_LINK_HEADER
     if fate != STRIPPED:
         memcpy(target, p, captured[0])
@@ -127,9 +127,9 @@ cdef int strip_one(const UdpTable *udp, const uint8_t *p, uint16_t link_type, co
 
 
 cdef int find(const Walk *walk, const uint8_t *p, uint16_t link_type, const uint8_t *kinds, int tunnels_max, const Layer **layer) noexcept nogil:
-    """The header with which the packet within the tunnels to strip begins; or why there is none.
+    """The header with which the packet inside the stripped tunnels begins, or the reason why there is none.
 
-    A header that is cut does for a packet that was captured in part: what stays is a packet that was captured in part, too.
+    A cut header suffices if the packet was captured in part: what stays is then a packet captured in part, too.
     """
     cdef int count = 0, i
     if walk.tunnel_count == 0:
@@ -138,7 +138,7 @@ cdef int find(const Walk *walk, const uint8_t *p, uint16_t link_type, const uint
         count += 1
     if count == 0:
         return OTHER_KIND
-    # From the inside: a tunnel in which nothing is found, or whose packet is a fragment, stays, and those around it go.
+    # From the innermost: a tunnel stays if nothing is found in it or if it holds a fragment, and only those around it go.
     while count:
         for i in range(walk.tunnels[count - 1].layer, walk.layer_count):
             if walk.layers[i].marks & MARK_QUOTED:
@@ -156,7 +156,7 @@ cdef int find(const Walk *walk, const uint8_t *p, uint16_t link_type, const uint
 
 
 cdef bint fragmented(const Walk *walk, const uint8_t *p, int stop) noexcept nogil:
-    """Whether an IP header in the layers before `stop` says that its packet is a fragment."""
+    """Whether an IP header in the layers before `stop` marks its packet as a fragment."""
     cdef const Layer *layer
     cdef int i
     for i in range(stop):
@@ -169,8 +169,8 @@ cdef bint fragmented(const Walk *walk, const uint8_t *p, int stop) noexcept nogi
 
 
 cdef int64_t wire_end(const Walk *walk, const uint8_t *p, const Layer *within, uint32_t captured, uint32_t wire) noexcept nogil:
-    """Where what begins with `within` ended on the wire: behind what was captured only if that was cut, and where each IP header around it
-    and its own say that they end."""
+    """Where the packet that begins with `within` ended on the wire: beyond the captured bytes only if the capture cut it, and no later than its own
+    IP headers and those around it allow."""
     cdef const Layer *layer
     cdef int64_t end = max(wire, captured), said
     cdef int i
@@ -191,9 +191,9 @@ cdef int64_t wire_end(const Walk *walk, const uint8_t *p, const Layer *within, u
 
 
 cdef uint32_t link_head(const uint8_t *p, uint16_t link_type, const Walk *walk, const Layer *within, uint8_t *head) noexcept nogil:
-    """Write the link header for what begins with `within`; returns its length, or NO_HEAD where this link type has none for that.
+    """Write the link header for what begins with `within`; returns its length, or NO_HEAD if this link type has none for that.
 
-    Addresses are those of the packet around; its tags and labels go, because they were about the way outside.
+    Its addresses are those of the outer packet. The outer tags and labels go, because they concern the outer path only.
     """
     cdef bint six = within.kind == LAYER_IP6
     cdef uint16_t ether_type = 0x86DD if six else 0x0800
@@ -202,7 +202,7 @@ cdef uint32_t link_head(const uint8_t *p, uint16_t link_type, const Walk *walk, 
         return 0
     if link_type == 12 or link_type == 14 or link_type == 101 or (link_type == LINK_IP6 if six else link_type == LINK_IP4):
         return 0
-    if link_type == LINK_NULL or link_type == LINK_LOOP:  # the family's number for IPv6 is another on each system
+    if link_type == LINK_NULL or link_type == LINK_LOOP:  # each system has its own number for the IPv6 family
         if walk.outer.version != (6 if six else 4):
             return NO_HEAD
         memcpy(head, p, 4)

@@ -1,10 +1,9 @@
-"""A keyed hash of packets that workers compute, and the window that tells duplicates, which runs in the main process.
-No service here.
+"""A keyed hash of packets, which workers compute, and the window that finds duplicates, which runs in the main process.
+The service itself is in dedup.py.
 
-The hash is NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: UMAC, 1999) with a key as long as the longest packet: for
-two packets that differ in a byte or a length, and a key that nobody knows, the 128-bit sums of one lane are equal
-with a probability of at most 2**-64. Each of the two lanes (the second uses the key two words on) is then reduced
-to 61 bits by an inner product modulo 2**61 - 1.
+The hash is NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: UMAC, 1999) with a key as long as the longest packet. If two packets differ in a
+byte or a length, and nobody knows the key, their 128-bit sums in one lane are equal with a probability of at most 2**-64. Two lanes are
+computed, the second with the key moved by two words. Each sum is then reduced to 61 bits by an inner product modulo 2**61 - 1.
 """
 
 import numpy as np
@@ -24,29 +23,29 @@ cdef extern from *:
     const uint64_t PRIME "STREAMCORE_PRIME"
 
 cdef enum:
-    BATCH = 16            # packets between asking memory for a slot and reading it
+    BATCH = 16            # packets between prefetching a slot and reading it
 PACKET_BYTES_MAX = 262144  # the longest packet that libpcap takes
 KEY_WORDS = 8 + 2 + PACKET_BYTES_MAX // 8 + 4
 
 
 def hash_packets(const uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] captured_length not None,
                  const uint32_t[::1] wire_length not None, const uint64_t[::1] key not None, uint64_t[:, ::1] keys not None):
-    """keys uint64[n, 2]: a hash of each packet's captured bytes and both lengths. key: uint64[KEY_WORDS], random.
+    """keys uint64[n, 2]: a hash of each packet's captured bytes and both its lengths. key: uint64[KEY_WORDS], random.
 
-    The GIL is released. Raises ValueError for a packet outside data or of more than PACKET_BYTES_MAX bytes. About
-    12 ns for 64 bytes (bench_service.py).
+    Releases the GIL. Raises ValueError for a packet outside data or longer than PACKET_BYTES_MAX. About 12 ns for 64 bytes
+    (bench_service.py).
     """
     cdef Py_ssize_t count = offset.shape[0]
     cdef Py_ssize_t i
     cdef uint32_t longest = PACKET_BYTES_MAX
     cdef uint64_t[8] factors
     if captured_length.shape[0] != count or wire_length.shape[0] != count or keys.shape[0] != count or keys.shape[1] != 2:
-        raise ValueError("hash_packets: arrays of different lengths")
+        raise ValueError("hash_packets: the arrays have different lengths")
     if key.shape[0] != KEY_WORDS:
-        raise ValueError(f"a key of {key.shape[0]} words, not {KEY_WORDS}")
+        raise ValueError(f"the key must have {KEY_WORDS} words, not {key.shape[0]}")
     for i in range(count):
         if captured_length[i] > longest or <uint64_t> offset[i] + captured_length[i] > <uint64_t> data.shape[0]:
-            raise ValueError(f"packet {i} of {captured_length[i]} bytes lies outside the data, or is too long")
+            raise ValueError(f"packet {i} of {captured_length[i]} bytes is outside the data, or too long")
     if count == 0:
         return
     for i in range(8):
@@ -80,7 +79,7 @@ cdef inline void hash_one(const uint8_t *p, uint32_t length, uint32_t wire_lengt
 
 
 cdef inline uint64_t reduced(u128 total, const uint64_t *factors) noexcept nogil:
-    """An inner product of the four 32-bit parts with four factors below 2**61 - 1, modulo that prime."""
+    """The inner product of total's four 32-bit parts with four factors below 2**61 - 1, modulo that prime."""
     cdef u128 product = <u128> factors[0] * <uint32_t> total
     product += <u128> factors[1] * <uint32_t> (total >> 32)
     product += <u128> factors[2] * <uint32_t> (total >> 64)
@@ -97,17 +96,17 @@ cdef struct Seen:
 
 
 cdef class Window:
-    """Window(packets, nanoseconds): is a packet's last copy at most so many packets, and at most so many nanoseconds,
-    back?
+    """Window(packets, nanoseconds) says whether a packet repeats one that came at most `packets` packets and at most
+    `nanoseconds` before it.
 
-    nanoseconds < 0: time does not matter. Two tables of at most `packets` entries take turns: what neither holds is
-    too far back.
+    nanoseconds < 0: time does not matter. Two tables of at most `packets` entries take turns; what is in neither is too far
+    back.
     """
 
     cdef readonly uint64_t packets
     cdef readonly int64_t nanoseconds
     cdef uint64_t number     # packets seen
-    cdef uint64_t used       # entries of the table that is being filled
+    cdef uint64_t used       # entries used in the table being filled
     cdef uint64_t mask
     cdef Seen *current
     cdef Seen *previous
@@ -115,7 +114,7 @@ cdef class Window:
     def __init__(self, uint64_t packets, int64_t nanoseconds):
         cdef uint64_t slots = 16
         if not 1 <= packets <= 1 << 22:
-            raise ValueError(f"a window of {packets} packets")
+            raise ValueError(f"a window cannot have {packets} packets")
         while slots < 2 * packets:
             slots *= 2
         self.packets = packets
@@ -124,20 +123,18 @@ cdef class Window:
         self.current = <Seen *> calloc(slots, sizeof(Seen))
         self.previous = <Seen *> calloc(slots, sizeof(Seen))
         if self.current == NULL or self.previous == NULL:
-            raise MemoryError(f"no room for a window of {packets} packets")
+            raise MemoryError(f"not enough memory for a window of {packets} packets")
 
     def __dealloc__(self):
         free(self.current)
         free(self.previous)
 
     def duplicates(self, const uint64_t[:, ::1] keys not None, const int64_t[::1] timestamp_ns not None):
-        """bool[n]: which of the next n packets of the stream are duplicates. keys: uint64[n, 2] as hash_packets gives
-        them.
-        """
+        """bool[n]: which of the stream's next n packets are duplicates. keys: uint64[n, 2] from hash_packets."""
         cdef Py_ssize_t count = keys.shape[0]
         cdef Py_ssize_t i, ahead
         if timestamp_ns.shape[0] != count or keys.shape[1] != 2:
-            raise ValueError("duplicates: arrays of different lengths")
+            raise ValueError("duplicates: the arrays have different lengths")
         mask = np.zeros(count, np.uint8)
         cdef uint8_t[::1] mark = mask
         with nogil:
@@ -172,14 +169,14 @@ cdef class Window:
             return False
         if self.nanoseconds < 0:
             return True
-        # Timestamps may go back; the difference is taken as unsigned, since it may not fit otherwise.
+        # Timestamps may go backwards. The unsigned difference fits even if the signed one does not.
         return (<uint64_t> timestamp_ns - <uint64_t> then_ns if timestamp_ns >= then_ns
                 else <uint64_t> then_ns - <uint64_t> timestamp_ns) <= <uint64_t> self.nanoseconds
 
 
 cdef inline Seen *find(Seen *table, uint64_t mask, uint64_t first, uint64_t second) noexcept nogil:
-    """The key's entry, or the empty one where it belongs. A table is at most half full, and the key is random enough
-    to be its slot.
+    """The key's entry, or the empty one where it belongs. A table is at most half full, and keys are random enough to serve
+    as slot numbers.
     """
     cdef uint64_t at = first & mask
     while table[at].number and (table[at].first != first or table[at].second != second):

@@ -1,7 +1,7 @@
-"""One field of a packet: an address is replaced by what the table says, a hardware address hashed, opaque bytes zeroed. Where fields stand is
-not known here.
+"""Rewrites one field: replaces an address by its entry in the table, hashes a hardware address, zeroes opaque bytes. Nothing here knows where
+fields are.
 
-A packet is gone through twice: once to see whether every address is known (rewrite.rewriting is false, and nothing changes), then to rewrite it.
+Each packet is visited twice: first to check that every address is known (rewrite.rewriting is false, and nothing changes), then to rewrite it.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from streamcore.service._address_table cimport find4, find6
 
 
-# Addresses. A part of one that the capture cut off is still rewritten: the first bytes of the result depend on no later ones.
+# Addresses. If the capture cut an address, the part that is there is rewritten: later bytes do not affect the first bytes of the result.
 
 cdef void change4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef uint8_t[4] whole
@@ -64,7 +64,7 @@ cdef void change6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change4s(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t count, int64_t step) noexcept nogil:
-    """Addresses at p, p + step, …"""
+    """Rewrite `count` addresses at p, p + step, …"""
     cdef int64_t i
     for i in range(count):
         if i * step >= n:
@@ -86,9 +86,9 @@ cdef void change4_set(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_prefix6(Rewrite *rewrite, uint8_t *p, int64_t n, int bits) noexcept nogil:
-    """The first bytes of an address; its bits beyond `bits` become 0."""
+    """Rewrite the first bytes of an address; its bits after the first `bits` become 0."""
     cdef int64_t i
-    if bits <= 0 or bits > 128:  # no address is meant, whatever stands there
+    if bits <= 0 or bits > 128:  # not a prefix length, so no address is meant
         zero(rewrite, p, n)
         return
     change6(rewrite, p, n)
@@ -103,8 +103,8 @@ cdef void change_prefix6(Rewrite *rewrite, uint8_t *p, int64_t n, int bits) noex
 # Hardware addresses.
 
 cdef void change_mac(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil:
-    """Of `size` bytes. All zeros and all ones stay: they name nobody. Of 48 bits, whether it is a group's stays, and what is made is marked as
-    local."""
+    """Rewrite an address of `size` bytes. All zeros and all ones stay, because they identify nobody. In 48 bits the group bit stays, and the
+    result is marked as locally administered."""
     cdef int64_t kept = 0, i
     cdef uint64_t hashed = 0
     cdef uint8_t first
@@ -121,7 +121,7 @@ cdef void change_mac(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noex
         kept = group_bytes(p)
     first = p[0]
     for i in range(kept, min(n, size)):
-        if (i - kept) % 8 == 0:  # what stands further on is still as it was
+        if (i - kept) % 8 == 0:  # the bytes from here on are still unchanged
             hashed = keyed_hash(rewrite.hash_key, p + i, min(n, size) - i, hashed + <uint64_t> size)
         p[i] = <uint8_t> (hashed >> (8 * ((i - kept) % 8)))
     if size == 6 and kept == 0:
@@ -139,10 +139,10 @@ cdef inline bint all_same(const uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef inline int64_t group_bytes(const uint8_t *p) noexcept nogil:
-    """How many bytes of a group's address say which well-known group it is, and no more."""
-    if p[0] == 0x33 and p[1] == 0x33:  # of IPv6: its last four bytes
+    """How many first bytes of a group address only say which well-known group it is."""
+    if p[0] == 0x33 and p[1] == 0x33:  # IPv6 multicast: all but the last four bytes
         return 3 if p[2] == 0xFF else 6 if p[2] == 0 and p[4] == 0 else 2
-    if p[0] == 1 and (p[1] == 0 or p[1] == 0x80):  # of IPv4, Cisco's and IEEE's
+    if p[0] == 1 and (p[1] == 0 or p[1] == 0x80):  # IPv4 multicast, Cisco and IEEE
         return 6
     return 0
 
@@ -155,7 +155,7 @@ cdef void put_zeros(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void zero(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """A field of unknown kind, or one that nobody but its maker can read."""
+    """Zero a field of unknown type, or one that only its maker can read."""
     cdef int64_t i
     if rewrite.rewriting:
         for i in range(n):
@@ -172,7 +172,7 @@ cdef void unknown(Rewrite *rewrite, const uint8_t *p) noexcept nogil:
     rewrite.unknown = True
 
 
-# SipHash-2-4 (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012), with a tweak that is hashed in front.
+# SipHash-2-4 (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012). The tweak is hashed first.
 
 cdef inline uint64_t turned(uint64_t value, int by) noexcept nogil:
     return (value << by) | (value >> (64 - by))
@@ -223,7 +223,7 @@ cdef uint64_t keyed_hash(const uint64_t *key, const uint8_t *p, int64_t n, uint6
 # Sums.
 
 cdef uint64_t sum_words(const uint8_t *p, uint32_t start, uint32_t stop) noexcept nogil:
-    """The sum of p[start:stop] in 16-bit words that begin at even offsets of p; what is missing of the first and last word is zero."""
+    """The sum of p[start:stop] in 16-bit words at even offsets of p; the missing halves of the first and last word count as zero."""
     cdef uint64_t total = 0
     cdef uint32_t at = start
     cdef uint32_t wide
@@ -235,7 +235,7 @@ cdef uint64_t sum_words(const uint8_t *p, uint32_t start, uint32_t stop) noexcep
         memcpy(&wide, p + at, 4)
         turned_total += wide
         at += 4
-    cdef uint16_t folded = fold(turned_total)  # of words in this machine's order, which a sum in ones' complement does not mind
+    cdef uint16_t folded = fold(turned_total)  # words in this machine's byte order, which ones' complement sums allow
     total += load16(<const uint8_t *> &folded)
     if at + 1 < stop:
         total += load16(p + at)
@@ -246,7 +246,7 @@ cdef uint64_t sum_words(const uint8_t *p, uint32_t start, uint32_t stop) noexcep
 
 
 cdef uint64_t difference(const Rewrite *rewrite, int64_t start, int64_t stop) noexcept nogil:
-    """What rewriting added to the sum of the packet's bytes start:stop, in words that begin at even offsets."""
+    """How much rewriting changed the sum of the packet's bytes start:stop, in words at even offsets."""
     stop = min(stop, <int64_t> min(rewrite.size, BEFORE_MAX))
     if start >= stop:
         return 0

@@ -1,11 +1,11 @@
-"""What was decided of first fragments, for the later ones of the same datagram: from which byte of the datagram on all is payload.
+"""What was found in first fragments, for the later fragments of the same datagram: from which byte on the datagram is payload.
 
-A later fragment has no headers of its own behind IP, so alone it says nothing of what it holds: payload, or the rest of a header, of a message
-that tells addresses, of a packet in a tunnel. It passes where the first fragment stands in the same segment, was understood, ends in payload
-that is none of these, and ends its headers before the later one begins. Order within the segment does not matter, and nothing outlives it, so
-that the same segment always gives the same.
+A later fragment has no headers after IP, so alone it does not show what it holds: payload, or the rest of a header, of a message about
+addresses, or of a packet in a tunnel. It passes if its first fragment is in the same segment, was understood, ends in plain payload, and ends
+its headers before the later fragment begins. The order within the segment does not matter, and nothing is kept across segments. So the same
+segment always gives the same result.
 
-Bounded: FRAGMENTS_MAX first fragments, found by a keyed hash of 64 bits, which nobody can make collide.
+Bounded: at most FRAGMENTS_MAX first fragments, found by a keyed 64-bit hash that nobody can make collide.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -16,11 +16,11 @@ from streamcore.service._fields cimport keyed_hash, load16
 
 cdef enum:
     FRAGMENT_HEADER = 44
-    MORE_FRAGMENTS = 0x2000   # of IPv4; the 13 bits behind it are the offset
+    MORE_FRAGMENTS = 0x2000   # of IPv4; the 13 bits after it are the offset
 
 
 cdef void next_round(FirstFragments *table) noexcept nogil:
-    """A segment begins."""
+    """Begin a segment."""
     table.used = 0
     table.round += 1
     if table.round == 0:  # after 2^32 segments
@@ -29,7 +29,7 @@ cdef void next_round(FirstFragments *table) noexcept nogil:
 
 
 cdef void note_first(FirstFragments *table, const Walk *walk, const uint64_t *hash_key, bint clear, int64_t payload) noexcept nogil:
-    """Note each datagram that this packet, or a packet within it, begins. clear: all behind `payload` is payload."""
+    """Note each datagram that this packet, or a packet inside it, begins. clear: everything after `payload` is payload."""
     cdef const Layer *layer
     cdef const uint8_t *p
     cdef uint64_t key = 0
@@ -52,7 +52,7 @@ cdef void note_first(FirstFragments *table, const Walk *walk, const uint64_t *ha
 
 
 cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil:
-    """Whether all that a later fragment carries is payload. It is the walk's last layer."""
+    """Whether everything that a later fragment carries is payload. Its IP header is the walk's last layer."""
     cdef const Layer *layer
     cdef const uint8_t *p = walk.packet
     cdef uint64_t key = 0
@@ -70,7 +70,7 @@ cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64
     return 8 * <uint32_t> walk.ip.fragment_offset >= found(table, key)
 
 
-# Keys: of all addresses from the outside in, and what tells datagrams between them apart.
+# Keys: all addresses from the outermost header inwards, and what distinguishes datagrams between them.
 
 cdef inline uint64_t address_key(const uint8_t *p, int64_t n, uint64_t around, const uint64_t *hash_key) noexcept nogil:
     return keyed_hash(hash_key, p, n, around)
@@ -86,14 +86,14 @@ cdef inline uint64_t datagram_key6(const uint8_t *p, uint64_t around, const uint
     return keyed_hash(hash_key, p + 4, 4, around)  # identification
 
 
-# The table: open addressing, at most half full, so that every search ends.
+# The table: open addressing, at most half full, so every search ends.
 
 cdef inline uint32_t payload_from(bint clear, int64_t payload, int64_t begin) noexcept nogil:
     return <uint32_t> (payload - begin) if clear and payload >= begin else <uint32_t> NOT_FROM_ANYWHERE
 
 
 cdef void note(FirstFragments *table, uint64_t key, uint32_t payload_from) noexcept nogil:
-    """Of two first fragments of one datagram, the one that leaves less to payload counts."""
+    """If a datagram has two first fragments, the one that leaves less to payload counts."""
     cdef uint32_t at = <uint32_t> key & (SLOTS - 1)
     while table.slots[at].round == table.round:
         if table.slots[at].key == key:

@@ -1,5 +1,5 @@
-"""Moving packets into a worker's region: whole records as they stand in the chunk, or packets of any length. No effect
-is checked here.
+"""Copies packets into a worker's region: whole records as they are in the chunk, or packets of any length. Nothing here
+checks a service's effect.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -10,12 +10,12 @@ from streamcore.core.packets cimport pack_records as copy_records
 
 
 def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_t[::1] offset not None):
-    """Copy the segment's records (header, packet, trailer) into region, packed in row order; return the bytes they
+    """Copy the segment's records (header, packet, trailer) into region, packed in row order; return how many bytes they
     take.
 
-    offset: uint32[n], set to where each packet's first byte is in region. Returns -1 where the region is too small.
-    Records that stand side by side in the chunk are copied together; the GIL is released. The reader has checked that
-    every record lies inside the chunk.
+    offset: uint32[n], becomes the place of each packet's first byte in region. Returns -1 if the region is too small.
+    Adjacent records are copied together; releases the GIL. The reader has already checked that every record lies inside
+    the chunk.
     """
     cdef Py_ssize_t count = segment.stop - segment.start
     cdef const Columns *columns = &segment.batch.columns
@@ -32,10 +32,10 @@ def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_
 
 def pack_packets(const uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] length not None,
                  uint8_t[::1] region not None, uint32_t[::1] placed not None):
-    """Copy packets data[offset[i] : offset[i] + length[i]] into region, side by side; return the bytes they take.
+    """Copy packets data[offset[i] : offset[i] + length[i]] into region, one after the other; return how many bytes they take.
 
-    placed: uint32[n], set to where each begins in region. data and region must not overlap. Returns -1 where the
-    region is too small. Raises ValueError for a packet that lies outside data.
+    placed: uint32[n], becomes the place of each packet in region. data and region must not overlap. Returns -1 if the
+    region is too small. Raises ValueError for a packet outside data.
     """
     cdef Py_ssize_t count = offset.shape[0]
     cdef Py_ssize_t used = 0
@@ -56,5 +56,5 @@ def pack_packets(const uint8_t[::1] data not None, const uint32_t[::1] offset no
             placed[i] = <uint32_t> used
             used += length[i]
     if outside:
-        raise ValueError(f"packet {i} at {offset[i]}, {length[i]} bytes long, lies outside data of {data.shape[0]} bytes")
+        raise ValueError(f"packet {i} at {offset[i]} with {length[i]} bytes is outside data, which has {data.shape[0]} bytes")
     return used

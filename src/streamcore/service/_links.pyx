@@ -1,4 +1,4 @@
-"""Hardware addresses, names of interfaces and processes in what a capturing machine puts in front of a packet, and in IEEE 802.11.
+"""Hardware addresses and names of interfaces and processes, in what a capturing machine puts before a packet and in IEEE 802.11.
 
 Source: https://www.tcpdump.org/linktypes.html.
 """
@@ -13,7 +13,7 @@ cdef inline int64_t le16(const uint8_t *p) noexcept nogil:
 
 
 cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type) noexcept nogil:
-    """n: bytes of the header that are there; link_type: LINKTYPE_ of what it belongs to."""
+    """n: bytes of the header that are present; link_type: the LINKTYPE_ that it belongs to."""
     if link_type == 113 and n > 6:
         change_cooked(rewrite, p + 6, n - 6, load16(p + 2), load16(p + 4))
     elif link_type == 276 and n > 12:
@@ -25,29 +25,29 @@ cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type)
         zero(rewrite, p + 52, n - 52)
     elif link_type == 192:
         change_ppi(rewrite, p, n)
-    elif (link_type == 119 or link_type == 163) and n >= 2 and load16(p) == 0x8021:  # AVS: behind 64 bytes of numbers and two more the receiver's address
+    elif (link_type == 119 or link_type == 163) and n >= 2 and load16(p) == 0x8021:  # AVS: the receiver's address follows 64 bytes of numbers and two more
         change_mac(rewrite, p + 72, min(n, <int64_t> 78) - 72, 6)
         zero(rewrite, p + 78, n - 78)
-    elif link_type == 119:  # prism: the device's name
+    elif link_type == 119:  # Prism: the device's name
         zero(rewrite, p + 8, min(n, <int64_t> 24) - 8)
     elif link_type == 127:  # radiotap
         if has_strange_fields(p, n):
             unknown(rewrite, p)
     elif link_type == 117:  # PFLOG: names of interface and rules, users, perhaps addresses before translation
         zero(rewrite, p + 4, n - 4)
-    elif link_type == 8:  # SLIP: a direction, and the header as it was compressed
+    elif link_type == 8:  # SLIP: a direction, and the original compressed header
         zero(rewrite, p + 1, n - 1)
-    elif 178 <= link_type <= 181:  # Juniper: an extension behind magic number, flags and length
+    elif 178 <= link_type <= 181:  # Juniper: an extension after magic number, flags and length
         zero(rewrite, p + 6, n - 6)
-    elif link_type == 197:  # ERF: extension headers behind time, kind and lengths
+    elif link_type == 197:  # ERF: extension headers after time, type and lengths
         zero(rewrite, p + 16, n - 16)
     elif not (link_type == 0 or link_type == 108 or link_type == 109 or link_type == 123
               or link_type == 226 or link_type == 282 or link_type == 166 or 204 <= link_type <= 206):
-        unknown(rewrite, p)  # perhaps with names and addresses
+        unknown(rewrite, p)  # it may contain names and addresses
 
 
 cdef bint has_strange_fields(const uint8_t *p, int64_t n) noexcept nogil:
-    """Whether radiotap's presence words (of 32 bits from byte 4 on) tell of a vendor's own fields, or of TLVs."""
+    """Whether radiotap's presence words (32 bits each, from byte 4 on) announce vendor fields or TLVs."""
     cdef int64_t at = 7
     while at < n:
         if p[at] & 0x50:
@@ -59,7 +59,7 @@ cdef bint has_strange_fields(const uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_cooked(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t hardware, int64_t size) noexcept nogil:
-    """The sender's address, of which 8 bytes are there at most. Tunnels of the kernel have IP addresses."""
+    """The sender's address, of which at most 8 bytes are present. Kernel tunnels have IP addresses here."""
     n = min(n, <int64_t> 8)
     if size == 4 and (hardware == 768 or hardware == 776 or hardware == 778):
         change4(rewrite, p, min(n, <int64_t> 4))
@@ -72,7 +72,7 @@ cdef void change_cooked(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t hardwa
 
 
 cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Attributes behind four bytes, in the capturing host's order, which is nearly always little-endian."""
+    """Attributes after four bytes, in the capturing host's byte order, which is nearly always little-endian."""
     cdef int64_t at = 4
     cdef int64_t size, left
     cdef uint16_t kind
@@ -87,10 +87,10 @@ cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         if kind == 8:
             change_mac(rewrite, p + at + 8, left - 8, 6)
             zero(rewrite, p + at + 14, left - 14)
-        elif kind == 16 and size == 18:  # a header of Ethernet
+        elif kind == 16 and size == 18:  # an Ethernet header
             change_mac(rewrite, p + at + 4, left - 4, 6)
             change_mac(rewrite, p + at + 10, left - 10, 6)
-        elif kind == 16:  # another one, perhaps of IP
+        elif kind == 16:  # another header, perhaps IP
             zero(rewrite, p + at + 4, left - 4)
         elif kind == 10 or kind == 18 or kind > 20:
             zero(rewrite, p + at + 4, left - 4)
@@ -98,7 +98,7 @@ cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_ppi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Fields behind eight bytes. Those of 802.11 and spectra are numbers (2 to 5, 8); places, processes with their users and the like are zeroed."""
+    """Fields after eight bytes. Those of 802.11 and spectra are numbers (2 to 5, 8). Locations, processes with their users and others are zeroed."""
     cdef int64_t at = 8
     while at + 4 <= n:
         if not 2 <= le16(p + at) <= 5 and le16(p + at) != 8:
@@ -107,38 +107,38 @@ cdef void change_ppi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Three addresses, four between distribution systems; control frames have one or two."""
+    """Three addresses, or four between distribution systems; control frames have one or two."""
     cdef int i
     for i in range(3):
         change_mac(rewrite, p + 4 + 6 * i, min(n, <int64_t> (10 + 6 * i)) - 4 - 6 * i, 6)
-    if n >= 30 and (p[0] | p[1]) & 3 == 3:  # some controllers swap the two; the other one's bits are zero
+    if n >= 30 and (p[0] | p[1]) & 3 == 3:  # some controllers swap these two bytes; the other one's bits are then zero
         change_mac(rewrite, p + 24, 6, 6)
 
 
 cdef void change_link(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type, bint first) noexcept nogil:
-    """n: bytes of the header that are there; first: it is the packet's first. Of PPP, C-HDLC and Frame Relay addresses are numbers of a line."""
+    """n: bytes of the header that are present; first: it is the packet's first header. PPP, C-HDLC and Frame Relay address only lines."""
     cdef uint8_t routed
     if (link_type == 9 or link_type == 50 or link_type == 51 or link_type == 104 or link_type == 107
             or (not first and (179 <= link_type <= 181 or link_type == 197 or link_type == 166 or 204 <= link_type <= 206))):
         return
     if not first:
         unknown(rewrite, p)
-    elif link_type == 6:  # token ring; the first bit of its source says that a route follows
+    elif link_type == 6:  # token ring; the first bit of the source announces a route
         change_mac(rewrite, p + 2, min(n, <int64_t> 8) - 2, 6)
         routed = p[8] & 0x80 if n > 8 else 0
         change_mac(rewrite, p + 8, min(n, <int64_t> 14) - 8, 6)
         if n > 8 and rewrite.rewriting:
             p[8] = (p[8] & 0x7F) | routed
-    elif link_type == 7 or link_type == 129:  # ARCNET: a byte each
+    elif link_type == 7 or link_type == 129:  # ARCNET: one byte each
         change_mac(rewrite, p, n, 1)
         change_mac(rewrite, p + 1, n - 1, 1)
-    elif link_type == 242:  # InfiniBand's global header: as that of IPv6
+    elif link_type == 242:  # InfiniBand's global header, with addresses like IPv6's
         change6(rewrite, p + 8, min(n, <int64_t> 24) - 8)
         change6(rewrite, p + 24, min(n, <int64_t> 40) - 24)
     elif link_type == 138:  # FireWire
         change_mac(rewrite, p, n, 8)
         change_mac(rewrite, p + 8, n - 8, 8)
-    elif link_type == 281 or link_type == 284 or link_type == 285:  # switch tags behind the addresses
+    elif link_type == 281 or link_type == 284 or link_type == 285:  # switch tags after the addresses
         change_mac(rewrite, p, n, 6)
         change_mac(rewrite, p + 6, n - 6, 6)
     else:

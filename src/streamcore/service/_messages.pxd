@@ -1,4 +1,4 @@
-# Messages on transport that hold addresses by their purpose: DHCP, DHCPv6, SCTP's chunks.
+# Transport messages that are about addresses: DHCP, DHCPv6, SCTP chunks.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from streamcore.service._fields cimport Rewrite

@@ -1,6 +1,6 @@
-"""Messages on transport that hold addresses by their purpose: DHCP (RFC 2131, 2132), DHCPv6 (RFC 8415), SCTP's chunks (RFC 9260, RFC 5061).
+"""Transport messages that are about addresses: DHCP (RFC 2131, 2132), DHCPv6 (RFC 8415), SCTP chunks (RFC 9260, RFC 5061).
 
-What is of a kind that is not known here is zeroed. Names in them are zeroed too where `names` says so, and else left as payload.
+Anything of an unknown type is zeroed. Names are zeroed as well if `names` is set; otherwise they stay, as payload does.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
@@ -22,15 +22,15 @@ from streamcore.service._fields cimport (
 )
 
 cdef enum:
-    # What an option holds.
-    OPAQUE = 0               # or not known
+    # What an option contains.
+    OPAQUE = 0               # or of unknown type
     PLAIN                    # numbers
     TEXT                     # names
-    ADDRESSES                # of IPv4, one after the other
+    ADDRESSES                # of IPv4, in sequence
     PAIRS                    # address and mask, or address and address
     ROUTES                   # RFC 3442
     IDENTITY                 # of a client: hardware type and address
-    RELAY                    # RFC 3046: options of its own
+    RELAY                    # RFC 3046: further options
 
 cdef uint8_t[256] dhcp_options
 cdef uint8_t[256] relay_options
@@ -72,7 +72,7 @@ cdef void change_dhcp(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, 
 cdef void change_dhcp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef int i
     cdef uint8_t overload
-    if n < 240 or load32(p + 236) != 0x63825363:  # BOOTP of another maker, or none, or one that is cut
+    if n < 240 or load32(p + 236) != 0x63825363:  # not DHCP but another BOOTP or none, or cut
         zero(rewrite, p, n)
         return
     for i in range(4):
@@ -92,7 +92,7 @@ cdef void change_dhcp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef uint8_t overloaded(const uint8_t *p, int64_t n) noexcept nogil:
-    """Which of the names' fields hold options (RFC 2132 9.3): 1 the boot file's, 2 the server's, 3 both."""
+    """Which name fields contain options instead (RFC 2132 9.3): 1 the boot file, 2 the server name, 3 both."""
     cdef int64_t at = 0
     while at + 2 < n and p[at] != 255:
         if p[at] == 52:
@@ -146,7 +146,7 @@ cdef void change_options(Rewrite *rewrite, uint8_t *p, int64_t n, const uint8_t 
 
 
 cdef void change_routes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Width of the prefix, its significant bytes, the router."""
+    """Prefix length, the significant bytes of the prefix, the router."""
     cdef int64_t at = 0
     cdef int64_t significant
     while at < n:
@@ -162,11 +162,11 @@ cdef void change_routes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 # DHCPv6.
 
 cdef enum:
-    NESTED_MAX = 16          # relays and options in one another
+    NESTED_MAX = 16          # relays and options nested in each other
 
 
 cdef void change_dhcp6(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) noexcept nogil:
-    if n > 0 and (p[0] == 12 or p[0] == 13):  # between relays: link and peer
+    if n > 0 and (p[0] == 12 or p[0] == 13):  # between relays: link and peer address
         change6s(rewrite, p + 2, n - 2, 2)
         change_options6(rewrite, p + 34, n - 34, depth)
     elif n > 0 and p[0] <= 36:
@@ -205,17 +205,17 @@ cdef void change_option6(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind,
         change_dhcp6(rewrite, p, n, depth)
     elif kind == 12 or kind == 22 or kind == 23 or kind == 27 or kind == 28 or kind == 31 or kind == 34 or kind == 40 or kind == 48:
         change6s(rewrite, p, n, (n + 15) // 16)
-    elif kind == 56:                 # time servers: options of their own
+    elif kind == 56:                 # time servers: further options
         if n >= 20 and load16(p) <= 2:
             change6(rewrite, p + 4, 16)
             zero(rewrite, p + 20, n - 20)
         elif rewrite.names:
             zero(rewrite, p, n)
-    elif kind == 1 or kind == 2:     # who is client and server: holds a hardware address
+    elif kind == 1 or kind == 2:     # identity of client and server: contains a hardware address
         change_duid(rewrite, p, n)
     elif kind == 21 or kind == 24 or kind == 29 or kind == 30 or kind == 33 or kind == 39 or kind == 41 or kind == 42 or kind == 59 or kind == 65 or kind == 74:
         change_text(rewrite, p, n)
-    elif kind == 13:                 # a status, and words about it
+    elif kind == 13:                 # a status code with text
         change_text(rewrite, p + 2, n - 2)
     elif kind != 6 and kind != 7 and kind != 8 and kind != 14 and kind != 19 and kind != 20 and kind != 32 and kind != 61 and kind != 82 and kind != 83:
         zero(rewrite, p, n)
@@ -234,7 +234,7 @@ cdef void change_duid(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 # SCTP.
 
 cdef void change_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """The chunks behind the common header."""
+    """The chunks after the common header."""
     cdef int64_t at = 0
     cdef int64_t size
     while at + 4 <= n:
@@ -249,9 +249,9 @@ cdef void change_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 cdef void change_chunk(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef uint8_t kind = p[0]
-    if kind == 1 or kind == 2:       # INIT and its acknowledgement
+    if kind == 1 or kind == 2:       # INIT and INIT ACK
         change_parameters(rewrite, p + 20, n - 20, 0)
-    elif kind == 4 or kind == 5:     # heartbeat: what its sender put there, mostly a socket address
+    elif kind == 4 or kind == 5:     # heartbeat: whatever its sender put there, mostly a socket address
         zero(rewrite, p + 8, n - 8)
     elif kind == 6 or kind == 9:     # abort, error
         change_causes(rewrite, p + 4, n - 4)
@@ -259,7 +259,7 @@ cdef void change_chunk(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         change_parameters(rewrite, p + 8, n - 8, 0)
     elif kind == 0x80:
         change_parameters(rewrite, p + 8, n - 8, 0)
-    elif kind == 10:                 # a cookie: what its maker needs to know of the association, addresses too
+    elif kind == 10:                 # a cookie: what its maker needs to know of the association, including addresses
         zero(rewrite, p + 4, n - 4)
     elif kind != 0 and kind != 64 and kind != 3 and kind != 7 and kind != 8 and kind != 11 and kind != 12 and kind != 13 and kind != 14 \
             and kind != 192 and kind != 194:
@@ -294,7 +294,7 @@ cdef void change_parameters(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) 
 
 
 cdef void change_causes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Why something was refused (RFC 9260 3.3.10): the address that was not resolved, or those that are new."""
+    """Why a request was refused (RFC 9260 3.3.10): the unresolvable address, or the new addresses."""
     cdef int64_t at = 0
     cdef int64_t size, left
     cdef uint16_t kind
@@ -313,7 +313,7 @@ cdef void change_causes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         zero(rewrite, p + at, n - at)
 
 
-# CRC32c (RFC 9260 appendix A), a table of 256.
+# CRC32c (RFC 9260 appendix A) with a table of 256 entries.
 
 cdef uint32_t[256] crc_table
 
@@ -328,7 +328,7 @@ cdef void fill_crc() noexcept:
 
 
 cdef uint32_t crc32c(const uint8_t *p, int64_t n) noexcept nogil:
-    """Over p[0:n], the bytes 8 to 12 taken for zero, as the common header's checksum wants it."""
+    """Over p[0:n]. Bytes 8 to 11 count as zero, as the common header's checksum requires."""
     cdef uint32_t value = ~<uint32_t> 0
     cdef int64_t i
     for i in range(n):

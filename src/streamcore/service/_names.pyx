@@ -1,7 +1,7 @@
-"""Names and addresses in messages, under `names=replace`: DNS over UDP (RFC 1035), the head and SDP of SIP (RFC 3261, 8866), headers of HTTP/1.
+"""Names and addresses in messages, for `names=replace`: DNS over UDP (RFC 1035), headers and SDP of SIP (RFC 3261, 8866), headers of HTTP/1.
 
-Each word is replaced by one of the same length that depends on the key and the word alone: letters by letters, digits by digits. So lengths and
-compression stay. In DNS, data of a kind that is not known is zeroed, and all behind what cannot be read.
+Each word is replaced by one of equal length, which depends only on the key and the word: letters by letters, digits by digits. So lengths and
+DNS compression stay valid. In DNS, data of unknown type is zeroed, and so is everything after a part that cannot be read.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
@@ -10,7 +10,7 @@ from libc.string cimport memcmp
 from streamcore.service._fields cimport COUNT_NAME, Rewrite, change4, change6, keyed_hash, load16, zero
 
 cdef enum:
-    WORD_MAX = 64            # a longer word is replaced piece by piece
+    WORD_MAX = 64            # a longer word is replaced in pieces
 
 
 cdef enum:
@@ -83,7 +83,7 @@ cdef void change_word(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 # DNS.
 
 cdef int64_t change_name(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t n) noexcept nogil:
-    """The labels from p[at] on up to the root or a pointer. Returns where the next field begins, or -1."""
+    """The labels from p[at] to the root or a pointer. Returns where the next field begins, or -1."""
     cdef int64_t size
     while at < n:
         size = p[at]
@@ -151,7 +151,7 @@ cdef void change_data(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t stop, ui
     else:
         zero(rewrite, p + at, stop - at)
         return
-    if at < 0:  # no name
+    if at < 0:  # not a name
         at = start
     zero(rewrite, p + at, stop - at)
 
@@ -185,7 +185,7 @@ cdef inline bint begins(const uint8_t *p, int64_t n, const char *lower, int64_t 
 
 
 cdef void change_text(Rewrite *rewrite, uint8_t *p, int64_t n, bint sip) noexcept nogil:
-    """Line by line: of SIP and SDP all but what names nobody, of HTTP the headers that name somebody, up to the empty line."""
+    """Line by line, up to the empty line: in SIP and SDP every line except those that cannot identify anybody, in HTTP the headers that can."""
     cdef int64_t at = 0
     cdef int64_t size
     cdef bint first = True
@@ -219,12 +219,12 @@ cdef bint names_somebody(const uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_line(Rewrite *rewrite, uint8_t *p, int64_t n, bint first) noexcept nogil:
-    """Every word behind the header's name, or behind the method; words of the protocol stay."""
+    """Replace every word after the header's name or the method, except words of the protocol."""
     cdef int64_t at = 0
     cdef int64_t start
     while at < n and p[at] != 58 and p[at] != 61 and not (first and p[at] == 32):
         at += 1
-    if at == n or (first and not holds(p, n, b"SIP/2.0", 7) and not holds(p, n, b"HTTP/1.", 7)):  # the rest of a line, or text
+    if at == n or (first and not holds(p, n, b"SIP/2.0", 7) and not holds(p, n, b"HTTP/1.", 7)):  # the end of a line, or plain text
         at = 0
     while at < n:
         if not is_letter(p[at]) and not is_digit(p[at]) and p[at] < 128:

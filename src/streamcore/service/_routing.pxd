@@ -1,4 +1,4 @@
-# Addresses in the messages of routing protocols, seen from C. p and n: the message's first byte, and how many are there.
+# Addresses in the messages of routing protocols, seen from C. p: the message's first byte; n: how many bytes are present.
 from libc.stdint cimport int64_t, uint8_t
 
 from streamcore.service._fields cimport Rewrite

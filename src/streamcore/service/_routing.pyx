@@ -1,7 +1,7 @@
-"""Addresses in OSPF (RFC 2328, RFC 5340), VRRP (RFC 3768, RFC 5798) and PIM (RFC 7761, 3973, 5059, 5015), and the checksums of OSPF's link states.
+"""Addresses in OSPF (RFC 2328, RFC 5340), VRRP (RFC 3768, RFC 5798) and PIM (RFC 7761, 3973, 5059, 5015), and checksums of OSPF link states.
 
-Router and area ids count as addresses of IPv4. What is of a kind that is not known here is zeroed, as are passwords, digests and all behind a
-message's end. A message of a type that is not known makes the packet one that is not understood.
+Router and area ids count as IPv4 addresses. Anything of an unknown type is zeroed, and so are passwords, digests and whatever follows a
+message's end. A message of unknown type makes the packet one that is not understood.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
@@ -12,7 +12,7 @@ cdef enum:
     LSA_HEADER = 20
 
 
-# OSPF. Captures cut messages: each field is given what is there of it, perhaps none.
+# OSPF. Captures cut messages, so each field gets the bytes that are present, perhaps none.
 
 cdef int64_t change_ospf(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef bint new = n >= 1 and p[0] == 3
@@ -23,7 +23,7 @@ cdef int64_t change_ospf(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
         return n
     change4(rewrite, p + 4, n - 4)
     change4_set(rewrite, p + 8, n - 8)
-    if not new and n > 16 and load16(p + 14) <= 1:  # a password, or what nobody looks at
+    if not new and n > 16 and load16(p + 14) <= 1:  # a password, or bytes that are ignored
         zero(rewrite, p + 16, min(n, body) - 16)
     if stop > body:
         change_ospf_body(rewrite, p[1], p + body, stop - body, new)
@@ -36,11 +36,11 @@ cdef int64_t change_ospf(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 cdef void change_ospf_body(Rewrite *rewrite, uint8_t kind, uint8_t *p, int64_t n, bint new) noexcept nogil:
     cdef int64_t at = 0
     cdef int64_t states, size
-    if kind == 1:      # hello: the designated router and its stand-in, neighbours
+    if kind == 1:      # hello: the designated router and its backup, neighbours
         while 12 + at < n:
             change4_set(rewrite, p + 12 + at, n - 12 - at)
             at += 4
-    elif kind == 2 or kind == 5:  # descriptions and acknowledgements: headers of link states
+    elif kind == 2 or kind == 5:  # descriptions and acknowledgements: link state headers
         at = 0 if kind == 5 else 12 if new else 8
         while at < n:
             change_state_head(rewrite, p + at, min(n - at, <int64_t> LSA_HEADER), new)
@@ -61,7 +61,7 @@ cdef void change_ospf_body(Rewrite *rewrite, uint8_t kind, uint8_t *p, int64_t n
 
 
 cdef inline bint is_address(uint16_t kind, bint new) noexcept nogil:
-    """Whether a link state's id is one, by its type: in version 3 that of a router between areas alone, in version 2 all but opaque ones."""
+    """Whether a link state's id is an address. In version 2 it is, except in opaque ones; in version 3 only that of an inter-area router is."""
     return kind == 0x2004 if new else not 9 <= kind & 0xFF <= 11
 
 
@@ -72,14 +72,14 @@ cdef void change_request(Rewrite *rewrite, uint8_t *p, int64_t n, bint new) noex
 
 
 cdef void change_state_head(Rewrite *rewrite, uint8_t *p, int64_t n, bint new) noexcept nogil:
-    """Age, options and type, id, router; sequence number, checksum and length stay."""
+    """Age, options, type, id, router; sequence number, checksum and length, which stay."""
     if n < 4 or is_address(load16(p + 2) if new else p[3], new):
         change4_set(rewrite, p + 4, min(n, <int64_t> 8) - 4)
     change4(rewrite, p + 8, min(n, <int64_t> 12) - 8)
 
 
 cdef void change_state(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size, bint new) noexcept nogil:
-    """n of the size bytes are there, the header at least."""
+    """n of the size bytes are present, at least the header."""
     change_state_head(rewrite, p, LSA_HEADER, new)
     if new:
         change_state3(rewrite, p, n, load16(p + 2))
@@ -90,9 +90,9 @@ cdef void change_state(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size, bi
 
 
 cdef void change_state2(Rewrite *rewrite, uint8_t *p, int64_t n, uint8_t kind) noexcept nogil:
-    """RFC 2328 A.4; masks, metrics and tags stay."""
+    """RFC 2328 A.4. Masks, metrics and tags stay."""
     cdef int64_t at = 24
-    if kind == 1:    # router: links of id, data (of a stub a mask), type, count of metrics
+    if kind == 1:    # router: links with id, data (a mask if stub), type, number of metrics
         while at < n:
             change4_set(rewrite, p + at, n - at)
             if not (at + 8 < n and p[at + 8] == 3):
@@ -100,7 +100,7 @@ cdef void change_state2(Rewrite *rewrite, uint8_t *p, int64_t n, uint8_t kind) n
             at += 12 + (4 * <int64_t> p[at + 9] if at + 9 < n else 0)
     elif kind == 2:  # network: mask, routers
         change4s(rewrite, p + 24, n - 24, n, 4)
-    elif kind == 5 or kind == 7:  # outside: mask; metric, forwarding address, tag
+    elif kind == 5 or kind == 7:  # external: mask; metric, forwarding address, tag
         while at < n:
             change4_set(rewrite, p + at + 4, n - at - 4)
             at += 12
@@ -111,31 +111,31 @@ cdef void change_state2(Rewrite *rewrite, uint8_t *p, int64_t n, uint8_t kind) n
 cdef void change_state3(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind) noexcept nogil:
     """RFC 5340 A.4."""
     cdef int64_t at = 24
-    if kind == 0x2001:    # router: links of type, metric, interface numbers, router
+    if kind == 0x2001:    # router: links with type, metric, interface numbers, router
         while at < n:
             change4(rewrite, p + at + 12, n - at - 12)
             at += 16
     elif kind == 0x2002:  # network: options, routers
         change4s(rewrite, p + 24, n - 24, n, 4)
-    elif kind == 0x2003:  # prefix between areas
+    elif kind == 0x2003:  # inter-area prefix
         at = change_prefixes(rewrite, p, at, n, 1)
         zero(rewrite, p + at, n - at)
-    elif kind == 0x2004:  # router between areas: options, metric, router
+    elif kind == 0x2004:  # inter-area router: options, metric, router
         change4(rewrite, p + 28, n - 28)
         zero(rewrite, p + 32, n - 32)
-    elif kind == 0x4005 or kind == 0x2007:  # outside: flags, metric, prefix, what the flags say
+    elif kind == 0x4005 or kind == 0x2007:  # external: flags, metric, prefix, then what the flags announce
         at = change_prefixes(rewrite, p, at, n, 1)
         if n > 20 and p[20] & 2:
             change6(rewrite, p + at, n - at)
             at += 16
-        if n > 28:  # a tag, another link state
+        if n > 28:  # a tag, a referenced link state
             at += 4 * ((p[20] & 1) + (load16(p + 26) != 0))
         zero(rewrite, p + at, n - at)
     elif kind == 0x0008:  # link: priority, options, address, prefixes
         change6(rewrite, p + 24, min(n, <int64_t> 40) - 24)
         at = change_prefixes(rewrite, p, 44, n, load32(p + 40) if n >= 44 else 0)
         zero(rewrite, p + at, n - at)
-    elif kind == 0x2009:  # prefixes within an area: count, of which state, prefixes
+    elif kind == 0x2009:  # intra-area prefixes: count, referenced link state, prefixes
         change4(rewrite, p + 28, min(n, <int64_t> 32) - 28)
         at = change_prefixes(rewrite, p, 32, n, load16(p + 20) if n >= 22 else 0)
         zero(rewrite, p + at, n - at)
@@ -144,7 +144,7 @@ cdef void change_state3(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind) 
 
 
 cdef int64_t change_prefixes(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t n, int64_t count) noexcept nogil:
-    """Prefixes of bits, options, two bytes, and as many words as the bits take. Returns where they end."""
+    """Prefixes: length in bits, options, two bytes, and as many words as the bits need. Returns where they end."""
     cdef int64_t size
     while count > 0 and at < n:
         if p[at] > 128:
@@ -158,7 +158,7 @@ cdef int64_t change_prefixes(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t n
     return min(at, n)
 
 
-# The checksum of a link state (RFC 2328 12.1.7, ISO 8473 6.11): over all but the age.
+# The checksum of a link state (RFC 2328 12.1.7, ISO 8473 6.11) covers everything except the age.
 
 cdef inline void fletcher(const uint8_t *p, int64_t n, uint32_t *c0, uint32_t *c1) noexcept nogil:
     cdef int64_t i
@@ -180,7 +180,7 @@ cdef void set_fletcher(uint8_t *p, int64_t n) noexcept nogil:
     p[16] = p[17] = 0
     fletcher(p, n, &c0, &c1)
     x = ((n - 17) * <int64_t> c0 - c1) % 255
-    if x <= 0:  # C's remainder has the sign of what is divided
+    if x <= 0:  # in C a remainder has the sign of the dividend
         x += 255
     y = 510 - c0 - x
     p[16] = <uint8_t> x
@@ -190,7 +190,7 @@ cdef void set_fletcher(uint8_t *p, int64_t n) noexcept nogil:
 # VRRP.
 
 cdef int64_t change_vrrp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Addresses of the family around it, so many as the header says; behind them a password (RFC 2338)."""
+    """As many addresses, of the IP header's version, as the message announces; then an optional password (RFC 2338)."""
     cdef int64_t at = 8
     cdef int64_t count = p[3] if n >= 4 else 0
     cdef bint six = rewrite.ip_version == 6
@@ -208,7 +208,7 @@ cdef int64_t change_vrrp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil
 # PIM.
 
 cdef int64_t change_pim(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """By type; addresses are encoded with their family in front. A register with a packet in it is a tunnel."""
+    """By message type. Every encoded address begins with its family. A register with a packet inside is a tunnel."""
     cdef int64_t at = 4
     cdef uint8_t kind
     if n < 1 or p[0] >> 4 != 2:
@@ -226,13 +226,13 @@ cdef int64_t change_pim(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         at = change_bootstrap(rewrite, p, at, n)
     elif kind == 5:  # assert: group, source, preference and metric
         at = encoded(rewrite, p, encoded(rewrite, p, at, n, 4), n, 2) + 8
-    elif kind == 8:  # candidate: count of prefixes, priority, hold time, itself, groups
+    elif kind == 8:  # candidate: number of prefixes, priority, hold time, itself, groups
         at = encoded(rewrite, p, at + 4, n, 2)
         while at < n:
             at = encoded(rewrite, p, at, n, 4)
     elif kind == 9:  # state refresh: group, source, originator, numbers
         at = encoded(rewrite, p, encoded(rewrite, p, encoded(rewrite, p, at, n, 4), n, 2), n, 2) + 12
-    elif kind == 10:  # election of a forwarder: the rendezvous point, preference and metric, perhaps another forwarder with its own
+    elif kind == 10:  # forwarder election: the rendezvous point, preference and metric, perhaps the other forwarder's too
         at = encoded(rewrite, p, at, n, 2) + 8
         if at < n:
             at = encoded(rewrite, p, at, n, 2) + 10
@@ -244,8 +244,8 @@ cdef int64_t change_pim(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef int64_t encoded(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t n, int64_t head) noexcept nogil:
-    """An address at p[at] behind `head` bytes: its family, its encoding, and of a group or source flags and the prefix's bits. Returns where it
-    ends; n where nothing can be said of the rest, which is zeroed then."""
+    """An address after the `head` bytes at p[at], which are its family and encoding, and for groups and sources flags and the prefix length.
+    Returns where it ends; n if it cannot be read, and then the rest is zeroed."""
     if at >= n:
         return n
     if (p[at] == 1 or p[at] == 2) and (at + 1 >= n or p[at + 1] == 0):
@@ -259,7 +259,7 @@ cdef int64_t encoded(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t n, int64_
 
 
 cdef void change_hello(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Options of kind, length, value: hold time, delays, priority, generation, refresh, capability; addresses (24, 65001)."""
+    """Options of type, length and value: hold time, delays, priority, generation, refresh and capability stay; addresses (24, 65001) do not."""
     cdef int64_t at = 4
     cdef int64_t size, next
     cdef uint16_t kind
@@ -277,7 +277,7 @@ cdef void change_hello(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef int64_t change_joins(Rewrite *rewrite, uint8_t *p, int64_t at, int64_t n) noexcept nogil:
-    """The neighbour; count of groups, hold time; each group with its counts of joined and pruned sources, and these."""
+    """The neighbour; number of groups, hold time; each group with the numbers of its joined and pruned sources, then the sources."""
     cdef int64_t groups, sources
     at = encoded(rewrite, p, at, n, 2)
     if at + 4 > n:

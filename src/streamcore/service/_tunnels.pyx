@@ -1,6 +1,6 @@
-"""Addresses and opaque fields in the headers of tunnels.
+"""Addresses and opaque fields in tunnel headers.
 
-A kind that has no line in `change_tunnel` is not understood. Sources: as in streamcore/headers/_tunnels.pyx and _udp_tunnels.pyx.
+A kind without a line in `change_tunnel` is not understood. Sources: see streamcore/headers/_tunnels.pyx and _udp_tunnels.pyx.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -27,7 +27,7 @@ from streamcore.service._fields cimport Rewrite, change4s, change_mac, load16, u
 
 
 cdef void change_tunnel(Rewrite *rewrite, uint8_t *p, int64_t n, int tunnel) noexcept nogil:
-    """n: bytes of the header that are there; tunnel: TUNNEL_*."""
+    """n: bytes of the header that are present; tunnel: TUNNEL_*."""
     if tunnel == TUNNEL_GRE:
         change_gre(rewrite, p, n)
     elif tunnel == TUNNEL_GENEVE:
@@ -40,12 +40,12 @@ cdef void change_tunnel(Rewrite *rewrite, uint8_t *p, int64_t n, int tunnel) noe
         change_tzsp(rewrite, p, n)
     elif tunnel == TUNNEL_TEREDO:
         change_teredo(rewrite, p, n)
-    elif tunnel == TUNNEL_NSH:  # metadata of any kind
+    elif tunnel == TUNNEL_NSH:  # metadata of any type
         zero(rewrite, p + 8, n - 8)
     elif tunnel == TUNNEL_GUE:
         zero(rewrite, p + 4, n - 4)
     elif tunnel == TUNNEL_L2TP:
-        if n >= 2 and p[0] & 2 and p[1] & 15 == 2:  # anything may stand in the padding
+        if n >= 2 and p[0] & 2 and p[1] & 15 == 2:  # the padding may contain anything
             unknown(rewrite, p)
     elif not (tunnel == TUNNEL_PPTP or tunnel == TUNNEL_ERSPAN or tunnel == TUNNEL_WCCP or tunnel == TUNNEL_ETHERIP or tunnel == TUNNEL_VXLAN
               or tunnel == TUNNEL_LISP or tunnel == TUNNEL_PIM):
@@ -67,7 +67,7 @@ cdef void change_gre(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_geneve(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Options: class, kind, length in words; their values mean what their makers say."""
+    """Options: class, type, length in words; only their makers know what the values mean."""
     cdef int64_t at = 8
     while at + 4 <= n:
         zero(rewrite, p + at + 4, min(<int64_t> 4 * (p[at + 3] & 0x1F), n - at - 4))
@@ -75,7 +75,7 @@ cdef void change_geneve(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_gtp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Extension headers: length in words, value, the next one's kind. A session's container (0x85) has numbers; others may have anything."""
+    """Extension headers: length in words, value, type of the next one. A PDU session container (0x85) has only numbers; others may have anything."""
     cdef int64_t at = 12
     cdef uint8_t kind
     if n < 12 or not p[0] & 4:
@@ -89,7 +89,7 @@ cdef void change_gtp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_capwap(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """The radio's address and what the radio adds, each behind its length, padded to words; where the flags say so."""
+    """The radio's address and information from the radio, if the flags announce them. Each comes after its length, and is padded to words."""
     cdef int64_t at = 8
     if n < 8 or p[0]:
         return
@@ -100,7 +100,7 @@ cdef void change_capwap(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_tzsp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Fields of kind, length and value: signal, rate, channel and other numbers (10 to 18, 40, 41) stay."""
+    """Fields of type, length and value: signal, rate, channel and other numbers (10 to 18, 40, 41) stay."""
     cdef int64_t at = 4
     while at < n and p[at] != 1:
         if p[at] == 0 or at + 1 >= n:

@@ -1,7 +1,7 @@
-"""Crypto-PAn over every address that a packet shows, with checksums adjusted; packets that are not understood are
-dropped. The cipher is asked in bulk; the packets are walked natively.
+"""Applies Crypto-PAn to every address that a packet shows, adjusts checksums, and drops packets that are not
+understood. The cipher encrypts in bulk; native code walks the packets.
 
-What is not reached is named in docs/services.md.
+docs/services.md lists what is not reached.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from streamcore.service.special import Maps, SpecialKeeper
 from streamcore.service.specification import parse_specification
 
 KEY_BYTES = 32
-ADDRESSES_AT_ONCE = 1024  # of IPv4: their AES blocks take 512 KiB
-CACHE_ENTRIES = 1 << 19  # of each family: 8 MiB for IPv4, 32 MiB for IPv6 when full
-UNDERSTOOD = 1  # a verdict; those above are 2 + a key of OUTCOMES
-CHOICES: dict[str, tuple[str, ...]] = {  # of each option, the default first
+ADDRESSES_AT_ONCE = 1024  # IPv4 addresses; their AES blocks take 512 KiB
+CACHE_ENTRIES = 1 << 19  # per family: 8 MiB for IPv4, 32 MiB for IPv6 when full
+UNDERSTOOD = 1  # a verdict; higher ones are 2 + a key of OUTCOMES
+CHOICES: dict[str, tuple[str, ...]] = {  # each option's choices, the default first
     "mac": ("keep", "hash", "zero"),
     "payload": ("keep", "zero", "truncate"),
     "unknown": ("drop", "pass", "truncate"),
@@ -37,22 +37,22 @@ PRESETS: dict[str, dict[str, str]] = {
     "": {name: choices[0] for name, choices in CHOICES.items()},
     "share": {"mac": "hash", "payload": "zero", "unknown": "drop", "special": "keep", "names": "replace"},
 }
-NOT_UNDERSTOOD = {  # what became of packets, by `unknown`
+NOT_UNDERSTOOD = {  # what happened to packets that are not understood, by option `unknown`
     "drop": "dropped", "pass": "passed_in_clear", "truncate": "cut_where_understanding_ends",
 }  # fmt: skip
 
 
 class CryptoPan:
-    """Crypto-PAn with one key: 16 bytes for AES-128, 16 for the pad. Equal to yacryptopan, address for address."""
+    """Crypto-PAn with one key: 16 bytes for AES-128, 16 for the pad. Gives the same addresses as yacryptopan."""
 
     def __init__(self, key: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
         self._encryptor = Cipher(
             algorithms.AES(key[:16]), modes.ECB()
-        ).encryptor()  # each block on its own is what is meant
+        ).encryptor()  # ECB on purpose: each block stands alone
         self._pad = np.frombuffer(self._encryptor.update(key[16:]), np.uint8)
-        # For hardware addresses and names. Blocks of map4 and map6 end with the pad's last bit, so this is none.
+        # For hardware addresses and names. Blocks of map4 and map6 end with the pad's last bit, so none equals it.
         self.hash_key: bytes = self._encryptor.update((self._pad ^ np.uint8(0xFF)).tobytes())
 
     def map4(self, addresses: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -69,7 +69,7 @@ class CryptoPan:
         values = np.empty_like(addresses)
         at_once = ADDRESSES_AT_ONCE * 32 // bits
         blocks = np.empty(min(at_once, len(addresses)) * bits * 16, np.uint8)
-        encrypted = np.empty(len(blocks) + 15, np.uint8)  # the library asks for room for a block more
+        encrypted = np.empty(len(blocks) + 15, np.uint8)  # the library wants room for one more block
         for start in range(0, len(addresses), at_once):
             part = addresses[start : start + at_once]
             size = len(part) * bits * 16
@@ -80,16 +80,16 @@ class CryptoPan:
 
 
 class Anonymise(Service):
-    """Replace IPv4 and IPv6 addresses by Crypto-PAn (prefixes are kept), adjust the checksums, and drop packets that
-    are not understood.
+    """Replace IPv4 and IPv6 addresses by Crypto-PAn, which keeps common prefixes; adjust the checksums; drop packets
+    that are not understood.
 
-    preset: "share" sets the options below so that a capture may go to a stranger.
-    key: 32 bytes as 64 hexadecimal digits or 32 characters; key-file: a file that holds them. The same key gives
-    the same addresses in every run; without one it is drawn at random for this run, and forgotten.
+    preset: "share" sets the options below so that you can give the capture to a stranger.
+    key: 32 bytes, as 64 hexadecimal digits or 32 characters; key-file: a file with the key. The same key gives the same
+    addresses in every run. Without a key, one is drawn at random for this run and then forgotten.
     mac: keep, hash or zero hardware addresses. payload: keep, zero or truncate what follows the headers.
-    unknown: drop, pass or truncate packets whose headers are not all understood; if some passed, the run ends with
+    unknown: drop, pass or truncate packets whose headers are not all understood; if any passed, the run ends with
     status 3. special: keep leaves broadcast, multicast, loopback and the scope of link-local addresses as they are.
-    A checksum that was wrong stays wrong by the same amount. A later fragment goes by its first one in the segment.
+    A wrong checksum stays wrong by the same amount. A later fragment depends on its first one in the segment.
     """
 
     name: ClassVar[str] = "anonymise"
@@ -125,7 +125,7 @@ class Anonymise(Service):
         self._not_understood = dict.fromkeys(OUTCOMES.values(), 0)
 
     def prepared(self, specification: Any) -> Any:
-        """The key itself goes to the workers: they must agree, and may not have the file."""
+        """The key itself goes to the workers: they must all use the same one, and may not have the file."""
         name, _ = parse_specification(specification)
         return {"name": name, "key": self._key.hex(), **self.options}
 
@@ -165,7 +165,7 @@ class Anonymise(Service):
         segment.report([count, (self._anonymiser.counts() - before).tolist(), outcomes])
 
     def _leave_out(self, segment: SegmentView, verdict: NDArray[np.uint8], kept: NDArray[np.uint32]) -> list[int]:
-        """Drop or cut what is to go; returns the packets that are not understood, by outcome."""
+        """Drop or cut what must go; returns how many packets are not understood, by outcome."""
         strange = verdict != UNDERSTOOD
         some = bool(strange.any())
         unknown = self.options["unknown"]

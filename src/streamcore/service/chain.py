@@ -1,7 +1,7 @@
-"""The services of one stream, in order, as the main process sees them: the columns they need, the changes they may
-make, and their reports.
+"""One stream's services in order, as the main process sees them: the columns they need, the changes they may make, and
+their reports.
 
-Workers create their own objects from the same specifications. The main process calls only `settle`, `merge` and
+Workers make their own objects from the same specifications. The main process calls only `drop_by_keys`, `merge` and
 `summary` of its objects.
 """
 
@@ -23,7 +23,7 @@ Settle = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool
 
 
 class Chain:
-    """Chain(specifications) loads every service once; raises UsageError with one line where one cannot be had."""
+    """Chain(specifications) loads every service once. Raises UsageError with one line if one cannot be loaded."""
 
     def __init__(self, specifications: Sequence[Any]) -> None:
         self.services: list[Service] = [load(specification) for specification in specifications]
@@ -40,7 +40,7 @@ class Chain:
 
     @property
     def deterministic(self) -> bool:
-        """Whether the same segment gives the same result, whoever processes it."""
+        """Whether the same segment gives the same result, whichever worker processes it."""
         return all(service.deterministic for service in self.services)
 
     @property
@@ -50,17 +50,17 @@ class Chain:
 
     @property
     def removes_metadata(self) -> bool:
-        """Whether blocks of a pcapng output may say no more than reading its packets takes."""
+        """Whether blocks of a pcapng output must contain no more than reading its packets requires."""
         return any(service.removes_metadata for service in self.services)
 
     @property
     def incomplete(self) -> list[str]:
-        """Why the output is not all that was asked for, a line for each service that says so."""
+        """Why the output is not all that was requested, one line for each service that says so."""
         return [f"{service.name}: {line}" for service in self.services if (line := service.incomplete())]
 
     @property
     def groups(self) -> int:
-        """The column groups that they read (COLUMN_GROUPS bits)."""
+        """The column groups that the services read (COLUMN_GROUPS bits)."""
         bits = 0
         for service in self.services:
             for group in service.groups:
@@ -71,7 +71,7 @@ class Chain:
         return bits
 
     def merge(self, reports: list[tuple[int, Any]]) -> None:
-        """Fold one segment's reports in: (index of the service, report)."""
+        """Merge one segment's reports: (index of the service, report)."""
         for index, report in reports:
             service = self.services[index]
             if type(service).merge is Service.merge:
@@ -79,7 +79,7 @@ class Chain:
             service.merge(report)
 
     def summaries(self) -> dict[str, dict[str, Any]]:
-        """What the services report at the end, by name; a service that stands twice is numbered."""
+        """What the services report at the end, by name. A service that appears twice is numbered."""
         summaries: dict[str, dict[str, Any]] = {}
         for place, service in enumerate(self.services):
             if summary := service.summary():
@@ -88,12 +88,12 @@ class Chain:
 
 
 class ChainElsewhere:
-    """Services that cannot be had here: only what was declared of them is known, and a provider's results are held to
-    it. What they report is not understood.
+    """Services that cannot be loaded here. Only their declarations are known, and a provider's results are checked
+    against these. Their reports are ignored.
     """
 
     deterministic = False
-    removes_metadata = True  # nobody here knows
+    removes_metadata = True  # it is not known here whether they do
     incomplete: Sequence[str] = ()
     groups = 0
     settle: Settle | None = None

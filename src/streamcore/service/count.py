@@ -1,7 +1,7 @@
-"""The service `count`: packets and bytes by protocol, flow and time. Workers group them in native code and report once
-per segment; the main process merges the reports.
+"""The service `count`: packets and bytes by protocol, flow and time. Workers group packets in native code and report
+once per segment; the main process merges the reports.
 
-Bytes are those on the wire. The entry `other` of a list holds what the list leaves out, so every list adds up to the
+Bytes are counted as on the wire. Whatever a list leaves out is in its entry `other`, so every list adds up to the
 total.
 """
 
@@ -17,13 +17,13 @@ from streamcore.service._count import FLOW, Flows, by_protocol, by_time
 from streamcore.service.options import integer
 from streamcore.service.protocol import Effect, SegmentView, Service
 
-REPORT_BYTES_MAX = 400_000  # of flows in one report: results travel in messages of bounded size
+REPORT_BYTES_MAX = 400_000  # flows in one report: messages with results have a bounded size
 REPORT_BINS_MAX = 4096
 NOT_IP = 256
 NAMES = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 58: "icmpv6",
          89: "ospf", 103: "pim", 112: "vrrp", 132: "sctp", NOT_IP: "not_ip"}  # fmt: skip
 
-# A flow as it travels: of IPv4 and of IPv6. The prefix of an IPv4-mapped address goes without saying.
+# A flow as it is sent, for IPv4 and for IPv6. IPv4 addresses are sent without the IPv4-mapped prefix.
 NUMBERS = [("ends", "<u8"), ("packets", "<u4"), ("bytes", "<u8")]
 SHORT = np.dtype([("low", "<u4"), ("high", "<u4"), *NUMBERS])
 LONG = np.dtype([("low_high", "<u8"), ("low_low", "<u8"), ("high_high", "<u8"), ("high_low", "<u8"), *NUMBERS])
@@ -33,8 +33,8 @@ MAPPED = np.uint64(0xFFFF_0000_0000)
 class Count(Service):
     """Count packets and bytes by protocol, flow and time.
 
-    top: flows shown, the largest by bytes; bin-ms: length of a bin of time; flows: how many are kept at once, of
-    which the smaller half is folded into `other` when there are more; bins: how many are kept.
+    top: how many flows are shown, the largest by bytes; bin-ms: length of a time bin; flows: how many are kept at once;
+    when there are more, the smaller half is added to `other`; bins: how many are kept.
     """
 
     name: ClassVar[str] = "count"
@@ -46,8 +46,8 @@ class Count(Service):
         self._bin_ns = integer("bin-ms", bin_ms, 1, 1_000_000_000) * 1_000_000
         self._flows_max = integer("flows", flows, 1, 10_000_000)
         self._bins_max = integer("bins", bins, 1, 1_000_000)
-        self._scratch: Flows | None = None  # of a worker
-        self._flows: Flows | None = None  # from here on: of the main process
+        self._scratch: Flows | None = None  # in a worker
+        self._flows: Flows | None = None  # from here on: in the main process
         self._protocols = np.zeros((NOT_IP + 1, 2), np.uint64)
         self._bins: dict[int, list[int]] = {}
         self._other_flows = [0, 0]
@@ -111,7 +111,7 @@ class Count(Service):
                 _add(self._other_bins, packets, byte_count)
 
     def _fold(self) -> None:
-        """Keep the larger flows, as many as may be kept; the others go into `other`."""
+        """Keep the largest flows, as many as allowed; add the others to `other`."""
         assert self._flows is not None
         rows = self._flows.rows().copy()
         order = _by_size(rows)
@@ -147,14 +147,14 @@ class Count(Service):
         other = [self._other_flows[0] + int(rest["packets"].sum()), self._other_flows[1] + int(rest["bytes"].sum())]
         return {
             "count": len(rows),
-            "count_is_exact": not self._folded,  # false: more were met than are kept at once
+            "count_is_exact": not self._folded,  # false: there were more than are kept at once
             "top": [_shown(row) for row in rows[order[: self._top]]],
             "other": _pair(*other),
         }
 
 
 def _packed(rows: NDArray[np.void]) -> tuple[bytes, bytes, tuple[int, int]]:
-    """(IPv4 flows, IPv6 flows, packets and bytes of those for which there was no room: the smallest)."""
+    """(IPv4 flows, IPv6 flows, packets and bytes of those that did not fit: the smallest)."""
     is_short = (rows["ends"] & np.uint64(0xFF)) == 4
     several = [rows, rows[:0]] if is_short.all() else [rows[is_short], rows[~is_short]]
     size = len(several[0]) * SHORT.itemsize + len(several[1]) * LONG.itemsize
@@ -174,21 +174,21 @@ def _packed(rows: NDArray[np.void]) -> tuple[bytes, bytes, tuple[int, int]]:
 
 
 def _largest(rows: NDArray[np.void], count: int) -> tuple[NDArray[np.void], tuple[int, int]]:
-    """(so many rows with the most bytes, packets and bytes of the others), not sorted: it follows from the rows alone
-    which of equal ones are taken.
+    """(the `count` rows with the most bytes, packets and bytes of the others), not sorted. Among equal rows the choice
+    depends on the rows alone.
     """
     if count >= len(rows):
         return rows, (0, 0)
     order = np.argpartition(~rows["bytes"], count)[:count]
     taken = (
         np.ascontiguousarray(rows).view(np.uint64).reshape(-1, FLOW.itemsize // 8)[order].view(FLOW)[:, 0]
-    )  # whole rows
+    )  # ties are broken by whole rows
     packets, byte_count = (int(rows[name].sum()) - int(taken[name].sum()) for name in ("packets", "bytes"))
     return taken, (packets, byte_count)
 
 
 def _unpacked(short_bytes: bytes, long_bytes: bytes) -> NDArray[np.void]:
-    """FLOW[n] from what _packed made. Raises ValueError for bytes that it cannot have made."""
+    """FLOW[n] from the output of _packed. Raises ValueError for bytes that _packed cannot have made."""
     short, long = np.frombuffer(short_bytes, SHORT), np.frombuffer(long_bytes, LONG)
     rows = np.zeros(len(short) + len(long), FLOW)
     first, last = rows[: len(short)], rows[len(short) :]
@@ -201,7 +201,7 @@ def _unpacked(short_bytes: bytes, long_bytes: bytes) -> NDArray[np.void]:
 
 
 def _merged_runs(runs: NDArray[np.int64], bins_max: int) -> list[Any]:
-    """[bin, packets, bytes] for each bin; those beyond bins_max together, with None for the bin."""
+    """[bin, packets, bytes] for each bin; those beyond bins_max are added up, with None as the bin."""
     bins, place = np.unique(runs[:, 0], return_inverse=True)
     totals = np.zeros((len(bins), 2), np.int64)
     np.add.at(totals, place, runs[:, 1:])
@@ -212,7 +212,7 @@ def _merged_runs(runs: NDArray[np.int64], bins_max: int) -> list[Any]:
 
 
 def _by_size(rows: NDArray[np.void]) -> NDArray[np.intp]:
-    """Places of the rows, most bytes first; then by key, so that the order does not depend on how they came."""
+    """Indices of the rows, most bytes first, then by key, so that the order does not depend on how the rows arrived."""
     keys = [rows[name] for name in ("ends", "high_low", "high_high", "low_low", "low_high")]
     return np.lexsort([*keys, ~rows["packets"], ~rows["bytes"]])
 

@@ -1,6 +1,6 @@
-"""The service `decapsulate`: takes packets out of the tunnels around them, as a mirror or an operator wrapped them.
+"""The service `decapsulate`: takes packets out of the tunnels in which a mirror or an operator wrapped them.
 
-Which tunnels there are is the walk's to say (headers/); docs/link-types.md lists them.
+The walk (headers/) knows the tunnels; docs/link-types.md lists them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from streamcore.service._decapsulate import FATES, strip
 from streamcore.service.options import choice
 from streamcore.service.protocol import Effect, SegmentView, Service
 
-DEPTHS = {"all": 32, "1": 1}  # so many as the walk keeps
+DEPTHS = {"all": 32, "1": 1}  # as many as the walk records
 
 
 class Decapsulate(Service):
     """Take packets out of the tunnels around them; a packet in no tunnel stays as it is.
 
-    kinds: the tunnels to strip, as in kinds=vxlan+gre; all, unless given. depth: all, or 1 for the outermost alone. In
-    captures of Ethernet a frame within stays a frame, and an IP packet within gets an Ethernet header with the
-    addresses of the one around it, without its tags. Fragments of a tunnel's packet stay, and are counted.
+    kinds: the tunnels to strip, as in kinds=vxlan+gre; all by default. depth: all, or 1 for the outermost only. In
+    Ethernet captures, an inner frame stays a frame, and an inner IP packet gets an Ethernet header with the addresses
+    of the outer one, without its tags. If the packet in a tunnel is a fragment, it stays in the tunnel, and is counted.
     """
 
     name: ClassVar[str] = "decapsulate"

@@ -1,7 +1,7 @@
-"""The service `dedup`: drops exact duplicates. Workers hash packets; the main process decides which packets to drop, in
+"""The service `dedup`: drops exact duplicates. Workers hash packets; the main process decides which ones to drop, in
 the order of the second stream.
 
-So the result does not depend on the segments, on the workers that processed them, or on how often they did.
+So the result does not depend on how the stream was cut, which workers processed it, or how often.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from streamcore.service.protocol import Effect, SegmentView, Service
 from streamcore.service.specification import parse_specification
 
 KEY_BYTES = 16
-PACKETS_DEFAULT = 1024  # where neither option is given: copies that a mirroring switch makes are close together
+PACKETS_DEFAULT = 1024  # if neither option is given: copies made by a mirroring switch are close together
 PACKETS_MAX = 1 << 20
-PACKETS_OF_TIME = 1 << 18  # how far back a window of time alone looks at most; its tables take 32 MiB
+PACKETS_OF_TIME = 1 << 18  # how far back a window by time alone can look; its tables take 32 MiB
 
 
 class Dedup(Service):
     """Drop packets whose last copy is at most PACKETS packets and at most MS milliseconds back.
 
     A copy has the same captured bytes, captured length and wire length; interface and time do not matter. packets:
-    1024 where neither option is given; ms alone looks back at most 262,144 packets. Copies that were dropped count
-    as copies too.
+    1024 if neither option is given; ms alone looks back at most 262,144 packets. A dropped copy counts as a copy,
+    too.
     """
 
     name: ClassVar[str] = "dedup"
     effect: ClassVar[Effect] = "filter"
     settles: ClassVar[bool] = True
-    reasons: ClassVar[Mapping[str, str]] = {"duplicate": "a copy of a packet that was just seen"}
+    reasons: ClassVar[Mapping[str, str]] = {"duplicate": "a copy of a recent packet"}
 
     def __init__(self, packets: Any = None, ms: Any = None, key: Any = None) -> None:
         self._ms = None if ms in (None, "") else integer("ms", ms, 0, 86_400_000)
@@ -44,11 +44,11 @@ class Dedup(Service):
             packets = PACKETS_DEFAULT if self._ms is None else PACKETS_OF_TIME
         self._packets = integer("packets", packets, 1, PACKETS_MAX)
         self._key = os.urandom(KEY_BYTES) if key in (None, "") else key_bytes("key", key, KEY_BYTES)
-        self._window: Window | None = None  # made when first used: a worker has no use for it
+        self._window: Window | None = None  # made at first use, because workers need none
         self._counts = {"packets": 0, "duplicates": 0}
 
     def prepared(self, specification: Any) -> Any:
-        """The key goes along: hashes are compared over all workers."""
+        """Adds the key: all workers must hash alike, because hashes are compared across workers."""
         name, options = parse_specification(specification)
         return {"name": name, **options, "key": self._key.hex()}
 

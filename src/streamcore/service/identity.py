@@ -1,4 +1,4 @@
-"""The service `identity`: changes nothing, so it measures the pipeline itself."""
+"""The service `identity`: changes nothing, so a run with it measures the pipeline itself."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class Identity(Service):
     effect: ClassVar[Effect] = "observe"
 
     def process(self, segment: SegmentView) -> None:
-        """Nothing to do."""
+        """Does nothing."""

@@ -1,7 +1,7 @@
-"""Makes a service object from a specification: a built-in service, an entry point of the group `streamcore.services`,
-or a class in a Python file.
+"""Makes a service from a specification: a built-in service, an entry point of the group `streamcore.services`, or a
+class in a Python file.
 
-A table lists the built-in services, so that a run with only those need not read the metadata of installed packages.
+A table lists the built-in services, so a run with only those need not read the metadata of installed packages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load(specification: str | Mapping[str, Any]) -> Service:
     kind = find(name)
     if POSITIONAL in options:
         options = _name_the_first(name, kind, options)
-    options = {f"{option}_" if iskeyword(option) else option: value for option, value in options.items()}  # from, in
+    options = {f"{option}_" if iskeyword(option) else option: value for option, value in options.items()}  # as in from_
     _check_options(name, kind, options)
     try:
         return kind(**options)
@@ -48,7 +48,7 @@ def load(specification: str | Mapping[str, Any]) -> Service:
 
 
 def find(name: str) -> type[Service]:
-    """The class behind a name, without making an object of it. Raises UsageError."""
+    """The class of that name; makes no object. Raises UsageError."""
     path, colon, attribute = name.rpartition(":")
     if colon and path.endswith(".py"):
         return _checked(name, _get(name, _run_file(name, path), attribute))
@@ -76,13 +76,13 @@ class Description(NamedTuple):
 
     name: str
     effect: str
-    options: dict[str, str]  # option -> default as written, "" where it must be given
-    words: str  # the first paragraph of its docstring; why it cannot be loaded, where it cannot
+    options: dict[str, str]  # option -> default as written, "" if it is required
+    words: str  # the first paragraph of its docstring, or why it cannot be loaded
     origin: str  # module:Class
 
 
 def describe() -> list[Description]:
-    """Every service that has a name on this machine: the built-in ones, then those of entry points."""
+    """Every named service on this machine: the built-in ones, then those of entry points."""
     named = list(BUILT_IN.items())
     named += sorted((point.name, point.value) for point in _entry_points() if point.name not in BUILT_IN)
     descriptions = []
@@ -104,7 +104,7 @@ def _entry_points() -> list[Any]:
 
 
 def _run_file(name: str, path: str) -> ModuleType:
-    """The module that a Python file makes when it is run."""
+    """Run a Python file; returns its module."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     if not os.path.isfile(path):
@@ -129,7 +129,7 @@ def _get(name: str, module: ModuleType, attribute: str) -> Any:
 
 
 def _checked(name: str, kind: Any) -> type[Service]:
-    """kind, if it is a service class that says what it does."""
+    """kind, if it is a valid service class."""
     if not isinstance(kind, type):
         raise UsageError(f"service {name}: {kind!r} is not a class")
     if not callable(getattr(kind, "process", None)) or getattr(kind, "process", None) is Service.process:
@@ -159,7 +159,7 @@ def _options(kind: type[Service]) -> dict[str, str]:
 
 
 def _name_the_first(name: str, kind: type[Service], options: dict[str, Any]) -> dict[str, Any]:
-    """Give the value that stands without a key to the service's first option."""
+    """Give a value without a key to the service's first option."""
     accepted = [option.replace("-", "_") for option in _options(kind)]
     if not accepted:
         raise UsageError(f"service {name} takes no options, not {options[POSITIONAL]!r}")

@@ -1,4 +1,4 @@
-"""Converts options of services, from text or a pipeline file, to values. A wrong option raises ValueError with one
+"""Converts options of services from text or a pipeline file to values. A wrong option raises ValueError with one
 line.
 """
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def integer(name: str, value: Any, minimum: int, maximum: int) -> int:
-    """A whole number within minimum..maximum; text may have underscores."""
+    """A whole number within minimum..maximum; in text, underscores are allowed."""
     try:
         number = int(value) if not isinstance(value, (bool, float)) else None
     except (TypeError, ValueError):
@@ -25,7 +25,7 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 
 def key_bytes(name: str, value: Any, size: int) -> bytes:
-    """A key of `size` bytes, written as 2 * size hexadecimal digits, or as text of that many bytes."""
+    """A key of `size` bytes, given as 2 * size hexadecimal digits or as text of that many bytes."""
     raw = value.encode() if isinstance(value, str) else value
     if isinstance(raw, bytes):
         if len(raw) == size:

@@ -1,13 +1,13 @@
 """Reads patterns, one per line, in the syntax that Hyperscan and Python's `re` share. scan.py searches for them.
 
-    # a comment                      an empty line is one too
-    EICAR-STANDARD-ANTIVIRUS         the text itself, as UTF-8
-    /user-agent: *curl/i             a regular expression
-    curl: /user-agent: *curl/i       a regular expression with a name; without one the line is the name
+    # a comment                      empty lines are comments, too
+        EICAR-STANDARD-ANTIVIRUS         this text itself, as UTF-8
+        /user-agent: *curl/i             a regular expression
+        curl: /user-agent: *curl/i       a regular expression with a name; without one, the line is the name
 
-Flags: i (ASCII case does not matter), s (a dot matches a newline too), m (^ and $ match at lines). Expressions may
-use literals, `.`, classes, `\\d \\w \\s` and their opposites, `\\xHH`, `| ( ) (?: )`, `? * + {n} {n,} {n,m}` greedy
-or lazy, `^ $ \\b \\B`.
+Flags: i (ignore ASCII case), s (a dot also matches a newline), m (^ and $ also match at line ends). Expressions may use
+literals, `.`, classes, `\\d \\w \\s` and their opposites, `\\xHH`, `| ( ) (?: )`, `? * + {n} {n,} {n,m}` greedy or
+lazy, `^ $ \\b \\B`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SAMPLES = (
     b" ",
     b"\n",
     b"a\nb",
-)  # an expression that can match nothing at all does so in one of these
+)  # an expression that can match nothing at all matches the empty string in one of these
 _ESCAPES = "dDwWsSnrtf"  # besides \xHH, \b, \B and punctuation
-# Constructs that one of the two engines lacks, or reads in another way.
+# Constructs that one of the two engines lacks, or understands differently.
 _TOKENS = re.compile(
     r"(?P<escape>\\(?:x[0-9A-Fa-f]{2}|.))|(?P<group>\(\?.?)|(?P<possessive>[*+?}]\+)|(?P<count>\{\d+(?:,\d*)?\})|(?P<brace>\{)"
     r"|(?P<open>\[)|(?P<anchor>[\^$])|(?P<other>.)",
@@ -42,13 +42,13 @@ _CLASS = re.compile(r"\[\^?\]?(?:\\(?:x[0-9A-Fa-f]{2}|.)|[^\]\\\[])*\]", re.DOTA
 class Pattern(NamedTuple):
     name: str
     expression: bytes  # as both engines take it
-    flags: int  # of `re`
-    bound: bool  # whether it matches depends on where the text begins or ends, or on what stands beside the match
+    flags: int  # for `re`
+    bound: bool  # whether a match depends on where the text begins or ends, or on what is next to the match
     compiled: re.Pattern[bytes]
 
 
 def read_patterns(text: str) -> list[Pattern]:
-    """The patterns of a file's text. Raises ValueError that names the line and what is wrong with it."""
+    """The patterns in a file's text. Raises ValueError that names the line and the fault."""
     patterns: dict[str, Pattern] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -90,12 +90,12 @@ def _read_line(line: str) -> Pattern:
 
 
 def _check_syntax(expression: str) -> bool:
-    """Raises ValueError for what the two engines do not read alike. Returns whether it looks beyond the match."""
+    """Raises ValueError for what the two engines read differently. Returns whether it looks beyond the match."""
     bound = False
     at = 0
     while at < len(expression):
         token = _TOKENS.match(expression, at)
-        assert token is not None  # the last alternative takes anything
+        assert token is not None  # the last alternative matches anything
         kind, text = token.lastgroup, token[0]
         if kind == "open":
             at = _check_class(expression, at)

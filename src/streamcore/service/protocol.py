@@ -1,6 +1,6 @@
 """The protocol of a service, and of the segment that it processes: numpy columns, and methods that change packets.
 
-ALLOWED lists the effects that a service can declare, and what each allows. `disperse` sends segments and results.
+ALLOWED lists the effects that a service can declare, and what each one allows. `disperse` sends segments and results.
 """
 
 from __future__ import annotations
@@ -27,41 +27,39 @@ ALLOWED: dict[Effect, frozenset[str]] = {
 
 
 class SegmentView(Protocol):
-    """A segment in the hands of a service. Arrays have one row per packet of the segment, in the order of the first
+    """The segment that a service processes. Arrays have one row per packet of the segment, in the order of the first
     stream.
 
-    `data`, `offset`, `captured_length`, `wire_length` show the packets as the services before this one left them;
-    `column(name)` gathers any column of PacketBatch for the segment's rows. Nothing may be written except the array
-    that `writable()` returns.
+    `data`, `offset`, `captured_length` and `wire_length` show the packets as the previous services left them;
+    `column(name)` gives any column of PacketBatch for the segment's rows. A service may write only to the array that
+    `writable()` returns.
     """
 
     number: int  # the segment's number
-    ports: UdpPorts  # which tunnels over UDP the run tries (decode_as): for services that walk over headers themselves
+    ports: UdpPorts  # which tunnels over UDP the run tries (decode_as), for services that walk headers themselves
     data: NDArray[np.uint8]  # packet bytes; packet i is data[offset[i] : offset[i] + captured_length[i]]
     offset: NDArray[np.uint32]
     captured_length: NDArray[np.uint32]
     wire_length: NDArray[np.uint32]
 
     def __len__(self) -> int:
-        """Packets."""
+        """Number of packets."""
 
     def column(self, name: str) -> NDArray[Any]:
-        """A header column of PacketBatch, e.g. "l4_offset": for this segment's packets, as they were read, or as a
-        service before this one left them with `replace`.
+        """A header column of PacketBatch for this segment's packets, e.g. "l4_offset": as they were read, or as an
+        earlier service left them with `replace`.
         """
 
     def link_type(self) -> NDArray[np.uint16]:
         """uint16[n]: each packet's link type (LINKTYPE_ value)."""
 
     def writable(self) -> NDArray[np.uint8]:
-        """A writable copy of the packets' bytes, which `data` and `offset` show from now on. Needs "rewrite",
-        "resize" or "redact".
+        """A writable copy of the packets' bytes; from now on `data` and `offset` refer to it. Needs "rewrite", "resize"
+        or "redact".
         """
 
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
-        """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize" or
-        "redact".
-        """
+        """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize" or "redact"."""
 
     def replace(
         self,
@@ -70,50 +68,50 @@ class SegmentView(Protocol):
         captured_length: NDArray[np.uint32],
         wire_length: NDArray[np.uint32],
     ) -> None:
-        """Put other bytes of any length in the packets' place. Needs "resize" or "redact"."""
+        """Replace the packets' bytes by others of any length. Needs "resize" or "redact"."""
 
     def drop(self, mask: NDArray[np.bool_], reason: str) -> None:
         """Drop the packets where mask is true, and count them under reason. Needs "filter" or "redact"."""
 
     def comment(self, row: int, text: str) -> None:
-        """Add a comment to packet `row`, written where the output is pcapng. Any effect may."""
+        """Add a comment to packet `row`; it is written if the output is pcapng. Every effect allows this."""
 
     def keys(self, keys: NDArray[np.uint64]) -> None:
-        """uint64[n, 2]: hand keys to the service's `settle`, which runs in the order of the first stream. Needs
-        "filter".
+        """uint64[n, 2]: hand keys to the service's `drop_by_keys`, which runs in the order of the second stream. Needs
+        "filter" or "redact".
         """
 
     def report(self, report: Any) -> None:
-        """Hand figures (anything msgpack can carry) to the service's `merge`, which runs once per segment."""
+        """Hand figures (anything that msgpack can carry) to the service's `merge`, which runs once per segment."""
 
 
 class Service:
     """Base of every service. A subclass sets the class attributes and defines `process`.
 
-    One object is made in every worker, `__init__` gets the options of the command line or the pipeline file as
-    keyword arguments (strings or TOML values) and raises ValueError with one line that says what is wrong. `start`
-    runs in the worker only.
+    The main process and every worker make one object each. `__init__` gets the options of the command line or the
+    pipeline file as keyword arguments (strings or TOML values), and raises ValueError with one line that says what is
+    wrong. `start` runs in workers only.
     """
 
     name: ClassVar[str] = ""
     effect: ClassVar[Effect] = "observe"
-    deterministic: ClassVar[bool] = True  # the same segment gives the same result, whoever processes it
+    deterministic: ClassVar[bool] = True  # whichever worker processes it, the same segment gives the same result
     groups: ClassVar[tuple[str, ...]] = ()  # header columns it reads: "headers", "addresses", "vlan", "inner", "flow"
     settles: ClassVar[bool] = False  # it hands out keys, and `settle` decides what is dropped
-    removes_metadata: ClassVar[bool] = False  # comments, names, addresses and hashes in blocks of a pcapng output go
-    reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> words
+    removes_metadata: ClassVar[bool] = False  # no comments, names, addresses or hashes in a pcapng output's blocks
+    reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> what it means
 
     def prepared(self, specification: Any) -> Any:
-        """The specification for the workers, plain data: a service that drew something at random (a key) puts it in
+        """The specification for the workers, as plain data. A service that drew something at random (a key) adds it
         here.
         """
         return specification
 
     def start(self) -> None:
-        """Make ready in the worker: open files, compile patterns, fill tables. Runs once before the first segment."""
+        """Prepare in the worker: open files, compile patterns, fill tables. Runs once before the first segment."""
 
     def process(self, segment: SegmentView) -> None:
-        """Do the work on one segment. Raise to have the segment tried again elsewhere."""
+        """Process one segment. If this raises, another worker tries the segment again."""
         raise NotImplementedError
 
     def settle(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
@@ -123,12 +121,12 @@ class Service:
         raise NotImplementedError
 
     def merge(self, report: Any) -> None:
-        """Runs beside the aggregator, once per segment that reported: fold a worker's report into the total."""
+        """Runs in the main process, once for each `report`: add a worker's report to the total."""
         raise NotImplementedError
 
     def incomplete(self) -> str:
-        """At the end of a run, one line on why the output is not all that was asked for; the run then ends with status
-        3. Empty: it is.
+        """At the end of a run, one line that says why the output is not all that was requested; the run then ends with
+        status 3. Empty: it is complete.
         """
         return ""
 

@@ -1,7 +1,7 @@
-"""The service `scan`: searches packets for patterns. Hyperscan finds candidates in a whole segment at once, and `re`
-finds where each match begins.
+"""The service `scan`: searches packets for patterns. Hyperscan finds candidates in a whole segment at once; `re` finds
+where each match begins.
 
-Without Hyperscan (PyPI: hyperscan) `re` searches every packet, with the same matches, about fifty times as slowly.
+Without Hyperscan (PyPI: hyperscan), `re` searches every packet and finds the same matches about fifty times as slowly.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from streamcore.service.specification import parse_specification
 
 ABSENT = 0xFFFF  # an offset column's value where there is no such header
 FILE_BYTES_MAX = 1 << 20
-CANDIDATES_PER_PACKET = 4  # more than these, on average, and packets are better looked at one by one
+CANDIDATES_PER_PACKET = 4  # if there are more on average, looking at packets one by one is faster
 TCP, UDP = 6, 17
 
 
 class Scan(Service):
-    """Find patterns in the payload of TCP and UDP packets (in=packet: in all of every packet), and say so in packet
+    """Find patterns in the payload of TCP and UDP packets (in=packet: in whole packets of any kind), and add packet
     comments.
 
-    patterns: a file with one pattern a line (see patterns.py and docs/services.md), or text: the lines themselves.
-    A pattern is found once in a packet, at its first match: "scan: NAME at OFFSET", counted from the payload's
-    first byte, at most `comments` a packet. engine: hyperscan, re, or auto (Hyperscan where it is installed).
+    patterns: a file with one pattern per line (see docs/services.md), or text: the lines themselves. A pattern counts
+    once per packet, at its first match: "scan: NAME at OFFSET", counted from the payload's first byte. comments: how
+    many a packet may get. engine: hyperscan, re, or auto (Hyperscan if it is installed).
     """
 
     name: ClassVar[str] = "scan"
@@ -55,12 +55,12 @@ class Scan(Service):
         if self._engine_name != "re":
             self._engine_name = "hyperscan" if _has_hyperscan(must=self._engine_name == "hyperscan") else "re"
         if self._engine_name == "hyperscan":
-            self._engine = Hyperscan(self._patterns)  # here, so that what it refuses is a usage error
+            self._engine = Hyperscan(self._patterns)  # here, so that an expression it refuses is a usage error
         self._counts = {"packets": 0, "packets_matched": 0, "comments_left_out": 0}
         self._matched: dict[str, int] = {pattern.name: 0 for pattern in self._patterns}
 
     def prepared(self, specification: Any) -> Any:
-        """The patterns go along: a worker elsewhere does not have the file."""
+        """Adds the patterns: a worker elsewhere does not have the file."""
         name, options = parse_specification(specification)
         kept = {key: value for key, value in options.items() if key in ("in", "comments", "engine")}
         return {"name": name, **kept, "text": self._text}
@@ -78,7 +78,7 @@ class Scan(Service):
         self._tell(segment, found)
 
     def _places(self, segment: SegmentView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """int64[n] each: where in `data` what is looked at begins and ends; equal where nothing is."""
+        """int64[n] each: where the searched bytes of each packet begin and end in `data`; equal if there are none."""
         offset = segment.offset.astype(np.int64)
         stops = offset + segment.captured_length
         if self._whole_packet:
@@ -112,7 +112,7 @@ class Scan(Service):
 
 
 class Engine(Protocol):
-    """Finds candidates: (packet, number of a pattern) pairs among which are all matches, each at most once."""
+    """Finds candidates: (packet, number of a pattern) pairs, each at most once, that include every match."""
 
     def candidates(
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64]
@@ -120,7 +120,7 @@ class Engine(Protocol):
 
 
 class EachPacket(Engine):
-    """With `re`: one search for any pattern, then the patterns one by one where there is something."""
+    """With `re`: one search for all patterns together, then pattern by pattern if it finds anything."""
 
     def __init__(self, patterns: list[Pattern]) -> None:
         self._any = []
@@ -141,10 +141,10 @@ class EachPacket(Engine):
 
 
 class Hyperscan(Engine):
-    """One pass over all of the segment's bytes, headers too; what ends in a payload is a candidate.
+    """One pass over all of the segment's bytes, headers included. A hit that ends in a payload is a candidate.
 
-    Patterns that look beyond their match (bound), and segments in which the pass finds too much, are done packet by
-    packet.
+    Patterns that look beyond their match (bound) are searched packet by packet, and so are segments in which the pass
+    finds too much.
     """
 
     def __init__(self, patterns: list[Pattern]) -> None:
@@ -176,7 +176,7 @@ class Hyperscan(Engine):
                 ],
             )
         except library.HyperscanError as error:
-            raise ValueError(f"Hyperscan refuses the patterns ({error}): or give engine=re") from error
+            raise ValueError(f"Hyperscan refuses the patterns ({error}): change them, or give engine=re") from error
         return database
 
     def candidates(
@@ -194,7 +194,7 @@ class Hyperscan(Engine):
     def _in_one_pass(
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> list[tuple[int, int]] | None:
-        """None: there are too many candidates, or the packets lie too far apart."""
+        """None: there are too many hits, or the packets are too far apart."""
         order = np.flatnonzero(stops > starts)
         if not len(order):
             return []

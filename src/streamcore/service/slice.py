@@ -1,4 +1,4 @@
-"""The service `slice`: truncates packets, and keeps their wire lengths. It changes lengths and copies no bytes."""
+"""The service `slice`: truncates packets and keeps their wire lengths. It changes lengths and copies no bytes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from streamcore.service.options import choice, integer
 from streamcore.service.protocol import Effect, SegmentView, Service
 
-ABSENT = 0xFFFF  # an offset column's value where there is no such header
+ABSENT = 0xFFFF  # an offset column's value if there is no such header
 
 
 class Slice(Service):
     """Keep the first BYTES bytes of each packet's payload (from=packet: of the packet); the wire length stays.
 
-    The payload begins behind the TCP, UDP, SCTP or ICMP header; in an IP packet of another protocol or in a later
-    fragment behind the IP headers; in a frame that is not IP at the packet's first byte.
+    The payload begins after the TCP, UDP, SCTP or ICMP header; in an IP packet of another protocol and in a later
+    fragment, after the IP headers; in a frame without IP, at its first byte.
     """
 
     name: ClassVar[str] = "slice"

@@ -1,6 +1,6 @@
-"""Addresses that name no one host: under `special=keep` they stay, and no other address becomes one of them.
+"""Addresses that do not identify one host: with `special=keep` they stay, and no other address becomes one of them.
 
-Sources: RFC 1122, 3927, 5771, 4291, 3306, 4038. Nothing here looks at a packet.
+Sources: RFC 1122, 3927, 5771, 4291, 3306, 4038. Nothing here looks at packets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Maps(Protocol):
 
 
 class Special4(NamedTuple):
-    """Addresses that begin with `bits` of `prefix`; their first `kept` bits stay."""
+    """Addresses that begin with the first `bits` of `prefix`; their first `kept` bits stay."""
 
     prefix: int
     bits: int
@@ -30,7 +30,7 @@ class Special4(NamedTuple):
 
 
 class Special6(NamedTuple):
-    """The same for IPv6, its prefix in two halves."""
+    """The same for IPv6; the prefix is in two halves."""
 
     high: int
     low: int
@@ -38,33 +38,33 @@ class Special6(NamedTuple):
     kept: int
 
 
-# The first row that suits counts.
+# The first matching row counts.
 SPECIAL4 = (
     Special4(0x00000000, 32, 32),  # this host
     Special4(0xFFFFFFFF, 32, 32),  # broadcast
     Special4(0x7F000000, 8, 32),  # loopback
     Special4(0xA9FE0000, 16, 16),  # link-local
-    Special4(0xE9000000, 8, 8),  # multicast that holds somebody's number
-    Special4(0xEA000000, 8, 8),  # or prefix
+    Special4(0xE9000000, 8, 8),  # multicast that contains somebody's number
+    Special4(0xEA000000, 8, 8),  # multicast that contains somebody's prefix
     Special4(0xE0000000, 4, 32),  # multicast
 )
 SPECIAL6 = (
     Special6(0, 0, 128, 128),  # unspecified
     Special6(0, 1, 128, 128),  # loopback
-    Special6(0, 0x0000_FFFF_0000_0000, 96, 96),  # IPv4-mapped: the rest is what stands for the address of IPv4
+    Special6(0, 0x0000_FFFF_0000_0000, 96, 96),  # IPv4-mapped; the rest is the replacement of the IPv4 address
     Special6(0xFE80_0000_0000_0000, 0, 64, 64),  # link-local
     Special6(0xFE80_0000_0000_0000, 0, 10, 10),
-    Special6(0xFF02_0000_0000_0000, 0x0000_0001_FF00_0000, 104, 104),  # solicited node: holds the end of an address
+    Special6(0xFF02_0000_0000_0000, 0x0000_0001_FF00_0000, 104, 104),  # solicited node: contains the end of an address
     Special6(0xFF00_0000_0000_0000, 0, 12, 128),  # multicast, well-known groups
-    Special6(0xFF00_0000_0000_0000, 0, 8, 16),  # groups of somebody's own: their scope
+    Special6(0xFF00_0000_0000_0000, 0, 8, 16),  # other groups: only their scope stays
 )
 MAPPED = 2  # the row of IPv4-mapped
 
 
 class SpecialKeeper:
-    """Two permutations that keep special addresses apart from others: an address that would become a special one is
-    mapped again, until it is none (cycle walking: it ends at the latest where it began). So prefixes that are shorter
-    than a special one's are not always kept.
+    """Two permutations that keep special and other addresses apart. An address that would become a special one is
+    mapped again until it is not (cycle walking, which returns to its start at the latest). So a prefix shorter than a
+    special one is not always kept.
     """
 
     def __init__(self, inner: Maps) -> None:
@@ -98,7 +98,7 @@ class SpecialKeeper:
 
 
 def kept4(addresses: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """int64[n]: how many first bits stay; -1: it is no special address."""
+    """int64[n]: how many first bits stay; -1: it is not a special address."""
     kept = np.full(len(addresses), -1, np.int64)
     for each in reversed(SPECIAL4):
         shift = 32 - each.bits
@@ -107,7 +107,7 @@ def kept4(addresses: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 
 def kept6(addresses: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """int64[n]: how many first bits stay, -1: it is no special address; int64[n]: its row of SPECIAL6."""
+    """int64[n]: how many first bits stay, -1: not a special address; int64[n]: its row of SPECIAL6."""
     kept, row = (np.full(len(addresses), -1, np.int64) for _ in range(2))
     for number in reversed(range(len(SPECIAL6))):
         each = SPECIAL6[number]
@@ -123,6 +123,6 @@ def _mask(bits: int, width: int) -> int:
 
 
 def _masks(bits: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
-    """uint64[n]: words of `width` bits of which the first bits[i] are set."""
+    """uint64[n]: words of `width` bits whose first bits[i] are set."""
     masks: NDArray[np.uint64] = np.array([_mask(each, width) for each in range(width + 1)], np.uint64)[bits]
     return masks

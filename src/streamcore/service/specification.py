@@ -1,7 +1,7 @@
 """Parses a specification into the name of a service and its options. load.py finds the service.
 
-Forms of text: `name`, `name:value`, `name:key=value,key=value`, and the same behind `path/to/file.py:ClassName`. A
-value in quotes may hold commas. A table, as a pipeline file has it, is the same with the name under "name":
+Text has one of the forms `name`, `name:value`, `name:key=value,key=value`; `path/to/file.py:ClassName` can replace the
+name. A value in quotes may contain commas. A pipeline file has a table instead, with the name under "name":
 {"name": "slice", "bytes": 64}.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from streamcore.core.errors import UsageError
 
-POSITIONAL = ""  # the key of a value that stands without one: it is meant for the service's first option
+POSITIONAL = ""  # the key of a value without a key: it goes to the service's first option
 
 _FILE = re.compile(r"(?P<name>.+?\.py:[A-Za-z_]\w*)(?::(?P<options>.*))?\Z", re.DOTALL)
 _KEY = re.compile(r"\s*(?P<key>[A-Za-z][\w-]*)\s*=")
@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[^,]*")
 
 
 def parse_specification(specification: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(name, options): the options as text, or as the table has them. Raises UsageError."""
+    """(name, options): the options as text, or as in the table. Raises UsageError."""
     if isinstance(specification, Mapping):
         name, options = specification.get("name"), {k: v for k, v in specification.items() if k != "name"}
         if not isinstance(name, str) or not name:
@@ -48,12 +48,12 @@ def _parse_options(name: str, text: str) -> dict[str, Any]:
         if matched := _KEY.match(text, at):
             key, at = matched["key"].replace("-", "_"), matched.end()
         elif options:
-            raise UsageError(f"service {name}: write key=value where {text[at:]!r} stands")
+            raise UsageError(f"service {name}: write key=value instead of {text[at:]!r}")
         if quoted := _QUOTED.match(text, at):
             value, at = quoted["double"] if quoted["double"] is not None else quoted["single"], quoted.end()
         else:
             plain = _PLAIN.match(text, at)
-            assert plain is not None  # it matches nothing too
+            assert plain is not None  # it matches the empty string, too
             value, at = plain[0].strip(), plain.end()
         if key in options:
             raise UsageError(f"service {name}: {key} is given twice")

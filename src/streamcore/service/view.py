@@ -1,7 +1,7 @@
-"""The segment as a worker passes it to a service. It returns columns without copying if the rows are consecutive, and
+"""The segment as a worker passes it to a service. It gives columns without copying if the rows are consecutive, and
 enforces the declared effect.
 
-Changed packets go into a region, a bounded buffer that the worker provides. `disperse` sends the result.
+Changed packets go into a region, a bounded buffer from the worker. `disperse` sends the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.service._gather import pack_packets, pack_records
 from streamcore.service.protocol import ALLOWED, Service
 
-COMMENT_BYTES_MAX = 4096  # of one comment; a pcapng option carries at most 65,535
+COMMENT_BYTES_MAX = 4096  # per comment; a pcapng option carries at most 65,535
 LENGTH_MAX = 0xFFFF_FFFF
 COLUMNS_READ = frozenset({"offset", "captured_length", "wire_length", "timestamp_ns", "interface", "record"})
 
@@ -28,18 +28,18 @@ class EffectError(Exception):
 
 
 class ResultTooLarge(Exception):
-    """What a service made of a segment does not fit into the region."""
+    """The packets that a service made do not fit into the region."""
 
 
 @dataclass(slots=True)
 class ViewResult:
-    """What the services left, for n packets of the segment. None: as it was."""
+    """What the services left, for the segment's n packets. None: as before."""
 
     packed: int = (
         0  # bytes of the region in use; whole records in row order, or packets at `offset` where lengths are given
     )
     keep: NDArray[np.uint8] | None = None  # uint8[n]: 0 for a dropped packet
-    offset: NDArray[np.uint32] | None = None  # of packet i in the region, or in the chunk where packed is 0
+    offset: NDArray[np.uint32] | None = None  # of packet i, in the region, or in the chunk if packed is 0
     captured_length: NDArray[np.uint32] | None = None
     wire_length: NDArray[np.uint32] | None = None
     keys: NDArray[np.uint64] | None = None  # uint64[n, 2]
@@ -51,9 +51,9 @@ class ViewResult:
 class View:
     """The SegmentView of the protocol. One view goes through all services in turn: call `turn(service)` before each.
 
-    region: uint8, writable, or None where no service changes bytes. ports: which tunnels over UDP the run tries. A
-    service sees no packet that one before it dropped. Arrays may be views into the chunk, so they must not outlive the
-    segment's turn in this process.
+    region: uint8, writable; None if no service changes bytes. ports: which tunnels over UDP the run tries. A service
+    does not see packets that an earlier one dropped. Arrays may be views into the chunk, so they must not outlive the
+    segment's processing.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class View:
         self._services = list(services)
         self._place = -1
         self._allowed: frozenset[str] = frozenset()
-        self._index = _index(segment)  # of the segment's packets in a column of the batch
+        self._index = _index(segment)  # indexes a batch column by the segment's packets
         self._count = len(segment)
         self._result = ViewResult()
-        self._selected: NDArray[np.intp] | None = None  # packets of the segment that this service sees; None: all
+        self._selected: NDArray[np.intp] | None = None  # the segment's packets that this service sees; None: all
         self._writable: NDArray[np.uint8] | None = None
         self._replaced = self._replaced_before = False  # by any service; by one before this turn
-        self._again: PacketBatch | None = None  # the packets since then, for columns of their headers
+        self._again: PacketBatch | None = None  # the packets since `replace`, for columns of their headers
         self._show(
             _frozen(self._batch.data), self._all("offset"), self._all("captured_length"), self._all("wire_length")
         )
 
     def turn(self, service: Service) -> None:
-        """The next service begins. Packets dropped by those before it are not shown to it."""
+        """Begin the next service's turn. It does not see packets that earlier ones dropped."""
         self._place = next(i for i in range(self._place + 1, len(self._services)) if self._services[i] is service)
         self._allowed = ALLOWED[service.effect]
         self._replaced_before = self._replaced
@@ -97,8 +97,8 @@ class View:
     # What a service reads.
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of PacketBatch for the packets of this view: a slice where the rows are consecutive. Headers as
-        they were read, or as a service before this one left them with replace().
+        """A column of PacketBatch for the packets of this view; a slice if the rows are consecutive. Headers are as
+        they were read, or as an earlier service left them with replace().
         """
         if self._replaced_before and name not in COLUMNS_READ:
             return self._of(_frozen(getattr(self._parsed_again(), name)))
@@ -115,13 +115,13 @@ class View:
         link_types: NDArray[np.uint16] = table[interface]
         return link_types
 
-    # What a service does, where its effect allows it.
+    # What a service does, if its effect allows it.
 
     def writable(self) -> NDArray[np.uint8]:
-        """uint8: a writable copy of the packets' bytes, which `data` and `offset` show from now on; packet i is at
+        """uint8: a writable copy of the packets' bytes; from now on `data` and `offset` refer to it, and packet i is at
         offset[i].
 
-        Bytes between packets are record headers, and must stay as they are. Raises EffectError, ResultTooLarge.
+        The bytes between packets are record headers, and must not change. Raises EffectError, ResultTooLarge.
         """
         self._need("bytes", "writable()")
         if self._writable is not None:
@@ -139,7 +139,7 @@ class View:
         return self._writable
 
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
-        """Keep only the first captured_length[i] bytes of packet i. Raises EffectError, ValueError where one would
+        """Keep only the first captured_length[i] bytes of packet i. Raises EffectError; ValueError if a packet would
         grow.
         """
         self._need("lengths", "truncate()")
@@ -156,9 +156,9 @@ class View:
         captured_length: NDArray[np.uint32],
         wire_length: NDArray[np.uint32],
     ) -> None:
-        """Put data[offset[i] : offset[i] + captured_length[i]] in the place of packet i; data is copied.
+        """Replace packet i by a copy of data[offset[i] : offset[i] + captured_length[i]].
 
-        Raises EffectError, ResultTooLarge, and ValueError for a packet outside data.
+        Raises EffectError, ResultTooLarge; ValueError for a packet outside data.
         """
         self._need("lengths", "replace()")
         count = len(self)
@@ -170,8 +170,8 @@ class View:
         total = int(captured.sum(dtype=np.uint64))
         region = self._room()
         if total > len(region):
-            raise ResultTooLarge(f"segment {self.number} takes {total} bytes where {len(region)} are allowed")
-        bounce = np.empty(total, np.uint8)  # the source may be the region itself
+            raise ResultTooLarge(f"segment {self.number} needs {total} bytes, but {len(region)} are allowed")
+        bounce = np.empty(total, np.uint8)  # data may be in the region itself
         packed = np.empty(count, np.uint32)
         pack_packets(source, at, captured, bounce, packed)
         region[:total] = bounce
@@ -188,8 +188,8 @@ class View:
         self._keep_lengths()
 
     def drop(self, mask: NDArray[np.bool_], reason: str) -> None:
-        """Drop the packets where mask is true. Each packet is counted once, under the first reason. Raises
-        EffectError, ValueError.
+        """Drop the packets where mask is true. Each packet counts once, under its first reason. Raises EffectError,
+        ValueError.
         """
         self._need("drops", "drop()")
         wanted = np.asarray(mask)
@@ -207,14 +207,12 @@ class View:
         keep[np.flatnonzero(wanted) if self._selected is None else self._selected[wanted]] = 0
 
     def comment(self, row: int, text: str) -> None:
-        """Add a comment to the packet `row` of this view. Raises ValueError for one of more than COMMENT_BYTES_MAX
-        bytes.
-        """
+        """Add a comment to packet `row` of this view. Raises ValueError if it has more than COMMENT_BYTES_MAX bytes."""
         if not 0 <= row < len(self):
             raise IndexError(f"comment(): there is no packet {row} in {len(self)}")
         raw = text.encode("utf-8", "replace")
         if len(raw) > COMMENT_BYTES_MAX:
-            raise ValueError(f"comment(): {len(raw)} bytes, at most {COMMENT_BYTES_MAX} are allowed")
+            raise ValueError(f"comment(): {len(raw)} bytes are too many: at most {COMMENT_BYTES_MAX} are allowed")
         packet = int(row) if self._selected is None else int(self._selected[row])
         self._result.comments.setdefault(packet, []).append(raw)
 
@@ -233,17 +231,17 @@ class View:
         self._result.keys = wanted
 
     def report(self, report: Any) -> None:
-        """Hand figures to the service's `merge`; anything that MessagePack can carry."""
+        """Hand figures to the service's `merge`: anything that MessagePack can carry."""
         self._result.reports.append((self._place, report))
 
     def result(self) -> ViewResult:
-        """What became of the segment. The view is done with after that."""
+        """What became of the segment. The view must not be used afterwards."""
         return self._result
 
     # Inside.
 
     def _parsed_again(self) -> PacketBatch:
-        """All packets of the segment as they are now, in a batch of their own."""
+        """All packets of the segment as they are now, in a new batch."""
         if self._again is None:
             arena = Arena(1, max(1, len(self._data)), max(1, self._count))
             chunk = arena.acquire(0)
@@ -265,12 +263,12 @@ class View:
         captured_length: NDArray[np.uint32],
         wire_length: NDArray[np.uint32],
     ) -> None:
-        """These are the packets from now on: one row per packet of the whole segment, dropped ones too."""
+        """From now on these are the packets: one row per packet of the whole segment, including dropped ones."""
         self._data, self._offset, self._captured, self._wire = data, offset, captured_length, wire_length
         self._select()
 
     def _select(self) -> None:
-        """Show the packets that this service sees."""
+        """Show only the packets that this service sees."""
         self.data = self._data
         self.offset = _frozen(self._of(self._offset))
         self.captured_length = _frozen(self._of(self._captured))
@@ -291,7 +289,7 @@ class View:
         return array if self._selected is None else array[self._selected]
 
     def _spread(self, values: NDArray[np.uint32], others: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """values for the packets that this service sees, others for those dropped before."""
+        """`values` for the packets that this service sees, `others` for those dropped before."""
         if self._selected is None:
             return values
         spread = others.copy()
@@ -311,12 +309,12 @@ class View:
 
     def _room(self) -> NDArray[np.uint8]:
         if self._region is None:
-            raise ResultTooLarge(f"there is no region for what service {self._name()} changes")
+            raise ResultTooLarge(f"service {self._name()} changes bytes, but there is no region for them")
         return self._region
 
 
 def _index(segment: Segment) -> slice | NDArray[np.uint32]:
-    """What a batch column is indexed with: a slice where the rows are consecutive, though the batch is arranged."""
+    """What indexes a batch column: a slice if the rows are consecutive, even in an arranged batch."""
     index: slice | NDArray[np.uint32] = segment.index
     if isinstance(index, slice) or len(index) == 0:
         return index
@@ -327,14 +325,14 @@ def _index(segment: Segment) -> slice | NDArray[np.uint32]:
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """The same bytes, not to be written through this array."""
+    """The same bytes as a read-only array."""
     shown = array.view()
     shown.flags.writeable = False
     return shown
 
 
 def _lengths(name: str, array: Any, count: int) -> NDArray[np.uint32]:
-    """array as uint32[count] without a silent wrap; a copy, since the caller may go on to change it."""
+    """array as a new uint32[count]; refuses values that do not fit. A copy, because the caller may change it later."""
     given = np.asarray(array)
     if given.shape != (count,) or given.dtype.kind not in "ui":
         raise ValueError(f"{name} must be uint32[{count}], not {given.dtype}{list(given.shape)}")
