@@ -139,7 +139,7 @@ def test_settle_of_dedup(benchmark: Any, batch: PacketBatch) -> None:
     """What runs in the main process: the window."""
     service = load("dedup:packets=65536")
     keys = np.random.default_rng(SEED).integers(0, 1 << 61, (batch.count, 2), np.uint64)
-    benchmark(service.settle, keys, batch.timestamp_ns)
+    benchmark(service.drop_by_keys, keys, batch.timestamp_ns)
     tell(benchmark, batch.count)
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from streamcore.core.packets import Outgoing, PacketBatch, Result, Segment
 
 ORDERS: tuple[str, ...]
-Settle = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
+DropByKeys = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
 
 class Aggregator:
     order: str
@@ -15,7 +15,7 @@ class Aggregator:
     def __init__(
         self,
         order: str,
-        settles: Sequence[Settle | None] = (None,),
+        drop_by_keys: Sequence[DropByKeys | None] = (None,),
         dropped: Callable[[int, str, int, int], None] | None = None,
     ) -> None: ...
     def __len__(self) -> int: ...

@@ -32,25 +32,25 @@ cdef class Unit:
 cdef class Aggregator:
     """Restores an order.
 
-    settles: for each stream None, or a function settle(keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to
+    drop_by_keys: for each stream None, or a function (keys uint64[n, 2], timestamp_ns int64[n]) -> (mask of packets to
     drop, reason), called in the second stream's order for packets with keys. dropped: called as dropped(stream, reason,
-    packets, bytes) for the packets that settle dropped.
+    packets, bytes) for the packets that it dropped.
     """
 
     cdef readonly str order
     cdef readonly int64_t resized_bytes  # captured bytes of the packets that left, less the bytes read of them
     cdef readonly list left  # for each stream, if there are several: [packets, captured bytes, resized bytes] that left
-    cdef list settles
+    cdef list drop_by_keys
     cdef object dropped
     cdef dict units  # segment number -> Unit
     cdef dict lines  # stream << 32 | lane -> deque of Units; one line for everything under `total`
 
-    def __init__(self, str order, settles=(None,), dropped=None):
+    def __init__(self, str order, drop_by_keys=(None,), dropped=None):
         if order not in ORDERS:
             raise ValueError(f"no order {order!r}: use one of {', '.join(ORDERS)}")
         self.order = order
-        self.settles = list(settles)
-        self.left = [[0, 0, 0] for _ in self.settles] if len(self.settles) > 1 else []
+        self.drop_by_keys = list(drop_by_keys)
+        self.left = [[0, 0, 0] for _ in self.drop_by_keys] if len(self.drop_by_keys) > 1 else []
         self.dropped = dropped
         self.units = {}
         self.lines = {}
@@ -139,9 +139,9 @@ cdef class Aggregator:
             if result.comments:
                 self.place_comments(out, result)
         if not plain:
-            for stream, settle in enumerate(self.settles):
-                if settle is not None:
-                    self.settle_keys(out, unit.results, together, <uint32_t> stream, settle)
+            for stream, drop in enumerate(self.drop_by_keys):
+                if drop is not None:
+                    self.drop_keyed(out, unit.results, together, <uint32_t> stream, drop)
         if self.left:
             for result in unit.results:
                 self.count_left(out, result, plain, together)
@@ -173,7 +173,7 @@ cdef class Aggregator:
         left[2] += added
         return 0
 
-    cdef int settle_keys(self, Outgoing out, list results, bint together, uint32_t stream, settle) except -1:
+    cdef int drop_keyed(self, Outgoing out, list results, bint together, uint32_t stream, drop) except -1:
         """Lets a stream's service decide which packets are dropped, over all packets of that stream in order."""
         cdef Py_ssize_t i, count = 0, dropped = 0
         cdef uint64_t dropped_bytes = 0
@@ -201,10 +201,10 @@ cdef class Aggregator:
             count += 1
         if count == 0:
             return 0
-        mask, reason = settle(keys[:count], times[:count])
+        mask, reason = drop(keys[:count], times[:count])
         mask = np.ascontiguousarray(mask, np.uint8)
         if mask.shape != (count,):
-            raise ValueError(f"settle gave a mask of shape {mask.shape} for {count} packets")
+            raise ValueError(f"drop_by_keys gave a mask of shape {mask.shape} for {count} packets")
         mark = <uint8_t *> cnp.PyArray_DATA(<cnp.ndarray> mask)
         for i in range(count):
             if mark[i]:

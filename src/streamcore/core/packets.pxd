@@ -185,7 +185,7 @@ cdef class Result:
     cdef uint32_t *captured_length
     cdef uint32_t *wire_length
     cdef uint8_t *keep                      # 0: dropped; NULL: all kept
-    cdef uint64_t *keys                     # two per packet, for Service.settle; NULL: none
+    cdef uint64_t *keys                     # two per packet, for Service.drop_by_keys; NULL: none
     cdef public dict comments               # packet of the segment -> list[bytes]
     cdef public list reports                # (index of the service, report)
     cdef public dict drops                  # reason -> (packets, bytes)

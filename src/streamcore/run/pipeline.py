@@ -148,7 +148,7 @@ class Pipeline:
             source = self._source or self._open_source(arena)
             points = self._find_points()
             sink = self._sink or self._open_output(arena, source, points.place if points is not None else None)
-            aggregator = Aggregator(config.order, [each.chain.settle for each in streams.all], streams.dropped)
+            aggregator = Aggregator(config.order, [each.chain.drop_by_keys for each in streams.all], streams.dropped)
             dispatcher.withdraw_with(aggregator.withdraw)
             dead_letters = self._dead_letters = stack.enter_context(DeadLetters(config, streams, source))
             skip = points.skip if points is not None else 0
@@ -246,7 +246,7 @@ class Pipeline:
         return points_of(
             self.config,
             [chain.specifications for chain in chains],
-            any(chain.settle is not None for chain in chains),
+            any(chain.drop_by_keys is not None for chain in chains),
             all(chain.deterministic for chain in chains),
         )
 

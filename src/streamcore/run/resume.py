@@ -87,7 +87,7 @@ class Points:
                 os.unlink(path)
 
 
-def points_of(config: Config, chains: list[Any], settles: bool, deterministic: bool) -> Points | None:
+def points_of(config: Config, chains: list[Any], drops_by_keys: bool, deterministic: bool) -> Points | None:
     """The points of a run; None if it cannot be resumed. Raises UsageError if `resume` is set and it cannot."""
     why = ""
     if config.order != "total":
@@ -102,7 +102,7 @@ def points_of(config: Config, chains: list[Any], settles: bool, deterministic: b
         why = "a service does not give the same result again"
     if why and config.resume:
         raise UsageError(f"cannot resume: {why}")
-    if why or settles:  # such a service depends on all packets before: start from the beginning
+    if why or drops_by_keys:  # such a service depends on all packets before: start from the beginning
         return None
     return Points(config, chains)
 

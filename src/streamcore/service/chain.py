@@ -19,7 +19,7 @@ from streamcore.service.load import load
 from streamcore.service.protocol import ALLOWED, Effect, Service
 from streamcore.service.specification import parse_specification
 
-Settle = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
+DropByKeys = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
 
 
 class Chain:
@@ -31,12 +31,12 @@ class Chain:
             service.prepared(specification)
             for service, specification in zip(self.services, specifications, strict=True)
         ]
-        settling = [service for service in self.services if service.settles]
-        if len(settling) > 1:
+        dropping = [service for service in self.services if service.drops_by_keys]
+        if len(dropping) > 1:
             raise UsageError(
-                f"only one service of a run can drop by keys: {' and '.join(s.name for s in settling)} both do"
+                f"only one service of a run can drop by keys: {' and '.join(s.name for s in dropping)} both do"
             )
-        self.settle: Settle | None = settling[0].settle if settling else None
+        self.drop_by_keys: DropByKeys | None = dropping[0].drop_by_keys if dropping else None
 
     @property
     def deterministic(self) -> bool:
@@ -96,7 +96,7 @@ class ChainElsewhere:
     removes_metadata = True  # it is not known here whether they do
     incomplete: Sequence[str] = ()
     groups = 0
-    settle: Settle | None = None
+    drop_by_keys: DropByKeys | None = None
 
     def __init__(self, specifications: Sequence[Any], effect: Effect) -> None:
         self.specifications: list[Any] = []

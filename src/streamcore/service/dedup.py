@@ -35,7 +35,7 @@ class Dedup(Service):
 
     name: ClassVar[str] = "dedup"
     effect: ClassVar[Effect] = "filter"
-    settles: ClassVar[bool] = True
+    drops_by_keys: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {"duplicate": "a copy of a recent packet"}
 
     def __init__(self, packets: Any = None, ms: Any = None, key: Any = None) -> None:
@@ -61,7 +61,7 @@ class Dedup(Service):
         hash_packets(segment.data, segment.offset, segment.captured_length, segment.wire_length, self._key_words, keys)
         segment.keys(keys)
 
-    def settle(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
+    def drop_by_keys(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
         if self._window is None:
             self._window = Window(self._packets, -1 if self._ms is None else self._ms * 1_000_000)
         mask = self._window.duplicates(np.ascontiguousarray(keys), np.ascontiguousarray(timestamp_ns))

@@ -97,7 +97,7 @@ class Service:
     effect: ClassVar[Effect] = "observe"
     deterministic: ClassVar[bool] = True  # whichever worker processes it, the same segment gives the same result
     groups: ClassVar[tuple[str, ...]] = ()  # header columns it reads: "headers", "addresses", "vlan", "inner", "flow"
-    settles: ClassVar[bool] = False  # it hands out keys, and `settle` decides what is dropped
+    drops_by_keys: ClassVar[bool] = False  # `process` hands out keys, and `drop_by_keys` decides what is dropped
     removes_metadata: ClassVar[bool] = False  # no comments, names, addresses or hashes in a pcapng output's blocks
     reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> what it means
 
@@ -114,9 +114,8 @@ class Service:
         """Process one segment. If this raises, another worker tries the segment again."""
         raise NotImplementedError
 
-    def settle(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
-        """Runs beside the aggregator, in the second stream's order: keys uint64[n, 2] -> mask of packets to drop, and
-        the reason.
+    def drop_by_keys(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
+        """Runs in the main process, in the second stream's order: keys uint64[n, 2] -> (mask of packets to drop, reason).
         """
         raise NotImplementedError
 

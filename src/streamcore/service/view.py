@@ -217,10 +217,10 @@ class View:
         self._result.comments.setdefault(packet, []).append(raw)
 
     def keys(self, keys: NDArray[np.uint64]) -> None:
-        """uint64[n, 2]: what `settle` of this service decides by. Raises EffectError."""
+        """uint64[n, 2]: what `drop_by_keys` of this service decides by. Raises EffectError."""
         self._need("drops", "keys()")
-        if not self._services[self._place].settles:
-            raise EffectError(f"service {self._name()} called keys() without settles = True: declare it")
+        if not self._services[self._place].drops_by_keys:
+            raise EffectError(f"service {self._name()} called keys() without drops_by_keys = True: declare it")
         wanted = np.ascontiguousarray(keys, np.uint64)
         if wanted.shape != (len(self), 2):
             raise ValueError(f"keys(): the keys must be uint64[{len(self)}, 2], not {list(wanted.shape)}")

@@ -108,16 +108,16 @@ def test_orders_as_asked(batches, order, policy, lanes, packets_max, seed, kinds
             assert of_lane == sorted(of_lane)
 
 
-def test_settle_sees_all_packets_in_order_and_drops():
+def test_drop_by_keys_sees_all_packets_in_order_and_drops():
     seen, counted = [], []
 
-    def settle(keys, times):
+    def drop(keys, times):
         seen.extend(keys[:, 0].tolist())
         return keys[:, 0] % 3 == 0, "third"
 
     batch = make_batch([bytes([i]) * 20 for i in range(12)], hashes=[i << 28 for i in range(12)])
     segments = Segmenter("flow", lanes=4).cut(batch)
-    aggregator = Aggregator("total", [settle], lambda *told: counted.append(told))
+    aggregator = Aggregator("total", [drop], lambda *told: counted.append(told))
     aggregator.expect(batch, segments)
     left = []
     for segment in reversed(segments):

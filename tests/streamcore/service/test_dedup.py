@@ -58,7 +58,7 @@ def test_duplicates_whatever_the_segments(options, seed):
         part = slice(len(got), len(got) + rng.randrange(1, 700))
         segment = make_segment(packets[part], wire_length=wire[part])
         keys = run(segment, rng.choice(workers)).result().keys
-        mask, reason = main.settle(keys, np.array(times[part], np.int64))
+        mask, reason = main.drop_by_keys(keys, np.array(times[part], np.int64))
         assert reason in Dedup.reasons
         got.extend(mask.tolist())
     assert got == expected

@@ -191,9 +191,9 @@ def test_keys_are_spread_over_dropped_packets():
     def keys(view):
         view.keys(np.ones((len(view), 2), np.uint64))
 
-    view = run(make_segment(PACKETS), service("filter", drop_first), service("filter", keys, settles=True))
+    view = run(make_segment(PACKETS), service("filter", drop_first), service("filter", keys, drops_by_keys=True))
     assert view.result().keys.tolist() == [[0, 0]] + [[1, 1]] * 9
-    with pytest.raises(EffectError, match="settles"):
+    with pytest.raises(EffectError, match="drops_by_keys"):
         run(make_segment(PACKETS), service("filter", keys))
 
 
@@ -212,7 +212,7 @@ ACTIONS = {
 @pytest.mark.parametrize("action", ACTIONS)
 def test_effects_are_enforced(effect, action):
     call, allowed = ACTIONS[action]
-    made = service(effect, call, settles=True)
+    made = service(effect, call, drops_by_keys=True)
     if effect in allowed:
         run(make_segment(PACKETS), made)
         return
