@@ -115,8 +115,7 @@ class Service:
         raise NotImplementedError
 
     def drop_by_keys(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
-        """Runs in the main process, in the second stream's order: keys uint64[n, 2] -> (mask of packets to drop, reason).
-        """
+        """Runs in the main process, in the second stream's order: keys uint64[n, 2] -> (mask of packets to drop, reason)."""
         raise NotImplementedError
 
     def merge(self, report: Any) -> None:
