@@ -18,6 +18,7 @@ from auction.moderator import Moderator
 from auction.moderator.methods import Method
 
 _TRUTH: Final = {"yes": True, "true": True, "no": False, "false": False}
+_NAMES: Final = {True: "yes", False: "no"}
 NOUNS: Final = {
     "party": "register, show, change and ban parties, manage their tokens",
     "account": "deposit and withdraw money, post and release bonds",
@@ -99,7 +100,7 @@ def _add_argument(sub: argparse.ArgumentParser, name: str, parameter: inspect.Pa
     """Positional parameters become arguments. Keyword parameters and those with a default become options."""
     convert = _converter(parameter.annotation)
     shape = "JSON" if _is_json(parameter.annotation) else name.upper()
-    words = _help(parameter.annotation)
+    words = _help(parameter)
     if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         sub.add_argument(name, type=convert, help=words)
     else:
@@ -113,12 +114,27 @@ def _is_json(hint: Any) -> bool:
     return not {str, int, bool} & set(_members(hint)) or typing.get_origin(hint) in (dict, tuple, list)
 
 
-def _help(hint: Any) -> str | None:
-    """The fields of a JSON argument, or the two words of a truth."""
-    if hint is bool:
-        return "yes or no"
+def _help(parameter: inspect.Parameter) -> str | None:
+    """The two words of a truth, or the fields of a JSON argument with their defaults; then the argument's default."""
+    hint, default = parameter.annotation, parameter.default
     structs = [one for one in _members(hint) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    return "; ".join(f"JSON with {', '.join(one.__struct_fields__)}" for one in structs) or None
+    words = ["yes or no"] if hint is bool else ["; ".join(f"JSON with {_fields(one)}" for one in structs)]
+    if default not in (inspect.Parameter.empty, None, ""):
+        words.append(f"(default: {_NAMES.get(default) if hint is bool else _as_json(default)})")
+    return " ".join(filter(None, words)).replace("%", "%%") or None
+
+
+def _fields(struct: type[msgspec.Struct]) -> str:
+    """The fields of a struct, those with a default as name=default."""
+    shown = []
+    for field in msgspec.structs.fields(struct):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        shown.append(field.name if default is msgspec.NODEFAULT else f"{field.name}={_as_json(default)}")
+    return ", ".join(shown)
+
+
+def _as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

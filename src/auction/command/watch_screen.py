@@ -157,7 +157,9 @@ def _ends(one: AgreementGlance) -> Text:
     if one.shortfall:
         words += f", {_money(one.shortfall)} short"
     words += "".join(
-        f"; {side}: {said}" for side, said in (("it", one.provider_says), (one.recipient, one.recipient_says)) if said
+        f"; {side}: {said.ending}, {_money(said.figure)}"
+        for side, said in (("it", one.provider_says), (one.recipient, one.recipient_says))
+        if said is not None
     )
     for amount, what in ((one.burnt, "to nobody"), (one.refunded, "refunded"), (one.charged_back, "taken back")):
         words += f"; {_money(amount)} {what}" if amount else ""

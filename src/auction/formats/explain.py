@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from auction.formats import FORMATS
 from auction.model.award import Award, Standing, Winning
+from auction.model.money import as_decimal
 
 
 def explain(award: Award, excluded: Iterable[tuple[str, str]] = ()) -> str:
     """Explains in words and numbers how the award came about: winner, price rule, second, and what each loser needed.
-    `excluded` are bids that were not considered, with the reason."""
+    Amounts have the decimals of the currency. `excluded` are bids that were not considered, with the reason."""
     lines = [f"Auction {award.auction} ({award.format}): {_rule_of(award)}."]
     lines.append(_conditions(award))
     standing_of = {standing.bid: standing for standing in award.standings}
@@ -22,7 +24,8 @@ def explain(award: Award, excluded: Iterable[tuple[str, str]] = ()) -> str:
     if not award.failed:
         if runners_up:
             second = runners_up[0]
-            lines.append(f"Second was {second.bid} of {second.bidder} at {second.offered}, score {second.score}.")
+            offered, score = (as_decimal(one, award.currency, ",") for one in (second.offered, second.score))
+            lines.append(f"Second was {second.bid} of {second.bidder} at {offered}, score {score}.")
         else:
             lines.append("There was no second bid within the reserve.")
     lines.extend(_why_it_lost(award, standing) for standing in award.standings if standing.outcome != "won")
@@ -37,7 +40,7 @@ def _rule_of(award: Award) -> str:
 
 def _conditions(award: Award) -> str:
     side = "at most" if award.direction == "provide" else "at least"
-    words = f"Amounts are minor units of {award.currency}; the reserve is {side} {award.reserve}."
+    words = f"Amounts are in {award.currency}; the reserve is {side} {as_decimal(award.reserve, award.currency, ',')}."
     if award.newcomers_only:
         words += " The seed drew this auction for newcomers, so only they were considered."
     if award.tie_drawn:
@@ -53,21 +56,31 @@ def _why_it_won(award: Award, winning: Winning, standing: Standing) -> str:
     if winning.items:
         what = " + ".join(winning.items)
     verb = "is paid" if award.direction == "provide" else "pays"
+    amounts = (standing.offered, standing.quality, standing.score, winning.price)
+    offered, quality, score, price = (as_decimal(one, award.currency, ",") for one in amounts)
     words = (
-        f"{winning.bid} of {winning.bidder} won {what}: it offered {standing.offered}, its quality is worth "
-        f"{standing.quality}, its score is {standing.score}; it {verb} {winning.price}"
+        f"{winning.bid} of {winning.bidder} won {what}: it offered {offered}, its quality is worth {quality}, "
+        f"its score is {score}; it {verb} {price}"
     )
-    return words + (f" ({award.unit_price} a unit)." if award.unit_price is not None else ".")
+    if award.unit_price is not None:
+        words += f" ({as_decimal(award.unit_price, award.currency, ',')} a unit)"
+    return words + "."
 
 
 def _why_it_lost(award: Award, standing: Standing) -> str:
-    words = f"{standing.bid} of {standing.bidder} offered {standing.offered}, score {standing.score}: "
+    offered, score = (as_decimal(one, award.currency, ",") for one in (standing.offered, standing.score))
+    words = f"{standing.bid} of {standing.bidder} offered {offered}, score {score}: "
     if standing.outcome == "not_considered":
         return words + "not considered, since this auction was drawn for newcomers."
     if standing.outcome == "refused":
-        return words + f"refused, {standing.why}."
+        return words + f"refused, {_reason(standing)}."
     words += "beyond the reserve; " if standing.outcome == "beyond_reserve" else ""
     if standing.needed is None:
-        return words + (standing.why or "no price would have won") + "."
+        return words + (_reason(standing) or "no price would have won") + "."
     side = "or less" if award.direction == "provide" else "or more"
-    return words + f"{standing.needed} {side} would have won."
+    return words + f"{as_decimal(standing.needed, award.currency, ',')} {side} would have won."
+
+
+def _reason(standing: Standing) -> str:
+    """The format's reason. It is part of the award, which has a digest, so its amounts stay in minor units."""
+    return standing.why + (" (in minor units)" if re.search(r"\b[0-9]+\b", standing.why) else "")

@@ -14,6 +14,7 @@ import msgspec
 from auction.formats.explain import explain
 from auction.model.agreement import Agreement
 from auction.model.bid import ShownRating
+from auction.model.closing import Statement
 from auction.model.errors import Unknown
 from auction.model.money import check_integer
 from auction.model.rating import PublicDeal
@@ -71,8 +72,8 @@ class AgreementGlance(msgspec.Struct, frozen=True, kw_only=True):
     runners_up: tuple[str, ...]
     signed: int
     shortfall: int
-    provider_says: str
-    recipient_says: str
+    provider_says: Statement | None
+    recipient_says: Statement | None
     paid: int
     burnt: int
     refunded: int
@@ -170,10 +171,6 @@ def bidders_in(state: State, one: Auction) -> set[str]:
 
 def _agreement(state: State, one: Agreement, market: str) -> AgreementGlance:
     earned = one.earnings(market)
-    says = {
-        f"{side}_says": f"{said.ending}, {said.figure}" if said is not None else ""
-        for side, said in (("provider", one.provider_says), ("recipient", one.recipient_says))
-    }
     return _glance(
         AgreementGlance,
         one,
@@ -181,7 +178,6 @@ def _agreement(state: State, one: Agreement, market: str) -> AgreementGlance:
         runners_up=_runners_up(state, one),
         signed=earned.signed,
         shortfall=earned.shortfall,
-        **says,
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 COMMANDS = ("run", "packets", "flows")  # the commands that take a pipeline file
+SECRETS = ("key", "token", "password", "secret")  # how the names of options end whose values are not printed
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +33,27 @@ def execute(arguments: argparse.Namespace) -> int:
     if config.filter:
         Filter(config.filter)
     streams.classifier()
-    chains = [" -> ".join(service.name for service in stream.chain.services) or "identity" for stream in streams.all]
+    chains = [_shown(stream.service) for stream in config.streams]
     print(f"{arguments.config}: {chains[0]}, policy {config.policy}, order {config.order}, {config.workers} workers")
     for stream, chain in zip(streams.all[1:], chains[1:], strict=True):
         print(f"  stream {stream.name}: {chain}, {stream.select}")
     return 0
+
+
+def _shown(specifications: Sequence[Any]) -> str:
+    """The services of one stream with their options, as one would write them on the command line."""
+    from streamcore.service.specification import parse_specification
+
+    services = []
+    for specification in specifications:
+        name, options = parse_specification(specification)
+        words = [f"{option.replace('_', '-')}={_value(option, value)}".lstrip("=") for option, value in options.items()]
+        services.append(f"{name}:{','.join(words)}" if words else name)
+    return " -> ".join(services) or "identity"
+
+
+def _value(option: str, value: Any) -> str:
+    if option.endswith(SECRETS):
+        return "(given)"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f'"{text}"' if "," in text else text

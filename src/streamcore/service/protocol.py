@@ -59,7 +59,7 @@ class SegmentView(Protocol):
         """
 
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
-        """Keep only the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize" or "redact"."""
+        """Keep the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize" or "redact"."""
 
     def replace(
         self,
@@ -115,7 +115,7 @@ class Service:
         raise NotImplementedError
 
     def drop_by_keys(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
-        """Runs in the main process, in the second stream's order: keys uint64[n, 2] -> (mask of packets to drop, reason)."""
+        """Runs in the main process, in the second stream's order: keys uint64[n, 2] -> (mask of drops, reason)."""
         raise NotImplementedError
 
     def merge(self, report: Any) -> None:

@@ -146,6 +146,15 @@ def test_every_step_has_help(step: tuple[str, ...], capsys: pytest.CaptureFixtur
     assert len(help_of(capsys, *step)) > 8
 
 
+def test_help_of_a_step_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(" ".join(help_of(capsys, "auction", "announce")).split())
+    assert 'JSON with reserve, open_for_ms, format="second_score", quality={}, quantity=1,' in words
+    assert "fail_over=false" in words
+    assert "--capacity-bps CAPACITY_BPS (default: 0)" in " ".join(
+        " ".join(help_of(capsys, "party", "register")).split()
+    )
+
+
 def test_the_old_names_of_steps_are_gone(capsys: pytest.CaptureFixture[str]) -> None:
     for name in STEPS.values():
         if name not in NOUNS:

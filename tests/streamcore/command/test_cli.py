@@ -189,7 +189,25 @@ def test_the_file_says_what_the_flags_do_not(tmp_path):
     told = json.loads(run.stdout)
     assert told["packets"]["dropped"] == {"filter.not_matched": 2846 - told["packets"]["written"]}
     assert 913 <= told["packets"]["written"] < 950  # TCP: examples/README.md; and fragments that libpcap cannot tell
-    assert "slice, policy flow, order total" in command("check", "--config", file).stdout
+    assert "slice:60, policy flow, order total" in command("check", "--config", file).stdout
+
+
+def test_check_prints_services_with_their_options_and_no_secret(tmp_path):
+    file = tmp_path / "pipeline.toml"
+    file.write_text(
+        f"""read = "{OFFICE}"
+write = "{tmp_path}/out.pcap"
+service = [{{name = "anonymise", mac = "zero", key = "{"ab" * 32}"}}, "decapsulate:kinds=vxlan+gre,depth=1"]
+[[stream]]
+name = "web"
+select = "tcp port 80"
+service = ["slice:64"]
+"""
+    )
+    told = command("check", "--config", file).stdout
+    assert "anonymise:mac=zero,key=(given) -> decapsulate:kinds=vxlan+gre,depth=1, policy" in told
+    assert "stream web: slice:64, tcp port 80" in told
+    assert "abab" not in told
 
 
 def test_an_error_with_json_says_how_far_it_came(tmp_path):

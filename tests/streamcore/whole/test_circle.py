@@ -69,7 +69,7 @@ def test_the_award_follows_from_bids_and_ratings_by_the_stated_rule(block):
     (winner, (_, quality)), (_, (second, _)) = sorted(scores.items(), key=lambda each: -each[1][0])
     (won,) = award["winners"]
     assert (won["bidder"], won["price"]) == (winner, min(RESERVE, quality - second))
-    assert any(f"{winner} won it: it offered {ASKED[winner]}," in line for line in block["explanation"])
+    assert any(f"{winner} won it: it offered {ASKED[winner] / 100:,.2f}," in line for line in block["explanation"])
 
 
 def test_the_first_is_won_by_the_cheaper_and_the_second_by_the_better(played):
