@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
-from auction.model.errors import AuctionError, BadValue
+from auction.model.errors import AuctionError, BadValue, Unknown
 from auction.moderator.aio import AsyncModerator
 from auction.web.handler import Request, RequestHandler
 from auction.web.wire import PREFIX, REQUEST_BYTES_MAX, encode_failure
@@ -34,9 +35,7 @@ class Server:
 
     async def __aenter__(self) -> Server:
         await self._market.__aenter__()
-        application = web.Application(client_max_size=REQUEST_BYTES_MAX)
-        application.router.add_post(PREFIX + "{method}", self._answer)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=5)
+        self._runner = web.ServerRunner(_Listener(self._answer, access_log=None), shutdown_timeout=5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port, ssl_context=self._tls)
         await site.start()
@@ -48,14 +47,22 @@ class Server:
         await self._runner.cleanup()
         await self._market.__aexit__()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        method = request.path.removeprefix(PREFIX)
+        if method == request.path or "/" in method:
+            return _failed(Unknown(f"a method is called by a POST to {PREFIX}METHOD"))
+        if request.method != "POST":
+            return _failed(BadValue(f"a method is called by a POST to {PREFIX}METHOD"), 405)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # what follows is the answer
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _failed(BadValue(f"a request has at most {REQUEST_BYTES_MAX} bytes"), 413)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         asked = Request(
-            method=request.match_info["method"],
+            method=method,
             body=body,
             token=token.strip() if scheme.lower() == "bearer" else "",
             key=request.headers.get("Idempotency-Key", ""),
@@ -73,6 +80,41 @@ class Server:
         return await self._market.wait_for(
             lambda: self._handler.carry_out(asked), lambda answer: self._handler.is_news(asked, answer), wait_ms
         )
+
+
+class _Connection(web.RequestHandler):
+    """A caller's connection: what is no request that HTTP knows is answered as every other refusal is."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not 400 <= status < 500:
+            return super().handle_error(request, status, exc, message)
+        is_long = isinstance(exc, LineTooLong)
+        words = "a line of a request or of its headers is too long" if is_long else "this is no HTTP request"
+        answer = _failed(BadValue(words), status)
+        answer.force_close()
+        return answer
+
+
+class _Listener(web.Server):
+    def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **settings: Any) -> None:
+        super().__init__(answer, request_factory=_request, **settings)
+        self._settings = settings
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._settings)
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=REQUEST_BYTES_MAX)
 
 
 def _failed(reason: AuctionError, status: int = 0) -> web.Response:

@@ -206,6 +206,13 @@ BUGS = [
         "moderator/test_overdue.py::test_all_the_money_of_a_market_is_bounded",
     ),
     Bug(
+        "what is no HTTP is refused in another shape",
+        "web/application.py",
+        "return _Connection(self, loop",
+        "return web.RequestHandler(self, loop",
+        "web/test_serve.py::test_every_refusal_has_the_shape_of_the_others",
+    ),
+    Bug(
         "a jump of the clock is taken for time",
         "moderator/clock.py",
         "if self.has_jumped or has_jumped(expected_ms, reading_ms):",

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,51 @@ def test_a_request_is_bounded(world: World) -> None:
     status, answer = ask(world.url, "deposit", b" " * (REQUEST_BYTES_MAX + 1))
     assert (status, type(decode_failure(answer))) == (413, BadValue)
     assert world.operator.balance("rita") == 1_000_000
+
+
+def test_every_refusal_has_the_shape_of_the_others(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also of what is not HTTP: one line of JSON with the code, and nothing in the log of the operator."""
+    host, port = world.url.removeprefix("http://").split(":")
+    head = "POST /v1/deposit HTTP/1.1\r\nHost: market\r\n"
+    asked = {
+        "a key of 300 bytes": (422, head + f"Idempotency-Key: {'k' * 300}\r\n"),
+        "a key of 9 KB": (400, head + f"Idempotency-Key: {'k' * 9_000}\r\n"),
+        "a key of 100 KB": (400, head + f"Idempotency-Key: {'k' * 100_000}\r\n"),
+        "a long path": (400, f"POST /v1/{'d' * 9_000} HTTP/1.1\r\n"),
+        "many headers": (400, head + "".join(f"X-{number}: {'v' * 900}\r\n" for number in range(1_000))),
+        "no HTTP": (400, "deposit rita\r\n"),
+        "a header without a name": (400, head + ": x\r\n"),
+        "a GET": (405, head.replace("POST", "GET")),
+        "another path": (404, head.replace("/v1/", "/v2/")),
+        "a path below": (404, head.replace("deposit", "deposit/more")),
+    }
+    body = b'{"party": "rita", "amount": 1, "currency": "EUR"}'
+    for name, (wanted, words) in asked.items():
+        with socket.create_connection((host, int(port)), 20) as connection:
+            rest = f"Authorization: Bearer {OPERATOR}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            with suppress(OSError):  # the market need not read on
+                connection.sendall(words.encode() + rest.encode() + body)
+            answer = b""
+            with suppress(OSError):
+                while more := connection.recv(65_536):
+                    answer += more
+        first, _, said = answer.partition(b"\r\n\r\n")
+        assert first.split()[1].decode() == str(wanted), (name, answer)
+        failure = msgspec.json.decode(said)
+        assert failure.keys() == {"error", "message"}, name
+        assert "\n" not in failure["message"], name
+    assert world.operator.balance("rita") == 1_000_000
+    assert capfd.readouterr().err == ""
+
+
+def test_who_asks_whether_it_may_go_on_is_told_so(world: World) -> None:
+    host, port = world.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 20) as connection:
+        connection.sendall(b"POST /v1/now_ms HTTP/1.1\r\nHost: m\r\nExpect: 100-continue\r\nContent-Length: 2\r\n")
+        connection.sendall(f"Authorization: Bearer {OPERATOR}\r\nConnection: close\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"{}")
+        assert b" 200 " in connection.recv(1_000)
 
 
 def test_a_key_has_one_effect_and_is_its_callers_own(world: World) -> None:
