@@ -198,6 +198,7 @@ USED_ELSEWHERE = {
     "streamcore/observe/metrics.py collect": "prometheus_client asks a collector for it",
     "streamcore/core/packets.pyx arrange": "tests choose the rows of a batch with it; native code writes them itself",
     "auction/command/options.py format_help": "argparse asks a parser for it",
+    "auction/web/application.py handle_error": "aiohttp asks a connection for it",
     "streamcore/segment/cutter.py Cutter": "the protocol of what cuts, for who writes one",
 }
 # Rules that stand before the commands that will use them.
