@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from auction.model.errors import BadValue
-from auction.model.receipt import WHOLE, Receipt, ReceiptTerms, Side, SignedReceipt, chained, check_next
+from auction.model.receipt import WHOLE, Receipt, ReceiptTerms, SignedReceipt, chained, check_next
 
 
 def figure(terms: ReceiptTerms, receipt: Receipt | None) -> int:
@@ -34,14 +34,6 @@ def better(terms: ReceiptTerms, one: SignedReceipt | None, other: SignedReceipt 
     of two with one number, the one with the lower figure, since neither side can prove more."""
     signed = [receipt for receipt in (one, other) if receipt is not None and receipt.by_both]
     return max(signed, key=lambda two: (two.receipt.number, -two.receipt.earned), default=None)
-
-
-def own_word(terms: ReceiptTerms, receipts: Iterable[SignedReceipt], side: Side) -> SignedReceipt | None:
-    """The receipt that binds a side by its own signature: the one with the highest number; of two with one number, the
-    one that both sides signed, else the one that is worse for its signer (the recipient: the higher figure)."""
-    own = [one for one in receipts if (one.recipient if side == "recipient" else one.provider)]
-    sign = 1 if side == "recipient" else -1
-    return max(own, key=lambda one: (one.receipt.number, one.by_both, sign * one.receipt.earned), default=None)
 
 
 class FalseInterval(msgspec.Struct, frozen=True, kw_only=True):

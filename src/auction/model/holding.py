@@ -101,11 +101,6 @@ def of_award(price: int, delta_ppm: int, *, reserve: int = 0, fail_over: bool = 
     return AwardHolds(whole, provider, whole - own)
 
 
-def reserve_of_part(reserve: int, units: int, of_units: int) -> int:
-    """One winner's part of R, in proportion to its units, rounded down: the parts never exceed R."""
-    return check_amount(reserve) * check_integer(units, "units", 0, of_units) // of_units
-
-
 def newcomers_bond(minimum: int, reserve: int, delta_ppm: int) -> int:
     """B: the least balance with which a newcomer may bid, at least δR + Φ. It is not an extra hold: what the newcomer's
     bids hold counts towards it."""

@@ -6,8 +6,7 @@ command; closing.py has who gets which money at the end. Times are milliseconds 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -203,34 +202,6 @@ def has_jumped(before_ms: int, now_ms: int) -> bool:
     operator. The caller compares with a clock that does not jump, or with the last entry if the market had no
     outage."""
     return abs(now_ms - before_ms) >= JUMP_MS
-
-
-def gaps(stages: Sequence[Stage] = STAGES, steps: Sequence[Step] = STEPS) -> list[str]:
-    """Lists the faults of a table, in words. A complete table has none: each state is reached from an announcement, and
-    deadlines alone bring each state to a final one."""
-    known = {stage.state: stage for stage in stages}
-    halves = [one.state for one in stages if bool(one.deadline) != bool(one.outcome)]
-    wrong = [f"{state} has a deadline or an outcome alone" for state in halves]
-    wrong += [f"{state} stands twice" for state, count in Counter(one.state for one in stages).items() if count > 1]
-    named = {state for stage in stages for state in stage.leads_to} | {step.state for step in steps if step.state}
-    named |= {state for step in steps for state in step.leads_to}
-    wrong += [f"{state} is no state" for state in sorted(named - set(known))]
-    pairs = Counter((step.state, step.command) for step in steps)
-    wrong += [f"{command} stands twice in {state}" for (state, command), count in pairs.items() if count > 1]
-    wrong += [f"nobody may {step.command} in {step.state}" for step in steps if not step.who or not step.leads_to]
-    reached, waiting = set[str](), [state for step in steps if not step.state for state in step.leads_to]
-    while waiting:
-        state = waiting.pop()
-        if state in reached or state not in known:
-            continue
-        reached.add(state)
-        waiting += known[state].leads_to
-        waiting += [after for step in steps if step.state == state for after in step.leads_to]
-    wrong += [f"{state} is never reached" for state in known if state not in reached]
-    ending = {state for state, stage in known.items() if not stage.leads_to and not stage.deadline}
-    for _ in known:
-        ending |= {state for state, stage in known.items() if stage.leads_to and set(stage.leads_to) <= ending}
-    return wrong + [f"{state} need not end" for state in known if state not in ending]
 
 
 def as_markdown() -> str:

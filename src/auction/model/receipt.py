@@ -22,8 +22,6 @@ INTERVAL_MS_MIN: Final = 100
 INTERVAL_MS_MAX: Final = 1_000
 INTERVALS_OF_A_WINDOW: Final = 120
 PAUSE_MS_MIN: Final = 500
-END_AFTER_MS_MIN: Final = 2_000
-END_AFTER_MS_MAX: Final = 30_000
 WHOLE: Final = 2**128  # an interval that was served in full adds this to `earned`
 BITS_MAX: Final = 2**63 - 1
 _HEX: Final = frozenset(string.hexdigits.lower())
@@ -45,12 +43,6 @@ def interval_count(window_ms: int) -> int:
 def pause_ms(window_ms: int) -> int:
     """T: after this long without a receipt the provider holds results back. 2 I, at least 0.5 s."""
     return max(2 * interval_ms(window_ms), PAUSE_MS_MIN)
-
-
-def end_after_ms(window_ms: int) -> int:
-    """A side may state an end after a pause longer than this: a sixth of the window (rounded down), between 2 and 30
-    s."""
-    return min(max(window_ms // 6, END_AFTER_MS_MIN), END_AFTER_MS_MAX)
 
 
 def exposure(price: int, window_ms: int, receipts: bool = True) -> int:

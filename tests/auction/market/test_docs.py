@@ -25,7 +25,7 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
 def test_the_lifecycle_is_the_one_that_is_drawn() -> None:
-    drawn = re.search(r"<!-- drawn by auction.model.lifecycle.as_markdown -->\n(.*?)<!-- end", TEXT, re.DOTALL)
+    drawn = re.search(r"<!-- states and commands: scripts/write-lifecycle -->\n(.*?)<!-- end", TEXT, re.DOTALL)
     assert drawn is not None
     assert drawn[1] == as_markdown()
 

@@ -21,7 +21,6 @@ from auction.model.holding import (
     of_commitment,
     of_offer,
     penalty_of,
-    reserve_of_part,
     whole_reserve,
     with_delta,
 )
@@ -45,10 +44,9 @@ def test_where_recipients_bid() -> None:
     assert of_commitment("receive", 6_000, 9_000, TEN) == 9_900
 
 
-def test_offers_units_and_parts() -> None:
+def test_offers_and_units() -> None:
     assert of_offer(150, 20, TEN) == 300
     assert whole_reserve(60, 100) == 6_000
-    assert reserve_of_part(1_000, 1, 3) == 333
     with pytest.raises(BadAmount):
         whole_reserve(2**62, 2)
 
@@ -79,8 +77,6 @@ def test_what_cannot_be_held_is_refused() -> None:
         of_announcer("provide", 2**63 - 1, TEN)
     with pytest.raises(BadAmount):
         of_bidder("provide", -1, 0, TEN)
-    with pytest.raises(BadValue):
-        reserve_of_part(10, 4, 3)
 
 
 @given(st.integers(0, 100_000), st.integers(10_000, 500_000), st.data(), st.booleans(), st.sampled_from([*ENDINGS, ""]))
