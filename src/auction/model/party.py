@@ -27,7 +27,10 @@ SIGNED_VALIDITY_MS_MAX: Final = 7 * 24 * 3_600_000  # a nonce must be remembered
 
 _PRIME: Final = 2**255 - 19
 # Ids that the market gives (`Draft.new_id`), and keys: accounts and links are found by both, so nobody may choose one.
-_RESERVED: Final = re.compile(r"(agreement|auction|bid|block|group|party)-\d+(\.\d+)?|[0-9a-fA-F]{64}", re.ASCII)
+# A block that an auction is asked for is named `block-of-` it.
+_RESERVED: Final = re.compile(
+    r"(agreement|auction|bid|block|group|party)-\d+(\.\d+)?|block-of-.*|[0-9a-fA-F]{64}", re.ASCII
+)
 _GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -96,8 +99,13 @@ def check_chosen(name: str) -> str:
     return check_not_reserved(check_id(name))
 
 
+def is_chosen(name: str) -> bool:
+    """Whether a caller may have chosen this id: it is none that the market gives."""
+    return _RESERVED.fullmatch(name) is None
+
+
 def check_not_reserved(name: str) -> str:
-    if _RESERVED.fullmatch(name):
+    if not is_chosen(name):
         raise BadValue(f"{name!r} has the form of an id that the market gives, or of a public key: choose another")
     return name
 

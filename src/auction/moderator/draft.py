@@ -91,6 +91,11 @@ class Draft:
             raise Exists(f"there is a {kind} {name!r} already")
         self.put(kind, name, record)
 
+    def check_unused(self, kind: str, name: str) -> None:
+        """A name is never given to a second thing, also when the first is put away. Raises Exists."""
+        if self.state.is_used(kind, name):
+            raise Exists(f"there was a {kind} {name!r}, and a name is not given twice")
+
     def find(self, kind: str, name: str) -> Any | None:
         record = self.changes.get((kind, name)) if self.changes else None
         return self.state.records[kind].get(name) if record is None else record

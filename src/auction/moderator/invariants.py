@@ -497,4 +497,5 @@ def _saved_differences(state: State, snapshot: Snapshot) -> list[str]:
         return [f"the saved state is not from this journal: {reason}"]
     found = [f"the saved {kind}s differ" for kind in state.records if state.records[kind] != resumed.records[kind]]
     owned = [{name: amount for name, amount in one.ledger.balances.items() if amount} for one in (state, resumed)]
+    found += ["the saved names differ"] if state.names_used != resumed.names_used else []
     return found + (["the saved balances differ"] if owned[0] != owned[1] else [])

@@ -11,10 +11,12 @@ journal comes to the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import Any, Final
 
 from auction.model.agreement import Agreement
 from auction.model.lifecycle import CHARGEBACK_MS, KEPT_MS
+from auction.model.party import is_chosen
 from auction.moderator.records import Auction, Nonce
 
 State = Any  # `state.State`, which imports this file
@@ -25,6 +27,20 @@ _STEPS: Final = ("authorise", "capture", "void")
 def _is_hidden(state: State, one: Agreement) -> bool:
     """Whether the opinions about it are still to be published."""
     return one.id in state.records["exchange"] and one.id not in state.records["revealed"]
+
+
+def name_digest(kind: str, name: str, owner: str = "") -> int:
+    """What is kept of a name whose thing is put away, so that nothing else gets it: eight bytes. `owner`: whose it
+    was."""
+    return int.from_bytes(sha256(f"{kind}/{name}/{owner}".encode()).digest()[:8])
+
+
+def _keep_name(state: State, kind: str, name: str, owner: str = "") -> None:
+    """Names of the market's own are never given again, so there is nothing to keep of them."""
+    if is_chosen(name):
+        state.names_used.add(name_digest(kind, name))
+        if owner:
+            state.names_used.add(name_digest(kind, name, owner))
 
 
 def _remove(state: State, names: Iterable[tuple[str, str]]) -> Gone:
@@ -67,6 +83,7 @@ def _auction(state: State, name: str, at_ms: int) -> Gone:
         state.look_at("agreement", one.id)
     if not agreements:
         state.payments_by_reference.pop((record.method, record.processor_reference), None)
+    _keep_name(state, "auction", name)
     state.links_of.pop(name, None)
     state.amounts.pop(name, None)
     state.stand_bys.pop(name, None)
@@ -125,6 +142,7 @@ def _block(state: State, name: str, at_ms: int) -> Gone:
         state.blocks_of_offer[block.offer].pop(name, None)
         if not state.blocks_of_offer[block.offer]:
             del state.blocks_of_offer[block.offer]
+    _keep_name(state, "block", name)
     return _remove(state, [("block", name), ("shares", name)])
 
 
@@ -134,6 +152,7 @@ def _offer(state: State, name: str, at_ms: int) -> Gone:
     if offer is None or at_ms < offer.valid_until_ms + KEPT_MS or name in state.standing:
         return []
     state.offers_of.get(offer.service, {}).pop(name, None)
+    _keep_name(state, "offer", name, offer.provider)
     return _remove(state, [("offer", name), ("offered", name)])
 
 

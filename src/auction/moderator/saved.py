@@ -22,7 +22,7 @@ from auction.moderator.state import INDEXES, State
 from auction.storage.journal import FORMAT
 from auction.storage.store import Part, Store
 
-_VERSION: Final = 2  # of this encoding and of the indexes: raise it when either changes
+_VERSION: Final = 3  # of this encoding and of the indexes: raise it when either changes
 _AT_A_TIME: Final = 1_000  # records in one part: encoding one blocks other threads for some ms
 _AFTER_ENTRIES: Final = 5_000
 _encode = msgspec.json.Encoder().encode
@@ -44,6 +44,7 @@ class _Head(msgspec.Struct):
     expiring: list[tuple[int, str, str]]
     balances: dict[str, int]
     fees_put_away: int
+    names_used: list[int] = []
     digest: bytes = b""
 
 
@@ -81,6 +82,7 @@ class Copy:
             list(state._expiring),
             balances,
             state.ledger.fees_put_away,
+            list(state.names_used),
         )
         self._records = {kind: list(records.items()) for kind, records in state.records.items()}
         self._reputation = {name: _plain(getattr(state.reputation, name)) for name in SAVED}
@@ -163,6 +165,7 @@ def _restored(head: _Head, bodies: list[Part]) -> Saved:
     state.reputation = reputation
     state.ledger.balances = head.balances
     state.ledger.fees_put_away = head.fees_put_away
+    state.names_used = set(head.names_used)
     state.due, state._expiring = head.due, head.expiring
     heapq.heapify(state.due)
     heapq.heapify(state._expiring)

@@ -39,7 +39,7 @@ from auction.moderator.records import (
     Revealed,
 )
 from auction.moderator.reputation import Reputation
-from auction.moderator.retiring import RETIRE
+from auction.moderator.retiring import RETIRE, name_digest
 from auction.storage.journal import FORMAT, Body
 
 COMMITTING_STATES: Final = frozenset({"free", "offered", "sold"})
@@ -84,6 +84,7 @@ class State:
         self.covering: dict[str, str] = {}  # key of one that stands -> its name
         self.blocks_of_offer: dict[str, dict[str, Block]] = {}  # by the offer's key
         self.commitments_of: dict[str, list[str]] = {}
+        self.names_used: set[int] = set()  # of what is put away: see `name_digest`
         self.nonces: set[tuple[str, str]] = set()
         self._expiring: list[tuple[int, str, str]] = []  # what is to be looked at then, whether it can go
         self.refunds_of: dict[str, list[str]] = {}  # agreement -> requests for refunds
@@ -144,6 +145,10 @@ class State:
             spare_bps = provider.capacity_bps - (0 if timeline is None else timeline.highest_bps)
             self.spare_bps[provider.id] = spare_bps
         return spare_bps
+
+    def is_used(self, kind: str, name: str, owner: str = "") -> bool:
+        """Whether something had this name that is put away (`owner`: something of this party's)."""
+        return bool(self.names_used) and name_digest(kind, name, owner) in self.names_used
 
     def look_at(self, kind: str, name: str, at_ms: int = 0) -> None:
         """From then on (by default now) it may be put away, if nothing needs it any more."""

@@ -258,14 +258,13 @@ def test_auction_and_offer_of_one_name(field: Arena) -> None:
     assert (field.gain("mole"), field.gain("north")) == (0, 0)
 
 
-def test_a_taken_name_of_a_block_stops_no_announcement(field: Arena) -> None:
+def test_nobody_takes_the_name_of_a_block_that_will_be_asked_for(field: Arena) -> None:
     mole, clinic, clock = field.add("mole"), field.add("clinic", "recipient"), field.clock
-    last = field.market.state.sequence + 6
-    for number in range(last - 2, last + 3):
-        name = f"block-of-auction-{number}"
-        mole.publish_block(msgspec.structs.replace(asked(clock, 1), id=name, provider="mole"))
+    last = field.market.state.sequence + 1
+    block = msgspec.structs.replace(asked(clock, 1), id=f"block-of-auction-{last}", provider="mole")
+    assert refused(mole.publish_block, block) == "bad_value"
     made = clinic.announce("clinic", asked(clock), AuctionTerms(reserve=5_000, open_for_ms=10_000))
-    assert (made.auction, made.block) == (f"auction-{last}", f"block-{last}.2")
+    assert (made.auction, made.block) == (f"auction-{last}", f"block-of-auction-{last}")
 
 
 def test_a_stranger_uses_up_no_key_of_the_operator(field: Arena) -> None:

@@ -7,22 +7,27 @@ for 120 days (while charges can be taken back) and while something is owed.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from markets import asked, market, settled, signed
 
 from auction import SqlStore
 from auction.command.cli import main
-from auction.model.block import Timeline
-from auction.model.errors import Unknown
+from auction.model.bid import StandingOffer
+from auction.model.block import Block, Timeline
+from auction.model.errors import BadValue, Exists, Unknown
 from auction.model.rating import DAY_MS, RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator import state as state_file
 from auction.moderator.clock import ManualClock
 from auction.moderator.config import MarketConfig
 from auction.moderator.invariants import replay, violations
+from auction.moderator.saved import Copy, restore
+from auction.storage.store import MemoryStore
 
 FIGURES = (200, 150, 0, 200)
 
@@ -189,3 +194,55 @@ def test_a_timeline_forgets_what_is_over_and_nothing_else() -> None:
         window = (now_ms + numbers.randrange(900), now_ms + 900 + numbers.randrange(1, 300))
         assert kept.peak_bps(*window) == whole.peak_bps(*window)
     assert len(kept) < 200 < len(whole)
+
+
+def test_a_name_is_never_given_to_a_second_thing() -> None:
+    """Also when the first is put away: links, receipts and invoices name things for longer than they are kept."""
+    moderator, clock = market(store := MemoryStore())
+    moderator.register("rob", "recipient")
+    moderator.deposit("rob", 10_000, "EUR")
+    terms = AuctionTerms(reserve=200, open_for_ms=10_000, receipts=False)
+
+    def own(name: str, provider: str = "") -> Block:
+        return msgspec.structs.replace(asked(clock), id=name, provider=provider)
+
+    def offer(name: str, provider: str = "p1") -> StandingOffer:
+        fields = {"service": "anonymise", "unit_price": 10, "currency": "EUR", "quantity": 1, "rate_bps_max": 500}
+        return StandingOffer(offer=name, provider=provider, valid_until_ms=clock.now_ms + 9_000, **fields)  # type: ignore[arg-type]
+
+    moderator.announce("rita", own("cell"), terms, auction="first")
+    moderator.bid("first", BidEntry("p0", 100))
+    moderator.publish_block(own("spare", "p1"))
+    moderator.stand_offer(offer("standing"))
+    clock.advance(120_000)
+    moderator.tick()
+    (agreement,) = moderator.auction("first").agreements
+    settled(moderator, agreement)
+    clock.advance(60 * DAY_MS)
+    moderator.deposit("rita", 1, "EUR")
+    for kind, name in (("auction", "first"), ("block", "cell"), ("block", "spare"), ("offer", "standing")):
+        assert name not in moderator.state.records[kind]
+    assert moderator.agreement(agreement).block == "cell"  # its charges can be taken back for 120 days
+
+    calls: dict[str, Callable[[Moderator], object]] = {
+        "an auction": lambda market: market.announce("rob", own(""), terms, auction="first"),
+        "an auction named as an offer": lambda market: market.announce("rob", own(""), terms, auction="standing"),
+        "the block of an auction": lambda market: market.announce("rob", own("cell"), terms),
+        "a block": lambda market: market.publish_block(own("spare", "p0")),
+        "an offer": lambda market: market.stand_offer(offer("standing", "p0")),
+        "an offer named as an auction": lambda market: market.stand_offer(offer("first", "p0")),
+    }
+    restored = restore(list(Copy(moderator.state, b"", {}, []).parts()))
+    assert restored is not None
+    assert restored.state.names_used == moderator.state.names_used == replay(store.entries()).names_used
+    assert len(moderator.state.names_used) == 5
+    for one in (moderator, Moderator(store, clock=clock)):
+        for what, call in calls.items():
+            with pytest.raises(Exists):
+                call(one)
+                pytest.fail(what)
+    for name in ("block-of-first", "block-of-auction-99"):  # they are the market's own
+        with pytest.raises(BadValue):
+            moderator.publish_block(own(name, "p0"))
+    moderator.stand_offer(offer("standing"))  # its provider places it again
+    assert violations(moderator.state) == []

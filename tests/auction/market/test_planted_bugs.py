@@ -213,6 +213,20 @@ BUGS = [
         "web/test_serve.py::test_every_refusal_has_the_shape_of_the_others",
     ),
     Bug(
+        "a name that was put away is free again",
+        "moderator/retiring.py",
+        "        state.names_used.add(name_digest(kind, name))\n",
+        "        pass\n",
+        "market/test_memory.py::test_a_name_is_never_given_to_a_second_thing",
+    ),
+    Bug(
+        "a saved state forgets the names that were put away",
+        "moderator/saved.py",
+        "    state.names_used = set(head.names_used)\n",
+        "",
+        "market/test_memory.py::test_a_name_is_never_given_to_a_second_thing",
+    ),
+    Bug(
         "a jump of the clock is taken for time",
         "moderator/clock.py",
         "if self.has_jumped or has_jumped(expected_ms, reading_ms):",

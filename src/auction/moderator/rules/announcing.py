@@ -132,6 +132,8 @@ def _chosen(draft: Draft, name: str) -> str:
     """The name that the announcer gives the auction. Offers hold money by their names too, so it is no offer's."""
     if draft.find("offer", check_chosen(name)) is not None:
         raise Exists(f"there is an offer {name!r} already")
+    for kind in ("auction", "offer"):
+        draft.check_unused(kind, name)
     return name
 
 
@@ -141,6 +143,7 @@ def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -
         name = check_chosen(block.id) if block.id else blocks.own_name(draft, f"block-of-{auction}")
         if draft.find("block", name) is not None:
             raise Exists(f"there is a block {name!r} already")
+        draft.check_unused("block", name)
         asked = msgspec.structs.replace(block, id=name, provider="", holder="", parent="", offer="", state="free")
         check(asked)
         if asked.ends_ms <= draft.at_ms:

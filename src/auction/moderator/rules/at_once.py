@@ -211,6 +211,10 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
     former = draft.find("offer", offer.offer)
     if former is None and draft.find("auction", check_chosen(offer.offer)) is not None:
         raise Exists(f"there is an auction {offer.offer!r} already")  # both hold money by their names
+    if former is None:
+        draft.check_unused("auction", offer.offer)
+        if not draft.state.is_used("offer", offer.offer, offer.provider):  # else its own one comes again
+            draft.check_unused("offer", offer.offer)
     if former is not None and former.provider != offer.provider:
         raise NotAllowed(f"{offer.offer} is an offer of {former.provider}")
     body = offer_body(

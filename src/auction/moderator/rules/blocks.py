@@ -27,6 +27,7 @@ def publish_block(draft: Draft, block: Block) -> Block:
     if provider.kind != "provider":
         raise NotAllowed(f"{block.provider} is a {provider.kind}, not a provider")
     name = check_chosen(block.id) if block.id else draft.new_id("block")
+    draft.check_unused("block", name)
     wanted = check(msgspec.structs.replace(block, id=name, holder=block.provider, parent="", offer="", state="free"))
     if wanted.ends_ms <= draft.at_ms:
         raise BadValue("the window of the block is over")
@@ -88,7 +89,8 @@ def check_holder(block: Block, holder: str) -> None:
 
 def own_name(draft: Draft, wanted: str) -> str:
     """A name for a part of a block: the wanted one, or a generated one if that is taken."""
-    return wanted if draft.find("block", wanted) is None else draft.new_id("block")
+    is_free = draft.find("block", wanted) is None and not draft.state.is_used("block", wanted)
+    return wanted if is_free else draft.new_id("block")
 
 
 def free_block(draft: Draft, name: str) -> None:
