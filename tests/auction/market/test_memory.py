@@ -196,6 +196,14 @@ def test_a_timeline_forgets_what_is_over_and_nothing_else() -> None:
     assert len(kept) < 200 < len(whole)
 
 
+def is_refused(call: Callable[[Moderator], object], moderator: Moderator) -> bool:
+    try:
+        call(moderator)
+    except Exists:
+        return True
+    return False
+
+
 def test_a_name_is_never_given_to_a_second_thing() -> None:
     """Also when the first is put away: links, receipts and invoices name things for longer than they are kept."""
     moderator, clock = market(store := MemoryStore())
@@ -237,10 +245,8 @@ def test_a_name_is_never_given_to_a_second_thing() -> None:
     assert restored.state.names_used == moderator.state.names_used == replay(store.entries()).names_used
     assert len(moderator.state.names_used) == 5
     for one in (moderator, Moderator(store, clock=clock)):
-        for what, call in calls.items():
-            with pytest.raises(Exists):
-                call(one)
-                pytest.fail(what)
+        taken = [what for what, call in calls.items() if not is_refused(call, one)]
+        assert taken == []
     for name in ("block-of-first", "block-of-auction-99"):  # they are the market's own
         with pytest.raises(BadValue):
             moderator.publish_block(own(name, "p0"))
