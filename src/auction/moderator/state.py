@@ -209,6 +209,8 @@ class State:
 
     def _index_offered(self, old: Offered | None, new: Offered) -> None:
         """While an offer stands, its rate is taken of its provider's capacity, and its blocks of the offer's."""
+        if old is not None and (old.key, old.rate_bps) == (new.key, new.rate_bps):
+            return  # only what it holds has changed
         self.spare_bps.pop(new.provider, None)
         timeline = self.timeline(new.provider)
         if old is not None and old.rate_bps:

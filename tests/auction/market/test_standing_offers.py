@@ -12,7 +12,7 @@ import pytest
 from markets import asked, market, money, settled
 
 from auction.model.bid import StandingOffer
-from auction.model.block import Block
+from auction.model.block import Block, Timeline
 from auction.model.errors import BadValue, NoAward, NoCapacity
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.clock import ManualClock
@@ -158,4 +158,22 @@ def test_nobody_says_of_its_own_block_that_it_comes_of_an_offer() -> None:
     moderator.tick()
     assert moderator.agreement(moderator.auction(auction).agreements[0]).provider == "p1"
     moderator.spot("rita", asked(clock, 6_000), SPOT)
+    assert violations(moderator.state) == []
+
+
+def test_an_award_costs_no_more_after_many_from_the_same_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    moderator, clock = market(providers=1)
+    moderator.stand_offer(an_offer(clock, unit_price=10, quantity=100))
+    changed: list[int] = []
+    add = Timeline.add
+
+    def counted(self: Timeline, *given: int) -> None:
+        changed[-1] += 1
+        add(self, *given)
+
+    monkeypatch.setattr(Timeline, "add", counted)
+    for _ in range(20):
+        changed.append(0)
+        moderator.spot("rita", asked(clock, rate_bps=1), SPOT)
+    assert set(changed) == {1}  # the block is taken of the offer's capacity, and nothing else moves
     assert violations(moderator.state) == []
