@@ -151,7 +151,6 @@ def bare_rows(folder: str, auctions_a_commit: int) -> Step:
     connection.execute(
         "CREATE TABLE posting (sequence INT, line INT, account TEXT, amount INT, PRIMARY KEY (sequence, line))"
     )
-    connection.execute("CREATE INDEX posting_account ON posting (account)")
     numbers = itertools.count()
 
     def step() -> None:

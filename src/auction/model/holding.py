@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from auction.model.bid import Direction
-from auction.model.errors import BadValue
 from auction.model.money import PPM, check_amount, check_integer
 
 DELTA_PPM: Final = 100_000
@@ -42,11 +39,6 @@ def penalty_of(price: int) -> int:
     return -(-check_amount(price) // PENALTY_OF_PRICE)
 
 
-def whole_reserve(reserve: int, quantity: int = 1) -> int:
-    """R: the reserve for all units. Raises BadAmount if it is out of bounds."""
-    return check_amount(check_amount(reserve, "reserve") * check_integer(quantity, "quantity", 1), "the whole reserve")
-
-
 def of_announcer(direction: Direction, reserve: int, delta_ppm: int) -> int:
     """What an announcement holds until the award: R(1+δ) of a recipient that will pay; δR + Φ of a seller, with Φ of
     R."""
@@ -72,36 +64,8 @@ def of_offer(unit_price: int, quantity: int, delta_ppm: int) -> int:
     return delta_of(check_amount(unit_price * quantity, "the whole offer"), delta_ppm)
 
 
-class AwardHolds(msgspec.Struct, frozen=True):
-    """What one agreement holds of the recipient and of the provider. `for_rest` is the part of the recipient's hold
-    beyond this agreement's own price; it pays a provider that takes over."""
-
-    recipient: int
-    provider: int
-    for_rest: int = 0
-
-
 def of_provider(price: int, delta_ppm: int) -> int:
-    """δP + Φ: what an award holds of the provider. At most three quarters of the price and two units."""
+    """δP + Φ: what an agreement holds of its provider, whether it comes of an auction, a spot award or a takeover. At
+    most three quarters of the price and two units."""
     price = check_amount(price)
     return -(-price * check_delta(delta_ppm) // PPM) - (-price // PENALTY_OF_PRICE)
-
-
-def of_award(price: int, delta_ppm: int, *, reserve: int = 0, fail_over: bool = False) -> AwardHolds:
-    """What an award holds: P(1+δ) of the recipient, or with fail-over R(1+δ) (R: this winner's part of the reserve),
-    and δP + Φ of the provider. A spot award and a takeover hold the same. Raises BadValue for fail-over with a reserve
-    below the price."""
-    own = with_delta(price, delta_ppm)
-    provider = of_provider(price, delta_ppm)
-    if not fail_over:
-        return AwardHolds(own, provider)
-    if reserve < price:
-        raise BadValue("the reserve that pays for fail-over is below the price")
-    whole = with_delta(reserve, delta_ppm)
-    return AwardHolds(whole, provider, whole - own)
-
-
-def newcomers_bond(minimum: int, reserve: int, delta_ppm: int) -> int:
-    """B: the least balance with which a newcomer may bid, at least δR + Φ. It is not an extra hold: what the newcomer's
-    bids hold counts towards it."""
-    return max(check_amount(minimum, "newcomer bond"), of_provider(reserve, delta_ppm))

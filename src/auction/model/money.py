@@ -24,22 +24,20 @@ PPM = 1_000_000  # fractions travel as whole parts per million, so that every pa
 
 def check_integer(value: object, name: str, lowest: int = 0, highest: int = AMOUNT_MAX) -> int:
     """Returns `value` if it is an int within bounds. bool, float and NaN are not ints here. Raises BadValue."""
+    if type(value) is int and lowest <= value <= highest:
+        return value
     if type(value) is not int:
         raise BadValue(f"{name} must be an integer, not {type(value).__name__}")
-    if lowest <= value <= highest:
-        return value
     raise BadValue(f"{name} must be from {lowest} to {highest}, not {value}")
 
 
 def check_amount(value: object, name: str = "amount") -> int:
     """Returns `value` if it is a whole number of minor units from 0 to 2**63 - 1. Raises BadAmount."""
+    if type(value) is int and 0 <= value <= AMOUNT_MAX:
+        return value
     if type(value) is not int:
         raise BadAmount(f"{name} must be a whole number of minor units, not {type(value).__name__}")
-    if value < 0:
-        raise BadAmount(f"{name} must not be negative: {value}")
-    if value > AMOUNT_MAX:
-        raise BadAmount(f"{name} must be below 2**63: {value}")
-    return value
+    raise BadAmount(f"{name} must {'not be negative' if value < 0 else 'be below 2**63'}: {value}")
 
 
 def check_currency(value: object, expected: str | None = None) -> str:

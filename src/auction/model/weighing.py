@@ -97,16 +97,16 @@ def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: R
     `yes_ppm` is 0 or 1,000,000 for an opinion and the fraction earned for evidence. A day before the last counts as the
     last. From `pair_weight_max` on the pair's bound grows slower than its weight."""
     check_integer(yes_ppm, "fraction of yes", 0, PPM)
-    weight = weight_of(value, rules)
+    weight, half_life_days = weight_of(value, rules), rules.half_life_days
     total_yes, total_no = total.yes, total.no
     if day > total.day:
-        remains = remains_q32(day - total.day, rules.half_life_days)
+        remains = remains_q32(day - total.day, half_life_days)
         total_yes, total_no = total_yes * remains >> 32, total_no * remains >> 32
     else:
         day = total.day
     yes, no, counted_yes, counted_no = pair.yes, pair.no, pair.counted_yes, pair.counted_no
     if day > pair.day:
-        remains = remains_q32(day - pair.day, rules.half_life_days)
+        remains = remains_q32(day - pair.day, half_life_days)
         yes, no = yes * remains >> 32, no * remains >> 32
         counted_yes, counted_no = counted_yes * remains >> 32, counted_no * remains >> 32
     gained = weight * yes_ppm // PPM
@@ -115,8 +115,9 @@ def weigh(total: Tally, pair: Pair, yes_ppm: int, value: int, day: int, rules: R
     others_yes, others_no = total_yes - counted_yes, total_no - counted_no
     others_yes = others_yes if others_yes > 0 else 0
     others_no = others_no if others_no > 0 else 0
-    bound = pair_bound(yes + no, rules)
-    counted_yes = yes * bound // (yes + no) if bound else 0
+    known = yes + no
+    bound = pair_bound(known, rules)
+    counted_yes = yes * bound // known if bound else 0
     counted_no = bound - counted_yes
     after = Tally(others_yes + counted_yes, others_no + counted_no, day, total.count + 1)
     return after, Pair(yes, no, counted_yes, counted_no, day, pair.count + 1)

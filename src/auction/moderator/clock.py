@@ -48,7 +48,8 @@ class SteadyTime:
     def read(self) -> int:
         reading_ms = self._clock()
         pace_ms = reading_ms if self._steady is None else self._steady()
-        self._highest_ms = max(self._highest_ms, reading_ms)
+        if reading_ms > self._highest_ms:
+            self._highest_ms = reading_ms
         expected_ms = self._highest_ms if self._steady is None else pace_ms + self._offset_ms
         if self.has_jumped or has_jumped(expected_ms, reading_ms):
             self.has_jumped = True

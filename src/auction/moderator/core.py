@@ -261,7 +261,8 @@ class Core:
                 self._seal_waiting()
             sealed = self._seal(decided)
         gone = self._state.apply(draft.sequence, draft.at_ms, changes, transfers)
-        self._state.people.add(draft.personal)
+        if draft.personal:
+            self._state.people.add(draft.personal)
         if key:
             self._remember(draft.at_ms, key, request, stored_answer, self._state.config.keys_kept_ms)
         waiting = _Waiting(decided, gone, draft.personal, draft.erased)

@@ -295,19 +295,24 @@ class Reputation:
 
     def start(self, service: str, at_ms: int) -> Start:
         """Where new names start in a service (or in PAYMENTS) now."""
-        known = self._of_day(service, at_ms)
+        known = self._known(service, at_ms)
+        assert known.start is not None
+        return known.start
+
+    def _known(self, service: str, at_ms: int) -> _Latest:
+        day = at_ms // DAY_MS
+        if self._latest_day != day:
+            self._latest.clear()
+            self._latest_day = day
+        known = self._latest.get(service)
+        if known is None:
+            known = self._latest[service] = _Latest()
         if known.start is None:
-            known.start = self._start(service, at_ms // DAY_MS)
+            known.start = self._start(service, day)
             if known.start != known.former:
                 known.ratings.clear()
             known.former = known.start
-        return known.start
-
-    def _of_day(self, service: str, at_ms: int) -> _Latest:
-        if self._latest_day != at_ms // DAY_MS:
-            self._latest.clear()
-            self._latest_day = at_ms // DAY_MS
-        return self._latest.setdefault(service, _Latest())
+        return known
 
     def _outdated(self, service: str) -> None:
         if service in self._latest:
@@ -337,16 +342,17 @@ class Reputation:
     def shown_at(self, party: str, service: str, sequence: int, at_ms: int, start: Start = AT_THE_PRIOR) -> ShownRating:
         """The rating as it stood before the entry `sequence`, new names at `start`. `service` may be PAYMENTS."""
         versions = self._versions.get((party, service))
-        version = bisect_right(versions[0], sequence) if versions is not None else 0
-        if not version and (party, service) in self._pruned:
-            version = 1  # the oldest that is kept
-        history, named = History(party=party), 0
-        if versions is not None and version:
-            history, named = versions[2][version - 1], versions[0][version - 1]
+        version = named = 0
+        if versions is not None:
+            version = bisect_right(versions[0], sequence)
+            if not version and (party, service) in self._pruned:
+                version = 1  # the oldest that is kept
+            named = versions[0][version - 1] if version else 0
         rules = len(self._rules) - 1 if len(self._rules) <= 2 else self._rules_at(sequence)
         name = (party, service, named, at_ms // DAY_MS, rules, start)
         shown = self._shown.get(name)
         if shown is None:
+            history = versions[2][version - 1] if versions is not None and version else History(party=party)
             kind: Kind = "payment" if service == PAYMENTS else "service"
             if len(self._shown) >= 100_000:
                 self._shown.clear()
@@ -368,8 +374,7 @@ class Reputation:
 
     def latest(self, service: str, at_ms: int) -> dict[str, ShownRating]:
         """A cache of the service's ratings since they last changed. Only `latest_of` may read it."""
-        self.start(service, at_ms)
-        return self._of_day(service, at_ms).ratings
+        return self._known(service, at_ms).ratings
 
     def latest_of(self, known: dict[str, ShownRating], party: str, service: str, at_ms: int) -> ShownRating:
         """The current rating, from the cache of `latest` or computed."""

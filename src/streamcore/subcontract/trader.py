@@ -19,7 +19,7 @@ from auction.model.bid import Announcement, Bid, StandingOffer
 from auction.model.block import Block
 from auction.model.endpoint import Assignment as Assignment
 from auction.model.errors import AuctionError, NoAward, Unreachable, WrongState
-from auction.model.holding import DELTA_PPM, of_award, of_offer
+from auction.model.holding import DELTA_PPM, of_offer, of_provider
 from auction.model.money import as_decimal
 from auction.model.party import Signature
 from auction.model.signing import bid_body, endpoint_body, offer_body, sign_statement
@@ -219,7 +219,7 @@ class Trader:
         lose."""
         had = sum(of_offer(each.unit_price, each.quantity, DELTA_PPM) for each in mine)
         secured = self._market.bond(self._party) + had
-        a_unit = of_award(price, DELTA_PPM).provider
+        a_unit = of_provider(price, DELTA_PPM)
         return min(OFFER_UNITS_MAX, secured // (len(self._services) * a_unit)) if a_unit else OFFER_UNITS_MAX
 
     def _stand_offer(self, service: str, price: int, units: int) -> None:

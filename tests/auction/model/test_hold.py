@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from auction.model.closing import ENDINGS, Case, Statement, settle
 from auction.model.errors import BadAmount, BadValue
 from auction.model.holding import (
-    AwardHolds,
     check_delta,
     delta_of,
-    newcomers_bond,
     of_announcer,
-    of_award,
     of_bidder,
     of_commitment,
     of_offer,
+    of_provider,
     penalty_of,
-    whole_reserve,
     with_delta,
 )
 
@@ -32,10 +29,8 @@ def test_where_providers_bid() -> None:
     assert of_announcer("provide", 6_000, TEN) == 6_600
     assert of_bidder("provide", 6_000, 0, TEN) == 600
     assert of_commitment("provide", 6_000, 0, TEN) == 6_000
-    assert of_award(4_000, TEN) == AwardHolds(recipient=4_400, provider=1_400)
-    assert of_award(4_000, TEN, reserve=6_000, fail_over=True) == AwardHolds(6_600, 1_400, for_rest=2_200)
-    assert newcomers_bond(5_000, 6_000, TEN) == 5_000
-    assert newcomers_bond(0, 6_000, TEN) == 2_100
+    assert with_delta(4_000, TEN) == 4_400
+    assert of_provider(4_000, TEN) == 1_400
 
 
 def test_where_recipients_bid() -> None:
@@ -44,18 +39,17 @@ def test_where_recipients_bid() -> None:
     assert of_commitment("receive", 6_000, 9_000, TEN) == 9_900
 
 
-def test_offers_and_units() -> None:
+def test_offers() -> None:
     assert of_offer(150, 20, TEN) == 300
-    assert whole_reserve(60, 100) == 6_000
     with pytest.raises(BadAmount):
-        whole_reserve(2**62, 2)
+        of_offer(2**62, 2, TEN)
 
 
 def test_holds_are_rounded_up() -> None:
     assert with_delta(1, 10_000) == 2
     assert penalty_of(5) == 2
-    assert of_award(0, TEN) == AwardHolds(0, 0)
-    assert of_award(1, TEN) == AwardHolds(2, 2)
+    assert (with_delta(0, TEN), of_provider(0, TEN)) == (0, 0)
+    assert (with_delta(1, TEN), of_provider(1, TEN)) == (2, 2)
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(10_000, 500_000))
@@ -71,8 +65,6 @@ def test_a_share_for_leaving_is_from_1_to_50_percent(delta_ppm: object) -> None:
 
 
 def test_what_cannot_be_held_is_refused() -> None:
-    with pytest.raises(BadValue):
-        of_award(4_000, TEN, reserve=3_999, fail_over=True)
     with pytest.raises(BadAmount):
         of_announcer("provide", 2**63 - 1, TEN)
     with pytest.raises(BadAmount):
@@ -83,7 +75,6 @@ def test_what_cannot_be_held_is_refused() -> None:
 def test_what_an_award_holds_covers_every_end(
     price: int, delta_ppm: int, data: st.DataObject, falsified: bool, ending: str
 ) -> None:
-    holds = of_award(price, delta_ppm)
     signed = data.draw(st.integers(0, price))
     shortfall = data.draw(st.integers(0, price - signed))
     figure = data.draw(st.integers(0, price))
@@ -93,8 +84,8 @@ def test_what_an_award_holds_covers_every_end(
             delta_ppm=delta_ppm,
             exposure=price,
             ends_ms=0,
-            recipient_held=holds.recipient,
-            provider_held=holds.provider,
+            recipient_held=with_delta(price, delta_ppm),
+            provider_held=of_provider(price, delta_ppm),
             penalty=penalty_of(price),
             signed=signed,
             shortfall=shortfall,

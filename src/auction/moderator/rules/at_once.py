@@ -164,7 +164,6 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
         return False
     block, service, registered = record.block, announcement.service, state.records["party"]
     rate_bps = block.committed_bps if block is not None else 0
-    known_ratings = state.reputation.latest(service, draft.at_ms)
     amounts = holds.amounts_of(draft, announcement)
     of_bid, of_newcomer = amounts.delta, max(draft.config.rating.newcomer_bond, amounts.with_penalty)
     spare_bps, free, most = state.spare_bps, state.ledger.free, max(of_bid, of_newcomer)
@@ -177,7 +176,7 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
         there = state.ledger.free_of(bidder)
         if there < of_bid:
             return False
-        if there < of_newcomer and state.reputation.latest_of(known_ratings, bidder, service, draft.at_ms).newcomer:
+        if there < of_newcomer and state.reputation.shown_now(bidder, service, draft.at_ms).newcomer:
             return False
     return True
 

@@ -140,7 +140,7 @@ def _is_able(draft: Draft, record: Auction, agreement: Agreement, offer: RestOff
         return False
     if are_linked(draft.party(provider), draft.party(agreement.recipient)):
         return False
-    needed = holding.of_award(offer.price, agreement.delta_ppm).provider
+    needed = holding.of_provider(offer.price, agreement.delta_ppm)
     if holds.secured_by(draft, provider) < needed:
         return False
     block = _block_of(draft, record, agreement, offer, rest)
@@ -184,7 +184,7 @@ def take_over(draft: Draft, name: str, provider: str) -> Agreement:
     is_whole = offer.units == rest.units and (not rest.items or set(offer.items) == set(rest.items))
     # A takeover of the whole rest gets the free part of the reserve, to pay the next one if it fails too.
     moved = agreement.recipient_held - _owed(draft, agreement) if is_whole else own
-    of_provider = holding.of_award(offer.price, agreement.delta_ppm).provider
+    of_provider = holding.of_provider(offer.price, agreement.delta_ppm)
     draft.transfer(held(name), held(new), moved)
     holds.secure(draft, provider, held_bond(new), of_provider)
     left = msgspec.structs.replace(agreement, recipient_held=agreement.recipient_held - moved)

@@ -78,11 +78,10 @@ def accept_price(draft: Draft, group: str, by: str) -> Group:
 
 def _lower(draft: Draft, agreement: Agreement, price: int) -> None:
     """Lowers the price that both sides agreed to, and releases what each holds for the difference."""
-    of_award = holding.of_award(price, agreement.delta_ppm)
-    of_recipient = of_award.recipient + agreement.fee.of(price)
+    of_recipient = holding.with_delta(price, agreement.delta_ppm) + agreement.fee.of(price)
     fail_over = draft.auction(agreement.auction).announcement.fail_over
     recipient_held = agreement.recipient_held if fail_over else min(agreement.recipient_held, of_recipient)
-    provider_held = min(agreement.provider_held, of_award.provider + agreement.insured)
+    provider_held = min(agreement.provider_held, holding.of_provider(price, agreement.delta_ppm) + agreement.insured)
     payer = funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
     draft.transfer(held(agreement.id), payer, agreement.recipient_held - recipient_held)
     draft.transfer(held_bond(agreement.id), bond(agreement.provider), agreement.provider_held - provider_held)

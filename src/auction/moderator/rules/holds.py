@@ -86,7 +86,7 @@ def amounts_of(draft: Draft, announcement: Announcement) -> Amounts:
         announcement,
         announcers=_of_announcement(announcement, reserve),
         delta=holding.delta_of(reserve, delta_ppm),
-        with_penalty=holding.newcomers_bond(0, reserve, delta_ppm),
+        with_penalty=holding.of_provider(reserve, delta_ppm),
     )
     if len(draft.state.amounts) >= AMOUNTS_MAX:
         draft.state.amounts.clear()
