@@ -66,9 +66,9 @@ def keep(announcement: Announcement, bidding: Bidding, bids: Iterable[Bid]) -> B
     return bidding
 
 
-def show_after_close(bid: Bid, reader: str, is_over: bool) -> Bid | None:
-    """Only its bidder can see a sealed bid before the close."""
-    return bid if is_over or bid.bidder == reader else None
+def show_after_close(bid: Bid, reader: str, may_see: bool) -> Bid | None:
+    """Only its bidder can see a sealed bid before the close, and only those who took part after it."""
+    return bid if may_see or bid.bidder == reader else None
 
 
 def reserve_bounds(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
@@ -98,7 +98,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     providers bid, the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity
     may be awarded; the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that
     the format refuses. `again`: the bidding as it would be by these bids alone, in the moderator's order, with its
-    close where it is. `shows`: the bid as a reader may see it, or None. `runner_up`: the price at which a losing bid
+    close where it is. `shows`: the bid as a reader may see it, or None; the last argument says whether the auction is
+    over and the reader took part in it. `runner_up`: the price at which a losing bid
     stands by for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far
     as one bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """

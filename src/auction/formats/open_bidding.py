@@ -98,7 +98,7 @@ def _offered_and_limit(announcement: Announcement, bid: Bid) -> tuple[int, int]:
     return max(offered, bound), limit
 
 
-def show_without_limit(bid: Bid, reader: str, is_over: bool) -> Bid:
+def show_without_limit(bid: Bid, reader: str, may_see: bool) -> Bid:
     """Everyone sees every bid. Only the bidder sees its limit, before and after the close."""
     return bid if bid.bidder == reader else msgspec.structs.replace(bid, limit=None)
 

@@ -233,7 +233,7 @@ class Moderator(Payments):
         self._send_pending()
         return announcement
 
-    @command("auction close", right="anyone")
+    @command("auction close", right="participant")
     def close(self, auction: str, *, key: str | None = None) -> Award:
         """Close an auction whose bidding has ended. Raises WrongState before that. For an auction that is closed
         already, returns its award."""

@@ -27,6 +27,7 @@ Right = Literal[
     "rater",  # the party that rates, or the device that it rates from
     "recipient",  # of the agreement
     "announcer",  # of the auction
+    "participant",  # who announced, bid, committed or offered in the auction
     "provider",  # of the agreement
     "side",  # recipient or provider of the agreement
     "concerned",  # both sides, the recipient's devices, the runners-up that stand by, and the arbiter
@@ -38,7 +39,7 @@ Right = Literal[
 _ABOUT: Final[dict[str, str]] = {
     "rater": "rater",
     **dict.fromkeys(("recipient", "provider", "side", "concerned"), "agreement"),
-    "announcer": "auction",
+    **dict.fromkeys(("announcer", "participant"), "auction"),
     "holder": "block",
     **dict.fromkeys(("organiser", "member"), "group"),
 }

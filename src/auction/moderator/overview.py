@@ -20,7 +20,7 @@ from auction.model.money import check_integer
 from auction.model.rating import PublicDeal
 from auction.moderator.records import Auction
 from auction.moderator.reputation import PAYMENTS
-from auction.moderator.rules import awarding
+from auction.moderator.rules import awarding, bidding
 from auction.moderator.state import State
 
 LIMIT_MAX: Final = 200
@@ -150,7 +150,7 @@ def _open(state: State, one: Auction) -> OpenGlance:
 
 def _award(state: State, one: Auction, party: str) -> AwardGlance:
     award = awarding.find_award(state, one)
-    if party and party not in bidders_in(state, one):
+    if party and party not in bidding.took_part(state, one):
         award = None
     return AwardGlance(
         auction=one.id,
@@ -161,12 +161,6 @@ def _award(state: State, one: Auction, party: str) -> AwardGlance:
         price=sum(winning.price for winning in one.winners) if award is not None else 0,
         reasons=tuple(explain(award, one.excluded).splitlines()) if award is not None else (),
     )
-
-
-def bidders_in(state: State, one: Auction) -> set[str]:
-    """Who may be told the prices of an auction once it is over: who announced it, and who has bid."""
-    offers = {winning.bidder for winning in one.winners}
-    return {one.announcer, *offers, *(placed.bid.bidder for placed in state.bids_in(one.id))}
 
 
 def _agreement(state: State, one: Agreement, market: str) -> AgreementGlance:

@@ -171,7 +171,7 @@ class Queries(Core):
 
     @query("auction show", right="anyone")
     def auction(self, auction: str) -> AuctionView:
-        """Show what anyone may see of an auction, ratings included."""
+        """Show an auction, ratings included. Who took no part sees no prices after the close, only the winners."""
         with self._deciding:
             draft = self._draft(self._now())
             record = draft.auction(auction)
@@ -188,7 +188,14 @@ class Queries(Core):
                 seed=record.seed if is_over else "",
                 award=awarding.find_award(self._state, record),
                 agreements=self._state.agreements_of.get(auction, ()),
+                winners=tuple(winning.bidder for winning in record.winners),
             )
+
+    @query(right="operator")
+    def took_part(self, auction: str) -> tuple[str, ...]:
+        """Return the parties that announced, bid, committed or offered in an auction, by name. Raises Unknown."""
+        with self._deciding:
+            return tuple(sorted(bidding.took_part(self._state, self._draft().auction(auction))))
 
     @query(right="operator")
     def announcer_of(self, auction: str) -> str:
@@ -198,10 +205,12 @@ class Queries(Core):
 
     @query(right="operator")
     def stand_bys_of(self, agreement: str) -> tuple[str, ...]:
-        """Return the providers whose bids stand by for an agreement, best first."""
+        """Return the providers whose bids stand by for an agreement, best first. None do without fail-over."""
         with self._deciding:
             draft = self._draft()
             record = draft.auction(draft.agreement(agreement).auction)
+            if not record.announcement.fail_over:
+                return ()
             return tuple(dict.fromkeys(one.provider for one in failing_over.stand_bys(draft, record)))
 
     @query("auction wait", right="anyone", is_news=_is_closed)
@@ -209,7 +218,7 @@ class Queries(Core):
         """Wait for an auction to close. Returns the auction once it is closed, or as it is after `wait_ms`."""
         return self._when(lambda: self.auction(auction), lambda view: _is_closed(None, view), wait_ms)
 
-    @query("auction explain", right="anyone")
+    @query("auction explain", right="participant")
     def explain(self, auction: str) -> str:
         """Explain the award of a closed auction, in words and numbers."""
         view = self.auction(auction)
@@ -219,7 +228,7 @@ class Queries(Core):
             excluded = self._draft().auction(auction).excluded
         return explain(view.award, excluded)
 
-    @query("auction transcript", right="anyone")
+    @query("auction transcript", right="participant")
     def transcript(self, auction: str) -> Transcript:
         """Return the proof of a closed auction's award. With it any bidder can check the award without trusting the
         moderator: see `auction.formats.transcript.verify_own`. It has excluded bids with the reason, or with `not
@@ -257,8 +266,8 @@ class Queries(Core):
 
     @query("bid list", right="own", about="reader")
     def bids(self, auction: str, reader: str) -> list[Bid]:
-        """List the bids that the reader may see. In an open format or after the close it sees all bids, otherwise its
-        own. Raises Sealed if others have bid and the reader has not."""
+        """List the bids that the reader may see. In an open format, or after the close if it took part, it sees all
+        bids, otherwise its own. Raises Sealed if others have bid and the reader may see none."""
         with self._deciding:
             draft = self._draft(self._now())
             return bidding.bids_shown_to(draft, auction, reader)
@@ -291,7 +300,7 @@ class Queries(Core):
         with self._deciding:
             return chains.subcontracts_of(self._draft(), agreement)
 
-    @query("agreement invoice", right="concerned")
+    @query("agreement invoice", right="side")
     def invoice(self, agreement: str) -> Invoice:
         """Return the invoice of an agreement, with its metered lines. `auction.model.billing` writes it as text, JSON
         and HTML."""

@@ -54,8 +54,9 @@ class BidEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AuctionView(msgspec.Struct, frozen=True):
-    """The public view of an auction. `seed` is empty and `award` None until it is closed; `ratings` are those of the
-    bidders, or of the seller, as of the announcement."""
+    """The view of an auction. `seed` is empty and `award` None until it is closed. A served market shows the award, with
+    all its prices, only to who took part, and to others the `winners` alone. `ratings` are those of the bidders, or of
+    the seller, as of the announcement."""
 
     auction: str
     state: str
@@ -66,6 +67,7 @@ class AuctionView(msgspec.Struct, frozen=True):
     seed: str = ""
     award: Award | None = None
     agreements: tuple[str, ...] = ()
+    winners: tuple[str, ...] = ()
 
 
 class Cost(msgspec.Struct, frozen=True):

@@ -69,7 +69,7 @@ class RequestHandler:
         arguments = decode_request(of, request.body)
         caller = self._caller(request.token)
         check_right(self.market, caller, method, arguments, self._open_registration)
-        return without_secrets(caller, self._call(of, arguments, caller, request.key))
+        return without_secrets(self.market, caller, self._call(of, arguments, caller, request.key))
 
     def is_news(self, request: Request, answer: Any) -> bool:
         """Whether this answer ends the caller's wait."""

@@ -16,6 +16,7 @@ from auction.model.party import ORGANISATIONS, Party
 from auction.moderator.commands import Moderator
 from auction.moderator.methods import Method
 from auction.moderator.records import Group
+from auction.moderator.terms import AuctionView
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -57,8 +58,9 @@ def check_right(market: Moderator, caller: Caller, method: Method, arguments: An
     meaning.check(Asked(market, caller, method.name, about, arguments, open_registration))
 
 
-def without_secrets(caller: Caller, answer: Any) -> Any:
-    """The answer without secrets: hashes of tokens, and the limits and pledges of other members of a group."""
+def without_secrets(market: Moderator, caller: Caller, answer: Any) -> Any:
+    """The answer without secrets: hashes of tokens, the limits and pledges of other members of a group, and the award
+    of an auction in which the caller took no part."""
     if caller.is_operator:
         return answer
     if isinstance(answer, Party):
@@ -66,8 +68,14 @@ def without_secrets(caller: Caller, answer: Any) -> Any:
     if isinstance(answer, Group):
         own = {"limits": _own_alone(answer.limits, caller), "pledges": _own_alone(answer.pledges, caller)}
         return msgspec.structs.replace(answer, **own)  # hidden, from the organiser too
+    if (
+        isinstance(answer, AuctionView)
+        and answer.award is not None
+        and caller.party not in market.took_part(answer.auction)
+    ):
+        return msgspec.structs.replace(answer, award=None)
     if isinstance(answer, list):
-        return [without_secrets(caller, one) for one in answer]
+        return [without_secrets(market, caller, one) for one in answer]
     return answer
 
 
@@ -137,6 +145,11 @@ def _announcer(asked: Asked) -> None:
         raise NotAllowed(f"only the announcer of {asked.about} may do this")
 
 
+def _participant(asked: Asked) -> None:
+    if asked.caller.party not in asked.market.took_part(asked.about):
+        raise NotAllowed(f"{asked.caller.party} took no part in {asked.about}, and is not shown its prices")
+
+
 def _concerned(asked: Asked) -> None:
     one = asked.market.agreement(asked.about)
     if asked.caller.party in (one.provider, one.arbiter, *asked.market.stand_bys_of(asked.about)):
@@ -177,6 +190,7 @@ RIGHTS: Final[dict[str, Meaning]] = {
     "rater": Meaning(_rater),
     "recipient": Meaning(_recipient),
     "announcer": Meaning(_announcer),
+    "participant": Meaning(_participant),
     "provider": Meaning(_provider),
     "side": Meaning(_side),
     "concerned": Meaning(_concerned),

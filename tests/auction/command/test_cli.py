@@ -115,6 +115,7 @@ def test_every_method_of_the_moderator_is_a_step() -> None:
         "resume_payments",
         "announcer_of",
         "stand_bys_of",
+        "took_part",
     }  # a process's own, or a webhook's
     public = {name for name in dir(Moderator) if not name.startswith("_") and callable(getattr(Moderator, name))}
     assert public - not_steps == set(STEPS.values())

@@ -227,6 +227,34 @@ BUGS = [
         "market/test_memory.py::test_a_name_is_never_given_to_a_second_thing",
     ),
     Bug(
+        "any party sees the prices of any auction",
+        "web/rights.py",
+        "if asked.caller.party not in asked.market.took_part(asked.about):",
+        "if False:",
+        "web/test_who_sees.py::test_sealed_bids_are_seen_by_who_took_part_and_after_the_close",
+    ),
+    Bug(
+        "an auction shows its award to any party",
+        "web/rights.py",
+        "return msgspec.structs.replace(answer, award=None)",
+        "pass",
+        "web/test_who_sees.py::test_sealed_bids_are_seen_by_who_took_part_and_after_the_close",
+    ),
+    Bug(
+        "sealed bids are open to any party after the close",
+        "moderator/rules/bidding.py",
+        "is_over and reader in took_part(draft.state, record)",
+        "is_over",
+        "web/test_who_sees.py::test_sealed_bids_are_seen_by_who_took_part_and_after_the_close",
+    ),
+    Bug(
+        "who stands by for nothing sees the agreement",
+        "moderator/queries.py",
+        "            if not record.announcement.fail_over:\n                return ()\n",
+        "",
+        "web/test_who_sees.py::test_sealed_bids_are_seen_by_who_took_part_and_after_the_close",
+    ),
+    Bug(
         "a jump of the clock is taken for time",
         "moderator/clock.py",
         "if self.has_jumped or has_jumped(expected_ms, reading_ms):",
@@ -314,7 +342,7 @@ BUGS = [
     Bug(
         "prices of others' auctions are shown",
         "moderator/overview.py",
-        "if party and party not in bidders_in(state, one):",
+        "if party and party not in bidding.took_part(state, one):",
         "if False:",
         "attacks/test_taker.py::test_of_others_deals_a_weight_in_eighths_is_public_and_no_price",
     ),

@@ -33,6 +33,7 @@ from auction.model.signing import bid_body, commitment_body
 from auction.moderator.draft import Draft
 from auction.moderator.records import SEQUENCES_OF_AN_ENTRY, Auction, Committed, PlacedBid
 from auction.moderator.rules import admission, awarding, chains, holds, opinions, parties
+from auction.moderator.state import State
 from auction.moderator.terms import BidEntry
 
 _NO_LINKS: Final[dict[str, str]] = {}
@@ -219,14 +220,26 @@ def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
             raise LinkedParties(f"{bidder} is linked to {other}, who has bid already")
 
 
+def took_part(state: State, record: Auction) -> set[str]:
+    """Who may be told the prices of an auction once it is over: who announced it, and who has bid, committed or
+    offered. Who checks an award has to see all of it; to others it is no more than whom it was made to."""
+    award = awarding.find_award(state, record)
+    names = {record.announcer, *(winning.bidder for winning in record.winners)}
+    names |= {placed.bid.bidder for placed in state.bids_in(record.id)}
+    names |= {state.records["commitment"][one].commitment.bidder for one in state.commitments_of.get(record.id, ())}
+    return names | {standing.bidder for standing in award.standings} if award is not None else names
+
+
 def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:
     """The bids that the reader may see by the format. Raises Sealed if there are bids and this reader may see none."""
     record = draft.auction(auction)
-    shows, is_over = format_of(record.announcement).shows, record.state not in ("open", "funding")
+    is_over = record.state not in ("open", "funding")
+    shows, may_see = format_of(record.announcement).shows, is_over and reader in took_part(draft.state, record)
     placed = draft.placed_bids(auction)
-    shown = [bid for one in placed if (bid := shows(one.bid, reader, is_over)) is not None]
+    shown = [bid for one in placed if (bid := shows(one.bid, reader, may_see)) is not None]
     if placed and not shown:
-        raise Sealed(f"the bids of auction {auction} are sealed until its close")
+        until = "to all who took no part in it" if is_over else "until its close"
+        raise Sealed(f"the bids of auction {auction} are sealed {until}")
     return shown
 
 
