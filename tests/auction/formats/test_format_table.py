@@ -76,7 +76,7 @@ def test_a_format_that_is_added_to_the_table_is_known_everywhere(
     monkeypatch.setitem(FORMATS, "lucky", LUCKY)
     store = SqlStore(f"sqlite:///{tmp_path}/market.db")
     moderator, clock = market(store, providers=4)
-    terms = AuctionTerms(receipts=False, reserve=100, open_for_ms=1_000, format="lucky")
+    terms = AuctionTerms(receipts=False, reserve=100, open_for_ms=1_000, format="lucky", fail_over=True)
     with pytest.raises(BadValue, match="odd"):
         moderator.announce("rita", asked(clock), msgspec.structs.replace(terms, reserve=101))
     name = moderator.announce("rita", asked(clock), terms).auction
