@@ -54,8 +54,8 @@ class BidEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AuctionView(msgspec.Struct, frozen=True):
-    """The view of an auction. `seed` is empty and `award` None until it is closed. A served market shows the award, with
-    all its prices, only to who took part, and to others the `winners` alone. `ratings` are those of the bidders, or of
+    """The view of an auction. `seed` is empty and `award` None until it is closed. A served market shows the award
+    with all its prices to who took part, and to others the `winners` alone. `ratings` are those of the bidders, or of
     the seller, as of the announcement."""
 
     auction: str
