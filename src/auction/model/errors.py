@@ -183,6 +183,12 @@ class TooNew(AuctionError):
     code = "too_new"
 
 
+class TooOld(AuctionError):
+    """A version that was never released wrote the database, between two formats that are read."""
+
+    code = "too_old"
+
+
 class UnderWay(AuctionError):
     """A market of an older version holds money under rules that this version does not have."""
 

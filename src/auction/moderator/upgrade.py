@@ -11,20 +11,23 @@ from typing import Any
 
 import msgspec
 
-from auction.model.errors import BadCurrency, JournalBroken
+from auction.model.errors import BadCurrency, JournalBroken, TooOld
 from auction.moderator.config import MarketConfig, Rules
 from auction.moderator.older import OldMarket, upgrade_market
 from auction.moderator.state import Old, State, decode_changes
-from auction.storage.journal import FORMAT, Entry, decode_body, encode_body, seal
+from auction.storage.journal import FORMAT, Body, Entry, decode_body, encode_body, seal
 from auction.storage.store import Write
 
 FIRST_COMMAND = "open_market"  # the first command of a journal of the present format
 COMMAND = "upgrade"
+_OF_RULES = ("change_rules", FIRST_COMMAND, COMMAND)
 
 
 def apply_entry(state: State, entry: Entry) -> None:
-    """Folds in an entry of either format. Raises JournalBroken, TooNew."""
+    """Folds in an entry of either format. Raises JournalBroken, TooNew, TooOld."""
     body = decode_body(entry.body)
+    if entry.command in _OF_RULES:
+        _check_whole(body)
     if entry.sequence == 1 and entry.command != FIRST_COMMAND:
         state.old = Old()
     old = state.old
@@ -38,6 +41,19 @@ def apply_entry(state: State, entry: Entry) -> None:
     else:
         state.old = None
         state.apply(entry.sequence, entry.at_ms, *decode_changes(body))
+
+
+def _check_whole(body: Body) -> None:
+    """Rules have all of their fields in the journal. Versions in development wrote fewer, and records that do not say
+    what this version goes by (since when an auction is over). Raises TooOld."""
+    for kind, _, raw in body.changes:
+        if kind == "rules":
+            try:
+                rules = msgspec.json.decode(raw, type=Rules)
+            except msgspec.MsgspecError as reason:
+                raise TooOld(f"a version in development wrote this journal, and none reads it: {reason}") from None
+            if rules.format <= FORMAT and msgspec.json.encode(rules) != bytes(raw):
+                raise TooOld("a version in development wrote this journal, and none reads it: its rules lack something")
 
 
 def write_upgrade(state: State, last_hash: bytes, at_ms: int, given: MarketConfig | None) -> Write:

@@ -13,12 +13,12 @@ import sqlalchemy as sql
 from markets import asked, awarded, market
 
 from auction.command.cli import main
-from auction.model.errors import AuctionError, BadAmount, BadCurrency, BadValue, OtherRules, TooNew
+from auction.model.errors import AuctionError, BadAmount, BadCurrency, BadValue, OtherRules, TooNew, TooOld
 from auction.model.rating import RatingRules
 from auction.moderator import AuctionTerms, BidEntry, Moderator
 from auction.moderator.config import MarketConfig, Rules
 from auction.moderator.invariants import replay, verify
-from auction.storage.journal import FORMAT, decode_body, encode_body, seal
+from auction.storage.journal import FIRST_HASH, FORMAT, decode_body, encode_body, seal
 from auction.storage.migrations import STEPS
 from auction.storage.sql_store import SqlStore
 from auction.storage.store import MemoryStore, Store, Write
@@ -120,6 +120,27 @@ def test_a_journal_of_a_newer_version_is_refused(kind: str, store: Store) -> Non
     for opened in (lambda: Moderator(store), lambda: replay(store.entries())):
         with pytest.raises(TooNew):
             opened()
+
+
+@pytest.mark.parametrize("is_unknown", [False, True], ids=["less", "other"])
+def test_a_journal_of_a_version_in_development_is_refused_in_one_line(
+    is_unknown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the first rules and these: it wrote no `taker` yet, and of no auction since when it is over."""
+    rules = msgspec.to_builtins(Rules(FORMAT, MarketConfig()))
+    del rules["config"]["taker"]
+    if is_unknown:
+        rules["config"]["delivery"] = {}
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    store = SqlStore(url)
+    first = seal(FIRST_HASH, 1, 5, "open_market", "", b"", encode_body([("rules", "market", rules)], []), b"")
+    store.append([Write(first, [], [], [])])
+    with pytest.raises(TooOld, match="a version in development wrote this journal"):
+        Moderator(store)
+    for step in (["account", "deposit", "rita", "1", "EUR"], ["verify"]):
+        assert main([*step, "-d", url]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+    assert len(list(store.entries())) == 1
 
 
 def test_a_record_that_cannot_be_read_is_a_broken_journal() -> None:
