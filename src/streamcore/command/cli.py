@@ -7,14 +7,14 @@ imports only the named command's file, which imports the rest when it runs.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib import import_module
 from typing import Any
 
 from streamcore.command.parser import Parser
 from streamcore.command.say import say
-from streamcore.core.errors import RightsError, StreamcoreError
+from streamcore.command.standard import end_as_by_sigpipe, fill_closed, forget_output, settle_output, what_went_wrong
+from streamcore.core.errors import ReaderGone, RightsError, StreamcoreError
 
 INTERRUPTED = 130  # exit status
 
@@ -44,9 +44,12 @@ examples:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: runs a command and exits with its status."""
+    fill_closed()
     try:
         status = execute(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
+    except (ReaderGone, BrokenPipeError):
+        end_as_by_sigpipe()
     except RightsError as error:
         from streamcore.run.privileges import what_to_type
 
@@ -55,15 +58,28 @@ def main(arguments: list[str] | None = None) -> None:
     except StreamcoreError as error:
         say(f"streamcore: {error}")
         status = error.exit_status
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not limited():
+            raise
+        say(f"streamcore: not enough memory{limited()}")
+        status = 1
     except OSError as error:  # only standard output is written here; files have errors of their own
-        close_output()
-        if not isinstance(error, BrokenPipeError):
-            say(f"streamcore: cannot write standard output: {(error.strerror or str(error)).lower()}")
+        forget_output()
+        say(f"streamcore: cannot write standard output: {what_went_wrong(error)}")
         status = 1
     except KeyboardInterrupt:
         say("streamcore: interrupted")
         status = INTERRUPTED
+    settle_output()
     sys.exit(status)
+
+
+def limited() -> str:
+    """The limit on this process's address space in words; "": there is none. With a low one, even imports fail."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if soft == resource.RLIM_INFINITY else f": the address space is limited to {soft >> 20} MiB (ulimit -v)"
 
 
 def execute(arguments: list[str]) -> int:
@@ -111,8 +127,3 @@ def version() -> int:
 
     print(f"streamcore {version_of('streamcore-auction')}")
     return 0
-
-
-def close_output() -> None:
-    """Replaces standard output, which cannot be written any more: the interpreter must not flush it again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

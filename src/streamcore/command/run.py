@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from streamcore.run.pipeline import Pipeline
 
 LOSS, INTERRUPTED = 3, 130  # exit statuses
+DESCRIPTORS, DESCRIPTORS_OF_WORKER, DESCRIPTORS_ELSEWHERE = 32, 12, 256  # open files that a run may need
 USAGE = "streamcore run -r FILE|-i NAME -w FILE|-o NAME [--service NAME]… [options] [BPF EXPRESSION]"
 EPILOG = """\
 examples:
@@ -58,6 +60,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def run(config: Config) -> int:
     """Runs a pipeline until it ends or is interrupted. Returns the exit status."""
+    need_descriptors(config)
     account = Account(config.json)
     signal.signal(signal.SIGUSR1, account.asked)
 
@@ -66,7 +69,9 @@ def run(config: Config) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that nobody needs slow numpy's start
     # Workers load while this process loads. With a live interface they start after this process has dropped its rights.
     live = config.interface or config.output_interface
-    launched = [] if live else [launch() for _ in range(config.workers)]
+    # With a limit on its addresses this process must be able to start first.
+    later = live or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    launched = [] if later else [launch() for _ in range(config.workers)]
 
     from streamcore.run.pipeline import Pipeline
     from streamcore.run.privileges import give_up
@@ -96,6 +101,20 @@ def run(config: Config) -> int:
     if config.json:
         print(json.dumps(accounting.json()), flush=True)
     return accounting.exit_status
+
+
+def need_descriptors(config: Config) -> None:
+    """Raises the soft limit on open files to what the run may need. Raises StreamcoreError if the hard limit is lower:
+    ZeroMQ would end the process without them.
+    """
+    elsewhere = DESCRIPTORS_ELSEWHERE if config.listen else 0
+    needed = DESCRIPTORS + config.workers * DESCRIPTORS_OF_WORKER + elsewhere
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return
+    if needed > hard != resource.RLIM_INFINITY:
+        raise StreamcoreError(f"cannot run: {hard} files may be open at once (ulimit -n), and the run needs {needed}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def hear_interrupts(pipeline: Pipeline) -> None:

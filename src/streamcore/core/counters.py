@@ -35,6 +35,7 @@ NAMES: dict[str, Name] = {
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
     "service.resized": Name("note", "bytes that services added, less those that they cut"),
     "sink.after_last_file": Name("dropped", "came after the last file that rotate_files allows"),
+    "sink.not_due": Name("dropped", "not due yet when the run was interrupted: not sent"),
     "sink.too_long": Name("lost", "longer than the MTU of the outgoing interface"),
     "sink.too_short": Name("lost", "shorter than an Ethernet header: no interface sends them"),
     "sink.interface_down": Name("lost", "not sent: the interface was down"),

@@ -21,6 +21,10 @@ class SinkError(StreamcoreError):
     """The output cannot be written."""
 
 
+class ReaderGone(SinkError):
+    """The reader of a pipe has closed it: the command ends without a word, with SIGPIPE's status."""
+
+
 class RightsError(StreamcoreError):
     """The process lacks CAP_NET_RAW, which opening a live interface needs."""
 

@@ -84,10 +84,14 @@ class Pipeline:
         self._dead_letters: DeadLetters | None = None
 
     def drain(self) -> None:
-        """Stops reading and delivers the packets that were read; the run then ends as interrupted."""
+        """Stops reading and delivers the packets that were read; the run then ends as interrupted. Packets that are not
+        due yet are not sent.
+        """
         self._drain.set()
         if self._feeder is not None:
             self._feeder.drain()
+        if self._sink is not None and self._sink.paces:
+            self._sink.stop()
 
     def stop(self) -> None:
         """Ends the run at once. Packets under way are lost; the output stays valid."""
@@ -264,8 +268,9 @@ class Pipeline:
         """The account of the run, after everything is closed."""
         stopped = self._stop.is_set()
         self.counters.count("service.resized", 0, aggregator.resized_bytes)
-        if stopped:
-            self.counters.count("pipeline.undelivered", *self.counters.missing())
+        if stopped or (sink.paces and self._drain.is_set()):
+            name = "pipeline.undelivered" if stopped else "sink.not_due"
+            self.counters.count(name, *self.counters.missing())
         return Accounting(
             self.counters,
             time.monotonic() - self._begin_s,

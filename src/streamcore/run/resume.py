@@ -8,6 +8,7 @@ services keep between segments, so a run with such a service starts from the beg
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from typing import Any
@@ -119,7 +120,7 @@ def digest_of(config: Config, chains: list[Any]) -> str:
         [[stream.select, stream.match, stream.on_failure] for stream in config.streams],
         chains,
     ]
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()  # ASCII, whatever bytes the names have
 
 
 def covered(outgoing: Outgoing) -> int:

@@ -5,6 +5,7 @@ Everything is little-endian. _encode.pyx writes the packets.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable
 
@@ -58,7 +59,7 @@ def comment_options(comments: Iterable[bytes]) -> bytes:
 
 def _described(interface: Interface) -> Iterable[tuple[int, bytes]]:
     if interface.name:
-        yield OPTION_NAME, interface.name.encode()
+        yield OPTION_NAME, os.fsencode(interface.name)
     if interface.resolution != 6:
         yield OPTION_TSRESOL, bytes([interface.resolution])
     if interface.fcs_length >= 0:

@@ -23,6 +23,7 @@ from streamcore.sink.protocol import Place, SinkNeeds
 SOL_PACKET, QDISC_BYPASS = 263, 20
 GET_FLAGS, GET_HARDWARE_ADDRESS = 0x8913, 0x8927  # SIOCGIFFLAGS, SIOCGIFHWADDR
 IS_UP = 1
+NAME_BYTES_MAX = 15  # of an interface: IFNAMSIZ less the zero
 ETHERNET_HARDWARE = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 LINK_ETHERNET = 1
 
@@ -70,6 +71,7 @@ class LiveSink:
         except BaseException:
             self.abandon()
             raise
+        self._paces = bool(config.replay_speed or config.rate_pps or config.rate_mbps)
         self._sender = Sender(
             [output.socket.fileno() for output in self._outputs],
             self._trouble,
@@ -99,6 +101,11 @@ class LiveSink:
     def place(self) -> Place | None:
         """None: an interface cannot be truncated."""
         return None
+
+    @property
+    def paces(self) -> bool:
+        """Whether a speed or a rate says when packets are due."""
+        return self._paces
 
     @property
     def metadata_removed(self) -> int:
@@ -148,7 +155,9 @@ class Output:
         except PermissionError:
             raise RightsError(f"cannot send on {name}: this needs CAP_NET_RAW") from None
         try:
-            asked = struct.pack("16s16x", name.encode()[:15])
+            if len(os.fsencode(name)) > NAME_BYTES_MAX:
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            asked = struct.pack("16s16x", os.fsencode(name))
             hardware = struct.unpack_from("H", fcntl.ioctl(self.socket, GET_HARDWARE_ADDRESS, asked), 16)[0]
             flags = struct.unpack_from("H", fcntl.ioctl(self.socket, GET_FLAGS, asked), 16)[0]
             if hardware not in ETHERNET_HARDWARE:

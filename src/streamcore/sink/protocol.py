@@ -26,6 +26,10 @@ class Sink(Protocol):
         """The place at which the output could be truncated and continued; None if there is none now, or never."""
 
     @property
+    def paces(self) -> bool:
+        """Whether packets wait until they are due. If the run is interrupted, those that are not due are not sent."""
+
+    @property
     def metadata_removed(self) -> int:
         """The number of block options left out so far, because the form says so."""
 

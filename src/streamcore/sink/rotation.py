@@ -89,6 +89,11 @@ class RotatingSink:
         return None
 
     @property
+    def paces(self) -> bool:
+        """False: files take packets at any time."""
+        return False
+
+    @property
     def metadata_removed(self) -> int:
         """The number of options left out of all files so far, with a bare form."""
         return self._removed + (self._sink.metadata_removed if self._sink is not None else 0)

@@ -6,6 +6,7 @@ _encode.pyx encodes packets, _headers.py headers. Every write ends with a whole 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from streamcore.core.config import Config
-from streamcore.core.errors import SinkError
+from streamcore.core.errors import ReaderGone, SinkError
 from streamcore.core.packets import CaptureForm, Interface, Outgoing
 from streamcore.sink import _headers
 from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
@@ -122,6 +123,11 @@ class CaptureSink:
         if self._encoder is None or self._encoder.staged_bytes or not self._regular:
             return None
         return Place(self.committed_bytes, self._described, self._link_type)
+
+    @property
+    def paces(self) -> bool:
+        """False: files take packets at any time."""
+        return False
 
     @property
     def metadata_removed(self) -> int:
@@ -342,7 +348,7 @@ class CaptureSink:
         with contextlib.suppress(OSError):  # only the first error is reported
             self.abandon()
         if isinstance(error, BrokenPipeError):
-            return SinkError(f"cannot write {self.name}: its reader has closed it")
+            return ReaderGone(f"cannot write {self.name}: its reader has closed it")
         kept = "; the packets written before are intact" if self._regular and self.committed_bytes else ""
         return SinkError(f"cannot write {self.name}: {_words(error)}{kept}")
 
@@ -372,4 +378,6 @@ def _appends(descriptor: int) -> bool:
 
 
 def _words(error: OSError) -> str:
+    if error.errno == errno.EBADF:
+        return "it is closed"
     return os.strerror(error.errno).lower() if error.errno else str(error)

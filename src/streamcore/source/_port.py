@@ -34,6 +34,7 @@ BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 20, 1 << 17  # a small one still fits a me
 SMALL_BELOW_MS = 10  # with so short a time blocks are mostly empty, so more are needed
 FRAME_BYTES = 2048  # unused with version 3, but the kernel checks it
 BLOCKS_MIN = 4
+NAME_BYTES_MAX = 15  # of an interface: IFNAMSIZ less the zero
 
 
 class Statistics(NamedTuple):
@@ -46,6 +47,14 @@ class Statistics(NamedTuple):
     freezes: int
 
 
+def interface_name(name: str) -> bytes:
+    """The name as the kernel takes it. Raises OSError if it is too long for an interface."""
+    encoded = os.fsencode(name)
+    if len(encoded) > NAME_BYTES_MAX:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    return encoded
+
+
 def link_type_of(name: str) -> int:
     """The LINKTYPE_ value with which this source delivers an interface's packets. Raises SourceError if there is no
     such interface."""
@@ -53,7 +62,7 @@ def link_type_of(name: str) -> int:
         return LINK_COOKED
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
-            answer = fcntl.ioctl(asking, GET_HARDWARE_ADDRESS, struct.pack("16s16x", name.encode()[:15]))
+            answer = fcntl.ioctl(asking, GET_HARDWARE_ADDRESS, struct.pack("16s16x", interface_name(name)))
         except OSError as error:
             raise SourceError(f"cannot capture on {name}: {_words(error)}") from None
     return LINKS.get(struct.unpack_from("H", answer, 16)[0], LINK_COOKED)

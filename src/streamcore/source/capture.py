@@ -5,6 +5,7 @@ _streams.py and _compressed.py read bytes, _blocks.py parses file headers, _reco
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -344,4 +345,6 @@ def _open(path: str | os.PathLike[str], name: str) -> int:
 
 
 def _words(error: OSError) -> str:
+    if error.errno == errno.EBADF:
+        return "it is closed"
     return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -6,6 +6,7 @@ source/ reads the packets and parse/ parses them. The commands `packets` and `fl
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
 import os
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcore.core.config import Config
-from streamcore.core.errors import SinkError, UsageError
+from streamcore.core.errors import ReaderGone, SinkError, UsageError
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
 from streamcore.core.rules import unwritten
 from streamcore.headers import TUNNELS, udp_ports
@@ -292,13 +293,19 @@ def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
             with open(out, "wb") as raw:
                 yield raw
         elif out.endswith(".gz"):
-            with gzip.open(out, "wt", compresslevel=3, encoding="utf-8", newline="") as packed:
+            with gzip.open(
+                out, "wt", compresslevel=3, encoding="utf-8", errors="surrogateescape", newline=""
+            ) as packed:
                 yield packed
         else:
-            with open(out, "w", encoding="utf-8", newline="") as file:
+            with open(out, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 yield file
+    except BrokenPipeError:
+        raise ReaderGone(f"cannot write {name}: its reader has closed it") from None
     except OSError as error:
-        raise SinkError(f"cannot write {name}: {os.strerror(error.errno) if error.errno else error}") from None
+        closed = "it is closed" if error.errno == errno.EBADF else ""
+        words = closed or (os.strerror(error.errno).lower() if error.errno else str(error))
+        raise SinkError(f"cannot write {name}: {words}") from None
 
 
 def _status(source: CaptureSource) -> int:

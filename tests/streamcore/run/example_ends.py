@@ -71,6 +71,7 @@ class MemorySink:
     made = None
     place = None
     metadata_removed = 0
+    paces = False
 
     def __init__(self, config, needs):
         type(self).made = self
@@ -102,6 +103,7 @@ class FaultySink:
     made = None
     place = None
     metadata_removed = 0
+    paces = False
 
     def __init__(self, config, needs):
         type(self).made = self

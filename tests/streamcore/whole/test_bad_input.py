@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.streamcore.conftest import finish_run, read_pcap, run_command, start_run, udp_frame, write_pcap
+from tests.streamcore.conftest import COMMAND, finish_run, read_pcap, run_command, start_run, udp_frame, write_pcap
 
 OFFICE = Path(__file__).parents[3] / "examples" / "office.pcapng"
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1)
@@ -173,8 +174,82 @@ def test_a_reader_that_goes_away(tmp_path):
     assert len(process.stdout.read(1_000)) == 1_000
     process.stdout.close()
     error = process.stderr.read().decode()
-    assert process.wait(20) == 1
-    assert error == "streamcore: cannot write standard output: its reader has closed it\n"
+    assert (process.wait(20), error) == (-signal.SIGPIPE, "")
+
+
+def test_a_table_whose_reader_goes_away(tmp_path):
+    source = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i, 40) for i in range(5_000)])
+    for words in (["packets", "--tsv", "-"], ["flows", "--csv"]):
+        process = subprocess.Popen(
+            [*COMMAND, *words, "-r", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        process.stdout.close()
+        error = process.stderr.read().decode()
+        process.stderr.close()
+        assert (process.wait(20), error) == (-signal.SIGPIPE, ""), words
+
+
+@pytest.mark.new_processes
+def test_little_of_what_a_process_needs(tmp_path):
+    """Few files may be open, or there are few addresses: one line."""
+    source = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i, 40) for i in range(9)])
+    run_words = f"run -r {source} -w {tmp_path / 'out.pcap'} -n 2 --service slice:50"
+    for limit, words, line in (
+        ("-n 20", run_words, "cannot run: 20 files may be open at once (ulimit -n), and the run needs 56"),
+        ("-n 56", run_words, ""),
+        ("-v 60000", run_words, "not enough memory: the address space is limited to 58 MiB (ulimit -v)"),
+        ("-v 150000", run_words, "not enough memory: the address space is limited to 146 MiB (ulimit -v)"),
+        ("-v 150000", f"flows -r {source}", "not enough memory: the address space is limited to 146 MiB (ulimit -v)"),
+    ):
+        run = subprocess.run(
+            ["sh", "-c", f"ulimit {limit}; exec {' '.join(COMMAND)} {words}"],
+            capture_output=True, timeout=60, stdin=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        if line:
+            assert (run.returncode, run.stderr) == (1, f"streamcore: {line}\n"), (limit, words)
+        else:
+            assert run.returncode == 0, run.stderr
+
+
+def test_names_of_any_bytes(tmp_path):
+    """Names of files need not be UTF-8; nothing is said of them but as they are."""
+    source = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i, 40) for i in range(9)])
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pcap")
+    shutil.copy(source, odd)
+    run = run_command("-r", odd, "-w", odd + ".out.pcap", "-n", "1")
+    assert (run.status, Path(odd + ".out.pcap").read_bytes()) == (0, source.read_bytes()), run.stderr
+    table = tmp_path / "table.tsv"
+    packets = [*COMMAND, "packets", "-r", odd, "--tsv", table]
+    assert subprocess.run(packets, timeout=60, check=False).returncode == 0
+    assert table.read_bytes().splitlines()[1].startswith(b"\xff.pcap\t1\t")
+    run = run_command("-i", os.fsdecode(b"\xff0"), "-w", tmp_path / "out.pcap")
+    assert the_line(run).startswith("cannot capture on ")
+    run = run_command("-i", "a-name-of-more-than-15-bytes", "-w", tmp_path / "out.pcap")
+    assert the_line(run).endswith("there is no such interface (see 'ip link')")
+
+
+@pytest.mark.new_processes
+def test_closed_standard_streams(tmp_path):
+    """They are closed before the interpreter starts, as `<&-` does it: one line, or no difference at all."""
+    source = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i, 40) for i in range(9)])
+    from_it, to_it = f"-r {source} -n 1", f"-w {tmp_path / 'out.pcap'} -n 1"
+    for words, status, error, output in (
+        (f"run -r - {to_it} <&-", 1, "streamcore: cannot read standard input: it is closed\n", b""),
+        (f"run {from_it} -w - >&-", 1, "streamcore: cannot write standard output: it is closed\n", b""),
+        (f"run {from_it} {to_it} -q --json >&-", 1, "streamcore: cannot write standard output: it is closed\n", b""),
+        ("services >&-", 1, "streamcore: cannot write standard output: it is closed\n", b""),
+        (f"packets -r {source} --tsv - >&-", 1, "streamcore: cannot write standard output: it is closed\n", b""),
+        (f"run {from_it} {to_it} <&- >&- 2>&-", 0, "", b""),
+        (f"run {from_it} -w - <&- 2>&-", 0, "", source.read_bytes()),
+        ("run 2>&-", 2, "", b""),
+    ):
+        (tmp_path / "out.pcap").unlink(missing_ok=True)
+        run = subprocess.run(
+            ["sh", "-c", f"{' '.join(COMMAND)} {words}"], capture_output=True, timeout=60, stdin=subprocess.DEVNULL
+        )
+        assert (run.returncode, run.stderr.decode(), run.stdout) == (status, error, output), words
+        if status == 0 and "-w -" not in words:
+            assert (tmp_path / "out.pcap").read_bytes() == source.read_bytes()
 
 
 def test_an_error_of_the_disk_while_reading(tmp_path):
