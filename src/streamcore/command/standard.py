@@ -5,6 +5,7 @@ whose reader has gone away.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -33,7 +34,8 @@ def fill_closed() -> None:
         sys.stdout = open(WRITING, "w", closefd=False)  # noqa: SIM115  for as long as the process
     if sys.stderr is None:  # print() would write to standard output
         sys.stderr = open(ERRORS, "w", closefd=False)  # noqa: SIM115
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  names may have any bytes
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may have any bytes
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def what_went_wrong(error: OSError) -> str:
