@@ -284,26 +284,27 @@ cdef inline void transport(Walk *walk, uint8_t kind, uint32_t least, int length_
         payload(walk, OUTCOME_TRANSPORT)
 
 
-cdef void udp(Walk *walk) noexcept nogil:
+cdef inline bint take_transport(Walk *walk, uint8_t kind, uint32_t length) noexcept nogil:
+    """A header of fixed length. False: it is cut."""
     upper(walk)
     ports(walk)
-    if take(walk, LAYER_UDP, 8):
-        payload(walk, OUTCOME_TRANSPORT)
+    if not take(walk, kind, length):
+        return False
+    payload(walk, OUTCOME_TRANSPORT)
+    return True
+
+
+cdef void udp(Walk *walk) noexcept nogil:
+    if take_transport(walk, LAYER_UDP, 8):
         go_udp_tunnel(walk, be16(here(walk) - 8), be16(here(walk) - 6))
 
 
 cdef void udp_lite(Walk *walk) noexcept nogil:
-    upper(walk)
-    ports(walk)
-    if take(walk, LAYER_UDP_LITE, 8):
-        payload(walk, OUTCOME_TRANSPORT)
+    take_transport(walk, LAYER_UDP_LITE, 8)
 
 
 cdef void sctp(Walk *walk) noexcept nogil:
-    upper(walk)
-    ports(walk)
-    if take(walk, LAYER_SCTP, 12):
-        payload(walk, OUTCOME_TRANSPORT)
+    take_transport(walk, LAYER_SCTP, 12)
 
 
 # Control.

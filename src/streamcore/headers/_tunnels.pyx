@@ -208,20 +208,22 @@ cdef void nsh(Walk *walk) noexcept nogil:
     """RFC 8300: version, TTL, length in words; metadata type, next protocol; path and index."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4 * (p[1] & 0x3F) if has(walk, 2) else 8
-    cdef uint8_t following
     if size < 8:
         malformed(walk)
         return
     if not take_tunnel(walk, TUNNEL_NSH, be32(p + 4) >> 8 if has(walk, 8) else 0, size):
         return
-    following = p[3]
-    if following == 1 or following == 2:
+    go_next_protocol(walk, p[3])
+
+
+cdef void go_next_protocol(Walk *walk, uint8_t number) noexcept nogil:
+    if number == 1 or number == 2:
         walk.next = step_ip
-    elif following == 3:
+    elif number == 3:
         walk.next = step_ethernet
-    elif following == 4:
+    elif number == 4:
         walk.next = nsh
-    elif following == 5:
+    elif number == 5:
         walk.next = step_mpls
     else:
         ends(walk, OUTCOME_UNKNOWN)

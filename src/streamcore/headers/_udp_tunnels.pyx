@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from streamcore.headers._ether_types cimport step_mpls
 from streamcore.headers._ip cimport step_ip
 from streamcore.headers._ppp cimport step_ppp
-from streamcore.headers._tunnels cimport step_gre, step_l2tp3
+from streamcore.headers._tunnels cimport go_next_protocol, step_gre, step_l2tp3
 from streamcore.headers._walk cimport (
     OUTCOME_ENCRYPTED,
     OUTCOME_FRAGMENT,
@@ -68,16 +68,8 @@ cdef void vxlan_gpe(Walk *walk) noexcept nogil:
         return
     if (p[3] == 1 or p[3] == 2) and not plausible_ip(p + 8, walk.end - walk.at - 8):
         return
-    if not 1 <= p[3] <= 5 or not take_tunnel(walk, TUNNEL_VXLAN, be32(p + 4) >> 8, 8):
-        return
-    if p[3] == 3:
-        walk.next = step_ethernet
-    elif p[3] == 4:
-        go_ether_type(walk, 0x894F)
-    elif p[3] == 5:
-        walk.next = step_mpls
-    else:
-        walk.next = step_ip
+    if 1 <= p[3] <= 5 and take_tunnel(walk, TUNNEL_VXLAN, be32(p + 4) >> 8, 8):
+        go_next_protocol(walk, p[3])
 
 
 cdef void geneve(Walk *walk) noexcept nogil:

@@ -105,14 +105,24 @@ cdef void subframe(Walk *walk) noexcept nogil:
     walk.next = step_llc
 
 
+cdef inline uint32_t header_size(Walk *walk, uint32_t known_from) noexcept nogil:
+    """The size that a header of radiotap or PPI gives itself, 8 if fewer than `known_from` bytes are there. 0: the header is malformed, which
+    was reported."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = le16(p + 2) if has(walk, known_from) else 8
+    if size < 8 or (has(walk, 1) and p[0]):
+        malformed(walk)
+        return 0
+    return size
+
+
 cdef void step_radiotap(Walk *walk) noexcept nogil:
     """Version 0, length, presence words. Of the fields only the flags matter: padding after the header, and a frame check sequence at the end."""
     cdef const uint8_t *p = here(walk)
-    cdef uint32_t size = le16(p + 2) if has(walk, 4) else 8
+    cdef uint32_t size = header_size(walk, 4)
     cdef uint32_t at = 8
     cdef uint8_t flags = 0
-    if size < 8 or (has(walk, 1) and p[0]):
-        malformed(walk)
+    if size == 0:
         return
     if has(walk, size):
         while at + 4 <= size and p[at - 1] & 0x80:
@@ -143,11 +153,10 @@ cdef void avs(Walk *walk) noexcept nogil:
 cdef void ppi(Walk *walk) noexcept nogil:
     """Version 0, flags, length and link type; little-endian."""
     cdef const uint8_t *p = here(walk)
-    cdef uint32_t size = le16(p + 2) if has(walk, 8) else 8
+    cdef uint32_t size = header_size(walk, 8)
     cdef uint32_t at = 8
     cdef uint8_t flags = 0
-    if size < 8 or (has(walk, 1) and p[0]):
-        malformed(walk)
+    if size == 0:
         return
     if has(walk, size):
         while at + 4 <= size and le16(p + at) != 2:  # fields of type, length and value; 2: 802.11-Common

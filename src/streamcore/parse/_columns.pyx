@@ -76,68 +76,12 @@ cdef class ColumnParser:
             counting = counting and groups & (GROUP_FLOW | GROUP_HEADERS) != 0
             with nogil:
                 if groups == GROUP_FLOW and self.deep:
-                    self.deep_columns(&batch.columns, batch.chunk.arena.control, batch.count, counting)
+                    fill_flow_hash(self, &batch.columns, batch.chunk.arena.control, batch.count, counting, True)
                 elif groups == GROUP_FLOW:
-                    self.flow_columns(&batch.columns, batch.chunk.arena.control, batch.count, counting)
+                    fill_flow_hash(self, &batch.columns, batch.chunk.arena.control, batch.count, counting, False)
                 else:
                     self.all_columns(&batch.columns, batch.chunk.arena.control, batch.count, groups, counting)
             batch.groups |= groups
-
-    cdef void flow_columns(self, Columns *c, const Control *control, Py_ssize_t count, bint counting) noexcept nogil:
-        """flow_hash alone: an ordinary packet never leaves this loop. About 5 to 8 ns per packet (bench_parse.py)."""
-        cdef Walk headers
-        cdef FlowKey key
-        cdef Py_ssize_t row
-        cdef const uint8_t *p
-        cdef uint64_t first, second
-        cdef uint32_t size
-        cdef uint16_t link_type
-        cdef bint swapped
-        for row in range(count):
-            p = c.data + c.offset[row]
-            size = c.captured_length[row]
-            link_type = control.link_type[c.interface[row]]
-            prefetch(p + PREFETCH_BYTES)
-            if link_type == ETHERNET:
-                if ordinary4(p, size, &first, &second, &swapped):
-                    c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
-                    continue
-                if ordinary6(p, size, &key):
-                    c.flow_hash[row] = <uint32_t> wide_hash(&self.seed, &key)
-                    continue
-            walk_headers(&self.ports.table, p, size, link_type, &headers)
-            self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &key, NULL)
-            c.flow_hash[row] = <uint32_t> key_hash(&self.seed, &key)
-            if counting:
-                self.tell(all_flags(&headers))
-
-    cdef void deep_columns(self, Columns *c, const Control *control, Py_ssize_t count, bint counting) noexcept nogil:
-        """flow_hash alone, if it depends on what is in tunnels. Separate from flow_columns, to keep that loop as short as it can be."""
-        cdef Walk headers
-        cdef FlowKey key
-        cdef const UdpTable *udp = &self.ports.table
-        cdef Py_ssize_t row
-        cdef const uint8_t *p
-        cdef uint64_t first, second
-        cdef uint32_t size
-        cdef uint16_t link_type
-        cdef bint swapped
-        for row in range(count):
-            p = c.data + c.offset[row]
-            size = c.captured_length[row]
-            link_type = control.link_type[c.interface[row]]
-            prefetch(p + PREFETCH_BYTES)
-            if link_type == ETHERNET:
-                if ordinary4(p, size, &first, &second, &swapped) and not opens_tunnel(udp, first, second):
-                    c.flow_hash[row] = <uint32_t> narrow_hash(&self.seed, first, second)
-                    continue
-                if ordinary6(p, size, &key) and not opens_tunnel6(udp, &key):
-                    c.flow_hash[row] = <uint32_t> wide_hash(&self.seed, &key)
-                    continue
-            walk_headers(udp, p, size, link_type, &headers)
-            c.flow_hash[row] = self.hash(p, link_type, c.timestamp_ns[row], &headers)
-            if counting:
-                self.tell(all_flags(&headers))
 
     cdef uint32_t hash(self, const uint8_t *p, uint16_t link_type, int64_t time_ns, Walk *headers) noexcept nogil:
         """flow_hash of a walked packet. Also marks orphans in `headers`."""
@@ -200,6 +144,38 @@ cdef class ColumnParser:
         self.truncated += (flags & FLAG_TRUNCATED) != 0
         self.orphans += (flags & FLAG_ORPHAN) != 0
         self.link_unknown += (flags & FLAG_LINK_UNKNOWN) != 0
+
+
+cdef inline void fill_flow_hash(ColumnParser parser, Columns *c, const Control *control, Py_ssize_t count, bint counting,
+                                bint deep) noexcept nogil:
+    """flow_hash alone: an ordinary packet never leaves this loop. About 5 to 8 ns per packet (bench_parse.py). deep: parser.deep, a constant in
+    both calls, so that each is compiled to a loop of its own."""
+    cdef Walk headers
+    cdef FlowKey key
+    cdef const UdpTable *udp = &parser.ports.table
+    cdef const Seed *seed = &parser.seed
+    cdef Py_ssize_t row
+    cdef const uint8_t *p
+    cdef uint64_t first, second
+    cdef uint32_t size
+    cdef uint16_t link_type
+    cdef bint swapped
+    for row in range(count):
+        p = c.data + c.offset[row]
+        size = c.captured_length[row]
+        link_type = control.link_type[c.interface[row]]
+        prefetch(p + PREFETCH_BYTES)
+        if link_type == ETHERNET:
+            if ordinary4(p, size, &first, &second, &swapped) and not (deep and opens_tunnel(udp, first, second)):
+                c.flow_hash[row] = <uint32_t> narrow_hash(seed, first, second)
+                continue
+            if ordinary6(p, size, &key) and not (deep and opens_tunnel6(udp, &key)):
+                c.flow_hash[row] = <uint32_t> wide_hash(seed, &key)
+                continue
+        walk_headers(udp, p, size, link_type, &headers)
+        c.flow_hash[row] = parser.hash(p, link_type, c.timestamp_ns[row], &headers)
+        if counting:
+            parser.tell(all_flags(&headers))
 
 
 cdef void clear_inner(Columns *c, Py_ssize_t count) noexcept nogil:

@@ -21,6 +21,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
+from streamcore.core.tables cimport fold, table_memory
 from streamcore.headers._walk cimport IpHeader, UdpPorts, UdpTable, Walk, walk_headers
 from streamcore.parse._flow_rows cimport FlowRow, Origin, Record, write_row
 from streamcore.parse._fragments cimport Fragments
@@ -34,7 +35,6 @@ from streamcore.parse._key cimport (
     crossed,
     deep_hash,
     fill_seed,
-    fold,
     is_narrow,
     narrow_hash,
     narrow_words,
@@ -45,27 +45,6 @@ from streamcore.parse._key cimport (
     ordinary6,
     wide_hash,
 )
-
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #include <sys/mman.h>
-
-    /* Memory for a table read at random: aligned to cache lines, and on large pages if the table is large. */
-    static void *sc_table(size_t size)
-    {
-        size_t const large = (size_t) 1 << 21;
-        void *table = NULL;
-        if (posix_memalign(&table, size >= large ? large : 64, size) != 0)
-            return NULL;
-    #ifdef MADV_HUGEPAGE
-        if (size >= large)
-            madvise(table, size / large * large, MADV_HUGEPAGE);
-    #endif
-        return table;
-    }
-    """
-    void *sc_table(size_t size) nogil
 
 cnp.import_array()
 
@@ -455,14 +434,14 @@ cdef class FlowTable:
         cdef uint32_t room = min(self.flows_max, self.room * 2 if self.room else RECORDS_FIRST)
         cdef uint32_t entries = 2
         cdef uint32_t i, at
-        cdef Record *records = <Record *> sc_table(room * sizeof(Record))
-        cdef Origin *origins = <Origin *> sc_table(room * sizeof(Origin))
+        cdef Record *records = <Record *> table_memory(room * sizeof(Record))
+        cdef Origin *origins = <Origin *> table_memory(room * sizeof(Origin))
         cdef Around *arounds = NULL
         cdef Entry *index
         cdef Entry *old = self.index
         while entries < 2 * room:
             entries *= 2
-        index = <Entry *> sc_table(entries * sizeof(Entry))
+        index = <Entry *> table_memory(entries * sizeof(Entry))
         if self.arounds != NULL:
             arounds = <Around *> calloc(room, sizeof(Around))
         if records == NULL or origins == NULL or index == NULL or (arounds == NULL and self.arounds != NULL):

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport FLAG_FRAGMENT, FLAG_ORPHAN, VLAN_KEPT
+from streamcore.core.tables cimport fold
 from streamcore.headers._walk cimport IpHeader, Walk
 from streamcore.parse._key cimport (
     BY_BOTH,
@@ -20,7 +21,6 @@ from streamcore.parse._key cimport (
     Around,
     FlowKey,
     fill_seed,
-    fold,
     load16,
     load32,
     load64,

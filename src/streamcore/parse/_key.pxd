@@ -5,6 +5,7 @@
 # whole key fits two words ("narrow"), so two keys are equal exactly if both words are. Every other key is "wide": a FlowKey.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from streamcore.core.tables cimport fold
 from streamcore.headers._walk cimport UdpTable, is_tunnel_port
 
 cdef extern from *:
@@ -16,20 +17,11 @@ cdef extern from *:
     static inline uint32_t sc_load32(const uint8_t *at) { uint32_t value; memcpy(&value, at, 4); return value; }
     static inline uint64_t sc_load64(const uint8_t *at) { uint64_t value; memcpy(&value, at, 8); return value; }
 
-    /* The 128-bit product of two words, folded to 64 bits. Once secret operands are mixed in, nobody who does not know them
-       can choose inputs that collide. It costs one multiplication. */
-    static inline uint64_t sc_fold(uint64_t left, uint64_t right)
-    {
-        unsigned __int128 product = (unsigned __int128) left * right;
-        return (uint64_t) product ^ (uint64_t) (product >> 64);
-    }
-
     #define sc_likely(condition) __builtin_expect(!!(condition), 1)
     """
     uint16_t load16 "sc_load16" (const uint8_t *at) noexcept nogil   # in the machine's byte order: for keys
     uint32_t load32 "sc_load32" (const uint8_t *at) noexcept nogil
     uint64_t load64 "sc_load64" (const uint8_t *at) noexcept nogil
-    uint64_t fold "sc_fold" (uint64_t left, uint64_t right) noexcept nogil
     bint likely "sc_likely" (bint condition) noexcept nogil
 
 cdef enum:

@@ -11,28 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #include <string.h>
-    #include <sys/mman.h>
-
-    /* Zeroed memory for a table read at random, on large pages if the table is large. */
-    static void *sc_zeroed(size_t size)
-    {
-        size_t const large = (size_t) 1 << 21;
-        void *table = NULL;
-        if (posix_memalign(&table, size >= large ? large : 64, size) != 0)
-            return NULL;
-    #ifdef MADV_HUGEPAGE
-        if (size >= large)
-            madvise(table, size / large * large, MADV_HUGEPAGE);
-    #endif
-        memset(table, 0, size);
-        return table;
-    }
-    """
-    void *sc_zeroed(size_t size) nogil
+from streamcore.core.tables cimport table_memory
 
 FIRST_SLOTS = 1 << 12
 
@@ -101,10 +80,11 @@ cdef class AddressTable:
     cdef int resize4(self, uint64_t slots) except -1:
         cdef uint64_t *old = self.table.slots4
         cdef uint64_t old_slots = self.table.mask4 + 1 if old != NULL else 0
-        cdef uint64_t *new = <uint64_t *> sc_zeroed(slots * sizeof(uint64_t))
+        cdef uint64_t *new = <uint64_t *> table_memory(slots * sizeof(uint64_t))
         cdef uint64_t i
         if new == NULL:
             raise MemoryError(f"not enough memory for {slots} addresses")
+        memset(new, 0, slots * sizeof(uint64_t))
         self.table.slots4 = new
         self.table.mask4 = slots - 1
         self.table.shift4 = 64 - (int(slots).bit_length() - 1)
@@ -117,10 +97,11 @@ cdef class AddressTable:
     cdef int resize6(self, uint64_t slots) except -1:
         cdef Slot6 *old = self.table.slots6
         cdef uint64_t old_slots = self.table.mask6 + 1 if old != NULL else 0
-        cdef Slot6 *new = <Slot6 *> sc_zeroed(slots * sizeof(Slot6))
+        cdef Slot6 *new = <Slot6 *> table_memory(slots * sizeof(Slot6))
         cdef uint64_t i
         if new == NULL:
             raise MemoryError(f"not enough memory for {slots} addresses")
+        memset(new, 0, slots * sizeof(Slot6))
         self.table.slots6 = new
         self.table.mask6 = slots - 1
         self.table.shift6 = 64 - (int(slots).bit_length() - 1)

@@ -32,17 +32,11 @@ from streamcore.service._fields cimport (
 cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """The options of an IPv4 header of n bytes (RFC 791 3.1, RFC 1393). For checksums, a source route's last address replaces the target."""
     cdef int64_t at = 20
-    cdef int64_t size, i
+    cdef int64_t i
+    cdef int64_t size = next_option(rewrite, p, n, &at)
     cdef uint8_t kind
-    while at < n:
+    while size:
         kind = p[at]
-        if kind == 1:
-            at += 1
-            continue
-        if kind == 0 or at + 2 > n or p[at + 1] < 2:
-            zero(rewrite, p + at, n - at)
-            return
-        size = p[at + 1]
         if kind == 7 or kind == 131 or kind == 137:  # record route, loose and strict source route
             i = at + 3
             while i + 4 <= at + size and i < n:
@@ -60,6 +54,20 @@ cdef void change_options4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
             i = 4 if kind == 11 or kind == 12 or kind == 136 or kind == 148 else 8 if kind == 25 else 11 if kind == 130 else 2  # bytes that stay
             zero(rewrite, p + at + i, min(n - at, size) - i)
         at += size
+        size = next_option(rewrite, p, n, &at)
+
+
+cdef inline int64_t next_option(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t *at) noexcept nogil:
+    """Move `at` past padding to the next option of IPv4 or TCP; returns its size, at least 2. 0: there is no other, and what follows the last
+    one is zeroed."""
+    while at[0] < n and p[at[0]] == 1:
+        at[0] += 1
+    if at[0] >= n:
+        return 0
+    if p[at[0]] == 0 or at[0] + 2 > n or p[at[0] + 1] < 2:
+        zero(rewrite, p + at[0], n - at[0])
+        return 0
+    return p[at[0] + 1]
 
 
 cdef void change_timestamps(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
@@ -78,23 +86,16 @@ cdef void change_timestamps(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept no
 cdef void change_tcp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """The options of a TCP header of n bytes. Those of RFC 9293 and the common ones stay; multipath TCP has addresses (RFC 8684 3.4.1)."""
     cdef int64_t at = 20
-    cdef int64_t size, kept
-    cdef uint8_t kind
-    while at < n:
-        kind = p[at]
-        if kind == 1:
-            at += 1
-            continue
-        if kind == 0 or at + 2 > n or p[at + 1] < 2:
-            zero(rewrite, p + at, n - at)
-            return
-        size = p[at + 1]
-        if kind == 30 and at + 3 < n and p[at + 2] >> 4 == 3:
+    cdef int64_t kept
+    cdef int64_t size = next_option(rewrite, p, n, &at)
+    while size:
+        if p[at] == 30 and at + 3 < n and p[at + 2] >> 4 == 3:
             change_added(rewrite, p + at, min(n - at, size))
         else:
-            kept = plain_option(kind)
+            kept = plain_option(p[at])
             zero(rewrite, p + at + kept, min(n - at, size) - kept)
         at += size
+        size = next_option(rewrite, p, n, &at)
 
 
 cdef void change_added(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:

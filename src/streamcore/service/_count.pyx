@@ -10,6 +10,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint3
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport prefetch
+from streamcore.core.tables cimport fold
 
 cdef extern from *:
     """
@@ -18,16 +19,8 @@ cdef extern from *:
     #else
     #define streamcore_big64(x) (x)
     #endif
-
-    /* The 128-bit product of two words, folded to 64 bits. With secret operands mixed in, nobody can choose inputs that collide. */
-    static inline uint64_t streamcore_fold(uint64_t left, uint64_t right)
-    {
-        unsigned __int128 product = (unsigned __int128) left * right;
-        return (uint64_t) product ^ (uint64_t) (product >> 64);
-    }
     """
     uint64_t streamcore_big64(uint64_t value) noexcept nogil
-    uint64_t streamcore_fold(uint64_t left, uint64_t right) noexcept nogil
 
 cdef enum:
     BATCH = 32  # packets between prefetching a slot and reading it
@@ -179,9 +172,9 @@ cdef class Flows:
 
 
 cdef inline uint64_t hashed(const uint64_t *key, const uint64_t *secret) noexcept nogil:
-    cdef uint64_t low = streamcore_fold(key[0] ^ secret[0], key[1] ^ secret[1])
-    cdef uint64_t high = streamcore_fold(key[2] ^ secret[2], key[3] ^ secret[3])
-    return streamcore_fold(low ^ key[4] ^ secret[4], high ^ secret[5])
+    cdef uint64_t low = fold(key[0] ^ secret[0], key[1] ^ secret[1])
+    cdef uint64_t high = fold(key[2] ^ secret[2], key[3] ^ secret[3])
+    return fold(low ^ key[4] ^ secret[4], high ^ secret[5])
 
 
 cdef inline void make_key(uint64_t *key, const uint8_t *source, const uint8_t *target, uint16_t source_port, uint16_t target_port,

@@ -268,49 +268,53 @@ cdef void change_chunk(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 cdef void change_parameters(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) noexcept nogil:
     cdef int64_t at = 0
-    cdef int64_t size, left
-    cdef uint16_t kind
-    while at + 4 <= n:
-        kind = load16(p + at)
-        size = load16(p + at + 2)
-        if size < 4:
-            break
-        left = min(size, n - at)
-        if kind == 5:
-            change4(rewrite, p + at + 4, left - 4)
-        elif kind == 6:
-            change6(rewrite, p + at + 4, left - 4)
-        elif (kind == 0xC001 or kind == 0xC002 or kind == 0xC004) and depth < 4:
-            change_parameters(rewrite, p + at + 8, left - 8, depth + 1)
-        elif kind == 0xC003:
-            change_causes(rewrite, p + at + 8, left - 8)
-        elif kind == 11 and (rewrite.names or rewrite.payload != KEEP):
-            zero(rewrite, p + at + 4, left - 4)
-        elif kind != 9 and kind != 11 and kind != 12 and kind != 0x8008 and kind != 0xC000 and kind != 0xC005 and kind != 0xC006:
-            zero(rewrite, p + at + 4, left - 4)
-        at += (size + 3) // 4 * 4
-    if at < n:
-        zero(rewrite, p + at, n - at)
+    cdef Field field
+    while next_field(rewrite, p, n, &at, &field):
+        if field.kind == 5:
+            change4(rewrite, field.value, field.size)
+        elif field.kind == 6:
+            change6(rewrite, field.value, field.size)
+        elif (field.kind == 0xC001 or field.kind == 0xC002 or field.kind == 0xC004) and depth < 4:
+            change_parameters(rewrite, field.value + 4, field.size - 4, depth + 1)
+        elif field.kind == 0xC003:
+            change_causes(rewrite, field.value + 4, field.size - 4)
+        elif field.kind == 11 and (rewrite.names or rewrite.payload != KEEP):
+            zero(rewrite, field.value, field.size)
+        elif (field.kind != 9 and field.kind != 11 and field.kind != 12 and field.kind != 0x8008 and field.kind != 0xC000
+              and field.kind != 0xC005 and field.kind != 0xC006):
+            zero(rewrite, field.value, field.size)
+
+
+cdef struct Field:
+    # A parameter or an error cause of SCTP.
+    uint16_t kind
+    uint8_t *value
+    int64_t size             # bytes of the value that are present
+
+
+cdef inline bint next_field(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t *at, Field *field) noexcept nogil:
+    """Read the field at p[at] and move `at` past it. False: there is no other, and what follows the last one is zeroed."""
+    cdef int64_t size = load16(p + at[0] + 2) if at[0] + 4 <= n else 0
+    if size < 4:
+        if at[0] < n:
+            zero(rewrite, p + at[0], n - at[0])
+        return False
+    field.kind = load16(p + at[0])
+    field.value = p + at[0] + 4
+    field.size = min(size, n - at[0]) - 4
+    at[0] += (size + 3) // 4 * 4
+    return True
 
 
 cdef void change_causes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """Why a request was refused (RFC 9260 3.3.10): the unresolvable address, or the new addresses."""
     cdef int64_t at = 0
-    cdef int64_t size, left
-    cdef uint16_t kind
-    while at + 4 <= n:
-        kind = load16(p + at)
-        size = load16(p + at + 2)
-        if size < 4:
-            break
-        left = min(size, n - at)
-        if kind == 5 or kind == 11:
-            change_parameters(rewrite, p + at + 4, left - 4, 3)
-        elif kind != 1 and kind != 3 and kind != 9:
-            zero(rewrite, p + at + 4, left - 4)
-        at += (size + 3) // 4 * 4
-    if at < n:
-        zero(rewrite, p + at, n - at)
+    cdef Field field
+    while next_field(rewrite, p, n, &at, &field):
+        if field.kind == 5 or field.kind == 11:
+            change_parameters(rewrite, field.value, field.size, 3)
+        elif field.kind != 1 and field.kind != 3 and field.kind != 9:
+            zero(rewrite, field.value, field.size)
 
 
 # CRC32c (RFC 9260 appendix A) with a table of 256 entries.
