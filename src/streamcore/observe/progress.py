@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -38,7 +38,6 @@ def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    ended = threading.Event()
     columns = (
         TextColumn("{task.fields[share]}"),
         BarColumn(),
@@ -57,18 +56,28 @@ def following(pipeline: Followed, wanted: bool) -> Iterator[None]:
             share = f"{100 * consumed // size:3d}%" if size else ""
             shown.update(task, completed=consumed, total=size, packets=packets, rate=rate, share=share)
 
-        def follow() -> None:
+        def follow(ended: threading.Event) -> None:
             while not ended.wait(REFRESH_S):
                 show()
 
-        thread = threading.Thread(target=follow, name="streamcore-progress", daemon=True)
-        thread.start()
         try:
-            yield
+            with _beside(follow, "streamcore-progress"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             show()
+
+
+@contextmanager
+def _beside(follow: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Runs `follow` in a thread while the block runs; the event tells it that the block has ended."""
+    ended = threading.Event()
+    thread = threading.Thread(target=follow, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Looked(Protocol):
@@ -83,9 +92,8 @@ def each_second(pipeline: Looked, wanted: bool) -> Iterator[None]:
     if not wanted or not sys.stderr.isatty():
         yield
         return
-    ended = threading.Event()
 
-    def follow() -> None:
+    def follow(ended: threading.Event) -> None:
         before = pipeline.look()
         while not ended.wait(LINE_EVERY_S):
             now = pipeline.look()
@@ -93,10 +101,5 @@ def each_second(pipeline: Looked, wanted: bool) -> Iterator[None]:
                 print(f"{time.strftime('%H:%M:%S')}  {line(before, now)}", file=sys.stderr, flush=True)
             before = now
 
-    thread = threading.Thread(target=follow, name="streamcore-figures", daemon=True)
-    thread.start()
-    try:
+    with _beside(follow, "streamcore-figures"):
         yield
-    finally:
-        ended.set()
-        thread.join()
