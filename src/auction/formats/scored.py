@@ -133,8 +133,7 @@ def _best_prices(
 ) -> tuple[int, int] | tuple[()] | None:
     """The best price within the reserve, and the second-best or else the reserve; empty if no price is within the
     reserve. None if prices alone do not decide."""
-    weights = announcement.quality
-    if weights.opinion or weights.evidence or announcement.newcomer_share_ppm:
+    if announcement.weighs_ratings:
         return None
     if len(set(prices)) < len(prices) or len(set(bidders)) < len(bidders):
         return None

@@ -190,6 +190,11 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             raise BadValue("a block must end after it starts")
 
     @property
+    def weighs_ratings(self) -> bool:
+        """Whether the bidders' ratings can decide, and not only their bids."""
+        return bool(self.quality.opinion or self.quality.evidence or self.newcomer_share_ppm)
+
+    @property
     def sign(self) -> int:
         """-1 if a lower price is better (providers bid), 1 if a higher one is. It lets the same code serve both
         directions."""

@@ -88,10 +88,10 @@ class Erased(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PlacedBid(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A bid with the rating that counts for it: the one at the time of the announcement. `held` is held until a later
-    bid replaces this one, which sets it to 0, or until the auction is over, which leaves it as it was. Whether a bid
-    binds its bidder is not told by what it holds, which may be nothing: see `Draft.live_bids`. `withdrawn`: its bidder
-    was banned."""
+    """A bid. `rating` is set if ratings weigh: the one that counts for it, as of the announcement. `held` is held until
+    a later bid replaces this one, which sets it to 0, or until the auction is over, which leaves it as it was. Whether
+    a bid binds its bidder is not told by what it holds, which may be nothing: see `Draft.live_bids`. `withdrawn`: its
+    bidder was banned."""
 
     bid: Bid
     rating: ShownRating | None = None

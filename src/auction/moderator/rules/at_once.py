@@ -46,13 +46,14 @@ def hold(
     bidders = [entry.bidder for entry in entries]
     if len(bidders) >= SEQUENCES_OF_AN_ENTRY:
         raise BadValue(f"one command takes at most {SEQUENCES_OF_AN_ENTRY - 1} bids")
-    insures = any(entry.insured for entry in entries)
+    only_prices = _say_only_prices(entries)
+    insures = not only_prices and any(entry.insured for entry in entries)
     if insures or not _plainly_may_bid(draft, record, bidders):
         for entry in entries:
             bidding.check_bidder(draft, record, entry.bidder, entry.quantity)
             _check_bid_held(draft, record, entry)
         _check_links(draft, bidders)
-    sheet = _sheet(draft, record, entries, bidders)
+    sheet = _sheet(draft, record, entries, bidders, only_prices)
     draft.put("sheet", record.id, sheet)
     closed = _close_by_price(draft, record, sheet) or _close(draft, record, sheet)
     return Held(record.id, closed.state, tuple(awarding.agreements_made(draft)))
@@ -131,12 +132,14 @@ def _close(draft: Draft, record: Auction, sheet: BidSheet) -> Auction:
     return awarding.take(draft, record, award, (*unmatched.items(), *failing.items()), arbiters)
 
 
-def _sheet(draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str]) -> BidSheet:
+def _sheet(
+    draft: Draft, record: Auction, entries: Sequence[BidEntry], bidders: Sequence[str], only_prices: bool
+) -> BidSheet:
     """The bids as columns. Ratings are stored if they weigh; otherwise the history has them."""
     announcement = record.announcement
     prices = [entry.price for entry in entries]
-    is_plain = not draft.config.signatures and _say_only_prices(entries) and min(prices, default=0) >= 0
-    weighs = announcement.quality.opinion or announcement.quality.evidence or announcement.newcomer_share_ppm
+    is_plain = only_prices and not draft.config.signatures and min(prices, default=0) >= 0
+    weighs = announcement.weighs_ratings
     return BidSheet(
         auction=record.id,
         sequence=draft.sequence,
@@ -164,8 +167,7 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
         return False
     block, service, registered = record.block, announcement.service, state.records["party"]
     rate_bps = block.committed_bps if block is not None else 0
-    amounts = holds.amounts_of(draft, announcement)
-    of_bid, of_newcomer = amounts.delta, max(draft.config.rating.newcomer_bond, amounts.with_penalty)
+    of_bid, of_newcomer = holds.amounts_of(draft, announcement).delta, holds.newcomers_balance(draft, announcement)
     spare_bps, free, most = state.spare_bps, state.ledger.free, max(of_bid, of_newcomer)
     for bidder in bidders:
         if spare_bps.get(bidder, -1) >= rate_bps and free.get(bidder, -1) >= most:
@@ -312,10 +314,10 @@ def _able(
     service, reputation = block.service, state.reputation
     known_ratings = reputation.latest(service, at_ms)
     announcement, ledger = record.announcement, state.ledger
-    minimum = max(draft.config.rating.newcomer_bond, holds.amounts_of(draft, announcement).with_penalty)
-    weights, receipts, requires = announcement.quality, announcement.receipts, announcement.requires
+    minimum = holds.newcomers_balance(draft, announcement)
+    receipts, requires = announcement.receipts, announcement.requires
     has_unfit = bool(requires or state.debts_of or state.banned or state.erased or state.records["refusals"])
-    weighs = bool(weights.opinion or weights.evidence or announcement.newcomer_share_ppm)
+    weighs = announcement.weighs_ratings
     announcer, interests = record.announcer, state.interests
     standing = state.standing
     own, is_linked = interests[announcer], announcer in state.linked

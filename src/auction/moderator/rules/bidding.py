@@ -13,7 +13,7 @@ import msgspec
 from auction.formats import format_of
 from auction.formats.commit_reveal import Commitment, check_commitment, check_reveal
 from auction.formats.format import Bidding, take_sealed
-from auction.model.bid import QUANTITY_MAX, Announcement, Bid, ShownRating
+from auction.model.bid import QUANTITY_MAX, Announcement, Bid
 from auction.model.block import check_capacity_left, most_of_units
 from auction.model.errors import (
     BadValue,
@@ -117,7 +117,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
     former = _former(draft, record, entry)
     if former is not None:
         release(draft, announcement, former)
-    rating = check_bidder(draft, record, bidder, entry.quantity)
+    check_bidder(draft, record, bidder, entry.quantity)
     name = draft.new_id("bid")
     bid = Bid(
         bid=name,
@@ -142,6 +142,7 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
     if deposit is not None and announcement.direction == "receive" and amount > deposit:
         raise BadValue("a bid cannot be higher than its commitment's deposit")
     holds.hold_bid(draft, announcement, name, bidder, amount)
+    rating = opinions.rating_at(draft, record, bidder) if announcement.weighs_ratings else None
     placed = PlacedBid(bid, rating, signature, amount, entry.arbiter)
     draft.put("bid", name, placed)
     return placed
@@ -164,9 +165,9 @@ def release(draft: Draft, announcement: Announcement, placed: PlacedBid) -> None
         draft.put("bid", placed.bid.bid, msgspec.structs.replace(placed, held=0))
 
 
-def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) -> ShownRating:
-    """Checks that this party may bid for so many units. Returns the rating that counts for it. A commitment hides its
-    quantity: it is checked for one unit now, and for its real quantity when it is revealed."""
+def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) -> None:
+    """Checks that this party may bid for so many units. A commitment hides its quantity: it is checked for one unit
+    now, and for its real quantity when it is revealed."""
     announcement = record.announcement
     party = draft.party(bidder)
     if party.kind not in BIDDERS[announcement.direction]:
@@ -177,12 +178,8 @@ def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) 
     _check_links(draft, record, bidder)
     row = format_of(announcement)
     admission.check_bidder(draft, record, party, decides_at_once=row.on_bid is not take_sealed)
-    rating = opinions.rating_at(draft, record, bidder)
-    needed = holds.minimum_balance(draft, announcement, rating)
-    if needed:
-        free = holds.secured_by(draft, bidder)
-        if free < needed and free + _held_of(draft, record, bidder) < needed:
-            raise InsufficientFunds(f"a newcomer needs a bond and balance of at least {needed} to bid here")
+    if announcement.direction == "provide":
+        _check_newcomer(draft, record, bidder)
     if record.block is not None:
         units = row.units(announcement, check_integer(quantity, "quantity", 1, QUANTITY_MAX))
         asked = most_of_units(record.block, units, announcement.quantity)
@@ -190,7 +187,15 @@ def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) 
             check_capacity_left(party.capacity_bps, draft.committed_peak(bidder, asked), asked, bidder)
     if record.prime:
         chains.check_allowed(draft, record, bidder)
-    return rating
+
+
+def _check_newcomer(draft: Draft, record: Auction, bidder: str) -> None:
+    """Raises InsufficientFunds for a newcomer that cannot secure what every newcomer must."""
+    needed, free = holds.newcomers_balance(draft, record.announcement), holds.secured_by(draft, bidder)
+    if free >= needed or free + _held_of(draft, record, bidder) >= needed:
+        return
+    if opinions.rating_at(draft, record, bidder).newcomer:
+        raise InsufficientFunds(f"a newcomer needs a bond and balance of at least {needed} to bid here")
 
 
 def _has_bid(draft: Draft, record: Auction, bidder: str) -> bool:

@@ -14,7 +14,7 @@ from auction.formats import format_of
 from auction.formats.format import reserve_bounds
 from auction.model import holding
 from auction.model.agreement import Agreement
-from auction.model.bid import Announcement, ShownRating
+from auction.model.bid import Announcement
 from auction.model.errors import BadAmount, BadValue, InsufficientFunds
 from auction.model.ledger import NOBODY, OUTSIDE, bond, card, funds, held, held_bond
 from auction.model.money import MONEY_MAX, check_amount
@@ -94,10 +94,9 @@ def amounts_of(draft: Draft, announcement: Announcement) -> Amounts:
     return found
 
 
-def minimum_balance(draft: Draft, announcement: Announcement, rating: ShownRating | None) -> int:
-    """B: the least balance with which a newcomer may bid to provide, so that a new name is no escape."""
-    if announcement.direction == "receive" or rating is None or not rating.newcomer:
-        return 0
+def newcomers_balance(draft: Draft, announcement: Announcement) -> int:
+    """B: the least bond and balance with which a newcomer may bid to provide, so that a new name is no escape. It is no
+    hold of its own: what the newcomer's bids hold counts towards it."""
     return max(draft.config.rating.newcomer_bond, amounts_of(draft, announcement).with_penalty)
 
 
