@@ -3,8 +3,9 @@
 A file at a time, because its tests share what they set up; the slow files of SLOW_FIRST before the others, so that none
 is left for the end. Files whose tests are many, long and independent of each other go test by test.
 
-With --all every seed and every kill is played, and every capture under every policy; without it the first few of the
-same seeds and kills, and each capture under one policy.
+With --all every seed and every kill is played, every example drawn, and every capture read under every policy; without
+it the first few of the same seeds, kills and examples (PLAYED), each capture under one policy, and of long lists of
+cases each so-manieth (`some`).
 
 Commands that tests start are forked from a prepared process (forking.py), except in tests marked `new_processes`.
 """
@@ -13,16 +14,19 @@ import gc
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests import forking
+from tests.examples import examples
 
 # How many are played: the variable that says so, how many without --all, how many with it. What a caller sets stands.
 PLAYED = {
     "AUCTION_SEEDS": (1_000, 10_000),
     "AUCTION_KILLS": (40, 200),
     "COALITION_SEEDS": (60, 1_000),
-    "STREAMCORE_SEEDS": (8, 20),
+    "STREAMCORE_SEEDS": (4, 20),
     "STREAMCORE_KILLS": (12, 50),
+    "EXAMPLES_PERCENT": (40, 100),  # of the examples that a property-based test draws
 }
 
 TEST_BY_TEST = {
@@ -70,10 +74,13 @@ def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="play every seed, every kill, every policy (make test-all)")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     for name, numbers in PLAYED.items():
         os.environ.setdefault(name, str(numbers[config.getoption("--all")]))
     config.option.loadscopereorder = False  # by number of tests: the order is ours
+    settings.register_profile("played", max_examples=examples(100))
+    settings.load_profile("played")
     forking.install()
     gc.disable()  # while tests are collected; they stay, so later collections need not look at them
 
@@ -82,6 +89,12 @@ def pytest_collection_finish():
     gc.enable()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def some(pytestconfig):
+    """some(cases, step, first): with --all the list of cases as it is, else every `step`th of it from `first` on."""
+    return lambda cases, step, first=0: cases if pytestconfig.getoption("--all") else cases[first % step :: step]
 
 
 @pytest.fixture(autouse=True)

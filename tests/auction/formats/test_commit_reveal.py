@@ -17,6 +17,7 @@ from auction.model.bid import Bid, Closing, commitment
 from auction.model.errors import BadSignature, BadValue, Exists, NotAllowed, TooLate, WrongState
 from auction.model.ledger import bond
 from auction.model.rating import RatingRules
+from tests.examples import examples
 
 CLOSING = Closing(opens_ms=10, closes_ms=100, reveal_until_ms=200)
 ANNOUNCEMENT = announce(closing=CLOSING)
@@ -36,7 +37,7 @@ FATES = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(FATES)
 def test_bonds_are_lost_by_exactly_those_who_did_not_reveal(fates: dict[str, tuple[int, str]]) -> None:
     clock = ManualClock()

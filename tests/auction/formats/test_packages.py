@@ -19,6 +19,7 @@ from auction.model.award import Award
 from auction.model.bid import Announcement, Bid
 from auction.model.errors import BadAmount, BadValue
 from auction.model.money import AMOUNT_MAX
+from tests.examples import examples
 
 solver = importlib.import_module("auction.formats.packages_large")  # the module, not the rule of the same name
 ITEMS = ("i", "j", "k", "l")
@@ -114,7 +115,7 @@ def test_the_truth_is_a_best_answer(world: World, lie: int, data: st.DataObject)
     assert surplus(lie) <= surplus(liar.price)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(package_worlds())
 def test_needed_would_have_won_and_nothing_two_units_worse(world: World) -> None:
     announcement, bids = world

@@ -13,6 +13,7 @@ from auction.model.bid import QualityWeights
 from auction.model.errors import AuctionError, BadAmount, NotAllowed, Unknown
 from auction.model.rating import RatingRules
 from auction.moderator.invariants import replay, violations
+from tests.examples import examples
 
 ENTRIES = st.lists(
     st.builds(
@@ -80,7 +81,7 @@ def outcome(award: object, agreements: Sequence[object]) -> object:
     return standings, deals
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(TERMS, ENTRIES, st.sampled_from([0, 500]))
 def test_it_comes_to_what_the_steps_come_to(terms: AuctionTerms, entries: list[BidEntry], newcomer_bond: int) -> None:
     prices = [entry.price for entry in entries]

@@ -11,6 +11,7 @@ from streamcore.core.packets import Arena, PacketBatch, Segment, gather_records
 from streamcore.disperse._inline import InlineError, frame_bytes, frame_bytes_max, pack_frame, unpack_frame
 from streamcore.disperse.inline import Digest, FramePool, Outlet, unpack_segment
 from streamcore.source.capture import CaptureSource
+from tests.examples import examples
 from tests.streamcore.conftest import udp_frame, write_pcap
 
 COLUMNS = ("timestamp_ns", "captured_length", "wire_length", "interface", "record")
@@ -86,7 +87,7 @@ def frames(tmp_path_factory):
     return made
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.integers(0, 1),
     st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4),

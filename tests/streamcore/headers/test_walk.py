@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.headers._walk import explain
+from tests.examples import examples
 from tests.streamcore.parse.packets_by_hand import ethernet, extension, icmp, ip4, ip6, samples, tcp, udp
 
 FOUR = ip4(6, tcp())
@@ -89,7 +90,7 @@ def test_every_layer_begins_where_one_before_it_ends_however_the_packet_is_cut(n
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=3),
     st.integers(0, 120),
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_the_shortcut_reports_what_the_steps_do(name: str, changes: list[tuple[int, int]], size: int) -> None:
     packet = bytearray(samples()[name][1])
     for at, value in changes:

@@ -15,6 +15,7 @@ from streamcore.parse import _libpcap
 from streamcore.parse._bpf import BadProgram, Program
 from streamcore.parse.filter import Filter
 from streamcore.source.capture import CaptureSource
+from tests.examples import examples
 from tests.streamcore.batches import make_batch
 
 ROOT = Path(__file__).parents[3]
@@ -158,7 +159,7 @@ def test_the_shipped_capture_as_tcpdump_filters_it(expression):
 
 
 @given(st.binary(min_size=0, max_size=90), st.sampled_from(EXPRESSIONS), st.integers(0, 2000))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_any_bytes_as_libpcap_matches_them(packet, expression, longer):
     header = b"\2" * 12 + (b"\x08\x00\x45" if packet[:1] < b"\x80" else b"\x86\xdd\x60")
     packet = (header + packet)[: len(packet)] if len(packet) % 3 == 0 else header + packet
@@ -227,7 +228,7 @@ INSTRUCTION = st.one_of(
 
 
 @given(st.lists(INSTRUCTION, max_size=30), st.binary(max_size=40))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_any_program_as_libpcap_runs_it(program, packet):
     # Scratch memory that was not stored to is undefined in libpcap: begin with stores of 0.
     # Four returns catch every jump.

@@ -15,6 +15,7 @@ from streamcore.core.packets import COLUMN_GROUPS, FLAGS
 from streamcore.headers import TUNNELS
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.parser import FLOW_KEYS, Parser
+from tests.examples import examples
 from tests.streamcore.batches import make_batch
 from tests.streamcore.parse.packets_by_hand import ethernet, fragment6, ip4, ip6, tcp, udp
 
@@ -109,7 +110,7 @@ def ids(packets, by, **more):
 
 @pytest.mark.parametrize("by", FLOW_KEYS)
 @given(made=st.lists(MADE, min_size=1, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_equal_flows_have_equal_hashes_and_ids_and_different_ones_do_not(by, made):
     packets = [each.packet() for each in made]
     keys = [each.key(by) for each in made]

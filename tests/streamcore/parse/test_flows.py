@@ -1,5 +1,6 @@
 """The flow hash, the fragments and the flow table, beside dictionaries keyed by what the slow twin finds."""
 
+import functools
 import random
 from collections import Counter
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from streamcore.core.packets import COLUMN_GROUPS, FLAGS
 from streamcore.parse._flows import ENDED, FlowTable
 from streamcore.parse.parser import Parser
+from tests.examples import examples
 from tests.streamcore.batches import make_batch
 from tests.streamcore.parse import twin
 from tests.streamcore.parse.packets_by_hand import (
@@ -43,6 +45,7 @@ def hashes(packets, *, seed=1, **more):
     return batch.flow_hash.tolist()
 
 
+@functools.lru_cache(1 << 15)  # asked several times of each packet
 def twin_key(packet, link_type=ETHERNET):
     """The flow of a packet that is no later fragment, both directions alike."""
     found = twin.parse(packet, link_type)
@@ -74,7 +77,7 @@ def packets_of_few_flows(draw):
 
 
 @given(st.lists(packets_of_few_flows(), min_size=1, max_size=80))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_equal_flows_have_equal_hashes_and_ids_and_different_ones_do_not(packets):
     keys = [twin_key(packet) for packet in packets]
     values = hashes(packets)
@@ -323,7 +326,7 @@ def test_fragments_count_with_their_flow():
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(SAMPLES)), st.integers(0, 120)), min_size=1, max_size=150))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_any_packets_are_all_counted(chosen):
     packets = [SAMPLES[name][1][:size] for name, size in chosen]
     table = FlowTable(5)

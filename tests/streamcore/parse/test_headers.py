@@ -12,6 +12,7 @@ from streamcore.headers._walk import explain
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
+from tests.examples import examples
 from tests.streamcore.batches import make_batch
 from tests.streamcore.parse import twin
 from tests.streamcore.parse.packets_by_hand import ETHERNET, ethernet, ip4, ip6, samples, tcp, udp
@@ -155,7 +156,7 @@ def test_packets_that_icmp_quotes_as_the_twin_parses_them(family, kind):
     st.integers(0, 1500),
     st.binary(max_size=8),
 )
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 def test_mutated_packets_as_the_twin_parses_them(name, changes, size, tail):
     link, packet = SAMPLES[name]
     packet = bytearray(packet)
@@ -169,7 +170,7 @@ def test_mutated_packets_as_the_twin_parses_them(name, changes, size, tail):
 
 
 @given(st.sampled_from([0, 1, 12, 101, 108, 113, 228, 229, 276]), st.binary(max_size=200))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_any_bytes_as_the_twin_parses_them(link, packet):
     batch = parsed([(link, packet)])
     assume(twin_knows(link, packet))

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.segment._segmenter import ANY_LANE, Segmenter
+from tests.examples import examples
 from tests.streamcore.batches import make_batch
 
 packets = st.lists(
@@ -74,7 +75,7 @@ def test_cuts_as_the_twin_does(policy, batches, lanes, packets_max, bytes_max, t
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 50, 5_000]))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_windows_over_many_blocks_are_those_of_the_twin(seed, time_ms):
     """More packets than the cutter passes over at once, with times that also go back, and the earliest and latest."""
     rng = np.random.default_rng(seed)

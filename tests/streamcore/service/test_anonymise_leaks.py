@@ -5,6 +5,7 @@ Each needle is sought as bytes, as text, and reversed. Who is asked whether chec
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import shutil
@@ -94,7 +95,7 @@ def test_inner_headers_and_messages(tmp_path, name, options):
     """packets/A05"""
     source, target = CASES / "packets" / "A05-anonymise-inner" / f"{name}.pcap", tmp_path / "out.pcap"
     account = anonymise(source, target, options)
-    assert not leaks(target, *ordinary(addresses_in(source)))
+    assert not leaks(target, *ordinary(addresses_of(source)))
     assert account["packets"]["written"] >= 3
 
 
@@ -104,14 +105,14 @@ def test_real_captures(tmp_path, name):
     """corpus: what tshark reads of it shows no address of before."""
     source, target = CASES / "corpus" / f"{name}.pcap", tmp_path / "out.pcap"
     anonymise(source, target, "share")
-    assert not leaks(target, *ordinary(addresses_in(source)))
+    assert not leaks(target, *ordinary(addresses_of(source)))
 
 
 @NO_CASES
 def test_special_addresses_stay_where_that_is_asked_for(tmp_path):
     """packets/C07"""
     source, target = CASES / "packets" / "C07-anonymise-special" / "special.pcap", tmp_path / "out.pcap"
-    before = addresses_in(source)
+    before = addresses_of(source)
     anonymise(source, target, "special=keep")
     after = addresses_in(target)
     special = {each for each in before if is_special(each)}
@@ -130,6 +131,11 @@ def ordinary(addresses: set[str]) -> list[str]:
 def is_special(text: str) -> bool:
     address = ipaddress.ip_address(text)
     return address.is_multicast or address.is_loopback or address.is_unspecified or text == "255.255.255.255"
+
+
+@functools.cache  # of an input that is read with several options
+def addresses_of(path: Path) -> set[str]:
+    return addresses_in(path)
 
 
 def addresses_in(path: Path) -> set[str]:

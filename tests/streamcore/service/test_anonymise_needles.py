@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from packets_by_hand import make_segment, packets_of, run
 
 from streamcore.service.anonymise import Anonymise
+from tests.examples import examples
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
 scapy = pytest.importorskip("scapy.all", reason="scapy is not installed")
@@ -214,7 +215,7 @@ def test_names_are_replaced_where_that_is_asked_for(tmp_path, name):
         assert b"Accept: text/html" in got
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(sorted(PACKETS)), st.data())
 def test_nothing_leaks_whatever_stands_in_the_fields(name, data):
     """Bytes are changed and the end is cut off: still no whole needle comes out."""

@@ -64,17 +64,18 @@ def payloads(seed: int, count: int = 600) -> list[bytes]:
 
 def twin(packets, text, whole):
     """(comments, packets by pattern name)."""
-    comments, counts = {}, {pattern.name: 0 for pattern in read_patterns(text)}
+    patterns = [(one.name, re.compile(one.expression, one.flags)) for one in read_patterns(text)]
+    comments, counts = {}, {name: 0 for name, _ in patterns}
     for i, packet in enumerate(packets):
         if not whole and (i % 3 == 2 or i % 5 == 4):
             continue
         looked_at = packet if whole else packet[HEAD:]
         found = []
-        for place, pattern in enumerate(read_patterns(text)):
+        for place, (name, pattern) in enumerate(patterns):
             for start in range(len(looked_at) + 1):  # slower than a search, and as plain as can be
-                if re.compile(pattern.expression, pattern.flags).match(looked_at, start):
-                    found.append((start, place, pattern.name))
-                    counts[pattern.name] += 1
+                if pattern.match(looked_at, start):
+                    found.append((start, place, name))
+                    counts[name] += 1
                     break
         if found:
             comments[i] = [f"scan: {name} at {start}".encode() for start, _, name in sorted(found)]

@@ -1,6 +1,7 @@
 """No torn record, whatever happens: full disks, closed pipes, a process that is killed. And other programs read it."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -103,7 +104,9 @@ while True:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.3)
+    while not note.read_bytes():
+        time.sleep(0.001)
+    time.sleep(random.Random(ending).uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()

@@ -19,6 +19,7 @@ from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_resul
 from streamcore.segment._segmenter import Segmenter
 from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
+from tests.examples import examples
 from tests.streamcore import twin
 from tests.streamcore.source.test_capture import encode, sections
 from tests.streamcore.twin import Interface, Packet, Read
@@ -101,7 +102,7 @@ def test_pcap_to_pcapng(folder, made):
         assert theirs == [(p.ticks, p.data) for p in packets]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(sections(), st.sampled_from([1 << 13, 1 << 16]))
 def test_pcapng_to_pcapng(folder, made, chunk_bytes):
     """Several sections of both byte orders become one; what enhanced blocks say stays, to the last tick and option."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Arena
 from streamcore.source.capture import CaptureSource
+from tests.examples import examples
 from tests.streamcore import twin
 from tests.streamcore.twin import Interface, Packet, Read
 
@@ -129,7 +130,7 @@ def encode(made):
     return b"".join(parts), expected, strange
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(sections(), st.integers(512, 6000), st.integers(1, 50))
 def test_pcapng(path, made, chunk_bytes, rows_max):
     data, expected, strange = encode(made)
@@ -142,7 +143,7 @@ def test_pcapng(path, made, chunk_bytes, rows_max):
         assert [(i.link_type, i.resolution, i.snap_length, i.offset_s, i.name) for i in source.interfaces] == described
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(sections(), st.integers(512, 6000))
 def test_a_capture_that_is_cut_anywhere_gives_what_came_before(path, made, chunk_bytes):
     data, expected, _ = encode(made)
