@@ -152,7 +152,10 @@ class Generator:
             self.endpoints.append(Endpoints(shape, True, self.rng))
         popularity = np.cumsum(1 / np.arange(1, shape.flows + 1))
         quantiles = (np.arange(QUANTILES) + 0.5) / QUANTILES * popularity[-1]
-        self.flow_by_popularity = np.searchsorted(popularity, quantiles).astype(np.int32)
+        up_to = np.searchsorted(
+            quantiles, popularity, side="right"
+        )  # so many quantiles fall to this flow or one before
+        self.flow_by_popularity = np.repeat(np.arange(shape.flows, dtype=np.int32), np.diff(up_to, prepend=0))
         self.payloads = self.rng.integers(0, 256, (PAYLOADS, max(size for size, _ in shape.sizes)), np.uint8)
         self.payload_sums: dict[tuple[int, int], Numbers] = {}
         self.group = np.repeat([size for size, _ in shape.sizes], [count for _, count in shape.sizes])

@@ -53,6 +53,7 @@ class Side:
         return kept | {
             "PYTHONPATH": path,
             "PYTHONHASHSEED": "0",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "BENCH_CAPTURES": str(self.place / "captures"),
             "BENCH_COMMAND_ROUNDS": "3",
         }
@@ -109,6 +110,7 @@ class Side:
         for path in (figures, report):
             path.unlink(missing_ok=True)
         words = [sys.executable, "-m", "pytest", *targets, "-q", "-p", "conditions", "-p", "no:cacheprovider"]
+        words += ["-p", "pytest_benchmark.plugin"]  # and no other that is installed
         words += ["--benchmark-only", f"--benchmark-json={figures}", f"--junitxml={report}"]
         words += [f"--benchmark-max-time={seconds}", "--benchmark-min-rounds=5", "-k", expression, "-m", "not peer"]
         done = subprocess.run(

@@ -87,6 +87,7 @@ def pytest_configure(config):
 
 def pytest_collection_finish():
     gc.enable()
+    gc.set_threshold(50_000)  # not 700: tests make many objects that live on
     gc.collect()
     gc.freeze()
 

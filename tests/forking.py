@@ -2,9 +2,8 @@
 a second, not tenths. tests/conftest.py puts this Popen into `subprocess`; to a test, nothing else changes.
 
 Each pytest process keeps one such prepared process. What it forks has the standard streams, the directory and the
-environment that were asked for, and nothing else that is open. A command forks its own workers while it has one
-thread; workers that it starts later are new processes. Programs that are not ours, and tests marked `new_processes`,
-are started as always.
+environment that were asked for, and nothing else that is open. A command forks its own workers. Programs that are not
+ours, and tests marked `new_processes`, are started as always.
 """
 
 from __future__ import annotations
@@ -192,9 +191,8 @@ def run_and_exit(words: list[str]) -> None:
 
 
 def fork_here(job: Job, streams: list[int]) -> tuple[int, None] | None:
-    """In a command: forks itself, while nothing but its one thread runs in it."""
-    if len(os.listdir("/proc/self/task")) > 1:
-        return None
+    """In a command: forks itself. Of its threads the fork has this one alone, and it uses nothing that another may have
+    locked: what it runs makes its own sockets, arenas and threads."""
     child = os.fork()
     if child == 0:
         begin(job, streams)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CAPTURE_BYTES = "20_000_000"  # some chunks: enough for one round of each, and made in a quarter of the time
+CAPTURE_BYTES = "6_000_000"  # some chunks: enough for one round of each, and made in a quarter of the time
 
 
 def test_every_benchmark_runs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.streamcore.fuzz.planted import PLANTED, build
 from tests.streamcore.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[3]
-SECONDS, SECONDS_WITH_ALL = 0.5, 8.0
+SECONDS, SECONDS_WITH_ALL = 0.2, 8.0
 
 
 def fuzz(*words, **environment):

@@ -51,17 +51,20 @@ def test_a_standard_port_may_be_given_another_tunnel():
 
 
 @needs_tshark
-@pytest.mark.parametrize("name", OVER_UDP)
-def test_as_tshark_decodes_it(name, tmp_path):
-    kind, port, their_name = OVER_UDP[name]
-    link, make = KINDS[kind]
+def test_as_tshark_decodes_it(tmp_path):
+    """Each tunnel at a port of ours, 7001 and after; in one run of tshark, and of ours each by itself."""
     varied = [Fields(number=n, six=n % 2 == 0, flag=n % 3 == 0, ports=(20_001, 20_002 + n)) for n in range(16, 28)]
-    packets = [moved(make(fields), port, 7001) for fields in varied]
-    write(tmp_path / "made.pcapng", [(link, packet) for packet in packets])
-    theirs = as_tshark_reads(tmp_path / "made.pcapng", "-d", f"udp.port==7001,{their_name}")
-    assert min(map(len, theirs)) == 3  # two IP headers and the ports: tshark followed the tunnel
-    ports = udp_ports([f"udp.port=7001,{name}"])
-    assert [as_we_read(packet, link, ports) for packet in packets] == theirs
+    made, decode_as = [], []
+    for other, (name, (kind, port, their_name)) in enumerate(OVER_UDP.items(), 7001):
+        link, make = KINDS[kind]
+        made += [(name, other, link, moved(make(fields), port, other)) for fields in varied]
+        decode_as += ["-d", f"udp.port=={other},{their_name}"]
+    write(tmp_path / "made.pcapng", [(link, packet) for _, _, link, packet in made])
+    for (name, other, link, packet), theirs in zip(
+        made, as_tshark_reads(tmp_path / "made.pcapng", *decode_as), strict=True
+    ):
+        assert len(theirs) == 3, name  # two IP headers and the ports: tshark followed the tunnel
+        assert as_we_read(packet, link, udp_ports([f"udp.port={other},{name}"])) == theirs, name
 
 
 @pytest.mark.parametrize(

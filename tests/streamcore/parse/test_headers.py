@@ -130,8 +130,9 @@ def test_gre_with_routes_in_it():
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("kind", range(1, 13))
-def test_packets_that_icmp_quotes_as_the_twin_parses_them(family, kind):
-    """Each sample quoted by each kind of message, cut at every byte, and with every first byte."""
+def test_packets_that_icmp_quotes_as_the_twin_parses_them(family, kind, some):
+    """Each sample quoted by each kind of message, cut at each third byte, and with each fifth first byte; without --all
+    a fourth of these, another with each kind."""
     cases = []
     for link, packet in SAMPLES.values():
         packet = packet[14:] if link == ETHERNET else packet
@@ -140,7 +141,7 @@ def test_packets_that_icmp_quotes_as_the_twin_parses_them(family, kind):
         for quote in quotes:
             message = bytes([kind]) + bytes(7) + quote
             cases.append((101, ip4(1, message) if family == 4 else ip6(58, message)))
-    cases = [one for one in cases if twin_knows(*one)]
+    cases = [one for one in some(cases, 4, kind) if twin_knows(*one)]
     batch = parsed(cases)
     malformed = 0
     for row, (_, packet) in enumerate(cases):

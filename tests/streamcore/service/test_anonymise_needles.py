@@ -137,8 +137,8 @@ def test_no_needle_comes_out(name, options):
 def test_tshark_finds_every_checksum_as_right_as_before(tmp_path, options):
     names = [name for name in PACKETS if name not in DROPPED]
     before = [PACKETS[name] for name in names]
-    after = anonymised(before, **options)
-    for name, one, other in zip(names, verdicts(tmp_path, before), verdicts(tmp_path, after), strict=True):
+    told = verdicts(tmp_path, before + anonymised(before, **options))  # in one run of tshark
+    for name, one, other in zip(names, told[: len(names)], told[len(names) :], strict=True):
         assert one, name
         assert one == other, name
 
@@ -201,7 +201,8 @@ def test_names_are_replaced_where_that_is_asked_for(tmp_path, name):
     got = anonymised([packet], names="replace")[0]
     assert len(got) == len(packet)
     assert not [each for each in names if each in got]
-    assert verdicts(tmp_path, [packet]) == verdicts(tmp_path, [got])
+    one, other = verdicts(tmp_path, [packet, got])
+    assert one == other
     if name == "dns":
         told = scapy.Ether(got)[scapy.DNS]
         assert told.an[0].rdata == told.an[1].rrname  # the same name everywhere

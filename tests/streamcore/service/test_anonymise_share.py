@@ -231,29 +231,37 @@ def tunnels(packet: scapy.Packet) -> dict[str, bytes]:
     return {name: bytes(each) for name, each in made.items()}
 
 
+def checksums(folder: Path, packets: list[bytes]) -> list[str]:
+    """What tshark says of every checksum of each packet."""
+    path = folder / "packets.pcap"
+    scapy.wrpcap(str(path), [scapy.Raw(each) for each in packets], linktype=1)
+    preferences = ("ip.check_checksum", "tcp.check_checksum", "udp.check_checksum", "sctp.checksum")
+    command = ["tshark", "-n", "-r", str(path), "-V"]
+    command += [word for each in preferences for word in ("-o", f"{each}:TRUE")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.strip() for line in done.stdout.splitlines() if re.search("hecksum|^Frame ", line)]
+    return [re.sub("0x[0-9a-f]+|: [0-9]+ bytes on wire.*", "", line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory) -> tuple[list[bytes], list[str]]:
+    """Every kind of packet in every kind of tunnel; and what tshark says of them."""
+    packets = [each for packet in inner_packets() for each in tunnels(packet).values()]
+    return packets, checksums(tmp_path_factory.mktemp("before"), packets)
+
+
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is the oracle: scripts/system-packages test")
 @pytest.mark.parametrize(
     "options", [{}, {"mac": "hash", "special": "keep"}, {"payload": "zero"}, {"unknown": "pass", "names": "replace"}]
 )
-def test_tshark_finds_every_checksum_as_right_as_before(tmp_path: Path, options):
-    def told(packets: list[bytes]) -> list[str]:
-        path = tmp_path / "packets.pcap"
-        scapy.wrpcap(str(path), [scapy.Raw(each) for each in packets], linktype=1)
-        preferences = ("ip.check_checksum", "tcp.check_checksum", "udp.check_checksum", "sctp.checksum")
-        command = ["tshark", "-n", "-r", str(path), "-V"]
-        command += [word for each in preferences for word in ("-o", f"{each}:TRUE")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        lines = [line.strip() for line in done.stdout.splitlines() if re.search("hecksum|^Frame ", line)]
-        return [re.sub("0x[0-9a-f]+|: [0-9]+ bytes on wire.*", "", line) for line in lines]
-
-    before = [each for packet in inner_packets() for each in tunnels(packet).values()]
-    after = anonymised(before, **options)
-    assert len(after) == len(before)
+def test_tshark_finds_every_checksum_as_right_as_before(before, tmp_path: Path, options):
+    packets, words = before
+    after = anonymised(packets, **options)
+    assert len(after) == len(packets)
     assert not [needle for needle in ADDRESSES for packet in after if needle in packet]
-    words = told(before)
-    assert len(words) > 2 * len(before)
-    assert told(after) == words
-    assert sum("correct" in line and "incorrect" not in line for line in words) > len(before)
+    assert len(words) > 2 * len(packets)
+    assert checksums(tmp_path, after) == words
+    assert sum("correct" in line and "incorrect" not in line for line in words) > len(packets)
 
 
 @pytest.mark.parametrize("six", [False, True])
