@@ -32,8 +32,8 @@ from captures import SHAPES, write
 from auction.model.bid import StandingOffer
 from auction.moderator import Moderator
 from auction.storage.sql_store import SqlStore
-from streamcore.core.config import Subcontract
 from streamcore.core.counters import Counters
+from streamcore.core.market_keys import Subcontract
 from streamcore.core.packets import Arena
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.remote import load_public_key, make_keys

@@ -10,7 +10,8 @@ import pytest
 import zstandard
 
 from streamcore.core.packets import Arena
-from streamcore.source._records import Walker, read_into
+from streamcore.source._reading import read_into
+from streamcore.source._records import Walker
 from streamcore.source.capture import CaptureSource
 
 CHUNK_BYTES, ROWS_MAX = 4 << 20, 65_536

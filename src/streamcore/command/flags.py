@@ -1,4 +1,4 @@
-"""Flags for the keys of a run, generated from the table in core/config.py.
+"""Flags for the keys of a run, generated from the table in core/run_keys.py.
 
 Letters mean the same as in tcpdump. The flags of a single command are in that command's file, the parser is in
 parser.py.

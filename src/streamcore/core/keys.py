@@ -1,7 +1,7 @@
 """Key: the description that each field of a Config carries, and the error messages made from it.
 
 A field of a Config is `Annotated[type, Meta(bounds), Key(…)]`. The flags (command/flags.py), the tables of
-docs/pipeline-file.md (scripts/write-keys) and the error messages are generated from it. config.py defines the keys.
+docs/pipeline-file.md (scripts/write-keys) and the error messages are generated from it. run_keys.py defines the keys.
 """
 
 from __future__ import annotations

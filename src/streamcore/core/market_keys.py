@@ -1,5 +1,5 @@
 """The keys of `[stream.subcontract]` and `[market]`: the terms on which a provider runs a stream's services, and where
-providers are found. config.py has all others.
+providers are found. run_keys.py has all others.
 
 Annotations are evaluated here, so no `from __future__ import annotations`.
 """

@@ -1,4 +1,4 @@
-"""Makes a Config from a pipeline file (TOML) and the flags that override it. config.py defines the keys."""
+"""Makes a Config from a pipeline file (TOML) and the flags that override it. run_keys.py defines the keys."""
 
 from __future__ import annotations
 

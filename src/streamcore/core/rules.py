@@ -1,6 +1,6 @@
 """Contradictions between keys, and keys without effect in a run: one row for each, with its error message.
 
-The allowed values of a single key are in config.py.
+The allowed values of a single key are in run_keys.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from streamcore.core.market_keys import OVERLOAD_MS
 from streamcore.core.policies import POLICIES
 
 if TYPE_CHECKING:
-    from streamcore.core.config import Config, Stream
+    from streamcore.core.config import Config
+    from streamcore.core.run_keys import Stream
 
 PORT_MAX = 65_535
 HOST_PORT = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5}|\*)")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamcore.core.config import REST
 from streamcore.core.counters import Counters, words_for
+from streamcore.core.run_keys import REST
 from streamcore.run.summaries import in_words
 
 DELIVERED, LOSS, INTERRUPTED = 0, 3, 130

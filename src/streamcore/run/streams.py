@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamcore.core.config import Config
-from streamcore.core.config import Stream as StreamKeys
 from streamcore.core.counters import Counters
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Result
+from streamcore.core.run_keys import Stream as StreamKeys
 from streamcore.headers import udp_ports
 from streamcore.service.chain import Chain, ChainElsewhere
 

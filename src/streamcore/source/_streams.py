@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from streamcore.core.packets import Chunk
-from streamcore.source._records import read_into, read_ready
+from streamcore.source._reading import read_into, read_ready
 
 POLL_MS = 100  # between checks whether the source was closed, while waiting for a pipe
 

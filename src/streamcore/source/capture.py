@@ -25,8 +25,9 @@ from streamcore.source._blocks import (
     pcap_header,
     section_form,
 )
+from streamcore.source._reading import Tail, block_at
 from streamcore.source._recognise import check_magic, open_stream
-from streamcore.source._records import Tail, Walker, block_at
+from streamcore.source._records import Walker
 from streamcore.source._streams import RawInput, Stream
 from streamcore.source.protocol import SourceNeeds
 

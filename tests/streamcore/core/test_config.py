@@ -13,12 +13,13 @@ from msgspec import Meta
 
 from streamcore.command.flags import add_keys, keys_given
 from streamcore.command.parser import Parser
-from streamcore.core.config import Config, Stream
+from streamcore.core.config import Config
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import Key, allowed, key_fields, one_of
 from streamcore.core.market_keys import Market, Subcontract
 from streamcore.core.pipeline_file import make_config
 from streamcore.core.rules import RUNS
+from streamcore.core.run_keys import Stream
 from streamcore.run.pipeline import Pipeline
 from streamcore.service.protocol import ALLOWED
 

@@ -1,0 +1,460 @@
+"""Every key of a run with its type, bounds, default, flag and meaning. config.py checks values against it.
+
+Flags, manual and error messages are generated from this table (keys.py). market_keys.py has the keys of subcontracting.
+
+Annotations are evaluated here, so no `from __future__ import annotations`.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from streamcore.core.keys import ADDRESS, DIRECTORY, FILE, NAME, Key
+from streamcore.core.market_keys import Market, Subcontract
+from streamcore.core.policies import POLICIES
+
+Order = Literal["total", "flow", "none"]
+OnFailure = Literal["drop", "pass"]
+Headers = Literal["outer", "inner"]
+Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` and the options
+
+DECODE_AS_MAX = 1024
+SNAP_LENGTH_MAX = 262_144  # as tcpdump
+STREAMS_MAX = 255
+REST = "rest"  # the name of the packets that no stream selects
+STREAM_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+# The headings of --help, in this order.
+INPUT_OUTPUT = "input and output"
+PROCESSING = "processing"
+HEADERS = "tunnels and fragments"
+SEGMENTS = "segments and their order"
+LIVE = "live interfaces"
+SENDING = "sending on an interface"
+FAILURES = "failures"
+REMOTE = "remote workers (see 'streamcore keys', 'streamcore worker')"
+REPORTS = "reports"
+TUNING = "memory and speed"
+
+READERS = ("run", "packets", "flows")
+
+
+def workers_default() -> int:
+    """The number of usable cores, less one for the pipeline itself; at least 1."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[stream]]` of a pipeline file: which packets it selects, and the services for them."""
+
+    name: Annotated[
+        str,
+        Meta(pattern=STREAM_NAME),
+        Key("the stream's name in the accounting: lower-case letters, digits, `.`, `_` and `-`"),
+    ]
+    select: Annotated[str, Meta(min_length=1), Key("a BPF expression")]
+    match: Annotated[
+        Headers | None, Key("as `match` above, for this stream's expression", default="the run's `match`")
+    ] = None  # fmt: skip
+    service: Annotated[
+        list[Service], Key("services for its packets, in order; without any, packets are forwarded unchanged")
+    ] = []
+    on_failure: Annotated[OnFailure, Key("as `on_failure` above, for this stream")] = "drop"
+    subcontract: Annotated[Subcontract | None, Key("a table: the terms on which a provider runs its services")] = None
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The keys of a run. Sizes are in bytes, times in the unit that ends the name."""
+
+    # Input and output.
+    read: Annotated[
+        str,
+        Key(
+            "read this capture; `-`: standard input",
+            "-r", FILE, INPUT_OUTPUT, "Pcap or pcapng, plain or in gzip, zstd or lz4", commands=READERS,
+        ),
+    ] = ""  # fmt: skip
+    write: Annotated[
+        str,
+        Key(
+            "write this capture; `-`: standard output",
+            "-w", FILE, INPUT_OUTPUT,
+            "The ending of the name selects the format: `.pcap` or `.pcapng`, and `.gz`, `.zst` or `.lz4`",
+        ),
+    ] = ""  # fmt: skip
+    interface: Annotated[
+        str,
+        Key(
+            "capture on this interface instead of `--read`; `any`: on all of them",
+            "-i", NAME, INPUT_OUTPUT, "With `any`, packets have cooked link headers",
+        ),
+    ] = ""  # fmt: skip
+    output_interface: Annotated[
+        str,
+        Key(
+            "send on this Ethernet interface instead of `--write`",
+            "-o", NAME, INPUT_OUTPUT, "Only Ethernet packets can be sent; they are sent as they are",
+        ),
+    ] = ""  # fmt: skip
+    rotate_mb: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000),
+        Key(
+            "start a new file after N million bytes",
+            "-C", "N", INPUT_OUTPUT,
+            default="0: one file",
+            more="The files are OUT, OUT1, OUT2, …; as in tcpdump, the next packet starts the new file."
+            " For a compressed file, compressed bytes count",
+        ),
+    ] = 0  # fmt: skip
+    rotate_s: Annotated[
+        int,
+        Meta(ge=0, le=10**9),
+        Key(
+            "start a new file after N seconds of packet time",
+            "-G", "N", INPUT_OUTPUT,
+            default="0: one file",
+            more="`write` may contain strftime codes, as `%Y%m%d-%H%M%S.pcap`; without them each file overwrites "
+            "the one before. Packet timestamps count, whereas tcpdump uses the clock",
+        ),
+    ] = 0  # fmt: skip
+    rotate_files: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000),
+        Key(
+            "with -C: overwrite the oldest of N files; with -G alone: stop after N",
+            "-W", "N", INPUT_OUTPUT,
+            "With `rotate_mb` the files are OUT0, OUT1, and so on", default="0: no limit",
+        ),
+    ] = 0  # fmt: skip
+    filter: Annotated[
+        str,
+        Key(
+            "process only packets that match, as in tcpdump",
+            "", "BPF EXPRESSION", INPUT_OUTPUT, "Other packets are dropped, and counted", form="words",
+        ),
+    ] = ""  # fmt: skip
+    resume: Annotated[
+        bool,
+        Key("continue an interrupted run that wrote to this output", group=INPUT_OUTPUT, more="See below"),
+    ] = False
+
+    # Processing.
+    service: Annotated[
+        list[Service],
+        Key(
+            "apply this service; give it again for the next one",
+            "", "NAME[:KEY=VALUE,…]", PROCESSING,
+            "`streamcore services` lists them; for a service of your own give `path/to/file.py:ClassName`. "
+            "Without services, packets are forwarded unchanged",
+        ),
+    ] = []  # fmt: skip
+    workers: Annotated[
+        int,
+        Meta(ge=0, le=256),
+        Key("worker processes on this machine", "-n", "N", PROCESSING, default="cores - 1"),
+    ] = msgspec.field(default_factory=workers_default)
+    stream: Annotated[
+        list[Stream],
+        Meta(max_length=STREAMS_MAX),
+        Key("a list of tables, see below: packets that get other services than the rest", form="table"),
+    ] = []  # a packet belongs to the first that selects it
+    market: Annotated[
+        Market | None, Key("a table, see below: where providers are found", form="table", only="subcontracts")
+    ] = None
+    subcontract: Annotated[
+        Subcontract | None, Key("a table, see below: the terms on which a provider runs the services", form="table")
+    ] = None
+
+    # Tunnels and fragments.
+    decode_as: Annotated[
+        list[str],
+        Meta(max_length=DECODE_AS_MAX),
+        Key(
+            "try this tunnel on a UDP port, too; give it again for the next one",
+            "", "udp.port=NUMBER,TUNNEL", HEADERS,
+            "As in `udp.port=8472,vxlan`; [link-types.md](link-types.md) lists the tunnels. Their checks stay: what "
+            "does not look like the tunnel is payload. Workers elsewhere use the same ports",
+            commands=READERS,
+        ),
+    ] = []  # fmt: skip
+    flow_key: Annotated[
+        Literal["outer", "inner", "both"],
+        Key(
+            "what tells flows in tunnels apart: the outermost header, the innermost one, or both",
+            group=HEADERS, commands=("run", "flows"),
+            more="With `inner` and `both`, the innermost tunnel's kind and id count too; with `both` also the "
+            "addresses outside, but no ports there, which a tunnel's end chooses for each direction. In "
+            "`streamcore run` this decides which packets stay together in a lane (policy `flow`) and what the "
+            "column `flow_hash` is of. In "
+            "`streamcore flows` the flag is also called `--key`",
+            only="hashes",
+        ),
+    ] = "outer"  # fmt: skip
+    match: Annotated[
+        Headers,
+        Key(
+            "which headers the filter and the streams' expressions look at",
+            group=HEADERS,
+            more="With `inner`, an expression is matched against what is in the innermost tunnel: its frame where that "
+            "is Ethernet, otherwise its IP packet. A packet in no tunnel is matched as it stands",
+            only="selects",
+        ),
+    ] = "outer"  # fmt: skip
+    follow_fragments: Annotated[
+        bool,
+        Key(
+            "the filter keeps later fragments if it kept the first one",
+            group=HEADERS,
+            more="Without it each fragment is matched alone, as tcpdump does. In `[[stream]]` they always follow "
+            "the first one",
+            only="filters",
+        ),
+    ] = False  # fmt: skip
+
+    # Segments and their order.
+    policy: Annotated[
+        str,
+        Key(
+            "how packets are divided into segments",
+            group=SEGMENTS,
+            names=POLICIES,
+        ),
+    ] = "flow"
+    order: Annotated[
+        Order,
+        Key(
+            "order of the output",
+            group=SEGMENTS,
+            more="`total`: as in the input; `flow`: as in the input within each flow; `none`: as results arrive",
+        ),
+    ] = "total"
+    segment_packets: Annotated[int, Meta(ge=1, le=1 << 20), Key("most packets in a segment", "", "N", SEGMENTS)] = (
+        65_536
+    )
+    segment_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 30), Key("end a segment after N captured bytes", "", "N", SEGMENTS)
+    ] = 4 << 20
+    segment_ms: Annotated[
+        int,
+        Meta(ge=0, le=86_400_000),
+        Key(
+            "end a segment after N ms of capture time",
+            "", "N", SEGMENTS, default="0: no limit; 1000 with policy time",
+            more="Live: how long, in real time, a packet may wait for others; "
+            "0: 100 towards a file, 1 towards an interface",
+        ),
+    ] = 0  # fmt: skip
+    hash_seed: Annotated[
+        Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None,
+        Key(
+            "seed of the flow hash",
+            "",
+            "N",
+            SEGMENTS,
+            default="random",
+            commands=("run", "packets"),
+            only="hashes",
+        ),
+    ] = None
+
+    # Live interfaces.
+    both: Annotated[
+        bool,
+        Key("forward between -i and -o in both directions (a bump in the wire)", group=LIVE),
+    ] = False
+    count: Annotated[
+        int, Meta(ge=0, le=1 << 62),
+        Key("stop after receiving N packets", "-c", "N", LIVE, default="0: no limit", only="live"),
+    ] = 0  # fmt: skip
+    duration_s: Annotated[
+        float, Meta(ge=0, le=1e9),
+        Key("stop after N seconds", "", "N", LIVE, default="0: no limit", only="live"),
+    ] = 0.0  # fmt: skip
+    promiscuous: Annotated[
+        bool,
+        Key(
+            "receive packets addressed to others, too", "-p", group=LIVE,
+            off="receive only packets addressed to this machine",
+            only="live",
+        ),
+    ] = True  # fmt: skip
+    snap_length: Annotated[
+        int,
+        Meta(ge=0, le=SNAP_LENGTH_MAX),
+        Key(
+            "keep at most N bytes of each packet; 0: all",
+            "-s",
+            "N",
+            LIVE,
+            only="live",
+            instead="--service slice:N,from=packet cuts the packets of a capture",
+        ),
+    ] = SNAP_LENGTH_MAX
+    buffer_kib: Annotated[
+        int, Meta(ge=256, le=4 << 20), Key("size of each kernel ring buffer, in KiB", "-B", "N", LIVE, only="live")
+    ] = 32_768  # fmt: skip
+    rings: Annotated[
+        int,
+        Meta(ge=1, le=64),
+        Key(
+            "ring buffers for each interface; the kernel spreads flows over them", "", "N", LIVE,
+            "For machines with many cores and network cards with many queues",
+            only="live",
+        ),
+    ] = 1  # fmt: skip
+    user: Annotated[
+        str,
+        Key(
+            "if started as root, continue as this user once the interfaces are open",
+            "",
+            NAME,
+            LIVE,
+            only="opens interfaces",
+        ),
+    ] = ""
+    overload: Annotated[
+        Literal["drop", "pass", "spool"],
+        Key(
+            "what to do with packets when workers fall behind",
+            group=LIVE,
+            more="It applies when half of `buffer_kib` is used. "
+            "`drop`: the kernel drops packets when the ring is full; "
+            "`pass`: packets that wait for a worker are forwarded unprocessed; "
+            "`spool`: a file keeps packets until workers have time",
+            only="live",
+        ),
+    ] = "drop"
+    spool_bytes: Annotated[
+        int,
+        Meta(ge=1 << 20, le=1 << 44),
+        Key(
+            "size of the spool file", "", "N", LIVE,
+            "It is allocated at the start and has no name. When it is full, the newest packets are dropped",
+            only="spools",
+        ),
+    ] = 1 << 30  # fmt: skip
+    spool_directory: Annotated[str, Key("directory of the spool file", "", DIRECTORY, LIVE, only="spools")] = (
+        "/var/tmp"  # on disk, where /tmp may be memory
+    )
+
+    # Sending.
+    replay: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)] | None,
+        Key(
+            "send a capture at N times its recorded speed; 0: unpaced", "", "N", SENDING,
+            default="1, unless a rate is set",
+            only="replays",
+        ),
+    ] = None  # fmt: skip
+    rate_mbps: Annotated[
+        float,
+        Meta(ge=0, le=1e6),
+        Key(
+            "send N million bits of frames per second",
+            "",
+            "N",
+            SENDING,
+            default="0: no limit",
+            only="sends",
+        ),
+    ] = 0.0
+    rate_pps: Annotated[
+        float,
+        Meta(ge=0, le=1e9),
+        Key("send N packets per second", "", "N", SENDING, default="0: no limit", only="sends"),
+    ] = 0.0  # fmt: skip
+
+    # Failures.
+    on_failure: Annotated[
+        OnFailure,
+        Key(
+            "what to do with a segment that no worker can process",
+            group=FAILURES,
+            more="`drop`: drop its packets; `pass`: forward them unprocessed",
+        ),
+    ] = "drop"
+    dead_letter: Annotated[
+        str, Key("capture that keeps such segments", "", FILE, FAILURES, default="OUT.dead-letter.pcapng")
+    ] = ""
+    lease_ms: Annotated[
+        int,
+        Meta(ge=10, le=3_600_000),
+        Key("replace a worker that needs more than N ms for a segment", "", "N", FAILURES),
+    ] = 10_000
+    attempts_max: Annotated[
+        int, Meta(ge=1, le=100), Key("give a segment up after it failed N times", "", "N", FAILURES)
+    ] = 3  # fmt: skip
+    restarts_max: Annotated[
+        int,
+        Meta(ge=0, le=1_000),
+        Key("give a worker up after N restarts in a row without a result", "", "N", FAILURES, only="own workers"),
+    ] = 8  # fmt: skip
+
+    # Remote workers.
+    listen: Annotated[str, Key("let remote workers join here", "", "tcp://HOST:PORT", REMOTE)] = ""
+    key: Annotated[
+        str,
+        Key("our CURVE key file (.key_secret)", "", FILE, REMOTE, "`streamcore keys` makes it. `listen` needs it",
+            only="listens",
+        ),
+    ] = ""  # fmt: skip
+    worker_keys: Annotated[
+        str,
+        Key("public keys (.key) of the workers that may join", "", DIRECTORY, REMOTE, "`listen` needs it",
+            only="listens",
+        ),
+    ] = ""  # fmt: skip
+
+    # Reports.
+    json: Annotated[
+        bool, Key("print the accounting as a JSON object", group=REPORTS,
+                  more="It is the last line of standard output; [accounting.md](accounting.md) describes it")
+    ] = False  # fmt: skip
+    quiet: Annotated[bool, Key("print only errors and losses", "-q", group=REPORTS)] = False
+    verbose: Annotated[bool, Key("also print the figures of each worker, and all notes", "-v", group=REPORTS)] = False
+    progress: Annotated[
+        bool,
+        Key(
+            "show progress on a terminal", group=REPORTS, off="do not show progress on a terminal",
+            more="For live interfaces it is a line of figures every second",
+        ),
+    ] = True  # fmt: skip
+    metrics: Annotated[
+        str, Key("serve metrics for Prometheus here", "", ADDRESS, REPORTS, "[live.md](live.md) lists them")
+    ] = ""  # fmt: skip
+
+    # Memory and speed.
+    credit: Annotated[int, Meta(ge=1, le=64), Key("full-sized segments sent ahead to a worker", "", "N", TUNING)] = 3
+    outstanding_segments_max: Annotated[
+        int, Meta(ge=1, le=65_536), Key("most segments between reading and writing", "", "N", TUNING)
+    ] = 1024  # fmt: skip
+    chunk_bytes: Annotated[int, Meta(ge=1 << 19, le=1 << 28), Key("bytes read at once", "", "N", TUNING)] = 4 << 20
+    chunk_rows: Annotated[int, Meta(ge=1 << 10, le=1 << 22), Key("most packets in a chunk", "", "N", TUNING)] = 65_536
+    chunks: Annotated[
+        int,
+        Meta(ge=2, le=1024),
+        Key(
+            "chunks in memory", "", "N", TUNING, "Waiting input takes `chunks` times `chunk_bytes` of memory"
+        ),
+    ] = 12  # fmt: skip
+    chunk_wait_s: Annotated[
+        float,
+        Meta(ge=0, le=60),
+        Key("how long packets of a slow pipe wait for a full chunk", "", "N", TUNING, only="reads a pipe"),
+    ] = 0.1  # fmt: skip
+    flows_max: Annotated[
+        int,
+        Meta(ge=1 << 8, le=1 << 26),
+        Key(
+            "most flows in the table at once", "", "N", TUNING, commands=("flows",),
+            more="When it is full, a flow that has been idle for long is written and removed",
+        ),
+    ] = 1 << 20  # fmt: skip
+    fragments_max: Annotated[
+        int,
+        Meta(ge=1 << 4, le=1 << 22),
+        Key("most fragmented packets whose later fragments are recognised", "", "N", TUNING, commands=READERS),
+    ] = 1 << 16  # fmt: skip
