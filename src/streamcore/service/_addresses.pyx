@@ -56,7 +56,7 @@ from streamcore.headers._walk cimport (
     walk_headers,
 )
 from streamcore.service._checksums cimport Places, adjust_layers
-from streamcore.service._control cimport change_arp, change_dccp, change_extension, change_icmp4, change_icmp6, change_igmp, change_options4, change_tcp
+from streamcore.service._control cimport change_arp, change_icmp4, change_icmp6, change_igmp
 from streamcore.service._fields cimport (
     BEFORE_MAX,
     COUNTED,
@@ -75,6 +75,7 @@ from streamcore.service._fields cimport (
     unknown,
 )
 from streamcore.service._fragments cimport is_payload, note_first
+from streamcore.service._header_options cimport change_dccp, change_extension, change_options4, change_tcp
 from streamcore.service._links cimport change_capture, change_link, change_wifi
 from streamcore.service._messages cimport change_dhcp, change_sctp, is_dhcp
 from streamcore.service._names cimport change_names, holds_names

@@ -1,1 +1,1 @@
-"""Rewrites options and control messages. Only for `cimport`: there is nothing in it for Python."""
+"""Rewrites control messages. Only for `cimport`: there is nothing in it for Python."""

@@ -1,0 +1,1 @@
+"""Rewrites options and extension headers. Only for `cimport`: there is nothing in it for Python."""
