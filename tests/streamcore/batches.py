@@ -4,7 +4,8 @@ import struct
 
 import numpy as np
 
-from streamcore.core.packets import COLUMN_GROUPS, Arena, Interface, PacketBatch
+from streamcore.core.capture_form import Interface
+from streamcore.core.packets import COLUMN_GROUPS, Arena, PacketBatch
 
 
 def make_batch(packets, *, times_ns=None, hashes=None, first_number=0, arena=None, wire_lengths=None):

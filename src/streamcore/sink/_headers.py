@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Iterable
 
-from streamcore.core.packets import CaptureForm, Interface
+from streamcore.core.capture_form import CaptureForm, Interface
 
 APPLICATION = b"streamcore"
 SNAP_LENGTH = 262_144  # bytes; libpcap truncates packets at the header's limit, so a smaller one is never written

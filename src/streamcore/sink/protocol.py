@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.counters import Counters
-from streamcore.core.packets import Arena, CaptureForm, Interface, Outgoing
+from streamcore.core.packets import Arena, Outgoing
 
 
 class Place(NamedTuple):

@@ -9,9 +9,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
-from streamcore.core.packets import CaptureForm, Interface, Outgoing
+from streamcore.core.packets import Outgoing
 from streamcore.sink._encode import rest_of
 from streamcore.sink.protocol import Place, SinkNeeds
 from streamcore.sink.writer import CaptureSink, shape_of

@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.errors import ReaderGone, SinkError
-from streamcore.core.packets import CaptureForm, Interface, Outgoing
+from streamcore.core.packets import Outgoing
 from streamcore.sink import _headers
 from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
 from streamcore.sink.nameless import Nameless

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from streamcore.core.packets import CaptureForm, Interface
+from streamcore.core.capture_form import CaptureForm, Interface
 
 PCAP_HEADER_BYTES = 24
 SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.errors import SourceError
-from streamcore.core.packets import CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.core.packets import Chunk, PacketBatch
 from streamcore.source import _records
 from streamcore.source._blocks import (
     PCAP_HEADER_BYTES,

@@ -16,10 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
-from streamcore.core.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.core.packets import Arena, Chunk, PacketBatch
 from streamcore.source._port import ANY, Port, link_type_of, share, space_for
 from streamcore.source._ring import LINK_COOKED, Borrowed
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.counters import Counters
-from streamcore.core.packets import Arena, CaptureForm, Interface, PacketBatch
+from streamcore.core.packets import Arena, PacketBatch
 
 
 class Source(Protocol):

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.errors import SourceError, UsageError
-from streamcore.core.packets import Arena, CaptureForm, Chunk, Interface, PacketBatch
+from streamcore.core.packets import Arena, Chunk, PacketBatch
 from streamcore.headers import udp_ports
 from streamcore.parse.parser import FLOW_KEYS, Parser
 from streamcore.source.capture import CaptureSource, Damage

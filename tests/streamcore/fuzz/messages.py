@@ -7,7 +7,8 @@ import struct
 import msgspec
 import numpy as np
 
-from streamcore.core.packets import Arena, Interface, PacketBatch, Segment
+from streamcore.core.capture_form import Interface
+from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.disperse import envelope
 from streamcore.disperse._inline import frame_bytes, pack_frame
 from streamcore.disperse._results import write_result

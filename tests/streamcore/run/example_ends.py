@@ -3,7 +3,8 @@
 import struct
 
 from streamcore import SinkError
-from streamcore.core.packets import CaptureForm, Interface, PacketBatch
+from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.packets import PacketBatch
 from streamcore.sink.opening import SINKS, SinkKind
 from streamcore.source._records import Walker
 from streamcore.source.opening import SourceKind

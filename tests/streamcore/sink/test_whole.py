@@ -11,8 +11,9 @@ import time
 
 import pytest
 
+from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.errors import SinkError
-from streamcore.core.packets import Arena, CaptureForm, Interface, Outgoing
+from streamcore.core.packets import Arena, Outgoing
 from streamcore.sink.seal import seal
 from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource

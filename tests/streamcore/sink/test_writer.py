@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.aggregate._aggregator import Aggregator
+from streamcore.core.capture_form import CaptureForm
+from streamcore.core.capture_form import Interface as StreamInterface
 from streamcore.core.errors import SinkError
-from streamcore.core.packets import Arena, CaptureForm, Outgoing
-from streamcore.core.packets import Interface as StreamInterface
+from streamcore.core.packets import Arena, Outgoing
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_result, write_result
 from streamcore.segment._segmenter import Segmenter
 from streamcore.sink.writer import open_capture
