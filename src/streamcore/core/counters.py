@@ -34,6 +34,7 @@ NAMES: dict[str, Name] = {
     "disperse.passed_unprocessed": Name("note", "no worker could process them: forwarded unprocessed"),
     "pipeline.undelivered": Name("lost", "read but not delivered before the run was stopped"),
     "service.resized": Name("note", "bytes that services added, less those that they cut"),
+    "sink.replaced": Name("note", "written into files that later ones of this run have replaced"),
     "sink.after_last_file": Name("dropped", "came after the last file that rotate_files allows"),
     "sink.not_due": Name("dropped", "not due yet when the run was interrupted: not sent"),
     "sink.too_long": Name("lost", "longer than the MTU of the outgoing interface"),

@@ -116,8 +116,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             "start a new file after N seconds of packet time",
             "-G", "N", INPUT_OUTPUT,
             default="0: one file",
-            more="`write` may contain strftime codes, as `%Y%m%d-%H%M%S.pcap`; without them each file overwrites "
-            "the one before. Packet timestamps count, whereas tcpdump uses the clock",
+            more="`write` may contain strftime codes, as `%Y%m%d-%H%M%S.pcap`; -N is added to a name that is "
+            "taken. Packet timestamps count, whereas tcpdump uses the clock",
         ),
     ] = 0  # fmt: skip
     rotate_files: Annotated[
@@ -129,6 +129,16 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             "With `rotate_mb` the files are OUT0, OUT1, and so on", default="0: no limit",
         ),
     ] = 0  # fmt: skip
+    overwrite: Annotated[
+        bool,
+        Key(
+            "replace files that are there: of rotations, live runs and dead letters",
+            group=INPUT_OUTPUT,
+            more="Without it they take another name (`NAME-1.pcap`, the next number), and a ring goes on at its oldest "
+            "file. A run over a capture replaces the file of `write` anyway. No run replaces its input, nor a file "
+            "that another run is writing",
+        ),
+    ] = False
     filter: Annotated[
         str,
         Key(

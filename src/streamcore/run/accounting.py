@@ -107,6 +107,8 @@ class Accounting:
         for name, packets in (counters.unread() | counters.dropped()).items():
             lines.append(f"  {packets:,} dropped: {words_for(name)}")
         lines += [f"  {line}" for line in (*self.incomplete, *self.misfits)]
+        if replaced := counters.packets("sink.replaced"):
+            lines.append(f"  {replaced:,} of them {words_for('sink.replaced')}")
         if self.metadata_removed:
             lines.append(f"  {self.metadata_removed:,} comments, names and the like left out of pcapng blocks")
         if self.damage:

@@ -7,16 +7,20 @@ from streamcore.core.errors import SinkError
 from streamcore.core.packets import Outgoing, Result
 from streamcore.disperse.dispatcher import NO_AGREEMENT
 from streamcore.run.streams import Streams
+from streamcore.sink.names import free_name
 from streamcore.sink.writer import CaptureSink, open_capture
 from streamcore.source.protocol import Source
 
 
 class DeadLetters:
-    """One capture, opened with the first segment that it keeps. Only the thread that takes results uses it."""
+    """One capture, opened with the first segment that it keeps, and readable by its owner alone. It replaces no file,
+    unless config.overwrite says so. Only the thread that takes results uses it.
+    """
 
     def __init__(self, config: Config, streams: Streams, source: Source) -> None:
         self.reasons: dict[str, int] = {}  # reason -> segments
         self._path = config.dead_letter_path
+        self._overwrite = config.overwrite
         self._streams = streams
         self._source = source
         self._sink: CaptureSink | None = None
@@ -38,7 +42,10 @@ class DeadLetters:
         if result.reason == NO_AGREEMENT and passes:
             return Result(segment)
         if self._sink is None:
-            self._sink = open_capture(self._path, interfaces=self._source.interfaces, form=self._source.form)
+            self._path = self._path if self._overwrite else free_name(self._path)
+            self._sink = open_capture(
+                self._path, interfaces=self._source.interfaces, form=self._source.form, private=True
+            )
         self._sink.write(Outgoing(segment.batch, segment.start, segment.stop))
         self.reasons[result.reason] = self.reasons.get(result.reason, 0) + 1
         return Result(segment) if passes else result

@@ -127,7 +127,7 @@ class Pipeline:
             tuple(worker.share for worker in figures.workers),
             dead_letter=dead_letters.path if dead_letters is not None else "",
             dead_reasons=dead_letters.reasons.copy() if dead_letters is not None else {},
-            output=self.config.output,
+            output=self._sink.name if self._sink is not None else self.config.output,
             so_far=True,
         )
 
@@ -287,7 +287,7 @@ class Pipeline:
             interrupted=self._drain.is_set(),
             dead_letter=dead_letters.path,
             dead_reasons=dead_letters.reasons,
-            output=self.config.output,
+            output=sink.name,
         )
 
 

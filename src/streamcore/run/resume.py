@@ -22,6 +22,7 @@ from streamcore.sink.protocol import Place, Sink
 
 ENDING = ".resume"
 POINT_S = 1.0  # between points
+NOTE_BEGINS = b'{"run":"'
 SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms", "chunk_bytes", "chunk_rows", "lanes",
            "decode_as", "flow_key", "match", "follow_fragments", "fragments_max")  # fmt: skip
 
@@ -84,8 +85,17 @@ class Points:
     def forget(self) -> None:
         """Removes the note: the output is complete, or starts again."""
         for path in (self._path, self._path + ".new"):
-            if os.path.exists(path):
+            if is_note(path):
                 os.unlink(path)
+
+
+def is_note(path: str) -> bool:
+    """Whether this file is a note of ours, whole or not."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(NOTE_BEGINS)) == NOTE_BEGINS
+    except OSError:
+        return False
 
 
 def points_of(config: Config, chains: list[Any], drops_by_keys: bool, deterministic: bool) -> Points | None:
@@ -99,6 +109,8 @@ def points_of(config: Config, chains: list[Any], drops_by_keys: bool, determinis
         why = "the second stream is not a file"
     elif config.rotates:
         why = "the second stream goes into several files"
+    elif os.path.exists(config.write + ENDING) and not is_note(config.write + ENDING):
+        why = f"{config.write + ENDING} is not a note of streamcore"
     elif not deterministic:
         why = "a service does not give the same result again"
     if why and config.resume:

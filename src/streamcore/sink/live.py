@@ -71,6 +71,7 @@ class LiveSink:
         except BaseException:
             self.abandon()
             raise
+        self.name = config.output_interface
         self._paces = bool(config.replay_speed or config.rate_pps or config.rate_mbps)
         self._sender = Sender(
             [output.socket.fileno() for output in self._outputs],

@@ -23,6 +23,10 @@ class Sink(Protocol):
     """The second stream. One thread uses it; `stop` may be called from any. Everything but `stop` raises SinkError."""
 
     @property
+    def name(self) -> str:
+        """What it writes to, for people: the file's name as it was found free, or the interface."""
+
+    @property
     def place(self) -> Place | None:
         """The place at which the output could be truncated and continued; None if there is none now, or never."""
 

@@ -3,8 +3,12 @@
 It imports only the standard library, so it runs even if nothing else is loaded.
 """
 
+import fcntl
 import os
 import stat
+import time
+
+PATIENCE_S, PAUSE_S = 1.0, 0.02  # until the lock of the killed process is gone
 
 
 def seal(path: str, committed_bytes: int) -> bool:
@@ -20,5 +24,26 @@ def seal(path: str, committed_bytes: int) -> bool:
         return False
     if not stat.S_ISREG(status.st_mode) or status.st_size <= committed_bytes:
         return False
-    os.truncate(path, committed_bytes)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if not _is_ours(descriptor):
+            return False
+        os.ftruncate(descriptor, committed_bytes)
+    finally:
+        os.close(descriptor)
     return True
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether nobody writes the file any more. Another run that has begun to has it locked."""
+    ends_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > ends_s:
+                return False
+            time.sleep(PAUSE_S)
+        except OSError:
+            return True  # a file system without locks

@@ -21,11 +21,9 @@ from streamcore.core.packets import Outgoing
 from streamcore.sink import _headers
 from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
 from streamcore.sink.nameless import Nameless
+from streamcore.sink.names import COMPRESSIONS, PCAP_ENDINGS, PCAPNG_ENDINGS, claim, free_name, refuse_claimed
 from streamcore.sink.protocol import Place, SinkNeeds
 
-PCAP_ENDINGS = (".pcap", ".cap", ".dmp")
-PCAPNG_ENDINGS = (".pcapng", ".ntar")
-COMPRESSIONS = (".gz", ".zst", ".lz4")
 STAGING_BYTES, DIRECT_BYTES = 1 << 20, 64 << 10
 MEMBER_BYTES = 4 << 20  # of packets in one compressed member
 LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill
@@ -52,12 +50,15 @@ def shape_of(path: str, form: CaptureForm) -> Shape:
 
 
 def open_output(config: Config, needs: SinkNeeds) -> CaptureSink:
-    """The sink of `write`; the arena tells the workers where to truncate the file. Raises SinkError."""
+    """The sink of `write`; the arena tells the workers where to truncate the file. A live run replaces no file, and
+    takes another name. Raises SinkError."""
     assert needs.form is not None
-    if config.write != "-":
-        needs.arena.set_output_path(os.fsencode(os.path.abspath(config.write)))
+    path = config.write
+    if path != "-":
+        path = free_name(path) if config.interface and not config.overwrite else path
+        needs.arena.set_output_path(os.fsencode(os.path.abspath(path)))
     return open_capture(
-        config.write, interfaces=needs.interfaces, form=needs.form, on_commit=needs.arena.set_committed_bytes,
+        path, interfaces=needs.interfaces, form=needs.form, on_commit=needs.arena.set_committed_bytes,
         place=needs.place,
     )  # fmt: skip
 
@@ -69,15 +70,16 @@ def open_capture(
     form: CaptureForm,
     on_commit: Callable[[int], None] | None = None,
     place: Place | None = None,
+    private: bool = False,
 ) -> CaptureSink:
     """A CaptureSink for path; "-": standard output. It checks the file now and opens it with the first packet: it
     empties the file, or truncates it at `place` and continues there.
 
     interfaces: the first stream's, which may grow; form: the first stream's format; on_commit: called with the size up
-    to which all records in the file are whole, whenever it has grown. Raises SinkError if path clearly cannot be
-    written.
+    to which all records in the file are whole, whenever it has grown; private: only the owner may read the file. Raises
+    SinkError if path clearly cannot be written.
     """
-    sink = CaptureSink(os.fspath(path), interfaces, form, on_commit, place)
+    sink = CaptureSink(os.fspath(path), interfaces, form, on_commit, place, private)
     sink.check()
     return sink
 
@@ -92,12 +94,15 @@ class CaptureSink:
         form: CaptureForm,
         on_commit: Callable[[int], None] | None,
         place: Place | None = None,
+        private: bool = False,
     ) -> None:
         self.path = path
+        self._private = private
         self._from = place
         self.name = "standard output" if path == "-" else path
         self.shape = shape_of(path, form)  # may be set until the first packet, like the limits
         self.limits: tuple[int, int] | None = None  # file size and time from which on packets are not written
+        self.replaces = False  # whether a new file takes the name of one that is there, as in a ring
         self._interfaces = interfaces
         self._form = form
         self._on_commit = on_commit
@@ -156,6 +161,8 @@ class CaptureSink:
         self._check_status(status)
         if not os.access(self.path, os.W_OK):
             raise SinkError(f"cannot write {self.name}: permission denied")
+        if stat.S_ISREG(status.st_mode):
+            refuse_claimed(self.path)
 
     def _check_status(self, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
@@ -245,15 +252,17 @@ class CaptureSink:
                 os.close(self._descriptor)
 
     def _open(self, outgoing: Outgoing | None) -> Encoder:
-        """Opens and empties the file, and writes its header."""
+        """Opens, locks and empties the file, and writes its header."""
+        mode = 0o600 if self._private else 0o666
         if self.path == "-":
             self._descriptor = 1
         elif self._is_new():
-            self._nameless = Nameless(self.path)
+            self._nameless = Nameless(self.path, mode)
             self._descriptor = self._nameless.descriptor
+            claim(self._descriptor, self.name)
         else:
-            emptied = os.O_TRUNC if self._from is None else 0
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | emptied | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+            self._take_over(self._descriptor)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self.path == "-" and self._regular:
             self._base = os.lseek(1, 0, os.SEEK_END if _appends(1) else os.SEEK_CUR)
@@ -279,13 +288,38 @@ class CaptureSink:
         self._encoder.stage(_headers.section_block(form) if pcapng else self._pcap_header(outgoing, source_digits))
         self._encoder.flush()
         if self._nameless is not None:
-            self._nameless.appear()
+            self._appear(self._nameless)
             self._nameless = None
         self._committed()
         return self._encoder
 
+    def _take_over(self, descriptor: int) -> None:
+        """Locks and empties a file that was there, unless it is continued. Raises SinkError."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        try:
+            self._check_status(status)
+            claim(descriptor, self.name)
+        except SinkError:
+            os.close(descriptor)
+            self._over, self._descriptor = True, -1  # it is not ours to truncate
+            raise
+        if self._private:
+            os.fchmod(descriptor, 0o600)
+        if self._from is None:
+            os.ftruncate(descriptor, 0)
+
+    def _appear(self, nameless: Nameless) -> None:
+        """Gives a new file its name. Raises SinkError if another run has taken the name meanwhile."""
+        try:
+            nameless.appear(replace=self.replaces)
+        except FileExistsError:
+            self.abandon()
+            raise SinkError(f"cannot write {self.name}: another run has begun to write it") from None
+
     def _is_new(self) -> bool:
-        """Whether the file may be replaced: there is none, or a rotation overwrites it."""
+        """Whether a new file may take the name: there is none, or a rotation replaces it."""
         if self._from is not None:
             return False
         try:
@@ -293,7 +327,7 @@ class CaptureSink:
         except FileNotFoundError:
             return True
         directory = os.path.dirname(self.path) or "."
-        return self.limits is not None and stat.S_ISREG(there.st_mode) and os.access(directory, os.W_OK | os.X_OK)
+        return self.replaces and stat.S_ISREG(there.st_mode) and os.access(directory, os.W_OK | os.X_OK)
 
     def _go_on(self, encoder: Encoder, place: Place) -> Encoder:
         """Truncates the file at place, and continues as if everything before had just been written."""

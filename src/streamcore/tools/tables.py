@@ -5,11 +5,14 @@ source/ reads the packets and parse/ parses them. The commands `packets` and `fl
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import gzip
+import io
 import json
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,6 +31,7 @@ from streamcore.core.rules import unwritten
 from streamcore.headers import TUNNELS, udp_ports
 from streamcore.parse._flows import ENDED, FlowTable
 from streamcore.parse.parser import FLOW_KEYS, Parser
+from streamcore.sink.names import claim
 from streamcore.source.capture import CaptureSource
 
 CHUNK_BYTES = 8 << 20
@@ -57,7 +61,7 @@ def write_packets(config: Config, out: str, label: str) -> int:
     Raises SourceError, SinkError, UsageError.
     """
     ports = udp_ports(config.decode_as)
-    with _opened(config.read) as source, _written(out) as file:
+    with _opened(config.read) as source, _written(out, source) as file:
         file.write("\t".join(PACKET_COLUMNS) + "\n")
         parser = Parser(config.hash_seed, config.fragments_max, ports=ports)
         for batch in source:
@@ -186,7 +190,7 @@ def write_flows(config: Config, out: str, form: str) -> int:
         config.flows_max, fragments_max=config.fragments_max, ports=udp_ports(config.decode_as),
         by=FLOW_KEYS[config.flow_key],
     )  # fmt: skip
-    with _opened(config.read) as source, _written(out, binary=form == "parquet") as file:
+    with _opened(config.read) as source, _written(out, source, binary=form == "parquet") as file:
         writer = writers[form](file)
         for batch in source:
             flows.find(batch)
@@ -280,8 +284,8 @@ def _opened(path: str) -> Iterator[CaptureSource]:
 
 
 @contextmanager
-def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """The output file, opened before anything is read. Errors while it is written become SinkErrors."""
+def _written(out: str, source: CaptureSource, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """The output file, opened before any packet is read. Errors while it is written become SinkErrors."""
     name = "standard output" if out == "-" else out
     if ending := unwritten(out, (".zst", ".lz4", *((".gz",) if binary else ()))):
         raise UsageError(f"{ending} is not a compression that this table is written with: choose another name")
@@ -289,23 +293,41 @@ def _written(out: str, *, binary: bool = False) -> Iterator[IO[Any]]:
         if out == "-":
             yield sys.stdout.buffer if binary else sys.stdout
             sys.stdout.flush()
-        elif binary:
-            with open(out, "wb") as raw:
-                yield raw
-        elif out.endswith(".gz"):
-            with gzip.open(
-                out, "wt", compresslevel=3, encoding="utf-8", errors="surrogateescape", newline=""
-            ) as packed:
-                yield packed
         else:
-            with open(out, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                yield file
+            with open(_begun(out, source), "wb") as raw:
+                if binary:
+                    yield raw
+                    return
+                with contextlib.ExitStack() as stack:
+                    packed: Any = stack.enter_context(gzip.open(raw, "wb", 3)) if out.endswith(".gz") else raw
+                    text = io.TextIOWrapper(packed, encoding="utf-8", errors="surrogateescape", newline="")
+                    yield text
+                    text.flush()
+                    text.detach()
     except BrokenPipeError:
         raise ReaderGone(f"cannot write {name}: its reader has closed it") from None
     except OSError as error:
         closed = "it is closed" if error.errno == errno.EBADF else ""
         words = closed or (os.strerror(error.errno).lower() if error.errno else str(error))
         raise SinkError(f"cannot write {name}: {words}") from None
+
+
+def _begun(out: str, source: CaptureSource) -> int:
+    """A descriptor of the output, locked and emptied. Raises OSError; SinkError if it is the input, or another run
+    writes it.
+    """
+    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            if (status.st_dev, status.st_ino) == source.form.file:
+                raise SinkError(f"cannot write {out}: it is also the input, name another file")
+            claim(descriptor, out)
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _status(source: CaptureSource) -> int:

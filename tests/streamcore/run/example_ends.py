@@ -73,6 +73,7 @@ class MemorySink:
     place = None
     metadata_removed = 0
     paces = False
+    name = "example"
 
     def __init__(self, config, needs):
         type(self).made = self
@@ -105,6 +106,7 @@ class FaultySink:
     place = None
     metadata_removed = 0
     paces = False
+    name = "example"
 
     def __init__(self, config, needs):
         type(self).made = self

@@ -48,7 +48,7 @@ def one_file(path, source):
 
 def rotating(path, source):
     return RotatingSink(
-        Config(read="-", write=str(path), rotate_mb=1), interfaces=source.interfaces, form=source.form,
+        Config(read="-", write=str(path), rotate_mb=1, overwrite=True), interfaces=source.interfaces, form=source.form,
         counters=Counters(), on_commit=lambda _: None, on_file=lambda _: None, on_last=lambda: None,
     )  # fmt: skip
 

@@ -19,8 +19,12 @@ import pytest
 
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
+from streamcore.core.errors import SinkError
 from streamcore.core.packets import Arena, Outgoing
+from streamcore.sink.nameless import Nameless
+from streamcore.sink.names import free_name, is_taken
 from streamcore.sink.rotation import RotatingSink
+from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 from tests.streamcore.conftest import children, finish_run, read_pcap, run_command, start_run, udp_frame
 
@@ -104,10 +108,137 @@ def test_time_cuts_by_the_packets_own(capture, tmp_path):
     assert frames_in(tmp_path / "ours", *names) == [frame for _, frame in read_pcap(capture)]
 
 
-def test_without_a_time_in_the_name_each_file_overwrites_the_one_before(capture, tmp_path):
-    _, ours = rotated(capture, tmp_path / "ours", "-G", "60")
-    assert list(ours) == ["out.pcap"]
-    assert len(read_pcap(tmp_path / "ours" / "out.pcap")) == 600
+def test_a_name_that_is_taken_gets_a_number(capture, tmp_path):
+    """Within a run and from run to run. --overwrite does what tcpdump does, and says how much it replaced."""
+    directory = tmp_path / "ours"
+    _, ours = rotated(capture, directory, "-G", "60")
+    names = ["out.pcap", *(f"out-{number}.pcap" for number in range(1, 10))]
+    assert sorted(ours) == sorted(names)
+    assert frames_in(directory, *names) == [frame for _, frame in read_pcap(capture)]
+    assert run_command("-r", capture, "-w", directory / "out.pcap", "-G", "300").status == 0
+    assert {name: data for name, data in files_in(directory).items() if name in ours} == ours
+    assert len(frames_in(directory, "out-10.pcap", "out-11.pcap")) == PACKETS
+    run = run_command("-r", capture, "-w", directory / "out.pcap", "-G", "60", "--overwrite")
+    assert len(frames_in(directory, "out.pcap")) == 600
+    assert run.json["notes"]["sink.replaced"] == PACKETS - 600
+    assert f"{PACKETS - 600:,} of them written into files that later ones of this run have replaced" in run.stderr
+
+
+def made(directory, batches, source, **keys):
+    """What a rotation writes of these batches, in this process: its counters."""
+    counters = Counters()
+    sink = RotatingSink(
+        Config(read="-", write=str(directory), **keys), interfaces=source.interfaces, form=source.form,
+        counters=counters, on_commit=lambda _: None, on_file=lambda _: None, on_last=lambda: None,
+    )  # fmt: skip
+    for batch in batches:
+        sink.write(Outgoing(batch, 0, len(batch)))
+    sink.close()
+    return counters
+
+
+def test_what_was_written_lies_on_the_disk_whatever_the_clock_does(tmp_path, monkeypatch):
+    """Random times, back and forth across a change of the clock; random rotations; restarts. Every packet lies in a
+    file, but for those that a ring has replaced, which are counted; and no file of an earlier run has changed."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    chance = random.Random(7)
+    for attempt in range(40):
+        directory = tmp_path / str(attempt)
+        directory.mkdir()
+        ring = chance.choice([0, 0, 2, 3])
+        keys = {"rotate_s": chance.choice([0, 600, 3600]), "rotate_mb": chance.choice([0, 1])}
+        keys["rotate_mb"] = keys["rotate_mb"] or int(not keys["rotate_s"] or bool(ring))
+        name = chance.choice(["out.pcap", "%H.pcap.gz", "%Y%m%d-%H%M.pcap", "all"])
+        written, replaced, total = [], 0, 0
+        for restart in range(3):
+            frames = [udp_frame(1, 1000 * attempt + 100 * restart + i, 60_000) for i in range(40)]
+            start_s, path = 1_667_084_400 + 60 * chance.randrange(60), tmp_path / "in.pcap"  # 30 October 2022
+            with open(path, "wb") as file:
+                writer = dpkt.pcap.Writer(file)
+                for frame in frames:
+                    start_s += chance.choice([1, 60, 900, 3000, -600])
+                    writer.writepkt(frame, start_s)
+            before = files_in(directory)
+            with CaptureSource(path, Arena(4, 1 << 20, 1 << 12)) as source:
+                counters = made(directory / name, source, source, rotate_files=ring, **keys)
+            replaced += counters.packets("sink.replaced")
+            after = files_in(directory)
+            if not ring or keys["rotate_s"]:
+                assert {each: after.get(each) for each in before} == before, (attempt, keys, name)
+            written += frames
+        for each in directory.iterdir():
+            data = each.read_bytes()
+            data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+            total += len(list(dpkt.pcap.Reader(io.BytesIO(data))))
+        if not ring or keys["rotate_s"]:
+            assert total + replaced == len(written), (attempt, keys, name, ring)
+        else:
+            assert len(list(directory.iterdir())) <= ring
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_ring_goes_on_at_its_oldest_file(capture, tmp_path):
+    for number, age in ((0, 20), (1, 30), (2, 10)):
+        path = tmp_path / f"out.pcap{number}"
+        path.write_bytes(b"x" * 30)
+        os.utime(path, (START_S - age, START_S - age))
+    with CaptureSource(capture, Arena(4, 1 << 22, 1 << 16)) as source:
+        made(tmp_path / "out.pcap", [next(source)], source, rotate_mb=1000, rotate_files=3)
+    assert [len(path.read_bytes()) > 30 for path in sorted(tmp_path.iterdir())] == [False, True, False]
+    (tmp_path / "out.pcap2").unlink()
+    with CaptureSource(capture, Arena(4, 1 << 22, 1 << 16)) as source:
+        made(tmp_path / "out.pcap", [next(source)], source, rotate_mb=1000, rotate_files=3)
+    assert (tmp_path / "out.pcap2").exists()
+
+
+def test_numbers_go_on_behind_those_that_are_taken(capture, tmp_path):
+    for _ in range(2):
+        with CaptureSource(capture, Arena(4, 1 << 20, 1 << 12)) as source:
+            made(tmp_path / "out.pcap", source, source, rotate_mb=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pcap", *(f"out.pcap{n}" for n in range(1, 6))]
+    names = ["out.pcap", *(f"out.pcap{n}" for n in range(1, 6))]
+    assert frames_in(tmp_path, *names) == 2 * [frame for _, frame in read_pcap(capture)]
+
+
+def test_two_runs_into_one_file_or_ring(capture, tmp_path):
+    """The second is refused, before it writes and even if both began before there was a file."""
+    with CaptureSource(capture, Arena(4, 1 << 22, 1 << 16)) as source:
+        batch = next(source)
+        path = tmp_path / "out.pcap"
+        first, second = (open_capture(path, interfaces=source.interfaces, form=source.form) for _ in range(2))
+        first.write(Outgoing(batch, 0, 5))
+        with pytest.raises(SinkError, match="another run is writing it"):
+            second.write(Outgoing(batch, 0, 5))
+        with pytest.raises(SinkError, match="another run is writing it"):
+            open_capture(path, interfaces=source.interfaces, form=source.form)
+        with pytest.raises(SinkError, match="another run is writing it"):
+            made(path, [batch], source, rotate_mb=1, rotate_files=1, overwrite=True)
+        first.close()
+        assert len(read_pcap(path)) == 5
+        third = open_capture(path, interfaces=source.interfaces, form=source.form)
+        third.write(Outgoing(batch, 0, 7))
+        third.close()
+        assert len(read_pcap(path)) == 7
+        both = [Nameless(str(tmp_path / "new.pcap")) for _ in range(2)]
+        both[0].appear(replace=False)
+        with pytest.raises(FileExistsError):
+            both[1].appear(replace=False)
+        for each in both:
+            each.forget()
+            os.close(each.descriptor)
+
+
+def test_free_names(tmp_path):
+    taken = {"a/out.pcap.gz", *(f"a/out-{n}.pcap.gz" for n in range(1, 12)), "log", ".pcap"}
+    for path, free in (
+        ("a/out.pcap.gz", "a/out-12.pcap.gz"), ("log", "log-1"), (".pcap", ".pcap-1"), ("b.pcap", "b.pcap"),
+    ):  # fmt: skip
+        assert free_name(path, taken.__contains__) == free
+    (tmp_path / "empty.pcap").touch()
+    assert not is_taken(str(tmp_path / "empty.pcap"))
+    assert not is_taken("/dev/null")
 
 
 def test_time_and_count_end_the_run(capture, tmp_path):

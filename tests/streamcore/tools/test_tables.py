@@ -4,6 +4,7 @@ tshark's truth in tests/streamcore/headers/test_corpus.py."""
 import csv
 import gzip
 import json
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -44,12 +45,24 @@ def test_a_damaged_capture_gives_what_came_before_and_status_3(tmp_path, capsys)
 
 
 def test_what_cannot_be_written_is_one_line():
-    with pytest.raises(SinkError, match=r"cannot write /no/where: No such file or directory"):
+    with pytest.raises(SinkError, match=r"cannot write /no/where: no such file or directory"):
         tables.write_packets(Config(read=OFFICE), "/no/where", "x")
     with pytest.raises(SourceError):
         tables.write_packets(Config(read="/no/where"), "-", "x")
     with pytest.raises(UsageError, match="there is no format"):
         tables.write_flows(Config(read=OFFICE), "-", "xml")
+
+
+def test_a_table_never_replaces_its_input(tmp_path):
+    capture = tmp_path / "in.pcapng"
+    shutil.copy(OFFICE, capture)
+    (tmp_path / "link").symlink_to(capture)
+    for write, *more in ((tables.write_packets, "x"), (tables.write_flows, "csv"), (tables.write_flows, "json")):
+        with pytest.raises(SinkError, match="it is also the input"):
+            write(Config(read=str(capture)), str(tmp_path / "link"), *more)
+    assert capture.read_bytes() == Path(OFFICE).read_bytes()
+    with pytest.raises(UsageError, match="zst is not a compression"):
+        tables.write_packets(Config(read=OFFICE), str(tmp_path / "x.tsv.zst"), "x")
 
 
 def packets_of_office(tmp_path):
