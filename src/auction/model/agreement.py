@@ -75,7 +75,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     proven: tuple[FalseInterval, ...] = ()  # without their segments
     ruling: Ruling | None = None
     ended_ms: int = 0  # when the first end was stated
-    stopped: bool = False  # whether its recipient wants nobody to take a rest over any more
+    stopped: bool = False  # whether the recipient has stopped takeovers of the rest
     settled_ms: int = 0
     provider_ending: str = ""  # as the table of ends reads it; empty: silent
     recipient_ending: str = ""
@@ -88,7 +88,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, g
     refunded: int = 0
     charged_back: int = 0
     fee: Fee = NO_FEE
-    fee_charged: int = 0  # what of the recipient's went to the operator, or is owed to it
+    fee_charged: int = 0  # the part of the recipient's money that went to the operator, or is owed to it
     debt: int = 0  # still owed by the recipient
 
     @property
@@ -180,9 +180,10 @@ def settlement_of(agreement: Agreement, market: str) -> Settlement:
 
 
 def lost_by_provider(agreement: Agreement, settled: Settlement, earned: Earnings) -> int:
-    """What of the price the recipient lost besides what was burnt, by the provider's own word or by its silence: all
-    that it did not deliver where it left, or said nothing against a recipient that did; otherwise the shortfall that it
-    signed, or what had passed when the end was stated beyond its own figure. What was proven wrong counts besides."""
+    """The part of the price that the recipient lost, beyond what was burnt, by the provider's own statement or silence.
+    If the provider left, or did not answer a recipient that stated another end, that is all that it did not deliver.
+    Otherwise it is the larger of the shortfall that it signed, and what the time until the stated end would have earned
+    beyond its own figure. Intervals proven false are added."""
     provider, recipient = settled.provider_ending, settled.recipient_ending
     higher = settled.paid + sum(one.amount for one in settled.payouts if one.why == FIGURES_DIFFER)
     undelivered = max(0, agreement.price - higher - earned.voided)
@@ -198,9 +199,10 @@ def lost_by_provider(agreement: Agreement, settled: Settlement, earned: Earnings
 
 
 def _passed(agreement: Agreement) -> int:
-    """What of the price the time until the first stated end would have earned in full, rounded down: all of it from
-    the end of the window on. Receipts come later than what they are for, so up to the end e less. Both that say before
-    the start that all is done, and that something was earned, mean the whole; with nothing earned it was called off."""
+    """The part of the price that the time until the first stated end would have earned in full, rounded down; the whole
+    price from the end of the window on. Before that, with receipts, it is e less, because receipts come later than the
+    service that they are for. If both sides state before the start that all is done and that something was earned, they
+    mean the whole; if nothing was earned, it was called off."""
     window_ms = agreement.ends_ms - agreement.starts_ms
     gone_ms = agreement.ended_ms - agreement.starts_ms
     said = (agreement.provider_says, agreement.recipient_says)

@@ -1,4 +1,4 @@
-"""The one writer: a command is decided on a draft, journalled and answered in one transaction.
+"""The one writer: each command is decided on a draft, journalled and answered in one transaction.
 
 Here are idempotency, the commit (alone or in a group), loading, and waiting for news. `rules` decides commands and what
 is due.
@@ -53,12 +53,14 @@ from auction.storage.store import MemoryStore, Posting, Row, Store, Write
 Answer = TypeVar("Answer")
 Given = TypeVarTuple("Given")
 _encode = msgspec.json.Encoder().encode
-_log: Final = logging.getLogger("auction")  # what the operator is to know, a line each; stderr, if nothing is set up
+_log: Final = logging.getLogger(
+    "auction"
+)  # one line for each thing that the operator should know; on stderr unless configured
 _TRIES_MAX: Final = 32
 _UNWRITTEN_MAX: Final = 256  # commands that may be answered before they are written
 _CONFIRM: Final = "confirm_clock"
 # Commands that are decided while the clock is in doubt: none depends on time. A processor's answer must not be lost,
-# and the operator can keep out who does harm.
+# and the operator can ban a harmful party.
 _TIMELESS: Final = frozenset(
     {"deposit", "post_bond", "release_bond", "hand_in", "answer_payment", "change_rules", "revoke_token", "ban"}
 )
@@ -95,12 +97,12 @@ class Core:
         self._deciding = threading.RLock()
         self._committing = threading.Lock()
         self._waiting: list[_Waiting] = []
-        self._unsealed: list[_Waiting] = []  # those whose entries are not made yet
+        self._unsealed: list[_Waiting] = []  # those without an entry yet
         self._grouped = 0
         self._saving: threading.Thread | None = None
         self._caught_up = 0  # how often the state was taken from the store
         self._stale = False
-        self._is_unwiped = False  # whether something that was erased may still be readable in the store
+        self._is_unwiped = False  # something that was erased may still be readable in the store
         self.upgraded: dict[str, int] = {}
         """What the upgrade of an older market has done, if this opening was the first: in words, how many."""
         self._load()
@@ -190,7 +192,7 @@ class Core:
             try:
                 return self._answer_durably(asked)  # type: ignore[no-any-return]
             except Conflict:
-                tries += 1  # to be decided again, on what another moderator wrote
+                tries += 1  # decide again, after what another moderator wrote
                 if tries >= _TRIES_MAX:
                     raise
             except RowsRefused:
@@ -218,7 +220,7 @@ class Core:
         return answer
 
     def _answer(self, asked: _Asked) -> tuple[Any, _Waiting | None, bool]:
-        """Returns the answer, what is still to be committed, and whether it repeats an earlier answer."""
+        """Returns the answer, what still must be committed, and whether this repeats an earlier answer."""
         if self._stale:
             self._load()
         known = self._answers.get(asked.key) if asked.key else None
@@ -239,7 +241,7 @@ class Core:
                     "operator says that the clock is right (`auction market confirm-clock`)"
                 )
         elif self._state.due and self._state.due[0][0] <= now_ms:
-            self._bring_about(now_ms)
+            self._run_due(now_ms)
         draft = self._draft(now_ms)
         answer = asked.decide(draft, *asked.arguments)
         return answer, self._journal(asked.command, asked.key, asked.request, draft, answer, asked.wait)
@@ -279,8 +281,8 @@ class Core:
         self._unsealed.clear()
 
     def _seal(self, of: Decided) -> tuple[Entry | Decided, list[Row], list[Posting]]:
-        """The entry, bound to the one before it, with the rows of its records and postings; or what was decided, if the
-        store wants no more."""
+        """The entry, linked to the one before it, with the rows of its records and postings. A store that keeps no
+        records needs only what was decided."""
         if not self.store.keeps_records:
             self._hash = b""
             return of, [], []
@@ -328,7 +330,7 @@ class Core:
                 return True
         except StoreFailed:
             if is_refusing:
-                raise  # whether it would be refused is unknown
+                raise  # it is unknown whether it would be refused
             return False
         finally:
             self._committing.release()
@@ -383,7 +385,8 @@ class Core:
         return failure is None
 
     def _wipe(self, taken: list[_Waiting]) -> StoreFailed | None:
-        """Makes unreadable what was erased. If that fails, whoever erased is told, and every commit tries again."""
+        """Makes erased data unreadable. If that fails, the caller that erased it learns so, and every commit tries
+        again."""
         for one in taken:
             if one.decided.command == "erase":
                 self._is_unwiped = True
@@ -439,21 +442,21 @@ class Core:
             if self._stale:
                 self._load()
             before = self._state.sequence
-            self._bring_about(self._look_at_clock())
+            self._run_due(self._look_at_clock())
             count = self._state.sequence - before
             last = self._waiting[-1] if self._waiting else None
         if last is not None and not self._grouped:
             self._commit(last)
         return count
 
-    def _bring_about(self, now_ms: int) -> None:
-        """Runs what is due, in order of time, each as a separate entry. What cannot be carried out hurts nothing else:
-        it is journalled why, and tried again later."""
+    def _run_due(self, now_ms: int) -> None:
+        """Runs what is due, in order of time, each as a separate entry. A failure does not affect the others: its
+        reason is journalled, and it is tried again later."""
         due = self._state.due
         while due and due[0][0] <= now_ms:
             due_ms, kind, name = heapq.heappop(due)
             draft = self._draft(now_ms)
-            # Else it is over for so long that it is kept no more, or it has a later time.
+            # Otherwise it has been over so long that it is no longer kept, or it has a later time.
             if draft.find(kind, name) is not None and not is_put_off(draft, kind, name, due_ms):
                 failed: Overdue | None = None
                 try:

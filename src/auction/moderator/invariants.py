@@ -93,26 +93,26 @@ def promises_are_funded(state: State) -> Iterator[str]:
 
 
 def fees_are_as_announced(state: State) -> Iterator[str]:
-    """Each agreement has the fee of its announcement, and what is charged of it is what was earned by it. The operator
-    has no more of that than was charged."""
+    """Each agreement has the fee of its announcement, and is charged what that fee comes to on its earnings. The
+    operator has no more fees than were charged."""
     charged = state.ledger.fees_put_away
     for one in state.records["agreement"].values():
         charged += one.fee_charged
         auction = state.records["auction"].get(one.auction)
         if auction is not None and one.fee != auction.announcement.fee:
-            yield f"{one.id} has another fee than was announced"
+            yield f"{one.id} has a fee other than the announced one"
         due = one.paid * one.fee.ppm // 1_000_000 + one.fee.fixed if one.is_over and one.paid else 0
         if one.fee_charged != due:
-            yield f"{one.id} was charged a fee of {one.fee_charged}, {due} is due of {one.paid}"
+            yield f"{one.id} was charged a fee of {one.fee_charged}, but {due} is due for {one.paid}"
     if not 0 <= state.ledger.balances.get(FEES, 0) <= charged:
-        yield f"{state.ledger.balances[FEES]} of fees are there, {charged} were charged"
+        yield f"the operator has {state.ledger.balances[FEES]} of fees, but {charged} were charged"
 
 
 def everything_ends(state: State) -> Iterator[str]:
     """Nothing waits for ever: what is not over has a time when the moderator looks at it, and is in the list of what is
     due then."""
     due = set(state.due)
-    for late in state.records["overdue"].values():  # what failed is tried again, and so is due still
+    for late in state.records["overdue"].values():  # what failed is tried again, so it is still due
         if late.next_ms and (late.next_ms, "overdue", late.id) not in due:
             yield f"{late.id} has failed, and is never tried again"
         elif late.next_ms:
@@ -231,12 +231,12 @@ def _prices_within_the_reserve(auction: Auction) -> Iterator[str]:
 def _price_follows_award(state: State, one: Agreement, bargained: bool) -> Iterator[str]:
     auction = state.records["auction"].get(one.auction)
     if auction is None:
-        return  # it is over for so long that it is kept no more
+        return  # it has been over so long that it is no longer kept
     prices = [winning.price for winning in auction.winners]
     if not prices:
         yield f"{one.id} comes from {auction.id}, which has no award"
     elif one.price not in prices and not (bargained and one.price < max(prices)):
-        yield f"{one.id} has another price than the award of {auction.id}"
+        yield f"the price of {one.id} is not that of the award of {auction.id}"
 
 
 def no_bid_after_the_close(state: State) -> Iterator[str]:
@@ -267,7 +267,7 @@ def states_of_the_lifecycle(state: State) -> Iterator[str]:
 
 
 def bids_say_when_their_bidders_came(state: State) -> Iterator[str]:
-    """In a tie who registered after the announcement comes last: a bid says so of its bidder as its record does."""
+    """Bids and announcements state the right entries: late registrants come last in a tie."""
     for placed in state.records["bid"].values():
         party = state.records["party"].get(placed.bid.bidder)
         if party is not None and placed.bid.registered != party.registered:
@@ -321,7 +321,7 @@ def exclusions_have_grounds(state: State) -> Iterator[str]:
                 yield f"{winning.bidder} won {auction.id}, whose announcer refuses to deal with it"
         unmatched = {bid for bid, why in auction.excluded if why == "not matched"}
         if not unmatched or auction.id in state.records["offer_sheet"]:
-            continue  # for offers both lists count, as of the award
+            continue  # for offers, both lists count as of the award
         bidder_of = {one.bid.bid: one.bid.bidder for one in state.bids_in(auction.id)}
         for bid in unmatched:
             if named.isdisjoint(parties[bidder_of[bid]].interests):
@@ -444,11 +444,9 @@ def differences(state: State, snapshot: Snapshot) -> list[str]:
 
 
 def unbound_fields(state: State, snapshot: Snapshot) -> list[str]:
-    """Where the personal fields that are stored beside the journal are not those that it has the digests of."""
+    """How the personal fields beside the journal differ from those whose digests it has; empty if they do not."""
     rows = {row.digest: row for row in snapshot.personal()}
-    found = [
-        f"personal fields of {row.person.about} are not what was stored" for row in rows.values() if not row.is_bound()
-    ]
+    found = [f"the personal fields of {row.person.about} were changed" for row in rows.values() if not row.is_bound()]
     expected = {one.personal for one in state.records["party"].values() if one.personal}
     opinions = [one.opinion for one in state.records["drafted"].values()]
     for exchange in state.records["exchange"].values():
@@ -456,10 +454,10 @@ def unbound_fields(state: State, snapshot: Snapshot) -> list[str]:
     expected |= {said for said in (referenced(one.remark) for one in opinions) if said}
     erased = state.erased_digests
     found += [
-        f"personal fields {one} are missing, and were not erased" for one in sorted(expected - erased - rows.keys())
+        f"the personal fields {one} are missing, but were not erased" for one in sorted(expected - erased - rows.keys())
     ]
-    found += [f"personal fields {one} were erased, and are there" for one in sorted(erased & rows.keys())]
-    found += [f"personal fields {one} are of nothing" for one in sorted(rows.keys() - expected)]
+    found += [f"the personal fields {one} were erased, but are still there" for one in sorted(erased & rows.keys())]
+    found += [f"the personal fields {one} belong to nothing in the journal" for one in sorted(rows.keys() - expected)]
     return found
 
 

@@ -1,8 +1,8 @@
-"""A market of the rules before: agreements in legs, deliveries that each side measured, bonds that auctions asked for.
-How its records become present ones, once; how they are read and written down stands in `upgrade`.
+"""Converts the records of a market with the former rules, once: agreements in legs, deliveries that each side measured,
+bonds that auctions asked for. `upgrade` reads the old records and writes the new ones.
 
-What was agreed ends by what the recipient's side had measured: what the provider alone said of itself pays nobody. Open
-auctions are withdrawn. What was held goes back to whom it was held of.
+Agreements end by what the recipient's side had measured: what the provider alone stated about itself pays nobody. Open
+auctions are withdrawn. Holds go back to their owners.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 
 class OldMarket(NamedTuple):
-    """What an old journal comes to: each record as it was put last, as JSON gives it, and the balances."""
+    """The state that an old journal folds to: the last version of each record, decoded from JSON, and the balances."""
 
     sequence: int
     at_ms: int
@@ -42,7 +42,7 @@ class OldMarket(NamedTuple):
 
 
 class Upgraded(NamedTuple):
-    """All records of the market from now on, the money that moved, and in words how many of what were treated how."""
+    """All records of the market from now on, the transfers, and how many things were treated in which way, in words."""
 
     changes: list[tuple[str, str, Any]]
     transfers: list[Transfer]
@@ -97,22 +97,22 @@ class _Agreement(msgspec.Struct):
 
 
 def upgrade_market(old: OldMarket) -> Upgraded:
-    """Every record as a present one, or left out, with the money that goes back or is paid. Raises UnderWay if money is
-    held for what cannot be read: by the present rules nobody would ever get it."""
-    turning = _Turning(old)
+    """Converts or leaves out every record, with the money that goes back or is paid. Raises UnderWay if money is held
+    for something that cannot be converted, because under the present rules nobody would ever get it."""
+    conversion = _Conversion(old)
     order = list(RECORD_TYPES)
     known = sorted(old.records, key=lambda name: order.index(name[0]) if name[0] in order else len(order))
     for kind, name in known:
-        turning.turn(kind, name, old.records[kind, name])
-    turning.check_nothing_is_left()
+        conversion.convert(kind, name, old.records[kind, name])
+    conversion.check_nothing_is_left()
     return Upgraded(
-        [(kind, name, one) for (kind, name), one in turning.changes.items()], turning.transfers, turning.did
+        [(kind, name, one) for (kind, name), one in conversion.changes.items()], conversion.transfers, conversion.did
     )
 
 
-class _Turning:
-    """The upgrade while it is made. Records are turned in the order of their kinds, so that blocks and auctions are
-    there when the agreements come."""
+class _Conversion:
+    """An upgrade in progress. Records are converted in the order of their kinds, so that blocks and auctions are there
+    before the agreements."""
 
     def __init__(self, old: OldMarket) -> None:
         self.old = old
@@ -121,7 +121,7 @@ class _Turning:
         self.changes: dict[tuple[str, str], Any] = {}
         self.transfers: list[Transfer] = []
         self.did: dict[str, int] = {}
-        self.held: set[str] = set()  # accounts of records that go on holding
+        self.held: set[str] = set()  # accounts of records that keep their holds
         self.is_first = any(kind == "agreement" and "delta_ppm" not in one for (kind, _), one in old.records.items())
 
     def count(self, words: str, number: int = 1) -> None:
@@ -140,7 +140,7 @@ class _Turning:
     def give_back(self, source: str, target: str) -> None:
         self.move(source, target, self.balances.get(source, 0), "given back")
 
-    def turn(self, kind: str, name: str, record: Record) -> None:
+    def convert(self, kind: str, name: str, record: Record) -> None:
         special = _TURNS.get(kind)
         try:
             if special is None or not special(self, name, record):
@@ -150,7 +150,7 @@ class _Turning:
             self.count(f"{kind}: left out")
 
     def party(self, name: str, record: Record) -> bool:
-        """Capacity was not looked at in every format by the first rules: it is from now on."""
+        """The first rules did not check capacity in every format; the present ones do."""
         if not self.is_first:
             return False
         party = msgspec.convert(record, Party, builtin_types=())
@@ -166,7 +166,11 @@ class _Turning:
             return False
         fields = {key: value for key, value in record.items() if key != "award"}
         fields["announcement"] = {**record["announcement"], "receipts": False}
-        fields |= {"state": "void", "due_ms": 0, "over_ms": self.at_ms}  # when it was over was not written down
+        fields |= {
+            "state": "void",
+            "due_ms": 0,
+            "over_ms": self.at_ms,
+        }  # the time at which it was over was not recorded
         auction: Auction = msgspec.convert(fields, Auction, builtin_types=())
         award = record.get("award")
         if state == "awarded" and award:
@@ -206,7 +210,7 @@ class _Turning:
         return msgspec.structs.replace(award, standings=tuple(standings))
 
     def _free_block(self, auction: Auction) -> None:
-        """A block that was offered and not sold is its holder's again."""
+        """A block that was offered and not sold returns to its holder."""
         block: Block | None = self.changes.get(("block", auction.announcement.block))
         if auction.block is None and block is not None and block.state == "offered":
             state = "free" if block.holder in ("", block.provider) else "sold"
@@ -224,7 +228,7 @@ class _Turning:
         return True
 
     def offer(self, name: str, record: Record) -> bool:
-        """An offer that holds nothing is no firm one."""
+        """An offer without a hold is not binding, so it ends."""
         offer = msgspec.convert(record, StandingOffer, builtin_types=())
         if ("offered", name) in self.old.records or offer.valid_until_ms <= self.at_ms:
             return False
@@ -248,7 +252,7 @@ class _Turning:
         old = msgspec.convert(record, _Agreement)
         auction: Auction | None = self.changes.get(("auction", old.auction))
         if auction is not None and old.processor_reference and not auction.processor_reference:
-            # By it the processor's notices about the card are found.
+            # The processor's notices about the card are found by it.
             self.put(
                 "auction", auction.id, msgspec.structs.replace(auction, processor_reference=old.processor_reference)
             )
@@ -295,9 +299,9 @@ class _Turning:
         )
 
     def _keep(self, old: _Agreement) -> None:
-        """One that was over. What was earned of it by the recipient's measure goes on counting as evidence."""
+        """One that was over. What it had earned by the recipient's measurement still counts as evidence."""
         more: dict[str, Any] = {"paid": old.charged, "charged": old.charged, "refunded": old.refunded}
-        if old.charged_back:  # what was refunded before was not told apart
+        if old.charged_back:  # earlier refunds were not recorded separately
             more |= {"charged_back": old.refunded, "refunded": 0}
         if len(old.legs) == 1 and old.legs[0].measured_by_recipient:
             more |= {"provider_ending": "finished", "recipient_ending": "finished", "lost": old.price - old.charged}
@@ -305,11 +309,11 @@ class _Turning:
         self.put("agreement", old.id, self._settled(old, old.provider, old.price, **more))
 
     def _end(self, old: _Agreement) -> None:
-        """Each leg is paid by what the recipient's side has measured of it; the rest of what is held goes back."""
+        """Each leg is paid for what the recipient's side has measured; the rest of the hold goes back."""
         request = self.old.records.get(("payment", f"{old.id}/capture"), {})
         is_asked = request.get("state", "pending") == "pending" and bool(request)
         earned = [leg.price * leg.share_ppm // PPM for leg in old.legs]
-        if is_asked:  # the card may have been captured already, for what was due when it was asked
+        if is_asked:  # the card may already have been captured, for what was due at the request
             earned = [leg.price * leg.delivered_ppm // PPM for leg in old.legs]
         for number, (leg, amount) in enumerate(zip(old.legs, earned, strict=True), 1):
             extra = leg.topped_up * leg.share_ppm // PPM
@@ -333,7 +337,7 @@ class _Turning:
         self.put("exchange", old.id, exchange)
 
     def _put_leg(self, old: _Agreement, leg: _Leg, amount: int, number: int) -> None:
-        """The last leg is the agreement from now on; those before it are of it."""
+        """The last leg becomes the agreement; earlier legs become agreements that it continues."""
         is_last = number == len(old.legs)
         more: dict[str, Any] = {"paid": amount}
         if len(old.legs) == 1 and leg.measured_by_recipient:
@@ -343,7 +347,7 @@ class _Turning:
         if old.method == PREPAID:
             more["charged"] = amount
             self.move(held(old.id), funds(leg.provider), amount, "paid to providers")
-        else:  # what its card is captured for is shared out by what both have stated: here, what was measured
+        else:  # a capture is divided by what both sides state: here, what was measured
             said = Statement("finished", amount, self.at_ms)
             more |= {"capturing": amount, "recipient_held": amount, "provider_says": said, "recipient_says": said}
             if not is_last:
@@ -353,10 +357,10 @@ class _Turning:
         self.put("agreement", more.get("id", old.id), self._settled(old, leg.provider, price, **more))
 
     def _ask_card(self, old: _Agreement, amount: int) -> None:
-        """The card is captured for what was earned, or let go."""
+        """Captures the card for what was earned, or voids it."""
         name = f"{old.id}/{'capture' if amount else 'void'}"
         if ("payment", name) in self.old.records:
-            return  # it was asked already
+            return  # it was already requested
         request = PaymentRequest(
             id=name,
             about=old.id,
@@ -370,7 +374,7 @@ class _Turning:
         self.put("payment", name, request)
 
     def _let_block_go(self, old: _Agreement) -> None:
-        """A promise that is over takes no capacity; a block that was sold, and has not begun, is its seller's again."""
+        """A promise that is over uses no capacity; a sold block that has not begun returns to its seller."""
         block: Block | None = self.changes.get(("block", old.block))
         auction: Auction | None = self.changes.get(("auction", old.auction))
         if block is None or block.state != "sold" or self.at_ms >= block.ends_ms:
@@ -390,7 +394,7 @@ class _Turning:
         if "about" in record:
             return False
         agreement = record["agreement"]
-        # Whether a card was authorised in the end, its auction asks, which is over: so it is let go.
+        # Only its auction would use an authorised card, and that is over, so the card is voided.
         auction = self.old.records.get(("agreement", agreement), {}).get("auction", "")
         about = auction if record.get("step") == "authorise" else agreement
         request = msgspec.convert({**record, "about": about}, PaymentRequest, builtin_types=())
@@ -421,19 +425,19 @@ class _Turning:
         for account, amount in self.balances.items():
             if amount and account.partition(":")[0] in HOLDS and account not in self.held:
                 raise UnderWay(
-                    f"money is held on {account} by rules that this version no longer has: end what is under way with "
-                    "the version that opened the market, then upgrade"
+                    f"money is held in {account} under rules that this version no longer has: finish what is under way "
+                    "with the version that opened the market, then upgrade"
                 )
 
 
 _TURNS: Final = {
-    "party": _Turning.party,
-    "auction": _Turning.auction,
-    "bid": _Turning.keep_holding,
-    "offered": _Turning.keep_holding,
-    "commitment": _Turning.commitment,
-    "offer": _Turning.offer,
-    "agreement": _Turning.agreement,
-    "payment": _Turning.payment,
-    "group": _Turning.group,
+    "party": _Conversion.party,
+    "auction": _Conversion.auction,
+    "bid": _Conversion.keep_holding,
+    "offered": _Conversion.keep_holding,
+    "commitment": _Conversion.commitment,
+    "offer": _Conversion.offer,
+    "agreement": _Conversion.agreement,
+    "payment": _Conversion.payment,
+    "group": _Conversion.group,
 }

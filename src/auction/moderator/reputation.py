@@ -1,8 +1,8 @@
 """The reputation of each party: the fold of settled deals and published opinions, readable as of any entry.
 
-The arithmetic stands in `model/weighing` and `model/rating`; here is what counts, and from when on. What stayed of a
-deal may change as long as charges can be taken back (a refund, a charge taken back, a debt that is paid): then its
-history is counted anew. After that only its part in the sums is left of it (see `retiring`).
+`model/weighing` and `model/rating` have the arithmetic; here is what counts, and from when on. The money that stays
+with a provider can change as long as charges can be taken back (a refund, a chargeback, a debt that is paid); the
+history is then counted again. After that, only the deal's part in the sums is kept (see `retiring`).
 """
 
 from __future__ import annotations
@@ -49,12 +49,11 @@ from auction.moderator.records import Revealed
 
 SEQUENCE_MAX = 2**63 - 1
 PAYMENTS = ""  # in place of a service: payments are rated across all services
-VERSIONS_KEPT_MS: Final = 60 * DAY_MS  # longer than an auction is kept: what it was announced with is still shown
+VERSIONS_KEPT_MS: Final = 60 * DAY_MS  # longer than an auction is kept, which shows the ratings of its announcement
 
 
 class _Deal(NamedTuple):
-    """What one agreement adds to one history. Its value is read from the agreement as it stands, or (0 or above) is
-    what it was when that was put away."""
+    """What one agreement adds to one history. `value` is the final value, or -1 while it follows from the agreement."""
 
     agreement: str
     kind: str  # service, payment, evidence
@@ -65,7 +64,7 @@ class _Deal(NamedTuple):
 
 
 class _Latest:
-    """What is shown of a service: where new parties start (None: to be found anew), and ratings that start there."""
+    """What is shown of a service: where new parties start (None: to be computed again), and the ratings from there."""
 
     __slots__ = ("former", "ratings", "start")
 
@@ -101,12 +100,12 @@ class Reputation:
         self._rules: list[tuple[int, RatingRules]] = [(0, rules)]  # each with the first entry that it applies to
         # By party and service: (entries, times, histories as of each).
         self._versions: dict[tuple[str, str], tuple[list[int], list[int], list[History]]] = {}
-        self._pruned: dict[tuple[str, str], int] = {}  # how many versions are kept no more
+        self._pruned: dict[tuple[str, str], int] = {}  # how many versions were dropped
         self._deals: dict[tuple[str, str], list[_Deal]] = {}  # of each history, in the order in which they were counted
-        self._base: dict[tuple[str, str], tuple[Tally, Tally]] = {}  # opinions and evidence of the deals before those
+        self._base: dict[tuple[str, str], tuple[Tally, Tally]] = {}  # opinions and evidence of earlier deals
         self._pairs: dict[PairName, Pair] = {}
         self._base_pairs: dict[PairName, Pair] = {}
-        self._money: dict[tuple[str, str], int] = {}  # what stayed in all, of who was paid or (PAYMENTS) has paid
+        self._money: dict[tuple[str, str], int] = {}  # the money that stayed, by who was paid or (PAYMENTS) by who paid
         self._settled: dict[str, Agreement] = {}  # while their charges can be taken back
         self._of_party: dict[str, dict[str, None]] = {}  # its settled agreements
         self._rated: dict[str, dict[str, None]] = {}  # service -> who has a history in it
@@ -146,7 +145,7 @@ class Reputation:
                 changed = msgspec.structs.replace(history, finished=history.finished + 1)
                 self._put(PAYMENTS, changed, sequence, at_ms)
         for party, service in ((new.provider, new.service), (new.recipient, PAYMENTS)):
-            self._count_anew(party, service, sequence, at_ms)
+            self._recount(party, service, sequence, at_ms)
 
     def _add_money(self, one: Agreement, stayed: int) -> None:
         for name in ((one.provider, one.service), (one.recipient, PAYMENTS)):
@@ -176,8 +175,8 @@ class Reputation:
         self._deals.setdefault((party, service), []).append(deal)
         self._put(service, self._with(self.history(party, service), service, deal, self._pairs), sequence, at_ms)
 
-    def _count_anew(self, party: str, service: str, sequence: int, at_ms: int) -> None:
-        """The deals of a history again that may still change, with what they come to now, on top of all before."""
+    def _recount(self, party: str, service: str, sequence: int, at_ms: int) -> None:
+        """Counts the deals of a history that may still change again, with their present values."""
         deals = self._deals.get((party, service), [])
         opinions, evidence = self._base.get((party, service), (EMPTY, EMPTY))
         history = msgspec.structs.replace(self.history(party, service), opinions=opinions, evidence=evidence)
@@ -193,7 +192,7 @@ class Reputation:
         self._put(service, history, sequence, at_ms)
 
     def _value(self, deal: _Deal) -> int:
-        """What a deal counts, in minor units."""
+        """The value of a deal, in minor units."""
         if deal.value >= 0:
             return deal.value
         stayed = self._settled[deal.agreement].stayed()
@@ -210,8 +209,8 @@ class Reputation:
         return msgspec.structs.replace(history, **{"evidence" if deal.kind == "evidence" else "opinions": tally})
 
     def forget(self, one: Agreement) -> None:
-        """The time is over in which the charges of a settled agreement can be taken back: what it counts is what it
-        counts, and of all deals before the first that may still change only the sums are left."""
+        """The charges of a settled agreement can no longer be taken back, so its deals get their final values. Of all
+        deals before the first one that may still change, only the sums are kept."""
         if one.id not in self._settled:
             return
         for name in ((one.provider, one.service), (one.recipient, PAYMENTS)):
@@ -257,8 +256,7 @@ class Reputation:
         return contested_ppm(money)
 
     def deals_of(self, party: str, service: str, count: int) -> tuple[PublicDeal, ...]:
-        """What is public of the deals that a history was counted from, and may still change: no prices. The latest
-        first."""
+        """The public part (no prices) of those deals of a history that may still change, the latest first."""
         deals = self._deals.get((party, service), [])
         return tuple(
             PublicDeal(
@@ -405,8 +403,8 @@ class Reputation:
 
 
 def _earned_ppm(one: Agreement) -> int | None:
-    """What the provider earned of what it had to: all of the price, or, where the recipient left or both say that all
-    is done, what passed until then. None where that says nothing of the provider."""
+    """The share that the provider earned of what it owed: of the whole price, or of what had passed if the recipient
+    left or both sides state that all is done. None if that says nothing about the provider."""
     if not one.provider_ending and not one.recipient_ending:
         return None  # neither side has stated an end
     is_free = one.recipient_ending == "leaving" or one.recipient_ending == one.provider_ending == "finished"

@@ -93,7 +93,7 @@ def test_an_old_market_with_money_under_way_by_rules_that_are_gone_is_not_opened
     sealed = seal(last.hash, sequence, last.at_ms, "old", "", b"", body, b"")
     postings = [(sequence, 0, "funds:rita", -5), (sequence, 1, "held:agreement-9", 5)]
     store.append([Write(sealed, [("agreement", "agreement-9", sequence, raw.decode())], postings, [])])
-    with pytest.raises(UnderWay, match="money is held on held:agreement-9"):
+    with pytest.raises(UnderWay, match="money is held in held:agreement-9"):
         Moderator(store)
     assert len(list(store.entries())) == last.sequence + 1  # nothing was written
 

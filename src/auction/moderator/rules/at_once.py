@@ -171,7 +171,7 @@ def _plainly_may_bid(draft: Draft, record: Auction, bidders: Sequence[str]) -> b
     spare_bps, free, most = state.spare_bps, state.ledger.free, max(of_bid, of_newcomer)
     for bidder in bidders:
         if spare_bps.get(bidder, -1) >= rate_bps and free.get(bidder, -1) >= most:
-            continue  # so it is a provider
+            continue  # then it is a provider
         party = registered.get(bidder)
         if party is None or party.kind not in bidding.BIDDERS["provide"] or state.spare_of(party) < rate_bps:
             return False
@@ -214,7 +214,7 @@ def stand_offer(draft: Draft, offer: StandingOffer, signature: Signature | None)
         raise Exists(f"there is an auction {offer.offer!r} already")  # both hold money by their names
     if former is None:
         draft.check_unused("auction", offer.offer)
-        if not draft.state.is_used("offer", offer.offer, offer.provider):  # else its own one comes again
+        if not draft.state.is_used("offer", offer.offer, offer.provider):  # otherwise its own name is used again
             draft.check_unused("offer", offer.offer)
     if former is not None and former.provider != offer.provider:
         raise NotAllowed(f"{offer.offer} is an offer of {former.provider}")
@@ -363,7 +363,7 @@ def _able(
 
 
 def _use_units(draft: Draft, offer: StandingOffer, quantity: int) -> int:
-    """Takes the units used off the offer's quantity. Returns the hold of these units, which is free bond now."""
+    """Subtracts the used units from the offer's quantity. Returns the hold of these units, which is now free bond."""
     left = offer.quantity - quantity
     offered: Offered | None = draft.find("offered", offer.offer)
     before = offered.held if offered is not None else 0

@@ -46,7 +46,7 @@ def close(draft: Draft, record: Auction) -> Auction:
             continue
         if one.held:
             held_of[bid.bidder] = held_of.get(bid.bidder, 0) + one.held
-        # A bid of this very command has just been checked.
+        # A bid that came with this command has just been checked.
         if bid.sequence >= this_entry or spare_bps.get(bid.bidder, -1) >= most_bps:
             bids.append(bid)
         elif why := _why_excluded(draft, record, bid):
@@ -202,8 +202,8 @@ def free_lead(draft: Draft, record: Auction) -> None:
 
 
 def _plainly_not_excluded(draft: Draft, record: Auction) -> tuple[dict[str, int], int]:
-    """The capacity that providers have never promised, and what of it is enough for any bid of this auction: by these a
-    fast check shows that `_why_excluded` would give no reason. Nobody is in it if there can be another reason."""
+    """The capacity that providers have never promised, and how much of it suffices for any bid of this auction. A
+    provider with that much would not be excluded by `_why_excluded`. Empty if there may be other reasons to exclude."""
     state = draft.state
     if record.block is None or record.prime or record.refused or record.announcement.requires:
         return {}, 0

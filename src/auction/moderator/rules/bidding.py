@@ -71,8 +71,8 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
 
 
 def withdraw_bids(draft: Draft, record: Auction, bidders: Collection[str]) -> None:
-    """Takes the bids of parties that were banned out of an open auction: they hold nothing and cannot win, also if the
-    ban is lifted before the close. In open bidding those that are left say who leads, and at what price."""
+    """Withdraws the bids of banned parties from an open auction: they hold nothing and cannot win, even if the ban is
+    lifted before the close. In open bidding, the remaining bids decide who leads, and at what price."""
     gone = [one for one in draft.placed_bids(record.id) if one.bid.bidder in bidders and not one.withdrawn]
     for one in gone:
         release(draft, record.announcement, one)
@@ -83,7 +83,7 @@ def withdraw_bids(draft: Draft, record: Auction, bidders: Collection[str]) -> No
 
 
 def _lead_again(draft: Draft, record: Auction, before: Bidding) -> Bidding:
-    """The bidding as the bids make it whose bidders could win. The close stays where it was moved to."""
+    """The bidding that follows from the bids whose bidders could win. A close that was moved stays moved."""
     awarding.free_lead(draft, record)
     announcement = record.announcement
     placed = [one.bid for one in draft.placed_bids(record.id) if not one.withdrawn]
@@ -94,7 +94,7 @@ def _lead_again(draft: Draft, record: Auction, before: Bidding) -> Bidding:
         leader = after.leader.bidder if after.leader is not None else ""
         if not leader or record.block is None or draft.has_room(draft.party(leader), record.block):
             break
-        out.add(leader)  # its bid held no capacity while it did not lead, and that is promised by now
+        out.add(leader)  # while it did not lead, its bid held no capacity, which has been promised since
     draft.put("bidding", record.id, after)
     if leader and record.block is not None:
         _hold_lead(draft, record, leader)
@@ -166,7 +166,7 @@ def release(draft: Draft, announcement: Announcement, placed: PlacedBid) -> None
 
 
 def check_bidder(draft: Draft, record: Auction, bidder: str, quantity: int = 1) -> None:
-    """Checks that this party may bid for so many units. A commitment hides its quantity: it is checked for one unit
+    """Checks that this party may bid for that many units. A commitment hides its quantity: it is checked for one unit
     now, and for its real quantity when it is revealed."""
     announcement = record.announcement
     party = draft.party(bidder)
@@ -226,8 +226,8 @@ def _check_links(draft: Draft, record: Auction, bidder: str) -> None:
 
 
 def took_part(state: State, record: Auction) -> set[str]:
-    """Who may be told the prices of an auction once it is over: who announced it, and who has bid, committed or
-    offered. Who checks an award has to see all of it; to others it is no more than whom it was made to."""
+    """The parties that may learn the prices of an auction once it is over: the announcer, and whoever bid, committed or
+    offered. They need the whole award to check it; others only learn who won."""
     award = awarding.find_award(state, record)
     names = {record.announcer, *(winning.bidder for winning in record.winners)}
     names |= {placed.bid.bidder for placed in state.bids_in(record.id)}
@@ -243,7 +243,7 @@ def bids_shown_to(draft: Draft, auction: str, reader: str) -> list[Bid]:
     placed = draft.placed_bids(auction)
     shown = [bid for one in placed if (bid := shows(one.bid, reader, may_see)) is not None]
     if placed and not shown:
-        until = "to all who took no part in it" if is_over else "until its close"
+        until = "for everyone who took no part in it" if is_over else "until its close"
         raise Sealed(f"the bids of auction {auction} are sealed {until}")
     return shown
 

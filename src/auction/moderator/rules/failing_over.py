@@ -70,9 +70,8 @@ def has_failed(agreement: Agreement) -> bool:
 
 
 def offer_to(draft: Draft, agreement: Agreement, provider: str) -> RestOffer | None:
-    """The part of the rest that this provider may take over now. The best runner-up that is connected gets the offer
-    first; after every further G one more gets it too. No provider serves twice in one service, and none without the
-    capacity."""
+    """The part of the rest that this provider may take over now. The best connected runner-up gets the offer first;
+    after each further G, the next one gets it too. No provider serves one service twice, or without the capacity."""
     record = draft.auction(agreement.auction)
     if not record.announcement.fail_over or agreement.stopped or agreement.is_over or not has_failed(agreement):
         return None
@@ -213,8 +212,8 @@ def take_over(draft: Draft, name: str, provider: str) -> Agreement:
 
 
 def stop(draft: Draft, name: str) -> Agreement:
-    """The recipient wants no more of it to be taken over: what is held beyond P(1+δ) goes back at once. Rests that
-    were taken over already are agreements of their own, and go on."""
+    """The recipient stops further takeovers: what is held beyond P(1+δ) goes back at once. Rests that were already
+    taken over are separate agreements, and continue."""
     agreement = draft.agreement(name)
     step_of(agreement.state, "stop_fail_over")
     record = draft.auction(agreement.auction)
@@ -223,7 +222,7 @@ def stop(draft: Draft, name: str) -> Agreement:
     if agreement.stopped:
         raise WrongState(f"fail-over of {name} was stopped already")
     kept = min(agreement.recipient_held, agreement.own_hold)
-    # Who bought the block since has the agreement with all that comes back of it.
+    # A later buyer of the block has the agreement, with everything that is returned.
     payer = funds(agreement.recipient) if agreement.method == PREPAID else card(agreement.method)
     draft.transfer(held(name), payer, agreement.recipient_held - kept)
     stopped = msgspec.structs.replace(agreement, stopped=True, recipient_held=kept)

@@ -23,7 +23,7 @@ from auction.moderator.records import Auction, BidSheet, Debt, PaymentRequest, P
 from auction.moderator.terms import BidEntry
 from auction.payment.protocol import PREPAID
 
-AMOUNTS_MAX: Final = 10_000  # auctions of which amounts are kept
+AMOUNTS_MAX: Final = 10_000  # auctions whose amounts are cached
 
 
 def check_room(draft: Draft, amount: int) -> None:
@@ -62,13 +62,13 @@ def whole_reserve(announcement: Announcement) -> int:
 
 
 def part_of_reserve(announcement: Announcement, quantity: int, items: tuple[str, ...]) -> int:
-    """R of what one bid is for, or of what one winner got."""
+    """R for the units or items of one bid, or of one winner."""
     row = format_of(announcement)
     return check_amount(row.price_bound(announcement, row.units(announcement, quantity), items), "the reserve")
 
 
 class Amounts(msgspec.Struct, frozen=True, gc=False):
-    """What the reserve of an announcement comes to: the announcer's hold, δR, and δR + Φ."""
+    """The amounts that follow from an announcement's reserve: the announcer's hold, δR, and δR + Φ."""
 
     announcement: Announcement
     announcers: int
@@ -108,7 +108,7 @@ def of_announcement(draft: Draft, announcement: Announcement) -> int:
 
 
 def _of_announcement(announcement: Announcement, reserve: int) -> int:
-    """R(1+δ) with the fees of as many agreements as it may come to; of a seller δR + Φ."""
+    """R(1+δ) and the fees of as many agreements as there may be; for a seller, δR + Φ."""
     amount = holding.of_announcer(announcement.direction, reserve, announcement.delta_ppm)
     fee = announcement.fee
     if announcement.direction == "receive" or not (fee.ppm or fee.fixed):
@@ -160,8 +160,8 @@ def of_bid(draft: Draft, announcement: Announcement, entry: BidEntry) -> int:
 
 
 def check_insured(announcement: Announcement, insured: int) -> None:
-    """Bond that pays for what is not delivered is put up by who provides, where quality weighs, and is at most what may
-    be paid. Raises BadValue."""
+    """Only a bidder that provides, in an auction that weighs quality, may insure with bond what it does not deliver, up
+    to the highest price. Raises BadValue."""
     if not check_amount(insured, "insured amount"):
         return
     if announcement.direction != "provide" or not (announcement.quality.opinion or announcement.quality.evidence):

@@ -113,7 +113,7 @@ def withdraw(draft: Draft, auction: str) -> Announcement:
 def _captured(draft: Draft, request: PaymentRequest, captured: int) -> None:
     """Divides the captured amount: first to the providers, in the order of their agreements, then to penalties. What it
     does not cover is the recipient's debt."""
-    # What an older version had authorised was for one agreement.
+    # An older version authorised a card for one agreement only.
     names = draft.state.agreements_of.get(request.about) or (
         request.about,
         *draft.state.rests_of.get(request.about, ()),
