@@ -333,7 +333,9 @@ def test_nobody_reads_anothers_sealed_bid() -> None:
     assert b"400" not in repr(view).encode()
     clock.advance(10_000)
     moderator.tick()
-    assert [bid.price for bid in moderator.bids(auction, "p1")] == [400]
+    assert [bid.price for bid in moderator.bids(auction, "rita")] == [400]
+    with pytest.raises(Sealed):
+        moderator.bids(auction, "p1")  # it took no part
 
 
 def test_replay_equals_state(store: Store) -> None:
