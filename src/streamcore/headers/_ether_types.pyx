@@ -1,4 +1,4 @@
-"""What follows an EtherType that is not IP: tags, frames in frames, LLC, MPLS, PPPoE, ARP. One row at the end for each.
+"""What follows an EtherType other than IP: tags, frames in frames, LLC, MPLS, PPPoE, ARP. Each has a row at the end.
 
 Sources: IEEE 802.1Q, 802.1ah, 802.1BR, 802.1AE, 802.1CB, 802.2, IEC 62439-3; RFC 826, 1042, 2684, 3032, 4385, 4448, 2516, 6325.
 """
@@ -38,7 +38,7 @@ cdef inline bint is_vlan(uint16_t ether_type) noexcept nogil:
 
 
 cdef void vlan(Walk *walk) noexcept nogil:
-    """Any number of tags. A last one that is cut is part of the layer."""
+    """Any number of tags. If the last one is cut, it still belongs to the layer."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     while has(walk, size):
@@ -66,30 +66,30 @@ cdef void vn_tag(Walk *walk) noexcept nogil:
 
 
 cdef void e_tag(Walk *walk) noexcept nogil:
-    """IEEE 802.1BR; Cisco metadata is as long."""
+    """IEEE 802.1BR. Cisco metadata has the same length."""
     tag(walk, 8)
 
 
 cdef void i_tag(Walk *walk) noexcept nogil:
-    """IEEE 802.1ah: a service's identity, then a whole Ethernet frame."""
+    """IEEE 802.1ah: a service identifier, then a whole Ethernet frame."""
     if take(walk, LAYER_TAG, 4):
         walk.next = step_ethernet
 
 
 cdef void fabric_path(Walk *walk) noexcept nogil:
-    """Tree and time to live, then a whole Ethernet frame."""
+    """Tree and TTL, then a whole Ethernet frame."""
     if take(walk, LAYER_TAG, 2):
         walk.next = step_ethernet
 
 
 cdef void redundancy_tag(Walk *walk) noexcept nogil:
-    """HSR (path, size, sequence) and IEEE 802.1CB's R-Tag (reserved, sequence)."""
+    """HSR (path, size, sequence number) and the R-Tag of IEEE 802.1CB (reserved, sequence number)."""
     tag(walk, 6)
 
 
 cdef void macsec(Walk *walk) noexcept nogil:
-    """IEEE 802.1AE: control bits, short length, packet number, perhaps the channel; in clear where neither E nor C is set, with 16 bytes of
-    check value at the end."""
+    """IEEE 802.1AE: control bits, short length, packet number, optional channel. Plain text if neither E nor C is set; the last 16 bytes are an
+    integrity check value."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 14 if has(walk, 1) and p[0] & 0x20 else 6
     if not has(walk, 1) or not p[0] & 0x0C:
@@ -99,7 +99,7 @@ cdef void macsec(Walk *walk) noexcept nogil:
 
 
 cdef void trill(Walk *walk) noexcept nogil:
-    """RFC 6325: version, length of the options in words, hops; egress and ingress; then a frame."""
+    """RFC 6325: version, length of the options in words, hop count; egress and ingress; then a frame."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 6
     if has(walk, 2):
@@ -112,8 +112,8 @@ cdef void trill(Walk *walk) noexcept nogil:
 
 
 cdef void step_llc(Walk *walk) noexcept nogil:
-    """IEEE 802.2: SNAP with an EtherType (RFC 1042; Cisco's f8) or a bridged frame (RFC 2684), the access points that stand for IP, or a
-    network layer protocol's number (RFC 2684)."""
+    """IEEE 802.2: SNAP with an EtherType (RFC 1042; Cisco's f8) or a bridged frame (RFC 2684), the SAPs of IP, or a network layer protocol
+    identifier (RFC 2684)."""
     cdef const uint8_t *p = here(walk)
     if has(walk, 3) and p[0] == 0x06 and p[1] == 0x06 and p[2] == 3:
         if take(walk, LAYER_LLC, 3):
@@ -134,8 +134,8 @@ cdef void step_llc(Walk *walk) noexcept nogil:
 
 
 cdef void step_mpls(Walk *walk) noexcept nogil:
-    """The label stack (RFC 3032). What follows is said by nothing: IP by its version; a pseudowire's control word and Ethernet (RFC 4448); or
-    Ethernet without one, where a known EtherType stands at its place."""
+    """The label stack (RFC 3032). Nothing says what follows, so it is told by its bytes: IP by the version; a pseudowire's control word, then
+    Ethernet (RFC 4448); or Ethernet directly, if a known EtherType is in its place."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     while has(walk, size) and not p[size - 2] & 1:
@@ -157,20 +157,20 @@ cdef void step_mpls(Walk *walk) noexcept nogil:
 
 
 cdef void step_pppoe(Walk *walk) noexcept nogil:
-    """RFC 2516: version and type, code (0: a session's data), session, length; then PPP."""
+    """RFC 2516: version and type, code (0: session data), session, length; then PPP."""
     cdef const uint8_t *p = here(walk)
     if not take(walk, LAYER_PPPOE, 6):
         return
     if p[1]:
         ends(walk, OUTCOME_UNKNOWN)
         return
-    if be16(p + 4):  # 0: offload
+    if be16(p + 4):  # 0: segmentation offload
         bound(walk, walk.at + be16(p + 4))
     go_ether_type(walk, 0x880B)
 
 
 cdef void arp(Walk *walk) noexcept nogil:
-    """RFC 826: 8 bytes, then the addresses, as long as these say. What is cut off is no defect: nothing follows."""
+    """RFC 826: 8 bytes, then addresses of the lengths given there. A cut packet is fine, because nothing follows."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 8 + 2 * (<uint32_t> p[4] + p[5]) if has(walk, 8) else 8
     if take(walk, LAYER_ARP, size if has(walk, size) else walk.end - walk.at):

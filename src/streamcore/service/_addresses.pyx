@@ -216,7 +216,7 @@ cdef bint is_understood(const Rewrite *rewrite, const Walk *walk) noexcept nogil
     """Whether every header is understood, up to and including a transport header or a control protocol. If the capture cuts the transport header,
     the ports suffice, because the part that is there contains nothing else to rewrite. A later fragment depends on its first one."""
     cdef const Layer *last
-    if walk.more:  # packets that nothing looked at
+    if walk.more:  # the others were not walked
         return False
     if walk.outcome == OUTCOME_TRANSPORT or walk.outcome == OUTCOME_CONTROL:
         return True

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcore.core.packets import ABSENT
 from streamcore.service.options import choice, integer
 from streamcore.service.patterns import Pattern, read_patterns
 from streamcore.service.protocol import Effect, SegmentView, Service
 from streamcore.service.specification import parse_specification
 
-ABSENT = 0xFFFF  # an offset column's value where there is no such header
 FILE_BYTES_MAX = 1 << 20
 CANDIDATES_PER_PACKET = 4  # if there are more on average, looking at packets one by one is faster
 TCP, UDP = 6, 17

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcore.core.packets import ABSENT
 from streamcore.service.options import choice, integer
 from streamcore.service.protocol import Effect, SegmentView, Service
-
-ABSENT = 0xFFFF  # an offset column's value if there is no such header
 
 
 class Slice(Service):
@@ -52,5 +51,5 @@ class Slice(Service):
 def payload_start(segment: SegmentView) -> NDArray[np.uint16]:
     """uint16[n]: where each packet's payload begins, as the class says."""
     payload = segment.column("payload_offset")
-    behind = segment.column("l4_offset")
-    return np.where(payload != ABSENT, payload, np.where(behind != ABSENT, behind, 0)).astype(np.uint16)
+    after_ip = segment.column("l4_offset")
+    return np.where(payload != ABSENT, payload, np.where(after_ip != ABSENT, after_ip, 0)).astype(np.uint16)
