@@ -66,6 +66,8 @@ def as_decimal(amount: int, currency: str, separator: str = "") -> str:
 
 def check_ppm(value: object, name: str) -> int:
     """Returns `value` if it is a whole number of parts per million from 0 to 1,000,000. Raises BadValue."""
+    if type(value) is int and 0 <= value <= PPM:
+        return value
     return check_integer(value, name, 0, PPM)
 
 

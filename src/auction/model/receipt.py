@@ -49,9 +49,9 @@ def exposure(price: int, window_ms: int, receipts: bool = True) -> int:
     """e: the most of the price that is open beyond the last receipt. P(I+T)/W, rounded up so that it covers what was
     served, and at most the price; the whole price without receipts."""
     check_amount(price, "price")
-    check_integer(window_ms, "window", 1)
     if not receipts:
         return price
+    check_integer(window_ms, "window", 1)
     return min(price, -(-price * (interval_ms(window_ms) + pause_ms(window_ms)) // window_ms))
 
 

@@ -140,10 +140,13 @@ def _chosen(draft: Draft, name: str) -> str:
 def _asked_for(draft: Draft, announcer: str, block: Block | str, auction: str) -> Block:
     """The block to auction: the one that the recipient describes, or the holder's own, which becomes `offered`."""
     if isinstance(block, Block):
-        name = check_chosen(block.id) if block.id else blocks.own_name(draft, f"block-of-{auction}")
-        if draft.find("block", name) is not None:
+        name = block.id
+        if not name:
+            name = blocks.own_name(draft, f"block-of-{auction}")
+        elif draft.find("block", check_chosen(name)) is not None:
             raise Exists(f"there is a block {name!r} already")
-        draft.check_unused("block", name)
+        else:
+            draft.check_unused("block", name)
         asked = msgspec.structs.replace(block, id=name, provider="", holder="", parent="", offer="", state="free")
         check(asked)
         if asked.ends_ms <= draft.at_ms:
