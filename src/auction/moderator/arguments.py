@@ -48,7 +48,9 @@ class Checks:
             "is_text": is_text,
             "isfinite": math.isfinite,
             "MAX": INTEGER_MAX,
-            "WIDE": WIDE_MAX,
+            "MIN": -INTEGER_MAX,
+            "WIDE_MAX": WIDE_MAX,
+            "WIDE_MIN": -WIDE_MAX,
         }
         self._numbers = itertools.count()
         self._making = threading.RLock()
@@ -152,8 +154,8 @@ class Checks:
 
 _PLAIN: Final[dict[Any, str]] = {
     str: "(type({x}) is str and ({x}.isprintable() or is_text({x})))",  # printable text has no surrogate and no NUL
-    int: "(type({x}) is int and -MAX <= {x} <= MAX)",
-    WideInteger: "(type({x}) is int and -WIDE <= {x} <= WIDE)",
+    int: "(type({x}) is int and MIN <= {x} <= MAX)",
+    WideInteger: "(type({x}) is int and WIDE_MIN <= {x} <= WIDE_MAX)",
     bool: "({x} is True or {x} is False)",
     float: "(type({x}) is float and isfinite({x}))",
     bytes: "type({x}) is bytes",

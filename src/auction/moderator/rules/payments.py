@@ -3,8 +3,6 @@ and captured once, when every agreement of its auction is settled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from auction.model.agreement import Agreement, settlement_of
@@ -18,8 +16,6 @@ from auction.moderator.draft import Draft
 from auction.moderator.records import Auction, PaymentRequest
 from auction.moderator.rules import announcing, ending, groups, holds, opinions
 from auction.payment.protocol import PREPAID, Outcome
-
-Ask = Callable[[Draft, str], PaymentRequest]
 
 
 def ask_to_authorise(draft: Draft, auction: str) -> PaymentRequest:
