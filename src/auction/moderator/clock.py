@@ -51,7 +51,7 @@ class SteadyTime:
         if reading_ms > self._highest_ms:
             self._highest_ms = reading_ms
         expected_ms = self._highest_ms if self._steady is None else pace_ms + self._offset_ms
-        if self.has_jumped or has_jumped(expected_ms, reading_ms):
+        if self.has_jumped or (reading_ms != expected_ms and has_jumped(expected_ms, reading_ms)):
             self.has_jumped = True
         elif pace_ms > self._last_ms:
             self.now_ms = max(self.now_ms + pace_ms - self._last_ms, 0)

@@ -59,6 +59,7 @@ _log: Final = logging.getLogger(
 _TRIES_MAX: Final = 32
 _UNWRITTEN_MAX: Final = 256  # commands that may be answered before they are written
 _CONFIRM: Final = "confirm_clock"
+_ERASE: Final = "erase"
 # Commands that are decided while the clock is in doubt: none depends on time. A processor's answer must not be lost,
 # and the operator can ban a harmful party.
 _TIMELESS: Final = frozenset(
@@ -102,6 +103,7 @@ class Core:
         self._saving: threading.Thread | None = None
         self._caught_up = 0  # how often the state was taken from the store
         self._stale = False
+        self._erases = False  # a command that waits erases something
         self._is_unwiped = False  # something that was erased may still be readable in the store
         self.upgraded: dict[str, int] = {}
         """What the upgrade of an older market has done, if this opening was the first: in words, how many."""
@@ -273,6 +275,8 @@ class Core:
         else:
             self._unsealed.append(waiting)
         self._waiting.append(waiting)
+        if command == _ERASE:
+            self._erases = True
         return waiting
 
     def _seal_waiting(self) -> None:
@@ -358,10 +362,11 @@ class Core:
         with self._deciding:
             if self._unsealed:
                 self._seal_waiting()
-            taken, self._waiting = self._waiting, []
-            copy = self._copy() if taken and self._state.sequence >= self._save_from else None
-        if not taken:
-            return not self._stale
+            taken, erases = self._waiting, self._erases
+            if not taken:
+                return not self._stale
+            self._waiting, self._erases = [], False
+            copy = self._copy() if self._state.sequence >= self._save_from else None
         failure: Exception | None = None
         try:
             self.store.append([one.write for one in taken if one.write is not None])
@@ -371,27 +376,25 @@ class Core:
                 # The state in memory is ahead of the stored one, and so is everything decided on top of it.
                 self._stale = True
                 taken += self._waiting
-                self._waiting, self._unsealed = [], []
+                self._waiting, self._unsealed, self._erases = [], [], False
                 # Readers must not see what is undone. If the store is away, the next command loads.
                 with suppress(StoreFailed):
                     self._load()
-        unwiped = self._wipe(taken) if failure is None else None
+        unwiped: StoreFailed | None = None
+        if failure is None and (erases or self._is_unwiped):
+            unwiped = self._wipe()
         for one in taken:
-            one.failure = failure or (unwiped if one.decided.command == "erase" else None)
+            one.failure = failure or (unwiped if one.decided.command == _ERASE else None)
             one.done = True
         if copy is not None and failure is None:
             self._saving = threading.Thread(target=self._save, args=(copy,), name="auction-saving")
             self._saving.start()
         return failure is None
 
-    def _wipe(self, taken: list[_Waiting]) -> StoreFailed | None:
+    def _wipe(self) -> StoreFailed | None:
         """Makes erased data unreadable. If that fails, the caller that erased it learns so, and every commit tries
         again."""
-        for one in taken:
-            if one.decided.command == "erase":
-                self._is_unwiped = True
-        if not self._is_unwiped:
-            return None
+        self._is_unwiped = True
         try:
             self.store.wipe()
         except StoreFailed as reason:
@@ -470,7 +473,7 @@ class Core:
 
     def _draft(self, at_ms: int = 0) -> Draft:
         """A draft of the current state: a command is decided on one; a query discards it."""
-        return Draft(self._state, at_ms, self._state.config, self._verifier, self._random_bytes, self.processors)
+        return Draft(self._state, at_ms, self._verifier, self._random_bytes, self.processors)
 
     def _when(self, read: Callable[[], Answer], is_news: Callable[[Answer], bool], wait_ms: int) -> Answer:
         """Returns the answer of `read` once it is news, or as it is after `wait_ms`."""
@@ -541,8 +544,10 @@ class Core:
 
     def _look_at_clock(self) -> int:
         """The market's time. A jump of its clock is an entry of its own."""
-        now_ms = self._now()
-        if self._time.has_jumped and not self._state.is_clock_in_doubt and self._state.sequence:
+        now_ms = self._time.read()
+        if self._state.is_clock_in_doubt:
+            return self._state.at_ms
+        if self._time.has_jumped and self._state.sequence:
             draft = self._draft(now_ms)
             shown_ms = self._time.reading_ms()
             draft.put("clock", "market", ClockWord(is_trusted=False, at_ms=now_ms, shown_ms=shown_ms))

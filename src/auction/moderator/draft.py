@@ -49,13 +49,12 @@ class Draft:
         self,
         state: State,
         at_ms: int,
-        config: MarketConfig,
         verifier: Verifier,
         random_bytes: Callable[[int], bytes],
         methods: Collection[str] = (),
     ) -> None:
         self.state = state
-        self.config = config
+        self.config: MarketConfig = state.config
         self.verifier = verifier
         self.random_bytes = random_bytes
         self.methods = methods  # methods of payment besides prepaid: this market's card processors
