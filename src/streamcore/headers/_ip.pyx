@@ -39,6 +39,7 @@ from streamcore.headers._walk cimport (
     cut,
     ends,
     enter,
+    flag,
     go_protocol,
     go_udp_tunnel,
     has,
@@ -62,7 +63,7 @@ cdef enum:
 
 cdef void step_ip(Walk *walk) noexcept nogil:
     if not has(walk, 1):
-        walk.outer.flags |= FLAG_TRUNCATED  # there is no new IP header to mark: the innermost one found stays as it was
+        flag(walk, &walk.outer, FLAG_TRUNCATED)  # there is no new IP header to mark: the innermost one found stays as it was
         ends(walk, OUTCOME_TRUNCATED)
     elif walk.depth == DEPTH_MAX:
         too_deep(walk)
@@ -71,7 +72,7 @@ cdef void step_ip(Walk *walk) noexcept nogil:
     elif here(walk)[0] >> 4 == 6:
         ip6(walk)
     else:
-        walk.outer.flags |= FLAG_MALFORMED
+        flag(walk, &walk.outer, FLAG_MALFORMED)
         ends(walk, OUTCOME_MALFORMED)
 
 
@@ -103,7 +104,7 @@ cdef void ip4(Walk *walk) noexcept nogil:
     cdef uint16_t fragment
     cdef IpHeader *ip
     if has(walk, 20) and p[0] & 15 < 5:
-        walk.outer.flags |= FLAG_MALFORMED
+        flag(walk, &walk.outer, FLAG_MALFORMED)
         ends(walk, OUTCOME_MALFORMED)
         return
     if not take_ip(walk, LAYER_IP4, 20):

@@ -207,13 +207,19 @@ cdef inline void ends(Walk *walk, uint8_t outcome) noexcept nogil:
         walk.outcome = outcome
 
 
+cdef inline void flag(Walk *walk, IpHeader *ip, uint16_t bit) noexcept nogil:
+    """FLAG_* of the packet's own headers alone: a quoted one fills no column, this one neither."""
+    if not walk.marks & MARK_QUOTED:
+        ip.flags |= bit
+
+
 cdef inline void cut(Walk *walk) noexcept nogil:
-    walk.ip.flags |= FLAG_TRUNCATED
+    flag(walk, walk.ip, FLAG_TRUNCATED)
     ends(walk, OUTCOME_TRUNCATED)
 
 
 cdef inline void malformed(Walk *walk) noexcept nogil:
-    walk.ip.flags |= FLAG_MALFORMED
+    flag(walk, walk.ip, FLAG_MALFORMED)
     ends(walk, OUTCOME_MALFORMED)
 
 

@@ -157,7 +157,7 @@ cdef inline void go_on(Walk *walk) noexcept nogil:
 
 cdef void too_deep(Walk *walk) noexcept nogil:
     walk.next = NULL
-    walk.outer.flags |= FLAG_DEPTH
+    flag(walk, &walk.outer, FLAG_DEPTH)
     ends(walk, OUTCOME_TOO_DEEP)
 
 

@@ -20,9 +20,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from streamcore.core.packets cimport FLAG_PORTS, Columns, Control, PacketBatch, prefetch, prefetch_write
+from streamcore.core.packets cimport Columns, Control, PacketBatch, prefetch, prefetch_write
 from streamcore.core.tables cimport fold, table_memory
-from streamcore.headers._walk cimport IpHeader, UdpPorts, UdpTable, Walk, walk_headers
+from streamcore.headers._walk cimport LAYER_TCP, MARK_QUOTED, IpHeader, Layer, UdpPorts, UdpTable, Walk, walk_headers
 from streamcore.parse._flow_rows cimport FlowRow, Origin, Record, write_row
 from streamcore.parse._fragments cimport Fragments
 from streamcore.parse._key cimport (
@@ -241,7 +241,7 @@ cdef class FlowTable:
                 return
         walk_headers(udp, p, size, link_type, &headers)
         block.within[i] = self.fragments.key(p, link_type, c.timestamp_ns[row], &headers, &block.key[i], &block.around[i])
-        block.tcp_flags[i] = tcp_flags_of(headers.ip if self.deep else &headers.outer, p, size)
+        block.tcp_flags[i] = tcp_flags_of(&headers, &headers.inner if self.deep and headers.depth > 1 else &headers.outer)
         if is_narrow(&block.key[i]):
             narrow_words(&block.key[i], &block.first[i], &block.second[i])
             block.swapped[i] = block.key[i].swapped
@@ -476,8 +476,16 @@ cdef class FlowTable:
         return 0
 
 
-cdef inline uint8_t tcp_flags_of(const IpHeader *ip, const uint8_t *p, uint32_t size) noexcept nogil:
-    return p[ip.l4 + 13] if ip.flags & FLAG_PORTS and ip.protocol == TCP and ip.l4 + 14 <= size else 0
+cdef inline uint8_t tcp_flags_of(const Walk *walk, const IpHeader *ip) noexcept nogil:
+    """Of the TCP header that stands on this IP header of the packet; never of a quoted one."""
+    cdef const Layer *layer
+    cdef int i
+    if ip.protocol == TCP:
+        for i in range(walk.layer_count):
+            layer = &walk.layers[i]
+            if layer.kind == LAYER_TCP and layer.offset == ip.l4:
+                return walk.packet[layer.offset + 13] if layer.length >= 14 and not layer.marks & MARK_QUOTED else 0
+    return 0
 
 
 cdef inline bint same(const FlowKey *one, const FlowKey *other) noexcept nogil:

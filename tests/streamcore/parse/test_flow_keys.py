@@ -148,6 +148,33 @@ def test_the_columns_are_of_the_first_packet_s_headers_whatever_tells_flows_apar
     assert not any(row[name].any() for name in row.dtype.names if name.startswith(("tunnel", "inner")))
 
 
+def error(quoted: bytes) -> bytes:
+    """An ICMP error about a packet, of its family, on Ethernet."""
+    message = bytes(8) + quoted
+    if quoted[0] >> 4 == 4:
+        return ethernet(0x0800, ip4(1, b"\3\1" + message[2:], source=A, target=B))
+    return ethernet(0x86DD, ip6(58, b"\1\0" + message[2:], source=A6, target=B6))
+
+
+@pytest.mark.parametrize("by", FLOW_KEYS)
+def test_tcp_flags_are_none_of_a_header_that_an_icmp_error_quotes(by):
+    head = struct.pack(">II", 0x08000000, 5 << 8)
+    for quoted in (ip4(6, tcp()), ip6(6, tcp()), ip4(6, tcp(), options=b"\1" * 4), ip4(4, ip4(6, tcp()))):
+        within = ethernet(0x0800, ip4(17, udp(50_000, 4789, head + error(quoted)), source=X, target=Y))
+        for packet in (error(quoted), within):
+            (row,) = row_of([packet], by)
+            assert row["tcp_flags"] == 0, (by, quoted)
+
+
+@pytest.mark.parametrize("by", FLOW_KEYS)
+def test_tcp_flags_stand_within_the_length_of_the_header_around_them(by):
+    """Whether or not the packet is an ordinary one."""
+    for vlans in ((), (3,), (3, 4)):
+        for size, flags in ((33, 0), (34, 0x18), (45, 0x18)):
+            (row,) = row_of([ethernet(0x0800, ip4(6, tcp(), total=size), vlans)], by)
+            assert row["tcp_flags"] == flags, (vlans, size)
+
+
 @pytest.mark.parametrize("by", ["inner", "both"])
 def test_directions_are_those_within(by):
     (row,) = row_of([Made(back=True).packet(), Made(entropy=1).packet(), Made(entropy=2).packet()], by)

@@ -23,14 +23,6 @@ class Bad(Exception):
     """A header contradicts itself."""
 
 
-class CutAtIp(Cut):
-    """It is the fixed part of an IP header."""
-
-
-class BadIp(Bad):
-    """It is an IP header's version or length."""
-
-
 class Deep(Exception):
     """More headers than are followed."""
 
@@ -181,41 +173,38 @@ def ethernet(data, at, kind, found):
 
 
 def quoted(data, at, found):
-    """The packet that an ICMP error is about. It is nearly always cut and fills no column: of what is wrong in it only
-    an IP header that is none, or of which even the fixed part is missing, says something of this packet."""
+    """The packet that an ICMP error is about. It fills no column, and what is wrong in it says nothing of this packet."""
     aside = Found(ips=list(found.ips), layers=found.layers)
     try:
         while at is not None:
             at, data = ip(data, at, aside)
             del aside.ips[len(found.ips) :]
-    except (CutAtIp, BadIp):
-        raise
-    except (Cut, Bad):
+    except (Cut, Bad, Deep):
         return
 
 
 def ip(data, at, found):
     """Parse one IP header; (where the next one stands or None, the bytes that are trusted from here on)."""
     if at >= len(data):
-        raise CutAtIp
+        raise Cut
     version = data[at] >> 4
     found.another()
     if version == 4:
         return ip4(data, at, found)
     if version == 6:
         return ip6(data, at, found)
-    raise BadIp
+    raise Bad
 
 
 def ip4(data, at, found):
     if at + 20 > len(data):
-        raise CutAtIp
+        raise Cut
     first, _, total, identification, part, _, protocol, _, source, target = struct.unpack(
         ">BBHHHBBH4s4s", take(data, at, 20)
     )
     size = (first & 15) * 4
     if size < 20:
-        raise BadIp
+        raise Bad
     layer = Ip(4, protocol, at, source, target, fragment=part & 0x1FFF, more=bool(part & 0x2000))
     layer.identification = identification
     found.ips.append(layer)
@@ -231,7 +220,7 @@ def ip4(data, at, found):
 
 def ip6(data, at, found):
     if at + 40 > len(data):
-        raise CutAtIp
+        raise Cut
     _, length, protocol, _, source, target = struct.unpack(">IHBB16s16s", take(data, at, 40))
     layer = Ip(6, protocol, at, source, target)
     found.ips.append(layer)
@@ -270,7 +259,7 @@ def upper(data, at, protocol, layer, found):
     layer.l4 = at if at < len(data) else ABSENT
     if protocol in (4, 41):
         if at >= len(data):
-            raise CutAtIp
+            raise Cut
         if data[at] >> 4 != (4 if protocol == 4 else 6):
             raise Bad
         return at, data
