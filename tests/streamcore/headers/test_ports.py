@@ -74,10 +74,10 @@ def test_as_tshark_decodes_it(tmp_path):
         (["udp.port=8472"], "udp.port=NUMBER,TUNNEL"),
         (["tcp.port=8472,vxlan"], "udp.port=NUMBER,TUNNEL"),
         (["udp.port=8472,vxlan,gtp"], "udp.port=NUMBER,TUNNEL"),
-        (["udp.port=0,vxlan"], "0 is no UDP port"),
-        (["udp.port=65536,vxlan"], "65536 is no UDP port"),
+        (["udp.port=0,vxlan"], "0 is not a UDP port"),
+        (["udp.port=65536,vxlan"], "65536 is not a UDP port"),
         (["udp.port=8472,vxlam"], "no tunnel 'vxlam'"),
-        (["udp.port=1,vxlan", "udp.port=1,gtp"], "port 1 is given to vxlan and to gtp"),
+        (["udp.port=1,vxlan", "udp.port=1,gtp"], "port 1 is given to vxlan and gtp"),
     ],
 )
 def test_a_bad_value_is_one_line_and_status_2(given, match, tmp_path):
