@@ -7,8 +7,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from streamcore.core.packets cimport FLAG_FRAGMENT, FLAG_MALFORMED, FLAG_MORE_FRAGMENTS, FLAG_PORTS, FLAG_TRUNCATED, NO_OFFSET
+from streamcore.headers._ordinary cimport ordinary_ip
 from streamcore.headers._walk cimport (
     DEPTH_MAX,
+    LAYERS_MAX,
     LAYER_AH,
     LAYER_DCCP,
     LAYER_EXTENSION,
@@ -67,6 +69,9 @@ cdef void step_ip(Walk *walk) noexcept nogil:
         ends(walk, OUTCOME_TRUNCATED)
     elif walk.depth == DEPTH_MAX:
         too_deep(walk)
+    elif walk.shortcuts and walk.layer_count + 2 <= LAYERS_MAX and not walk.marks & MARK_QUOTED and ordinary_ip(
+            walk, &walk.inner if walk.depth else &walk.outer, walk.at):
+        return
     elif here(walk)[0] >> 4 == 4:
         ip4(walk)
     elif here(walk)[0] >> 4 == 6:

@@ -117,8 +117,10 @@ ctypedef void (*Step)(Walk *walk) noexcept nogil
 
 cdef struct UdpTable:
     # Which tunnel is tried on which UDP port. Each run has its own table (UdpPorts in _walk.pyx), so walks in one process may differ.
-    uint8_t[8192] bits       # one bit per port, set if a tunnel is tried there; for an ordinary packet nothing else is read
+    uint8_t[2048] folded     # one byte for all ports that are equal up to 2048, set if a tunnel is tried on one; for most packets nothing else is read
+    uint8_t[8192] bits       # one bit per port, set if a tunnel is tried there
     uint8_t[65536] number    # the tunnel's number in register_udp_tunnel, valid if the bit is set
+    uint8_t[8192] named      # one bit per port, set if the run was asked to try a tunnel there (--decode-as)
 
 cdef struct Entrance:
     # Where a tunnel was entered.
@@ -135,6 +137,7 @@ cdef struct Walk:
     Step next                # NULL: the walk has ended
     uint8_t marks            # marks of the layers to come
     bint more                # the packet holds several, and only the first is walked
+    bint shortcuts           # ordinary headers may be reported without the steps; only tests say that they may not
     # What was found.
     uint8_t outcome          # OUTCOME_*
     uint8_t depth            # IP headers
@@ -168,6 +171,9 @@ cdef void register_udp_tunnel(int number, Step step) except *  # number: 0 to 25
 
 # Whether the walk might find a tunnel in a UDP datagram between these ports.
 cdef bint udp_opens(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil
+
+# Whether a UDP datagram between these ports of which no tunnel was accepted may still be a tunnel, in a form that the walk does not read.
+cdef bint udp_hides(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil
 
 # For steps: say what comes next at walk.at.
 cdef void go_link(Walk *walk, int link_type) noexcept nogil
@@ -296,8 +302,8 @@ cdef inline uint16_t all_flags(const Walk *walk) noexcept nogil:
     return walk.outer.flags | walk.inner.flags if walk.depth > 1 else walk.outer.flags
 
 
-cdef inline bint is_tunnel_port(const UdpTable *udp, uint16_t port) noexcept nogil:
-    return udp.bits[port >> 3] >> (port & 7) & 1
+cdef inline bint is_tunnel_port(const UdpTable *udp, uint32_t port) noexcept nogil:
+    return udp.folded[port & 2047] and udp.bits[port >> 3] >> (port & 7) & 1
 
 
 cdef inline bint plausible_ip(const uint8_t *p, uint32_t size) noexcept nogil:

@@ -5,7 +5,7 @@ TUNNELS: dict[int, str]
 OUTCOMES: dict[int, str]
 
 class UdpPorts:
-    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None: ...
+    def __init__(self, pairs: Iterable[tuple[int, int]], named: Iterable[int] = ()) -> None: ...
 
 def explain(
     packet: bytes, link_type: int, ports: UdpPorts | None = None, *, shortcut: bool = True

@@ -6,7 +6,8 @@ Nothing here knows about columns, flows, batches or services.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
-from streamcore.core.packets cimport FLAG_DEPTH, FLAG_LINK_UNKNOWN, FLAG_PORTS
+from streamcore.core.packets cimport FLAG_DEPTH, FLAG_LINK_UNKNOWN
+from streamcore.headers._ordinary cimport note, ordinary_ip
 
 KINDS = {
     LAYER_CAPTURE: "capture", LAYER_ETHERNET: "ethernet", LAYER_LINK: "link", LAYER_FDDI: "fddi", LAYER_WIFI: "wifi", LAYER_VLAN: "vlan",
@@ -31,6 +32,8 @@ OUTCOMES = {
 cdef enum:
     LINKS = 512              # link types from here on are unknown
     LINK_ETHERNET = 1
+    USER_PORTS = 1024        # below are the system ports (RFC 6335)
+    EPHEMERAL_PORTS = 32768  # from here on hosts hand out ports to clients
 
 cdef Step[512] links
 cdef Step[65536] ether_types
@@ -42,10 +45,9 @@ cdef void walk_headers(const UdpTable *udp, const uint8_t *packet, uint32_t size
     if size >= NO_OFFSET:
         size = NO_OFFSET - 1
     begin(walk, udp, packet, 0, size)
-    if link_type == LINK_ETHERNET and size >= 54 and ordinary(walk, packet, size):
-        return
-    begin_outer(walk)
-    go_link(walk, link_type)
+    if link_type != LINK_ETHERNET or not ordinary(walk):
+        begin_outer(walk)
+        go_link(walk, link_type)
     go_on(walk)
 
 
@@ -55,6 +57,15 @@ cdef void walk_from(const UdpTable *udp, const uint8_t *packet, uint32_t at, uin
     begin_outer(walk)
     if at <= walk.end:
         walk.next = step
+    go_on(walk)
+
+
+cdef void walk_steps(const UdpTable *udp, const uint8_t *packet, uint32_t size, Walk *walk) noexcept nogil:
+    """As walk_headers of Ethernet, without shortcuts."""
+    begin(walk, udp, packet, 0, size if size < NO_OFFSET else NO_OFFSET - 1)
+    walk.shortcuts = False
+    begin_outer(walk)
+    walk.next = step_ethernet
     go_on(walk)
 
 
@@ -69,6 +80,7 @@ cdef inline void begin(Walk *walk, const UdpTable *udp, const uint8_t *packet, u
     walk.marks = walk.outcome = walk.depth = walk.vlan_count = walk.number = walk.tunnel_kind = walk.tunnel_count = 0
     walk.ether_type = 0
     walk.more = False
+    walk.shortcuts = True
     walk.tunnel_id = 0
     walk.layer_count = 0
 
@@ -78,71 +90,22 @@ cdef inline void begin_outer(Walk *walk) noexcept nogil:
     walk.outer.l3 = walk.outer.l4 = walk.outer.payload = NO_OFFSET
 
 
-cdef inline bint ordinary(Walk *walk, const uint8_t *packet, uint32_t size) noexcept nogil:
-    """Report an ordinary packet without the steps: Ethernet, then unfragmented IPv4 without options or IPv6 without extension headers, then a
-    whole TCP header, or a UDP header whose ports belong to no tunnel. That is nearly every packet. False: it is another packet, and nothing was
-    reported. size: at least 54.
-
-    This shortcut reports exactly what the steps would: test_walk.py compares it with them, which walk_from takes.
-    """
-    cdef const uint8_t *ip = packet + 14
-    cdef const uint8_t *upper
-    cdef uint32_t at, length, end
-    cdef uint8_t protocol
-    if ip[0] == 0x45 and packet[12] == 0x08 and packet[13] == 0x00:
-        length = 20
-        end = 14 + be16(ip + 2)
-        protocol = ip[9]
-        if be16(ip + 6) & 0x3FFF:
-            return False
-    elif ip[0] >> 4 == 6 and packet[12] == 0x86 and packet[13] == 0xDD and be16(ip + 4):
-        length = 40
-        end = 54 + be16(ip + 4)
-        protocol = ip[6]
-    else:
+cdef inline bint ordinary(Walk *walk) noexcept nogil:
+    """Report an Ethernet header with an ordinary packet after it, without the steps. False: it is another packet, and nothing was reported."""
+    cdef uint32_t size = walk.end
+    cdef uint32_t kind
+    if size < 54:
         return False
-    if end > size:
-        end = size
-    at = 14 + length
-    upper = packet + at
-    if protocol == 6 and at + 20 <= end and upper[12] >> 4 >= 5 and at + (upper[12] >> 4) * 4 <= end:
-        note(walk, 2, LAYER_TCP, at, (upper[12] >> 4) * 4, end)
-    elif protocol == 17 and at + 8 <= end and not is_tunnel_port(walk.udp, be16(upper)) and not is_tunnel_port(walk.udp, be16(upper + 2)):
-        note(walk, 2, LAYER_UDP, at, 8, end)
-    else:
+    kind = be16(walk.packet + 12)
+    if (walk.packet[14] >> 4 != 4 or kind != 0x0800) and (walk.packet[14] >> 4 != 6 or kind != 0x86DD):
+        return False
+    walk.layer_count = 1
+    if not ordinary_ip(walk, &walk.outer, 14):
+        walk.layer_count = 0
         return False
     note(walk, 0, LAYER_ETHERNET, 0, 14, size)
-    note(walk, 1, LAYER_IP4 if length == 20 else LAYER_IP6, 14, length, end)
-    walk.layer_count = 3
-    walk.depth = 1
-    walk.ether_type = be16(packet + 12)
-    walk.number = protocol
-    walk.outer.version = ip[0] >> 4
-    walk.outer.protocol = protocol
-    walk.outer.flags = FLAG_PORTS
-    walk.outer.l3 = 14
-    walk.outer.l4 = <uint16_t> at
-    walk.at = at + walk.layers[2].length
-    walk.outer.payload = <uint16_t> walk.at
-    walk.outer.source_port = be16(upper)
-    walk.outer.target_port = be16(upper + 2)
-    walk.outer.fragment_offset = 0
-    walk.outer.identification = be16(ip + 4) if length == 20 else 0
-    walk.outer.source = ip + (12 if length == 20 else 8)
-    walk.outer.target = ip + (16 if length == 20 else 24)
-    walk.end = end
-    walk.outcome = OUTCOME_TRANSPORT
+    walk.ether_type = <uint16_t> kind
     return True
-
-
-cdef inline void note(Walk *walk, int number, uint8_t kind, uint32_t offset, uint32_t length, uint32_t end) noexcept nogil:
-    cdef Layer *layer = &walk.layers[number]
-    layer.offset = offset
-    layer.length = length
-    layer.end = end
-    layer.detail = 0
-    layer.kind = kind
-    layer.marks = 0
 
 
 cdef inline void go_on(Walk *walk) noexcept nogil:
@@ -189,6 +152,18 @@ cdef void go_protocol(Walk *walk, uint8_t protocol) noexcept nogil:
 
 cdef bint udp_opens(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil:
     return is_tunnel_port(udp, source) or is_tunnel_port(udp, target) or is_unread_port(source) or is_unread_port(target)
+
+
+cdef bint udp_hides(const UdpTable *udp, uint16_t source, uint16_t target) noexcept nogil:
+    return is_suspect(udp, source, target) or is_suspect(udp, target, source)
+
+
+cdef inline bint is_suspect(const UdpTable *udp, uint16_t port, uint16_t other) noexcept nogil:
+    """Not where the port is by chance the one that a client of an ordinary service was given: the other port is a system port (RFC 6335),
+    which no end of a tunnel has, or this one is among those that hosts hand out."""
+    if udp.named[port >> 3] >> (port & 7) & 1:
+        return True
+    return (is_tunnel_port(udp, port) or is_unread_port(port)) and port < EPHEMERAL_PORTS and not 1 <= other < USER_PORTS
 
 
 cdef inline bint is_unread_port(uint16_t port) noexcept nogil:
@@ -264,16 +239,19 @@ cdef void register_udp_tunnel(int number, Step step) except *:
 
 
 cdef class UdpPorts:
-    """UdpPorts([(port, number), …]): which tunnel a walk tries on which UDP port. For a port given twice the last entry counts. Immutable.
-    number: as given to register_udp_tunnel. Raises ValueError.
+    """UdpPorts([(port, number), …], named): which tunnel a walk tries on which UDP port. For a port given twice the last entry counts. Immutable.
+    number: as given to register_udp_tunnel. named: ports on which the run was asked to try a tunnel. Raises ValueError.
     """
 
-    def __init__(self, pairs):
+    def __init__(self, pairs, named=()):
         for port, number in pairs:
             if not 1 <= port <= 65535 or not 0 <= number <= 255 or udp_tunnels[number] == NULL:
                 raise ValueError(f"no tunnel {number} for UDP port {port}")
             self.table.number[<int> port] = number
             self.table.bits[<int> port >> 3] |= 1 << (<int> port & 7)
+            self.table.folded[<int> port & 2047] = 1
+        for port in named:
+            self.table.named[<int> port >> 3] |= 1 << (<int> port & 7)
 
 
 def explain(const uint8_t[::1] packet, int link_type, UdpPorts ports=None, *, bint shortcut=True):
@@ -288,11 +266,16 @@ def explain(const uint8_t[::1] packet, int link_type, UdpPorts ports=None, *, bi
     if shortcut or link_type != LINK_ETHERNET:
         walk_headers(&ports.table, p, <uint32_t> packet.shape[0], <uint16_t> link_type, &walk)
     else:
-        walk_from(&ports.table, p, 0, <uint32_t> packet.shape[0], step_ethernet, &walk)
+        walk_steps(&ports.table, p, <uint32_t> packet.shape[0], &walk)
     layers = []
     for i in range(walk.layer_count):
         layer = walk.layers[i]
         layers.append((KINDS[layer.kind], layer.offset, layer.length, layer.end, layer.detail, MARKS[layer.marks]))
+    inner = ()
+    if walk.depth > 1:
+        inner = (walk.inner.version, walk.inner.protocol, walk.inner.flags, walk.inner.l3, walk.inner.l4, walk.inner.payload,
+                 walk.inner.source_port, walk.inner.target_port, walk.inner.fragment_offset, walk.inner.identification,
+                 walk.inner.source - p, walk.inner.target - p)
     return layers, OUTCOMES[walk.outcome], walk.at, TUNNELS[walk.tunnel_kind], walk.tunnel_id, (
         walk.depth, walk.ether_type, walk.vlan_count, walk.outer.version, walk.outer.protocol, walk.outer.flags, walk.outer.l3, walk.outer.l4,
-        walk.outer.payload, walk.outer.source_port, walk.outer.target_port, walk.outer.fragment_offset)
+        walk.outer.payload, walk.outer.source_port, walk.outer.target_port, walk.outer.fragment_offset, *inner)

@@ -33,4 +33,4 @@ def udp_ports(decode_as: Sequence[str]) -> UdpPorts:
             raise UsageError(f"decode_as: there is no tunnel {name!r} over UDP: use one of {', '.join(NAMES)}")
         if added.setdefault(port, NAMES.index(name)) != NAMES.index(name):
             raise UsageError(f"decode_as: UDP port {port} is given to {NAMES[added[port]]} and {name}: choose one")
-    return UdpPorts([*DEFAULTS, *added.items()])
+    return UdpPorts([*DEFAULTS, *added.items()], added)

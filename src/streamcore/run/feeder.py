@@ -88,7 +88,8 @@ class Feeder:
         self._streams = streams
         self._classify = streams.classifier()  # None: there is one stream
         policy = POLICIES[config.policy]
-        self._groups = streams.groups | functools.reduce(or_, (COLUMN_GROUPS[name] for name in policy.groups), 0)
+        needed = policy.groups if config.lanes > 1 or not policy.lanes else ()  # of one lane, nobody asks which it is
+        self._groups = streams.groups | functools.reduce(or_, (COLUMN_GROUPS[name] for name in needed), 0)
         self._aggregator = aggregator
         self._dispatcher = dispatcher
         self._skip = skip  # packets of the first stream that the output has already

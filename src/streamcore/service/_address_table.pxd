@@ -34,19 +34,27 @@ cdef inline uint64_t slot6(const Table *table, uint64_t high, uint64_t low) noex
 
 
 cdef inline bint find4(const Table *table, uint32_t address, uint32_t *value) noexcept nogil:
+    """The first two slots are looked at without a branch between them: which of them it is nobody can foresee."""
     cdef uint64_t at = slot4(table, address)
-    cdef uint64_t slot
+    cdef uint64_t slot = table.slots4[at]
+    cdef uint64_t next = table.slots4[(at + 1) & table.mask4]
+    cdef uint64_t here = <uint64_t> 0 - <uint64_t> (<uint32_t> (slot >> 32) == address)
     if address == 0:
         value[0] = table.zero4
         return True
-    while True:
-        slot = table.slots4[at]
-        if slot == 0:
-            return False
-        if <uint32_t> (slot >> 32) == address:
-            value[0] = <uint32_t> slot
+    next = (slot & here) | (next & ~here)
+    value[0] = <uint32_t> next
+    return <uint32_t> (next >> 32) == address or (slot != 0 and search4(table, address, at, value))
+
+
+cdef inline bint search4(const Table *table, uint32_t address, uint64_t at, uint32_t *value) noexcept nogil:
+    """find4 from a slot on. It ends, because the table is half full at most."""
+    while table.slots4[at] != 0:
+        if <uint32_t> (table.slots4[at] >> 32) == address:
+            value[0] = <uint32_t> table.slots4[at]
             return True
         at = (at + 1) & table.mask4
+    return False
 
 
 cdef inline bint find6(const Table *table, uint64_t high, uint64_t low, uint64_t *new_high, uint64_t *new_low) noexcept nogil:

@@ -51,7 +51,7 @@ from streamcore.headers._walk cimport (
     TUNNEL_PIM,
     Layer,
     Walk,
-    udp_opens,
+    udp_hides,
     walk_from,
     walk_headers,
 )
@@ -240,7 +240,7 @@ cdef bint hides_tunnel(const Walk *walk, const uint8_t *p, int64_t payload) noex
     """Whether a payload may be a tunnel over UDP that the walk does not know or did not accept."""
     cdef const Layer *last = &walk.layers[walk.layer_count - 1]
     return (walk.layer_count and last.kind == LAYER_UDP and last.length >= 4 and payload < last.end
-            and udp_opens(walk.udp, load16(p + last.offset), load16(p + last.offset + 2)))
+            and udp_hides(walk.udp, load16(p + last.offset), load16(p + last.offset + 2)))
 
 
 cdef bint ends_in_payload(const Rewrite *rewrite, const Walk *walk, const uint8_t *p, int64_t payload) noexcept nogil:

@@ -31,4 +31,5 @@ class Anonymiser:
         kept: NDArray[np.uint32],
         ports: UdpPorts,
         again: bool = False,
+        source: NDArray[np.uint8] | None = None,
     ) -> tuple[int, NDArray[np.uint32], NDArray[np.uint64]]: ...

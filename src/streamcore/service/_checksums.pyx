@@ -47,6 +47,8 @@ cdef enum:
     MOBILITY = 135
     OSPF = 89
     PIM = 103
+    TCP = 6
+    UDP = 17
     OSPF_DIGEST = 2      # AuType of OSPF version 2
 
 
@@ -61,6 +63,7 @@ cdef struct Pseudo:
     bint six
     uint64_t change       # how much rewriting changed its sum
     uint64_t before       # the sum of its addresses before rewriting
+    int64_t stop          # where its IP header says that its payload ends, perhaps beyond the captured bytes
 
 
 cdef void adjust_layers(Rewrite *rewrite, const Walk *walk, const Places *places) noexcept nogil:
@@ -81,15 +84,26 @@ cdef void find_pseudo(const Rewrite *rewrite, const Walk *walk, const Places *pl
     cdef uint32_t size, source, target
     pseudo.six = False
     pseudo.change = pseudo.before = 0
+    pseudo.stop = 0
     if ip < 0:
         return
     pseudo.six = walk.layers[ip].kind != LAYER_IP4
+    pseudo.stop = ip_stop(rewrite.packet + walk.layers[ip].offset, &walk.layers[ip])
     size = 16 if pseudo.six else 4
     source, target = places.source[ip], places.target[ip]
     pseudo.change = placed(difference(rewrite, source, source + size), source) + placed(difference(rewrite, target, target + size), target)
     if target + size <= rewrite.size and source + size <= rewrite.size:
         pseudo.before = (placed(sum_words(rewrite.before, source, source + size), source)
                          + placed(sum_words(rewrite.before, target, target + size), target))
+
+
+cdef int64_t ip_stop(const uint8_t *p, const Layer *layer) noexcept nogil:
+    """By its length; where it has none (offload, a jumbogram), where the layer ends."""
+    if layer.length < 20:
+        return layer.end
+    if layer.kind == LAYER_IP4:
+        return layer.offset + <int64_t> load16(p + 2) if load16(p + 2) else layer.end
+    return layer.offset + 40 + <int64_t> load16(p + 4) if load16(p + 4) else layer.end
 
 
 cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, const Pseudo *pseudo) noexcept nogil:
@@ -108,10 +122,16 @@ cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, c
         return
     if kind == LAYER_TCP and n >= 18:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 16, inside, pseudo.change, False)
+        if is_partial(rewrite, layer, 16, pseudo, TCP, pseudo.stop):
+            adjust_partial(rewrite, covered, layer.offset + 16, pseudo.change)
+        else:
+            adjust(rewrite, covered, layer.offset, 16, inside, pseudo.change, False)
     elif (kind == LAYER_UDP or kind == LAYER_UDP_LITE) and n >= 8:
         inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
-        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, True)
+        if kind == LAYER_UDP and is_partial(rewrite, layer, 6, pseudo, UDP, layer.offset + <int64_t> load16(p + 4)):
+            adjust_partial(rewrite, covered, layer.offset + 6, pseudo.change)
+        else:
+            adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, True)
     elif kind == LAYER_DCCP and n >= 8:
         inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
         adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, False)
@@ -168,6 +188,28 @@ cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at,
     store16(p, new)
     if covered.start <= offset + at < covered.stop:
         covered.total = fold16(covered.total + placed(<uint16_t> ~old + <uint64_t> new, <uint32_t> (offset + at)))
+
+
+cdef bint is_partial(const Rewrite *rewrite, const Layer *layer, int64_t at, const Pseudo *pseudo, uint64_t protocol, int64_t stop) noexcept nogil:
+    """Whether a checksum, at `at` of the layer, was the sum of the pseudo-header alone, with the length or without: the sender left the rest
+    to its network card. One that is right by chance, over the whole up to `stop`, is none."""
+    cdef uint16_t old = load16(rewrite.before + layer.offset + at)
+    cdef uint64_t sum = pseudo.before + protocol
+    cdef uint64_t size = <uint64_t> max(stop - layer.offset, <int64_t> 0)
+    if old == 0 or pseudo.before == 0 or layer.offset + at + 2 > BEFORE_MAX:
+        return False
+    if old != fold(sum) and old != fold(sum + size):
+        return False
+    return not was_right(rewrite, layer.offset, stop, sum + size)
+
+
+cdef void adjust_partial(Rewrite *rewrite, Covered *covered, int64_t at, uint64_t pseudo) noexcept nogil:
+    """It stays the sum of the pseudo-header, and says nothing of the one before."""
+    cdef uint16_t old = load16(rewrite.packet + at)
+    cdef uint16_t new = fold(<uint64_t> old + pseudo)
+    store16(rewrite.packet + at, new)
+    if covered.start <= at < covered.stop:
+        covered.total = fold16(covered.total + placed(<uint16_t> ~old + <uint64_t> new, <uint32_t> at))
 
 
 cdef bint was_right(const Rewrite *rewrite, int64_t start, int64_t stop, uint64_t more) noexcept nogil:

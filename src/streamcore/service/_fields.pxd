@@ -74,29 +74,31 @@ cdef uint64_t sum_words(const uint8_t *p, uint32_t start, uint32_t stop) noexcep
 cdef uint64_t difference(const Rewrite *rewrite, int64_t start, int64_t stop) noexcept nogil
 
 
-cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
-    return <uint16_t> ((p[0] << 8) | p[1])
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
 
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define sc_network(bits, value) __builtin_bswap##bits(value)
+    #else
+    #define sc_network(bits, value) (value)
+    #endif
 
-cdef inline uint32_t load32(const uint8_t *p) noexcept nogil:
-    return (<uint32_t> p[0] << 24) | (<uint32_t> p[1] << 16) | (<uint32_t> p[2] << 8) | p[3]
-
-
-cdef inline void store16(uint8_t *p, uint16_t value) noexcept nogil:
-    p[0] = <uint8_t> (value >> 8)
-    p[1] = <uint8_t> value
-
-
-cdef inline void store32(uint8_t *p, uint32_t value) noexcept nogil:
-    p[0] = <uint8_t> (value >> 24)
-    p[1] = <uint8_t> (value >> 16)
-    p[2] = <uint8_t> (value >> 8)
-    p[3] = <uint8_t> value
-
-
-cdef inline uint64_t delta32(uint32_t old, uint32_t new) noexcept nogil:
-    """How much a checksum's sum grows when `old` becomes `new` at an even distance from its start."""
-    return (<uint64_t> (~old >> 16)) + (~old & 0xFFFF) + (new >> 16) + (new & 0xFFFF)
+    /* Numbers in network byte order, at any address. Put together from bytes in C, gcc makes twenty instructions of two stores side by side. */
+    static inline uint16_t sc_get16(const uint8_t *p) { uint16_t value; memcpy(&value, p, 2); return sc_network(16, value); }
+    static inline uint32_t sc_get32(const uint8_t *p) { uint32_t value; memcpy(&value, p, 4); return sc_network(32, value); }
+    static inline uint64_t sc_get64(const uint8_t *p) { uint64_t value; memcpy(&value, p, 8); return sc_network(64, value); }
+    static inline void sc_put16(uint8_t *p, uint16_t value) { value = sc_network(16, value); memcpy(p, &value, 2); }
+    static inline void sc_put32(uint8_t *p, uint32_t value) { value = sc_network(32, value); memcpy(p, &value, 4); }
+    static inline void sc_put64(uint8_t *p, uint64_t value) { value = sc_network(64, value); memcpy(p, &value, 8); }
+    """
+    uint16_t load16 "sc_get16" (const uint8_t *p) noexcept nogil
+    uint32_t load32 "sc_get32" (const uint8_t *p) noexcept nogil
+    uint64_t load64 "sc_get64" (const uint8_t *p) noexcept nogil
+    void store16 "sc_put16" (uint8_t *p, uint16_t value) noexcept nogil
+    void store32 "sc_put32" (uint8_t *p, uint32_t value) noexcept nogil
+    void store64 "sc_put64" (uint8_t *p, uint64_t value) noexcept nogil
 
 
 cdef inline uint16_t fold(uint64_t total) noexcept nogil:

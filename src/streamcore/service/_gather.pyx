@@ -5,7 +5,7 @@ checks a service's effect.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from streamcore.core.packets cimport Columns, Segment
+from streamcore.core.packets cimport Columns, Segment, record_head, record_size, record_start
 from streamcore.core.packets cimport pack_records as copy_records
 
 
@@ -28,6 +28,33 @@ def pack_records(Segment segment not None, uint8_t[::1] region not None, uint32_
     with nogil:
         size = copy_records(columns, arranged, segment.start, segment.stop, &region[0], region.shape[0], &offset[0])
     return <Py_ssize_t> size if size <= <uint64_t> region.shape[0] else -1
+
+
+def adjacent_records(Segment segment not None, uint32_t[::1] offset not None):
+    """Where the segment's records stand in the chunk, if they do so side by side and in row order: (first byte, byte
+    behind the last); None: they do not.
+
+    offset: uint32[n], set as pack_records sets it. About 1 ns a packet.
+    """
+    cdef Py_ssize_t count = segment.stop - segment.start
+    cdef const Columns *columns = &segment.batch.columns
+    cdef bint arranged = segment.batch.arranged
+    cdef Py_ssize_t at, row
+    cdef uint32_t first = 0, end = 0
+    if offset.shape[0] != count:
+        raise ValueError(f"{offset.shape[0]} offsets for {count} packets")
+    with nogil:
+        for at in range(count):
+            row = columns.rows[segment.start + at] if arranged else segment.start + at
+            if at == 0:
+                first = end = record_start(columns, row)
+            if record_start(columns, row) != end:
+                break
+            offset[at] = end - first + record_head(columns.record[row])
+            end += record_size(columns, row)
+        else:
+            at = count
+    return (first, end) if at == count else None
 
 
 def pack_packets(const uint8_t[::1] data not None, const uint32_t[::1] offset not None, const uint32_t[::1] length not None,

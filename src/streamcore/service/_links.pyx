@@ -98,12 +98,25 @@ cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 
 cdef void change_ppi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Fields after eight bytes. Those of 802.11 and spectra are numbers (2 to 5, 8). Locations, processes with their users and others are zeroed."""
+    """Fields after eight bytes, each with a kind, a length and a value. Those of 802.11 are numbers, as many as their kind has. What exceeds
+    them, spectra (of any length), locations, processes with their users and others are zeroed."""
     cdef int64_t at = 8
+    cdef int64_t numbers
     while at + 4 <= n:
-        if not 2 <= le16(p + at) <= 5 and le16(p + at) != 8:
-            zero(rewrite, p + at + 4, min(le16(p + at + 2), n - at - 4))
+        numbers = ppi_numbers(le16(p + at))
+        zero(rewrite, p + at + 4 + numbers, min(le16(p + at + 2), n - at - 4) - numbers)
         at += 4 + le16(p + at + 2)
+
+
+cdef inline int64_t ppi_numbers(int64_t kind) noexcept nogil:
+    """Bytes of numbers in a field: common, of the MAC, of MAC and PHY, of aggregates (PPI Packet Header Format 1.0.10)."""
+    if kind == 2:
+        return 20
+    if kind == 3:
+        return 12
+    if kind == 4:
+        return 48
+    return 4 if kind == 8 else 0
 
 
 cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:

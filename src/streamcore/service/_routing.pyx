@@ -90,21 +90,25 @@ cdef void change_state(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size, bi
 
 
 cdef void change_state2(Rewrite *rewrite, uint8_t *p, int64_t n, uint8_t kind) noexcept nogil:
-    """RFC 2328 A.4. Masks, metrics and tags stay."""
+    """RFC 2328 A.4. Masks, metrics and tags stay. Those of types of service (RFC 1583), which are no longer used, are zeroed."""
     cdef int64_t at = 24
+    cdef int64_t services
     if kind == 1:    # router: links with id, data (a mask if stub), type, number of metrics
         while at < n:
             change4_set(rewrite, p + at, n - at)
             if not (at + 8 < n and p[at + 8] == 3):
                 change4_set(rewrite, p + at + 4, n - at - 4)
-            at += 12 + (4 * <int64_t> p[at + 9] if at + 9 < n else 0)
+            services = 4 * <int64_t> p[at + 9] if at + 9 < n else 0
+            zero(rewrite, p + at + 12, min(services, n - at - 12))
+            at += 12 + services
     elif kind == 2:  # network: mask, routers
         change4s(rewrite, p + 24, n - 24, n, 4)
+    elif kind == 3 or kind == 4:  # summary: mask, metric
+        zero(rewrite, p + 28, n - 28)
     elif kind == 5 or kind == 7:  # external: mask; metric, forwarding address, tag
-        while at < n:
-            change4_set(rewrite, p + at + 4, n - at - 4)
-            at += 12
-    elif kind != 3 and kind != 4:
+        change4_set(rewrite, p + 28, min(n, <int64_t> 32) - 28)
+        zero(rewrite, p + 36, n - 36)
+    else:
         zero(rewrite, p + LSA_HEADER, n - LSA_HEADER)
 
 

@@ -147,18 +147,20 @@ class Anonymise(Service):
         )
 
     def process(self, segment: SegmentView) -> None:
-        data = segment.writable()
+        uncopied = segment.uncopied()
+        source, data = uncopied if uncopied is not None else (None, segment.writable())
         count = len(segment)
         before = self._anonymiser.counts()
         todo = np.arange(count, dtype=np.uint32)
         verdict, kept = np.empty(count, np.uint8), np.empty(count, np.uint32)
         link_type = segment.link_type()
         again = False
-        while len(todo):
+        while len(todo) or source is not None:
             deferred, missing4, missing6 = self._anonymiser.rewrite(
-                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept, segment.ports, again
-            )
-            again = True
+                data, segment.offset, segment.captured_length, link_type, todo, verdict, kept, segment.ports, again,
+                source,
+            )  # fmt: skip
+            again, source = True, None
             self._learn(missing4, missing6)
             todo = todo[:deferred]
         outcomes = self._leave_out(segment, verdict, kept)

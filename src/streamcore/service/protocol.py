@@ -58,6 +58,11 @@ class SegmentView(Protocol):
         or "redact".
         """
 
+    def uncopied(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """As `writable`, for a service that copies the bytes itself as it goes through them: (the bytes, the place for
+        them), of equal length, all of which it must copy. None: call `writable` instead.
+        """
+
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
         """Keep the first captured_length[i] bytes of packet i; the wire length stays. Needs "resize" or "redact"."""
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.headers import STANDARD_PORTS, UdpPorts
-from streamcore.service._gather import pack_packets, pack_records
+from streamcore.service._gather import adjacent_records, pack_packets, pack_records
 from streamcore.service.protocol import ALLOWED, Service
 
 COMMENT_BYTES_MAX = 4096  # per comment; a pcapng option carries at most 65,535
@@ -129,14 +129,25 @@ class View:
         region = self._room()
         placed = np.empty(self._count, np.uint32)
         used = pack_records(self._segment, region, placed)
-        if used < 0:
-            raise ResultTooLarge(f"the packets of segment {self.number} do not fit into {len(region)} bytes")
-        self._writable = region[:used]
-        self._result.packed = used
-        self._show(_frozen(self._writable), placed, self._captured, self._wire)
-        if self._result.offset is not None:
-            self._result.offset = placed
+        self._take_region(region, used, placed)
+        assert self._writable is not None
         return self._writable
+
+    def uncopied(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """writable(), but the caller makes the copy: (the bytes, the place for all of them), of equal length. None:
+        nothing was done, call writable(). Raises EffectError, ResultTooLarge.
+        """
+        self._need("bytes", "uncopied()")
+        if self._writable is not None:
+            return None
+        placed = np.empty(self._count, np.uint32)
+        found = adjacent_records(self._segment, placed)
+        if found is None:
+            return None
+        first, stop = found
+        self._take_region(self._room(), stop - first, placed)
+        assert self._writable is not None
+        return self._batch.data[first:stop], self._writable
 
     def truncate(self, captured_length: NDArray[np.uint32]) -> None:
         """Keep only the first captured_length[i] bytes of packet i. Raises EffectError; ValueError if a packet would
@@ -306,6 +317,16 @@ class View:
 
     def _name(self) -> str:
         return self._services[self._place].name if self._place >= 0 else "(no service's turn)"
+
+    def _take_region(self, region: NDArray[np.uint8], used: int, placed: NDArray[np.uint32]) -> None:
+        """The packets are in the region from now on; used: bytes, -1: they do not fit."""
+        if not 0 <= used <= len(region):
+            raise ResultTooLarge(f"the packets of segment {self.number} do not fit into {len(region)} bytes")
+        self._writable = region[:used]
+        self._result.packed = used
+        self._show(_frozen(self._writable), placed, self._captured, self._wire)
+        if self._result.offset is not None:
+            self._result.offset = placed
 
     def _room(self) -> NDArray[np.uint8]:
         if self._region is None:

@@ -86,9 +86,11 @@ def test_as_the_twin_parses_it_cut_at_every_byte(name):
 
 def twin_knows(link, packet):
     """The twin knows the common headers; the others are compared with tshark (tests/streamcore/headers)."""
-    layers, _, _, tunnel, *_ = explain(packet, link)
+    layers, _, _, tunnel, _, (depth, _, _, _, protocol, *_) = explain(packet, link)
     common = not {kind for kind, *_ in layers} & {"pim", "wifi", "link"}
-    numbers = {detail for kind, _, _, _, detail, _ in layers if kind == "extension"}
+    numbers = {detail for kind, _, _, _, detail, marks in layers if kind == "extension" and "cut" not in marks}
+    if any(kind == "extension" and "cut" in marks for kind, *_, marks in layers):  # it says nothing of its kind
+        numbers.add(protocol if depth == 1 else -1)
     return common and tunnel in ("", "ip", "gre") and numbers <= {0, 43, 44, 60}
 
 

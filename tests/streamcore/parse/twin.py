@@ -173,7 +173,7 @@ def ethernet(data, at, kind, found):
 
 
 def quoted(data, at, found):
-    """The packet that an ICMP error is about. It fills no column, and what is wrong in it says nothing of this packet."""
+    """The packet that an ICMP error is about. It fills no column, and what is wrong in it says nothing of this one."""
     aside = Found(ips=list(found.ips), layers=found.layers)
     try:
         while at is not None:

@@ -100,7 +100,9 @@ def made() -> dict[str, bytes]:
         port = {"vxlan": 4789, "gtp": 2152, "geneve": 6081}.get(name)
         body = s.Raw(bytes(16) + NEEDLES[2] + NEEDLES[5] + bytes(inner))
         kinds[name] = (
-            ether / s.IP(src=A4, dst=B4, proto=number) / body if number else ether / four / s.UDP(dport=port) / body
+            ether / s.IP(src=A4, dst=B4, proto=number) / body
+            if number
+            else ether / four / s.UDP(sport=50_000, dport=port) / body
         )
     kinds["lldp"] = s.Ether(src=MAC, dst=MAC2, type=0x88CC) / s.Raw(NEEDLES[0])
     return {name: bytes(packet) for name, packet in kinds.items()}

@@ -56,6 +56,20 @@ def external(kind: int, tail: bytes) -> bytes:
     return six(89, b"\3\4" + struct.pack(">H", 16 + len(body)) + V4 + bytes(8) + body)
 
 
+def state2(kind: int) -> bytes:
+    """An update of OSPFv2 with one link state, behind which stand metrics of types of service (RFC 1583)."""
+    body = {
+        1: struct.pack(">HH", 0, 1) + V4 * 2 + b"\1\4\0\1",
+        3: bytes(8),
+        4: bytes(8),
+        5: bytes(8) + V4 + bytes(4),
+        7: bytes(8) + V4 + bytes(4),
+    }[kind] + V6
+    state = struct.pack(">HBB", 1, 2, kind) + V4 * 2 + struct.pack(">IHH", 1, 0, 20 + len(body)) + body
+    head = b"\2\4" + struct.pack(">H", 28 + len(state)) + V4 + bytes(16)
+    return four(89, head + struct.pack(">I", 1) + state)
+
+
 def kinds() -> dict[str, tuple[int, bytes]]:
     """Link type and packet."""
     made = {f"discovery {kind}": (1, advertisement(kind, bytes(6) + V6 * 3)) for kind in range(1, 42)}
@@ -84,10 +98,12 @@ def kinds() -> dict[str, tuple[int, bytes]]:
     made["ospf without authentication"] = 1, four(89, b"\2\1\0\x2c" + V4 + bytes(8) + V6[8:] + bytes(20))
     for kind in (0x2003, 0x4005, 0x2007):
         made[f"behind link state {kind:#x}"] = 1, external(kind, bytes(4) + V6 * 2)
+    for kind in (1, 3, 4, 5, 7):
+        made[f"types of service behind link state {kind} of ospf"] = 1, state2(kind)
     avs = struct.pack(">II", 0x80211002, 80) + bytes(64) + MAC + bytes(2)
     made["receiver of avs"], made["receiver of avs, prism"] = (163, wifi(avs)), (119, wifi(avs))
-    for kind in (6, 7, 9, 30002):
-        field = struct.pack("<HH", kind, len(NAME)) + NAME
+    for kind, numbers in ((2, 20), (3, 12), (4, 48), (5, 0), (6, 0), (7, 0), (8, 4), (9, 0), (30002, 0)):
+        field = struct.pack("<HH", kind, numbers + len(NAME)) + bytes(numbers) + NAME
         made[f"field {kind} of ppi"] = 192, wifi(struct.pack("<BBHI", 0, 0, 8 + len(field), 105) + field)
     vendor = struct.pack("<BBHI", 0, 0, 8 + 6 + len(NAME), 1 << 30) + b"\1\2\3\0" + struct.pack("<H", len(NAME)) + NAME
     made["vendor of radiotap"] = 127, wifi(vendor)
