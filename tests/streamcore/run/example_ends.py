@@ -4,10 +4,10 @@ import struct
 
 from streamcore import SinkError
 from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.ends import EndKind
 from streamcore.core.packets import PacketBatch
-from streamcore.sink.opening import SINKS, SinkKind
+from streamcore.sink.opening import SINKS
 from streamcore.source._records import Walker
-from streamcore.source.opening import SourceKind
 
 MEMORY = "memory:"
 ETHERNET = 1
@@ -146,6 +146,6 @@ def open_with(kind, config, needs):
     return getattr(import_module(module), name)(config, needs)
 
 
-MEMORY_SOURCE = SourceKind(lambda config: config.read.startswith(MEMORY), f"{__name__}:MemorySource")
-MEMORY_SINK = SinkKind(lambda config: config.write.startswith(MEMORY), f"{__name__}:MemorySink")
-FAULTY = SinkKind(lambda config: True, f"{__name__}:FaultySink")
+MEMORY_SOURCE = EndKind(lambda config: config.read.startswith(MEMORY), f"{__name__}:MemorySource")
+MEMORY_SINK = EndKind(lambda config: config.write.startswith(MEMORY), f"{__name__}:MemorySink")
+FAULTY = EndKind(lambda config: True, f"{__name__}:FaultySink")
