@@ -1,4 +1,4 @@
-"""Opens the source that a Config names. SOURCES has one row for each kind, whose function raises SourceError, UsageError."""
+"""Opens the source that a Config names. SOURCES has one row for each kind, whose function may raise SourceError."""
 
 from __future__ import annotations
 
