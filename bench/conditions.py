@@ -87,6 +87,7 @@ def build_flags(tree: Path) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "peer: times another program; older revisions do not know it")
     config.stash[BEGAN] = Moment.now()
     config.option.benchmark_disable_gc = True
 

@@ -197,6 +197,16 @@ def test_benchmarks_of_other_programs_are_left_out() -> None:
     assert "auctionsi" not in names
 
 
+def test_a_revision_from_before_the_marker_of_other_programs_can_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    (tmp_path / "test_one.py").write_text("def test_one(benchmark): benchmark(int)\n")
+    plugins = ["-p", "conditions", "-p", "pytest_benchmark.plugin"]
+    words = [sys.executable, "-m", "pytest", "-q", *plugins, "-m", "not peer"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "bench"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
 def test_what_only_one_side_has_or_skips_or_fails_is_named() -> None:
     import compare
     from sides import Turn
