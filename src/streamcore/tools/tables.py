@@ -29,7 +29,8 @@ from streamcore.core.errors import ReaderGone, SinkError, UsageError
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
 from streamcore.core.rules import unwritten
 from streamcore.headers import TUNNELS, udp_ports
-from streamcore.parse._flows import ENDED, FlowTable
+from streamcore.parse._flows import FlowTable
+from streamcore.parse.flow_rows import ENDED
 from streamcore.parse.parser import FLOW_KEYS, Parser
 from streamcore.sink.names import claim
 from streamcore.source.capture import CaptureSource

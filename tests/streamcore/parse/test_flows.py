@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.core.packets import COLUMN_GROUPS, FLAGS
-from streamcore.parse._flows import ENDED, FlowTable
+from streamcore.parse._flows import FlowTable
+from streamcore.parse.flow_rows import ENDED
 from streamcore.parse.parser import Parser
 from tests.examples import examples
 from tests.streamcore.batches import make_batch
@@ -292,19 +293,28 @@ def twin_address(raw):
     return b"\0" * 10 + b"\xff\xff" + raw if len(raw) == 4 else raw
 
 
-def test_a_row_is_as_the_first_packet_saw_it():
-    there = ethernet(0x0800, ip4(6, tcp(40000, 80, flags=0x02)), [5])
-    back = ethernet(0x0800, ip4(6, tcp(80, 40000, flags=0x12), source=TARGET4, target=SOURCE4), [5])
-    for packets in ([there, back, there], [back, there, back]):
+def test_the_source_is_who_sent_the_first_packet_or_whom_a_syn_ack_answers():
+    there = ethernet(0x0800, ip4(6, tcp(40000, 80, flags=0x02, data=b"")), [5])
+    back = ethernet(0x0800, ip4(6, tcp(80, 40000, flags=0x12, data=b""), source=TARGET4, target=SOURCE4), [5])
+    middle = ethernet(0x0800, ip4(6, tcp(80, 40000, flags=0x10, data=b""), source=TARGET4, target=SOURCE4), [5])
+    for first, answer, history in ((there, back, b"Sh"), (back, there, b"^hS"), (middle, there, b"As")):
         table = FlowTable(10)
-        table.find(batch_of(packets, times_ns=[50, 20, 70], wire_lengths=[100, 200, 300]))
+        table.find(batch_of([first, answer, first], times_ns=[50, 20, 70], wire_lengths=[100, 200, 300]))
         (row,) = table.export()
-        first_is_there = packets[0] is there
-        assert row["source_address"].tobytes()[12:] == (SOURCE4 if first_is_there else TARGET4)
-        assert (row["source_port"], row["target_port"]) == ((40000, 80) if first_is_there else (80, 40000))
-        assert (row["packets"], row["packets_back"], row["bytes"], row["bytes_back"]) == (2, 1, 400, 200)
-        assert (row["first_ns"], row["last_ns"], row["tcp_flags"]) == (20, 70, 0x12)
+        from_there = first is not middle
+        assert row["source_address"].tobytes()[12:] == (SOURCE4 if from_there else TARGET4)
+        assert (row["source_port"], row["target_port"]) == ((40000, 80) if from_there else (80, 40000))
+        counts = [row[name].tolist() for name in ("packets", "packets_back", "bytes", "bytes_back")]
+        assert counts == ([2, 1, 400, 200] if first is not back else [1, 2, 200, 400])
+        assert (row["first_ns"], row["last_ns"], row["history"]) == (20, 70, history)
+        flags = {there: 0x02, back: 0x12, middle: 0x10}
+        assert row["tcp_flags"] == (0x10 if first is middle else 0x02)
+        assert row["tcp_flags_back"] == (flags[answer] if first is not back else 0x12)
         assert (row["vlan_count"], row["vlan"].tolist(), row["protocol"]) == (1, [5, 0, 0, 0], 6)
+        source_mac, target_mac = there[6:12], there[:6]
+        if first is back:
+            source_mac, target_mac = back[:6], back[6:12]
+        assert (row["source_mac"].tobytes(), row["target_mac"].tobytes()) == (source_mac, target_mac)
 
 
 def test_after_idle_ms_a_new_flow_begins():
