@@ -197,6 +197,7 @@ def test_a_market_in_memory_is_imported_without_what_it_does_not_use():
 USED_ELSEWHERE = {
     "streamcore/observe/metrics.py collect": "prometheus_client asks a collector for it",
     "streamcore/core/packets.pyx arrange": "tests choose the rows of a batch with it; native code writes them itself",
+    "streamcore/parse/_flows.pyx export": "tests take the table whole; commands take it in parts",
     "auction/command/options.py format_help": "argparse asks a parser for it",
     "auction/web/application.py handle_error": "aiohttp asks a connection for it",
     "streamcore/segment/cutter.py Cutter": "the protocol of what cuts, for who writes one",

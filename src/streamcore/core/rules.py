@@ -68,6 +68,13 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.rotates and c.write in ("", "-"),
         "rotate_mb and rotate_s need write, with a file name",
     ),
+    (
+        lambda c: (
+            c.whole
+            and [name for name in ("idle_s", "active_s") if getattr(c, name) != key_fields(type(c))[name].default]
+        ),
+        "whole and {found[0]} are both set: with whole, time ends no flow",
+    ),
     (lambda c: c.rotate_files and not c.rotates, "rotate_files needs rotate_mb or rotate_s"),
     (
         lambda c: unwritten(c.write) or unwritten(c.dead_letter),

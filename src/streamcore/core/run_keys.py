@@ -33,6 +33,7 @@ HEADERS = "tunnels and fragments"
 SEGMENTS = "segments and their order"
 LIVE = "live interfaces"
 SENDING = "sending on an interface"
+FLOWS = "when a flow ends, and what is kept of it"
 FAILURES = "failures"
 REMOTE = "remote workers (see 'streamcore keys', 'streamcore worker')"
 REPORTS = "reports"
@@ -376,6 +377,27 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Meta(ge=0, le=1e9),
         Key("send N packets per second", "", "N", SENDING, default="0: no limit", only="sends"),
     ] = 0.0  # fmt: skip
+
+    # Flows.
+    idle_s: Annotated[
+        float, Meta(ge=0.001, le=10**9),
+        Key("a flow ends after N seconds without a packet", "", "N", FLOWS, commands=("flows",),
+            more="Of capture time, as all of these; a later packet begins a new flow"),
+    ] = 120.0  # fmt: skip
+    active_s: Annotated[
+        float, Meta(ge=0.001, le=10**9),
+        Key("a flow ends N seconds after its first packet", "", "N", FLOWS, "Its next packet begins a new flow",
+            commands=("flows",)),
+    ] = 1800.0  # fmt: skip
+    whole: Annotated[
+        bool,
+        Key("one row for each flow, whatever the time and whatever TCP says", group=FLOWS, commands=("flows",),
+            more="Then all flows stay in memory, up to `flows_max`. [columns.md](columns.md) says when flows end else"),
+    ] = False  # fmt: skip
+    first_packets: Annotated[
+        int, Meta(ge=0, le=32),
+        Key("also write lengths and gaps of the first N packets of each flow", "", "N", FLOWS, commands=("flows",)),
+    ] = 0  # fmt: skip
 
     # Failures.
     on_failure: Annotated[

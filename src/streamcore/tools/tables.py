@@ -1,4 +1,4 @@
-"""Writes tables of a capture: one row per packet (tab-separated), or one row per flow (JSON lines, CSV, Parquet).
+"""Writes a table of a capture with one row per packet, tab-separated; and opens inputs and outputs of tables.
 
 source/ reads the packets and parse/ parses them. The commands `packets` and `flows` call this file.
 """
@@ -6,20 +6,18 @@ source/ reads the packets and parse/ parses them. The commands `packets` and `fl
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import gzip
 import io
-import json
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +27,7 @@ from streamcore.core.errors import ReaderGone, SinkError, UsageError
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, FLAGS, Arena, PacketBatch
 from streamcore.core.rules import unwritten
 from streamcore.headers import TUNNELS, udp_ports
-from streamcore.parse._flows import FlowTable
-from streamcore.parse.flow_rows import ENDED
-from streamcore.parse.parser import FLOW_KEYS, Parser
+from streamcore.parse.parser import Parser
 from streamcore.sink.names import claim
 from streamcore.source.capture import CaptureSource
 
@@ -40,12 +36,6 @@ CHUNK_ROWS = 65_536
 PACKET_COLUMNS = (
     "cap", "n", "ts", "len", "caplen", "crc32", "lt", "vlan", "ipver", "src", "dst", "proto", "sport", "dport",
     "frag", "ipoff", "depth", "isrc", "idst", "iproto", "isport", "idport", "tunnel_kind", "tunnel_id",
-)  # fmt: skip
-FLOW_COLUMNS = (
-    "id", "ip_version", "source_address", "source_port", "target_address", "target_port", "protocol", "vlan",
-    "ether_type", "packets", "packets_back", "bytes", "bytes_back", "first_ns", "last_ns", "tcp_flags", "ended",
-    "tunnel_kind", "tunnel_id", "inner_source_address", "inner_source_port", "inner_target_address",
-    "inner_target_port", "inner_protocol",
 )  # fmt: skip
 NO_INNER = "\t" * 4
 NO_TUNNEL = "\t"
@@ -62,13 +52,13 @@ def write_packets(config: Config, out: str, label: str) -> int:
     Raises SourceError, SinkError, UsageError.
     """
     ports = udp_ports(config.decode_as)
-    with _opened(config.read) as source, _written(out, source) as file:
+    with opened(config.read) as source, written(out, source) as file:
         file.write("\t".join(PACKET_COLUMNS) + "\n")
         parser = Parser(config.hash_seed, config.fragments_max, ports=ports)
         for batch in source:
             parser(batch, HEADER_GROUPS)
             file.write("".join(_packet_rows(batch, label)))
-        return _status(source)
+        return status(source)
 
 
 def _packet_rows(batch: PacketBatch, label: str) -> Iterator[str]:
@@ -173,122 +163,22 @@ def _tunnel_texts(batch: PacketBatch) -> dict[int, str]:
     return {row: f"{TUNNELS[int(kinds[row])]}\t{ids[row]}" for row in np.flatnonzero(kinds).tolist()}
 
 
-# Flows.
-
-
-def write_flows(config: Config, out: str, form: str) -> int:
-    """Writes one row per flow of the capture `config.read`: first the flows removed from a full table, then the others
-    by id. What tells flows apart is `config.flow_key`; whatever it is, addresses and ports are of the first packet's
-    outermost header, the inner ones of its innermost header where that is another.
-
-    out: a file or "-". form: "json" (one object a line), "csv" or "parquet" (a file; needs pyarrow). Returns the exit
-    status: 3 if the capture is damaged. Raises SourceError, SinkError, UsageError.
-    """
-    writers: dict[str, Callable[[Any], _FlowWriter]] = {"json": _JsonLines, "csv": _Csv, "parquet": _Parquet}
-    if form not in writers:
-        raise UsageError(f"there is no format {form!r} for flows: use one of {', '.join(writers)}")
-    flows = FlowTable(
-        config.flows_max, fragments_max=config.fragments_max, ports=udp_ports(config.decode_as),
-        by=FLOW_KEYS[config.flow_key],
-    )  # fmt: skip
-    with _opened(config.read) as source, _written(out, source, binary=form == "parquet") as file:
-        writer = writers[form](file)
-        for batch in source:
-            flows.find(batch)
-            if len(ended := flows.ended()):
-                writer.write(_flow_columns(ended))
-        writer.write(_flow_columns(flows.export()))
-        writer.close()
-        return _status(source)
-
-
-def _flow_columns(table: NDArray[np.void]) -> dict[str, list[Any]]:
-    """Columns of values for people and programs: addresses as text, times in ns since 1970."""
-    columns: dict[str, list[Any]] = {
-        name: table[name].tolist() for name in FLOW_COLUMNS if name in (table.dtype.names or ())
-    }
-    for name in ("source_address", "target_address"):
-        columns[name] = [_flow_address(row[name].tobytes(), int(row["ip_version"])) for row in table]
-        inner = f"inner_{name}"
-        columns[inner] = [_flow_address(row[inner].tobytes(), int(row["inner_ip_version"])) for row in table]
-    columns["vlan"] = [",".join(map(str, row["vlan"][: row["vlan_count"]].tolist())) for row in table]
-    columns["ended"] = [ENDED[why] for why in table["ended"].tolist()]
-    columns["tunnel_kind"] = [TUNNELS[kind] for kind in table["tunnel_kind"].tolist()]
-    return {name: columns[name] for name in FLOW_COLUMNS}
-
-
-def _flow_address(raw: bytes, version: int) -> str:
-    if version:
-        return _address(raw, version)
-    return raw[:6].hex(":") if any(raw) else ""
-
-
-class _FlowWriter(Protocol):
-    def write(self, columns: dict[str, list[Any]]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _JsonLines:
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def write(self, columns: dict[str, list[Any]]) -> None:
-        for row in zip(*columns.values(), strict=True):
-            self._file.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
-
-    def close(self) -> None:
-        pass
-
-
-class _Csv:
-    def __init__(self, file: IO[str]) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow(FLOW_COLUMNS)
-
-    def write(self, columns: dict[str, list[Any]]) -> None:
-        self._writer.writerows(zip(*columns.values(), strict=True))
-
-    def close(self) -> None:
-        pass
-
-
-class _Parquet:
-    def __init__(self, file: IO[bytes]) -> None:
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError:
-            raise UsageError("Parquet needs pyarrow: type pip install 'streamcore-auction[parquet]'") from None
-        text, number, whole = pyarrow.string(), pyarrow.uint64(), pyarrow.int64()
-        kinds = dict.fromkeys(("source_address", "target_address", "vlan", "ended", "tunnel_kind"), text)
-        kinds |= {"inner_source_address": text, "inner_target_address": text}
-        kinds |= {"first_ns": whole, "last_ns": whole}
-        self._schema = pyarrow.schema([(name, kinds.get(name, number)) for name in FLOW_COLUMNS])
-        self._table = pyarrow.Table
-        self._writer = parquet.ParquetWriter(file, self._schema)
-
-    def write(self, columns: dict[str, list[Any]]) -> None:
-        self._writer.write_table(self._table.from_pydict(columns, schema=self._schema))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 # Opening the input and the output.
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[CaptureSource]:
+def opened(path: str) -> Iterator[CaptureSource]:
     with CaptureSource(path, Arena(2, CHUNK_BYTES, CHUNK_ROWS)) as source:
         yield source
 
 
 @contextmanager
-def _written(out: str, source: CaptureSource, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """The output file, opened before any packet is read. Errors while it is written become SinkErrors."""
+def written(out: str, source: CaptureSource, *, binary: bool = False, packed: bool = True) -> Iterator[IO[Any]]:
+    """The output file, opened before any packet is read. packed: a name in .gz is compressed, else refused.
+
+    Errors while it is written become SinkErrors."""
     name = "standard output" if out == "-" else out
-    if ending := unwritten(out, (".zst", ".lz4", *((".gz",) if binary else ()))):
+    if ending := unwritten(out, (".zst", ".lz4", *(() if packed else (".gz",)))):
         raise UsageError(f"{ending} is not a compression that this table is written with: choose another name")
     try:
         if out == "-":
@@ -296,12 +186,12 @@ def _written(out: str, source: CaptureSource, *, binary: bool = False) -> Iterat
             sys.stdout.flush()
         else:
             with open(_begun(out, source), "wb") as raw:
-                if binary:
-                    yield raw
-                    return
                 with contextlib.ExitStack() as stack:
-                    packed: Any = stack.enter_context(gzip.open(raw, "wb", 3)) if out.endswith(".gz") else raw
-                    text = io.TextIOWrapper(packed, encoding="utf-8", errors="surrogateescape", newline="")
+                    inner: Any = stack.enter_context(gzip.open(raw, "wb", 3)) if out.endswith(".gz") else raw
+                    if binary:
+                        yield inner
+                        return
+                    text = io.TextIOWrapper(inner, encoding="utf-8", errors="surrogateescape", newline="")
                     yield text
                     text.flush()
                     text.detach()
@@ -331,7 +221,7 @@ def _begun(out: str, source: CaptureSource) -> int:
     return descriptor
 
 
-def _status(source: CaptureSource) -> int:
+def status(source: CaptureSource) -> int:
     """The exit status at the end of a source. Reports damage on standard error."""
     if source.damage is None:
         return DELIVERED

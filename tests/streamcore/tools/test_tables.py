@@ -15,6 +15,7 @@ import pytest
 from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, SourceError, UsageError
 from streamcore.tools import tables
+from streamcore.tools.flows.reading import write_flows
 from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
 
 ROOT = Path(__file__).parents[3]
@@ -40,7 +41,7 @@ def test_a_damaged_capture_gives_what_came_before_and_status_3(tmp_path, capsys)
     assert tables.write_packets(Config(read=str(capture)), str(tmp_path / "out.tsv"), "x") == 3
     assert len((tmp_path / "out.tsv").read_text().splitlines()) == 1 + 9
     assert "is damaged" in capsys.readouterr().err
-    assert tables.write_flows(Config(read=str(capture)), str(tmp_path / "out.json"), "json") == 3
+    assert write_flows(Config(read=str(capture)), str(tmp_path / "out.json"), "json") == 3
     assert len((tmp_path / "out.json").read_text().splitlines()) == 9
 
 
@@ -50,7 +51,7 @@ def test_what_cannot_be_written_is_one_line():
     with pytest.raises(SourceError):
         tables.write_packets(Config(read="/no/where"), "-", "x")
     with pytest.raises(UsageError, match="there is no format"):
-        tables.write_flows(Config(read=OFFICE), "-", "xml")
+        write_flows(Config(read=OFFICE), "-", "xml")
 
 
 def test_a_table_never_replaces_its_input(tmp_path):
@@ -78,11 +79,11 @@ def ends(row, names):
 def test_flows_in_every_form_add_up_to_the_packets(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is not installed")
     for form in ("json", "csv", "parquet"):
-        assert tables.write_flows(Config(read=OFFICE), str(tmp_path / form), form) == 0
+        assert write_flows(Config(read=OFFICE), str(tmp_path / form), form) == 0
     by_json = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
     with open(tmp_path / "csv") as file:
         by_csv = list(csv.DictReader(file))
-    assert [{name: str(value) for name, value in row.items()} for row in by_json] == by_csv
+    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in by_json] == by_csv
     assert parquet.read_table(tmp_path / "parquet").to_pylist() == by_json
     expected, found = Counter(), Counter()
     for row in packets_of_office(tmp_path):
