@@ -185,16 +185,15 @@ def written(out: str, source: CaptureSource, *, binary: bool = False, packed: bo
             yield sys.stdout.buffer if binary else sys.stdout
             sys.stdout.flush()
         else:
-            with open(_begun(out, source), "wb") as raw:
-                with contextlib.ExitStack() as stack:
-                    inner: Any = stack.enter_context(gzip.open(raw, "wb", 3)) if out.endswith(".gz") else raw
-                    if binary:
-                        yield inner
-                        return
-                    text = io.TextIOWrapper(inner, encoding="utf-8", errors="surrogateescape", newline="")
-                    yield text
-                    text.flush()
-                    text.detach()
+            with open(_begun(out, source), "wb") as raw, contextlib.ExitStack() as stack:
+                inner: Any = stack.enter_context(gzip.open(raw, "wb", 3)) if out.endswith(".gz") else raw
+                if binary:
+                    yield inner
+                    return
+                text = io.TextIOWrapper(inner, encoding="utf-8", errors="surrogateescape", newline="")
+                yield text
+                text.flush()
+                text.detach()
     except BrokenPipeError:
         raise ReaderGone(f"cannot write {name}: its reader has closed it") from None
     except OSError as error:
