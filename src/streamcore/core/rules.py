@@ -71,7 +71,7 @@ RULES: tuple[Rule, ...] = (
     (
         lambda c: (
             c.whole
-            and [name for name in ("idle_s", "active_s") if getattr(c, name) != key_fields(type(c))[name].default]
+            and [name for name in ("idle_s", "active_s") if getattr(c, name) != key_fields(c.__class__)[name].default]
         ),
         "whole and {found[0]} are both set: with whole, time ends no flow",
     ),

@@ -5,9 +5,8 @@ docs/columns.md says what each means. Others' formats have their own lists (ipfi
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from streamcore.headers import TUNNELS
 from streamcore.parse.flow_rows import ENDED, STATES, flow_dtype
@@ -100,12 +99,12 @@ class Fields:
 
     def __init__(self, first_packets: int) -> None:
         self.first_packets = first_packets
-        self._fields = flow_dtype(first_packets).fields or {}
+        self._fields: Mapping[str, Any] = flow_dtype(first_packets).fields or {}
 
     def place(self, name: str) -> tuple[int, int]:
         """(offset, bytes of one number) of a field."""
-        kind: np.dtype[np.generic] = self._fields[name][0]
-        return self._fields[name][1], kind.base.itemsize
+        kind, offset = self._fields[name][:2]
+        return offset, kind.base.itemsize
 
     def offset(self, name: str) -> int:
         return self.place(name)[0]
