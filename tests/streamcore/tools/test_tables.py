@@ -58,7 +58,7 @@ def test_a_table_never_replaces_its_input(tmp_path):
     capture = tmp_path / "in.pcapng"
     shutil.copy(OFFICE, capture)
     (tmp_path / "link").symlink_to(capture)
-    for write, *more in ((tables.write_packets, "x"), (tables.write_flows, "csv"), (tables.write_flows, "json")):
+    for write, *more in ((tables.write_packets, "x"), (write_flows, "csv"), (write_flows, "json")):
         with pytest.raises(SinkError, match="it is also the input"):
             write(Config(read=str(capture)), str(tmp_path / "link"), *more)
     assert capture.read_bytes() == Path(OFFICE).read_bytes()
