@@ -167,7 +167,9 @@ def _score(announcement: Announcement, bids: Iterable[Bid], ratings: Ratings) ->
     for bid in bids:
         signed = sign * bid.price
         if weighs:
-            value = quality_value(weights, ratings.get(bid.bidder), insured_ppm(announcement, bid))
+            value = quality_value(
+                weights, ratings.get(bid.bidder), insured_ppm(announcement, bid) if bid.insured else 0
+            )
         (within if signed >= bound else beyond).append((value + signed, value, bid))
     return within, beyond
 
@@ -193,14 +195,16 @@ def _losing(announcement: Announcement, rows: list[Row], outcome: Outcome, rival
     """The standings of bids that lost to `rival`, with the price that would have won for certain."""
     sign = announcement.sign
     bound = sign * announcement.reserve
-    needed_of: dict[int, int | None] = {}  # by quality value: it is the same for all where quality does not weigh
     standings = []
+    known: int | None = None
+    needed: int | None = None
     for score, value, bid in rows:
-        if value not in needed_of:
+        if value != known:  # of one quality, what is needed is the same
             # One minor unit above the rival's score: the draw would decide between equal scores.
-            needed = sign * (bound if rival is None else max(bound, rival[0] - value + 1))
-            needed_of[value] = needed if 0 <= needed <= AMOUNT_MAX else None
-        standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, outcome, needed_of[value]))
+            signed = bound if rival is None else max(bound, rival[0] - value + 1)
+            needed = sign * signed if 0 <= sign * signed <= AMOUNT_MAX else None
+            known = value
+        standings.append(Standing(bid.bid, bid.bidder, bid.price, value, score, outcome, needed))
     return standings
 
 

@@ -339,9 +339,12 @@ Ratings = Mapping[str, ShownRating]
 def quality_value(weights: QualityWeights, rating: ShownRating | None, insured_ppm: int = 0) -> int:
     """The value of a bidder's quality in minor units: its lower bounds times the weights, each rounded down. An insured
     quality counts if it is higher."""
-    opinion_ppm, evidence_ppm = (rating.lower_ppm, rating.evidence_lower_ppm) if rating is not None else (0, 0)
-    if insured_ppm:
-        opinion_ppm, evidence_ppm = max(opinion_ppm, insured_ppm), max(evidence_ppm, insured_ppm)
+    if rating is None:
+        opinion_ppm = evidence_ppm = insured_ppm
+    else:
+        opinion_ppm, evidence_ppm = rating.lower_ppm, rating.evidence_lower_ppm
+        if insured_ppm:
+            opinion_ppm, evidence_ppm = max(opinion_ppm, insured_ppm), max(evidence_ppm, insured_ppm)
     return weights.opinion * opinion_ppm // PPM + weights.evidence * evidence_ppm // PPM
 
 
