@@ -86,7 +86,8 @@ def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[tupl
     key = load_public_key(str(folder / "worker.key")).decode()
     broker = broker_of(folder, key) if subcontracted else None
     terms = Terms(
-        workers=0, chains=[[TOUCH]], changes=[frozenset({"bytes"})], lease_ms=60_000, attempts_max=3, restarts_max=0,
+        workers=0, chains=[[TOUCH]], changes=[frozenset({"bytes"})], accepted=[lambda *fields: fields],
+        deterministic=[True], lease_ms=60_000, attempts_max=3, restarts_max=0,
         credit=3, segment_bytes=4 << 20, listen="tcp://127.0.0.1:*",
         key=str(folder / "pipeline.key_secret"), worker_keys="" if subcontracted else str(folder / "known"),
     )  # fmt: skip
@@ -98,7 +99,7 @@ def dispatcher(arena: Arena, folder: Path, subcontracted: bool) -> Iterator[tupl
         assert broker.of(0).kind == "provider"
     worker = subprocess.Popen(
         [sys.executable, "-m", "streamcore", "worker", "--connect", made.address, "--key",
-         folder / "worker.key_secret", "--server-key", folder / "pipeline.key"],
+         folder / "worker.key_secret", "--server-key", folder / "pipeline.key", "--allow", TOUCH.rpartition(":")[0]],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

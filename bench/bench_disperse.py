@@ -17,8 +17,8 @@ from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
 
 TERMS = Terms(
-    workers=1, chains=[["identity"]], changes=[frozenset()], lease_ms=10_000, attempts_max=3, restarts_max=0, credit=3,
-    segment_bytes=4 << 20,
+    workers=1, chains=[["identity"]], changes=[frozenset()], accepted=[lambda *fields: fields],
+    deterministic=[True], lease_ms=10_000, attempts_max=3, restarts_max=0, credit=3, segment_bytes=4 << 20,
 )  # fmt: skip
 
 

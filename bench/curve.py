@@ -58,7 +58,8 @@ def ours(arena: Arena, case: str, keys: Path) -> Iterator[tuple[Dispatcher, int]
     """A dispatcher with one worker elsewhere, and that one's process id."""
     services, changes = CASES[case]
     terms = Terms(
-        workers=0, chains=[services], changes=[changes], lease_ms=60_000, attempts_max=3, restarts_max=0, credit=CREDIT,
+        workers=0, chains=[services], changes=[changes], accepted=[lambda *fields: fields],
+        deterministic=[True], lease_ms=60_000, attempts_max=3, restarts_max=0, credit=CREDIT,
         segment_bytes=4 << 20, listen="tcp://127.0.0.1:*", key=str(keys / "pipeline.key_secret"),
         worker_keys=str(keys / "known"),
     )  # fmt: skip
@@ -66,7 +67,8 @@ def ours(arena: Arena, case: str, keys: Path) -> Iterator[tuple[Dispatcher, int]
     dispatcher.start()
     worker = subprocess.Popen(
         [sys.executable, "-m", "streamcore", "worker", "--connect", dispatcher.address,
-         "--key", keys / "worker.key_secret", "--server-key", keys / "pipeline.key"],
+         "--key", keys / "worker.key_secret", "--server-key", keys / "pipeline.key",
+         "--allow", TOUCH.rpartition(":")[0]],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

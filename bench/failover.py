@@ -179,7 +179,8 @@ from streamcore.core.errors import WorkerError
 from streamcore.worker.remote import RemoteWorker
 while True:
     try:
-        RemoteWorker({address!r}, {str(keys / name)!r} + ".key_secret", {str(keys / "pipeline.key")!r}, 0.3).run()
+        RemoteWorker({address!r}, {str(keys / name)!r} + ".key_secret", {str(keys / "pipeline.key")!r}, 0.3,
+                     allow=[{TOUCH.rpartition(":")[0]!r}]).run()
         break
     except WorkerError:
         time.sleep(0.05)

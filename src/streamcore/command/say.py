@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from streamcore.core.text import shown_lines
+
 
 def say(words: str) -> None:
-    """Prints a line on standard error. If nobody reads it any more, the line is lost."""
+    """Prints lines on standard error, without control characters: text of others may stand in them. If nobody reads
+    standard error any more, they are lost."""
     with contextlib.suppress(OSError):
-        print(words, file=sys.stderr, flush=True)
+        print(shown_lines(words), file=sys.stderr, flush=True)

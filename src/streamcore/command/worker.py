@@ -18,6 +18,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=30.0,
         help="give up if the pipeline does not let it join within N seconds (default: %(default)s)",
     )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file of this machine that the pipeline may have run as a service, or read; give it again for the next "
+        "one (default: none)",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -25,6 +33,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from streamcore.worker.remote import RemoteWorker
 
     check_address("connect", arguments.connect, "tcp://")
-    done = RemoteWorker(arguments.connect, arguments.key, arguments.server_key, arguments.join_s).run()
+    worker = RemoteWorker(arguments.connect, arguments.key, arguments.server_key, arguments.join_s, arguments.allow)
+    done = worker.run()
     say(f"streamcore: done, {done} segments")
     return 0

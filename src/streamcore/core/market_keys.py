@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from streamcore.core.keys import Key
 
-OVERLOAD_MS = 1000  # the default of that key
+OVERLOAD_MS, AUDIT = 1000, 0.01  # the defaults of these keys; `audit` of a run, not of a subcontract
 
 
 class Subcontract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import key_fields
-from streamcore.core.market_keys import OVERLOAD_MS
+from streamcore.core.market_keys import AUDIT, OVERLOAD_MS
 from streamcore.core.policies import POLICIES
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ RULES: tuple[Rule, ...] = (
     (
         lambda c: c.listen and not (c.key and (c.worker_keys or any(stream.subcontract for stream in c.streams))),
         "listen needs key and worker_keys: make keys with 'streamcore keys NAME DIRECTORY'",
+    ),
+    (
+        lambda c: c.listen and not c.workers and c.audit not in (0, AUDIT),
+        "audit needs a worker on this machine, which does again what workers elsewhere have done: set workers",
     ),
     (
         lambda c: next(filter(None, (refused_terms(stream, c) for stream in c.streams)), None),

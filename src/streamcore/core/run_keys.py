@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from streamcore.core.keys import ADDRESS, DIRECTORY, FILE, NAME, Key
-from streamcore.core.market_keys import Market, Subcontract
+from streamcore.core.market_keys import AUDIT, Market, Subcontract
 from streamcore.core.policies import POLICIES
 
 Order = Literal["total", "flow", "none"]
@@ -439,6 +439,16 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             only="listens",
         ),
     ] = ""  # fmt: skip
+    audit: Annotated[
+        float,
+        Meta(ge=0, le=1),
+        Key("process this share of what workers elsewhere do again on this machine", "", "SHARE", REMOTE,
+            "The results are compared; a worker whose result differs is given up. Only services that give the same "
+            "result whoever runs them can be audited, and only while a worker runs on this machine. Providers have "
+            "an `audit` of their own",
+            only="listens",
+        ),
+    ] = AUDIT  # fmt: skip
 
     # Reports.
     json: Annotated[

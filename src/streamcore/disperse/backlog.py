@@ -9,7 +9,7 @@ import collections
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Result, Segment
@@ -18,6 +18,10 @@ from streamcore.core.packets import Result, Segment
 # probably not the cause (unless the system killed it for its memory), so twelve such deaths count as much as three
 # failures of the segment itself.
 FAULT, KILLED = 4, 1
+
+OTHERS_S = 60.0  # how long a segment that one worker elsewhere alone has failed waits for another worker
+
+Identity = str | int  # Peer.identity: a CURVE key, or a slot of this machine
 
 NO_AGREEMENT = "no agreement with a provider"  # the reason of a Result without a worker
 OVERLOAD = "the workers had fallen behind"
@@ -31,10 +35,18 @@ class Attempt:
     attempt: int = 1
     since_s: float = 0.0  # when it was submitted
     failures: int = 0  # the sum of FAULT and KILLED
-    avoid: int = -1  # the slot that failed last
+    failed_by: set[Identity] = field(default_factory=set)
+    avoid: Identity = -1  # who had it last
+    others_until_s: float = 0.0  # until then only a worker that has not failed it may have it; 0: any
     reason: str = ""
     in_house: bool = False  # only for the run's own workers: a provider failed it, or it is an audit
-    claimed: Result | None = None  # audited: the provider's result
+    on_this_machine: bool = False  # only for workers on this machine: it is an audit of one elsewhere
+    claimed: Result | None = None  # audited: the result of the one that is audited
+
+    @property
+    def has_failed_enough(self) -> bool:
+        """Whether others than one worker elsewhere, which may be the cause, have failed it."""
+        return len(self.failed_by) > 1 or any(isinstance(each, int) for each in self.failed_by)
 
 
 class Backlog:
@@ -60,25 +72,30 @@ class Backlog:
         attempt = self.attempts[segment.number] = Attempt(segment, since_s=time.monotonic())
         self.resend(attempt, -1)
 
-    def resend(self, attempt: Attempt, slot: int) -> None:
-        """Queues it to be sent again, to another slot if there is one, unless it has failed too often."""
+    def resend(self, attempt: Attempt, identity: Identity) -> None:
+        """Queues it to be sent again, to another worker if there is one, unless it has failed too often. If one worker
+        elsewhere alone has failed it, it first waits OTHERS_S for another.
+        """
         if attempt.failures >= self._failures_max:
-            self._dead.append(attempt)
-            return
+            if attempt.has_failed_enough:
+                self._dead.append(attempt)
+                return
+            attempt.others_until_s = attempt.others_until_s or time.monotonic() + OTHERS_S
         attempt.attempt += 1
-        attempt.avoid = slot
+        attempt.avoid = identity
         self.again.append(attempt)
         self._counters.bump("segments.resent")
 
-    def fail(self, attempt: Attempt, slot: int, reason: str, weight: int = FAULT) -> None:
+    def fail(self, attempt: Attempt, identity: Identity, reason: str, weight: int = FAULT) -> None:
         """Notes a failed attempt that the segment may have caused."""
         attempt.failures += weight
+        attempt.failed_by.add(identity)
         attempt.reason = reason
-        self.resend(attempt, slot)
+        self.resend(attempt, identity)
 
-    def audit(self, attempt: Attempt, claimed: Result) -> None:
-        """Queues a segment for the run's own workers, to check a provider's result."""
-        attempt.claimed, attempt.in_house = claimed, True
+    def audit(self, attempt: Attempt, claimed: Result, on_this_machine: bool = False) -> None:
+        """Queues a segment for the run's own workers (on this machine), to check another's result."""
+        attempt.claimed, attempt.in_house, attempt.on_this_machine = claimed, True, on_this_machine
         attempt.attempt += 1
         self.again.append(attempt)
 
@@ -103,13 +120,26 @@ class Backlog:
     def take_dead(self) -> Iterator[Result]:
         """Dead results for the segments that have failed too often."""
         dead, self._dead = self._dead, []
+        now_s = time.monotonic()
+        late = [each for each in self.again if each.others_until_s and now_s >= each.others_until_s]
+        if late:
+            self.again = [each for each in self.again if each not in late]
+            dead += late
         for attempt in dead:
             self.end(attempt.segment.number)
-            if attempt.claimed is not None:  # it cannot be audited: the provider's result counts
+            if attempt.claimed is not None:  # it cannot be audited: the result counts
                 yield attempt.claimed
                 continue
             self._counters.bump("segments.dead_lettered")
             yield Result(attempt.segment, dead=True, reason=attempt.reason)
+
+    def without_audits(self) -> Iterator[Result]:
+        """The results whose audit waits for a worker on this machine, when there is none any more: they count."""
+        for attempt in [each for each in self.again if each.on_this_machine]:
+            self.again.remove(attempt)
+            self.end(attempt.segment.number)
+            if attempt.claimed is not None:
+                yield attempt.claimed
 
     def unserved(self, stream: int) -> Iterator[Result]:
         """Results for the segments of a stream that nobody runs; the stream's rule decides what to do with them."""

@@ -17,17 +17,18 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-import msgspec
 import zmq
 
 from streamcore.core.counters import Counters, Histogram
 from streamcore.core.errors import WorkerError
 from streamcore.core.packets import Arena, Result, Segment
 from streamcore.core.routes import Routes
+from streamcore.core.text import shown
 from streamcore.disperse import envelope, local
 from streamcore.disperse._results import FLAGS_OF_CHANGE, ResultError
 from streamcore.disperse.backlog import FAULT, KILLED, NO_AGREEMENT, Attempt, Backlog
-from streamcore.disperse.peer import Peer
+from streamcore.disperse.elsewhere import Elsewhere
+from streamcore.disperse.peer import Lease, Peer
 from streamcore.disperse.providers import Providers
 from streamcore.disperse.scheduler import Scheduler
 from streamcore.disperse.validation import validate
@@ -38,7 +39,9 @@ __all__ = ["NO_AGREEMENT", "Dispatcher"]
 START_S = 30.0  # a worker that is not ready after this time counts as hung
 JOIN_S = 60.0  # how long a run without local workers waits for a remote one
 TICK_S = 1.0  # the longest time between two checks of deadlines
-REFUSAL_CHARACTERS_MAX = 500
+WORDS_BYTES_MAX = 4096  # of what a peer says why it failed
+
+Answer = tuple[envelope.Outcome, memoryview | None, memoryview | None]  # its extra frame, and that with the region
 
 
 class Dispatcher:
@@ -64,6 +67,7 @@ class Dispatcher:
         self._backlog = Backlog(counters, terms.attempts_max)
         self._scheduler = Scheduler(self._workers, self._backlog, counters, self._allowed, routes)
         self._providers = Providers(routes, self._workers, self._backlog, counters) if routes is not None else None
+        self._elsewhere = Elsewhere(self._workers, self._backlog, counters, terms.deterministic, terms.audit)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._workers.poller.register(self._wake, zmq.POLLIN)
         self._inbox: collections.deque[Segment] = collections.deque()  # bounded by the pipeline's gate
@@ -77,6 +81,16 @@ class Dispatcher:
     @property
     def slots(self) -> list[Slot]:
         return self._workers.slots
+
+    @property
+    def given_up(self) -> dict[str, str]:
+        """The keys of workers elsewhere that were given up, with the reason."""
+        return self._workers.given_up
+
+    @property
+    def lies(self) -> list[str]:
+        """One line for each worker elsewhere whose audit failed: what of its results may be in the output."""
+        return self._elsewhere.lies
 
     @property
     def depths(self) -> tuple[int, int]:
@@ -126,8 +140,9 @@ class Dispatcher:
         self._workers.start()
 
     def withdraw_with(self, withdraw: Callable[[str], list[Segment]]) -> None:
-        """Sets the function that takes the key of a provider that lied and returns the segments whose results have not
-        left yet."""
+        """Sets the function that takes the key of a provider or worker that lied and returns the segments whose results
+        have not left yet."""
+        self._elsewhere.withdraw = withdraw
         if self._providers is not None:
             self._providers.withdraw = withdraw
 
@@ -151,6 +166,8 @@ class Dispatcher:
             yield from self._receive_from(events)
             yield from self._look_after_peers(events)
             yield from self._backlog.take_dead()
+            if not self._workers.any_on_this_machine:
+                yield from self._backlog.without_audits()
             if self._passes_waiting:
                 self._passes_waiting = False
                 yield from self._backlog.unprocessed()
@@ -204,37 +221,46 @@ class Dispatcher:
             except zmq.Again:
                 return
             key = str(frames[0].get("User-Id")) if socket is not self._workers.results else None
+            peer = None
             try:
-                yield from self._understand(frames, key)
-            except (envelope.EnvelopeError, msgspec.MsgspecError, IndexError):
-                self._counters.bump("disperse.bad_message")
-                self._suspend(key or "", "a message that is not in our envelope")
+                header = envelope.unpack_header(frames[0].buffer)
+                peer = self._workers.of(header, key)
+                if peer is None:
+                    self._counters.bump("segments.discarded", header.descriptors)
+                else:
+                    yield from self._understand(peer, header, frames)
+            except envelope.EnvelopeError as error:
+                self._misbehaved(peer, key, str(error))
 
-    def _understand(self, frames: list[zmq.Frame], key: str | None) -> Iterator[Result]:
-        header = envelope.unpack_header(frames[0].buffer)
-        peer = self._workers.of(header, key)
-        if peer is None:
-            self._counters.bump("segments.discarded", header.descriptors)
-        elif header.kind == envelope.HELLO:
+    def _understand(self, peer: Peer, header: envelope.Header, frames: list[zmq.Frame]) -> Iterator[Result]:
+        """Handles a message of this peer. Raises EnvelopeError, before anything is taken of it, for one that no worker
+        sends."""
+        if header.kind == envelope.HELLO and not peer.ready and len(frames) == 1:
             self._workers.welcome(peer)
-        elif header.kind == envelope.REFUSE:
-            self._refusal = bytes(frames[1].buffer).decode(errors="replace")[:REFUSAL_CHARACTERS_MAX]
+        elif header.kind == envelope.REFUSE and len(frames) == 2:
+            self._refusal = words_of(frames[1].buffer)
             self._lose(self.slots[peer.slot], self._refusal, restart=False)
         elif header.kind == envelope.RESULT:
-            yield from self._accept(peer, envelope.unpack_results(frames[0].buffer, header.descriptors), frames[1:])
+            outcomes = envelope.unpack_results(frames[0].buffer, header.descriptors)
+            yield from self._accept(peer, answers_of(outcomes, frames[1:]))
+        else:
+            raise envelope.EnvelopeError(f"a message of kind {header.kind} that it may not send now")
 
-    def _accept(self, peer: Peer, outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> Iterator[Result]:
+    def _misbehaved(self, peer: Peer | None, key: str | None, words: str) -> None:
+        """Handles a message that no worker sends: it costs whoever sent it its place, and elsewhere its key."""
+        self._counters.bump("disperse.bad_message")
+        if key is None:
+            if peer is not None:
+                self._lose(self.slots[peer.slot], words)
+        elif self._routes is not None and self._routes.is_provider(key):
+            self._suspend(key, words)
+        else:
+            self._elsewhere.give_up(key, words)
+
+    def _accept(self, peer: Peer, answers: list[Answer]) -> Iterator[Result]:
         """Handles the results of one message. The credit that they free is used at once, so that the peer works while
         they are written; as many segments leave in one message.
         """
-        answers = [
-            (
-                outcome,
-                frames.pop(0).buffer if outcome.frames & envelope.EXTRA else None,
-                frames.pop(0).buffer if outcome.frames & envelope.INLINE_REGION else None,
-            )
-            for outcome in outcomes
-        ]  # before any result is taken: a message without a frame is discarded whole
         results = []
         for outcome, extra, content in answers:
             if self.slots[peer.slot].peer is not peer:
@@ -254,28 +280,39 @@ class Dispatcher:
         lease = peer.end_lease(outcome.number, outcome.attempt, now_s)
         if lease is None:
             self._counters.bump("segments.discarded")
-            if peer.streams is not None:
-                self._suspend(peer.key, "a result of a segment that it does not have")
+            self._misbehaved(peer, peer.key or None, "a result of a segment that it does not have")
             return None
         attempt = self._backlog.attempts[outcome.number]
         if outcome.status != envelope.DONE:
-            self._declined(peer, attempt, bytes(extra or b"the service failed").decode(errors="replace"))
+            self._declined(peer, attempt, words_of(extra or b"the service failed"))
             return None
         try:
-            result = validate(lease, outcome, extra, content, self._allowed[lease.segment.stream])
+            stream = lease.segment.stream
+            result = validate(lease, outcome, extra, content, self._allowed[stream], self._terms.accepted[stream])
         except ResultError as error:
             self._reject(peer, attempt, str(error))
             return None
-        peer.tally.add(lease.segment, outcome.busy_ns)
-        if self._providers is not None:
-            if peer.streams is not None:
-                result.provider = peer.key
-                if self._providers.is_audited(peer, attempt, lease, result, now_s):
-                    return None
-            elif attempt.claimed is not None:
-                self._providers.compare(attempt.claimed, result)
+        peer.tally.add(
+            lease.segment, min(outcome.busy_ns, int((now_s - lease.since_s) * 1e9))
+        )  # a peer may say any time
+        result.provider = peer.key
+        if self._is_audited(peer, attempt, lease, result, now_s):
+            return None
+        self._elsewhere.accepted(peer, attempt)
         self.durations.observe(now_s - self._backlog.end(outcome.number).since_s)
         return result
+
+    def _is_audited(self, peer: Peer, attempt: Attempt, lease: Lease, result: Result, now_s: float) -> bool:
+        """Whether this result waits for another, or is the one that another's waits for."""
+        if peer.streams is not None:
+            return self._providers is not None and self._providers.is_audited(peer, attempt, lease, result, now_s)
+        if attempt.claimed is None:
+            return peer.elsewhere and self._elsewhere.is_audited(peer, attempt, result)
+        if attempt.on_this_machine:
+            self._elsewhere.compare(attempt.claimed, result)
+        elif self._providers is not None:
+            self._providers.compare(attempt.claimed, result)
+        return False
 
     def _declined(self, peer: Peer, attempt: Attempt, words: str) -> None:
         """Handles a worker's report that it cannot process a segment."""
@@ -288,10 +325,10 @@ class Dispatcher:
         """Handles a result that fails the checks: sends the segment again, and suspends a provider."""
         peer.tally.failed += 1
         if peer.streams is not None:
-            self._backlog.resend(attempt, peer.slot)
+            self._backlog.resend(attempt, peer.identity)
             self._suspend(peer.key, reason)
         else:
-            self._backlog.fail(attempt, peer.slot, reason)
+            self._backlog.fail(attempt, peer.identity, reason)
 
     # Faults.
 
@@ -307,7 +344,8 @@ class Dispatcher:
         elif self._workers.listener is None:
             raise WorkerError(self._refusal or "no worker is left: all ended without a result")
         elif time.monotonic() - self._alone_since_s > JOIN_S:
-            raise WorkerError(f"no worker has joined at {self.address} for {JOIN_S:.0f} s")
+            given_up = "".join(f"; one was given up: {reason}" for reason in list(self.given_up.values())[:1])
+            raise WorkerError(f"no worker has joined at {self.address} for {JOIN_S:.0f} s{given_up}")
 
     def _look_after_peers(self, events: dict[Any, int]) -> Iterator[Result]:
         for slot in self.slots:
@@ -334,8 +372,8 @@ class Dispatcher:
         return peer.deadline_s(self._terms.lease_ms / 1000, START_S)
 
     def _lose(self, slot: Slot, reason: str, restart: bool = True) -> None:
-        """Handles a peer that died or hangs: sends its segments again. Only its first lease can be the cause. A remote
-        worker that never said hello gave up before the answer, and may have joined again as another peer."""
+        """Handles a peer that died or hangs: sends its segments again. Only the one that it worked on can be the
+        cause. A remote worker that never said hello gave up before the answer, and may have joined again."""
         peer = slot.peer
         if peer is None:
             return
@@ -345,10 +383,34 @@ class Dispatcher:
         if peer.streams is not None:
             self._suspend(peer.key, reason)
             return
+        suspect = peer.suspect() if peer.ready else None
         self._workers.lose(slot, restart)
         weight = KILLED if peer.was_killed else FAULT
-        for place, number in enumerate(peer.leases):
-            if place == 0 and peer.ready:
-                self._backlog.fail(self._backlog.attempts[number], slot.number, reason, weight)
+        for number in peer.leases:
+            if number == suspect:
+                self._backlog.fail(self._backlog.attempts[number], peer.identity, reason, weight)
             else:
-                self._backlog.resend(self._backlog.attempts[number], slot.number)
+                self._backlog.resend(self._backlog.attempts[number], peer.identity)
+
+
+def answers_of(outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> list[Answer]:
+    """(outcome, extra frame, frame with the region) of each result in a message. Raises EnvelopeError if its frames are
+    not those that its results announce.
+    """
+    flags = [flag for outcome in outcomes for flag in (envelope.EXTRA, envelope.INLINE_REGION) if outcome.frames & flag]
+    if len(flags) != len(frames):
+        raise envelope.EnvelopeError(f"a message of {len(flags)} announced frames has {len(frames)}")
+    left = iter(frames)
+    return [
+        (
+            outcome,
+            next(left).buffer if outcome.frames & envelope.EXTRA else None,
+            next(left).buffer if outcome.frames & envelope.INLINE_REGION else None,
+        )
+        for outcome in outcomes
+    ]
+
+
+def words_of(raw: bytes | memoryview) -> str:
+    """A peer's words, fit to be shown."""
+    return shown(bytes(raw[:WORDS_BYTES_MAX]).decode(errors="replace"))

@@ -50,6 +50,7 @@ ARRANGED, INLINE = 1, 2  # flags of WORK
 DONE, FAILED = 0, 1  # status of RESULT
 EXTRA, INLINE_REGION = 1, 2  # frames of RESULT
 NO_DIGEST = bytes(16)
+EXTRA_BYTES_MAX = 1 << 19  # of an extra frame
 
 _HEADER = struct.Struct("<IHHIIQ")
 _WORK = struct.Struct("<QQIIIIIIIIIIII")
@@ -124,4 +125,8 @@ def unpack_work(frame: bytes | memoryview, count: int) -> list[Work]:
 
 
 def unpack_results(frame: bytes | memoryview, count: int) -> list[Outcome]:
-    return [Outcome(*_RESULT.unpack_from(frame, _HEADER.size + i * _RESULT.size)) for i in range(count)]
+    """Raises EnvelopeError for a status or for frames that do not exist."""
+    outcomes = [Outcome(*_RESULT.unpack_from(frame, _HEADER.size + i * _RESULT.size)) for i in range(count)]
+    if any(each.status > FAILED or each.frames > EXTRA | INLINE_REGION or each.reserved for each in outcomes):
+        raise EnvelopeError("a result with a status or with frames that do not exist")
+    return outcomes

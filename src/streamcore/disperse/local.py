@@ -1,27 +1,32 @@
 """Workers on this machine. Each is a new process (never forked).
 
-A worker's standard input is a socket. Through it the worker receives its set-up and the arenas' descriptors; when the
-socket closes, the worker ends, because the main process is gone. This file imports nothing heavy, so that workers can
-be launched before the rest of the program is loaded, and load at the same time.
+A worker's standard input is a socket. Through it the worker receives its set-up and the descriptors of shared memory;
+when the socket closes, the worker ends, because the main process is gone. This file imports nothing heavy, so that
+workers can be launched before the rest of the program is loaded, and load at the same time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import socket
+import struct
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import zmq
+
     from streamcore.core.packets import Arena
     from streamcore.disperse.peer import Peer
 
 COMMAND = "from streamcore.worker.local import main; main()"
 SETUP_BYTES_MAX = 1 << 20
-ARENAS_MAX = 2
+DESCRIPTORS_MAX = 3  # the arenas', and the mark's
+MARK = struct.Struct("<QQ")  # the number and attempt of the segment that the worker has begun last, in shared memory
 
 
 class Launched(NamedTuple):
@@ -57,23 +62,26 @@ def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, s
         "incarnation": peer.incarnation,
         "arenas": [[each.chunk_count, each.data_bytes_max, each.rows_max] for each in arenas],
     }
-    arena_fd = arena.readonly_fd()
+    arena_fd, mark_fd = arena.readonly_fd(), os.memfd_create("streamcore-mark", os.MFD_CLOEXEC)
     try:
+        os.ftruncate(mark_fd, MARK.size)
+        peer.mark = mmap.mmap(mark_fd, MARK.size)
         with contextlib.suppress(ConnectionError):  # it was killed before it could read: its pidfd reports that
-            descriptors = [arena_fd] if regions is None else [arena_fd, regions.fd]
+            descriptors = [arena_fd, mark_fd] if regions is None else [arena_fd, regions.fd, mark_fd]
             line = json.dumps(setup).encode() + b"\n"
             socket.send_fds(peer.lifeline, [line[:1]], descriptors)
             peer.lifeline.sendall(line[1:])
     finally:
         os.close(arena_fd)
+        os.close(mark_fd)
 
 
 def receive_setup() -> tuple[dict[str, Any], list[int]]:
-    """Called in the worker: receives its set-up and the descriptors of the arenas. Raises EOFError if the main process
-    is gone."""
+    """Called in the worker: receives its set-up and the descriptors of the arenas and of the mark. Raises EOFError if
+    the main process is gone."""
     lifeline = socket.socket(fileno=os.dup(0))
     with lifeline:
-        line, descriptors, _, _ = socket.recv_fds(lifeline, 1, ARENAS_MAX)
+        line, descriptors, _, _ = socket.recv_fds(lifeline, 1, DESCRIPTORS_MAX)
         while not line.endswith(b"\n"):
             piece = lifeline.recv(SETUP_BYTES_MAX)
             if not piece or len(line) > SETUP_BYTES_MAX:
@@ -88,6 +96,15 @@ def stop(process: subprocess.Popen[bytes], lifeline: socket.socket | None) -> No
     if lifeline is not None:
         lifeline.close()
     process.wait()
+
+
+def for_us_alone(socket: zmq.Socket[bytes]) -> None:
+    """Lets only processes of this user connect to an abstract address, which has no file whose permissions could say
+    so, and which everybody on the machine can list. Before `bind`.
+    """
+    from zmq import IPC_FILTER_UID  # only here: it takes time to load
+
+    socket.setsockopt(IPC_FILTER_UID, os.geteuid())
 
 
 def endpoint(token: str, incarnation: int | None = None) -> str:

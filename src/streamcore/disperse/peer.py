@@ -7,6 +7,7 @@ A peer works on its leases in the order in which it got them, so only the first 
 
 from __future__ import annotations
 
+import mmap
 import secrets
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from streamcore.core.packets import Arena, Chunk, Segment
+from streamcore.disperse import local
 from streamcore.disperse._inline import record_bytes
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Peer:
     process: subprocess.Popen[bytes] | None = None  # None: a remote worker
     lifeline: socket.socket | None = None
     pidfd: int = -1
+    mark: mmap.mmap | None = None  # of a local worker: local.MARK
     regions: Arena | None = None
     push: zmq.Socket[bytes] | None = None
     ready: bool = False  # it has said hello
@@ -108,6 +111,11 @@ class Peer:
     clock_from_s: float = 0.0  # when the present first lease became the first, or when the peer was started
     results: int = 0  # of this incarnation
     failures: int = 0  # of a provider: segments that it could not process
+
+    @property
+    def identity(self) -> str | int:
+        """Who it is, whichever process: a key, or a slot on this machine."""
+        return self.key or self.slot
 
     @property
     def was_killed(self) -> bool:
@@ -166,6 +174,16 @@ class Peer:
         self.bytes_out -= lease.segment.byte_count
         self.results += 1
         return lease
+
+    def suspect(self) -> int | None:
+        """The number of the leased segment that may be why this peer died or hangs: of a local worker the one that it
+        has begun last, which need not be the first, as results may not have left its process; None if it is back.
+        """
+        if self.mark is None:
+            return next(iter(self.leases), None)
+        number, attempt = local.MARK.unpack_from(self.mark)
+        lease = self.leases.get(number)
+        return number if lease is not None and lease.attempt == attempt else None
 
     def deadline_s(self, lease_s: float, start_s: float) -> float:
         """When this peer counts as hung: lease_s after its first lease became the first, or start_s after its start."""

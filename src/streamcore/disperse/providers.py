@@ -58,9 +58,9 @@ class Providers:
         peer.failures += 1
         if self._routes.is_possible_in_house(attempt.segment.stream):
             attempt.in_house = True
-            self._backlog.resend(attempt, peer.slot)
+            self._backlog.resend(attempt, peer.identity)
         else:
-            self._backlog.fail(attempt, peer.slot, reason)
+            self._backlog.fail(attempt, peer.identity, reason)
         if peer.failures >= FAILURES_MAX:
             self.suspend(peer.key, f"it failed {FAILURES_MAX} segments: {reason}")
 
@@ -76,7 +76,7 @@ class Providers:
         for peer in peers:
             self._workers.lose(self._workers.slots[peer.slot], restart=False)
             for number in peer.leases:
-                self._backlog.resend(self._backlog.attempts[number], peer.slot)
+                self._backlog.resend(self._backlog.attempts[number], peer.identity)
         for segment in self.withdraw(key) if lied else ():
             self._backlog.add_again(segment)
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,37 +27,47 @@ from streamcore.disperse.peer import LEASES_MAX, Peer
 
 DOMAIN = "streamcore"
 PROTOCOL = 5
-HEARTBEAT_MS = 2000
-SILENCE_MS = 10_000  # a connection without a heartbeat for this time is dead
+SILENCE_MS = 10_000  # a connection without a heartbeat for this time is dead; in a run lease_ms, if that is less
+SILENCE_MS_MIN = 1000  # a busy machine may be that late with a heartbeat
+HEARTBEATS = 5  # in the time after which silence counts
 JOIN_BYTES_MAX = 4096
 FRAMES = 2 * LEASES_MAX  # pieces of memory for frames under way to all remote workers
 
 
-def keep_alive(socket: zmq.Socket[bytes]) -> None:
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+def keep_alive(socket: zmq.Socket[bytes], silence_ms: int = SILENCE_MS) -> None:
+    """Ends a connection whose other end has not answered a heartbeat for silence_ms."""
+    socket.setsockopt(zmq.HEARTBEAT_IVL, silence_ms // HEARTBEATS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, silence_ms - silence_ms // HEARTBEATS)
     socket.setsockopt(zmq.HEARTBEAT_TTL, SILENCE_MS)
 
 
 def make_keys(name: str, directory: str) -> tuple[str, str]:
-    """Makes a CURVE key pair. Returns its files (public, secret); only the owner can read the secret one. Raises
-    UsageError."""
+    """Makes a CURVE key pair. Returns its files (public, secret); only the owner can read the secret one. A file that
+    exists is never overwritten. Raises UsageError."""
     try:
         os.makedirs(directory, exist_ok=True)
         before = os.umask(0o077)  # so that others can never read the secret, not even for a moment
         try:
+            for ending in ("key_secret", "key"):
+                os.close(
+                    os.open(os.path.join(directory, f"{name}.{ending}"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                )
             public, secret = zmq.auth.create_certificates(directory, name)
         finally:
             os.umask(before)
         os.chmod(public, 0o666 & ~before)
+    except FileExistsError as error:
+        raise UsageError(f"{error.filename} exists: choose another name, or remove it if nobody uses it") from None
     except OSError as error:
         raise UsageError(f"cannot write keys to {directory}: {(error.strerror or str(error)).lower()}") from None
     return public, secret
 
 
 def load_key(path: str) -> tuple[bytes, bytes]:
-    """(public, secret) of a key file as `streamcore keys` writes it. Raises UsageError."""
+    """(public, secret) of a key file as `streamcore keys` writes it, which strangers cannot read. Raises UsageError."""
     try:
+        if os.stat(path).st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            raise UsageError(f"others can read or change {path}, a secret key: type chmod 600 {path}")
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
         raise UsageError(
@@ -106,7 +117,9 @@ class Listener:
         message_bytes_max: int,
         expected: Callable[[str], bool],
         arena: Arena,
+        lease_ms: int,
     ) -> None:
+        self._silence_ms = max(SILENCE_MS_MIN, min(SILENCE_MS, lease_ms))
         self._context = context
         self._arena = arena
         self._frames = FramePool(FRAMES, frame_bytes_max(arena.rows_max, arena.data_bytes_max))
@@ -135,14 +148,14 @@ class Listener:
         socket.setsockopt_string(zmq.ZAP_DOMAIN, domain)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.setsockopt(zmq.LINGER, 0)
-        keep_alive(socket)
+        keep_alive(socket, self._silence_ms)
         return socket
 
     def join(
-        self, admit: Callable[[str], Peer | None], chains: Callable[[Peer], list[Any]], setup: dict[str, Any]
+        self, admit: Callable[[str], Peer | str], chains: Callable[[Peer], list[Any]], setup: dict[str, Any]
     ) -> Peer | None:
-        """Answers a worker that asks to join. admit(key) returns its Peer, or None if there is no slot; chains(peer):
-        the services that it is to load.
+        """Answers a worker that asks to join. admit(key) returns its Peer, or why it may not; chains(peer): the
+        services that it is to load. The Peer has no socket if none could be made. None: nobody joins.
         """
         frames = self.join_socket.recv_multipart(copy=False)
         key = str(frames[-1].get("User-Id"))
@@ -150,20 +163,23 @@ class Listener:
         try:
             asked = json.loads(bytes(frames[-1].buffer))
             protocol = asked["protocol"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        if protocol != PROTOCOL:
-            self._answer(identity, {"refused": f"this pipeline speaks protocol {PROTOCOL}, the worker {protocol}"})
+        if type(protocol) is not int or protocol != PROTOCOL:
+            other = protocol if type(protocol) is int else "another"
+            self._answer(identity, {"refused": f"this pipeline speaks protocol {PROTOCOL}, the worker {other}"})
             return None
         peer = admit(key)
-        if peer is None:
-            self._answer(identity, {"refused": "the pipeline accepts no more workers"})
+        if isinstance(peer, str):
+            self._answer(identity, {"refused": peer})
             return None
         domain = f"{DOMAIN}-{peer.slot}"
         self._authenticator.configure_curve_callback(domain, Known(frozenset({key.encode()})))
-        peer.push = self._secured(zmq.PUSH, domain)
-        peer.push.setsockopt(zmq.IMMEDIATE, 1)
-        port = peer.push.bind_to_random_port(self._host)
+        try:
+            port = self._open_push(peer, domain)
+        except zmq.ZMQError as error:
+            self._answer(identity, {"refused": f"the pipeline has no port or descriptor left: {error.strerror}"})
+            return peer
         digest_key = secrets.token_bytes(DIGEST_KEY_BYTES)
         peer.outlet = Outlet(self._arena, self._frames, digest_key)
         self._answer(identity, setup | {
@@ -171,6 +187,19 @@ class Listener:
             "work_port": port, "results_port": self.results_port,
         })  # fmt: skip
         return peer
+
+    def _open_push(self, peer: Peer, domain: str) -> int:
+        """Makes the socket for a peer's segments and its monitor; returns its port. Raises ZMQError."""
+        push = self._secured(zmq.PUSH, domain)
+        try:
+            push.setsockopt(zmq.IMMEDIATE, 1)
+            port = push.bind_to_random_port(self._host)
+            peer.monitor = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        except zmq.ZMQError:
+            push.close(linger=0)
+            raise
+        peer.push = push
+        return int(port)
 
     def _answer(self, identity: bytes, setup: dict[str, Any]) -> None:
         with contextlib.suppress(zmq.ZMQError):  # the worker is gone

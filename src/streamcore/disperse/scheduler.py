@@ -99,8 +99,10 @@ class Scheduler:
     def _able(attempt: Attempt, peers: list[Peer]) -> Peer | None:
         """The one of these peers that gets the segment now."""
         segment = attempt.segment
-        if attempt.avoid >= 0:
-            peers = [peer for peer in peers if peer.slot != attempt.avoid and peer.ready] or peers
+        if attempt.on_this_machine:
+            peers = [peer for peer in peers if not peer.elsewhere]
+        if attempt.avoid != -1:
+            peers = others(attempt, peers)
         elif segment.lane < 0xFFFFFFFF:
             # A remote worker may have given up since it asked to join: it has no lane before its hello.
             peers = [peer for peer in peers if peer.ready or not peer.elsewhere]
@@ -167,3 +169,15 @@ class Scheduler:
         if works:
             frames[0] = envelope.pack(envelope.WORK, peer.slot, peer.incarnation, works)
         return frames, leases
+
+
+def others(attempt: Attempt, peers: list[Peer]) -> list[Peer]:
+    """The peers for a segment that is sent again: those that have not failed it, if they elsewhere have failed it those
+    on this machine; if all have, another than the last one; else all.
+    """
+    fresh = [peer for peer in peers if peer.ready and peer.identity not in attempt.failed_by | {attempt.avoid}]
+    if attempt.failed_by:
+        fresh = [peer for peer in fresh if not peer.elsewhere] or fresh
+    if fresh or attempt.others_until_s:
+        return fresh
+    return [peer for peer in peers if peer.ready and peer.identity != attempt.avoid] or peers

@@ -5,15 +5,17 @@ dispatcher.py finds the lease of a result, _results.pyx compares packets.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from streamcore.core.packets import Result, Segment
+from streamcore.core.text import shown
 from streamcore.disperse import envelope
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, ResultError, dropped_of, read_result
 from streamcore.disperse.peer import Lease
+from streamcore.disperse.workers import Accept
 
 NOTHING = np.empty(0, np.uint8)
 COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX = 4096, 16, 64
@@ -25,8 +27,10 @@ def validate(
     extra: memoryview | None,
     content: memoryview | None,
     allowed: int,
+    accepted: Accept,
 ) -> Result:
-    """The checked Result of a lease; extra, content: its frames; allowed: flags of the stream's declared effect.
+    """The checked Result of a lease; extra, content: its frames; allowed: flags of the stream's declared effect;
+    accepted: what counts of its reports and drops.
 
     Raises ResultError.
     """
@@ -39,15 +43,23 @@ def validate(
         region, hold = part.region.data[part.start : part.start + part.size], part.region
     if lease.digest != envelope.NO_DIGEST and outcome.flags & LENGTHS and not outcome.flags & PACKED:
         region = hold = with_our_offsets(region, lease.segment, outcome.flags)
+    dropped: tuple[int, ...] = (0, 0)
     result = read_result(lease.segment, region, outcome.packed, outcome.flags, allowed, hold)
     if extra is not None:
         fields = read_extra(extra, len(lease.segment))
-        result.comments, result.reports, result.drops = fields.comments, fields.reports, fields.drops
-    if outcome.flags & KEEP or result.drops:
-        counted = tuple(map(sum, zip(*result.drops.values(), strict=True))) or (0, 0)
-        if counted != dropped_of(result):
-            raise ResultError("the counts of dropped packets do not match the dropped packets")
+        drops = fields.drops
+        try:
+            result.reports, result.drops = accepted(fields.reports, drops)
+        except Exception as error:  # a service of the user may raise anything
+            raise ResultError(f"a report that cannot be: {shown(str(error))}") from None
+        result.comments = fields.comments
+        dropped = tuple(map(sum, zip(*drops.values(), strict=True))) or (0, 0)
+    if (outcome.flags & KEEP or dropped != (0, 0)) and dropped != dropped_of(result):
+        raise ResultError("the counts of dropped packets do not match the dropped packets")
     return result
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Extra(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,7 +67,7 @@ class Extra(msgspec.Struct, forbid_unknown_fields=True):
 
     comments: dict[int, list[bytes]] = {}
     reports: list[tuple[int, Any]] = []
-    drops: dict[str, tuple[int, int]] = {}
+    drops: dict[str, tuple[Count, Count]] = {}
 
     def check(self, packets: int) -> None:
         """Raises ResultError if it does not fit a segment of so many packets."""
@@ -63,16 +75,24 @@ class Extra(msgspec.Struct, forbid_unknown_fields=True):
             raise ResultError("a comment refers to a packet that is not in the segment")
         if any(len(each) > COMMENT_BYTES_MAX for comments in self.comments.values() for each in comments):
             raise ResultError("a comment is too long")
+        try:
+            for comments in self.comments.values():
+                for each in comments:
+                    each.decode()
+        except UnicodeDecodeError:
+            raise ResultError("a comment is not UTF-8") from None
         if len(self.drops) > REASONS_MAX or any(len(reason) > REASON_CHARACTERS_MAX for reason in self.drops):
             raise ResultError("too many reasons for dropping packets, or too long ones")
 
 
 def read_extra(extra: memoryview | bytes, packets: int) -> Extra:
     """What the extra frame of a result says of a segment of so many packets. Raises ResultError for any other bytes."""
+    if len(extra) > envelope.EXTRA_BYTES_MAX:
+        raise ResultError(f"{len(extra)} bytes of comments, reports and drops are too many")
     try:
         fields = msgspec.msgpack.decode(extra, type=Extra)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
-        raise ResultError(f"comments, reports and drops that cannot be read: {error}") from None
+        raise ResultError(f"comments, reports and drops that cannot be read: {shown(str(error))}") from None
     fields.check(packets)
     return fields
 

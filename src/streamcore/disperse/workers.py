@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,13 @@ from streamcore.core.routes import Routes
 from streamcore.disperse import envelope, local
 from streamcore.disperse.peer import LEASES_MAX, RESULT_BYTES_PER_PACKET, Peer, Tally
 
+Reports = list[tuple[int, Any]]  # (index of the service, report)
+Drops = dict[str, tuple[int, int]]  # reason -> packets, bytes
+Accept = Callable[[Reports, Drops], tuple[Reports, Drops]]  # raises ValueError for what no service can have made
+
 SLOTS_MAX = 256
+PLACES_PER_KEY = 64  # of these, for the workers with one key
+JOINS_PER_KEY, JOINS_S = 128, 60.0  # how many may join with one key in that time
 MESSAGE_BYTES_MAX = 1 << 20  # of a local worker's results: their packets do not travel
 
 
@@ -28,6 +35,8 @@ class Terms:
     workers: int
     chains: list[list[Any]]  # each stream's services: specifications as plain data, which the workers load
     changes: list[frozenset[str]]  # what each chain may change: "bytes", "lengths", "drops"
+    accepted: list[Accept]  # each stream's: what counts of the reports and drops that come with a result
+    deterministic: list[bool]  # of each stream: whether the results of two workers can be compared
     lease_ms: int
     attempts_max: int
     restarts_max: int
@@ -39,6 +48,7 @@ class Terms:
     hash_seed: int = 0  # of the flow hash: workers that parse columns use the same one, as they do what follows
     decode_as: Sequence[str] = ()
     flow_key: str = "outer"
+    audit: float = 0.0  # the share of results from elsewhere that workers on this machine check
     leases_max: int = LEASES_MAX  # segments of any size that one worker may hold
 
     @property
@@ -74,8 +84,11 @@ class Workers:
         self.poller = zmq.Poller()
         self.results = self._context.socket(zmq.PULL)
         self.results.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        local.for_us_alone(self.results)
         self.results.bind(local.endpoint(self._token))
         self.poller.register(self.results, zmq.POLLIN)
+        self.given_up: dict[str, str] = {}  # keys of workers elsewhere that may not join again -> why
+        self._joins: dict[str, collections.deque[float]] = {}  # when the last ones of each key joined
         self.slots = [Slot(number) for number in range(terms.workers)]
         self.listener: Any = None
         if terms.listen:
@@ -103,6 +116,14 @@ class Workers:
             and key in ("", peer.key)
             and (stream is None or stream in peer.streams)
         ]
+
+    @property
+    def any_on_this_machine(self) -> bool:
+        return any(slot.peer is not None for slot in self.slots if not slot.elsewhere)
+
+    def of_key(self, key: str) -> list[Peer]:
+        """The peers with this CURVE key."""
+        return [peer for slot in self.slots if (peer := slot.peer) is not None and peer.elsewhere and peer.key == key]
 
     def of(self, header: envelope.Header, key: str | None) -> Peer | None:
         """The sender of a message: the present incarnation of a slot, with its own key; None for anyone else."""
@@ -217,8 +238,9 @@ class Workers:
         terms = self._terms
         message_bytes_max = 2 * region_bytes(self._arena)
         self.listener = Listener(
-            self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join, self._arena
-        )
+            self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join, self._arena,
+            terms.lease_ms,
+        )  # fmt: skip
         self.poller.register(self.listener.join_socket, zmq.POLLIN)
         self.poller.register(self.listener.results, zmq.POLLIN)
 
@@ -232,7 +254,10 @@ class Workers:
         peer = self.listener.join(self._place, self._chains_for, setup)
         if peer is None:
             return
-        peer.monitor = peer.push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        if peer.push is None:  # there was no port or descriptor left for it
+            self.slots[peer.slot].peer = None
+            self._counters.bump("workers.refused")
+            return
         self.poller.register(peer.monitor, zmq.POLLIN)
         self._counters.bump("workers.started")
 
@@ -246,13 +271,30 @@ class Workers:
             return self._terms.chains
         return [chain if stream in peer.streams else [] for stream, chain in enumerate(self._terms.chains)]
 
-    def _place(self, key: str) -> Peer | None:
+    def _refused(self, key: str) -> str:
+        """Why a worker with this key may not join now; "" if it may, which is noted."""
         if self._routes is not None and self._routes.is_provider(key) and not self._may_join(key):
-            return None
+            return "the pipeline has no agreement with this provider"
+        if key in self.given_up:
+            return f"the pipeline has given this worker's key up: {self.given_up[key]}"
+        if len(self.of_key(key)) >= PLACES_PER_KEY:
+            return f"{PLACES_PER_KEY} workers have joined with this key, as many as may"
+        if len(self.slots) >= SLOTS_MAX and all(slot.peer is not None for slot in self.slots if slot.elsewhere):
+            return "the pipeline accepts no more workers"
+        now_s = time.monotonic()
+        joins = self._joins.setdefault(key, collections.deque(maxlen=JOINS_PER_KEY))
+        if len(joins) == JOINS_PER_KEY and now_s - joins[0] < JOINS_S:
+            return f"{JOINS_PER_KEY} workers have joined with this key in the last {JOINS_S:.0f} s"
+        joins.append(now_s)
+        return ""
+
+    def _place(self, key: str) -> Peer | str:
+        """A place for a worker with this key, or why there is none."""
+        if why := self._refused(key):
+            self._counters.bump("workers.refused")
+            return why
         free = next((s for s in self.slots if s.elsewhere and s.peer is None), None)
         if free is None:
-            if len(self.slots) >= SLOTS_MAX:
-                return None
             free = Slot(len(self.slots), elsewhere=True)
             self.slots.append(free)
         terms = self._terms

@@ -37,6 +37,7 @@ class Accounting:
     market_errors: list[str] = field(default_factory=list)
     unbalanced_streams: list[str] = field(default_factory=list)  # one line for each wrong sum of a stream
     incomplete: list[str] = field(default_factory=list)  # one line for each reason why the output is incomplete
+    given_up: dict[str, str] = field(default_factory=dict)  # key of a worker elsewhere that was given up -> reason
     misfits: list[str] = field(default_factory=list)  # expressions that cannot hold for a link type, a line each
     metadata_removed: int = 0  # options of pcapng blocks left out because a service requires it
     damage: str = ""  # where and why the input ends early
@@ -81,6 +82,8 @@ class Accounting:
             account["metadata_removed"] = self.metadata_removed
         if self.incomplete:
             account["incomplete"] = self.incomplete
+        if self.given_up:
+            account["given_up"] = self.given_up
         if self.misfits:
             account["misfits"] = self.misfits
         if self.damage:
@@ -120,6 +123,8 @@ class Accounting:
         lost, resent = counters.events("workers.lost"), counters.events("segments.resent")
         if lost or resent:
             lines.append(f"  {lost} workers lost, {resent} segments sent again")
+        for key, reason in self.given_up.items():
+            lines.append(f"  the worker with key {key} was given up: {reason}")
         for name, summary in self.services.items():
             lines += in_words(name, summary)
         for name, stream in self.streams.items():

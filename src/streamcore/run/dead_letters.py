@@ -11,6 +11,9 @@ from streamcore.sink.names import free_name
 from streamcore.sink.writer import CaptureSink, open_capture
 from streamcore.source.protocol import Source
 
+REASONS_MAX = 100  # a worker chooses its words
+OTHER = "other reasons"
+
 
 class DeadLetters:
     """One capture, opened with the first segment that it keeps, and readable by its owner alone. It replaces no file,
@@ -47,7 +50,8 @@ class DeadLetters:
                 self._path, interfaces=self._source.interfaces, form=self._source.form, private=True
             )
         self._sink.write(Outgoing(segment.batch, segment.start, segment.stop))
-        self.reasons[result.reason] = self.reasons.get(result.reason, 0) + 1
+        reason = result.reason if result.reason in self.reasons or len(self.reasons) < REASONS_MAX else OTHER
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
         return Result(segment) if passes else result
 
     def __enter__(self) -> DeadLetters:

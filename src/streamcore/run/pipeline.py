@@ -198,6 +198,8 @@ class Pipeline:
             workers=config.workers,
             chains=[chain.specifications for chain in chains],
             changes=[chain.changes for chain in chains],
+            accepted=[chain.accepted for chain in chains],
+            deterministic=[chain.deterministic for chain in chains],
             lease_ms=config.lease_ms,
             attempts_max=config.attempts_max,
             credit=config.credit,
@@ -209,6 +211,7 @@ class Pipeline:
             hash_seed=self._hash_seed,
             decode_as=config.decode_as,
             flow_key=config.flow_key,
+            audit=config.audit,
             leases_max=LEASES_MAX_TO_PASS if config.overload == "pass" else LEASES_MAX,
         )
 
@@ -280,7 +283,8 @@ class Pipeline:
             subcontracts=self._broker.account() if self._broker is not None else [],
             market_errors=self._broker.errors if self._broker is not None else [],
             unbalanced_streams=self._streams.balance(),
-            incomplete=self._streams.incomplete,
+            incomplete=[*self._streams.incomplete, *dispatcher.lies],
+            given_up=dict(dispatcher.given_up),
             misfits=[*(self._filter.misfits.values() if self._filter is not None else ()), *self._streams.misfits],
             metadata_removed=sink.metadata_removed,
             damage=str(source.damage or ""),

@@ -165,15 +165,7 @@ class Streams:
             for reason, (packets, byte_count) in result.drops.items():
                 self.dropped(segment.stream, reason, packets, byte_count)
             if result.reports:
-                self._merge(result)
-
-    def _merge(self, result: Result) -> None:
-        try:
-            self.all[result.segment.stream].chain.merge(result.reports)
-        except Exception:
-            if not result.provider:
-                raise
-            self._counters.bump("subcontract.bad_reports")  # a provider's bad report must not end the run
+                self.all[segment.stream].chain.merge(result.reports)
 
     def account(self, left: list[list[int]], stopped: bool) -> dict[str, dict[str, Any]]:
         """The accounting of each stream by name, if there are several. left: the packets of each that were written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -49,7 +50,9 @@ def _figures(figures: Mapping[str, Any]) -> str:
 
 def _figure(value: Any, key: str = "") -> str:
     if key == START_MS:
-        return datetime.fromtimestamp(value / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # no year has that many digits
+            moment = datetime.fromtimestamp(value / 1000, UTC)
+            return moment.isoformat(" ", "milliseconds").removesuffix("+00:00")
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamcore.headers._walk import OUTCOMES
 from streamcore.service._address_table import AddressTable, apply_first_bits, prefix_blocks
 from streamcore.service._anonymise import COUNTED_NAMES, REPLACED, Anonymiser
+from streamcore.service.figures import Figure
 from streamcore.service.options import choice, key_bytes
 from streamcore.service.protocol import Effect, SegmentView, Service
 from streamcore.service.special import Maps, SpecialKeeper
@@ -96,6 +97,10 @@ class Anonymise(Service):
     effect: ClassVar[Effect] = "redact"
     removes_metadata: ClassVar[bool] = True
     reasons = MappingProxyType({"not_understood": "anonymise does not understand all of their headers"})
+    paths: ClassVar[tuple[str, ...]] = ("key_file",)
+    report_type: ClassVar[Any] = tuple[
+        Figure, list[Figure], list[Figure]
+    ]  # packets, COUNTED_NAMES, OUTCOMES or nothing
 
     def __init__(
         self,
@@ -185,7 +190,13 @@ class Anonymise(Service):
             addresses6 = np.unique(missing6, axis=0)
             self._table.learn6(addresses6, self._maps.map6(addresses6))
 
+    def check_report(self, report: Any) -> None:
+        super().check_report(report)
+        if len(report[1]) != len(COUNTED_NAMES) or len(report[2]) not in (0, len(OUTCOMES)):
+            raise ValueError("a report with another number of figures")
+
     def merge(self, report: Any) -> None:
+        self.check_report(report)
         packets, counts, outcomes = report
         self._packets += packets
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import COLUMN_GROUPS
+from streamcore.core.text import shown
 from streamcore.service.load import load
 from streamcore.service.protocol import ALLOWED, Effect, Service
 from streamcore.service.specification import parse_specification
 
+Reports = list[tuple[int, Any]]  # (index of the service, report)
+Drops = dict[str, tuple[int, int]]  # reason -> packets, bytes
+ELSEWHERE = "by_a_provider"  # the reason for drops of services that are not installed here
 DropByKeys = Callable[[NDArray[np.uint64], NDArray[np.int64]], tuple[NDArray[np.bool_], str]]
 
 
@@ -31,6 +35,8 @@ class Chain:
             service.prepared(specification)
             for service, specification in zip(self.services, specifications, strict=True)
         ]
+        self.unmerged = 0
+        self._first_unmerged = ""
         dropping = [service for service in self.services if service.drops_by_keys]
         if len(dropping) > 1:
             raise UsageError(
@@ -56,7 +62,10 @@ class Chain:
     @property
     def incomplete(self) -> list[str]:
         """Why the output is not all that was requested, one line for each service that says so."""
-        return [f"{service.name}: {line}" for service in self.services if (line := service.incomplete())]
+        lines = [f"{service.name}: {line}" for service in self.services if (line := service.incomplete())]
+        if self.unmerged:
+            lines.append(f"{self.unmerged:,} reports could not be merged, the first of {self._first_unmerged}")
+        return lines
 
     @property
     def groups(self) -> int:
@@ -70,13 +79,33 @@ class Chain:
                 bits |= COLUMN_GROUPS[group]
         return bits
 
-    def merge(self, reports: list[tuple[int, Any]]) -> None:
-        """Merge one segment's reports: (index of the service, report)."""
+    def accepted(self, reports: Reports, drops: Drops) -> tuple[Reports, Drops]:
+        """What counts of the reports and drops that a worker sends with a segment: all of it. Raises ValueError if a
+        service cannot have made one of them. Changes nothing.
+        """
+        for reason in drops:
+            if not any(reason in service.reasons for service in self.services):
+                raise ValueError(f"packets dropped for {reason!r}, a reason that no service declares")
         for index, report in reports:
+            if not 0 <= index < len(self.services):
+                raise ValueError("a report of a service that does not exist")
             service = self.services[index]
             if type(service).merge is Service.merge:
-                raise UsageError(f"service {service.name}: it calls `report`, so it needs a method merge(report)")
-            service.merge(report)
+                raise ValueError(f"service {service.name}: it calls `report`, so it needs a method merge(report)")
+            service.check_report(report)
+        return reports, drops
+
+    def merge(self, reports: Reports) -> None:
+        """Merges one segment's accepted reports: (index of the service, report). A service that raises all the same
+        ends nothing: `unmerged` counts its reports, and the output is incomplete.
+        """
+        for index, report in reports:
+            service = self.services[index]
+            try:
+                service.merge(report)
+            except Exception as error:
+                self.unmerged += 1
+                self._first_unmerged = self._first_unmerged or shown(f"{service.name}: {type(error).__name__}: {error}")
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         """What the services report at the end, by name. A service that appears twice is numbered."""
@@ -96,6 +125,7 @@ class ChainElsewhere:
     removes_metadata = True  # it is not known here whether they do
     incomplete: Sequence[str] = ()
     groups = 0
+    unmerged = 0
     drop_by_keys: DropByKeys | None = None
 
     def __init__(self, specifications: Sequence[Any], effect: Effect) -> None:
@@ -106,7 +136,12 @@ class ChainElsewhere:
         self.services: list[Service] = []
         self.changes = ALLOWED[effect]
 
-    def merge(self, reports: list[tuple[int, Any]]) -> None:
+    def accepted(self, reports: Reports, drops: Drops) -> tuple[Reports, Drops]:
+        """What counts: no report, and the drops under one reason, because those that are declared are not known."""
+        packets, byte_count = (sum(each[unit] for each in drops.values()) for unit in (0, 1))
+        return [], {ELSEWHERE: (packets, byte_count)} if drops else {}
+
+    def merge(self, reports: Reports) -> None:
         pass
 
     def summaries(self) -> dict[str, dict[str, Any]]:

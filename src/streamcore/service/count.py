@@ -8,12 +8,14 @@ total.
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcore.service._count import FLOW, Flows, by_protocol, by_time
+from streamcore.service.figures import Figure
 from streamcore.service.options import integer
 from streamcore.service.protocol import Effect, SegmentView, Service
 
@@ -27,7 +29,16 @@ NAMES = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 41: "ipv6", 47: "
 NUMBERS = [("ends", "<u8"), ("packets", "<u4"), ("bytes", "<u8")]
 SHORT = np.dtype([("low", "<u4"), ("high", "<u4"), *NUMBERS])
 LONG = np.dtype([("low_high", "<u8"), ("low_low", "<u8"), ("high_high", "<u8"), ("high_low", "<u8"), *NUMBERS])
+UP_TO_ALL, UP_TO_BINS = msgspec.Meta(max_length=NOT_IP + 1), msgspec.Meta(max_length=REPORT_BINS_MAX + 1)
 MAPPED = np.uint64(0xFFFF_0000_0000)
+
+
+class Report(TypedDict):
+    """What is reported of a segment; everywhere packets come before bytes."""
+
+    protocols: Annotated[list[tuple[Annotated[int, msgspec.Meta(ge=0, le=NOT_IP)], Figure, Figure]], UP_TO_ALL]
+    bins: Annotated[list[tuple[int | None, Figure, Figure]], UP_TO_BINS]  # bin number; None: those that did not fit
+    flows: tuple[bytes, bytes, tuple[Figure, Figure]]  # of IPv4, of IPv6, and those that did not fit
 
 
 class Count(Service):
@@ -40,6 +51,7 @@ class Count(Service):
     name: ClassVar[str] = "count"
     effect: ClassVar[Effect] = "observe"
     groups: ClassVar[tuple[str, ...]] = ("headers", "addresses")
+    report_type: ClassVar[Any] = Report
 
     def __init__(self, top: Any = 10, bin_ms: Any = 1000, flows: Any = 100_000, bins: Any = 10_000) -> None:
         self._top = integer("top", top, 0, 1_000_000)
@@ -85,7 +97,16 @@ class Count(Service):
 
     # In the main process.
 
+    def check_report(self, report: Any) -> None:
+        super().check_report(report)
+        if any(number is not None and abs(number) * self._bin_ns > 2**63 for number, _, _ in report["bins"]):
+            raise ValueError("a report of a time that no packet can have")
+        short, long, _ = report["flows"]
+        if len(short) % SHORT.itemsize or len(long) % LONG.itemsize or len(short) + len(long) > REPORT_BYTES_MAX:
+            raise ValueError("a report with parts of flows, or too many")
+
     def merge(self, report: Any) -> None:
+        self.check_report(report)
         for number, packets, byte_count in report["protocols"]:
             self._protocols[number] += np.array([packets, byte_count], np.uint64)
         self._merge_bins(report["bins"])

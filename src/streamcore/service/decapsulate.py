@@ -11,6 +11,7 @@ import numpy as np
 
 from streamcore.headers import TUNNELS
 from streamcore.service._decapsulate import FATES, strip
+from streamcore.service.figures import Figure
 from streamcore.service.options import choice
 from streamcore.service.protocol import Effect, SegmentView, Service
 
@@ -27,6 +28,7 @@ class Decapsulate(Service):
 
     name: ClassVar[str] = "decapsulate"
     effect: ClassVar[Effect] = "resize"
+    report_type: ClassVar[Any] = tuple[list[Figure], list[Figure]]  # packets by FATES, by kind of tunnel
 
     def __init__(self, kinds: Any = "all", depth: Any = "all") -> None:
         known = {name: kind for kind, name in TUNNELS.items() if name}
@@ -57,7 +59,13 @@ class Decapsulate(Service):
             segment.replace(data, offset, captured, wire)
         segment.report([fates, by_kind])
 
+    def check_report(self, report: Any) -> None:
+        super().check_report(report)
+        if (len(report[0]), len(report[1])) != (len(self._fates), len(self._stripped)):
+            raise ValueError("a report with another number of fates or tunnels")
+
     def merge(self, report: Any) -> None:
+        self.check_report(report)
         fates, by_kind = report
         self._fates = [a + b for a, b in zip(self._fates, fates, strict=True)]
         self._stripped = [a + b for a, b in zip(self._stripped, by_kind, strict=True)]

@@ -33,10 +33,7 @@ def load(specification: str | Mapping[str, Any]) -> Service:
     """The service that the specification names, made with its options. Raises UsageError with one line that says what
     to do.
     """
-    name, options = parse_specification(specification)
-    kind = find(name)
-    if POSITIONAL in options:
-        options = _name_the_first(name, kind, options)
+    name, kind, options = resolve(specification)
     options = {f"{option}_" if iskeyword(option) else option: value for option, value in options.items()}  # as in from_
     _check_options(name, kind, options)
     try:
@@ -45,6 +42,13 @@ def load(specification: str | Mapping[str, Any]) -> Service:
         raise
     except Exception as error:
         raise UsageError(f"service {name}: {_one_line(error)}") from error
+
+
+def resolve(specification: str | Mapping[str, Any]) -> tuple[str, type[Service], dict[str, Any]]:
+    """(name, class, options by name) of a specification; makes no object. Raises UsageError."""
+    name, options = parse_specification(specification)
+    kind = find(name)
+    return name, kind, _name_the_first(name, kind, options) if POSITIONAL in options else options
 
 
 def find(name: str) -> type[Service]:

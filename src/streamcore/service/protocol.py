@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Effect = Literal["observe", "rewrite", "resize", "filter", "redact"]
 
 # What each effect allows a service to change: packet bytes, lengths, the number of packets.
+REPORT_DEPTH_MAX = 16  # lists and tables in one another, in a report without a declared type
+
 ALLOWED: dict[Effect, frozenset[str]] = {
     "observe": frozenset(),
     "rewrite": frozenset({"bytes"}),
@@ -104,7 +106,9 @@ class Service:
     groups: ClassVar[tuple[str, ...]] = ()  # header columns it reads: "headers", "addresses", "vlan", "inner", "flow"
     drops_by_keys: ClassVar[bool] = False  # `process` hands out keys, and `drop_by_keys` decides what is dropped
     removes_metadata: ClassVar[bool] = False  # no comments, names, addresses or hashes in a pcapng output's blocks
-    reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> what it means
+    reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> what it means; no other is accepted
+    paths: ClassVar[tuple[str, ...]] = ()  # options that name files, which a worker elsewhere reads only if allowed
+    report_type: ClassVar[Any] = Any  # of what it reports, in the words of msgspec; another report is not accepted
 
     def prepared(self, specification: Any) -> Any:
         """The specification for the workers, as plain data. A service that drew something at random (a key) adds it
@@ -123,6 +127,18 @@ class Service:
         """Runs in the main process, in the second stream's order: keys uint64[n, 2] -> (mask of drops, reason)."""
         raise NotImplementedError
 
+    def check_report(self, report: Any) -> None:
+        """Runs in the main process before the result of a segment counts. Raises ValueError for a report that `process`
+        cannot have made, and changes nothing: a worker may send anything. A service with more to check than
+        `report_type` says calls this one first.
+        """
+        if self.report_type is Any:
+            check_depth(report)
+            return
+        import msgspec  # only here: a worker that reports nothing does without
+
+        msgspec.convert(report, self.report_type)
+
     def merge(self, report: Any) -> None:
         """Runs in the main process, once for each `report`: add a worker's report to the total."""
         raise NotImplementedError
@@ -136,3 +152,19 @@ class Service:
     def summary(self) -> dict[str, Any]:
         """What the run reports of this service at its end, for --json and for people. Empty: nothing."""
         return {}
+
+
+def check_depth(report: Any) -> None:
+    """Raises ValueError if lists and tables of a report stand deeper in one another than REPORT_DEPTH_MAX."""
+    level = [report]
+    for _ in range(REPORT_DEPTH_MAX + 1):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                inner.extend(each.values())
+            elif isinstance(each, list | tuple):
+                inner.extend(each)
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"a report with more than {REPORT_DEPTH_MAX} levels")

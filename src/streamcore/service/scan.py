@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcore.core.packets import ABSENT
+from streamcore.service.figures import Figure
 from streamcore.service.options import choice, integer
 from streamcore.service.patterns import Pattern, read_patterns
 from streamcore.service.protocol import Effect, SegmentView, Service
@@ -23,6 +24,15 @@ from streamcore.service.specification import parse_specification
 FILE_BYTES_MAX = 1 << 20
 CANDIDATES_PER_PACKET = 4  # if there are more on average, looking at packets one by one is faster
 TCP, UDP = 6, 17
+
+
+class Report(TypedDict):
+    """What is reported of a segment: packets, those with a match, comments beyond the limit, packets by pattern."""
+
+    packets: Figure
+    matched: Figure
+    left_out: Figure
+    patterns: dict[str, Figure]
 
 
 class Scan(Service):
@@ -37,6 +47,8 @@ class Scan(Service):
     name: ClassVar[str] = "scan"
     effect: ClassVar[Effect] = "observe"
     groups: ClassVar[tuple[str, ...]] = ("headers",)
+    paths: ClassVar[tuple[str, ...]] = ("patterns",)
+    report_type: ClassVar[Any] = Report
 
     def __init__(
         self, patterns: Any = "", text: Any = "", in_: Any = "payload", comments: Any = 16, engine: Any = "auto"
@@ -101,7 +113,13 @@ class Scan(Service):
                     left_out += 1
         segment.report({"packets": len(segment), "matched": len(found), "left_out": left_out, "patterns": counts})
 
+    def check_report(self, report: Any) -> None:
+        super().check_report(report)
+        if not report["patterns"].keys() <= self._matched.keys():
+            raise ValueError("a report of a pattern that does not exist")
+
     def merge(self, report: Any) -> None:
+        self.check_report(report)
         for total, part in (("packets", "packets"), ("packets_matched", "matched"), ("comments_left_out", "left_out")):
             self._counts[total] += report[part]
         for name, packets in report["patterns"].items():

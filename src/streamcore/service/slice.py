@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcore.core.packets import ABSENT
+from streamcore.service.figures import Figure
 from streamcore.service.options import choice, integer
 from streamcore.service.protocol import Effect, SegmentView, Service
 
@@ -22,6 +23,7 @@ class Slice(Service):
     name: ClassVar[str] = "slice"
     effect: ClassVar[Effect] = "resize"
     groups: ClassVar[tuple[str, ...]] = ("headers",)
+    report_type: ClassVar[Any] = tuple[Figure, Figure]  # packets that were cut, bytes
 
     def __init__(self, bytes: Any = 64, from_: Any = "payload") -> None:
         self.byte_count = integer("bytes", bytes, 0, 0xFFFF_FFFF)
@@ -41,6 +43,7 @@ class Slice(Service):
             segment.report([shorter, gone])
 
     def merge(self, report: Any) -> None:
+        self.check_report(report)
         self._cut["packets_cut"] += report[0]
         self._cut["bytes_cut"] += report[1]
 

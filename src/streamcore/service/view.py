@@ -203,6 +203,8 @@ class View:
         ValueError.
         """
         self._need("drops", "drop()")
+        if reason not in self._services[self._place].reasons:
+            raise EffectError(f"service {self._name()} dropped packets for {reason!r}: declare it in `reasons`")
         wanted = np.asarray(mask)
         if wanted.shape != (len(self),) or wanted.dtype != np.bool_:
             raise ValueError(f"drop(): the mask must be bool[{len(self)}], not {wanted.dtype}{list(wanted.shape)}")

@@ -6,6 +6,7 @@ workers share, and the worker on the dispatcher's machine; remote.py has the wor
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import sys
@@ -22,7 +23,6 @@ from streamcore.service.load import load
 from streamcore.service.protocol import ALLOWED, Service
 
 REPLY_AFTER_S = 0.001  # the results of one message are sent together, unless that takes longer
-EXTRA_BYTES_MAX = 1 << 19  # comments and reports on one segment
 
 Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame
 
@@ -81,9 +81,9 @@ class Processor:
             return flags, left.packed, None
         fields = {"comments": left.comments, "reports": left.reports, "drops": left.drops}
         extra = msgspec.msgpack.encode(fields)
-        if len(extra) > EXTRA_BYTES_MAX:
+        if len(extra) > envelope.EXTRA_BYTES_MAX:
             raise ValueError(
-                f"the comments and reports on one segment take {len(extra)} bytes, more than {EXTRA_BYTES_MAX}"
+                f"the comments and reports on one segment take {len(extra)} bytes, more than {envelope.EXTRA_BYTES_MAX}"
             )
         return flags, left.packed, extra
 
@@ -119,10 +119,12 @@ class LocalWorker:
         self.regions: Arena | None = None
         if len(capacities) > 1:
             self.regions = Arena(*capacities[1], fd=descriptors[1], writable=True)
+        self.mark = mmap.mmap(descriptors[-1], local.MARK.size)
         self.context = zmq.Context()
         self.push = self.context.socket(zmq.PUSH)
         self.push.connect(local.endpoint(setup["token"]))
         self.pull = self.context.socket(zmq.PULL)
+        local.for_us_alone(self.pull)
         self.pull.bind(local.endpoint(setup["token"], self.incarnation))
 
     def run(self, chains: list[list[Any]], parsing: Mapping[str, Any]) -> int:
@@ -154,12 +156,13 @@ class LocalWorker:
             if (
                 place + 1 == len(works)
                 or time.monotonic() - since_s > REPLY_AFTER_S
-                or sum(map(len, frames)) > EXTRA_BYTES_MAX // 2
+                or sum(map(len, frames)) > envelope.EXTRA_BYTES_MAX // 2
             ):
                 self.push.send_multipart([self.head(envelope.RESULT, outcomes), *frames])
                 outcomes, frames, since_s = [], [], time.monotonic()
 
     def produce(self, processor: Processor, work: envelope.Work) -> Produced:
+        local.MARK.pack_into(self.mark, 0, work.number, work.attempt)  # if this segment ends the process, this says so
         batch = PacketBatch(
             self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=processor.parse,
             groups=work.groups, arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,

@@ -50,6 +50,15 @@ def _is_offered(chain: list[Any], offer: list[Any]) -> bool:
     return True
 
 
+def files_of(offered: list[list[Any]]) -> list[str]:
+    """The files that the offers name: of services, and in the options that they set. A recipient can name no other."""
+    files = []
+    for _, chain in offered:
+        for name, options in map(parse_specification, chain):
+            files += [name.rpartition(":")[0], *(str(value) for value in options.values())]
+    return [each for each in files if each]
+
+
 class Reporter:
     """Reports the work done for each service since the last report, but not too often."""
 
@@ -101,7 +110,7 @@ def main() -> None:
         try:
             worker = RemoteWorker(
                 setup["connect"], setup["key"], setup["server_key"].encode(), JOIN_S,
-                check=check, watch=reporter,
+                allow=files_of(setup["offered"]), check=check, watch=reporter,
             )  # fmt: skip
             worker.run()
             write_line({"ended": "the pipeline has no more work"})

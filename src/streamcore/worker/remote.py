@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +18,14 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamcore.core.errors import WorkerError
 from streamcore.core.packets import Arena
+from streamcore.core.text import shown
 from streamcore.disperse import envelope
 from streamcore.disperse._results import region_bytes
 from streamcore.disperse.inline import Digest, FramePool, frame_bytes_max, unpack_segment
 from streamcore.disperse.peer import MESSAGE_BYTES_MAX
 from streamcore.disperse.remote import DOMAIN, PROTOCOL, keep_alive, load_key, load_public_key
 from streamcore.worker.local import REPLY_AFTER_S, Processor, Produced, attempt, one_line
+from streamcore.worker.permitted import refuse_unallowed
 
 REGIONS = 8  # for results under way
 WATCH_MS = 1000
@@ -50,8 +52,9 @@ class RemoteWorker:
     """connect: tcp://HOST:PORT that the pipeline listens on; key: our .key_secret file; server_key: the pipeline's
     .key file, or the key itself.
 
-    check: given the chains of services that the pipeline wants, raises WorkerError if they must not run; watch: called
-    with the work of each chain, in their order, after every message and after a second without one.
+    allow: the files that the pipeline may have run or read; check: given the chains of services that it wants, raises
+    WorkerError if they must not run; watch: called with the work of each chain, in their order, after every message and
+    after a second without one.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class RemoteWorker:
         key: str,
         server_key: str | bytes,
         join_s: float = JOIN_S,
+        allow: Sequence[str] = (),
         check: Callable[[list[list[Any]]], None] = lambda chains: None,
         watch: Callable[[list[Done]], None] = lambda done: None,
     ) -> None:
         public_key = server_key if isinstance(server_key, bytes) else load_public_key(server_key)
         self._keys = (*load_key(key), public_key)
+        self._allow = allow
         self._check = check
         self._watch = watch
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -101,23 +106,31 @@ class RemoteWorker:
                 f"no answer from {self._address} within {self._join_s:.0f} s: check that the pipeline runs, that it "
                 "knows this worker's key, and that the pipeline has the key that was expected"
             )
-        setup: dict[str, Any] = json.loads(join_socket.recv())
+        answer = join_socket.recv()
         join_socket.close(linger=0)
-        if "refused" in setup:
-            raise WorkerError(f"{self._address} refused: {setup['refused']}")
+        try:
+            setup: dict[str, Any] = json.loads(answer)
+            if "refused" in setup:
+                raise WorkerError(f"{self._address} refused: {shown(str(setup['refused']))}")
+        except (ValueError, TypeError, RecursionError):
+            raise WorkerError(f"{self._address} answered what is no set-up") from None
         return setup
 
     def _work(self, setup: dict[str, Any]) -> int:
-        slot, incarnation = setup["slot"], setup["incarnation"]
-        data_bytes_max, rows_max = setup["chunk"]
-        digest = Digest(bytes.fromhex(setup["digest_key"]))
-        inlet = Inlet(data_bytes_max, rows_max, setup["region_bytes"], digest, len(setup["chains"]))
+        try:
+            slot, incarnation = setup["slot"], setup["incarnation"]
+            data_bytes_max, rows_max = setup["chunk"]
+            digest = Digest(bytes.fromhex(setup["digest_key"]))
+            inlet = Inlet(data_bytes_max, rows_max, setup["region_bytes"], digest, len(setup["chains"]))
+        except Exception as error:  # whatever the pipeline sends: it is one line
+            raise WorkerError(f"{self._address} answered what is no set-up: {one_line(error)}") from None
         pull = self._secured(zmq.PULL, setup["work_port"])
         pull.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max(rows_max, data_bytes_max))
         push = self._secured(zmq.PUSH, setup["results_port"])
         monitor = pull.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             self._check(setup["chains"])
+            refuse_unallowed(setup["chains"], self._allow)
             processor = Processor(setup["chains"], setup["parsing"])
         except Exception as error:
             reason = f"the service does not start: {one_line(error)}"

@@ -207,6 +207,7 @@ def test_a_key_without_effect_in_the_run_is_refused(tmp_path):
         ("hash_seed", 7, capture | {"policy": "time"}, capture | {"policy": "time", "service": ["count"]}),
         ("restarts_max", 2, capture | LISTENING | {"workers": 0}, capture),
         ("key", "k", capture, capture | LISTENING), ("worker_keys", "k", capture, capture | LISTENING),
+            ("audit", 0.5, capture, capture | LISTENING),
         ("market", {"url": "http://127.0.0.1:1"}, capture | LISTENING, capture | LISTENING | {"stream": terms}),
     ]  # fmt: skip
     for name, value, without, with_effect in cases:

@@ -56,7 +56,7 @@ def start_pipeline(capture, output, address, keys, *more):
 def start_worker(address, keys, name="worker", server="pipeline", join_s=20):
     return subprocess.Popen(
         [sys.executable, "-m", "streamcore", "worker", "--connect", address, "--key", keys / f"{name}.key_secret",
-         "--server-key", keys / f"{server}.key", "--join-s", str(join_s)],
+         "--server-key", keys / f"{server}.key", "--join-s", str(join_s), "--allow", SERVICES],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

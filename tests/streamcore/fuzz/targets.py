@@ -16,6 +16,7 @@ from streamcore.core.packets import COLUMN_GROUPS
 from streamcore.headers._udp_tunnels import STANDARD_PORTS
 from tests.streamcore.fuzz.guarded import Guarded
 from tests.streamcore.fuzz.inputs import INPUT_BYTES_MAX, VALUES, mutated, packets, some_of_a_link
+from tests.streamcore.fuzz.peers import peers
 from tests.streamcore.fuzz.planted import LINK, plant
 
 Batch = Callable[[random.Random, int], int]  # takes the batch of that number; returns how many inputs it had
@@ -407,4 +408,5 @@ TARGETS: dict[str, Callable[[], Batch]] = {
     "pcapng": captures("pcapng"),
     "encoding": encoding,
     "places": places,
+    "peers": peers,
 }

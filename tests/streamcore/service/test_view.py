@@ -10,6 +10,7 @@ from streamcore.service.protocol import Service
 from streamcore.service.view import EffectError, ResultTooLarge, View
 
 PACKETS = [bytes([i]) * (20 + i) for i in range(10)]
+REASONS = dict.fromkeys(("made.even", "made.large", "made.again", "made.first", "x"), "")
 ORDERS = [None, list(range(10)), [2, 3, 4], [9, 1, 4], []]
 
 
@@ -17,7 +18,8 @@ def service(effect: str, work, **attributes) -> Service:
     kind = type(
         "Made",
         (Service,),
-        {"name": "made", "effect": effect, "process": lambda self, segment: work(segment), **attributes},
+        {"name": "made", "effect": effect, "process": lambda self, segment: work(segment), "reasons": REASONS}
+        | attributes,
     )
     return kind()
 

@@ -58,7 +58,7 @@ class Joining:
         while not self._over.wait(0.005):
             try:
                 secret, server = self._keys / f"{name}.key_secret", self._keys / "pipeline.key"
-                kind(self._address, str(secret), str(server), join_s=0.2).run()
+                kind(self._address, str(secret), str(server), join_s=0.2, allow=[SERVICES]).run()
                 return
             except ConnectionResetError:
                 continue

@@ -41,7 +41,8 @@ class Provider(threading.Thread):
 
     def __init__(self, address, keys, name, kind=RemoteWorker, tries=20):
         super().__init__(daemon=True)
-        self.make = lambda: kind(address, str(keys / f"{name}.key_secret"), str(keys / "pipeline.key"), join_s=0.3)
+        files = (str(keys / f"{name}.key_secret"), str(keys / "pipeline.key"))
+        self.make = lambda: kind(address, *files, join_s=0.3, allow=[SERVICES])
         self.tries = tries
         self.done = 0
         self.error = None

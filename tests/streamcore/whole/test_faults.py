@@ -133,6 +133,19 @@ def test_a_segment_that_nobody_can_process_goes_to_the_dead_letters(capture, tmp
         assert sorted(frame for _, frame in dpkt.pcapng.Reader(file)) == sorted(dead)
 
 
+def test_only_the_segment_that_ends_a_worker_is_blamed(capture, tmp_path):
+    """Small segments share a message, and so do their results: those before it have not left when the process ends."""
+    more = ["-n", "1", "--policy", "run", "--segment-packets", "20", "--attempts-max", "1", "--restarts-max", "99"]
+    run = run_command(*flags(capture, tmp_path / "out.pcap", "Dies:every=3331", *more))
+    assert run.status == 3, run.stderr
+    frames = [frame for _, frame in read_pcap(capture)]
+    bad = {number // 20 for number in range(0, 20_000, 3331)}
+    assert run.json["segments"]["dead_lettered"] == len(bad)
+    assert [frame for _, frame in read_pcap(tmp_path / "out.pcap")] == [
+        frame for i, frame in enumerate(frames) if i // 20 not in bad
+    ]
+
+
 def test_no_worker_left_is_an_error_and_not_a_hang(capture, tmp_path):
     run = run_command(
         *flags(capture, tmp_path / "out.pcap", "Dies:every=1", "-n", "2", "--restarts-max", "0"), timeout_s=20
