@@ -13,8 +13,9 @@ import struct
 import numpy as np
 import zmq
 
+from streamcore.core.capture_form import Interface
 from streamcore.core.counters import Counters
-from streamcore.core.packets import Arena, Interface, PacketBatch, Segment
+from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.disperse import envelope
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.inline import Digest, FramePool, frame_bytes_max
