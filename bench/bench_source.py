@@ -30,8 +30,8 @@ def test_walk(
     if format == "pcap":
         walker.set_pcap(False, 1000, 262_144)
     else:
-        walker.set_section(False, 0)
-        walker.add_interface(6, 0, 0, 262_144)
+        walker.set_section(False)
+        walker.add_interface(6, 0, 0, 262_144, 0)
     start = 0 if format == "pcap" else int(chunk_start(chunk))
 
     def work() -> int:

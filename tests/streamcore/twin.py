@@ -96,9 +96,13 @@ class Read(NamedTuple):
     link_type: int
 
 
-def read_pcapng(data):
-    """(packets as Read, their options, interfaces) of a little-endian section. Asserts that it is whole."""
-    packets, options_of, interfaces = [], [], []
+def read_pcapng(data, others=None):
+    """(packets as Read, their options, interfaces of all sections) of little-endian sections. Asserts that it is whole.
+
+    others: gets the kinds of blocks that are none of these; otherwise there may be only one section and no such block.
+    Simple packet blocks have the time 0.
+    """
+    packets, options_of, interfaces, base = [], [], [], 0
     at = 0
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -107,9 +111,10 @@ def read_pcapng(data):
         assert at + size <= len(data), "a torn block"
         assert struct.unpack_from("<I", data, at + size - 4)[0] == size
         body = data[at + 8 : at + size - 4]
-        if at == 0:
-            assert kind == 0x0A0D0D0A
+        if kind == 0x0A0D0D0A:
+            assert at == 0 or others is not None
             assert body[:4] == b"\x4d\x3c\x2b\x1a"
+            base = len(interfaces)
         elif kind == 1:
             options = read_options(body[8:])
             link_type, snap_length = struct.unpack_from("<HxxI", body)
@@ -119,12 +124,20 @@ def read_pcapng(data):
             interfaces.append(Interface(link_type, first.get(9, b"\x06")[0], snap_length, offset, name))
         elif kind == 6:
             number, high, low, captured, wire = struct.unpack_from("<IIIII", body)
-            interface = interfaces[number]
+            interface = interfaces[base + number]
             ns = nanoseconds(high << 32 | low, interface.resolution, interface.offset_s)
             packets.append(Read(ns, wire, body[20 : 20 + captured], interface.link_type))
             options_of.append(tuple(read_options(body[20 + (captured + 3) // 4 * 4 :])))
+        elif kind == 3:
+            wire = struct.unpack_from("<I", body)[0]
+            snap = interfaces[base].snap_length
+            captured = min(wire, snap) if snap else wire
+            assert len(body) == 4 + (captured + 3) // 4 * 4
+            packets.append(Read(0, wire, body[4 : 4 + captured], interfaces[base].link_type))
+            options_of.append(())
         else:
-            raise AssertionError(f"a block of kind {kind}")
+            assert others is not None, f"a block of kind {kind}"
+            others.append(kind)
         at += size
     return packets, options_of, interfaces
 

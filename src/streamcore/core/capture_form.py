@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import deque
+from typing import NamedTuple, TypeAlias
 
 
 class Interface(NamedTuple):
@@ -28,3 +29,48 @@ class CaptureForm(NamedTuple):
     bare: bool = (
         False  # of pcapng: write only the options needed to read the packets; no comments, names, addresses, hashes
     )
+
+
+# Of a Block: a section's header, an interface, any other block (whole, little-endian), or None for one that cannot be
+# written in this byte order.
+Content: TypeAlias = CaptureForm | Interface | bytes | None
+
+
+class Block(NamedTuple):
+    """A pcapng block without a packet, on its way from the first stream into the second."""
+
+    number: int  # of packets that stand before it in the stream
+    content: Content
+    base: int = 0  # the number in the stream of its section's first interface
+
+
+class Blocks:
+    """A queue of Blocks: the source's thread puts them in, the sink's takes them out. It is bounded: of what waits
+    beyond WAITING_BYTES_MAX only sections and interfaces are kept, the contents of others become None.
+    """
+
+    WAITING_BYTES_MAX = 64 << 20
+
+    def __init__(self) -> None:
+        self._queue: deque[Block] = deque()
+        self._put_bytes = self._taken_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, block: Block) -> None:
+        if isinstance(block.content, bytes):
+            if self._put_bytes - self._taken_bytes + len(block.content) > self.WAITING_BYTES_MAX:
+                block = block._replace(content=None)
+            else:
+                self._put_bytes += len(block.content)
+        self._queue.append(block)
+
+    def first(self) -> Block:
+        return self._queue[0]
+
+    def take(self) -> Block:
+        block = self._queue.popleft()
+        if isinstance(block.content, bytes):
+            self._taken_bytes += len(block.content)
+        return block

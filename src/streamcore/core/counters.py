@@ -62,6 +62,8 @@ EVENTS: dict[str, str] = {
     "source.checksum_missing": "packets whose checksum was left to the hardware",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
     "source.blocks_skipped": "pcapng blocks without a packet",
+    "source.times_clamped": "packets whose time does not fit 64 bits of nanoseconds",
+    "sink.without_time": "packets without a time, written with that of 1970",
     "parse.malformed": "packets with a header that contradicts itself",
     "parse.truncated": "packets truncated within a header",
     "parse.orphan_fragments": "fragments whose first fragment was not seen",

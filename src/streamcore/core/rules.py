@@ -36,6 +36,7 @@ RUNS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "sends": (lambda c: c.output_interface, "sending on an interface (-o)"),
     "replays": (lambda c: c.read and c.output_interface, "captures that are sent on an interface (-r, -o)"),
     "reads a pipe": (lambda c: c.read and not os.path.isfile(c.read), "pipes: a file does not keep its reader waiting"),
+    "writes a pcap": (lambda c: c.write and ".pcapng" not in c.write.lower(), "pcap outputs"),
     "filters": (lambda c: c.filter, "runs with an expression"),
     "selects": (lambda c: c.filter or c.stream, "runs with an expression or [[stream]] tables"),
     "hashes": (

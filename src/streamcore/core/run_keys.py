@@ -130,6 +130,16 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             "With `rotate_mb` the files are OUT0, OUT1, and so on", default="0: no limit",
         ),
     ] = 0  # fmt: skip
+    precision: Annotated[
+        Literal["", "us", "ns"],
+        Key(
+            "write times in a pcap as microseconds or nanoseconds; us cuts finer times",
+            "", "us|ns", INPUT_OUTPUT,
+            "A time that the file cannot hold ends the run with an error",
+            default="microseconds if the input has no finer times",
+            only="writes a pcap",
+        ),
+    ] = ""  # fmt: skip
     overwrite: Annotated[
         bool,
         Key(

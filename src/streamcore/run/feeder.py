@@ -132,6 +132,7 @@ class Feeder:
                 if chooser is not None:
                     self._counters.bump(f"{name}.orphan_fragments", chooser.orphans)
             self._counters.bump("source.blocks_skipped", self._source.blocks_skipped)
+            self._counters.bump("source.times_clamped", self._source.times_clamped)
             self._dispatcher.finish()
 
     def _feed(self) -> None:
@@ -139,7 +140,7 @@ class Feeder:
         segments: Any
         for batch in self._source:
             self._counters.count("source.read", batch.count, batch.byte_count)
-            if self._select is not None:
+            if self._select is not None and not self._source.filtered:
                 self._counters.count("filter.not_matched", *self._select(batch))
             batch.copy_to_chunk()
             if self._groups:

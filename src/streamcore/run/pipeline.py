@@ -231,7 +231,7 @@ class Pipeline:
 
     def _open_output(self, arena: Arena, source: Source, place: Place | None) -> Sink:
         form = source.form._replace(bare=self._streams.removes_metadata)
-        needs = SinkNeeds(self.counters, arena, source.interfaces, form, place, self._last_file_is_full)
+        needs = SinkNeeds(self.counters, arena, source.interfaces, form, source.blocks, place, self._last_file_is_full)
         return self._open_sink(needs)
 
     def _open_sink(self, needs: SinkNeeds) -> Sink:

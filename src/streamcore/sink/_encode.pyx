@@ -13,7 +13,7 @@ from posix.unistd cimport write
 from cpython.exc cimport PyErr_CheckSignals
 
 from streamcore.core.packets cimport (RECORD_EPB, RECORD_KUZNETZOV, RECORD_KUZNETZOV_SWAPPED, RECORD_OPB_SWAPPED, RECORD_PCAP,
-                                 RECORD_PCAP_SWAPPED, RECORD_SPB, RECORD_SPB_SWAPPED, Columns, Outgoing, outgoing_data,
+                                 RECORD_EPB_SWAPPED, RECORD_OPB, RECORD_PCAP_SWAPPED, RECORD_SPB, RECORD_SPB_SWAPPED, Columns, Outgoing, outgoing_data,
                                  record_head, record_size, record_start, swap32)
 
 cdef extern from "<poll.h>" nogil:
@@ -51,19 +51,31 @@ cdef inline uint32_t padded(uint32_t size) noexcept nogil:
     return (size + 3) & ~<uint32_t> 3
 
 
+ALL_ROWS = 1 << 40
+
+
+class TimeNotHeld(Exception):
+    """The file's format cannot hold a packet's time; str() says which."""
+
+
 cdef class Encoder:
     """Writes packets to a descriptor.
 
     Parameters: descriptor; pcapng, or else pcap with `digits` (6 or 9) of a second; copied_kind: the RECORD_ value that
     can be copied unchanged, or 255; source_digits: those of a pcap source; compress: bytes-like -> bytes, a complete
     member or frame, or None; staging_bytes: gathered before a write; direct_bytes: a run of this size or more is
-    written without being gathered; bare: keep only numeric packet options (flags, drops, number, queue).
+    written without being gathered; bare: keep only numeric packet options (flags, drops, number, queue); sectioned: the
+    output has the sections of a pcapng source, and their interface numbers; rounds: cut times to `digits`.
     """
 
     cdef readonly uint64_t committed_bytes  # written: whole records, whole members
     cdef public uint64_t limit_bytes        # packets are not written once the file has more bytes (compressed: written bytes)
     cdef public int64_t limit_ns            # nor are packets of this time or later
-    cdef readonly uint64_t options_removed  # with bare
+    cdef readonly uint64_t options_removed  # with bare, and of pcapng packets in a pcap
+    cdef readonly uint64_t without_time     # simple packet blocks that were written with the time 0
+    cdef readonly bint stopped_by_row       # the last write stopped at its row limit
+    cdef bint sectioned
+    cdef bint rounds
     cdef Py_ssize_t stopped_at              # the place of the first packet that was not written, -1: none
     cdef int descriptor
     cdef object compress
@@ -79,12 +91,14 @@ cdef class Encoder:
     cdef uint64_t tick_ns[65536]            # of each interface that is not from a pcapng source
 
     def __init__(self, int descriptor, bint pcapng, unsigned digits, uint8_t copied_kind, unsigned source_digits, compress,
-                 size_t staging_bytes, size_t direct_bytes, bint bare=False):
+                 size_t staging_bytes, size_t direct_bytes, bint bare=False, bint sectioned=False, bint rounds=False):
         if digits not in (6, 9) or source_digits not in (6, 9) or direct_bytes > staging_bytes:
             raise ValueError(f"encoder with {digits} digits, {staging_bytes} and {direct_bytes} bytes")
         self.descriptor = descriptor
         self.pcapng = pcapng
         self.bare = bare and pcapng
+        self.sectioned = sectioned and pcapng
+        self.rounds = rounds
         self.digits = digits
         self.source_digits = source_digits
         self.copied_kind = copied_kind
@@ -123,10 +137,12 @@ cdef class Encoder:
         with nogil:
             self.drain()
 
-    def write(self, Outgoing out not None, dict comments, bint flush, Py_ssize_t first=0):
-        """Encodes the packets of out from place `first` on, up to the limits. comments: row -> pcapng options, encoded.
+    def write(self, Outgoing out not None, dict comments, bint flush, Py_ssize_t first=0, Py_ssize_t row_limit=ALL_ROWS):
+        """Encodes the packets of out from place `first` on, up to the limits and to the first of the batch's rows from
+        row_limit on. comments: row -> pcapng options, encoded.
 
-        Returns (packets, captured bytes, place of the first packet that was not written or -1). Raises OSError.
+        Returns (packets, captured bytes, place of the first packet that was not written or -1). Raises OSError,
+        TimeNotHeld.
         """
         cdef Columns *c = &out.batch.columns
         cdef uint8_t *commented = NULL
@@ -137,6 +153,7 @@ cdef class Encoder:
         if not 0 <= first <= (out.stop - out.start if out.unchanged else out.count):
             raise ValueError(f"packet {first} of an Outgoing that is shorter")
         self.stopped_at = -1
+        self.stopped_by_row = False
         try:
             if comments and self.pcapng:
                 commented = <uint8_t *> calloc(out.batch.count + 1, 1)
@@ -149,13 +166,14 @@ cdef class Encoder:
             with nogil:
                 if (out.unchanged and not out.arranged and out.batch.contiguous and commented == NULL and not self.bare
                         and out.stop > out.start and c.record[out.start] == self.copied_kind):
-                    stop = self.stop_of(c, out.start + first, out.stop)
+                    stop = self.stop_of(c, out.start + first, min(out.stop, max(row_limit, out.start + first)))
+                    self.stopped_by_row = stop == row_limit and stop < out.stop
                     if stop < out.stop:
                         self.stopped_at = stop - out.start
                     if stop > out.start + first:
                         self.copy_all(c, outgoing_data(c, out), out.start + first, stop, counts)
                 else:
-                    self.encode_all(out, c, commented, comments, counts, first)
+                    self.encode_all(out, c, commented, comments, counts, first, row_limit)
                 if flush:
                     self.drain()
         finally:
@@ -195,7 +213,7 @@ cdef class Encoder:
 
     # bench_sink.py::test_arranged: about 3 ns for a packet that is copied in a run, 8 to 10 ns for one that is built.
     cdef int encode_all(self, Outgoing out, Columns *c, const uint8_t *commented, dict comments,
-                        uint64_t *counts, Py_ssize_t first) except -1 nogil:
+                        uint64_t *counts, Py_ssize_t first, Py_ssize_t row_limit) except -1 nogil:
         cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
         cdef const uint8_t *run = NULL
         cdef const uint8_t *data = outgoing_data(c, out)
@@ -220,6 +238,10 @@ cdef class Encoder:
                 captured = out.captured_length[i]
                 wire = out.wire_length[i]
                 whole = out.whole[i]
+            if row >= row_limit:
+                self.stopped_at = i
+                self.stopped_by_row = True
+                break
             if limited and (c.timestamp_ns[row] >= self.limit_ns
                             or self.filled() + (run_bytes if run != NULL and self.compress is None else 0) > self.limit_bytes):
                 self.stopped_at = i
@@ -227,8 +249,8 @@ cdef class Encoder:
             counts[0] += 1
             counts[1] += captured
             kind = c.record[row]
-            if (whole and kind == self.copied_kind and (commented == NULL or not commented[row])
-                    and (kind != RECORD_EPB or load32(c.data + c.offset[row] - 20) == c.interface[row])
+            if (whole and (kind == self.copied_kind or self.stays_simple(c, row)) and (commented == NULL or not commented[row])
+                    and (kind != RECORD_EPB or self.sectioned or load32(c.data + c.offset[row] - 20) == c.interface[row])
                     and not (self.bare and more_than_packet(c, row, packet))):
                 head = record_head(kind)
                 size = record_size(c, row)
@@ -245,6 +267,10 @@ cdef class Encoder:
                 run = NULL
             if not self.pcapng:
                 self.make_pcap(c, row, packet, captured, wire)
+            elif ((kind == RECORD_SPB_SWAPPED or kind == RECORD_SPB) and self.is_of_first(c, row)
+                  and (commented == NULL or not commented[row])
+                  and captured == c.captured_length[row] and wire == c.wire_length[row]):
+                self.make_spb(packet, captured, wire)
             elif commented != NULL and commented[row]:
                 with gil:
                     self.make_commented(c, row, packet, captured, wire, comments[row])
@@ -253,6 +279,51 @@ cdef class Encoder:
         if run != NULL:
             self.put_run(run, run_bytes)
         return 0
+
+    cdef inline bint is_of_first(self, Columns *c, uint32_t row) noexcept nogil:
+        """Whether a packet is of its section's first interface in the output, too, as those of simple blocks must be."""
+        return self.copied_kind == RECORD_EPB and (self.sectioned or c.interface[row] == 0)
+
+    cdef inline bint stays_simple(self, Columns *c, uint32_t row) noexcept nogil:
+        """Whether a record is a simple packet block that can be copied."""
+        return c.record[row] == RECORD_SPB and self.is_of_first(c, row)
+
+    cdef inline uint32_t local_interface(self, Columns *c, uint32_t row) noexcept nogil:
+        """The number of a packet's interface in its section of the output."""
+        cdef uint8_t kind = c.record[row]
+        cdef uint32_t number
+        if not self.sectioned:
+            return c.interface[row]
+        if kind == RECORD_SPB or kind == RECORD_SPB_SWAPPED:
+            return 0
+        number = load32(c.data + c.offset[row] - 20)
+        if kind == RECORD_EPB_SWAPPED or kind == RECORD_OPB_SWAPPED:
+            number = swap32(number)
+        if kind == RECORD_OPB:
+            return number & 0xFFFF
+        return number >> 16 if kind == RECORD_OPB_SWAPPED else number
+
+    cdef int make_spb(self, const uint8_t *packet, uint32_t captured, uint32_t wire) except -1 nogil:
+        cdef uint32_t size = 16 + padded(captured)
+        cdef uint8_t *at
+        self.reserve(size)
+        at = self.staging + self.staged
+        memset(at + size - 8, 0, 4)  # the padding
+        store32(at, 3)
+        store32(at + 4, size)
+        store32(at + 8, wire)
+        memcpy(at + 12, packet, captured)
+        store32(at + size - 4, size)
+        self.staged += size
+        return 0
+
+    cdef int refuse_time(self, int64_t ns) except -1 nogil:
+        """Raises TimeNotHeld if a pcap record does not hold a time as it is."""
+        with gil:
+            if ns < 0 or ns // 1_000_000_000 > 0xFFFFFFFF:
+                raise TimeNotHeld(f"a packet is of {ns} ns since 1970, which a pcap cannot hold: write .pcapng")
+            raise TimeNotHeld(f"a packet of {ns} ns since 1970 has nanoseconds, and the file has microseconds: give "
+                              "--precision ns, or us to cut them")
 
     cdef int make_pcap(self, Columns *c, uint32_t row, const uint8_t *packet, uint32_t captured,
                        uint32_t wire) except -1 nogil:
@@ -263,22 +334,21 @@ cdef class Encoder:
         cdef int64_t unit_ns = 1000 if self.digits == 6 else 1
         self.reserve(16 + <size_t> captured)
         at = self.staging + self.staged
+        if kind == RECORD_SPB or kind == RECORD_SPB_SWAPPED:
+            self.without_time += 1
+        elif RECORD_EPB <= kind <= RECORD_OPB_SWAPPED:
+            self.options_removed += options_of(c, row)
         if self.digits == self.source_digits and (kind <= RECORD_PCAP_SWAPPED or RECORD_KUZNETZOV <= kind <= RECORD_KUZNETZOV_SWAPPED):
             record = c.data + record_start(c, row)  # the ticks unchanged, even invalid ones
             store32(at, swap32(load32(record)) if kind & 1 else load32(record))
             store32(at + 4, swap32(load32(record + 4)) if kind & 1 else load32(record + 4))
         else:
             ns = c.timestamp_ns[row]
-            seconds = ns // <int64_t> 1000000000  # never negative here, so C's division rounds down
-            if ns < 0:
-                store32(at, 0)
-                store32(at + 4, 0)
-            elif seconds > <int64_t> 0xFFFFFFFF:
-                store32(at, 0xFFFFFFFF)
-                store32(at + 4, 0)
-            else:
-                store32(at, <uint32_t> seconds)
-                store32(at + 4, <uint32_t> ((ns - seconds * <int64_t> 1000000000) // unit_ns))
+            seconds = ns // <int64_t> 1000000000
+            if ns < 0 or seconds > <int64_t> 0xFFFFFFFF or (unit_ns > 1 and not self.rounds and ns % unit_ns):
+                self.refuse_time(ns)
+            store32(at, <uint32_t> seconds)
+            store32(at + 4, <uint32_t> ((ns - seconds * <int64_t> 1000000000) // unit_ns))
         store32(at + 8, captured)
         store32(at + 12, wire)
         memcpy(at + 16, packet, captured)
@@ -308,6 +378,7 @@ cdef class Encoder:
             ticks = <uint64_t> c.timestamp_ns[row] // self.tick_ns[c.interface[row]] if c.timestamp_ns[row] > 0 else 0
             high = <uint32_t> (ticks >> 32)
             low = <uint32_t> ticks
+            self.without_time += kind == RECORD_SPB or kind == RECORD_SPB_SWAPPED
         self.reserve(EPB_BYTES + 8 + <size_t> captured + options_bytes + more_bytes)
         at = self.staging + self.staged
         size = 28 + padded(captured)
@@ -324,7 +395,7 @@ cdef class Encoder:
         size += 4
         store32(at, 6)
         store32(at + 4, size)
-        store32(at + 8, c.interface[row])
+        store32(at + 8, self.local_interface(c, row))
         store32(at + 12, high)
         store32(at + 16, low)
         store32(at + 20, captured)
@@ -410,10 +481,10 @@ cdef class Encoder:
 
 
 cdef inline bint more_than_packet(const Columns *c, uint32_t row, const uint8_t *packet) noexcept nogil:
-    """Whether an enhanced packet block has options, or anything in its padding."""
+    """Whether an enhanced or simple packet block has options, or anything in its padding."""
     cdef uint32_t captured = c.captured_length[row]
     cdef uint32_t i
-    if record_size(c, row) != EPB_BYTES + padded(captured):
+    if record_size(c, row) != (16 if c.record[row] == RECORD_SPB else EPB_BYTES) + padded(captured):
         return True
     for i in range(captured, padded(captured)):
         if packet[i]:
@@ -448,6 +519,23 @@ cdef uint32_t copy_options(uint8_t *target, const uint8_t *options, uint32_t siz
         at += 4 + padded(value_bytes)
         put += 4 + padded(value_bytes)
     return put
+
+
+cdef uint64_t options_of(const Columns *c, uint32_t row) noexcept nogil:
+    """The number of options of an enhanced or obsolete packet block."""
+    cdef uint32_t at = 28 + padded(c.captured_length[row]), end = record_size(c, row) - 4, word
+    cdef const uint8_t *record = c.data + record_start(c, row)
+    cdef uint64_t count = 0
+    while at + 4 <= end:
+        word = load32(record + at)
+        if c.record[row] & 1:
+            word = swap32(word)
+            word = word >> 16 | word << 16
+        if word & 0xFFFF == 0 or padded(word >> 16) > end - at - 4:
+            break
+        count += 1
+        at += 4 + padded(word >> 16)
+    return count
 
 
 cdef inline bint is_number(uint32_t code, uint32_t value_bytes) noexcept nogil:

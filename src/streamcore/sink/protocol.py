@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.capture_form import Blocks, CaptureForm, Interface
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Arena, Outgoing
 
@@ -17,6 +17,7 @@ class Place(NamedTuple):
     size: int  # bytes: whole records
     described: int  # pcapng: interfaces that have their block
     link_type: int  # pcap: the header's
+    blocks: int = 0  # pcapng: blocks without packets of the first stream that it covers
 
 
 class Sink(Protocol):
@@ -64,5 +65,6 @@ class SinkNeeds:
     arena: Arena  # if the main process is killed, workers read in its first page where to truncate the output
     interfaces: Sequence[Interface] = field(default_factory=list)  # of the first stream; the list may grow
     form: CaptureForm | None = None
+    blocks: Blocks | None = None  # what the first stream says besides its packets
     place: Place | None = None  # where to continue an existing output
     on_last: Callable[[], None] = lambda: None  # called when no more packets are needed

@@ -18,7 +18,8 @@ from streamcore.core.packets import Outgoing
 from streamcore.sink._encode import rest_of
 from streamcore.sink.names import free_name, is_taken, refuse_claimed
 from streamcore.sink.protocol import Place, SinkNeeds
-from streamcore.sink.writer import CaptureSink, shape_of
+from streamcore.sink.sections import Sections
+from streamcore.sink.writer import CaptureSink, sections_of, shape_of
 
 NO_LIMIT_BYTES, NO_LIMIT_NS = (1 << 64) - 1, (1 << 63) - 1
 
@@ -31,6 +32,7 @@ def open_rotating(config: Config, needs: SinkNeeds) -> RotatingSink:
     return RotatingSink(
         config, interfaces=needs.interfaces, form=needs.form, counters=needs.counters,
         on_commit=needs.arena.set_committed_bytes, on_file=needs.arena.set_output_path, on_last=needs.on_last,
+        sections=sections_of(config, needs),
     )  # fmt: skip
 
 
@@ -52,6 +54,7 @@ class RotatingSink:
     def __init__(
         self, config: Config, *, interfaces: Sequence[Interface], form: CaptureForm, counters: Counters,
         on_commit: Callable[[int], None], on_file: Callable[[bytes], None], on_last: Callable[[], None],
+        sections: Sections | None = None,
     ) -> None:  # fmt: skip
         self._config = config
         self.name = config.write
@@ -62,6 +65,7 @@ class RotatingSink:
         self._on_commit = on_commit
         self._on_file = on_file
         self._on_last = on_last
+        self._sections = sections
         self._shape = shape_of(config.write, form)
         self._sink: CaptureSink | None = None
         self._full = False
@@ -109,8 +113,9 @@ class RotatingSink:
 
     @property
     def metadata_removed(self) -> int:
-        """The number of options left out of all files so far, with a bare form."""
-        return self._removed + (self._sink.metadata_removed if self._sink is not None else 0)
+        """The number of options and blocks left out of all files so far."""
+        sections = self._sections.removed if self._sections is not None else 0
+        return self._removed + sections + (self._sink.metadata_removed if self._sink is not None else 0)
 
     def flush(self) -> None:
         """Writes the gathered packets. Raises SinkError."""
@@ -170,6 +175,8 @@ class RotatingSink:
         config = self._config
         sink = CaptureSink(path, self._interfaces, self._form, self._on_commit)
         sink.shape = self._shape  # a number follows the ending
+        sink.sections, sink.shares_sections = self._sections, True
+        sink.precision, sink.counters = config.precision, self._counters
         sink.replaces = config.overwrite or bool(config.rotate_mb and config.rotate_files)
         sink.limits = (
             config.rotate_mb * 1_000_000 if config.rotate_mb else NO_LIMIT_BYTES,

@@ -16,17 +16,20 @@ from typing import NamedTuple
 
 from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.config import Config
+from streamcore.core.counters import Counters
 from streamcore.core.errors import ReaderGone, SinkError
 from streamcore.core.packets import Outgoing
 from streamcore.sink import _headers
-from streamcore.sink._encode import Encoder, first_not_accepted, highest_interface
+from streamcore.sink._encode import ALL_ROWS, Encoder, TimeNotHeld, first_not_accepted, highest_interface
 from streamcore.sink.nameless import Nameless
 from streamcore.sink.names import COMPRESSIONS, PCAP_ENDINGS, PCAPNG_ENDINGS, claim, free_name, refuse_claimed
 from streamcore.sink.protocol import Place, SinkNeeds
+from streamcore.sink.sections import NEVER, Sections
 
 STAGING_BYTES, DIRECT_BYTES = 1 << 20, 64 << 10
 MEMBER_BYTES = 4 << 20  # of packets in one compressed member
 LINGER_S = 1.0  # how long packets of a slow stream wait for a member to fill
+STATISTICS = b"\x05\0\0\0"  # the type of interface statistics blocks
 RECORD_PCAP, RECORD_EPB, RECORD_NONE = 0, 2, 255  # as in packets.pxd: records that can be copied unchanged
 
 
@@ -59,8 +62,17 @@ def open_output(config: Config, needs: SinkNeeds) -> CaptureSink:
         needs.arena.set_output_path(os.fsencode(os.path.abspath(path)))
     return open_capture(
         path, interfaces=needs.interfaces, form=needs.form, on_commit=needs.arena.set_committed_bytes,
-        place=needs.place,
+        place=needs.place, precision=config.precision, counters=needs.counters, sections=sections_of(config, needs),
     )  # fmt: skip
+
+
+def sections_of(config: Config, needs: SinkNeeds) -> Sections | None:
+    """What a capture says besides its packets; None if the source does not pass it on."""
+    assert needs.form is not None
+    if needs.blocks is None:
+        return None
+    whole = config.order == "total" and needs.form.family == "pcapng"
+    return Sections(needs.blocks, whole, needs.form.bare)
 
 
 def open_capture(
@@ -71,15 +83,20 @@ def open_capture(
     on_commit: Callable[[int], None] | None = None,
     place: Place | None = None,
     private: bool = False,
+    precision: str = "",
+    counters: Counters | None = None,
+    sections: Sections | None = None,
 ) -> CaptureSink:
     """A CaptureSink for path; "-": standard output. It checks the file now and opens it with the first packet: it
     empties the file, or truncates it at `place` and continues there.
 
     interfaces: the first stream's, which may grow; form: the first stream's format; on_commit: called with the size up
-    to which all records in the file are whole, whenever it has grown; private: only the owner may read the file. Raises
-    SinkError if path clearly cannot be written.
+    to which all records in the file are whole, whenever it has grown; private: only the owner may read the file;
+    precision: of times in a pcap, "us", "ns" or "": the source's; counters: get what was left out; sections: what else
+    the source says. Raises SinkError if path clearly cannot be written.
     """
     sink = CaptureSink(os.fspath(path), interfaces, form, on_commit, place, private)
+    sink.precision, sink.counters, sink.sections = precision, counters, sections
     sink.check()
     return sink
 
@@ -102,6 +119,10 @@ class CaptureSink:
         self.name = "standard output" if path == "-" else path
         self.shape = shape_of(path, form)  # may be set until the first packet, like the limits
         self.limits: tuple[int, int] | None = None  # file size and time from which on packets are not written
+        self.precision = ""
+        self.counters: Counters | None = None
+        self.sections: Sections | None = None
+        self.shares_sections = False  # with other files of a rotation, which counts what they leave out
         self.replaces = False  # whether a new file takes the name of one that is there, as in a ring
         self._interfaces = interfaces
         self._form = form
@@ -116,7 +137,7 @@ class CaptureSink:
         self._accepted = bytearray(1 << 16)  # pcap: interfaces whose link type is the header's
         self._link_type = -1  # pcap: the header's
         self._drained_s = 0.0
-        self._removed = len(form.options) if form.bare else 0  # options of sections and interfaces that were left out
+        self._removed = 0  # options of sections and interfaces that were left out
 
     @property
     def committed_bytes(self) -> int:
@@ -128,7 +149,8 @@ class CaptureSink:
         """The place at which the output could be truncated and continued; None while packets are staged."""
         if self._encoder is None or self._encoder.staged_bytes or not self._regular:
             return None
-        return Place(self.committed_bytes, self._described, self._link_type)
+        blocks = self.sections.taken if self.sections is not None else 0
+        return Place(self.committed_bytes, self._described, self._link_type, blocks)
 
     @property
     def paces(self) -> bool:
@@ -137,8 +159,14 @@ class CaptureSink:
 
     @property
     def metadata_removed(self) -> int:
-        """The number of options left out so far, with a bare form."""
-        return self._removed + (self._encoder.options_removed if self._encoder is not None else 0)
+        """The number of options and blocks left out so far: the form is bare, or a pcap cannot hold them."""
+        sections = 0 if self.sections is None or self.shares_sections else self.sections.removed
+        return self._removed + sections + (self._encoder.options_removed if self._encoder is not None else 0)
+
+    @property
+    def _sectioned(self) -> bool:
+        """Whether the output has the sections of the first stream."""
+        return self.shape.pcapng and self.sections is not None and self.sections.whole
 
     def check(self) -> None:
         """Raises SinkError if the output clearly cannot be written. Does not touch it."""
@@ -186,23 +214,66 @@ class CaptureSink:
             if self._encoder is None and highest_interface(outgoing) < 0:
                 return 0, 0, -1
             encoder = self._encoder or self._open(outgoing)
-            if self.shape.pcapng:
-                self._describe(encoder, outgoing)
-            else:
-                self._check_link_types(outgoing)
             flush = not self.shape.compression or time.monotonic() - self._drained_s > LINGER_S
             committed_bytes = encoder.committed_bytes
-            counts = encoder.write(outgoing, comments, flush, first)
+            if self._sectioned:
+                counts = self._write_sections(encoder, outgoing, comments, flush, first)
+            else:
+                self._prepare(encoder, outgoing)
+                counts = encoder.write(outgoing, comments, flush, first)
             if encoder.committed_bytes != committed_bytes:
                 self._committed()
             return counts
         except SinkError:
             raise
+        except TimeNotHeld as error:
+            self.flush()  # the packets before it
+            self.abandon()
+            raise SinkError(f"cannot write {self.name}: {error}") from None
         except OSError as error:
             raise self._failed(error) from None
         except BaseException:
             self.abandon()
             raise
+
+    def _write_sections(
+        self, encoder: Encoder, outgoing: Outgoing, comments: dict[int, bytes], flush: bool, first: int
+    ) -> tuple[int, int, int]:
+        """Writes packets, and before each of them the blocks that stand before it in the first stream."""
+        assert self.sections is not None
+        packets = byte_count = 0
+        while True:
+            row_limit = min(max(0, self.sections.next_number - outgoing.batch.first_number), ALL_ROWS)
+            written, written_bytes, stop = encoder.write(outgoing, comments, False, first, row_limit)
+            packets, byte_count = packets + written, byte_count + written_bytes
+            if not encoder.stopped_by_row:
+                break
+            first = stop
+            for block in self.sections.due(self.sections.next_number):
+                encoder.stage(block)
+        if flush:
+            encoder.flush()
+        return packets, byte_count, stop
+
+    def _prepare(self, encoder: Encoder, outgoing: Outgoing) -> None:
+        """Writes what must stand before these packets in an output of one section; a pcap has no place for it."""
+        if not self.shape.pcapng:
+            self._check_link_types(outgoing)
+            if self.sections is not None:
+                self.sections.lose()
+            self._removed += sum(map(len, outgoing.comments.values()))
+            return
+        self._describe(encoder, outgoing)
+        self._write_others(encoder)
+
+    def _write_others(self, encoder: Encoder) -> None:
+        """Writes the blocks that are neither sections nor interfaces, as far as they are known."""
+        if self.sections is None:
+            return
+        for block in self.sections.due(NEVER - 1):
+            if block[:4] == STATISTICS:
+                self._describe_up_to(encoder, int.from_bytes(block[8:12], "little") + 1)
+            encoder.stage(block)
 
     def flush(self) -> None:
         """Writes the gathered packets, because no more may follow for a while. Raises SinkError."""
@@ -226,14 +297,27 @@ class CaptureSink:
             return
         try:
             encoder = self._encoder or self._open(None)
-            if self.shape.pcapng:
-                self._describe_up_to(encoder, len(self._interfaces))
+            self._finish(encoder)
             self.flush()
+            if self.counters is not None:
+                self.counters.bump("sink.without_time", encoder.without_time)
             self._over = True
             if self._descriptor > 2:
                 os.close(self._descriptor)
         except OSError as error:
             raise self._failed(error) from None
+
+    def _finish(self, encoder: Encoder) -> None:
+        """Writes what stands after the last packet."""
+        if self._sectioned:
+            assert self.sections is not None
+            for block in self.sections.due(NEVER - 1):
+                encoder.stage(block)
+        elif self.shape.pcapng:
+            self._write_others(encoder)
+            self._describe_up_to(encoder, len(self._interfaces))
+        elif self.sections is not None:
+            self.sections.lose()
 
     def abandon(self) -> None:
         """Closes the file after an error, truncated after its last whole record."""
@@ -268,24 +352,27 @@ class CaptureSink:
             self._base = os.lseek(1, 0, os.SEEK_END if _appends(1) else os.SEEK_CUR)
         form, pcapng = self._form, self.shape.pcapng
         source_digits = form.resolution if form.family == "pcap" else 9
-        same_family = (form.family == "pcapng") == pcapng
+        digits = self._digits()
+        alike = form.family == "pcapng" if pcapng else form.family == "pcap" and digits == source_digits
         compressed = bool(self.shape.compression)
         self._encoder = Encoder(
             self._descriptor,
             pcapng,
-            source_digits,
-            (RECORD_EPB if pcapng else RECORD_PCAP) if same_family else RECORD_NONE,
+            digits,
+            (RECORD_EPB if pcapng else RECORD_PCAP) if alike else RECORD_NONE,
             source_digits,
             _compressor(self.shape.compression) if compressed else None,
             MEMBER_BYTES if compressed else STAGING_BYTES,
             MEMBER_BYTES if compressed else DIRECT_BYTES,
             form.bare,
+            self._sectioned,
+            bool(self.precision),
         )
         if self.limits is not None:
             self._encoder.limit_bytes, self._encoder.limit_ns = self.limits
         if self._from is not None:
             return self._go_on(self._encoder, self._from)
-        self._encoder.stage(_headers.section_block(form) if pcapng else self._pcap_header(outgoing, source_digits))
+        self._encoder.stage(self._pcapng_header() if pcapng else self._pcap_header(outgoing, digits))
         self._encoder.flush()
         if self._nameless is not None:
             self._appear(self._nameless)
@@ -336,8 +423,26 @@ class CaptureSink:
         self._described, self._link_type = place.described, place.link_type
         for number in range(place.described):
             encoder.set_tick(number, 10 ** max(0, 9 - self._interfaces[number].resolution))
+        if self.sections is not None:
+            self.sections.skip(place.blocks)
         self._committed()
         return encoder
+
+    def _digits(self) -> int:
+        """The decimal digits of a second in a pcap: 6 if no interface so far has more."""
+        if self.precision:
+            return 6 if self.precision == "us" else 9
+        if self._form.family == "pcap":
+            return self._form.resolution
+        return 6 if all(interface.resolution <= 6 for interface in self._interfaces) else 9
+
+    def _pcapng_header(self) -> bytes:
+        """The section that the file begins in."""
+        if self._sectioned:
+            assert self.sections is not None
+            return self.sections.preamble or b"".join(self.sections.due(0))
+        self._removed += len(self._form.options) if self._form.bare else 0
+        return _headers.section_block(self._form)
 
     def _pcap_header(self, outgoing: Outgoing | None, digits: int) -> bytes:
         """The header for the link type of the first packet's interface."""
@@ -345,7 +450,8 @@ class CaptureSink:
         interfaces = self._interfaces
         interface = interfaces[max(first, 0)] if interfaces else Interface(1)
         self._link_type = interface.link_type
-        snap_length = interface.snap_length if self._form.family == "pcap" else 0
+        longer = interface.snap_length > _headers.SNAP_LENGTH
+        snap_length = interface.snap_length if self._form.family == "pcap" or longer else 0
         return _headers.pcap_file_header(digits, interface.link_type, snap_length, interface.fcs_length)
 
     def _check_link_types(self, outgoing: Outgoing) -> None:

@@ -12,6 +12,7 @@ from streamcore.core.capture_form import CaptureForm, Interface
 
 PCAP_HEADER_BYTES = 24
 SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
+INTERFACE_BLOCK = 1
 PCAP_MAGICS = {  # the first four bytes, little-endian: (digits of a second, other byte order, 24-byte record headers)
     0xA1B2C3D4: (6, False, False),
     0xD4C3B2A1: (6, True, False),
@@ -58,7 +59,7 @@ def pcap_header(head: bytes) -> PcapHeader:
 
 
 def captured_max(link_type: int) -> int:
-    """The largest captured length that is accepted; a longer record counts as damage, as in libpcap."""
+    """The largest captured length that is accepted unless the header says more; a longer record counts as damage."""
     return CAPTURED_MAX_BY_LINK.get(link_type, CAPTURED_MAX)
 
 

@@ -35,11 +35,12 @@ cdef enum:
     WALK_DAMAGE_INTERFACE = 8  # a packet of interface `value` in a section that has `bound`
     WALK_DAMAGE_CHUNK = 9      # a record of `value` bytes, more than a chunk's `bound`
     WALK_DAMAGE_SECTION = 10   # a section block with neither byte order's magic
+    WALK_DAMAGE_CAPTURE = 11   # another capture's header
 
 MORE, FULL, BLOCK, SKIP = WALK_MORE, WALK_FULL, WALK_BLOCK, WALK_SKIP
 DAMAGE_LENGTH, DAMAGE_BLOCK, DAMAGE_TRAILER = WALK_DAMAGE_LENGTH, WALK_DAMAGE_BLOCK, WALK_DAMAGE_TRAILER
 DAMAGE_PACKET, DAMAGE_INTERFACE, DAMAGE_CHUNK = WALK_DAMAGE_PACKET, WALK_DAMAGE_INTERFACE, WALK_DAMAGE_CHUNK
-DAMAGE_SECTION = WALK_DAMAGE_SECTION
+DAMAGE_SECTION, DAMAGE_CAPTURE = WALK_DAMAGE_SECTION, WALK_DAMAGE_CAPTURE
 
 cdef enum:
     BLOCK_SECTION = 0x0A0D0D0A  # the same in both byte orders
@@ -58,6 +59,7 @@ cdef struct Clock:
     unsigned shift
     uint32_t snap_length
     uint32_t captured_max
+    uint16_t number         # in the stream
 
 
 cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
@@ -69,6 +71,12 @@ cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
 cdef inline uint32_t order32(const uint8_t *at, bint swapped) noexcept nogil:
     cdef uint32_t value = load32(at)
     return swap32(value) if swapped else value
+
+
+cdef inline bint begins_capture(const uint8_t *at, bint swapped) noexcept nogil:
+    """Whether these 8 bytes of a record without a packet are the beginning of a pcap header of this byte order."""
+    cdef uint32_t magic = order32(at, swapped)
+    return (magic == 0xA1B2C3D4u or magic == 0xA1B23C4Du) and load32(at + 4) == (0x04000200u if swapped else 0x00040002u)
 
 
 cdef uint64_t power_of_ten(unsigned exponent) noexcept:
@@ -92,6 +100,9 @@ cdef class Walker:
     cdef readonly uint64_t value           # the value for the status
     cdef readonly uint64_t bound
     cdef readonly uint64_t blocks_skipped  # pcapng blocks that are neither packets, interfaces nor sections
+    cdef readonly uint64_t times_clamped   # times beyond 64-bit nanoseconds
+    cdef public bint keeps                 # `walk` stops at those blocks, too
+    cdef bint renumbered                   # an interface of the section has another number in the stream
     cdef readonly bint contiguous          # the current chunk's records are adjacent, of one kind, and have the stream's interface numbers
     cdef bint pcapng
     cdef bint swapped
@@ -101,7 +112,6 @@ cdef class Walker:
     cdef Clock *clocks
     cdef Py_ssize_t clock_count            # interfaces of the current section
     cdef Py_ssize_t clock_room
-    cdef Py_ssize_t interface_base         # the number in the stream of the section's first interface
 
     def __dealloc__(self):
         free(self.clocks)
@@ -114,17 +124,17 @@ cdef class Walker:
         self.fraction_ns = fraction_ns
         self.captured_max = captured_max
 
-    def set_section(self, bint swapped, Py_ssize_t interface_base):
-        """Says that the blocks of a pcapng section follow; its first interface has the number interface_base in the
-        stream."""
+    def set_section(self, bint swapped):
+        """Says that the blocks of a pcapng section follow."""
         self.pcapng = True
         self.swapped = swapped
-        self.interface_base = interface_base
+        self.renumbered = False
         self.clock_count = 0
 
-    def add_interface(self, uint8_t resolution, int64_t offset_s, uint32_t snap_length, uint32_t captured_max):
+    def add_interface(self, uint8_t resolution, int64_t offset_s, uint32_t snap_length, uint32_t captured_max,
+                      uint16_t number):
         """Adds the section's next interface. resolution: as if_tsresol; captured_max: a longer packet counts as
-        damage."""
+        damage; number: in the stream."""
         cdef Clock *clock
         cdef unsigned exponent = resolution & 0x7F
         if self.clock_count == self.clock_room:
@@ -139,6 +149,8 @@ cdef class Walker:
         clock.offset_s = offset_s
         clock.snap_length = snap_length
         clock.captured_max = captured_max
+        clock.number = number
+        self.renumbered = self.renumbered or number != self.clock_count
         if resolution & 0x80:
             clock.multiply = 1_000_000_000
             clock.shift = exponent
@@ -196,6 +208,9 @@ cdef class Walker:
                 self.bound = captured_max
                 status = WALK_DAMAGE_LENGTH
                 break
+            if captured == 0 and begins_capture(data + at, False):
+                status = WALK_DAMAGE_CAPTURE
+                break
             if stop - at - 16 < <Py_ssize_t> captured:
                 break
             c.offset[row] = <uint32_t> (at + 16)
@@ -229,6 +244,9 @@ cdef class Walker:
                 self.bound = self.captured_max
                 status = WALK_DAMAGE_LENGTH
                 break
+            if captured == 0 and begins_capture(data + at, swapped):
+                status = WALK_DAMAGE_CAPTURE
+                break
             if stop - at - head < <Py_ssize_t> captured:
                 break
             c.offset[row] = <uint32_t> (at + head)
@@ -251,7 +269,7 @@ cdef class Walker:
         cdef uint32_t kind, size
         cdef bint swapped = self.swapped
         cdef int status = WALK_MORE
-        if self.interface_base > 0:
+        if self.renumbered:
             self.contiguous = False
         if self.rows > 0:
             self.contiguous = False  # a block between packets interrupted the walk
@@ -292,6 +310,9 @@ cdef class Walker:
                 break
             if kind != BLOCK_EPB and kind != BLOCK_SPB and kind != BLOCK_OPB:
                 self.blocks_skipped += 1
+                if self.keeps:
+                    status = WALK_BLOCK
+                    break
                 at += size
                 continue
             if self.rows == rows_max:
@@ -346,7 +367,9 @@ cdef class Walker:
             c.timestamp_ns[row] = <int64_t> (ticks * clock.multiply)
         else:
             c.timestamp_ns[row] = scale_ticks(ticks, clock.multiply, clock.divide, clock.shift, clock.offset_s)
-        c.interface[row] = <uint16_t> (self.interface_base + interface)
+            if c.timestamp_ns[row] == INT64_MAX or c.timestamp_ns[row] == INT64_MIN:
+                self.times_clamped += 1
+        c.interface[row] = clock.number
         c.record[row] = <uint8_t> ((RECORD_EPB if kind == BLOCK_EPB else RECORD_OPB) + swapped)
         return WALK_MORE
 
@@ -379,6 +402,6 @@ cdef class Walker:
         c.captured_length[row] = captured
         c.wire_length[row] = wire
         c.timestamp_ns[row] = 0
-        c.interface[row] = <uint16_t> self.interface_base
+        c.interface[row] = self.clocks[0].number
         c.record[row] = RECORD_SPB + self.swapped
         return WALK_MORE

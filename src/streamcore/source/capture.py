@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.capture_form import Block, Blocks, CaptureForm, Content, Interface
 from streamcore.core.config import Config
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Chunk, PacketBatch
 from streamcore.source import _records
 from streamcore.source._blocks import (
+    CAPTURED_MAX,
+    INTERFACE_BLOCK,
     PCAP_HEADER_BYTES,
     SECTION_MAGIC,
     BadBlock,
@@ -26,6 +28,7 @@ from streamcore.source._blocks import (
     pcap_header,
     section_form,
 )
+from streamcore.source._byte_order import little_endian
 from streamcore.source._reading import Tail, block_at
 from streamcore.source._recognise import check_magic, open_stream
 from streamcore.source._records import Walker
@@ -45,6 +48,7 @@ DAMAGE = {
     _records.DAMAGE_PACKET: "there is a packet of {value} captured bytes in a block with room for {bound}",
     _records.DAMAGE_INTERFACE: "there is a packet of interface {value}, and {bound} interfaces were described",
     _records.DAMAGE_CHUNK: "there is a block of {value} bytes, more than a chunk of {bound} holds",
+    _records.DAMAGE_CAPTURE: "another capture begins: join captures with mergecap, not with cat",
     _records.DAMAGE_SECTION: "there is a section header block without a byte order",
 }
 
@@ -79,7 +83,8 @@ class CaptureSource:
     Parameters: path, "-" for standard input; arena to take chunks from; parser, which fills header columns when they
     are first read; chunk_wait_s, after which packets are delivered even if the chunk is not full (pipes only). Raises
     SourceError if it cannot be opened or read, or is not a capture. Damage further on raises nothing: see `damage`
-    after the end. Timestamps outside 64-bit nanoseconds are clamped; ticks finer than a nanosecond are rounded down.
+    after the end. keep_blocks: `blocks` gets the pcapng blocks without packets, in order. Timestamps outside 64-bit
+    nanoseconds are clamped and counted; ticks finer than a nanosecond are rounded down.
     One thread iterates; `stop`, `close` and `progress` may be called from any.
     """
 
@@ -90,7 +95,12 @@ class CaptureSource:
         *,
         parser: Callable[[PacketBatch, int], None] | None = None,
         chunk_wait_s: float = CHUNK_WAIT_S,
+        keep_blocks: bool = False,
     ) -> None:
+        self.blocks = Blocks() if keep_blocks else None
+        self.filtered = False
+        self._base = 0  # the number of the section's first interface
+        self._alike: dict[tuple[int, ...], int] = {}  # what reading an interface's packets takes -> its number
         self.name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
         self.interfaces: list[Interface] = []
         self.damage: Damage | None = None
@@ -98,6 +108,7 @@ class CaptureSource:
         self._parser: Any = parser
         self._wait_s = chunk_wait_s
         self._walker = Walker()
+        self._walker.keeps = keep_blocks
         self._tail = Tail()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -117,6 +128,11 @@ class CaptureSource:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def times_clamped(self) -> int:
+        """The number of packets so far whose time does not fit 64-bit nanoseconds."""
+        return self._walker.times_clamped
 
     @property
     def blocks_skipped(self) -> int:
@@ -182,11 +198,11 @@ class CaptureSource:
             header = pcap_header(head)
         except BadBlock as error:
             raise SourceError(f"{self.name} is not a pcap or pcapng capture: {error}") from None
-        self._add_interface(header.interface)
+        self._number_of(header.interface)
         self._walker.set_pcap(
             header.form.swapped,
             1000 if header.form.resolution == 6 else 1,
-            self._packet_max(header.interface.link_type),
+            self._packet_max(header.interface, CAPTURED_MAX),
             kuznetzov=header.kuznetzov,
         )
         return header.form, len(head)
@@ -268,7 +284,7 @@ class CaptureSource:
         return status, walker.position
 
     def _describe(self, chunk: Chunk, at: int) -> int:
-        """Notes the section or interface block at data[at]. Returns its size."""
+        """Notes the block without a packet at data[at]. Returns its size."""
         head = block_at(chunk, at, 12)
         section = head[:4] == SECTION_MAGIC
         swapped = head[8:12] == b"\x1a\x2b\x3c\x4d" if section else self._swapped
@@ -277,31 +293,58 @@ class CaptureSource:
         try:
             if section:
                 self._begin_section(section_form(block))
-            elif len(self.interfaces) >= INTERFACES_MAX:
-                raise BadBlock(f"more than {INTERFACES_MAX} interfaces")
-            else:
+            elif int.from_bytes(head[:4], "big" if swapped else "little") == INTERFACE_BLOCK:
                 interface = interface_of(block, self._swapped)
-                self._add_interface(interface)
                 self._walker.add_interface(
                     interface.resolution,
                     interface.offset_s,
                     interface.snap_length,
-                    self._packet_max(interface.link_type),
+                    self._packet_max(interface, self._arena.data_bytes_max),
+                    self._number_of(interface),
                 )
+                self._keep(interface)
+            else:
+                self._keep(little_endian(block) if swapped else block)
         except BadBlock as error:
             self._damaged(at, f"there is {error}")
         return size
 
     def _begin_section(self, form: CaptureForm) -> None:
         self._swapped = form.swapped
-        self._walker.set_section(form.swapped, len(self.interfaces))
+        self._base = len(self.interfaces)
+        self._walker.set_section(form.swapped)
+        self._keep(form)
 
-    def _add_interface(self, interface: Interface) -> None:
-        self._arena.set_link_type(len(self.interfaces), interface.link_type)
+    def _number_of(self, interface: Interface) -> int:
+        """The interface's number in the stream. When all are used, it shares that of one whose packets are read alike.
+        Raises BadBlock."""
+        alike = (
+            interface.link_type,
+            interface.snap_length,
+            interface.resolution,
+            interface.offset_s,
+            interface.fcs_length,
+        )
+        number = len(self.interfaces)
+        if number >= INTERFACES_MAX:
+            if alike not in self._alike:
+                raise BadBlock(f"an interface of another kind than the {INTERFACES_MAX} before it")
+            return self._alike[alike]
+        self._alike[alike] = number
+        self._arena.set_link_type(number, interface.link_type)
         self.interfaces.append(interface)
+        return number
 
-    def _packet_max(self, link_type: int) -> int:
-        return min(captured_max(link_type), self._arena.data_bytes_max - RECORD_BYTES_MAX)
+    def _keep(self, content: Content) -> None:
+        """Passes a block on to the sink, with its place among the packets."""
+        if self.blocks is not None:
+            self.blocks.put(Block(self._packets + self._walker.rows, content, self._base))
+
+    def _packet_max(self, interface: Interface, unlimited: int) -> int:
+        """The most captured bytes of a packet: what the interface says if that is more than usual, up to a chunk.
+        unlimited: where it says 0."""
+        most = max(captured_max(interface.link_type), interface.snap_length or unlimited)
+        return min(most, self._arena.data_bytes_max - RECORD_BYTES_MAX)
 
     def _skip_block(self, chunk: Chunk, start: int, stop: int, size: int) -> None:
         """Skips a block of `size` bytes that begins at data[start] and is larger than a chunk."""
@@ -309,10 +352,13 @@ class CaptureSource:
             self._damaged(start, f"there is a block of {size} bytes, more than {SKIP_BYTES_MAX}")
             return
         left, end = size - (stop - start), block_at(chunk, max(start, stop - 4), min(4, stop - start))
+        pieces = [block_at(chunk, start, stop - start)] if self.blocks is not None else []
         self._offset += start
         while left and not self._ended:
             got, self._ended = self._stream.fill(chunk, 0, min(left, self._arena.data_bytes_max), self._wait_s)
             end = (end + block_at(chunk, max(0, got - 4), min(4, got)))[-4:]
+            if self.blocks is not None:
+                pieces.append(block_at(chunk, 0, got))
             left -= got
         if left:
             self._damaged(0, f"the capture ends within a block of {size} bytes")
@@ -321,6 +367,9 @@ class CaptureSource:
         else:
             self._offset += size
             self._walker.count_skipped()
+            if self.blocks is not None:
+                block = b"".join(pieces)
+                self._keep(little_endian(block) if self._swapped else block)
 
     def _damaged(self, at: int, reason: str) -> None:
         self.damage = Damage(self._offset + at, reason)
@@ -328,7 +377,8 @@ class CaptureSource:
 
 def open_capture(config: Config, needs: SourceNeeds) -> CaptureSource:
     """The source of `read`. Raises SourceError."""
-    return CaptureSource(config.read, needs.arena, chunk_wait_s=config.chunk_wait_s)
+    keeps = bool(config.write)
+    return CaptureSource(config.read, needs.arena, chunk_wait_s=config.chunk_wait_s, keep_blocks=keeps)
 
 
 def _open(path: str | os.PathLike[str], name: str) -> int:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.capture_form import Blocks, CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
@@ -70,7 +70,9 @@ class LiveSource:
         self.form = CaptureForm("pcap", NANOSECONDS)
         self.interfaces: list[Interface] = []
         self.damage: Damage | None = None
-        self.blocks_skipped = 0
+        self.blocks = Blocks()  # the statistics of each interface, at the end
+        self.filtered = False
+        self.blocks_skipped = self.times_clamped = 0
         self._config = config
         self._arena = arena
         self._counters = counters

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.capture_form import Blocks, CaptureForm, Interface
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Arena, PacketBatch
 
@@ -16,10 +16,16 @@ class Source(Protocol):
 
     form: CaptureForm  # its format, or for a live source the format to write
     interfaces: list[Interface]  # so far; the list may grow
+    blocks: Blocks | None  # what it says besides its packets, if a sink takes it
+    filtered: bool  # every packet matches the run's expression already
 
     @property
     def damage(self) -> object | None:
         """Where and why the stream ended early (str() gives the words); None if it did not."""
+
+    @property
+    def times_clamped(self) -> int:
+        """The number of packets so far whose time does not fit 64-bit nanoseconds."""
 
     @property
     def blocks_skipped(self) -> int:

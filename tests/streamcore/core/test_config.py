@@ -206,6 +206,7 @@ def test_a_key_without_effect_in_the_run_is_refused(tmp_path):
         ("flow_key", "inner", capture | {"policy": "run"}, capture),
         ("hash_seed", 7, capture | {"policy": "time"}, capture | {"policy": "time", "service": ["count"]}),
         ("restarts_max", 2, capture | LISTENING | {"workers": 0}, capture),
+        ("precision", "us", sent, capture), ("precision", "ns", capture | {"write": "out.pcapng.gz"}, live),
         ("key", "k", capture, capture | LISTENING), ("worker_keys", "k", capture, capture | LISTENING),
             ("audit", 0.5, capture, capture | LISTENING),
         ("market", {"url": "http://127.0.0.1:1"}, capture | LISTENING, capture | LISTENING | {"stream": terms}),

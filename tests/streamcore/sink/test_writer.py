@@ -18,6 +18,7 @@ from streamcore.core.errors import SinkError
 from streamcore.core.packets import Arena, Outgoing
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, read_result, write_result
 from streamcore.segment._segmenter import Segmenter
+from streamcore.sink.sections import Sections
 from streamcore.sink.writer import open_capture
 from streamcore.source.capture import CaptureSource
 from tests.examples import examples
@@ -37,11 +38,15 @@ def all_of(batch):
     return [Outgoing(batch, 0, len(batch))]
 
 
-def copy(source_path, target_path, outgoings=all_of, chunk_bytes=1 << 16, **more):
-    """Source to sink, through Outgoings that a test makes of each batch: (packets, bytes) as the sink counted them."""
+def copy(source_path, target_path, outgoings=all_of, chunk_bytes=1 << 16, whole=None, **more):
+    """Source to sink, through Outgoings that a test makes of each batch: (packets, bytes) as the sink counted them.
+
+    whole: sections stay, or the other blocks alone; None: neither.
+    """
     counts = np.zeros(2, int)
-    with CaptureSource(source_path, Arena(2, chunk_bytes, 1 << 10)) as source:
-        sink = open_capture(target_path, interfaces=source.interfaces, form=source.form, **more)
+    with CaptureSource(source_path, Arena(2, chunk_bytes, 1 << 10), keep_blocks=whole is not None) as source:
+        sections = Sections(source.blocks, whole, False) if whole is not None else None
+        sink = open_capture(target_path, interfaces=source.interfaces, form=source.form, sections=sections, **more)
         for batch in source:
             for outgoing in outgoings(batch):
                 counts += sink.write(outgoing)
@@ -104,23 +109,31 @@ def test_pcap_to_pcapng(folder, made):
 
 
 @settings(max_examples=examples(150), deadline=None)
-@given(sections(), st.sampled_from([1 << 13, 1 << 16]))
-def test_pcapng_to_pcapng(folder, made, chunk_bytes):
-    """Several sections of both byte orders become one; what enhanced blocks say stays, to the last tick and option."""
+@given(sections(), st.sampled_from([1 << 13, 1 << 16]), st.sampled_from([None, True, False]))
+def test_pcapng_to_pcapng(folder, made, chunk_bytes, whole):
+    """Several sections of both byte orders, which stay or become one; what enhanced blocks say stays, to the last tick
+    and option, and other blocks stay if they are kept and their byte order can be turned."""
     source, target = folder / "in", folder / "out.pcapng"
     data, expected, _ = encode(made)
     source.write_bytes(data)
-    copy(source, target, chunk_bytes=chunk_bytes)
-    got, options, interfaces = twin.read_pcapng(target.read_bytes())
-    assert got == list(expected_times(made, expected))
+    copy(source, target, chunk_bytes=chunk_bytes, whole=whole)
+    got, options, interfaces = twin.read_pcapng(target.read_bytes(), others := [])
+    assert got == list(expected_times(made, expected, whole))
+    kinds = {"custom": 0xBAD, "names": 4, "huge": 0x80000001}
+    strange = [(order, kinds[item]) for order, items in made for item in items if isinstance(item, str)]
+    assert others == [kind for order, kind in strange if whole is not None and (order, kind) != (">", 0x80000001)]
+    if whole and all(order == "<" for order, _ in made):
+        written = target.read_bytes()
+        assert [written[at : at + 4] for at in range(0, len(written), 4)].count(b"\x0a\x0d\x0d\x0a") >= len(made)
     assert interfaces == [item for _, items in made for item in items if isinstance(item, Interface)]
     drawn = [item for _, items in made for item in items if not isinstance(item, Interface | str)]
     assert options == [p.options if kind != 3 else () for kind, p in drawn]
 
 
-def expected_times(made, expected):
-    """Simple blocks have no time: as enhanced blocks they say tick 0, which an interface's offset moves."""
-    at = 0
+def expected_times(made, expected, whole):
+    """Simple blocks have no time. Where one becomes an enhanced block, because its interface is not the first of the
+    output's section, it says tick 0, which an interface's offset moves."""
+    at = before = 0
     for _, items in made:
         interfaces = [item for item in items if isinstance(item, Interface)]
         for item in items:
@@ -129,21 +142,144 @@ def expected_times(made, expected):
             kind, _ = item
             read = expected[at]
             at += 1
-            yield read._replace(timestamp_ns=twin.nanoseconds(0, 6, interfaces[0].offset_s)) if kind == 3 else read
+            moved = twin.nanoseconds(0, 6, interfaces[0].offset_s) if not whole and before else 0
+            yield read._replace(timestamp_ns=moved) if kind == 3 else read
+        before += len(interfaces)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**62), st.binary(max_size=100)), max_size=30), st.sampled_from("<>"))
+LIMIT = 2**32 * 10**9  # of a pcap's times, in nanoseconds
+
+
+@given(st.lists(st.tuples(st.integers(0, LIMIT - 1), st.binary(max_size=100)), max_size=30), st.sampled_from("<>"))
 def test_pcapng_to_pcap_keeps_nanoseconds(folder, drawn, order):
     source, target = folder / "in", folder / "out.pcap"
     items = [Interface(1, 9), *[(6, Packet(ticks, data, len(data))) for ticks, data in drawn]]
     source.write_bytes(encode([(order, items)])[0])
     copy(source, target)
-    limit = (2**32 - 1) * 10**9
     got, digits = twin.read_pcap(target.read_bytes())
     assert digits == 9
-    assert [(r.timestamp_ns, r.data) for r in got] == [
-        (ticks if ticks < limit + 10**9 else limit, data) for ticks, data in drawn
-    ]
+    assert [(r.timestamp_ns, r.data) for r in got] == drawn
+
+
+def pcapng_of(path, *interfaces_and_ticks):
+    """A pcapng whose packets are of these (interface, ticks), and its first interfaces."""
+    interfaces = [each for each in interfaces_and_ticks if isinstance(each, Interface)]
+    packets = [each for each in interfaces_and_ticks if not isinstance(each, Interface)]
+    items = [*interfaces, *[(6, Packet(ticks, b"abcd", 4, number)) for number, ticks in packets]]
+    path.write_bytes(encode([("<", items)])[0])
+    return path
+
+
+def test_a_time_that_a_pcap_cannot_hold_is_an_error(folder):
+    """What came before it is in the file, whole. A time before 1970 is made by an interface's offset."""
+    target = folder / "held.pcap"
+    for interface, ticks in ((Interface(1, 9), LIMIT), (Interface(1, 6, 0, -10), 5), (Interface(1, 6), LIMIT)):
+        source = pcapng_of(folder / "in", Interface(1, 6), interface, (0, 7), (1, ticks))
+        with pytest.raises(SinkError, match=r"since 1970, which a pcap cannot hold: write \.pcapng$"):
+            copy(source, target)
+        got, _ = twin.read_pcap(target.read_bytes())
+        assert [r.timestamp_ns for r in got] == [7000]
+
+
+def test_the_precision_of_a_pcap(folder):
+    """Microseconds if no interface that is known has more, what --precision says, and never less than a packet has."""
+    target = folder / "precise.pcap"
+    micro, nano = Interface(1, 6), Interface(1, 9)
+    for interfaces, ticks, precision, digits, times in (
+        ([micro, micro], [(0, 5), (1, 6)], "", 6, [5000, 6000]),
+        ([Interface(1, 3)], [(0, 5)], "", 6, [5_000_000]),
+        ([micro, nano], [(0, 5), (1, 6)], "", 9, [5000, 6]),
+        ([micro], [(0, 5)], "ns", 9, [5000]),
+        ([nano], [(0, 5678)], "us", 6, [5000]),
+    ):
+        copy(pcapng_of(folder / "in", *interfaces, *ticks), target, precision=precision)
+        got, found = twin.read_pcap(target.read_bytes())
+        assert (found, [r.timestamp_ns for r in got]) == (digits, times)
+    for source_digits, precision, digits in ((6, "", 6), (9, "", 9), (6, "ns", 9), (9, "us", 6)):
+        data = twin.pcap_bytes([Packet(10**source_digits + 1234, b"abcd", 4)], kind=source_digits)
+        (folder / "in").write_bytes(data)
+        copy(folder / "in", target, precision=precision)
+        got, found = twin.read_pcap(target.read_bytes())
+        exact = 10**9 + 1234 * 10 ** (9 - source_digits)
+        assert (found, got[0].timestamp_ns) == (digits, exact // 10 ** (9 - digits) * 10 ** (9 - digits))
+
+
+def captures_with_blocks(folder):
+    """A capture of two sections, with other blocks before, between and behind the packets."""
+    end = bytes(4)
+    secrets = twin.block("<", 10, (0x544C534B).to_bytes(4, "little") + (8).to_bytes(4, "little") + b"CLIENT 1")
+    statistics = twin.block("<", 5, bytes(12) + twin.option("<", 4, (9).to_bytes(8, "little")) + end)
+    custom = twin.block("<", 0xBAD, (32473).to_bytes(4, "little") + b"ours")
+    packets = [(6, Packet(i, bytes([i]) * (20 + i), 99, 0, ((1, b"x"),) if i % 3 else ())) for i in range(40)]
+    simple = [(3, Packet(0, b"12345", 5))]
+    data = encode([("<", [Interface(1, 9, 0, 0, "a"), *packets[:20], *simple])])[0] + secrets + custom
+    data += encode([("<", [Interface(1, 9, 0, 0, "b"), *packets[20:]])])[0] + statistics + statistics + custom
+    path = folder / "blocks"
+    path.write_bytes(data)
+    return path, data
+
+
+def test_blocks_without_packets_and_sections_stay_in_place(folder):
+    """Byte for byte, whatever the chunk or the arrangement, and behind a point of a resumed run."""
+    path, data = captures_with_blocks(folder)
+    target = folder / "blocks.pcapng"
+    for chunk_bytes in (1 << 10, 1 << 16):
+        for outgoings in (all_of, lambda batch: [Outgoing(batch, i, i + 1) for i in range(len(batch))]):
+            copy(path, target, outgoings, chunk_bytes, whole=True)
+            assert target.read_bytes() == data
+    with CaptureSource(path, Arena(2, 1 << 16, 1 << 10), keep_blocks=True) as source:
+        (batch,) = source
+        sections = Sections(source.blocks, True, False)
+        more = {"interfaces": source.interfaces, "form": source.form, "sections": sections}
+        sink = open_capture(target, **more)
+        sink.write(Outgoing(batch, 0, 30))
+        sink.flush()
+        place = sink.place
+        sink.abandon()
+    with CaptureSource(path, Arena(2, 1 << 16, 1 << 10), keep_blocks=True) as source:
+        (batch,) = source
+        more = {"interfaces": source.interfaces, "form": source.form, "place": place}
+        sink = open_capture(target, sections=Sections(source.blocks, True, False), **more)
+        sink.write(Outgoing(batch, 30, 41))
+        sink.close()
+    assert target.read_bytes() == data
+
+
+def test_a_filter_leaves_the_blocks_and_a_bare_form_none(folder):
+    path, data = captures_with_blocks(folder)
+    target = folder / "blocks.pcapng"
+    copy(path, target, lambda batch: [Outgoing(batch, 25, 26)], whole=True)
+    got, _, interfaces = twin.read_pcapng(target.read_bytes(), others := [])
+    assert (len(got), [interface.name for interface in interfaces], others) == (1, ["a", "b"], [10, 0xBAD, 5, 5, 0xBAD])
+    with CaptureSource(path, Arena(2, 1 << 16, 1 << 10), keep_blocks=True) as source:
+        form = source.form._replace(bare=True)
+        sections = Sections(source.blocks, True, True)
+        sink = open_capture(target, interfaces=source.interfaces, form=form, sections=sections)
+        for batch in source:
+            sink.write(Outgoing(batch, 0, len(batch)))
+        sink.close()
+    for needle in (b"twin", b"CLIENT", b"ours", b"\x01\0\x01\0x"):
+        assert needle in data
+        assert needle not in target.read_bytes()
+    _, _, interfaces = twin.read_pcapng(target.read_bytes(), others := [])
+    assert (others, [interface.name for interface in interfaces]) == ([], ["", ""])
+    comments = data.count(b"\x01\0\x01\0x")
+    assert sink.metadata_removed == 2 + 2 + 5 + comments  # programs, names, blocks, comments
+
+
+def test_what_a_pcap_cannot_say_is_counted(folder):
+    """Comments of packets, names of interfaces, other blocks."""
+    data = encode(
+        [("<", ["custom", Interface(1, 6, 0, 0, "eth0"), (6, Packet(1, b"x", 1, 0, ((1, b"a"), (1, b"b"))))])]
+    )[0]
+    (folder / "in").write_bytes(data)
+    with CaptureSource(folder / "in", Arena(2, 1 << 16, 1 << 10), keep_blocks=True) as source:
+        sections = Sections(source.blocks, True, False)
+        sink = open_capture(folder / "said.pcap", interfaces=source.interfaces, form=source.form, sections=sections)
+        for batch in source:
+            sink.write(Outgoing(batch, 0, len(batch)))
+        sink.close()
+    assert sink.metadata_removed == 5  # and the name of the program that wrote it
 
 
 def test_identical_pcapng_is_copied_byte_for_byte(folder):
@@ -274,7 +410,7 @@ def test_two_link_types_do_not_fit_one_pcap(folder):
 
 
 def test_frame_check_sequences_stay_said(folder):
-    source, out = folder / "in", folder / "out.pcap"
+    source, out = folder / "in", folder / "checked.pcap"
     source.write_bytes(twin.pcap_bytes([Packet(1, b"abcd", 4)], link_type=0x2400_0001))
     copy(source, folder / "between.pcapng")
     copy(folder / "between.pcapng", out)

@@ -61,6 +61,49 @@ def test_pcap(path, packets, order, kind, chunk_bytes, rows_max, link_type):
     assert read_all(path, chunk_bytes, rows_max) == (expected, None)
 
 
+def test_packets_as_long_as_the_header_allows(path):
+    """Longer than 262,144 bytes if it says so, or sets no limit in a pcapng; otherwise they are damage, as before."""
+    long = Packet(1, bytes(700_000), 700_000)
+    for data, read in (
+        (twin.pcap_bytes([long], snap_length=1 << 20), True),
+        (twin.pcap_bytes([long], snap_length=65_535), False),
+        (encode([("<", [Interface(1, 6, 0), (6, long)])])[0], True),
+        (encode([(">", [Interface(1, 6, 1 << 20), (6, long)])])[0], True),
+        (encode([("<", [Interface(1, 6, 65_535), (6, long)])])[0], False),
+    ):
+        path.write_bytes(data)
+        with CaptureSource(path, Arena(2, 1 << 20, 1 << 10)) as source:
+            assert [batch.captured_length.tolist() for batch in source] == ([[700_000]] if read else [])
+            assert bool(source.damage) != read
+
+
+def test_more_interfaces_than_a_column_can_number(path, monkeypatch):
+    """Over a file's sections. Those beyond share the number of one that is read alike."""
+    monkeypatch.setattr("streamcore.source.capture.INTERFACES_MAX", 3)
+    kinds = [Interface(1, 6), Interface(101, 9), Interface(1, 6, 96), Interface(1, 6), Interface(101, 9)]
+    path.write_bytes(encode([("<", [kind, (6, Packet(5, b"x", 1))]) for kind in kinds])[0])
+    with CaptureSource(path, Arena(2, 1 << 16, 1 << 10)) as source:
+        (batch,) = source
+        assert (batch.interface.tolist(), batch.timestamp_ns.tolist()) == ([0, 1, 2, 0, 1], [5000, 5, 5000, 5000, 5])
+        assert source.damage is None
+    path.write_bytes(path.read_bytes() + encode([("<", [Interface(113, 6), (6, Packet(5, b"x", 1))])])[0])
+    with CaptureSource(path, Arena(2, 1 << 16, 1 << 10)) as source:
+        assert sum(len(batch) for batch in source) == 5
+        assert "an interface of another kind than the 3 before it" in str(source.damage)
+
+
+def test_a_capture_behind_a_capture_is_named(path):
+    """As `cat a.pcap b.pcap` makes it: the second header is no packet."""
+    for order in "<>":
+        one = twin.pcap_bytes([Packet(1, b"abcd", 4)], order)
+        path.write_bytes(one * 2)
+        with CaptureSource(path, Arena(2, 1 << 16, 1 << 10)) as source:
+            assert sum(len(batch) for batch in source) == 1
+            assert str(source.damage).startswith(
+                f"at byte {len(one)} another capture begins: join captures with mergecap"
+            )
+
+
 def test_pcap_fields_that_overflow_count_on(path):
     """Microseconds beyond a second, and seconds beyond 2038, as wireshark takes them."""
     head = twin.pcap_bytes([])
