@@ -59,11 +59,12 @@ class Blocks:
         return len(self._queue)
 
     def put(self, block: Block) -> None:
-        if isinstance(block.content, bytes):
-            if self._put_bytes - self._taken_bytes + len(block.content) > self.WAITING_BYTES_MAX:
+        content = block.content
+        if isinstance(content, bytes):
+            if self._put_bytes - self._taken_bytes + len(content) > self.WAITING_BYTES_MAX:
                 block = block._replace(content=None)
             else:
-                self._put_bytes += len(block.content)
+                self._put_bytes += len(content)
         self._queue.append(block)
 
     def first(self) -> Block:
@@ -71,6 +72,7 @@ class Blocks:
 
     def take(self) -> Block:
         block = self._queue.popleft()
-        if isinstance(block.content, bytes):
-            self._taken_bytes += len(block.content)
+        content = block.content
+        if isinstance(content, bytes):
+            self._taken_bytes += len(content)
         return block
