@@ -12,6 +12,8 @@ Commands that tests start are forked from a prepared process (forking.py), excep
 
 import gc
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -28,6 +30,10 @@ PLAYED = {
     "STREAMCORE_KILLS": (12, 50),
     "EXAMPLES_PERCENT": (40, 100),  # of the examples that a property-based test draws
 }
+
+# Where temporary files lie, if there is so much room and the caller has set no TMPDIR: databases and captures then wait
+# for no disk, and what a process wrote that is killed stays there as it would on one.
+IN_MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
 
 TEST_BY_TEST = {
     "tests/auction/market/test_planted_bugs.py",
@@ -76,6 +82,9 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
+    has_room = IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > MEMORY_BYTES
+    if has_room and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = str(IN_MEMORY)
     for name, numbers in PLAYED.items():
         os.environ.setdefault(name, str(numbers[config.getoption("--all")]))
     config.option.loadscopereorder = False  # by number of tests: the order is ours
