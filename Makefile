@@ -36,13 +36,13 @@ demo: build      ## run the main job on the bundled capture, then again with a m
 	@echo
 	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
-# One process more than there are cores, because many tests wait for other processes.
-SUITE = $(RUN) -m pytest --durations=10 -n $$(($$(nproc) + 1)) --dist loadfile
-test: build      ## the whole suite, with a tenth of the seeds and the first of the kills
+# Two processes more than there are cores, because many tests wait (tests/conftest.py).
+SUITE = $(RUN) -m pytest --durations=10 -n $$(($$(nproc) + 2)) --dist loadfile
+test: build      ## the whole suite, with a stated part of the seeds, kills, examples and captures (tests/conftest.py)
 	scripts/system-packages test
 	$(SUITE)
 
-test-all: build  ## the same with every seed and every kill
+test-all: build  ## the same with all of them
 	scripts/system-packages test
 	$(SUITE) --all
 

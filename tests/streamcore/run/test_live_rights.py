@@ -18,7 +18,8 @@ from streamcore.core.errors import UsageError
 from streamcore.run.privileges import become
 from tests.streamcore.conftest import COMMAND, MARK, children, kill, read_pcap, udp_frame
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+# New processes, for the rights and the names of programs are looked at.
+pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.new_processes]
 NOBODY = pwd.getpwnam("nobody").pw_uid
 WRITE_ANYWHERE = 1 << 1  # CAP_DAC_OVERRIDE
 NEEDED = [Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parents[3], Path(os.__file__)]
