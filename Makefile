@@ -37,7 +37,7 @@ demo: build      ## run the main job on the bundled capture, then again with a m
 	$(VENV)/bin/streamcore demo --market --output demo-output/market
 
 # Two processes more than there are cores, because many tests wait (tests/conftest.py).
-SUITE = $(RUN) -m pytest --durations=10 -n $$(($$(nproc) + 2)) --dist loadfile
+SUITE = $(RUN) -m pytest --durations=10 -o tmp_path_retention_policy=failed -n $$(($$(nproc) + 2)) --dist loadfile
 test: build      ## the whole suite, with a stated part of the seeds, kills, examples and captures (tests/conftest.py)
 	scripts/system-packages test
 	$(SUITE)
