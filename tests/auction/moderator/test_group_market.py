@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from markets import asked, market, money, settled
+from simulated_cards import Cards
 
 from auction.groups.sharing import Share
 from auction.model.errors import BadValue, Exists, InsufficientFunds, NoCapacity, NotAllowed, TooLate, WrongState
@@ -211,4 +212,20 @@ def test_what_was_held_goes_back_when_nothing_comes_of_it_in_time() -> None:
     assert (moderator.group_of(group).state, moderator.balance("anna")) == ("failed", 1_000)
     with pytest.raises(TooLate):
         moderator.join_group(group, "bert", 1)
+    assert violations(moderator.state) == []
+
+
+def test_what_is_paid_by_card_has_no_group_and_nothing_changes() -> None:
+    """What comes back of a card that is captured for less could not pay the members."""
+    moderator, clock = market(processors={"card": Cards()})
+    terms = AuctionTerms(reserve=900, open_for_ms=10_000, receipts=False, method="card", source="token")
+    auction = moderator.announce("rita", asked(clock), terms).auction
+    before = moderator.state.sequence
+    for _ in range(2):  # while it is to be paid, and when bidding is open
+        with pytest.raises(BadValue, match="not from a card"):
+            moderator.open_group(auction, "rita")
+        assert moderator.state.sequence == before
+        moderator.pay(auction)
+        before = moderator.state.sequence
+    moderator.withdraw_auction(auction)
     assert violations(moderator.state) == []
