@@ -4,7 +4,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from streamcore.service._fields cimport Rewrite
 
 cdef enum:
-    # The verdict on a packet: one of these, or the walk's OUTCOME_* + 2 if its headers are not all understood.
+    # The verdict on a packet: one of these, or the walk's OUTCOME_* + 2 if its headers are not all understood; OUTCOMES_COUNT + 2: it is a
+    # later fragment, and its first one is not in the segment.
     MISSING = 0              # an address is not in the table, and nothing was changed
     UNDERSTOOD
     NOT_UNDERSTOOD

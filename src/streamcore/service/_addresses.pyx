@@ -48,6 +48,7 @@ from streamcore.headers._walk cimport (
     OUTCOME_TRANSPORT,
     OUTCOME_TRUNCATED,
     OUTCOME_UNKNOWN,
+    OUTCOMES_COUNT,
     TUNNEL_PIM,
     Layer,
     Walk,
@@ -74,7 +75,7 @@ from streamcore.service._fields cimport (
     put_zeros,
     unknown,
 )
-from streamcore.service._fragments cimport is_payload, note_first
+from streamcore.service._fragments cimport is_alone, is_payload, note_first
 from streamcore.service._header_options cimport change_dccp, change_extension, change_options4, change_tcp
 from streamcore.service._links cimport change_capture, change_link, change_wifi
 from streamcore.service._messages cimport change_dhcp, change_sctp, is_dhcp
@@ -264,12 +265,12 @@ cdef bint ends_in_payload(const Rewrite *rewrite, const Walk *walk, const uint8_
     return not (rewrite.names and holds_names(rewrite.packet + payload, <int64_t> last.end - payload, source, target, last.kind == LAYER_UDP))
 
 
-cdef uint8_t judged(Rewrite *rewrite, const Walk *walk, bint walked, int64_t payload, uint32_t *kept) noexcept nogil:
+cdef uint8_t judged(Rewrite *rewrite, const Walk *walk, bint walked, bint alone, int64_t payload, uint32_t *kept) noexcept nogil:
     """The verdict on a packet whose layers were visited; if it is not understood, `kept` becomes the number of bytes that may stay. walked:
-    is_understood, asked before anything was rewritten. payload: where it begins."""
+    is_understood, alone: is_alone, both asked before anything was rewritten. payload: where it begins."""
     if not walked:
         kept[0] = walk.at
-        return <uint8_t> (NOT_UNDERSTOOD + walk.outcome)
+        return <uint8_t> (NOT_UNDERSTOOD + (<int> OUTCOMES_COUNT if alone else <int> walk.outcome))
     if rewrite.unknown:
         kept[0] = rewrite.unknown_at
     elif rewrite.payload == KEEP and hides_tunnel(walk, rewrite.packet, payload):
@@ -286,6 +287,7 @@ cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t l
     cdef int64_t payload
     cdef uint8_t verdict
     cdef bint walked
+    cdef bint alone = False
     rewrite.packet = p
     rewrite.size = n
     rewrite.link_type = link_type
@@ -297,8 +299,10 @@ cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t l
     if rewrite.first_pass and walk.outcome == OUTCOME_FRAGMENT:
         return MISSING  # until all first fragments are noted
     walked = is_understood(rewrite, &walk)
+    if walk.outcome == OUTCOME_FRAGMENT and not walked:
+        alone = is_alone(rewrite.firsts, &walk, rewrite.hash_key)
     if rewrite.first_pass:
-        verdict = judged(rewrite, &walk, walked, payload, kept)
+        verdict = judged(rewrite, &walk, walked, alone, payload, kept)
         note_first(rewrite.firsts, &walk, rewrite.hash_key, verdict == UNDERSTOOD and ends_in_payload(rewrite, &walk, p, payload), payload)
         kept[0] = n
     if rewrite.missing:
@@ -308,7 +312,7 @@ cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t l
     rewrite.rewriting = True
     rewrite.packets = 0
     payload = change_layers(rewrite, &walk, &places)
-    verdict = judged(rewrite, &walk, walked, payload, kept)
+    verdict = judged(rewrite, &walk, walked, alone, payload, kept)
     if verdict == UNDERSTOOD and payload < n:
         if rewrite.payload == ZERO:
             put_zeros(rewrite, p + payload, n - payload)

@@ -6,7 +6,8 @@ from streamcore.headers._walk cimport Walk
 cdef enum:
     SLOTS = 1 << 15
     FRAGMENTS_MAX = 1 << 14     # first fragments per segment; the later fragments of any others count as having no first one
-    NOT_FROM_ANYWHERE = 0xFFFFFFFF
+    NOT_FROM_ANYWHERE = 0xFFFFFFFE
+    NO_FIRST = 0xFFFFFFFF       # no first fragment of the datagram was noted
 
 cdef struct Slot:
     uint64_t key
@@ -23,3 +24,5 @@ cdef void next_round(FirstFragments *table) noexcept nogil
 # Note a walked packet that begins datagrams. clear: it was understood; payload: where its payload begins. hash_key: 16 bytes.
 cdef void note_first(FirstFragments *table, const Walk *walk, const uint64_t *hash_key, bint clear, int64_t payload) noexcept nogil
 cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil
+# Of a later fragment: whether none of its datagram's first fragments was noted.
+cdef bint is_alone(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil

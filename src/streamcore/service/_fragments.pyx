@@ -53,6 +53,15 @@ cdef void note_first(FirstFragments *table, const Walk *walk, const uint64_t *ha
 
 cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil:
     """Whether everything that a later fragment carries is payload. Its IP header is the walk's last layer."""
+    return 8 * <uint32_t> walk.ip.fragment_offset >= first_of(table, walk, hash_key)
+
+
+cdef bint is_alone(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil:
+    return walk.ip.fragment_offset != 0 and first_of(table, walk, hash_key) == <uint32_t> NO_FIRST
+
+
+cdef uint32_t first_of(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil:
+    """From which byte on the datagram of a later fragment is payload. A quoted one is of no packet in the segment."""
     cdef const Layer *layer
     cdef const uint8_t *p = walk.packet
     cdef uint64_t key = 0
@@ -60,14 +69,13 @@ cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64
     for i in range(walk.layer_count):
         layer = &walk.layers[i]
         if layer.marks & MARK_QUOTED:
-            return False
+            return <uint32_t> NOT_FROM_ANYWHERE
         p = walk.packet + layer.offset
         if layer.kind == LAYER_IP4:
             key = address_key(p + 12, 8, key, hash_key)
         elif layer.kind == LAYER_IP6:
             key = address_key(p + 8, 32, key, hash_key)
-    key = datagram_key6(p, key, hash_key) if walk.ip.version == 6 else datagram_key4(p, key, hash_key)
-    return 8 * <uint32_t> walk.ip.fragment_offset >= found(table, key)
+    return found(table, datagram_key6(p, key, hash_key) if walk.ip.version == 6 else datagram_key4(p, key, hash_key))
 
 
 # Keys: all addresses from the outermost header inwards, and what distinguishes datagrams between them.
@@ -112,4 +120,4 @@ cdef uint32_t found(const FirstFragments *table, uint64_t key) noexcept nogil:
         if table.slots[at].key == key:
             return table.slots[at].payload_from
         at = (at + 1) & (SLOTS - 1)
-    return <uint32_t> NOT_FROM_ANYWHERE
+    return <uint32_t> NO_FIRST

@@ -26,7 +26,8 @@ from streamcore.service.specification import parse_specification
 KEY_BYTES = 32
 ADDRESSES_AT_ONCE = 1024  # IPv4 addresses; their AES blocks take 512 KiB
 CACHE_ENTRIES = 1 << 19  # per family: 8 MiB for IPv4, 32 MiB for IPv6 when full
-UNDERSTOOD = 1  # a verdict; higher ones are 2 + a key of OUTCOMES
+UNDERSTOOD = 1  # a verdict; a higher one is 2 + an index into STRANGE
+STRANGE = (*OUTCOMES.values(), "first fragment elsewhere")
 CHOICES: dict[str, tuple[str, ...]] = {  # each option's choices, the default first
     "mac": ("keep", "hash", "zero"),
     "payload": ("keep", "zero", "truncate"),
@@ -96,11 +97,14 @@ class Anonymise(Service):
     name: ClassVar[str] = "anonymise"
     effect: ClassVar[Effect] = "redact"
     removes_metadata: ClassVar[bool] = True
-    reasons = MappingProxyType({"not_understood": "anonymise does not understand all of their headers"})
+    reasons = MappingProxyType(
+        {
+            "not_understood": "anonymise does not understand all of their headers",
+            "first_fragment_elsewhere": "their first fragment is not in the same segment",
+        }
+    )
     paths: ClassVar[tuple[str, ...]] = ("key_file",)
-    report_type: ClassVar[Any] = tuple[
-        Figure, list[Figure], list[Figure]
-    ]  # packets, COUNTED_NAMES, OUTCOMES or nothing
+    report_type: ClassVar[Any] = tuple[Figure, list[Figure], list[Figure]]  # packets, COUNTED_NAMES, STRANGE or nothing
 
     def __init__(
         self,
@@ -127,7 +131,7 @@ class Anonymise(Service):
         }
         self._packets = 0
         self._counts = [0] * len(COUNTED_NAMES)
-        self._not_understood = dict.fromkeys(OUTCOMES.values(), 0)
+        self._not_understood = dict.fromkeys(STRANGE, 0)
 
     def prepared(self, specification: Any) -> Any:
         """The key itself goes to the workers: they must all use the same one, and may not have the file."""
@@ -179,8 +183,9 @@ class Anonymise(Service):
         if self.options["payload"] == "truncate" or (some and unknown == "truncate"):
             segment.truncate(kept if unknown == "truncate" else np.where(strange, segment.captured_length, kept))
         if some and unknown == "drop":
+            segment.drop(verdict == 2 + STRANGE.index("first fragment elsewhere"), "first_fragment_elsewhere")
             segment.drop(strange, "not_understood")
-        return np.bincount(verdict[strange] - 2, minlength=len(OUTCOMES)).tolist() if some else []
+        return np.bincount(verdict[strange] - 2, minlength=len(STRANGE)).tolist() if some else []
 
     def _learn(self, missing4: NDArray[np.uint32], missing6: NDArray[np.uint64]) -> None:
         if len(missing4):
@@ -192,7 +197,7 @@ class Anonymise(Service):
 
     def check_report(self, report: Any) -> None:
         super().check_report(report)
-        if len(report[1]) != len(COUNTED_NAMES) or len(report[2]) not in (0, len(OUTCOMES)):
+        if len(report[1]) != len(COUNTED_NAMES) or len(report[2]) not in (0, len(STRANGE)):
             raise ValueError("a report with another number of figures")
 
     def merge(self, report: Any) -> None:
@@ -201,7 +206,7 @@ class Anonymise(Service):
         self._packets += packets
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         if outcomes:
-            for name, value in zip(OUTCOMES.values(), outcomes, strict=True):
+            for name, value in zip(STRANGE, outcomes, strict=True):
                 self._not_understood[name] += value
 
     def incomplete(self) -> str:

@@ -64,6 +64,23 @@ def test_without_its_first_one_a_fragment_is_not_understood(pieces, options):
     assert anonymise([others[0], *packets[1:]], **options)[0] == [True] + [False] * (len(packets) - 1)
 
 
+def test_those_whose_first_one_is_elsewhere_are_counted_apart():
+    """Not those whose first one is there and says that more than payload may follow, nor those that an error quotes."""
+    service = Anonymise(key=KEY)
+    service.start()
+    alone, told = pieces4(udp(BODY), UDP, 7, 64)[1:], pieces4(udp(BODY, 67, 68), UDP, 8, 64)
+    quoting = pieces4(b"\x03" + bytes(7) + alone[0][14:], ICMP, 9, 2000)
+    inner = pieces6(udp(BODY), UDP, 7, 64)[1:]
+    result = run(make_segment([*alone, *told, *quoting, *inner]), service).result()
+    assert result.drops["first_fragment_elsewhere"][0] == len(alone) + len(inner)
+    assert result.drops["not_understood"][0] == len(told) - 1
+    for _, report in result.reports:
+        service.merge(report)
+    dropped = service.summary()["dropped"]
+    assert dropped["first fragment elsewhere"] == len(alone) + len(inner)
+    assert sum(dropped.values()) == sum(packets for packets, _ in result.drops.values())
+
+
 def test_a_fragment_that_overlaps_its_first_ones_headers_is_not_understood():
     first, *later = pieces4(udp(BODY), UDP, 7, 64)
     overlapping = bytearray(later[0])

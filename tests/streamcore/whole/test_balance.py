@@ -46,5 +46,9 @@ def test_the_account_of_a_run(chain, policy, order, tmp_path):
     if any(name in service for service in chain for name in ("dedup:", "Dns")):
         assert len(packets["dropped"]) > 1
     else:  # anonymise drops a fragment whose first one is in another segment
-        assert set(packets["dropped"]) <= {"filter.not_matched", "service.not_understood"}
+        assert set(packets["dropped"]) <= {
+            "filter.not_matched",
+            "service.not_understood",
+            "service.first_fragment_elsewhere",
+        }
     assert "unbalanced" not in run.json
