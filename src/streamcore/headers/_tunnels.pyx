@@ -12,7 +12,6 @@ from streamcore.headers._walk cimport (
     LAYER_EXTENSION,
     LAYER_PIM,
     LAYER_TAG,
-    LAYER_TUNNEL,
     OUTCOME_CONTROL,
     OUTCOME_ENCRYPTED,
     OUTCOME_NOTHING,

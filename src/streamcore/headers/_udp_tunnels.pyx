@@ -5,7 +5,7 @@ Sources: RFC 7348, draft-ietf-nvo3-vxlan-gpe, RFC 8926, 3GPP TS 29.281, RFC 2661
 OpenWrt write it.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from streamcore.headers._ether_types cimport step_mpls
 from streamcore.headers._ip cimport step_ip

@@ -3,7 +3,7 @@
 Sources: IEEE 802.11-2020 9.2, 9.3.2; https://www.radiotap.org; https://www.tcpdump.org/linktypes.html.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from streamcore.headers._ether_types cimport step_llc
 from streamcore.headers._walk cimport (

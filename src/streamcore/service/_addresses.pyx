@@ -41,7 +41,6 @@ from streamcore.headers._walk cimport (
     LAYER_VRRP,
     LAYER_WIFI,
     MARK_CUT,
-    MARK_QUOTED,
     OUTCOME_CONTROL,
     OUTCOME_FRAGMENT,
     OUTCOME_NOTHING,

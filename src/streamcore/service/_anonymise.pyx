@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from streamcore.core.packets cimport prefetch
-from streamcore.headers._walk cimport UdpPorts, UdpTable, udp_opens
+from streamcore.headers._walk cimport UdpPorts, udp_opens
 from streamcore.service._address_table cimport AddressTable, Table, find4, find6, slot4, slot6
 from streamcore.service._addresses cimport MISSING, UNDERSTOOD, rewrite_packet
 from streamcore.service._fields cimport (

@@ -21,7 +21,7 @@ cdef struct FirstFragments:
 
 cdef void next_round(FirstFragments *table) noexcept nogil
 
-# Note a walked packet that begins datagrams. clear: it was understood; payload: where its payload begins. hash_key: 16 bytes.
+# Note a walked packet that begins datagrams. clear: from `payload` on, everything is payload. hash_key: 16 bytes.
 cdef void note_first(FirstFragments *table, const Walk *walk, const uint64_t *hash_key, bint clear, int64_t payload) noexcept nogil
 cdef bint is_payload(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil
 # Of a later fragment: whether none of its datagram's first fragments was noted.

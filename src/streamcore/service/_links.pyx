@@ -3,7 +3,7 @@
 Source: https://www.tcpdump.org/linktypes.html.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 from streamcore.service._fields cimport Rewrite, change4, change6, change_mac, load16, unknown, zero
 

@@ -120,7 +120,7 @@ class Service:
         """Prepare in the worker: open files, compile patterns, fill tables. Runs once before the first segment."""
 
     def process(self, segment: SegmentView) -> None:
-        """Process one segment. If this raises, another worker tries the segment again."""
+        """Process one segment. If this raises, the segment is tried again, by another worker if there is one."""
         raise NotImplementedError
 
     def drop_by_keys(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:

@@ -178,7 +178,7 @@ class MarketAllocator:
         award = self._market.auction(agreement.auction).award
         losers = award.runners_up if award is not None and not agreement.of else ()
         others = list(dict.fromkeys(one.bidder for one in losers if one.bidder != agreement.provider))
-        armed = [(provider, self._key(provider)) for provider in others[:RUNNERS_UP_MAX]]
+        keys = [(provider, self._key(provider)) for provider in others[:RUNNERS_UP_MAX]]
         return Placement(
             agreement.id,
             agreement.provider,
@@ -186,7 +186,7 @@ class MarketAllocator:
             agreement.price,
             agreement.starts_ms,
             agreement.ends_ms,
-            tuple(Runner(provider, known) for provider, known in armed if known),
+            tuple(Runner(provider, key) for provider, key in keys if key),
             self._market.rating(agreement.provider, agreement.service).newcomer,
             need,
         )

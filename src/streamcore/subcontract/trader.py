@@ -55,7 +55,7 @@ def _asking(call: Callable[..., None]) -> Callable[..., None]:
 
 
 class Trader:
-    """services: the market's names of those that we offer; signing_key: None if the market accepts unsigned
+    """services: the names of what we offer in the market; signing_key: None if the market accepts unsigned
     statements."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Trader:
         self._services = tuple(services)
         self._pricing = pricing
         self._capacity_bps = capacity_bps
-        # What stands holds its capacity: half of all is for standing offers, the other half for auctions and takeovers.
+        # A standing offer holds its capacity, so only half of ours is for them, and half for auctions and takeovers.
         self._standing_bps = max(1, capacity_bps // (2 * max(1, len(self._services))))
         self._currency = currency
         self._signing_key = signing_key
