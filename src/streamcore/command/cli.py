@@ -7,6 +7,7 @@ imports only the named command's file, which imports the rest when it runs.
 from __future__ import annotations
 
 import argparse
+import resource  # not first when memory lacks: then it can no longer be loaded
 import sys
 from importlib import import_module
 from typing import Any
@@ -76,8 +77,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def limited() -> str:
     """The limit on this process's address space in words; "": there is none. With a low one, even imports fail."""
-    import resource
-
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return "" if soft == resource.RLIM_INFINITY else f": the address space is limited to {soft >> 20} MiB (ulimit -v)"
 
