@@ -74,7 +74,8 @@ def extra(rng: random.Random, honest: bytes) -> bytes:
 class Bad:
     """The bad worker: what it has got to do, and the honest answers that it makes its own from."""
 
-    def __init__(self, stage: Stage, key: str, rng: random.Random) -> None:
+    def __init__(self, stage: Stage, key: str, rng: random.Random, good: Worker) -> None:
+        self.good = good
         self.worker, self.rng, self.stage = Worker(stage, key), rng, stage
         self.answers: list[tuple[envelope.Outcome, list[bytes]]] = []
         if rng.random() < 0.95:
@@ -98,11 +99,15 @@ class Bad:
         elif kind == 2:
             worker.send(*[rng.randbytes(rng.randrange(90)) for _ in range(rng.randrange(1, 4))])
         elif kind == 3:
-            other = envelope.pack(envelope.RESULT, rng.randrange(4), rng.getrandbits(64), [])
-            worker.send(other)
+            worker.send(envelope.pack(envelope.RESULT, rng.randrange(4), rng.getrandbits(64), []))
+            worker.send(self.good.head(rng.choice((envelope.REFUSE, envelope.RESULT, envelope.STOP))), b"it is not I")
         elif kind == 4 and self.answers:
             honest, frames = self.answers.pop(0)  # as it should be
             worker.send(head(envelope.RESULT, [honest]), *frames)
+        elif kind == 5 and self.answers:
+            honest, _ = self.answers.pop(0)
+            honest = honest._replace(status=envelope.FAILED, flags=0, frames=envelope.EXTRA)
+            worker.send(head(envelope.RESULT, [honest]), b"\x1b[2J" + rng.randbytes(rng.randrange(900)))
         elif not self.answers:
             worker.send(mutated(rng, head(envelope.RESULT, [])))
         else:
@@ -144,7 +149,7 @@ def peers() -> Callable[[random.Random, int], int]:
         stage = Stage(audit=0.0)
         good = Worker(stage, "good").hello()
         keys = 1
-        bad = Bad(stage, "bad1", rng)
+        bad = Bad(stage, "bad1", rng, good)
         for _ in range(MESSAGES):
             if bad.worker.is_in and not bad.worker.peer.leases:  # it is to have something to lie about
                 good.work()
@@ -154,13 +159,15 @@ def peers() -> Callable[[random.Random, int], int]:
                 good.peer.leaving = False
             if not bad.worker.is_in:  # it has lost its place: it comes again, with another key if it was given up
                 keys += bad.worker.key in stage.dispatcher.given_up
-                bad = Bad(stage, f"bad{keys}", rng)
+                bad = Bad(stage, f"bad{keys}", rng, good)
             elif rng.random() < 0.05:
                 stage.asks(bad.worker.key, *[request(rng)] * rng.choice((1, 1, 2)))
             elif rng.random() < 0.02:
                 stage.lose(bad.worker)
             else:
                 bad.send()
+            assert stage.dispatcher._refusal.isprintable()
+            assert all(attempt.reason.isprintable() for attempt in stage.backlog.attempts.values())
         assert good.is_in
         if bad.worker.is_in:
             stage.lose(bad.worker)
@@ -184,6 +191,7 @@ def settle(stage: Stage) -> None:
     numbers = [result.segment.number for result in stage.results]
     assert len(set(numbers)) == len(numbers)
     for result in stage.results:
+        assert result.reason == "" or result.reason.isprintable()
         assert all(packets >= 0 for packets, _ in result.drops.values())
         assert not result.comments or max(result.comments) < PACKETS
         stage.chain.merge(result.reports)
