@@ -9,7 +9,7 @@ import collections
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Result, Segment
@@ -35,7 +35,7 @@ class Attempt:
     attempt: int = 1
     since_s: float = 0.0  # when it was submitted
     failures: int = 0  # the sum of FAULT and KILLED
-    failed_by: set[Identity] = field(default_factory=set)
+    failed_by: frozenset[Identity] = frozenset()
     avoid: Identity = -1  # who had it last
     others_until_s: float = 0.0  # until then only a worker that has not failed it may have it; 0: any
     reason: str = ""
@@ -89,7 +89,7 @@ class Backlog:
     def fail(self, attempt: Attempt, identity: Identity, reason: str, weight: int = FAULT) -> None:
         """Notes a failed attempt that the segment may have caused."""
         attempt.failures += weight
-        attempt.failed_by.add(identity)
+        attempt.failed_by |= {identity}
         attempt.reason = reason
         self.resend(attempt, identity)
 

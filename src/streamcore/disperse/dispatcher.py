@@ -41,6 +41,7 @@ JOIN_S = 60.0  # how long a run without local workers waits for a remote one
 TICK_S = 1.0  # the longest time between two checks of deadlines
 WORDS_BYTES_MAX = 4096  # of what a peer says why it failed
 
+FRAMES_OF = (0, 1, 1, 2)  # how many frames a result's `frames` announces
 Answer = tuple[envelope.Outcome, memoryview | None, memoryview | None]  # its extra frame, and that with the region
 
 
@@ -296,9 +297,11 @@ class Dispatcher:
             lease.segment, min(outcome.busy_ns, int((now_s - lease.since_s) * 1e9))
         )  # a peer may say any time
         result.provider = peer.key
-        if self._is_audited(peer, attempt, lease, result, now_s):
+        compared = peer.elsewhere or attempt.claimed is not None
+        if compared and self._is_audited(peer, attempt, lease, result, now_s):
             return None
-        self._elsewhere.accepted(peer, attempt)
+        if peer.elsewhere or attempt.failed_by:
+            self._elsewhere.accepted(peer, attempt)
         self.durations.observe(now_s - self._backlog.end(outcome.number).since_s)
         return result
 
@@ -397,9 +400,11 @@ def answers_of(outcomes: list[envelope.Outcome], frames: list[zmq.Frame]) -> lis
     """(outcome, extra frame, frame with the region) of each result in a message. Raises EnvelopeError if its frames are
     not those that its results announce.
     """
-    flags = [flag for outcome in outcomes for flag in (envelope.EXTRA, envelope.INLINE_REGION) if outcome.frames & flag]
-    if len(flags) != len(frames):
-        raise envelope.EnvelopeError(f"a message of {len(flags)} announced frames has {len(frames)}")
+    announced = sum([FRAMES_OF[outcome.frames] for outcome in outcomes])
+    if announced != len(frames):
+        raise envelope.EnvelopeError(f"a message of {announced} announced frames has {len(frames)}")
+    if not frames:
+        return [(outcome, None, None) for outcome in outcomes]
     left = iter(frames)
     return [
         (

@@ -127,6 +127,7 @@ def unpack_work(frame: bytes | memoryview, count: int) -> list[Work]:
 def unpack_results(frame: bytes | memoryview, count: int) -> list[Outcome]:
     """Raises EnvelopeError for a status or for frames that do not exist."""
     outcomes = [Outcome(*_RESULT.unpack_from(frame, _HEADER.size + i * _RESULT.size)) for i in range(count)]
-    if any(each.status > FAILED or each.frames > EXTRA | INLINE_REGION or each.reserved for each in outcomes):
-        raise EnvelopeError("a result with a status or with frames that do not exist")
+    for each in outcomes:
+        if each.status > FAILED or each.frames > EXTRA | INLINE_REGION or each.reserved:
+            raise EnvelopeError("a result with a status or with frames that do not exist")
     return outcomes
