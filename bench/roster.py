@@ -37,7 +37,8 @@ def peers(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
         found, lacking = find(flags)
         available += found
         missing |= lacking
-    order = ["cp", "tcpdump", "editcap", "traceanon", "dpkt", "scapy", "nfstream", "identity", "anonymise", "read"]
+    order = ["cp", "tcpdump", "editcap", "traceanon", "dpkt", "scapy", "nfstream", "identity", "anonymise", "read",
+             "nfpcapd", "flows", "flows-ipfix"]  # fmt: skip
     return sorted(available, key=lambda peer: order.index(peer.name)), missing
 
 
@@ -45,7 +46,9 @@ def _ours(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
     beside = Path(sys.executable).parent / "streamcore"
     command = str(beside) if beside.exists() else shutil.which("streamcore")
     if command is None:
-        return [], dict.fromkeys(("identity", "anonymise", "read"), "streamcore is not installed: make build")
+        return [], dict.fromkeys(
+            ("identity", "anonymise", "read", "flows", "flows-ipfix"), "streamcore is not installed: make build"
+        )
 
     def running(service: str) -> Callable[[Path, Path], list[str]]:
         how = ["--policy", "flow", "--order", "total", "--service", service, "-n", "1", "-q"]
@@ -58,6 +61,8 @@ def _ours(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
         Peer("identity", running("identity"), copies=True),
         Peer("anonymise", running(f"anonymise:key={KEY}")),
         Peer("read", reading, writes=False),
+        Peer("flows", lambda source, target: [command, "flows", "-r", str(source), "--json", str(target)]),
+        Peer("flows-ipfix", lambda source, target: [command, "flows", "-r", str(source), "--ipfix", str(target)]),
     ], {}
 
 
@@ -86,9 +91,15 @@ def _programs(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
             "libtrace-tools",
         ),
     ]
+    known += [(Peer("nfpcapd", _nfpcapd, writes=False), "nfdump")]
     available = [peer for peer, _ in known if shutil.which(peer.name)]
     missing = {peer.name: f"install {package}" for peer, package in known if not shutil.which(peer.name)}
     return available, missing
+
+
+def _nfpcapd(source: Path, target: Path) -> list[str]:
+    """It writes a file into the folder of the target."""
+    return ["nfpcapd", "-r", str(source), "-w", str(target.parent), "-t", "3600"]
 
 
 def _libraries(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:

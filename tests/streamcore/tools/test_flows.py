@@ -7,20 +7,24 @@ import io
 import ipaddress
 import json
 import shutil
+import socket
 import struct
 import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streamcore.core.config import Config
-from streamcore.core.errors import UsageError
+from streamcore.core.errors import SinkError, UsageError
 from streamcore.parse._flows import FlowTable
 from streamcore.tools.flows.columns import columns_of
 from streamcore.tools.flows.reading import write_flows
 from streamcore.tools.flows.writers import FORMATS
-from tests.streamcore.conftest import write_pcap
+from tests.streamcore.conftest import udp_frame, write_pcap
 from tests.streamcore.parse.packets_by_hand import ethernet, icmp, ip4, ip6, samples, tcp, udp
+from tests.streamcore.parse.test_flow_ends import segment
 from tests.streamcore.parse.test_flows import batch_of
 
 
@@ -159,3 +163,299 @@ def test_no_flows_at_all_are_a_whole_file(form, tmp_path):
         pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
     capture = write_pcap(tmp_path / "in.pcap", [])
     assert write_flows(Config(read=str(capture)), str(tmp_path / "out"), form) == 0
+
+
+# IPFIX.
+
+
+def ipfix_records(raw):
+    """A slow decoder of RFC 7011: the records as {(enterprise, number): bytes}, and what the headers say."""
+    templates, records, sequences = {}, [], []
+    while raw:
+        version, length, _, sequence, domain = struct.unpack(">HHIII", raw[:16])
+        assert (version, domain) == (10, 1)
+        assert sequence == len(records)
+        sets, raw = raw[16:length], raw[length:]
+        sequences.append(length)
+        while sets:
+            number, size = struct.unpack(">HH", sets[:4])
+            body, sets = sets[4:size], sets[size:]
+            if number == 2:
+                templates |= ipfix_templates(body)
+                continue
+            elements = templates[number]
+            width = sum(size for _, size in elements)
+            assert len(body) % width == 0
+            for start in range(0, len(body), width):
+                at, record = start, {}
+                for name, size in elements:
+                    record[name] = body[at : at + size]
+                    at += size
+                records.append(record)
+    return records, sequences
+
+
+def ipfix_templates(body):
+    found = {}
+    while body:
+        number, count = struct.unpack(">HH", body[:4])
+        body, elements = body[4:], []
+        for _ in range(count):
+            element, size = struct.unpack(">HH", body[:4])
+            enterprise = struct.unpack(">I", body[4:8])[0] if element & 0x8000 else 0
+            body = body[8 if enterprise else 4 :]
+            elements.append(((enterprise, element & 0x7FFF), size))
+        assert len(dict(elements)) == len(elements)
+        found[number] = elements
+    return found
+
+
+BY_NUMBER = {
+    "packets": (0, 2), "packets_back": (29305, 2), "ip_bytes": (0, 1), "ip_bytes_back": (29305, 1), "bytes": (0, 352),
+    "source_port": (0, 7), "target_port": (0, 11), "protocol": (0, 4), "tcp_flags": (0, 6), "tos": (0, 5),
+    "tcp_flags_back": (29305, 6), "ttl_min": (0, 52), "ttl_max_back": (29305, 53), "id": (0, 148),
+}  # fmt: skip
+
+
+def test_ipfix_has_the_values_of_the_rows():
+    rows = rows_of(a_packet_of_each_kind())
+    records, _ = ipfix_records(written("ipfix", rows))
+    assert len(records) == len(rows)
+    by_id = {int.from_bytes(record[0, 148], "big"): record for record in records}
+    for row in rows:
+        record = by_id[int(row["id"])]
+        for name, number in BY_NUMBER.items():
+            if row["ip_version"] or name in ("packets", "packets_back", "bytes", "id"):
+                assert int.from_bytes(record[number], "big") == row[name], name
+        if row["ip_version"]:
+            v4 = row["ip_version"] == 4
+            assert record[0, 8 if v4 else 27] == row["source_address"].tobytes()[12 if v4 else 0 :]
+            assert record[0, 12 if v4 else 28] == row["target_address"].tobytes()[12 if v4 else 0 :]
+            icmp_of = record[0, 32 if v4 else 139]
+            is_icmp = row["protocol"] in (1, 58)
+            assert icmp_of == (bytes([row["icmp_type"], row["icmp_code"]]) if is_icmp else b"\0\0")
+        assert int.from_bytes(record[0, 152], "big") == row["first_ns"] // 10**6
+        assert record[0, 56] == row["source_mac"].tobytes()
+
+
+class Datagrams(list):
+    is_datagrams = True
+
+    def write(self, raw):
+        self.append(bytes(raw))
+
+
+def test_ipfix_over_udp_is_in_small_messages_with_templates_again():
+    rows = np.repeat(rows_of([ethernet(0x0800, ip4(17, udp(1, 2)))]), 3000)
+    sent = Datagrams()
+    FORMATS["ipfix"].writer()(sent, 0).write(rows)
+    assert max(map(len, sent)) <= 1400
+    with_templates = [place for place, each in enumerate(sent) if each[16:18] == b"\0\2"]
+    assert 3 < len(with_templates) < 10
+    assert len(ipfix_records(b"".join(sent))[0]) == 3000
+    _, lengths = ipfix_records(written("ipfix", rows))
+    assert max(lengths) > 60_000
+
+
+def test_ipfix_is_what_tshark_reads(tmp_path):
+    if not shutil.which("tshark"):
+        pytest.skip("tshark is not installed")
+    packets = [ethernet(0x0800, ip4(6, tcp(1000, 80))), ethernet(0x86DD, ip6(17, udp(7, 8)))]
+    there = written("ipfix", rows_of([packets[0], packets[0], packets[1]]))
+    messages, at = [], 0
+    while at < len(there):
+        size = int.from_bytes(there[at + 2 : at + 4], "big")
+        messages.append(ethernet(0x0800, ip4(17, udp(5000, 4739, there[at : at + size]))))
+        at += size
+    capture = write_pcap(tmp_path / "in.pcap", messages)
+    fields = ("srcaddr", "srcaddrv6", "srcport", "packets", "octets", "sequence")
+    words = ["tshark", "-r", str(capture), "-T", "fields", *(word for f in fields for word in ("-e", f"cflow.{f}"))]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    _, four, six = (line.split("\t") for line in shown.splitlines())
+    assert four[2] == "1000"
+    assert four[3].split(",")[0] == "2"
+    assert six[2] == "7"
+    assert len(four[0]) > 6
+    assert len(six[1]) > 6
+
+
+@pytest.fixture
+def collector(tmp_path):
+    """nfcapd on a free port of 127.0.0.1: (its port, a function that stops it and gives nfdump's rows)."""
+    if not shutil.which("nfcapd"):
+        pytest.skip("nfdump is not installed")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["nfcapd", "-b", "127.0.0.1", "-p", str(port), "-w", str(tmp_path), "-B", "4000000"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 10
+    while f"0100007F:{port:04X}" not in Path("/proc/net/udp").read_text():
+        assert process.poll() is None, "nfcapd ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    def rows():
+        time.sleep(0.3)  # what was sent is in its socket; it says nothing when it has read it
+        process.terminate()
+        assert process.wait(10) == 0
+        text = subprocess.run(
+            ["nfdump", "-q", "-R", str(tmp_path), "-o", "csv"], capture_output=True, text=True, check=True
+        )
+        lines = [line for line in text.stdout.splitlines() if line.count(",") > 20]
+        return list(csv.DictReader(["ts,te,td,sa,da,sp,dp,pr,flg,fwd,stos,ipkt,ibyt,opkt,obyt", *lines]))
+
+    yield port, rows
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+def test_nfcapd_takes_all_flows(collector, tmp_path):
+    port, rows = collector
+    capture = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i) for i in range(2000)])
+    assert write_flows(Config(read=str(capture)), f"udp://127.0.0.1:{port}", "ipfix") == 0
+    capture.unlink()
+    found = rows()
+    assert len(found) == 2000
+    assert sum(int(row["ipkt"]) for row in found) == 2000
+
+
+def test_over_tcp_a_collector_gets_what_a_file_has(tmp_path):
+    capture = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i) for i in range(50)])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert write_flows(Config(read=str(capture)), f"tcp://127.0.0.1:{port}", "ipfix") == 0
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as file:
+            received = file.read()
+    assert write_flows(Config(read=str(capture)), str(tmp_path / "out.ipfix"), "ipfix") == 0
+    assert received == (tmp_path / "out.ipfix").read_bytes()
+    with pytest.raises(SinkError, match="cannot send to tcp://127"):
+        write_flows(Config(read=str(capture)), f"tcp://127.0.0.1:{port}", "ipfix")
+    for form, out in (("ipfix", "udp://nowhere"), ("ipfix", "udp://127.0.0.1:99999"), ("json", "udp://127.0.0.1:1")):
+        with pytest.raises((UsageError, SinkError)):
+            write_flows(Config(read=str(capture)), out, form)
+    before_1970 = rows_of([ethernet(0x0800, ip4(17, udp(1, 2)))])
+    before_1970["first_ns"] = -1
+    with pytest.raises(SinkError, match="1970"):
+        written("ipfix", before_1970)
+
+
+# Zeek and Suricata, by their manuals' lists of fields.
+
+ZEEK_FIELDS = [
+    "ts",
+    "uid",
+    "id.orig_h",
+    "id.orig_p",
+    "id.resp_h",
+    "id.resp_p",
+    "proto",
+    "service",
+    "duration",
+    "orig_bytes",
+    "resp_bytes",
+    "conn_state",
+    "local_orig",
+    "local_resp",
+    "missed_bytes",
+    "history",
+    "orig_pkts",
+    "orig_ip_bytes",
+    "resp_pkts",
+    "resp_ip_bytes",
+    "tunnel_parents",
+    "community_id",
+]
+
+
+def a_connection():
+    """(rows of one connection of four packets and an echo and an ARP, the length of a packet without payload)."""
+    there = [segment(flags=2), segment(flags=16, data=b"abc")]
+    back = [segment(back=True, flags=18), segment(back=True, flags=17)]
+    packets = [there[0], back[0], there[1], back[1], ethernet(0x0800, ip4(1, icmp())), samples()["arp"][1]]
+    return rows_of(packets), len(there[0])
+
+
+def test_zeek_s_conn_log():
+    rows, _ = a_connection()
+    lines = written("zeek", rows).decode().splitlines()
+    assert lines[0] == "#separator \\x09"
+    (names,) = [line.split("\t")[1:] for line in lines if line.startswith("#fields")]
+    (types,) = [line.split("\t")[1:] for line in lines if line.startswith("#types")]
+    assert names == ZEEK_FIELDS
+    assert len(types) == len(names)
+    assert lines[-1].startswith("#close\t")
+    of_tcp, of_icmp = (
+        dict(zip(names, line.split("\t"), strict=True)) for line in lines if not line.startswith("#")
+    )  # ARP has no place in conn.log
+    shown = [of_tcp[name] for name in ("id.orig_p", "id.resp_p", "proto", "orig_bytes", "resp_bytes", "conn_state")]
+    assert shown == ["1000", "80", "tcp", "3", "0", "S3"]
+    shown = [
+        of_tcp[name] for name in ("history", "orig_pkts", "orig_ip_bytes", "resp_pkts", "resp_ip_bytes", "duration")
+    ]
+    assert shown == ["ShDf", "2", "83", "2", "80", "0.000003"]
+    shown = [of_icmp[name] for name in ("id.orig_p", "id.resp_p", "proto", "duration", "history", "conn_state")]
+    assert shown == ["8", "0", "icmp", "-", "-", "OTH"]
+
+
+def test_suricata_s_eve():
+    rows, size = a_connection()
+    of_tcp, of_icmp = map(json.loads, written("eve", rows).splitlines())
+    assert (of_tcp["event_type"], of_tcp["src_port"], of_tcp["dest_port"], of_tcp["proto"]) == ("flow", 1000, 80, "TCP")
+    assert of_tcp["flow"] == {
+        "pkts_toserver": 2, "pkts_toclient": 2, "bytes_toserver": 2 * size + 3, "bytes_toclient": 2 * size,
+        "start": "1970-01-01T00:00:00.000000+0000", "end": "1970-01-01T00:00:00.000003+0000", "age": 0,
+        "state": "established", "reason": "shutdown", "alerted": False,
+    }  # fmt: skip
+    assert of_tcp["tcp"] == {
+        "tcp_flags": "13", "tcp_flags_ts": "12", "tcp_flags_tc": "13", "fin": True, "syn": True, "ack": True,
+        "state": "close_wait",
+    }  # fmt: skip
+    assert (of_icmp["icmp_type"], of_icmp["icmp_code"], of_icmp["proto"]) == (8, 0, "ICMP")
+    assert not {"src_port", "tcp", "vlan"} & set(of_icmp)
+    tagged = rows_of([ethernet(0x0800, ip4(17, udp(1, 2)), [5, 6])])
+    assert json.loads(written("eve", tagged))["vlan"] == [5, 6]
+
+
+def test_flows_that_a_format_has_no_place_for_are_counted(tmp_path, capsys):
+    capture = write_pcap(tmp_path / "in.pcap", [samples()["arp"][1]])
+    for form in ("zeek", "eve"):
+        assert write_flows(Config(read=str(capture)), str(tmp_path / "out"), form) == 0
+        assert capsys.readouterr().err.startswith("1 flows without IP are left out")
+
+
+# The table for people.
+
+
+def test_the_table_has_the_largest_flows_and_the_totals_of_all():
+    table = FlowTable(1000, 1)
+    sizes = [int(n) for n in np.random.default_rng(1).permutation(100) + 1]
+    table.add(batch_of([ethernet(0x0800, ip4(17, udp(5000 + n, 53, bytes(n)))) for n in sizes]))
+    rows = table.export()
+    file = io.BytesIO()
+    writer = FORMATS["table"].writer()(file, 0, sort="bytes", top=3)
+    for part in np.array_split(rows, 7):
+        writer.write(part)
+    writer.close()
+    head, *shown, total = file.getvalue().decode().splitlines()
+    assert head.split()[:4] == ["start", "duration", "protocol", "source"]
+    assert [line.split()[5].rpartition(":")[2] for line in shown] == ["5100", "5099", "5098"]
+    assert all(":domain" in line or ":53 " in line for line in shown)
+    assert total == f"100 flows, 3 shown; 100 packets, {(100 * 42 + 5050) / 1000:.2f} kB"
+
+
+def test_units_and_times_are_for_people():
+    from streamcore.tools.flows.terminal import duration, in_units, moment
+
+    sizes = {0: "0 B", 999: "999 B", 1000: "1.00 kB", 9_996: "10.0 kB", 999_499: "999 kB", 999_500: "1.00 MB",
+             123_456_789: "123 MB", 2**64: "18.4 EB"}  # fmt: skip
+    assert {size: in_units(size) for size in sizes} == sizes
+    assert [duration(ns) for ns in (0, 1_500_000, 75 * 10**9, 3_725 * 10**9)] == [
+        "0.000 s",
+        "0.002 s",
+        "1:15 min",
+        "1:02:05 h",
+    ]
+    assert moment(1_700_000_000_123_456_789) == "2023-11-14 22:13:20.123"

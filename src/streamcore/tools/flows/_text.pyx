@@ -31,24 +31,26 @@ cdef enum Kind:
     KIND_LETTERS             # 16 bytes, to the first 0
     KIND_ICMP                # a number of one byte; nothing unless the flow is ICMP
     KIND_SECONDS             # ns as seconds with 6 decimals
-    KIND_DURATION            # last_ns - first_ns as seconds with 6 decimals
+    KIND_DURATION            # last_ns - first_ns as seconds with 6 decimals; nothing if they are the same
     KIND_WHOLE_SECONDS       # the same without decimals
     KIND_TIME                # ns as 2026-11-27T20:00:00.123456+0000
     KIND_COMMUNITY_ID        # nothing without IP
     KIND_LENGTHS             # first_lengths, with commas between them; `other`: how many there is room for
     KIND_GAPS                # first_gaps_ns
-    KIND_SUM                 # two numbers of 8 bytes, added; the second stands at `other`
-    KIND_HEX                 # a number of one byte, in two hexadecimal digits
+    KIND_HEX                 # a number of one byte, or-ed with the one at `other`, in two hexadecimal digits
+    KIND_PORT                # a port; of ICMP the number of one byte at `other`
+    KIND_EVE_VLANS           # ,"vlan":[5,6]; nothing without VLANs
+    KIND_EVE_FLAGS           # ,"syn":true,"ack":true: the names of TCP flags in two numbers of one byte, or-ed
 
 KINDS = {
     "end": KIND_END, "unsigned": KIND_UNSIGNED, "signed": KIND_SIGNED, "address": KIND_ADDRESS, "mac": KIND_MAC, "vlans": KIND_VLANS,
     "name": KIND_NAME, "letters": KIND_LETTERS, "icmp": KIND_ICMP, "seconds": KIND_SECONDS, "duration": KIND_DURATION,
     "whole_seconds": KIND_WHOLE_SECONDS, "time": KIND_TIME, "community_id": KIND_COMMUNITY_ID, "lengths": KIND_LENGTHS, "gaps": KIND_GAPS,
-    "sum": KIND_SUM, "hex": KIND_HEX,
+    "hex": KIND_HEX, "port": KIND_PORT, "eve_vlans": KIND_EVE_VLANS, "eve_flags": KIND_EVE_FLAGS,
 }
 
 cdef enum:
-    VALUE_MAX = 48           # bytes of any value but names and lists
+    VALUE_MAX = 96           # bytes of any value but names and lists
     LIST_ITEM_MAX = 21
 
 cdef struct Piece:
@@ -147,8 +149,6 @@ cdef uint8_t *write_value(const Piece *piece, const uint8_t *row, uint8_t *at) n
     cdef uint32_t i
     if piece.kind == KIND_UNSIGNED:
         return write_number(number_at(value, piece.width), at)
-    if piece.kind == KIND_SUM:
-        return write_number(number_at(value, 8) + number_at(row + piece.other, 8), at)
     if piece.kind == KIND_SIGNED:
         return write_signed(<int64_t> number_at(value, 8), at)
     if piece.kind == KIND_ADDRESS:
@@ -169,18 +169,27 @@ cdef uint8_t *write_value(const Piece *piece, const uint8_t *row, uint8_t *at) n
     if piece.kind == KIND_ICMP:
         return write_number(value[0], at) if flow.ip_version and (flow.protocol == 1 or flow.protocol == 58) else at
     if piece.kind == KIND_HEX:
-        at[0], at[1] = digits[value[0] >> 4], digits[value[0] & 15]
+        i = value[0] | row[piece.other] if piece.other else value[0]
+        at[0], at[1] = digits[i >> 4], digits[i & 15]
         return at + 2
+    if piece.kind == KIND_PORT:
+        return write_number(row[piece.other] if flow.protocol == 1 or flow.protocol == 58 else number_at(value, 2), at)
     if piece.kind == KIND_VLANS:
-        for i in range(min(<uint32_t> flow.vlan_count, <uint32_t> 4)):
-            if i:
-                at[0] = c','
-                at += 1
-            at = write_number(flow.vlan[i], at)
-        return at
+        return write_vlans(flow, at)
+    if piece.kind == KIND_EVE_VLANS:
+        if flow.vlan_count == 0:
+            return at
+        memcpy(at, b',"vlan":[', 9)
+        at = write_vlans(flow, at + 9)
+        at[0] = c']'
+        return at + 1
+    if piece.kind == KIND_EVE_FLAGS:
+        return write_flag_names(value[0] | row[piece.other], at)
     if piece.kind == KIND_SECONDS:
         return write_seconds(<int64_t> number_at(value, 8), at)
     if piece.kind == KIND_DURATION:
+        if flow.last_ns == flow.first_ns:
+            return at
         return write_seconds(<int64_t> (<uint64_t> flow.last_ns - <uint64_t> flow.first_ns), at)
     if piece.kind == KIND_WHOLE_SECONDS:
         return write_number((<uint64_t> flow.last_ns - <uint64_t> flow.first_ns) // 1_000_000_000, at)
@@ -225,6 +234,28 @@ cdef inline uint8_t *write_number(uint64_t value, uint8_t *at) noexcept nogil:
         count -= 1
         at[0] = digits[count]
         at += 1
+    return at
+
+
+cdef uint8_t *write_vlans(const FlowRow *flow, uint8_t *at) noexcept nogil:
+    cdef uint32_t i
+    for i in range(min(<uint32_t> flow.vlan_count, <uint32_t> 4)):
+        if i:
+            at[0] = c','
+            at += 1
+        at = write_number(flow.vlan[i], at)
+    return at
+
+
+cdef uint8_t *write_flag_names(uint8_t flags, uint8_t *at) noexcept nogil:
+    cdef const char *names = b"finsynrstpshackurgececwr"  # from the lowest bit
+    cdef int i
+    for i in range(8):
+        if flags >> i & 1:
+            at[0], at[1] = c',', c'"'
+            memcpy(at + 2, names + 3 * i, 3)
+            memcpy(at + 5, b'":true', 6)
+            at += 11
     return at
 
 

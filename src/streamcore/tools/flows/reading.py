@@ -5,7 +5,10 @@ So memory does not grow with the capture. writers.py has the formats. The comman
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,29 +19,40 @@ from streamcore.headers import udp_ports
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.parser import FLOW_KEYS
 from streamcore.source.capture import CaptureSource
-from streamcore.tools.flows.writers import FORMATS
+from streamcore.tools.flows.places import connected, is_place
+from streamcore.tools.flows.writers import FORMATS, Format
 from streamcore.tools.tables import opened, status, written
 
 CLOSED_MS = 5_000  # how long the last packets of a closed TCP connection may take
 
 
-def write_flows(config: Config, out: str, form: str) -> int:
+def write_flows(config: Config, out: str, form: str, **options: Any) -> int:
     """Writes the flows of the capture `config.read`: those that end while it is read, then the others by id.
 
-    What tells flows apart is `config.flow_key`, what ends them `config.idle_s`, `active_s` and `whole`. out: a file or
-    "-". form: a row of FORMATS. Returns the exit status: 3 if the capture is damaged. Raises SourceError, SinkError,
-    UsageError.
+    What tells flows apart is `config.flow_key`, what ends them `config.idle_s`, `active_s` and `whole`. out: a file,
+    "-", or for IPFIX a collector (places.py). form: a row of FORMATS; options: of its writer. Returns the exit status:
+    3 if the capture is damaged. Raises SourceError, SinkError, UsageError.
     """
     if form not in FORMATS:
         raise UsageError(f"there is no format {form!r} for flows: use one of {', '.join(FORMATS)}")
     chosen = FORMATS[form]
     table = flow_table(config)
-    with opened(config.read) as source, written(out, source, binary=True, packed=not chosen.binary) as file:
-        writer = chosen.writer()(file, config.first_packets)
+    if is_place(out) and not chosen.places:
+        raise UsageError(f"{out} is a collector, which takes IPFIX alone: give --ipfix {out}")
+    with opened(config.read) as source, _target(out, source, chosen) as file:
+        writer = chosen.writer()(file, config.first_packets, **options)
         for rows in flows_of(source, table):
             writer.write(rows)
         writer.close()
+        if left_out := getattr(writer, "left_out", 0):
+            print(f"{left_out:,} flows without IP are left out: {chosen.words} has no place for them", file=sys.stderr)
         return status(source)
+
+
+def _target(out: str, source: CaptureSource, chosen: Format) -> AbstractContextManager[Any]:
+    if is_place(out):
+        return connected(out)
+    return written(out, source, binary=True, packed=not chosen.binary)
 
 
 def flow_table(config: Config) -> FlowTable:
