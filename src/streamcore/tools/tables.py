@@ -167,8 +167,8 @@ def _tunnel_texts(batch: PacketBatch) -> dict[int, str]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[CaptureSource]:
-    with CaptureSource(path, Arena(2, CHUNK_BYTES, CHUNK_ROWS)) as source:
+def opened(path: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[CaptureSource]:
+    with CaptureSource(path, Arena(2, chunk_bytes, CHUNK_ROWS)) as source:
         yield source
 
 

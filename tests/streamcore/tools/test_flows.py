@@ -27,6 +27,8 @@ from tests.streamcore.parse.packets_by_hand import ethernet, icmp, ip4, ip6, sam
 from tests.streamcore.parse.test_flow_ends import segment
 from tests.streamcore.parse.test_flows import batch_of
 
+OFFICE = str(Path(__file__).parents[3] / "examples" / "office.pcapng")
+
 
 def rows_of(packets, **more):
     table = FlowTable(10_000, 1, **more)
@@ -311,14 +313,18 @@ def collector(tmp_path):
         process.wait()
 
 
-def test_nfcapd_takes_all_flows(collector, tmp_path):
+def test_nfcapd_takes_all_flows_with_both_directions(collector, tmp_path):
     port, rows = collector
-    capture = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i) for i in range(2000)])
-    assert write_flows(Config(read=str(capture)), f"udp://127.0.0.1:{port}", "ipfix") == 0
-    capture.unlink()
+    write_flows(Config(read=OFFICE, whole=True), str(tmp_path.parent / "flows.json"), "json")
+    ours = [json.loads(line) for line in (tmp_path.parent / "flows.json").read_text().splitlines()]
+    assert write_flows(Config(read=OFFICE, whole=True), f"udp://127.0.0.1:{port}", "ipfix") == 0
     found = rows()
-    assert len(found) == 2000
-    assert sum(int(row["ipkt"]) for row in found) == 2000
+    assert len(found) == len(ours) == 58
+    for there, back, name in (("ipkt", "opkt", "packets"), ("ibyt", "obyt", "ip_bytes")):
+        assert sum(int(row[there]) for row in found) == sum(row[name] for row in ours)
+        assert sum(int(row[back]) for row in found) == sum(row[f"{name}_back"] for row in ours)
+    ends = {(row["source_address"], row["source_port"], row["target_port"]) for row in ours if row["protocol"] == 6}
+    assert {(row["sa"], int(row["sp"]), int(row["dp"])) for row in found if row["pr"] == "TCP"} == ends
 
 
 def test_over_tcp_a_collector_gets_what_a_file_has(tmp_path):

@@ -23,6 +23,7 @@ from streamcore.tools.flows.places import connected, is_place
 from streamcore.tools.flows.writers import FORMATS, Format
 from streamcore.tools.tables import opened, status, written
 
+CHUNK_BYTES = 2 << 20  # two of them stay in the cache, in which the table finds the packets again
 CLOSED_MS = 5_000  # how long the last packets of a closed TCP connection may take
 
 
@@ -39,7 +40,7 @@ def write_flows(config: Config, out: str, form: str, **options: Any) -> int:
     table = flow_table(config)
     if is_place(out) and not chosen.places:
         raise UsageError(f"{out} is a collector, which takes IPFIX alone: give --ipfix {out}")
-    with opened(config.read) as source, _target(out, source, chosen) as file:
+    with opened(config.read, CHUNK_BYTES) as source, _target(out, source, chosen) as file:
         writer = chosen.writer()(file, config.first_packets, **options)
         for rows in flows_of(source, table):
             writer.write(rows)
