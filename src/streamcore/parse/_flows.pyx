@@ -6,9 +6,8 @@ kept of it, _flow_state.pxd what TCP makes of it.
 Bounded: at most flows_max flows are kept. When one more comes, the one idle for the longest among its neighbours in the index gives way.
 What ended is handed out by `ended`: a sweep over the records, a few at each block of packets, finds flows that get no more packets.
 
-Packets are taken in blocks of BLOCK, in passes, so that memory is fetched while others are worked on: key, hash and prefetch of the
-index entry; the record that the index proposes, and prefetch of that; prefetch of what rare packets touch; comparing the whole key, and
-counting. Measured by bench/bench_parse.py.
+The table takes packets in blocks of BLOCK, in three passes, so that memory arrives while it works on other packets: compute key and hash and
+prefetch the index entry; prefetch the record that the index proposes; compare the whole key and count. bench/bench_parse.py measures it.
 """
 
 import secrets
@@ -250,7 +249,6 @@ cdef class FlowTable:
     cdef void find_block(self, Columns *c, const Control *control, Py_ssize_t start, Py_ssize_t count, Block *block,
                          uint64_t *ids) noexcept nogil:
         """Rows start..start+count; count <= BLOCK."""
-        cdef const Record *record
         cdef Py_ssize_t i
         for i in range(count):
             self.take_key(c, control, start + i, block, i)
@@ -259,11 +257,6 @@ cdef class FlowTable:
             block.record[i] = proposed(&self.index, block.hash[i])
             if block.record[i] != NO_RECORD:
                 prefetch_write(self.records + block.record[i])
-        for i in range(count):
-            if block.record[i] != NO_RECORD:
-                record = self.records + block.record[i]
-                if block.tcp_flags[i] & TCP_CONTROL or (block.seen[i] << block.swapped[i]) & ~record.marks:
-                    prefetch_write(&self.origins[block.record[i]].hash)  # most likely count_rare looks at it
         for i in range(count):
             # What was proposed may belong to another flow: by chance, or because a new flow has pushed it out since.
             if block.record[i] == NO_RECORD or not self.holds(block.record[i], block, i):
