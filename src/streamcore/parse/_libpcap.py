@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 
 SNAP_LENGTH = 262_144
+ETHERNET, LIVE_BUFFER_BYTES = 1, 1 << 18
 NETMASK = 0  # as in tcpdump -r: a capture file does not say which network it comes from
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
@@ -51,6 +52,34 @@ def _compiler() -> Compiler:
             handle.close()
 
     return compile_bundled
+
+
+def compile_live(expression: str, interface: str) -> list[Instruction] | None:
+    """The program for packets as the kernel has them on this Ethernet interface, the outermost VLAN tag beside them.
+    Only libpcap's handle of a live interface makes it, which needs CAP_NET_RAW; None if there is none. Raises
+    CompileError.
+    """
+    try:
+        import cypcap
+
+        handle = cypcap.create(interface)
+    except (ImportError, OSError):
+        return None
+    try:
+        handle.set_snaplen(SNAP_LENGTH)
+        handle.set_buffer_size(LIVE_BUFFER_BYTES)
+        handle.activate()
+        if int(handle.datalink()) != ETHERNET:
+            return None
+    except cypcap.Error:
+        handle.close()
+        return None
+    try:
+        return list(handle.compile(expression, True, NETMASK))
+    except cypcap.Error as error:
+        raise CompileError(_words(str(error.args[-1]))) from None
+    finally:
+        handle.close()
 
 
 class _Instruction(ctypes.Structure):

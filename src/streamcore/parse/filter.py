@@ -61,13 +61,22 @@ class Filter:
     expression goes wrong. If the expression is invalid for an interface's link type, no packet of that interface
     matches, and `misfits` says so. match: "inner" matches a packet in a tunnel by what is in the innermost one: its
     Ethernet frame, otherwise its IP packet. fragments_max: how many first fragments are remembered, whose later
-    fragments follow them; 0: each fragment is matched alone. ports: which tunnels over UDP are tried.
+    fragments follow them; 0: each fragment is matched alone. ports: which tunnels over UDP are tried. live: the kernel
+    applies it (`live_instructions`), so it may be one that only matches packets whose VLAN tag is beside them.
     """
 
     def __init__(
-        self, expression: str, match: str = "outer", fragments_max: int = 0, ports: UdpPorts = STANDARD_PORTS
+        self,
+        expression: str,
+        match: str = "outer",
+        fragments_max: int = 0,
+        ports: UdpPorts = STANDARD_PORTS,
+        live: bool = False,
     ) -> None:
         self.expression = expression
+        self._says_vlan = "vlan" in TOKEN.findall(expression)
+        self._live = live
+        self._only_live = False  # no packet of a capture matches
         self.match = match
         self.misfits: dict[int, str] = {}  # link type -> why the expression cannot match there, one line
         self._programs: dict[int, Program] = {}
@@ -109,6 +118,20 @@ class Filter:
                 self.misfits[link_type] = f"{line!r} cannot hold for {whose}, and matches nothing there: {error}"
             return REJECT_ALL
 
+    def live_instructions(self, link_type: int, interface: str) -> list[_libpcap.Instruction] | None:
+        """As `instructions`, for packets as the kernel has them: without their outermost VLAN tag, which `vlan` looks
+        for beside them. None: there is no such program.
+        """
+        if link_type == FRAME and self._says_vlan:
+            try:
+                program = _libpcap.compile_live(self.expression, interface)
+            except _libpcap.CompileError as error:
+                raise UsageError(f"bad filter: {error}") from None
+            if program is None and self._only_live:
+                raise UsageError(f"the filter matches no packet: {self.expression!r} needs cypcap's libpcap")
+            return program
+        return self.instructions(link_type, interface)
+
     def _check(self) -> None:
         """Check that the expression is valid for at least one link type."""
         if "\0" in self.expression or not self.expression.isascii():
@@ -116,6 +139,9 @@ class Filter:
         for link_type in PROBED_LINK_TYPES:
             message = why_not(self.expression, link_type)
             if message is None:
+                return
+            if message == REJECTS_ALL and self._live and self._says_vlan:
+                self._only_live = True
                 return
             if link_type == PROBED_LINK_TYPES[0]:
                 first_message = message

@@ -69,7 +69,8 @@ class Pipeline:
             from streamcore.parse.filter import Filter  # only here: libpcap costs start-up time
 
             fragments_max = config.fragments_max if config.follow_fragments else 0
-            self._filter = Filter(config.filter, config.match, fragments_max, self._ports)
+            by_kernel = bool(config.interface) and config.match == "outer" and not fragments_max
+            self._filter = Filter(config.filter, config.match, fragments_max, self._ports, by_kernel)
         self._drain = threading.Event()
         self._stop = threading.Event()
         self._begin_s = 0.0  # when `run` began
@@ -222,7 +223,7 @@ class Pipeline:
     def _open_source(self, arena: Arena) -> Source:
         filter = self._filter
         # The kernel looks neither into tunnels nor back at first fragments: then it lets all through, and we filter.
-        compile = None if filter is None or filter.follows or filter.match == "inner" else filter.instructions
+        compile = None if filter is None or filter.follows or filter.match == "inner" else filter.live_instructions
         source = self._source = open_source(self.config, SourceNeeds(arena, self.counters, compile, self._pass_waiting))
         self._open_things.callback(source.close)
         if compile is not None and 0 < len(filter.misfits) == len({each.link_type for each in source.interfaces}):

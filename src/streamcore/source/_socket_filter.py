@@ -1,8 +1,8 @@
-"""Translates a BPF program for captures into one for a packet socket. The run filters the kernel's packets again, so
-the translated program may let too many packets through, but never too few.
+"""Translates a BPF program for captures into one for a packet socket, as libpcap does for tcpdump.
 
-The kernel's packets differ from a capture's in two ways: the kernel may have removed a VLAN tag, and packets of cooked
-sockets have no link header in front. Instructions: linux/bpf_common.h, linux/filter.h (SKF_AD_…).
+The kernel's packets differ from a capture's in two ways: their outermost VLAN tag is beside them, so an expression says
+what it says of the packet without it; and packets of cooked sockets have no link header in front. Instructions:
+linux/bpf_common.h, linux/filter.h (SKF_AD_…).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ JUMP_IF_EQUAL = 0x15
 RETURN_K, RETURN_A = 0x06, 0x16
 
 ANCILLARY = 0xFFFFF000  # SKF_AD_OFF: loads from here on read facts about the packet, not its bytes
-PROTOCOL, PACKET_TYPE, INTERFACE_INDEX, HARDWARE_TYPE, TAG_PRESENT = 0, 4, 8, 28, 48
+PROTOCOL, PACKET_TYPE, INTERFACE_INDEX, HARDWARE_TYPE = 0, 4, 8, 28
 OUTGOING = 4  # PACKET_OUTGOING
 COOKED_HEAD = 20
 COOKED_FIELDS = {0: PROTOCOL, 4: INTERFACE_INDEX, 8: HARDWARE_TYPE, 10: PACKET_TYPE}  # offset in SLL2 -> ancillary load
@@ -34,18 +34,19 @@ class NotForCooked(Exception):
 
 def for_socket(
     program: Sequence[Instruction] | None, snap_length: int, *, cooked: bool = False, loopback: int = 0
-) -> list[Instruction]:
-    """The program to attach. Tagged packets pass; others pass if the program (None: any) accepts them. All are
-    truncated to snap_length bytes.
+) -> tuple[list[Instruction], bool]:
+    """(the program to attach, whether it lets through exactly what the given one accepts). Otherwise it lets all
+    packets through, as it does with None; the run must look at them again. They are truncated to snap_length bytes.
 
     loopback: the index of an interface whose outgoing packets are rejected, because they also come in.
     """
     body = list(program) if program is not None else [(RETURN_K, 0, 0, snap_length)]
+    exact = program is not None
     if cooked and program is not None:
         try:
             body = [_without_link_header(instruction) for instruction in body]
         except NotForCooked:
-            body = [(RETURN_K, 0, 0, snap_length)]
+            body, exact = [(RETURN_K, 0, 0, snap_length)], False
     body = [(code, jt, jf, snap_length if code == RETURN_K and k else k) for code, jt, jf, k in body]
     head: list[Instruction] = []
     if loopback:
@@ -56,13 +57,7 @@ def for_socket(
             (JUMP_IF_EQUAL, 0, 1, loopback),
             (RETURN_K, 0, 0, 0),
         ]
-    if program is not None:
-        head += [
-            (LOAD_WORD, 0, 0, ANCILLARY + TAG_PRESENT),
-            (JUMP_IF_EQUAL, 1, 0, 0),
-            (RETURN_K, 0, 0, snap_length),
-        ]
-    return head + body
+    return head + body, exact
 
 
 def pack(program: Sequence[Instruction]) -> bytes:

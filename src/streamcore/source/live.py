@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from streamcore.core.capture_form import Blocks, CaptureForm, Interface
+from streamcore.core.capture_form import Block, Blocks, CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Arena, Chunk, PacketBatch
+from streamcore.source._facts import described, section_options, statistics_block
 from streamcore.source._port import ANY, Port, link_type_of, share, space_for
 from streamcore.source._ring import LINK_COOKED, Borrowed
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
@@ -37,7 +38,7 @@ RECORD_HEAD = 16  # bytes before a packet
 BORROWED_WAIT_S = 0.005  # between checks of the rings while their packets wait for more
 ARRIVE_S = 0.05  # at the end, for packets on their way into the ring
 
-Compile = Callable[[int, str], list[Instruction]]  # (link type, interface) -> a program; raises UsageError
+Compile = Callable[[int, str], list[Instruction] | None]  # (link type, interface) -> a program; raises UsageError
 
 
 def open_live(config: Config, needs: SourceNeeds) -> LiveSource:
@@ -67,11 +68,12 @@ class LiveSource:
         pass_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.name = " and ".join(config.interfaces)
-        self.form = CaptureForm("pcap", NANOSECONDS)
+        self.form = CaptureForm("pcap", NANOSECONDS, options=section_options())
+        self._kernel_counts: dict[int, list[int]] = {}  # interface -> packets received, packets dropped
         self.interfaces: list[Interface] = []
         self.damage: Damage | None = None
         self.blocks = Blocks()  # the statistics of each interface, at the end
-        self.filtered = False
+        self.filtered = compile is not None  # by the kernel; false as soon as it cannot on one of the interfaces
         self.blocks_skipped = self.times_clamped = 0
         self._config = config
         self._arena = arena
@@ -96,7 +98,7 @@ class LiveSource:
         self._turn = 0  # the port whose ring is read next
         self._quiet_s = float("inf")  # the time from which on no more packets can come
         self._over = False
-        self._counted_s = time.monotonic()
+        self._counted_s, self._begin_ns = time.monotonic(), time.time_ns()
         self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
         try:
             self._space = space_for(len(config.interfaces) * config.rings, config.buffer_kib << 10, self._retire_ms)
@@ -106,7 +108,7 @@ class LiveSource:
             for number, name in enumerate(config.interfaces):
                 link_type = link_type_of(name)
                 arena.set_link_type(number, link_type)
-                self.interfaces.append(Interface(link_type, config.snap_length, NANOSECONDS, name=name))
+                self.interfaces.append(described(link_type, config, name))
                 self._open(number)
         except BaseException:
             self._over = True
@@ -174,12 +176,13 @@ class LiveSource:
             self._waking.register(port.socket, select.POLLERR)
         if len(ports) > 1:
             share(ports)
-        program = for_socket(
+        program, exact = for_socket(
             self._compile(link_type, name) if self._compile is not None else None,
             config.snap_length,
             cooked=link_type == LINK_COOKED,
             loopback=socket.if_nametoindex(LOOPBACK) if name == ANY else 0,
         )
+        self.filtered = self.filtered and exact
         for port in ports:
             port.filter(program)
 
@@ -317,12 +320,18 @@ class LiveSource:
         if self._spool is not None:
             self._counters.count("source.unread", *self._spool.close())
         self._count()
+        for number, (received, dropped) in sorted(self._kernel_counts.items()):
+            block = statistics_block(number, self._begin_ns, time.time_ns(), received, dropped)
+            self.blocks.put(Block(self._delivered, block))
         self._close_all()
 
     def _count(self) -> None:
         """Adds the kernel's counts since the last call."""
         for port in self._ports:
             statistics = port.statistics()
+            counts = self._kernel_counts.setdefault(port.number, [0, 0])
+            counts[0] += statistics.received
+            counts[1] += statistics.dropped
             self._counters.count("kernel.received", statistics.received, 0)
             self._counters.count("kernel.dropped", statistics.dropped, 0)
             self._counters.bump("kernel.freezes", statistics.freezes)

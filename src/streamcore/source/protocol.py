@@ -53,5 +53,5 @@ class SourceNeeds:
 
     arena: Arena  # the source takes chunks from it
     counters: Counters
-    compile: Callable[[int, str], list[Any]] | None  # (link type, interface) -> socket filter; raises UsageError
+    compile: Callable[[int, str], list[Any] | None] | None  # (link type, interface) -> socket filter; raises UsageError
     pass_waiting: Callable[[], None]  # forwards waiting packets unprocessed (overload = "pass")

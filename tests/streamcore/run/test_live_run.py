@@ -5,6 +5,7 @@ for, and memory stays bounded.
 import gzip
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -118,6 +119,40 @@ def test_tunnels_and_fragments_are_followed_live_as_in_a_capture(pair, tmp_path)
     assert run.status == 0, run.stderr
     assert [frame for _, frame in read_pcap(tmp_path / "out.pcap")] == [tunnel, later, first, later, web]
     assert run.json["packets"]["dropped"] == {"filter.not_matched": 1}
+
+
+def test_a_live_pcapng_says_what_was_captured_where(pair, tmp_path):
+    """tshark's and capinfos's reading: name, filter, system, what the kernel received and dropped."""
+    left, right = pair
+    out = tmp_path / "out.pcapng"
+    process = start_live(right, "-i", "far", "-w", out, "-n", "1", "-c", "5", "udp")
+    tagged = udp_frame(7, 7)[:12] + bytes.fromhex("81000005") + udp_frame(7, 7)[12:]
+    send(left, [*(udp_frame(i, i) for i in range(4)), b"\2" * 12 + b"\x88\xb5" + bytes(50), tagged])
+    run = finish_run(process)
+    assert (run.status, run.json["packets"]["written"]) == (0, 5), run.stderr
+    blocks = subprocess.run(
+        ["tshark", "-r", out, "-V", "-o", "frame.generate_md5_hash:FALSE"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "Interface name: far" in blocks
+    said = subprocess.run(["capinfos", out], capture_output=True, text=True, check=True).stdout
+    assert os.uname().release in said
+    assert re.search(r"Number of stat entries = 1", said)
+    data = out.read_bytes()
+    assert b"\x0b\0\x04\0\0udp" in data  # if_filter, as text
+    at = data.rindex(b"\x05\0\0\0", 0, len(data) - 60)
+    counts = dict(re.findall(rb"(?s)([\x04-\x06])\0\x08\0(.{8})", data[at + 20 :]))
+    assert [int.from_bytes(counts[bytes([code])], "little") for code in (4, 5, 6)] == [5, 0, 5]
+
+
+def test_a_live_run_takes_a_free_name(pair, tmp_path):
+    left, right = pair
+    for _ in range(2):
+        process = start_live(right, "-i", "far", "-w", tmp_path / "out.pcap", "-n", "1", "-c", "2")
+        send(left, [udp_frame(i, i) for i in range(2)])
+        run = finish_run(process)
+        assert run.status == 0, run.stderr
+    assert "out-1.pcap" in run.stderr
+    assert len(read_pcap(tmp_path / "out.pcap")) == len(read_pcap(tmp_path / "out-1.pcap")) == 2
 
 
 def test_an_expression_that_fits_no_live_interface_is_refused_at_once(pair, tmp_path):

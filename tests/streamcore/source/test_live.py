@@ -9,7 +9,7 @@ import struct
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dpkt
 import numpy as np
@@ -37,7 +37,9 @@ def capturing(namespace, interface="far", expression="", chunks=4, **keys):
     arena = Arena(chunks, 1 << 20, 8192)
     with (
         namespace.entered(),
-        LiveSource(config, arena, counters, Filter(expression).instructions if expression else None) as source,
+        LiveSource(
+            config, arena, counters, Filter(expression, live=True).live_instructions if expression else None
+        ) as source,
     ):
         yield source, counters
 
@@ -260,23 +262,62 @@ def test_vlan_tags_stand_in_their_places(pair):
     assert [packet[1] for packet in packets] == [len(frame) for frame in frames]
 
 
-@pytest.mark.parametrize("expression", ["udp port 5060", "vlan 5", "vlan and udp", "len > 80", "host 10.0.0.7"])
-def test_the_kernels_filter_and_ours_take_what_the_expression_takes(pair, expression):
+TAGGED = [
+    "udp port 5060", "vlan 5", "vlan and udp", "udp and vlan", "len > 80", "host 10.0.0.7", "not udp", "not vlan",
+    "vlan 3 and vlan 5", "ether proto 0x8100", "udp or vlan 5", "ether[12:2] = 0x0800", "vlan 0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("interface", ["far", "any"])
+def test_an_expression_means_what_it_means_in_tcpdump(pair, tmp_path, interface):
+    """tcpdump beside us, for frames with no tag, a tag, the tag of a priority alone, and two."""
     left, right = pair
     frames = []
-    for i in range(20):
+    for i in range(8):
         frame = udp_frame(i, i, 40 if i % 2 else 10)
-        frames += [frame, tagged(frame, (0x8100, i)), tagged(frame, (0x88A8, 3), (0x8100, 5))]
-    expected = matching(frames, expression, dpkt.pcap.DLT_EN10MB)
-    assert 0 < len(expected) < len(frames)
-    with capturing(right, expression=expression) as (source, counters):
+        frames += [
+            frame,
+            tagged(frame, (0x8100, i)),
+            tagged(frame, (0x88A8, 3), (0x8100, 5)),
+            tagged(frame, (0x8100, 0xE000)),
+        ]
+    expressions = [each for each in TAGGED if interface == "far" or "vlan" not in each]
+    dumps = []
+    for number, expression in enumerate(expressions):
+        dump = right.start(
+            "tcpdump", "-i", interface, "-s", "2000", "--immediate-mode", "-U", "-Z", "root", "-w",
+            tmp_path / f"{number}.pcap", expression, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        said = ""
+        while "listening" not in said:
+            said = dump.stderr.readline()
+            assert said, expression
+        dumps.append(dump)
+    with ExitStack() as stack:
+        ours = [stack.enter_context(capturing(right, interface, each, buffer_kib=1024)) for each in expressions]
         send_all(left, frames)
-        stop_soon(source)
-        assert filtered(source, expression) == expected
-    untagged = [frame for frame in frames if frame[12:14] == b"\x08\x00"]
-    expected_untagged = [frame for frame in expected if frame[12:14] == b"\x08\x00"]
-    if "vlan" not in expression:  # the kernel itself has left out what it can judge
-        assert counters.packets("kernel.received") == len(frames) - len(untagged) + len(expected_untagged)
+        stop_soon(ours[-1][0], 0.3)
+        got = [frames_of(received(ours[-1][0]))]
+        for source, _ in ours[:-1]:
+            source.stop()
+        got = [frames_of(received(source)) for source, _ in ours[:-1]] + got
+        exact = [source.filtered for source, _ in ours]
+    for number, (expression, dump) in enumerate(zip(expressions, dumps, strict=True)):
+        dump.terminate()
+        dump.wait(10)
+        dump.stderr.close()
+        twin = [frame for _, frame in read_pcap(tmp_path / f"{number}.pcap")]
+        assert len(twin) < len(frames) or expression == "len > 80", expression
+        if exact[number]:
+            assert [frame if interface == "far" else without_tag(frame) for frame in got[number]] == twin, expression
+        else:
+            assert expression == "len > 80", expression
+    assert all(exact) == (interface == "far")
+
+
+def without_tag(cooked):
+    """A cooked packet as tcpdump has it, which loses the tag."""
+    return cooked[22:24] + cooked[2:20] + cooked[24:] if cooked[:2] in (b"\x81\0", b"\x88\xa8") else cooked
 
 
 def filtered(source, expression):
@@ -336,7 +377,7 @@ def test_an_expression_on_any(pair, expression, judged):
     frames = [b"\2" * 12 + b"\x88\xb5" + bytes(50)]
     for i in range(10):
         frame = udp_frame(i, i, 40 if i % 2 else 10)
-        frames += [frame, tagged(frame, (0x8100, i))]
+        frames.append(frame)
     with capturing(right, "any") as (everything, _), capturing(right, "any", expression) as (source, counters):
         send_all(left, frames)
         stop_soon(everything)
