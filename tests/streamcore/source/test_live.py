@@ -44,6 +44,10 @@ def capturing(namespace, interface="far", expression="", chunks=4, **keys):
         yield source, counters
 
 
+def compiled(expression):
+    return Filter(expression, live=True).live_instructions if expression else None
+
+
 def sender_at(namespace, interface="near"):
     with namespace.entered():
         sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -281,7 +285,8 @@ def test_an_expression_means_what_it_means_in_tcpdump(pair, tmp_path, interface)
             tagged(frame, (0x88A8, 3), (0x8100, 5)),
             tagged(frame, (0x8100, 0xE000)),
         ]
-    expressions = [each for each in TAGGED if interface == "far" or "vlan" not in each]
+    # On any, tcpdump refuses vlan, and libpcap itself judges what comes first, its header made up (ether proto 0x8100).
+    expressions = [each for each in TAGGED if interface == "far" or not ("vlan" in each or "0x8100" in each)]
     dumps = []
     for number, expression in enumerate(expressions):
         dump = right.start(
