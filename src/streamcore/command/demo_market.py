@@ -99,8 +99,11 @@ class Circle:
             ask("deposit", party=name, amount=amount, currency="EUR")
             if kind == "provider":
                 ask("post_bond", self._tokens[name], party=name, amount=BOND, currency="EUR")
-            (self._place / f"{name}.token").write_text(self._tokens[name])
-            make_keys(name, str(self._place / "keys"))
+            token = self._place / f"{name}.token"
+            token.touch(0o600)  # whoever reads it can act for the party
+            token.write_text(self._tokens[name])
+            if not (self._place / "keys" / f"{name}.key_secret").exists():  # of a demonstration before
+                make_keys(name, str(self._place / "keys"))
         ask("register", self._tokens["harbour-clinic"], party="desk", kind="device", belongs_to="harbour-clinic")
         self._tell(
             f"harbour-clinic has paid in {money(DEPOSIT['harbour-clinic'])} EUR; "
