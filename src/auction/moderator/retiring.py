@@ -103,6 +103,8 @@ def _agreement(state: State, name: str, at_ms: int) -> Gone:
         return []
     if any(refund in state.pending_payments for refund in refunds):
         return []
+    if any(state.records["auction"][auction].prime == name for auction in state.alive["auction"]):
+        return []  # a part of it is still to be awarded, since the market was away for long
     gone = [("agreement", name), *(("payment", refund) for refund in refunds)]
     gone += [("debt", debt) for debt in (name, f"{name}/hold", f"{name}/signed")]
     _shorten(state.agreements_of, one.auction, name)

@@ -236,6 +236,8 @@ class State:
         if new.state in ("agreed", "void"):
             self.alive["auction"].pop(new.id, None)
             self.look_at("auction", new.id, new.over_ms + KEPT_MS)
+            if new.prime:
+                self.look_at("agreement", new.prime)
         else:
             self.alive["auction"][new.id] = None
 

@@ -263,6 +263,20 @@ BUGS = [
         "storage/test_rules_kept.py::test_a_journal_of_a_version_in_development_is_refused_in_one_line",
     ),
     Bug(
+        "a ruling gives back more than is held",
+        "moderator/rules/ending.py",
+        "back = min(settled_back(settlement), max(0, agreement.recipient_held - to_capture(settlement)))",
+        "back = settled_back(settlement)",
+        "market/test_simulation.py::test_what_once_went_wrong_goes_well",
+    ),
+    Bug(
+        "what a part is still to be awarded of is put away",
+        "moderator/retiring.py",
+        'if any(state.records["auction"][auction].prime == name for auction in state.alive["auction"]):',
+        "if False:",
+        "market/test_simulation.py::test_what_once_went_wrong_goes_well",
+    ),
+    Bug(
         "a jump of the clock is taken for time",
         "moderator/clock.py",
         "if self.has_jumped or (reading_ms != expected_ms and has_jumped(expected_ms, reading_ms)):",

@@ -20,7 +20,8 @@ SEEDS = int(os.environ["AUCTION_SEEDS"])
 SEEDS_A_TEST = 50
 TRIES = 120
 # Seeds beyond the first thousand that have failed. 1760: the clock is confirmed in the millisecond of three deadlines.
-FOUND = (1760,)
+# Also where an arbiter gives back more than is held; 8079: a part is auctioned of what is put away meanwhile.
+FOUND = (1760, 8079)
 # Commands that have tests of their own, and touch neither money nor the lifecycle; or are played below as `tick`.
 NOT_PLAYED = {
     *(

@@ -250,7 +250,8 @@ def settle(draft: Draft, agreement: Agreement) -> Agreement:
     earned = agreement.earnings(draft.config.name)
     is_card = agreement.method != PREPAID
     capturing = min(to_capture(settlement), agreement.recipient_held) if is_card else 0
-    back = settled_back(settlement)
+    # A ruling can give the recipient more back of its own than takeovers have left of the hold.
+    back = min(settled_back(settlement), max(0, agreement.recipient_held - to_capture(settlement)))
     gained = 0
     payouts: tuple[Payout, ...] = settlement.payouts
     debts: tuple[Payout, ...] = ()
