@@ -247,13 +247,13 @@ cdef int check_lengths(Result result, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t i
     cdef uint32_t row
     for i in range(count):
-        if result.captured_length[i] > CAPTURED_MAX:
-            return 3
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        if result.captured_length[i] > CAPTURED_MAX and result.captured_length[i] > columns.captured_length[row]:
+            return 3  # longer than usual, and than it was read
         if result.packed != NULL:
             if <uint64_t> result.offset[i] + result.captured_length[i] > result.packed_bytes:
                 return 3
             continue
-        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
         if result.offset[i] != columns.offset[row] or result.captured_length[i] > columns.captured_length[row]:
             return 3
     return 0

@@ -34,9 +34,11 @@ def pcap_file_header(digits: int, link_type: int, snap_length: int, fcs_length: 
     return struct.pack("<IHHiIII", magic, 2, 4, 0, 0, snap_length or SNAP_LENGTH, network)
 
 
-def section_block(form: CaptureForm) -> bytes:
-    """A section header block with the first stream's options, or with the name of this program."""
-    options = (form.options if not form.bare else ()) or ((OPTION_USER_APPLICATION, APPLICATION),)
+def section_block(form: CaptureForm, as_it_is: bool = False) -> bytes:
+    """A section header block with the first stream's options. Without any, it names this program, unless as_it_is."""
+    options = form.options if not form.bare else ()
+    if not options and not (as_it_is and not form.bare):
+        options = ((OPTION_USER_APPLICATION, APPLICATION),)
     return _block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _options(options))
 
 

@@ -68,7 +68,10 @@ class Sections:
         content = block.content
         if isinstance(content, CaptureForm):
             first = not self._header
-            self._header, self._interfaces = _headers.section_block(content._replace(bare=self._bare)), []
+            self._header, self._interfaces = (
+                _headers.section_block(content._replace(bare=self._bare), as_it_is=True),
+                [],
+            )
             lost = self._bare if self.whole else not first  # the writer counts what it leaves out of the first one
             self.removed += len(content.options) if lost else 0
             return self._header if self.whole else b""

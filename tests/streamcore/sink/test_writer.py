@@ -213,7 +213,11 @@ def captures_with_blocks(folder):
     packets = [(6, Packet(i, bytes([i]) * (20 + i), 99, 0, ((1, b"x"),) if i % 3 else ())) for i in range(40)]
     simple = [(3, Packet(0, b"12345", 5))]
     data = encode([("<", [Interface(1, 9, 0, 0, "a"), *packets[:20], *simple])])[0] + secrets + custom
-    data += encode([("<", [Interface(1, 9, 0, 0, "b"), *packets[20:]])])[0] + statistics + statistics + custom
+    data += encode([("<", [Interface(1, 9, 0, 0, "b"), *packets[20:]])])[0]
+    data += twin.block(
+        "<", 0x0A0D0D0A, bytes.fromhex("4d3c2b1a01000000ffffffffffffffff")
+    )  # a section that says nothing
+    data += twin.interface_bytes("<", Interface(1, 6)) + statistics + statistics + custom
     path = folder / "blocks"
     path.write_bytes(data)
     return path, data
@@ -250,7 +254,11 @@ def test_a_filter_leaves_the_blocks_and_a_bare_form_none(folder):
     target = folder / "blocks.pcapng"
     copy(path, target, lambda batch: [Outgoing(batch, 25, 26)], whole=True)
     got, _, interfaces = twin.read_pcapng(target.read_bytes(), others := [])
-    assert (len(got), [interface.name for interface in interfaces], others) == (1, ["a", "b"], [10, 0xBAD, 5, 5, 0xBAD])
+    assert (len(got), [interface.name for interface in interfaces], others) == (
+        1,
+        ["a", "b", ""],
+        [10, 0xBAD, 5, 5, 0xBAD],
+    )
     with CaptureSource(path, Arena(2, 1 << 16, 1 << 10), keep_blocks=True) as source:
         form = source.form._replace(bare=True)
         sections = Sections(source.blocks, True, True)
@@ -262,7 +270,7 @@ def test_a_filter_leaves_the_blocks_and_a_bare_form_none(folder):
         assert needle in data
         assert needle not in target.read_bytes()
     _, _, interfaces = twin.read_pcapng(target.read_bytes(), others := [])
-    assert (others, [interface.name for interface in interfaces]) == ([], ["", ""])
+    assert (others, [interface.name for interface in interfaces]) == ([], ["", "", ""])
     comments = data.count(b"\x01\0\x01\0x")
     assert sink.metadata_removed == 2 + 2 + 5 + comments  # programs, names, blocks, comments
 
