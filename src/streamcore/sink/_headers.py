@@ -13,6 +13,7 @@ from streamcore.core.capture_form import CaptureForm, Interface
 
 APPLICATION = b"streamcore"
 SNAP_LENGTH = 262_144  # bytes; libpcap truncates packets at the header's limit, so a smaller one is never written
+SNAP_LENGTH_MAX = 1 << 28  # of a chunk, so of a packet
 OPTION_COMMENT, OPTION_USER_APPLICATION, OPTION_NAME, OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET = (
     1,
     4,

@@ -450,8 +450,11 @@ class CaptureSink:
         interfaces = self._interfaces
         interface = interfaces[max(first, 0)] if interfaces else Interface(1)
         self._link_type = interface.link_type
+        longest = int(outgoing.batch.captured_length.max()) if outgoing is not None else 0
         longer = interface.snap_length > _headers.SNAP_LENGTH
         snap_length = interface.snap_length if self._form.family == "pcap" or longer else 0
+        if longest > max(snap_length, _headers.SNAP_LENGTH):  # an interface of a pcapng that says no limit
+            snap_length = _headers.SNAP_LENGTH_MAX
         return _headers.pcap_file_header(digits, interface.link_type, snap_length, interface.fcs_length)
 
     def _check_link_types(self, outgoing: Outgoing) -> None:

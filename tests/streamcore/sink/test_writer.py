@@ -275,6 +275,15 @@ def test_a_filter_leaves_the_blocks_and_a_bare_form_none(folder):
     assert sink.metadata_removed == 2 + 2 + 5 + comments  # programs, names, blocks, comments
 
 
+def test_a_pcap_of_long_packets_is_read_again(folder):
+    long = Packet(5, bytes(400_000), 400_000)
+    (folder / "in").write_bytes(encode([("<", [Interface(1, 9, 0), (6, long)])])[0])
+    copy(folder / "in", folder / "long.pcap", chunk_bytes=1 << 20)
+    with CaptureSource(folder / "long.pcap", Arena(2, 1 << 20, 1 << 10)) as source:
+        assert [batch.captured_length.tolist() for batch in source] == [[400_000]]
+        assert source.damage is None
+
+
 def test_what_a_pcap_cannot_say_is_counted(folder):
     """Comments of packets, names of interfaces, other blocks."""
     data = encode(
