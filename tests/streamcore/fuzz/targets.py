@@ -5,6 +5,7 @@ its random generator.
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,6 +58,7 @@ def parse() -> Batch:
     """Columns and flows: offsets lie inside the packet, and the flow table's sums are those of what it was given."""
     from streamcore.parse._flows import FlowTable
     from streamcore.parse.parser import Parser
+    from streamcore.tools.flows.writers import FORMATS
 
     memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
     parser = Parser(seed=1, fragments_max=1024)
@@ -67,9 +69,13 @@ def parse() -> Batch:
         parser(batch, EVERY_GROUP)
         for column in (batch.l3_offset, batch.l4_offset, batch.payload_offset):
             assert ((column == 0xFFFF) | (column <= batch.captured_length)).all()
-        flows = FlowTable(64, seed=2, fragments_max=64)
+        flows = FlowTable(64, 2, 1, active_ms=3, closed_ms=1, first_packets=3, fragments_max=64, by=number % 3)
         flows.find(batch)
         rows = np.concatenate([flows.export(), flows.ended()])
+        for form in ("json", "csv", "zeek", "eve", "ipfix", "table"):
+            writer = FORMATS[form].writer()(io.BytesIO(), 3)
+            writer.write(rows)
+            writer.close()
         assert int(rows["packets"].sum() + rows["packets_back"].sum()) == len(inputs)
         assert int(rows["bytes"].sum() + rows["bytes_back"].sum()) == int(batch.wire_length.sum())
         return len(inputs)
