@@ -11,7 +11,7 @@ from typing import Final
 
 from auction.formats.dutch import accept, dutch, ramp_of
 from auction.formats.format import Format
-from auction.formats.open_bidding import again, open_bidding, show_without_limit, step
+from auction.formats.open_bidding import again, check_back_up, open_bidding, show_without_limit, step
 from auction.formats.packages import (
     check_exact_items,
     check_package_items,
@@ -74,6 +74,7 @@ FORMATS: Final[dict[str, Format]] = {
         words="the last leader of open bidding wins at the standing price",
         checks=(price_only, no_set_aside),
         on_bid=step,
+        on_back_up=check_back_up,
         again=again,
         shows=show_without_limit,
     ),

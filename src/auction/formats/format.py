@@ -97,11 +97,12 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     `price_bound`: the worst price, in minor units, at which so many units or these items may be won (the highest if
     providers bid, the lowest if recipients do). `units`: how many of the announced units a bid that states a quantity
     may be awarded; the bidder needs the capacity for them. `on_bid`: handles a bid during bidding; raises for one that
-    the format refuses. `again`: the bidding as it would be by these bids alone, in the moderator's order, with its
-    close where it is. `shows`: the bid as a reader may see it, or None; the last argument says whether the auction is
-    over and the reader took part in it. `runner_up`: the price at which a losing bid
-    stands by for exactly what a winner got, or None if it was for something else. `check_own`: checks an award as far
-    as one bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
+    the format refuses. `on_back_up`: checks a bid that leaves the bidding as it is beside its bidder's former one;
+    raises. None: the format has no back-ups. `again`: the bidding as it would be by these bids alone, in the
+    moderator's order, with its close where it is. `shows`: the bid as a reader may see it, or None; the last
+    argument says whether the auction is over and the reader took part in it. `runner_up`: the price at which a
+    losing bid stands by for exactly what a winner got, or None if it was for something else. `check_own`: checks an
+    award as far as one bidder can without the others' bids; raises TranscriptWrong. `by_price`: see `ByPrice`.
     """
 
     decide: Decide
@@ -110,6 +111,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     price_bound: Callable[[Announcement, int, tuple[str, ...]], int] = reserve_bounds
     units: Callable[[Announcement, int], int] = every_unit
     on_bid: Callable[[Announcement, Bidding, Bid], Bidding] = take_sealed
+    on_back_up: Callable[[Announcement, Bid | None, Bid], None] | None = None
     again: Callable[[Announcement, Bidding, Iterable[Bid]], Bidding] = keep
     shows: Callable[[Bid, str, bool], Bid | None] = show_after_close
     runner_up: Callable[[Winning, Bid, Standing], int | None] = stands_by_at_own_price

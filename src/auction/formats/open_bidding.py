@@ -3,6 +3,9 @@
 Each bid has a limit. The moderator bids for it by the increment up to the limit, and no further than it must. The
 leader keeps the lead on an equal limit, so the moderator's sequence breaks ties and the seed is not used. The leader's
 limit is never disclosed, not even after the close.
+
+With fail-over, a bid that does not improve on the standing price is kept as a back-up: otherwise a bid that nobody can
+beat, by a bidder that then leaves, would keep the others from taking over at the price that they ask.
 """
 
 from __future__ import annotations
@@ -34,10 +37,10 @@ def next_price(announcement: Announcement, state: Bidding) -> int | None:
 
 
 def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
-    """Applies one bid. Returns the new state.
+    """Applies one bid. Returns the new state; `state` itself if the bid is a back-up.
 
     Raises TooLate at or after the close, WrongState before the opening, BadValue for a bid that does not reach
-    `next_price`.
+    `next_price`, unless it is a back-up.
     """
     sign, closing = announcement.sign, announcement.closing
     if bid.placed_ms >= state.closes_ms:
@@ -56,6 +59,8 @@ def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
         return extend(closing, led, bid.placed_ms)
     standing, increment = sign * state.price, announcement.increment
     if limit < standing + increment:
+        if announcement.fail_over:
+            return state
         raise BadValue(f"bid {bid.bid} does not improve on the standing price {state.price} by {increment}")
     leaders_limit = sign * state.limit
     if limit > leaders_limit:
@@ -66,6 +71,15 @@ def step(announcement: Announcement, state: Bidding, bid: Bid) -> Bidding:
         price = min(leaders_limit, limit + increment)
         led = msgspec.structs.replace(state, price=sign * price)
     return extend(closing, led, bid.placed_ms)
+
+
+def check_back_up(announcement: Announcement, former: Bid | None, bid: Bid) -> None:
+    """Raises BadValue for a back-up that is no better than what its bidder has already bid: bids bind."""
+    if former is None:
+        return
+    (_, before), (_, now) = _offered_and_limit(announcement, former), _offered_and_limit(announcement, bid)
+    if now <= before:
+        raise BadValue(f"bid {bid.bid} does not improve on bid {former.bid} of the same bidder")
 
 
 def again(announcement: Announcement, state: Bidding, bids: Iterable[Bid]) -> Bidding:
@@ -118,11 +132,14 @@ def open_bidding(announcement: Announcement, bids: Iterable[Bid], ratings: Ratin
     refused: list[Standing] = []
     for bid in check_bids(announcement, bids):
         try:
-            state = step(announcement, state, bid)
+            after = step(announcement, state, bid)
+            if after is state:
+                check_back_up(announcement, last.get(bid.bidder), bid)
         except AuctionError as error:
             signed = announcement.sign * bid.price
             refused.append(Standing(bid.bid, bid.bidder, bid.price, 0, signed, "refused", None, str(error)))
         else:
+            state = after
             last[bid.bidder] = bid
     if state.leader is None:
         return conclude(announcement, seed, (), refused)

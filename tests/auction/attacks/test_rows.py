@@ -392,6 +392,24 @@ def test_bid_that_shields_another_costs_its_own(field: Arena) -> None:
     assert field.gain("mallory", "mole") == -100
 
 
+def test_in_the_open_a_bid_that_nobody_can_beat_shields_nobody(field: Arena) -> None:
+    """It leaves at the cost of δ of 1. The bidder that it kept from leading takes over, at the price that it asked."""
+    field.add("clinic", "recipient")
+    for provider in ("mallory", "mole", "north"):
+        field.add(provider)
+    bids = (("mole", 4_900), ("mallory", 1), ("north", 4_000))
+    name = field.award("clinic", *bids, format="open", fail_over=True)
+    assert field.market.agreement(name).provider == "mallory"
+    field.start(name, "clinic", "mallory", "north", "mole")
+    field.by("mallory").end(name, "mallory", "leaving", 0)
+    field.by("north").assignments("north")
+    assert refused(field.by("mole").take_over, name, "mole") == "no_award"
+    rest = field.by("north").take_over(name, "north").id
+    assert field.market.agreement(rest).price == 4_000 * 50 // 60
+    field.to_the_end()
+    assert field.gain("mallory", "mole") <= 0
+
+
 def test_nothing_is_locked_for_ever(field: Arena) -> None:
     """An award that nobody keeps, an announcement that nobody pays: capacity and bonds are free in the end."""
     field.add("mallory", "recipient")

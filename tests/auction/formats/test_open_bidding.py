@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from worlds import PARTIES, SEED, announce, bid_of
 
 from auction.formats.explain import explain
-from auction.formats.open_bidding import again, begin, next_price, open_bidding, step
+from auction.formats.open_bidding import again, begin, check_back_up, next_price, open_bidding, step
 from auction.model.bid import Announcement, Bid, Closing, QualityWeights
 from auction.model.errors import AuctionError, BadValue, TooLate, WrongState
 
@@ -122,6 +122,27 @@ def test_descending_goes_the_other_way_and_stops_at_zero() -> None:
         step(announcement, begin(announcement), bid_of("p", 101, 0))
     with pytest.raises(BadValue, match="worse than its own price"):
         step(announcement, begin(announcement), bid_of("p", 50, 0, limit=60))
+
+
+def test_with_fail_over_a_bid_that_does_not_improve_is_a_back_up() -> None:
+    announcement = announce_open(reserve=100, fail_over=True)
+    first, shill = bid_of("mole", 90, 0), bid_of("shill", 1, 1)
+    state = step(announcement, step(announcement, begin(announcement), first), shill)
+    late = bid_of("north", 40, 2, placed_ms=950)
+    assert step(announcement, state, late) is state  # no other leader, price or close
+    with pytest.raises(BadValue, match="standing price"):
+        step(announce_open(reserve=100), state, late)
+    check_back_up(announcement, None, late)
+    check_back_up(announcement, late, bid_of("north", 39, 3))
+    for worse in (40, 41):
+        with pytest.raises(BadValue, match="same bidder"):
+            check_back_up(announcement, late, bid_of("north", worse, 3))
+    worse = bid_of("north", 60, 3)
+    award = open_bidding(announcement, [first, shill, late, worse], {}, SEED)
+    assert (award.winners[0].bidder, award.winners[0].price) == ("shill", 1)
+    assert [(one.bidder, one.offered) for one in award.runners_up] == [("north", 40), ("mole", 90)]
+    assert [(one.bid, one.outcome) for one in award.standings if one.bid == worse.bid] == [(worse.bid, "refused")]
+    assert again(announcement, state, [first, late]).leader == late
 
 
 def test_soft_close_moves_a_stated_number_of_times() -> None:

@@ -495,6 +495,13 @@ BUGS = [
         "formats/test_open_bidding.py::test_every_step_keeps_what_bidders_rely_on",
     ),
     Bug(
+        "with fail-over nobody is a back-up",
+        "formats/open_bidding.py",
+        "        if announcement.fail_over:\n            return state\n",
+        "",
+        "formats/test_open_bidding.py::test_with_fail_over_a_bid_that_does_not_improve_is_a_back_up",
+    ),
+    Bug(
         "the proxy bids past its limit",
         "formats/open_bidding.py",
         "min(limit, max(leaders_limit + increment, offered))",

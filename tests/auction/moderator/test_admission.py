@@ -314,6 +314,23 @@ def test_in_the_open_a_banned_leader_binds_nobody() -> None:
     assert replay(store.entries()).records == moderator.state.records
 
 
+def test_in_the_open_with_fail_over_a_back_up_is_taken_once_and_binds() -> None:
+    moderator, clock = market()
+    auction = announced(moderator, clock, format="open", fail_over=True)
+    moderator.bid(auction, BidEntry("p0", 1))
+    moderator.bid(auction, BidEntry("p1", 900))
+    with pytest.raises(BadValue, match="same bidder"):
+        moderator.bid(auction, BidEntry("p1", 950))
+    moderator.bid(auction, BidEntry("p1", 800))
+    bidding = moderator.state.records["bidding"][auction]
+    assert (bidding.leader.bidder, bidding.price, bidding.extensions) == ("p0", 1, 0)
+    clock.advance(10_000)
+    award = moderator.close(auction)
+    assert [(one.bidder, one.price) for one in award.winners] == [("p0", 1)]
+    assert [(one.bidder, one.offered) for one in award.runners_up] == [("p1", 800)]
+    assert violations(moderator.state) == []
+
+
 def test_in_the_open_a_leader_with_a_debt_binds_no_later_bid() -> None:
     moderator, clock = market()
     moderator.register("front", "recipient", controller="owner", public_key=public_key_of("front"))

@@ -55,7 +55,10 @@ def bid(draft: Draft, auction: str, entry: BidEntry) -> Bid:
     if before.leader is not None and before.leader.bidder == entry.bidder:
         awarding.free_lead(draft, record)  # the capacity of the former lead makes room for the new one
     placed = place(draft, record, entry)
-    after = format_of(announcement).on_bid(announcement, before, placed.bid)
+    row = format_of(announcement)
+    after = row.on_bid(announcement, before, placed.bid)
+    if after is before and row.on_back_up is not None:
+        row.on_back_up(announcement, _before(draft, record, placed.bid), placed.bid)
     if after is not before and after != before:
         draft.put("bidding", auction, after)
     if after.leader is not None and record.block is not None:
@@ -146,6 +149,14 @@ def place(draft: Draft, record: Auction, entry: BidEntry, deposit: int | None = 
     placed = PlacedBid(bid, rating, signature, amount, entry.arbiter)
     draft.put("bid", name, placed)
     return placed
+
+
+def _before(draft: Draft, record: Auction, bid: Bid) -> Bid | None:
+    """What the same bidder has bid before this bid and not withdrawn."""
+    if not _has_bid(draft, record, bid.bidder):
+        return None
+    own = [one.bid for one in draft.placed_bids(record.id) if one.bid.bidder == bid.bidder and not one.withdrawn]
+    return own[-2] if len(own) > 1 else None
 
 
 def _former(draft: Draft, record: Auction, entry: BidEntry) -> PlacedBid | None:
