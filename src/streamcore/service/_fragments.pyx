@@ -11,7 +11,7 @@ Bounded: at most FRAGMENTS_MAX first fragments, found by a keyed 64-bit hash tha
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from streamcore.headers._walk cimport LAYER_EXTENSION, LAYER_IP4, LAYER_IP6, MARK_QUOTED, Layer, Walk
+from streamcore.headers._walk cimport LAYER_EXTENSION, LAYER_IP4, LAYER_IP6, Layer, Walk
 from streamcore.service._fields cimport keyed_hash, load16
 
 cdef enum:
@@ -61,21 +61,29 @@ cdef bint is_alone(const FirstFragments *table, const Walk *walk, const uint64_t
 
 
 cdef uint32_t first_of(const FirstFragments *table, const Walk *walk, const uint64_t *hash_key) noexcept nogil:
-    """From which byte on the datagram of a later fragment is payload. A quoted one is of no packet in the segment."""
+    """From which byte on the datagram of a later fragment is payload. Its last header says which datagram it is: that of IPv4, or a fragment
+    header, which follows IPv6 (in wrong packets IPv4, too). A quoted one is of no packet in the segment."""
     cdef const Layer *layer
-    cdef const uint8_t *p = walk.packet
-    cdef uint64_t key = 0
+    cdef const uint8_t *p
+    cdef uint64_t key = 0, datagram = 0
+    cdef bint is_known = False
     cdef int i
     for i in range(walk.layer_count):
         layer = &walk.layers[i]
-        if layer.marks & MARK_QUOTED:
+        if layer.marks:  # quoted, or cut
             return <uint32_t> NOT_FROM_ANYWHERE
         p = walk.packet + layer.offset
+        is_known = True
         if layer.kind == LAYER_IP4:
             key = address_key(p + 12, 8, key, hash_key)
-        elif layer.kind == LAYER_IP6:
-            key = address_key(p + 8, 32, key, hash_key)
-    return found(table, datagram_key6(p, key, hash_key) if walk.ip.version == 6 else datagram_key4(p, key, hash_key))
+            datagram = datagram_key4(p, key, hash_key)
+        elif layer.kind == LAYER_EXTENSION and layer.detail == FRAGMENT_HEADER:
+            datagram = datagram_key6(p, key, hash_key)
+        else:
+            is_known = False
+            if layer.kind == LAYER_IP6:
+                key = address_key(p + 8, 32, key, hash_key)
+    return found(table, datagram) if is_known else <uint32_t> NOT_FROM_ANYWHERE
 
 
 # Keys: all addresses from the outermost header inwards, and what distinguishes datagrams between them.

@@ -64,6 +64,16 @@ def test_without_its_first_one_a_fragment_is_not_understood(pieces, options):
     assert anonymise([others[0], *packets[1:]], **options)[0] == [True] + [False] * (len(packets) - 1)
 
 
+def test_fragments_that_are_not_of_ip_are_not_understood():
+    """PPP's multilink has fragments, too; the first of these is whole and has an IP header."""
+    first = bytes.fromhex("ff03003d800000000021") + pieces4(udp(BODY), UDP, 7, 2000)[0][14:]
+    service = Anonymise(key=KEY)
+    service.start()
+    result = run(make_segment([first, bytes.fromhex("ff03003d00000001")], link_type=9), service).result()
+    assert list(result.keep) == [True, False]
+    assert {reason: count for reason, (count, _) in result.drops.items()} == {"not_understood": 1}
+
+
 def test_those_whose_first_one_is_elsewhere_are_counted_apart():
     """Not those whose first one is there and says that more than payload may follow, nor those that an error quotes."""
     service = Anonymise(key=KEY)
