@@ -1,7 +1,8 @@
 """200,000 flows that somebody chose so that they collide cost at most twice what others cost, whatever seed is known.
 
-The hashes are written out here in Python, as an attacker would; what a table costs is its time, the least of some
-rounds.
+The hashes are written out here in Python, as an attacker would. What a table costs is the processor's time, the least
+of some rounds that take turns. More of them are run while the bound is not kept, because what else the machine does can
+only make a round longer.
 """
 
 import struct
@@ -16,7 +17,7 @@ from streamcore.parse.parser import Parser
 from streamcore.service._count import Flows
 from tests.streamcore.batches import make_batch
 
-FLOWS, ROUNDS, COST_MAX = 200_000, 5, 2.0
+FLOWS, ROUNDS, ROUNDS_MAX, COST_MAX = 200_000, 3, 40, 2.0
 MASK = 2**64 - 1
 
 
@@ -53,13 +54,17 @@ def frame(tag, ends):
     return b"\2\0\0\0\0\1\2\0\0\0\0\2\x81\0" + struct.pack(">H", tag & 0xFFF) + b"\x08\0" + ip + udp
 
 
-def least_s(work):
-    spent = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - begun)
-    return min(spent)
+def costs_s(*works):
+    """Of each of two, the chosen one first."""
+    least = [float("inf")] * len(works)
+    for done in range(ROUNDS_MAX):
+        if done >= ROUNDS and least[0] <= COST_MAX * least[1]:
+            break
+        for number, work in enumerate(works):
+            begun = time.thread_time()
+            work()
+            least[number] = min(least[number], time.thread_time() - begun)
+    return least
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +93,10 @@ def test_the_flows_do_collide(batches):
 
 def test_the_flow_table(batches):
     seed, colliding, others = batches
-    costs = [least_s(lambda batch=batch: FlowTable(1 << 18, seed).find(batch)) for batch in (colliding, others)]
-    assert costs[0] <= COST_MAX * costs[1]
+    chosen, random = costs_s(
+        *(lambda batch=batch: FlowTable(1 << 18, seed).find(batch) for batch in (colliding, others))
+    )
+    assert chosen <= COST_MAX * random
 
 
 def test_the_flows_that_count_groups():
@@ -97,7 +104,7 @@ def test_the_flows_that_count_groups():
     number = np.arange(FLOWS, dtype=np.uint64)
     rng = np.random.default_rng(2)
 
-    def cost(low, ports):
+    def counting(low, ports):
         source, target = np.zeros((FLOWS, 2), ">u8"), np.full((FLOWS, 2), MASK, ">u8")
         source[:, 1] = low
         arguments = (
@@ -112,7 +119,8 @@ def test_the_flows_that_count_groups():
             flows.add_packets(*arguments)
             assert flows.used == FLOWS
 
-        return least_s(work)
+        return work
 
-    chosen = cost(number << np.uint64(32), number)
-    assert chosen <= COST_MAX * cost(rng.integers(0, 2**63, FLOWS, np.uint64), rng.integers(0, 2**32, FLOWS, np.uint64))
+    ends = rng.integers(0, 2**63, FLOWS, np.uint64), rng.integers(0, 2**32, FLOWS, np.uint64)
+    chosen, random = costs_s(counting(number << np.uint64(32), number), counting(*ends))
+    assert chosen <= COST_MAX * random
