@@ -192,20 +192,20 @@ class Broker:
         """Handles the rest of `former`: a provider took over, or none did and its agreement ends with what was
         delivered."""
         if taken is None or taken.agreement != former.agreement:
-            self._end_agreement(former, None)
+            self._end_agreement(contract, former, None)
         if taken is not None:
             with self._lock:
                 if contract.placement is None:
                     self._take(contract, taken)
                 else:  # its streams have another provider already
-                    self._end_agreement(taken, None)
+                    self._end_agreement(contract, taken, None)
         self.wake()
 
     def _take(self, contract: Contract, placement: Placement | None) -> None:
         """Makes this placement the current one; None: no provider runs the stream."""
         if placement is not None and placement.public_key in self._suspended:
             refused = placement
-            self._later(lambda: self._end_agreement(refused, None))
+            self._later(lambda: self._end_agreement(contract, refused, None))
             placement = None
         contract.renewed = False
         if placement is None:
@@ -231,17 +231,18 @@ class Broker:
         self._note(contract, placement, report)
         self._take(contract, following)
         contract.following = None
-        self._later(lambda: self._end_agreement(placement, report))
+        self._later(lambda: self._end_agreement(contract, placement, report))
 
-    def _end_agreement(self, placement: Placement, report: Report | None) -> None:
-        """Ends an agreement. report: None if it was reported already, or if nothing was delivered."""
+    def _end_agreement(self, contract: Contract, placement: Placement, report: Report | None) -> None:
+        """Ends an agreement. report: None if it was reported already, or if nothing was delivered: such an agreement is
+        in the account as well, because leaving it costs money."""
         outcome = self._ask(lambda: self._allocator.report(placement, report or Report(())))
-        for each in self.served:
-            if each.agreement == placement.agreement:
-                each.outcome = outcome or {}
+        rows = [each for each in self.served if each.agreement == placement.agreement]
+        for each in rows or [self._note(contract, placement, Report(()))]:
+            each.outcome = outcome or {}
 
-    def _note(self, contract: Contract, placement: Placement, report: Report) -> None:
-        meter = contract.meter
+    def _note(self, contract: Contract, placement: Placement, report: Report) -> Served:
+        meter = contract.meter if contract.placement is placement else None
         self.served.append(
             Served(
                 placement.agreement,
@@ -256,6 +257,7 @@ class Broker:
                 list(report.failures),
             )
         )
+        return self.served[-1]
 
     # The broker's thread.
 
@@ -278,7 +280,7 @@ class Broker:
                 if not self._tasks and self._closing:
                     for contract in self._contracts:  # also one that took over during closing
                         if contract.following is not None:  # a block that is no longer needed
-                            self._later(functools.partial(self._end_agreement, contract.following, None))
+                            self._later(functools.partial(self._end_agreement, contract, contract.following, None))
                             contract.following = None
                         if contract.placement is not None:
                             self._end_block(contract, None)
@@ -307,7 +309,7 @@ class Broker:
                 continue
             contract.left.remove(former)
             if taken is not None and is_over:
-                self._end_agreement(taken, None)
+                self._end_agreement(contract, taken, None)
                 taken = None
             self._taken_over(contract, former, taken)
 

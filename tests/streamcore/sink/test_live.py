@@ -21,7 +21,7 @@ from tests.streamcore.namespaces import join, namespaces
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-ALL = socket.htons(3)
+ALL_PROTOCOLS = 3
 AUXDATA, ORIGINAL_DEVICE = 8, 9
 VLAN_VALID, TPID_VALID = 0x10, 0x40
 
@@ -31,8 +31,8 @@ def listening(namespace, interface="far"):
     """Afterwards the list holds what arrived there meanwhile: (frame, monotonic seconds)."""
     frames, over = [], threading.Event()
     with namespace.entered():
-        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, ALL)
-        listener.bind((interface, 3))
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # with a protocol it would hear before bind, then
+        listener.bind((interface, ALL_PROTOCOLS))  # miss what comes while the kernel moves it to the interface
     listener.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
     listener.setsockopt(263, AUXDATA, 1)
     listener.settimeout(0.1)

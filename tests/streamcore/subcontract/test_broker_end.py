@@ -49,6 +49,11 @@ def closed(broker, allocator):
     assert not closing.is_alive()
 
 
+def named(broker):
+    """What the account says was agreed: also what was left without a packet, because it costs money."""
+    return sorted((each["agreement"], each["provider"], each["failures"]) for each in broker.account())
+
+
 def test_who_takes_over_when_the_run_is_over_is_settled():
     allocator = Slow([("north", "n" * 40), ("south", "s" * 40)])
     broker = broker_of(allocator)
@@ -56,6 +61,7 @@ def test_who_takes_over_when_the_run_is_over_is_settled():
     broker.failed("n" * 40, "died")
     closed(broker, allocator)
     assert [each[:2] for each in allocator.settled] == [("fixed-1", "south")]
+    assert named(broker) == [("fixed-1", "north", ["died"]), ("fixed-1", "south", [])]
 
 
 def test_the_next_block_is_settled_where_the_run_is_over_before_it():
@@ -69,6 +75,7 @@ def test_the_next_block_is_settled_where_the_run_is_over_before_it():
     broker.close()
     assert sorted(allocator.settled)[0][:2] == ("fixed-1", "north")
     assert ("fixed-2", "north", False) in allocator.settled
+    assert named(broker) == [("fixed-1", "north", []), ("fixed-2", "north", [])]
 
 
 def test_the_next_block_that_comes_when_the_run_is_over_is_settled():
@@ -77,3 +84,4 @@ def test_the_next_block_that_comes_when_the_run_is_over_is_settled():
     broker.start()
     closed(broker, allocator)
     assert ("fixed-2", "north", False) in allocator.settled
+    assert ("fixed-2", "north", []) in named(broker)

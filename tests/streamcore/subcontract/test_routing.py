@@ -39,10 +39,10 @@ def free_address():
 class Provider(threading.Thread):
     """A provider that does what it should, in a thread of this process."""
 
-    def __init__(self, address, keys, name, kind=RemoteWorker, tries=20):
+    def __init__(self, address, keys, name, kind=RemoteWorker, tries=40):
         super().__init__(daemon=True)
         files = (str(keys / f"{name}.key_secret"), str(keys / "pipeline.key"))
-        self.make = lambda: kind(address, *files, join_s=0.3, allow=[SERVICES])
+        self.make = lambda: kind(address, *files, join_s=0.5, allow=[SERVICES])
         self.tries = tries
         self.done = 0
         self.error = None
@@ -59,7 +59,7 @@ class Provider(threading.Thread):
 
 
 def subcontract(**more):
-    return {"price_max": 100, "minimum_bps": 1000, "audit": 0.0, "deadline_ms": 500} | more
+    return {"price_max": 100, "minimum_bps": 1000, "audit": 0.0, "deadline_ms": 500, "join_ms": 20_000} | more
 
 
 def turned(frame):
@@ -186,7 +186,7 @@ def test_a_provider_that_does_not_join_is_replaced_by_the_armed_one(tmp_path, ke
     address = free_address()
     provider = Provider(address, keys, "south")
     streams = [{"name": "web", "select": "udp", "service": [f"{SERVICES}:Slow"],
-                "subcontract": subcontract(join_ms=300)}]  # fmt: skip
+                "subcontract": subcontract(join_ms=1500)}]  # fmt: skip
     told, left = run(tmp_path, keys, allocator, frames, address, streams)
     provider.join(5)
     assert left == [turned(frame) for frame in frames]
