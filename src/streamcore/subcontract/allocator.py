@@ -92,8 +92,8 @@ class Allocator(Protocol):
         """The provider failed: finds one that takes over the rest of the block, under the same agreement or a new one.
         report: the delivery up to now. None: no provider yet."""
 
-    def taken_over(self, placement: Placement) -> Placement | None:
-        """The provider that has taken over since `replace` found none."""
+    def taken_over(self, placement: Placement, is_last: bool = False) -> Placement | None:
+        """The provider that has taken over since `replace` found none. is_last: the run is over: none may from now on."""
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
         """The block or the run is over: states the end. Returns the outcome as plain data, which is updated until
@@ -136,7 +136,7 @@ class Fixed:
             need,
         )
 
-    def taken_over(self, placement: Placement) -> Placement | None:
+    def taken_over(self, placement: Placement, is_last: bool = False) -> Placement | None:
         return None
 
     def renew(self, placement: Placement, starts_ms: int, ends_ms: int) -> Placement | None:

@@ -304,7 +304,7 @@ class Broker:
             return
         contract.next_look_ms = now_ms + LOOK_MS
         for former in list(contract.left):
-            taken = self._ask(functools.partial(self._allocator.taken_over, former))
+            taken = self._ask(functools.partial(self._allocator.taken_over, former, is_over))
             if taken is None and now_ms < former.ends_ms and not is_over:
                 continue
             contract.left.remove(former)

@@ -6,6 +6,7 @@ No segments and no sockets here; the market's rules decide awards and payments.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from auction.model.agreement import Agreement
 from auction.model.bid import QualityWeights
 from auction.model.block import Block
 from auction.model.endpoint import OFFERS_MAX
-from auction.model.errors import AuctionError, NoAward, Unknown
+from auction.model.errors import AuctionError, NoAward, Unknown, WrongState
 from auction.moderator import AuctionTerms, Moderator
 from streamcore.subcontract.allocator import Need, Placement, Report, Runner
 from streamcore.subcontract.ends import has_open_rest
@@ -118,7 +119,10 @@ class MarketAllocator:
             self._reports[placement.agreement] = report
         return self._await_rest(placement, TAKE_OVER_MS)
 
-    def taken_over(self, placement: Placement) -> Placement | None:
+    def taken_over(self, placement: Placement, is_last: bool = False) -> Placement | None:
+        if is_last:  # otherwise somebody could take over, and be owed something, when nobody looks any more
+            with contextlib.suppress(WrongState):  # it is settled, or a restarted run has stopped it
+                self._market.stop_fail_over(placement.agreement)
         return self._await_rest(placement, 0)
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:

@@ -31,8 +31,9 @@ def listening(namespace, interface="far"):
     """Afterwards the list holds what arrived there meanwhile: (frame, monotonic seconds)."""
     frames, over = [], threading.Event()
     with namespace.entered():
-        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # with a protocol it would hear before bind, then
-        listener.bind((interface, ALL_PROTOCOLS))  # miss what comes while the kernel moves it to the interface
+        # With a protocol it would hear before `bind`, and miss what comes while the kernel moves it to the interface.
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        listener.bind((interface, ALL_PROTOCOLS))
     listener.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
     listener.setsockopt(263, AUXDATA, 1)
     listener.settimeout(0.1)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from auction.model.bid import StandingOffer
+from auction.model.errors import NoAward
 from auction.model.lifecycle import CLOSING_MS
 from auction.model.rating import RatingRules
 from auction.moderator import BidEntry, Moderator
@@ -341,6 +342,18 @@ def test_a_runner_up_that_comes_later_is_found(world: World) -> None:
         taken = world.allocator.taken_over(placement)
         assert taken is not None
         assert (taken.provider, taken.need) == ("north", placement.need)
+
+
+def test_nobody_takes_over_when_the_run_is_over(world: World) -> None:
+    world.stand("north", 400)
+    world.stand("south", 300)
+    placement = world.allocator.place(world.need())
+    assert placement is not None
+    assert world.allocator.replace(placement, "died", measured(placement, 0.0, failures=("died",))) is None
+    for _ in range(2):
+        assert world.allocator.taken_over(placement, is_last=True) is None
+    with pytest.raises(NoAward):
+        world.market.take_over(placement.agreement, "north")
 
 
 def test_the_next_block_is_auctioned_before_this_one_ends(world: World) -> None:
