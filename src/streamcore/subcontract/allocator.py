@@ -93,7 +93,7 @@ class Allocator(Protocol):
         report: the delivery up to now. None: no provider yet."""
 
     def taken_over(self, placement: Placement, is_last: bool = False) -> Placement | None:
-        """The provider that has taken over since `replace` found none. is_last: the run is over: none may from now on."""
+        """The provider that has taken over since `replace` found none. is_last: none may any more, the run is over."""
 
     def report(self, placement: Placement, report: Report) -> dict[str, Any]:
         """The block or the run is over: states the end. Returns the outcome as plain data, which is updated until
