@@ -55,7 +55,7 @@ def test_a_thousand_tasks_wait_and_a_command_is_answered_at_once() -> None:
                 await awaited.deposit("rita", 1, "EUR", key=f"d{number}")
                 took.append(time.monotonic() - started)
             assert min(took) < 0.1
-            assert max(took) < 2  # on a busy machine; one after another, the waits would take 60 s
+            assert max(took) < 10  # on a busy machine; one after another, the waits would take 60 s
             clock.advance(10_000)
             views = await asyncio.wait_for(asyncio.gather(*tasks), 60)
             assert {view.state for view in views} == {"void"}

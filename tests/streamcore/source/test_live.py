@@ -440,7 +440,7 @@ def test_count_and_duration_end_it(pair):
     begin_s = time.monotonic()
     with capturing(right, duration_s=0.3) as (source, _):
         assert received(source) == []
-    assert 0.3 <= time.monotonic() - begin_s < 1.5
+    assert 0.3 <= time.monotonic() - begin_s < 5
 
 
 def test_what_the_ring_has_no_room_for_is_counted(pair):
@@ -560,7 +560,7 @@ def test_it_ends_in_the_midst_of_traffic(pair):
             del batch
         enough.set()
         sending.join()
-        assert time.monotonic() - begin_s < 3
+        assert time.monotonic() - begin_s < 10
     assert counters.packets("kernel.dropped") > 0
     assert balanced(counters, counters.packets("source.read"))
 

@@ -186,7 +186,7 @@ def test_a_slow_pipe_hands_on_what_is_there():
             os.write(writing, records + records[:9])  # one and a half: the half waits
             begin_s = time.monotonic()
             batch = next(source)
-            assert time.monotonic() - begin_s < 2
+            assert time.monotonic() - begin_s < 10
             assert len(batch) == 1
             os.write(writing, records[9:])
             assert len(next(source)) == 1
@@ -206,7 +206,7 @@ def test_a_source_that_waits_can_be_stopped(end):
         threading.Timer(0.1, getattr(source, end)).start()
         begin_s = time.monotonic()
         assert list(source) == []
-        assert time.monotonic() - begin_s < 2
+        assert time.monotonic() - begin_s < 10
         assert source.damage is None
         source.close()
     os.close(reading)
