@@ -1,5 +1,6 @@
 from streamcore.core.packets import Chunk
 
+CAN_PEEK: bool
 LINK_COOKED: int
 SPACE_BYTES_MAX: int
 
@@ -24,8 +25,18 @@ class Ring:
         interface: int,
         cooked: bool,
         snap_length: int,
+        peeks: bool = False,
+        bell: int = -1,
     ) -> None: ...
     def gather_into(
-        self, chunk: Chunk, borrowed: Borrowed, rows: int, used: int, rows_max: int, wait_s: float, wake: int
+        self,
+        chunk: Chunk,
+        borrowed: Borrowed,
+        rows: int,
+        used: int,
+        rows_max: int,
+        due_s: float,
+        until_s: float,
+        wake: int,
     ) -> tuple[int, int, bool]: ...
     def skip(self) -> tuple[int, int]: ...

@@ -5,11 +5,15 @@ _port.py opens and binds the sockets. Layout of a ring: linux/if_packet.h, Docum
 Packets are not copied here. Only a VLAN tag that the kernel removed, or a cooked header, is written before its packet,
 where the kernel leaves room. A batch borrows the blocks. They go back to the kernel when its packets have been copied
 to a chunk, or when it is dropped.
+
+The kernel hands a block over when it is full or its time is up. A ring that peeks also takes packets of the block that
+the kernel still fills, so that a block's time can be long: then the ring holds as many bytes as it has, however slowly
+they come. Each packet's header tells that the packet is whole (`packet_is_whole`).
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 from posix.mman cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
 )
@@ -22,6 +26,8 @@ cdef extern from *:
     #include <linux/if_packet.h>
     #include <arpa/inet.h>
     #include <poll.h>
+    #include <string.h>
+    #include <sys/socket.h>
     #include <time.h>
     /* The kernel hands a block over with a release store of its status, and so do we. */
     static inline int block_is_ours(const uint8_t *block)
@@ -33,6 +39,30 @@ cdef extern from *:
     {
         __atomic_store_n(&((struct tpacket_block_desc *) block)->hdr.bh1.block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
     }
+    /* Whether the kernel has written all of a packet of a block that it still fills. It writes the header's fields after
+       the packet's bytes, and the memory held zeros before (`release`), so a field that is not zero is written. Processors
+       of this kind make stores visible in their order; on others no ring may peek. A header with a field that is truly
+       zero, as one packet in 10^9 has, waits until its block is handed over. */
+    #if defined(__x86_64__) || defined(__i386__)
+    #define STORES_IN_ORDER 1
+    #else
+    #define STORES_IN_ORDER 0
+    #endif
+    static inline int packet_is_whole(const uint8_t *frame)
+    {
+        const struct tpacket3_hdr *head = (const struct tpacket3_hdr *) frame;
+        if (!(__atomic_load_n(&head->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER))
+            return 0;
+        return __atomic_load_n(&head->tp_len, __ATOMIC_ACQUIRE) && __atomic_load_n(&head->tp_snaplen, __ATOMIC_ACQUIRE)
+               && __atomic_load_n(&head->tp_mac, __ATOMIC_ACQUIRE) && __atomic_load_n(&head->tp_net, __ATOMIC_ACQUIRE)
+               && __atomic_load_n(&head->tp_sec, __ATOMIC_ACQUIRE) && __atomic_load_n(&head->tp_nsec, __ATOMIC_ACQUIRE);
+    }
+    /* 0 where the kernel is closing the block: the packet is its last one. */
+    static inline uint32_t next_offset(const uint8_t *frame)
+    {
+        return __atomic_load_n(&((const struct tpacket3_hdr *) frame)->tp_next_offset, __ATOMIC_ACQUIRE);
+    }
+    enum { BLOCK_HEAD = (sizeof(struct tpacket_block_desc) + 7) & ~7, FRAME_HEAD = TPACKET3_HDRLEN };
     static inline const struct tpacket_hdr_v1 *block_head(const uint8_t *block)
     {
         return &((const struct tpacket_block_desc *) block)->hdr.bh1;
@@ -50,16 +80,27 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &now);
         return now.tv_sec * 1000000000LL + now.tv_nsec;
     }
-    /* 0 after sleeping the whole time; 1 if `wake` is readable, the socket has an error, or a signal came. */
-    static inline int was_woken(int wake, int packet_socket, int64_t ns)
+    /* What ended a sleep of at most ns: 0: the time; 1: `wake` is readable, a socket has an error, or a signal came;
+       2: the bell (-1: none) rang. */
+    static inline int slept(int wake, int packet_socket, int bell, int64_t ns)
     {
-        struct pollfd watched[2] = {{.fd = wake, .events = POLLIN}, {.fd = packet_socket}};
+        struct pollfd watched[3] = {{.fd = wake, .events = POLLIN}, {.fd = packet_socket}, {.fd = bell, .events = POLLIN}};
         struct timespec longest = {ns / 1000000000LL, ns % 1000000000LL};
-        return ppoll(watched, 2, &longest, NULL) != 0;
+        if (ppoll(watched, 3, &longest, NULL) == 0)
+            return 0;
+        return watched[2].revents == POLLIN && !watched[0].revents && !watched[1].revents ? 2 : 1;
+    }
+    /* Empties the bell's queue, which holds three packets or so. */
+    static inline void silence(int bell)
+    {
+        char byte;
+        int i;
+        for (i = 0; i < 16 && recv(bell, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) >= 0; i++) { }
     }
     """
     cdef struct tpacket_hdr_v1:
         uint32_t num_pkts
+        uint32_t blk_len
         uint32_t offset_to_first_pkt
     cdef struct tpacket_hdr_variant1:
         uint32_t tp_vlan_tci
@@ -88,7 +129,11 @@ cdef extern from *:
     bint is_free(const uint32_t *users) noexcept nogil
     void one_fewer(uint32_t *users) noexcept nogil
     int64_t now_ns() noexcept nogil
-    bint was_woken(int wake, int packet_socket, int64_t ns) noexcept nogil
+    bint packet_is_whole(const uint8_t *frame) noexcept nogil
+    uint32_t next_offset(const uint8_t *frame) noexcept nogil
+    int slept(int wake, int packet_socket, int bell, int64_t ns) noexcept nogil
+    void silence(int bell) noexcept nogil
+    int STORES_IN_ORDER, BLOCK_HEAD, FRAME_HEAD
     uint16_t htons(uint16_t value) noexcept nogil
     uint32_t htonl(uint32_t value) noexcept nogil
 
@@ -100,7 +145,10 @@ cdef enum:
     GROWTH = COOKED_HEAD + TAG
     TPID_CUSTOMER = 0x8100
 
+cdef int64_t LOOK_AGAIN_NS = 2_000_000    # the bell may ring before its packet is in the ring
+
 LINK_COOKED = 276
+CAN_PEEK = bool(STORES_IN_ORDER)
 SPACE_BYTES_MAX = (1 << 32) - 65536
 
 cdef Py_ssize_t PAGE = 4096
@@ -151,8 +199,10 @@ cdef class Ring:
 
     Parameters: space to map it in; fd of the socket; block_bytes and block_count, as passed to the kernel; interface:
     the value in the column `interface`; cooked: a SOCK_DGRAM socket, whose packets get a LINKTYPE_LINUX_SLL2 header;
-    snap_length: bytes kept of each packet. Raises MemoryError if it cannot be mapped. It trusts what the kernel wrote
-    into the ring. One thread reads it; any thread may drop a Borrowed.
+    snap_length: bytes kept of each packet; peeks: read the block that the kernel still fills, too (not if cooked: the
+    kernel writes the link address last); bell: a descriptor that is readable when a packet has come, -1: there is none.
+    Raises MemoryError if it cannot be mapped. It trusts what the kernel wrote into the ring. One thread reads it; any
+    thread may drop a Borrowed.
     """
 
     cdef readonly uint64_t checksums_missing  # packets so far whose checksum was left to the hardware
@@ -166,15 +216,23 @@ cdef class Ring:
     cdef Py_ssize_t touched                   # blocks that this walk has read from
     cdef Py_ssize_t borrowed_before           # borrowed blocks when the walk began
     cdef Py_ssize_t kept_block                # the block with unread packets, which this thread uses; -1: none
+    cdef bint begun                           # whether the current block is being read
+    cdef bint closed                          # whether the kernel has handed it over: `left` is known
+    cdef bint at_last                         # its last packet was taken; the kernel is handing it over
     cdef uint8_t *frame                       # the next packet in the current block
-    cdef uint32_t left                        # packets from there on; 0: the block was not started
+    cdef uint32_t taken                       # packets taken of it
+    cdef uint32_t left                        # packets from `frame` on, if it is closed
+    cdef bint peeks
+    cdef int bell
     cdef uint16_t interface
     cdef bint cooked
     cdef uint32_t snap_length
 
     def __init__(self, RingSpace space not None, int fd, Py_ssize_t block_bytes, Py_ssize_t block_count, uint16_t interface,
-                 bint cooked, uint32_t snap_length):
+                 bint cooked, uint32_t snap_length, bint peeks=False, int bell=-1):
         cdef Py_ssize_t size = block_bytes * block_count
+        if peeks and (cooked or not STORES_IN_ORDER):
+            raise ValueError("this ring cannot peek")
         if space.used + size + PAGE > space.size:
             raise MemoryError(f"no address space for a ring of {size} bytes")
         self.users = <uint32_t *> calloc(block_count, sizeof(uint32_t))
@@ -191,6 +249,8 @@ cdef class Ring:
         self.interface = interface
         self.cooked = cooked
         self.snap_length = snap_length
+        self.peeks = peeks
+        self.bell = bell
 
     def __dealloc__(self):
         free(self.users)
@@ -198,7 +258,7 @@ cdef class Ring:
     @property
     def ready_count(self):
         """Blocks ready to be read."""
-        cdef Py_ssize_t count = 1 if self.left else 0
+        cdef Py_ssize_t count = 1 if self.begun else 0
         while count < self.block_count and self.is_ready((self.current + count) % self.block_count):
             count += 1
         return count
@@ -212,9 +272,10 @@ cdef class Ring:
         return count
 
     def gather_into(self, Chunk chunk not None, Borrowed borrowed not None, Py_ssize_t rows, Py_ssize_t used, Py_ssize_t rows_max,
-             double wait_s, int wake):
+             double due_s, double until_s, int wake):
         """Appends the columns of ready packets to a chunk that has `rows` packets, with `used` bytes including record
-        headers. Once there are packets, waits wait_s for more, unless the descriptor `wake` is readable.
+        headers. Once there are packets, waits until due_s (of the monotonic clock) for more; a ring with a bell waits
+        until until_s for the first one. It stops waiting when the descriptor `wake` is readable.
 
         Returns (rows, used, whether it is enough: the chunk is full, or half of the ring is borrowed).
         """
@@ -229,7 +290,8 @@ cdef class Ring:
         self.borrowed_before = self.borrowed_count
         first = self.begin_walk()
         with nogil:
-            full = self.gather(&chunk.columns, &rows, &used, rows_max, bytes_max, <int64_t> (wait_s * 1e9), wake)
+            full = self.gather(&chunk.columns, &rows, &used, rows_max, bytes_max, nanoseconds(due_s), nanoseconds(until_s),
+                               wake)
         for i in range(self.touched):
             self.users[(first + i) % self.block_count] += 1
         self.end_walk()
@@ -242,7 +304,7 @@ cdef class Ring:
         cdef Py_ssize_t first = self.begin_walk(), i
         with nogil:
             while self.begin_block():
-                while self.left:
+                while self.more():
                     packets += 1
                     byte_count += self.kept(<const tpacket3_hdr *> self.frame)
                     self.step()
@@ -257,44 +319,60 @@ cdef class Ring:
     # batch. Between the two calls below, without the GIL, this thread only walks blocks without other users, and the
     # one that it kept.
     cdef Py_ssize_t begin_walk(self):
-        self.touched = 1 if self.left else 0
+        self.touched = 1 if self.begun else 0
         return self.current
 
     cdef void end_walk(self):
         if self.kept_block >= 0:
             self.release(self.kept_block)
         self.kept_block = -1
-        if self.left:
+        if self.begun:
             self.kept_block = self.current
             self.users[self.current] += 1
 
     cdef void release(self, Py_ssize_t block):
         """Removes one user of the block. It goes to the kernel before it counts as free; otherwise it could be walked
-        twice."""
+        twice. Where this ring peeks, it holds zeros then: `packet_is_whole` needs them."""
+        cdef uint8_t *at = self.base + block * self.block_bytes
+        cdef Py_ssize_t used
         if self.users[block] == 1:
-            give_back(self.base + block * self.block_bytes)
+            if self.peeks:
+                used = min(<Py_ssize_t> block_head(at).blk_len, self.block_bytes)
+                if used > BLOCK_HEAD:
+                    memset(at + BLOCK_HEAD, 0, used - BLOCK_HEAD)
+            give_back(at)
         one_fewer(&self.users[block])
 
     cdef inline bint is_ready(self, Py_ssize_t block) noexcept nogil:
         return is_free(&self.users[block]) and block_is_ours(self.base + block * self.block_bytes)
 
     cdef bint gather(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max, Py_ssize_t bytes_max,
-                     int64_t wait_ns, int wake) noexcept nogil:
-        """Returns whether it is enough. While blocks are borrowed, the kernel always reports the ring as readable, so
-        it is polled: twice in the time in which 10 Gb/s fill it.
+                     int64_t due_ns, int64_t until_ns, int wake) noexcept nogil:
+        """Returns whether it is enough. While packets wait for more, the ring is looked at twice in the time in which
+        10 Gb/s fill it: the kernel does not say how full it is.
         """
-        cdef int64_t step_ns = self.block_bytes * self.block_count * 2 // 5, until_ns = 0, left_ns
+        cdef int64_t step_ns = self.block_bytes * self.block_count * 2 // 5, rang_ns = 0, left_ns, at_ns
+        cdef int woken
         while True:
             if self.take(c, rows, used, rows_max, bytes_max):
                 return True
-            if rows[0] == 0 or wait_ns == 0:
+            at_ns = now_ns()
+            if rows[0]:
+                left_ns = due_ns - at_ns
+                if left_ns <= 0 or slept(wake, self.fd, -1, min(left_ns, step_ns)):
+                    return False
+                continue
+            left_ns = until_ns - at_ns
+            if self.bell < 0 or left_ns <= 0:
                 return False
-            left_ns = now_ns()
-            if until_ns == 0:
-                until_ns = left_ns + wait_ns
-            left_ns = until_ns - left_ns
-            if left_ns <= 0 or was_woken(wake, self.fd, left_ns if left_ns < step_ns else step_ns):
+            if at_ns - rang_ns < LOOK_AGAIN_NS:
+                left_ns = min(left_ns, LOOK_AGAIN_NS // 10)
+            woken = slept(wake, self.fd, self.bell, left_ns)
+            if woken == 1:
                 return False
+            if woken:
+                silence(self.bell)  # before the ring is looked at: what comes after that look rings again
+                rang_ns = now_ns()
 
     # bench/peers_live.py compares its cost with a reader in C that only reads headers.
     cdef bint take(self, Columns *c, Py_ssize_t *rows, Py_ssize_t *used, Py_ssize_t rows_max,
@@ -305,7 +383,7 @@ cdef class Ring:
         cdef Py_ssize_t row = rows[0], at = used[0], first = rows[0]
         cdef bint full = False
         while not full and self.begin_block():
-            while self.left:
+            while self.more():
                 head = <const tpacket3_hdr *> self.frame
                 prefetch(self.frame + head.tp_next_offset)
                 if row == rows_max or bytes_max - at < <Py_ssize_t> head.tp_snaplen + RECORD_HEAD + GROWTH:
@@ -391,26 +469,56 @@ cdef class Ring:
     cdef inline bint begin_block(self) noexcept nogil:
         """Starts the next block if necessary. Returns whether there is a packet to take."""
         cdef uint8_t *block
-        while not self.left:
-            if self.touched == self.block_count or not self.is_ready(self.current):
+        while not self.more():
+            block = self.base + self.current * self.block_bytes
+            if self.begun:
+                if not self.closed:
+                    return False  # the kernel still fills it
+                self.current = self.current + 1 if self.current + 1 < self.block_count else 0
+                self.begun = self.closed = self.at_last = False
+                self.taken = self.left = 0
+                continue
+            # A block without users was given back: it holds zeros, or it is ours again.
+            if self.touched == self.block_count or not is_free(&self.users[self.current]):
+                return False
+            self.frame = block + BLOCK_HEAD
+            if not (block_is_ours(block) or (self.peeks and packet_is_whole(self.frame))):
                 return False
             self.touched += 1
-            block = self.base + self.current * self.block_bytes
-            self.left = block_head(block).num_pkts
-            self.frame = block + block_head(block).offset_to_first_pkt
-            if not self.left:  # a block can be empty
-                self.end_block()
+            self.begun = True
         return True
+
+    cdef inline bint more(self) noexcept nogil:
+        """Whether `frame` is a packet to take in the current block. A packet that is whole is no more written to, except
+        that the last one's tp_next_offset becomes 0 when the kernel closes the block."""
+        cdef uint8_t *block
+        if self.left:
+            return True
+        if self.closed or not self.begun:
+            return False
+        block = self.base + self.current * self.block_bytes
+        if block_is_ours(block):
+            self.closed = True
+            if self.taken == 0:
+                self.frame = block + block_head(block).offset_to_first_pkt
+            self.left = block_head(block).num_pkts - self.taken
+            return self.left > 0
+        return (self.peeks and not self.at_last and self.frame + FRAME_HEAD <= block + self.block_bytes
+                and packet_is_whole(self.frame))
 
     cdef inline void step(self) noexcept nogil:
         """Moves to the next packet."""
-        self.frame += (<const tpacket3_hdr *> self.frame).tp_next_offset
-        self.left -= 1
-        if self.left == 0:
-            self.end_block()
+        cdef uint32_t offset = next_offset(self.frame)
+        self.frame += offset
+        self.taken += 1
+        if self.closed:
+            self.left -= 1
+        elif offset == 0:
+            self.at_last = True
 
-    cdef inline void end_block(self) noexcept nogil:
-        self.current = self.current + 1 if self.current + 1 < self.block_count else 0
+
+cdef inline int64_t nanoseconds(double seconds) noexcept nogil:
+    return <int64_t> (min(max(seconds, 0.0), 4e9) * 1e9)
 
 
 cdef inline uint16_t tpid_of(const tpacket3_hdr *head) noexcept nogil:

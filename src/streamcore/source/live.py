@@ -22,7 +22,7 @@ from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Arena, Chunk, PacketBatch
 from streamcore.source._facts import described, section_options, statistics_block
-from streamcore.source._port import ANY, Port, link_type_of, share, space_for
+from streamcore.source._port import ANY, Port, Shape, link_type_of, shape, share, space_for
 from streamcore.source._ring import LINK_COOKED, Borrowed
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
 from streamcore.source._spool import Spool
@@ -33,10 +33,11 @@ LOOPBACK = "lo"  # packets sent there also come in: take them once, as tcpdump d
 NANOSECONDS = 9  # digits of a second
 TICK_S = 0.5  # the longest sleep of the loop
 ACQUIRE_WAIT_S = 0.01
-RETIRE_MS_MAX = 50  # the longest time that the kernel may fill a block
 RECORD_HEAD = 16  # bytes before a packet
+LOOK_AGAIN_S = 0.002  # a bell may ring before its packet is in the ring
 BORROWED_WAIT_S = 0.005  # between checks of the rings while their packets wait for more
 ARRIVE_S = 0.05  # at the end, for packets on their way into the ring
+WAITING_SHARE = 0.8  # of the latency: the rest is for the way through the run
 
 Compile = Callable[[int, str], list[Instruction] | None]  # (link type, interface) -> a program; raises UsageError
 
@@ -83,9 +84,9 @@ class LiveSource:
         self._pass_waiting = pass_waiting
         self._spool: Spool | None = None
         self._staging: Chunk | None = None  # between a ring and the spool
-        latency_ms = config.latency_ms
-        self._retire_ms = max(1, min(latency_ms // 2, RETIRE_MS_MAX))
-        self._wait_s = (latency_ms - self._retire_ms) / 1000
+        self._wait_s = WAITING_SHARE * config.latency_ms / 1000  # between two batches, unless they are full
+        self._look_again_s = 0.0
+        self._due_s = 0.0  # when the next one may leave
         self._taken = self._delivered = 0  # packets: from the rings, and in batches
         self._bytes = 0
         self._lock = threading.Lock()
@@ -101,15 +102,23 @@ class LiveSource:
         self._counted_s, self._begin_ns = time.monotonic(), time.time_ns()
         self._ends_s = time.monotonic() + config.duration_s if config.duration_s else float("inf")
         try:
-            self._space = space_for(len(config.interfaces) * config.rings, config.buffer_kib << 10, self._retire_ms)
-            if config.overload == "spool":
-                self._spool = Spool(config.spool_directory, config.spool_bytes)
-                self._staging = Arena(1, arena.data_bytes_max, arena.rows_max).acquire()
             for number, name in enumerate(config.interfaces):
                 link_type = link_type_of(name)
                 arena.set_link_type(number, link_type)
                 self.interfaces.append(described(link_type, config, name))
-                self._open(number)
+            shapes = [
+                shape(config.buffer_kib << 10, config.latency_ms, each.link_type)
+                for each in self.interfaces
+                for _ in range(config.rings)
+            ]
+            self._space = space_for(shapes, config.buffer_kib)
+            # A ring that peeks tells through its bell that packets have come.
+            self._retire_s = max((each.retire_ms / 1000 for each in shapes if not each.peeks), default=0.0)
+            if config.overload == "spool":
+                self._spool = Spool(config.spool_directory, config.spool_bytes)
+                self._staging = Arena(1, arena.data_bytes_max, arena.rows_max).acquire()
+            for number in range(len(self.interfaces)):
+                self._open(number, shapes[number * config.rings])
         except BaseException:
             self._over = True
             self._close_all()
@@ -160,19 +169,21 @@ class LiveSource:
             raise StopIteration
         return batch
 
-    def _open(self, number: int) -> None:
+    def _open(self, number: int, shape: Shape) -> None:
         """Opens the ports of an interface. They receive nothing until all are ready. Raises SourceError."""
         config, link_type, name = self._config, self.interfaces[number].link_type, self.interfaces[number].name
         ports = []
-        for _ in range(config.rings):
+        for ring in range(config.rings):
             port = Port(
-                self._space, name, number, link_type, snap_length=config.snap_length,
-                buffer_bytes=config.buffer_kib << 10, retire_ms=self._retire_ms, promiscuous=config.promiscuous,
-                outgoing=not config.output_interface and name != LOOPBACK,
+                self._space, name, number, link_type, shape, snap_length=config.snap_length,
+                promiscuous=config.promiscuous, outgoing=not config.output_interface and name != LOOPBACK,
+                has_bell=ring == 0,
             )  # fmt: skip
             ports.append(port)
             self._ports.append(port)
-            self._poll.register(port.socket, select.POLLIN | select.POLLERR)
+            self._poll.register(port.socket, select.POLLERR if shape.peeks else select.POLLIN | select.POLLERR)
+            if port.bell is not None:
+                self._poll.register(port.bell, select.POLLIN)
             self._waking.register(port.socket, select.POLLERR)
         if len(ports) > 1:
             share(ports)
@@ -214,23 +225,27 @@ class LiveSource:
         return batch
 
     def _fill(self, chunk: Chunk) -> tuple[int, int]:
-        """Fills a chunk until it is full, its time is up, or the end. Returns (rows, bytes)."""
+        """Fills a chunk until it is full, its time is up, or the end. Returns (rows, bytes).
+
+        Its time is up so long after the last batch: a packet that comes alone leaves at once, and more wait for each
+        other.
+        """
         rows = used = 0
-        due_s = float("inf")
-        wait_s = 0.0  # wait in the ring's own walk, which costs less than returning here; several rings take turns
+        # One ring waits in its own walk, which costs less than returning here; several rings take turns.
+        alone = len(self._ports) == 1
         borrowed = Borrowed()
         while self._rows_max():
-            if len(self._ports) == 1:
-                left_s = min(due_s, self._quiet_s) - time.monotonic()
-                wait_s = max(0.0, min(self._wait_s, left_s, TICK_S))
-            rows, used, full = self._walk(chunk, borrowed, rows, used, wait_s)
+            due_s = min(self._due_s, self._quiet_s) if alone else 0.0
+            until_s = min(time.monotonic() + TICK_S, self._ends_s, self._quiet_s) if alone else 0.0
+            rows, used, full = self._walk(chunk, borrowed, rows, used, due_s, until_s)
             now_s = time.monotonic()
-            if rows and due_s == float("inf"):
-                due_s = now_s + self._wait_s - wait_s
-            if full or now_s >= min(due_s, self._quiet_s):
+            if full or (rows and now_s >= self._due_s) or now_s >= self._quiet_s:
                 break
             self._watch(now_s)
-            self._listen(0.0 if rows and wait_s else min(due_s, self._ends_s, self._quiet_s) - now_s)
+            left_s = min(self._due_s if rows else now_s + TICK_S, self._ends_s, self._quiet_s) - now_s
+            waited = alone and self._ports[0].bell is not None
+            self._listen(0.0 if waited else left_s, rows > 0)
+        self._due_s = time.monotonic() + self._wait_s
         self._taken += rows
         return rows, used
 
@@ -240,7 +255,7 @@ class LiveSource:
         assert staging is not None
         full = True
         while full and spool.has_room_for(staging):
-            rows, used, full = self._walk(staging, Borrowed(), 0, 0, 0.0)
+            rows, used, full = self._walk(staging, Borrowed(), 0, 0)
             batch = PacketBatch(staging, rows, 0, self.interfaces)
             batch.copy_to_chunk()
             if rows:
@@ -248,13 +263,15 @@ class LiveSource:
                 self._counters.count("overload.spooled", rows, used - RECORD_HEAD * rows)
             full = full and self._rows_max() > 0
 
-    def _walk(self, chunk: Chunk, borrowed: Borrowed, rows: int, used: int, wait_s: float) -> tuple[int, int, bool]:
-        """Adds what is ready in the rings, which take turns. Returns (rows, bytes with record headers, whether it is
-        enough)."""
+    def _walk(
+        self, chunk: Chunk, borrowed: Borrowed, rows: int, used: int, due_s: float = 0.0, until_s: float = 0.0
+    ) -> tuple[int, int, bool]:
+        """Adds what is ready in the rings, which take turns, and waits as `Ring.gather_into` says. Returns (rows, bytes
+        with record headers, whether it is enough)."""
         rows_max = self._rows_max()
         for _ in self._ports:
             rows, used, full = self._ports[self._turn].ring.gather_into(
-                chunk, borrowed, rows, used, rows_max, wait_s, self._wake
+                chunk, borrowed, rows, used, rows_max, due_s, until_s, self._wake
             )
             self._turn = (self._turn + 1) % len(self._ports)
             if full:
@@ -274,20 +291,26 @@ class LiveSource:
         left = self._config.count - self._taken if self._config.count else self._arena.rows_max
         return min(left, self._arena.rows_max)
 
-    def _listen(self, seconds: float) -> None:
-        """Waits for packets, for the end, or for an interface to go down. While batches borrow blocks, the kernel
-        always reports the rings as readable: then it waits for a moment.
+    def _listen(self, seconds: float, are_waiting: bool) -> None:
+        """Waits for packets, for the end, or for an interface to go down. While packets wait for more (are_waiting), or
+        batches borrow blocks of a ring that the kernel then always reports as readable, it waits for a moment instead.
         """
-        is_borrowed = any(port.ring.borrowed_count for port in self._ports)
-        poll, longest_s = (self._waking, BORROWED_WAIT_S) if is_borrowed else (self._poll, TICK_S)
+        quietly = are_waiting or any(not port.shape.peeks and port.ring.borrowed_count for port in self._ports)
+        poll, longest_s = (self._waking, BORROWED_WAIT_S) if quietly else (self._poll, TICK_S)
+        if time.monotonic() < self._look_again_s:
+            longest_s = LOOK_AGAIN_S / 10
         for descriptor, event in poll.poll(max(0.0, min(seconds, longest_s)) * 1000):
             if descriptor == self._wake:
                 os.eventfd_read(descriptor)
             elif event & select.POLLERR:
-                port = next(port for port in self._ports if port.socket.fileno() == descriptor)
+                port = next(port for port in self._ports if port.has(descriptor))
                 first = next(each for each in self._ports if each.number == port.number)
                 if port.went_down() and port is first:
                     self._counters.bump("source.interface_down")
+            else:
+                for port in self._ports:
+                    port.silence(descriptor)
+                self._look_again_s = time.monotonic() + LOOK_AGAIN_S
 
     def _watch(self, now_s: float) -> None:
         """Checks whether this is the end; from time to time also the kernel's counts, and whether an interface was
@@ -305,7 +328,7 @@ class LiveSource:
         """Stops packets from entering the rings; those on their way arrive soon."""
         for port in self._ports:
             port.filter(REJECT_ALL)
-        self._quiet_s = time.monotonic() + 2 * self._retire_ms / 1000 + ARRIVE_S
+        self._quiet_s = time.monotonic() + 2 * self._retire_s + ARRIVE_S
 
     def _end(self) -> None:
         """Counts packets that were received but not read, and closes."""
@@ -341,5 +364,7 @@ class LiveSource:
             self._counters.bump("source.checksum_missing", port.ring.checksums_missing)
             for poll in (self._poll, self._waking):
                 poll.unregister(port.socket)
+            if port.bell is not None:
+                self._poll.unregister(port.bell)
             port.close()
         self._ports = []
