@@ -58,10 +58,12 @@ def parse() -> Batch:
     """Columns and flows: offsets lie inside the packet, and the flow table's sums are those of what it was given."""
     from streamcore.parse._flows import FlowTable
     from streamcore.parse.parser import Parser
+    from streamcore.tools._packet_text import PacketText
     from streamcore.tools.flows.writers import FORMATS
 
     memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
     parser = Parser(seed=1, fragments_max=1024)
+    text = PacketText(b"label", [b"tunnel"] * 256)
 
     def one_batch(rng: random.Random, number: int) -> int:
         link, inputs = some_of_a_link(rng, AT_ONCE)
@@ -69,6 +71,7 @@ def parse() -> Batch:
         parser(batch, EVERY_GROUP)
         for column in (batch.l3_offset, batch.l4_offset, batch.payload_offset):
             assert ((column == 0xFFFF) | (column <= batch.captured_length)).all()
+        assert [line.count(b"\t") for line in text.lines(batch, 0).splitlines()] == [23] * len(inputs)
         flows = FlowTable(64, 2, 1, active_ms=3, closed_ms=1, first_packets=3, fragments_max=64, by=number % 3)
         flows.find(batch)
         rows = np.concatenate([flows.export(), flows.ended()])

@@ -5,18 +5,27 @@ import csv
 import gzip
 import json
 import shutil
+import socket
+import struct
 import subprocess
+import threading
+import zlib
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import dpkt
 import pytest
 
 from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, SourceError, UsageError
+from streamcore.core.packets import Arena
+from streamcore.source.capture import CaptureSource
 from streamcore.tools import tables
+from streamcore.tools.ahead import read_ahead
 from streamcore.tools.flows.reading import write_flows
 from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
+from tests.streamcore.parse.test_flows import batch_of
 
 ROOT = Path(__file__).parents[3]
 OFFICE = str(ROOT / "examples" / "office.pcapng")
@@ -64,6 +73,70 @@ def test_a_table_never_replaces_its_input(tmp_path):
     assert capture.read_bytes() == Path(OFFICE).read_bytes()
     with pytest.raises(UsageError, match="zst is not a compression"):
         tables.write_packets(Config(read=OFFICE), str(tmp_path / "x.tsv.zst"), "x")
+
+
+def test_addresses_times_and_checksums_are_those_of_the_standard_library(tmp_path):
+    random = Random(17)
+    packets = []
+    for _ in range(800):
+        groups = [random.choice((0, 0, 0, 1, 0xFFFF, random.randrange(1 << 16))) for _ in range(16)]
+        ends = struct.pack(">16H", *groups)
+        packets.append(b"\x60" + bytes(3) + b"\0\0\x3b\x40" + ends + random.randbytes(random.randrange(20)))
+    packets += [b"\x45\0\0\x14" + bytes(5) + b"\xfd\0\0" + random.randbytes(8) for _ in range(200)]
+    capture = tmp_path / "in.pcap"
+    times = [(random.randrange(1 << 32), random.randrange(10**9)) for _ in packets]
+    records = [
+        struct.pack("<IIII", *when, len(packet), len(packet)) + packet
+        for when, packet in zip(times, packets, strict=True)
+    ]
+    capture.write_bytes(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 101) + b"".join(records))
+    assert tables.write_packets(Config(read=str(capture)), str(tmp_path / "out.tsv"), "x") == 0
+    with open(tmp_path / "out.tsv") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    for row, packet, (seconds, ns) in zip(rows, packets, times, strict=True):
+        family, at, size = (socket.AF_INET6, 8, 16) if packet[0] == 0x60 else (socket.AF_INET, 12, 4)
+        assert row["src"] == socket.inet_ntop(family, packet[at : at + size])
+        assert row["dst"] == socket.inet_ntop(family, packet[at + size : at + 2 * size])
+        assert row["ts"] == f"{seconds}.{ns:09}"
+        assert row["crc32"] == f"{zlib.crc32(packet):08x}"
+
+
+class Batches:
+    """A source that has some batches, and then an error."""
+
+    def __init__(self, batches, error=None):
+        self.batches, self.error, self.stopped, self.taken = batches, error, False, 0
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.taken += 1
+            yield batch
+        if self.error:
+            raise self.error
+
+    def stop(self):
+        self.stopped = True
+
+
+def test_an_error_of_reading_ahead_comes_after_the_batches_before_it():
+    batches = [batch_of([udp_frame(i, i)]) for i in range(5)]
+    source = Batches(batches, SourceError("broken"))
+    seen = []
+    with pytest.raises(SourceError, match="broken"):
+        seen.extend(read_ahead(source))
+    assert seen == batches
+    assert "streamcore-read" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_who_stops_reading_ahead_ends_its_thread(tmp_path):
+    capture = write_pcap(tmp_path / "in.pcap", [udp_frame(i, i) for i in range(3000)])
+    with CaptureSource(capture, Arena(2, 4096, 32)) as source:
+        ahead = read_ahead(source)
+        assert len(next(ahead)) == 32
+        ahead.close()
+        assert "streamcore-read" not in [thread.name for thread in threading.enumerate()]
+    with CaptureSource(capture, Arena(2, 4096, 32)) as source:
+        assert sum(len(batch) for batch in read_ahead(source)) == 3000
 
 
 def packets_of_office(tmp_path):

@@ -12,11 +12,8 @@ from libc.string cimport memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
 
 from streamcore.parse._flow_rows cimport FlowRow
+from streamcore.tools._write cimport write_hex_bytes, write_ip, write_mac, write_number, write_padded, write_signed
 from streamcore.tools.flows._community_id cimport COMMUNITY_ID_LENGTH, community_id
-
-cdef extern from "arpa/inet.h" nogil:
-    int AF_INET6
-    const char *inet_ntop(int family, const void *address, char *text, uint32_t size)
 
 cnp.import_array()
 
@@ -145,7 +142,6 @@ cdef uint8_t *write_row_text(const Piece *pieces, int count, const uint8_t *row,
 cdef uint8_t *write_value(const Piece *piece, const uint8_t *row, uint8_t *at) noexcept nogil:
     cdef const FlowRow *flow = <const FlowRow *> row
     cdef const uint8_t *value = row + piece.offset
-    cdef const char *digits = b"0123456789abcdef"
     cdef uint32_t i
     if piece.kind == KIND_UNSIGNED:
         return write_number(number_at(value, piece.width), at)
@@ -169,9 +165,7 @@ cdef uint8_t *write_value(const Piece *piece, const uint8_t *row, uint8_t *at) n
     if piece.kind == KIND_ICMP:
         return write_number(value[0], at) if flow.ip_version and (flow.protocol == 1 or flow.protocol == 58) else at
     if piece.kind == KIND_HEX:
-        i = value[0] | row[piece.other] if piece.other else value[0]
-        at[0], at[1] = digits[i >> 4], digits[i & 15]
-        return at + 2
+        return write_hex_bytes(value[0] | row[piece.other] if piece.other else value[0], 1, at)
     if piece.kind == KIND_PORT:
         return write_number(row[piece.other] if flow.protocol == 1 or flow.protocol == 58 else number_at(value, 2), at)
     if piece.kind == KIND_VLANS:
@@ -221,22 +215,6 @@ cdef inline uint64_t number_at(const uint8_t *at, uint32_t width) noexcept nogil
     return value
 
 
-cdef inline uint8_t *write_number(uint64_t value, uint8_t *at) noexcept nogil:
-    cdef uint8_t digits[20]
-    cdef int count = 0
-    while True:
-        digits[count] = c'0' + <uint8_t> (value % 10)
-        count += 1
-        value //= 10
-        if value == 0:
-            break
-    while count:
-        count -= 1
-        at[0] = digits[count]
-        at += 1
-    return at
-
-
 cdef uint8_t *write_vlans(const FlowRow *flow, uint8_t *at) noexcept nogil:
     cdef uint32_t i
     for i in range(min(<uint32_t> flow.vlan_count, <uint32_t> 4)):
@@ -257,21 +235,6 @@ cdef uint8_t *write_flag_names(uint8_t flags, uint8_t *at) noexcept nogil:
             memcpy(at + 5, b'":true', 6)
             at += 11
     return at
-
-
-cdef inline uint8_t *write_signed(int64_t value, uint8_t *at) noexcept nogil:
-    if value >= 0:
-        return write_number(<uint64_t> value, at)
-    at[0] = c'-'
-    return write_number(-<uint64_t> value, at + 1)
-
-
-cdef inline uint8_t *write_padded(uint64_t value, int width, uint8_t *at) noexcept nogil:
-    cdef int i
-    for i in range(width):
-        at[width - 1 - i] = c'0' + <uint8_t> (value % 10)
-        value //= 10
-    return at + width
 
 
 cdef inline uint8_t *write_seconds(int64_t ns, uint8_t *at) noexcept nogil:
@@ -310,31 +273,11 @@ cdef uint8_t *write_time(int64_t ns, uint8_t *at) noexcept nogil:
     return at + 5
 
 
-cdef inline uint8_t *write_mac(const uint8_t *value, uint8_t *at) noexcept nogil:
-    cdef const char *digits = b"0123456789abcdef"
-    cdef int i
-    for i in range(6):
-        if i:
-            at[0] = c':'
-            at += 1
-        at[0], at[1] = digits[value[i] >> 4], digits[value[i] & 15]
-        at += 2
-    return at
-
-
 cdef uint8_t *write_address(const uint8_t *value, uint8_t version, uint8_t *at) noexcept nogil:
     """IPv4 stands in the last four bytes. Without IP: a MAC address in the first six, or nothing."""
     cdef int i
-    if version == 6:
-        inet_ntop(AF_INET6, value, <char *> at, 46)
-        return at + strlen(<char *> at)
-    if version == 4:
-        for i in range(12, 16):
-            if i > 12:
-                at[0] = c'.'
-                at += 1
-            at = write_number(value[i], at)
-        return at
+    if version:
+        return write_ip(value, version, at)
     for i in range(6):
         if value[i]:
             return write_mac(value, at)

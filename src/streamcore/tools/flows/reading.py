@@ -19,6 +19,7 @@ from streamcore.headers import udp_ports
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.parser import FLOW_KEYS
 from streamcore.source.capture import CaptureSource
+from streamcore.tools.ahead import read_ahead
 from streamcore.tools.flows.places import connected, is_place
 from streamcore.tools.flows.writers import FORMATS, Format
 from streamcore.tools.tables import opened, status, written
@@ -53,7 +54,7 @@ def write_flows(config: Config, out: str, form: str, **options: Any) -> int:
 def _target(out: str, source: CaptureSource, chosen: Format) -> AbstractContextManager[Any]:
     if is_place(out):
         return connected(out)
-    return written(out, source, binary=True, packed=not chosen.binary)
+    return written(out, source, packed=not chosen.binary)
 
 
 def flow_table(config: Config) -> FlowTable:
@@ -69,7 +70,7 @@ def flow_table(config: Config) -> FlowTable:
 
 def flows_of(source: CaptureSource, table: FlowTable) -> Iterator[NDArray[np.void]]:
     """The rows of all flows, in arrays of bounded size."""
-    for batch in source:
+    for batch in read_ahead(source):
         table.add(batch)
         if len(ended := table.ended()):
             yield ended
