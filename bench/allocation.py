@@ -37,7 +37,7 @@ from streamcore.core.market_keys import Subcontract
 from streamcore.core.packets import Arena
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.remote import load_public_key, make_keys
-from streamcore.disperse.workers import Terms
+from streamcore.disperse.terms import Terms
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
 from streamcore.subcontract.broker import Broker

@@ -12,7 +12,7 @@ import pytest
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Arena
 from streamcore.disperse.dispatcher import Dispatcher
-from streamcore.disperse.workers import Terms
+from streamcore.disperse.terms import Terms
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.capture import CaptureSource
 

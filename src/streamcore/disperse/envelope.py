@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAGIC = 0x31454353
 VERSION = 2
@@ -98,8 +98,8 @@ class Outcome(NamedTuple):
     digest: bytes
 
 
-def pack(kind: int, slot: int, incarnation: int, descriptors: Sequence[Work] | Sequence[Outcome] = ()) -> bytes:
-    """The first frame of a message."""
+def pack(kind: int, slot: int, incarnation: int, descriptors: Sequence[tuple[Any, ...]] = ()) -> bytes:
+    """The first frame of a message. descriptors: the fields of Work or of Outcome."""
     form = _WORK if kind == WORK else _RESULT
     head = _HEADER.pack(MAGIC, VERSION, kind, slot, len(descriptors), incarnation)
     return head + b"".join(form.pack(*descriptor) for descriptor in descriptors)

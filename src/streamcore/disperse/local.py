@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import zmq
 
     from streamcore.core.packets import Arena
-    from streamcore.disperse.peer import Peer
+    from streamcore.disperse.link import Link
 
 COMMAND = "from streamcore.worker.local import main; main()"
 SETUP_BYTES_MAX = 1 << 20
@@ -51,26 +51,26 @@ def launch() -> Launched:
     return Launched(process, ours)
 
 
-def start(peer: Peer, launched: Launched, arena: Arena, regions: Arena | None, setup: dict[str, Any]) -> None:
-    """Sends a launched process its set-up, and sets the peer's process. regions: None if no service changes bytes."""
-    peer.process, peer.lifeline = launched
-    peer.regions = regions
-    peer.pidfd = os.pidfd_open(peer.process.pid)
+def start(link: Link, launched: Launched, arena: Arena, regions: Arena | None, setup: dict[str, Any]) -> None:
+    """Sends a launched process its set-up, and sets the link's process. regions: None if no service changes bytes."""
+    link.process, link.lifeline = launched
+    link.regions = regions
+    link.pidfd = os.pidfd_open(link.process.pid)
     arenas = [arena] if regions is None else [arena, regions]
     setup = setup | {
-        "slot": peer.slot,
-        "incarnation": peer.incarnation,
+        "slot": link.peer.slot,
+        "incarnation": link.incarnation,
         "arenas": [[each.chunk_count, each.data_bytes_max, each.rows_max] for each in arenas],
     }
     arena_fd, mark_fd = arena.readonly_fd(), os.memfd_create("streamcore-mark", os.MFD_CLOEXEC)
     try:
         os.ftruncate(mark_fd, MARK.size)
-        peer.mark = mmap.mmap(mark_fd, MARK.size)
+        link.mark = mmap.mmap(mark_fd, MARK.size)
         with contextlib.suppress(ConnectionError):  # it was killed before it could read: its pidfd reports that
             descriptors = [arena_fd, mark_fd] if regions is None else [arena_fd, regions.fd, mark_fd]
             line = json.dumps(setup).encode() + b"\n"
-            socket.send_fds(peer.lifeline, [line[:1]], descriptors)
-            peer.lifeline.sendall(line[1:])
+            socket.send_fds(link.lifeline, [line[:1]], descriptors)
+            link.lifeline.sendall(line[1:])
     finally:
         os.close(arena_fd)
         os.close(mark_fd)

@@ -23,6 +23,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Arena
 from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, frame_bytes_max
+from streamcore.disperse.link import Link
 from streamcore.disperse.peer import LEASES_MAX, Peer
 
 DOMAIN = "streamcore"
@@ -153,9 +154,9 @@ class Listener:
 
     def join(
         self, admit: Callable[[str], Peer | str], chains: Callable[[Peer], list[Any]], setup: dict[str, Any]
-    ) -> Peer | None:
+    ) -> Link | None:
         """Answers a worker that asks to join. admit(key) returns its Peer, or why it may not; chains(peer): the
-        services that it is to load. The Peer has no socket if none could be made. None: nobody joins.
+        services that it is to load. The Link has no socket if none could be made. None: nobody joins.
         """
         frames = self.join_socket.recv_multipart(copy=False)
         key = str(frames[-1].get("User-Id"))
@@ -173,32 +174,33 @@ class Listener:
         if isinstance(peer, str):
             self._answer(identity, {"refused": peer})
             return None
+        link = Link(peer)
         domain = f"{DOMAIN}-{peer.slot}"
         self._authenticator.configure_curve_callback(domain, Known(frozenset({key.encode()})))
         try:
-            port = self._open_push(peer, domain)
+            port = self._open_push(link, domain)
         except zmq.ZMQError as error:
             self._answer(identity, {"refused": f"the pipeline has no port or descriptor left: {error.strerror}"})
-            return peer
+            return link
         digest_key = secrets.token_bytes(DIGEST_KEY_BYTES)
-        peer.outlet = Outlet(self._arena, self._frames, digest_key)
+        link.outlet = Outlet(self._arena, self._frames, digest_key)
         self._answer(identity, setup | {
-            "chains": chains(peer), "slot": peer.slot, "incarnation": peer.incarnation, "digest_key": digest_key.hex(),
+            "chains": chains(peer), "slot": peer.slot, "incarnation": link.incarnation, "digest_key": digest_key.hex(),
             "work_port": port, "results_port": self.results_port,
         })  # fmt: skip
-        return peer
+        return link
 
-    def _open_push(self, peer: Peer, domain: str) -> int:
+    def _open_push(self, link: Link, domain: str) -> int:
         """Makes the socket for a peer's segments and its monitor; returns its port. Raises ZMQError."""
         push = self._secured(zmq.PUSH, domain)
         try:
             push.setsockopt(zmq.IMMEDIATE, 1)
             port = push.bind_to_random_port(self._host)
-            peer.monitor = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            link.monitor = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         except zmq.ZMQError:
             push.close(linger=0)
             raise
-        peer.push = push
+        link.push = push
         return int(port)
 
     def _answer(self, identity: bytes, setup: dict[str, Any]) -> None:

@@ -14,17 +14,17 @@ from streamcore.core.packets import Result, Segment
 from streamcore.core.text import shown
 from streamcore.disperse import envelope
 from streamcore.disperse._results import KEEP, KEYS, LENGTHS, PACKED, ResultError, dropped_of, read_result
-from streamcore.disperse.peer import Lease
-from streamcore.disperse.workers import Accept
+from streamcore.disperse.pending import Pending
+from streamcore.disperse.terms import Accept
 
 NOTHING = np.empty(0, np.uint8)
 COMMENT_BYTES_MAX, REASONS_MAX, REASON_CHARACTERS_MAX = 4096, 16, 64
 
 
 def validate(
-    lease: Lease,
+    lease: Pending,
     outcome: envelope.Outcome,
-    extra: memoryview | None,
+    extra: bytes | memoryview | None,
     content: memoryview | None,
     allowed: int,
     accepted: Accept,
@@ -36,6 +36,8 @@ def validate(
     """
     if outcome.digest != lease.digest:
         raise ResultError("the result belongs to another input")
+    if not outcome.flags and extra is None:
+        return Result(lease.segment)  # nothing was changed, and nothing said
     part = lease.part
     region: Any = NOTHING if content is None else aligned(content)
     hold: Any = region

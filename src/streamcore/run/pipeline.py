@@ -23,7 +23,7 @@ from streamcore.core.packets import Arena, Outgoing
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.local import Launched
 from streamcore.disperse.peer import LEASES_MAX
-from streamcore.disperse.workers import Terms
+from streamcore.disperse.terms import Terms
 from streamcore.headers import udp_ports
 from streamcore.parse.parser import Parser
 from streamcore.run.accounting import Accounting

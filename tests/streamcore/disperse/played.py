@@ -9,6 +9,8 @@ import collections
 import functools
 import json
 import struct
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import zmq
@@ -19,9 +21,10 @@ from streamcore.core.packets import Arena, PacketBatch, Segment
 from streamcore.disperse import envelope
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.inline import Digest, FramePool, frame_bytes_max
-from streamcore.disperse.peer import Peer
+from streamcore.disperse.link import Link, region_bytes
+from streamcore.disperse.places import Slot
 from streamcore.disperse.remote import PROTOCOL, Listener
-from streamcore.disperse.workers import Slot, Terms, region_bytes
+from streamcore.disperse.terms import Terms
 from streamcore.headers import udp_ports
 from streamcore.parse.parser import Parser
 from streamcore.service.chain import Chain
@@ -118,7 +121,8 @@ class Stage:
                   deterministic=[self.chain.deterministic], restarts_max=8, credit=3, segment_bytes=1 << 12,
                   hash_seed=1, **terms), self.arena, self.counters,
         )  # fmt: skip
-        self.workers, self.backlog = self.dispatcher._workers, self.dispatcher._backlog
+        self.workers, self.machine = self.dispatcher._workers, self.dispatcher._machine
+        self.backlog, self.slots = self.machine.backlog, self.dispatcher.slots
         self.door = self.workers.listener = Door(self.arena)
         self._first_results, self.workers.results = self.workers.results, Socket()
         self.results = []
@@ -155,28 +159,35 @@ class Stage:
         self.send()
 
     def send(self):
+        """The dispatcher carries out what its machine decides."""
         self.dispatcher._take_inbox()
-        self.dispatcher._scheduler.send()
+        self.results += self.dispatcher._act()
+
+    @contextmanager
+    def without(self, worker):
+        """Meanwhile this worker gets no segments."""
+        state, worker.peer.state = worker.peer.state, "full"
+        yield
+        if worker.peer.state == "full":
+            worker.peer.state = state
 
     def lose(self, worker, words="its connection ended"):
         """The dispatcher notices that this worker has gone."""
-        self.dispatcher._lose(self.workers.slots[worker.peer.slot], words, restart=worker.peer.elsewhere)
-        self.results += self.backlog.take_dead()
+        self.machine.gone(worker.peer, words, time.monotonic(), restart=worker.peer.elsewhere)
         self.send()
 
     def asks(self, key, *frames):
         """A worker with this key asks to join, in these words: the answer, None if there is none."""
         self.door.join_socket.sent.clear()
         self.door.join_socket.arrived.append([Frame(each, key) for each in (b"identity", *(frames or (ASKS,)))])
-        self.workers.admit()
+        self.dispatcher._receiver._admit(time.monotonic())
         return json.loads(self.door.join_socket.sent[-1][1]) if self.door.join_socket.sent else None
 
     def receive(self, key, *frames):
         """The dispatcher receives this message from a worker with this key."""
         socket = self.door.results if key else self.workers.results
-        socket.arrived.append([Frame(each, key) for each in frames])
-        self.results += self.dispatcher._receive(socket)
-        self.results += self.backlog.take_dead()
+        socket.arrived.append([Frame(each, key) for each in frames] if key else list(frames))
+        self.dispatcher._receiver._take_messages(socket, time.monotonic())
         self.send()
 
     def close(self):
@@ -192,7 +203,8 @@ class Worker:
         self.setup = stage.asks(key)
         if "refused" in self.setup:
             raise PermissionError(self.setup["refused"])
-        self.peer = stage.workers.slots[self.setup["slot"]].peer
+        self.peer = stage.slots[self.setup["slot"]].peer
+        self.link = self.peer.link
         self.taken = 0
 
     def head(self, kind, outcomes=()):
@@ -207,11 +219,11 @@ class Worker:
 
     @property
     def is_in(self):
-        return self.stage.workers.slots[self.setup["slot"]].peer is self.peer
+        return self.stage.slots[self.setup["slot"]].peer is self.peer
 
     def works(self):
         """The segments that it has got since the last call: (work, frame)."""
-        fresh = self.peer.push.sent[self.taken :]
+        fresh = self.link.push.sent[self.taken :]
         self.taken += len(fresh)
         return [
             each
@@ -242,9 +254,10 @@ class Here:
 
     def __init__(self, stage):
         self.stage = stage
-        slots = stage.workers.slots
-        slots.append(Slot(len(slots)))
-        self.peer = slots[-1].peer = Peer(slots[-1].number, 1 << 20, slots[-1].tally, push=Socket(), ready=True)
+        stage.slots.append(Slot(len(stage.slots)))
+        self.peer = stage.machine.places._new_peer(stage.slots[-1], time.monotonic())
+        self.link = stage.workers.add(Link(self.peer, push=Socket()))
+        stage.machine.hello(self.peer, time.monotonic())
 
     def work(self):
         while self.peer.leases:
@@ -255,7 +268,7 @@ class Here:
                 outcomes.append(
                     envelope.Outcome(number, lease.attempt, 0, flags, packed, 0, len(frames[-1:]), 0, 0, lease.digest)
                 )
-            head = envelope.pack(envelope.RESULT, self.peer.slot, self.peer.incarnation, outcomes)
+            head = envelope.pack(envelope.RESULT, self.peer.slot, self.link.incarnation, outcomes)
             self.stage.receive("", head, *frames)
 
 

@@ -25,9 +25,8 @@ def test_an_audit_finds_a_worker_elsewhere_that_lies(audit):
     stage = Stage(["count"], audit=audit)
     here, there = Here(stage), Worker(stage, "B").hello()
     for lies in (False, True):
-        here.peer.leaving = True  # so that the one elsewhere gets them
-        stage.submit(4)
-        here.peer.leaving = False
+        with stage.without(here):
+            stage.submit(4)
         outcomes, frames = there.answer(there.works())
         if lies:
             reports = [msgspec.msgpack.decode(frame) for frame in frames]
@@ -58,13 +57,12 @@ def test_an_audit_finds_a_worker_elsewhere_that_lies(audit):
 def test_an_audit_that_nobody_can_do_any_more_counts_as_passed():
     stage = Stage(["count"], audit=1.0)
     here, there = Here(stage), Worker(stage, "B").hello()
-    here.peer.leaving = True
-    stage.submit(2)
-    there.work()
+    with stage.without(here):
+        stage.submit(2)
+        there.work()
     assert stage.results == []
     stage.lose(here)
-    assert not stage.workers.any_on_this_machine
-    stage.results += stage.backlog.without_audits()
+    assert not stage.machine.places.here
     assert len(stage.results) == 2
     stage.close()
 

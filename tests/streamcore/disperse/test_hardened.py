@@ -1,11 +1,13 @@
 """What an admitted worker sends costs that worker its place, and nobody else anything: no exception, no packet."""
 
+import time
+
 import msgspec
 import pytest
 
 from streamcore.core.text import shown
 from streamcore.disperse import envelope
-from streamcore.disperse.workers import JOINS_PER_KEY, PLACES_PER_KEY
+from streamcore.disperse.places import JOINS_PER_KEY, PLACES_PER_KEY
 from tests.streamcore.disperse.played import ASKS, PACKETS, Stage, Worker
 
 
@@ -120,9 +122,9 @@ def test_one_key_has_a_part_of_the_places_and_joins_so_often():
     assert "64 workers have joined with this key" in stage.asks("B")["refused"]
     good = Worker(stage, "G").hello()
     for _ in range(JOINS_PER_KEY - PLACES_PER_KEY):
-        stage.dispatcher._lose(stage.workers.slots[0], "it has gone")
+        stage.machine.gone(stage.slots[0].peer, "it has gone", time.monotonic())
         Worker(stage, "B")
-    stage.dispatcher._lose(stage.workers.slots[0], "it has gone")
+    stage.machine.gone(stage.slots[0].peer, "it has gone", time.monotonic())
     assert "in the last 60 s" in stage.asks("B")["refused"]
     assert stage.counters.events("workers.refused") == 2
     stage.submit(3)
@@ -190,7 +192,8 @@ def test_nobody_else_comes_and_the_segment_is_a_dead_letter(stage, monkeypatch):
     monkeypatch.setattr("streamcore.disperse.backlog.OTHERS_S", 0.0)
     for _ in range(3):
         failed(bad)
-    stage.results += stage.backlog.take_dead()
+    stage.machine.tick(time.monotonic())
+    stage.send()
     assert [result.dead for result in stage.results] == [True]
 
 

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 import streamcore
-from streamcore.disperse.dispatcher import START_S
+from streamcore.disperse.peer import START_S
 from streamcore.disperse.remote import DOMAIN, PROTOCOL
 from streamcore.worker.remote import RemoteWorker
 from tests.streamcore.conftest import finish_run, kill, read_pcap, run_command, start_run, udp_frame, write_pcap

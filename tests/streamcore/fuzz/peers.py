@@ -154,9 +154,8 @@ def peers() -> Callable[[random.Random, int], int]:
             if bad.worker.is_in and not bad.worker.peer.leases:  # it is to have something to lie about
                 good.work()
                 settle(stage)
-                good.peer.leaving = True  # so that the bad one gets them
-                stage.submit(SEGMENTS)
-                good.peer.leaving = False
+                with stage.without(good):  # so that the bad one gets them
+                    stage.submit(SEGMENTS)
             if not bad.worker.is_in:  # it has lost its place: it comes again, with another key if it was given up
                 keys += bad.worker.key in stage.dispatcher.given_up
                 bad = Bad(stage, f"bad{keys}", rng, good)
@@ -166,15 +165,15 @@ def peers() -> Callable[[random.Random, int], int]:
                 stage.lose(bad.worker)
             else:
                 bad.send()
-            assert stage.dispatcher._refusal.isprintable()
-            assert all(attempt.reason.isprintable() for attempt in stage.backlog.attempts.values())
+            assert stage.machine._refusal.isprintable()
+            assert all(each.history.reason.isprintable() for each in stage.backlog.pending.values())
         assert good.is_in
         if bad.worker.is_in:
             stage.lose(bad.worker)
         while good.peer.leases:
             good.work()
         settle(stage)
-        assert not stage.backlog.attempts
+        assert not stage.backlog.pending
         told = Accounting(
             stage.counters, 1.0, (), services=stage.chain.summaries(), given_up=dict(stage.dispatcher.given_up)
         )
