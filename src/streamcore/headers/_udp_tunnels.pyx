@@ -5,7 +5,7 @@ Sources: RFC 7348, draft-ietf-nvo3-vxlan-gpe, RFC 8926, 3GPP TS 29.281, RFC 2661
 OpenWrt write it.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from streamcore.headers._ether_types cimport step_mpls
 from streamcore.headers._ip cimport step_ip
@@ -34,6 +34,7 @@ from streamcore.headers._walk cimport (
     ends,
     enter,
     go_ether_type,
+    go_link,
     has,
     here,
     is_known_ether_type,
@@ -212,10 +213,12 @@ cdef void capwap(Walk *walk) noexcept nogil:
 
 
 cdef void tzsp(Walk *walk) noexcept nogil:
-    """Version 1, type 0 or 1, encapsulated protocol; then fields of type, length and value up to type 1. Types 0 and 1 have no length."""
+    """Version 1, type 0 or 1 (2 to 5 carry no packets), encapsulated protocol; then fields of type, length and value up to type 1. Types 0 and 1
+    have no length."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
-    if not has(walk, 5) or p[0] != 1 or p[1] > 1 or (be16(p + 2) != 1 and be16(p + 2) != 18):
+    cdef uint16_t kind = be16(p + 2) if has(walk, 5) else 0
+    if kind == 0 or p[0] != 1 or p[1] > 5 or not (kind <= 5 or kind == 7 or kind == 18 or kind == 119 or kind == 127):
         return
     while has(walk, size + 1) and p[size] != 1:
         if p[size] == 0:
@@ -226,7 +229,11 @@ cdef void tzsp(Walk *walk) noexcept nogil:
             return
     if not has(walk, size + 1) or not take_tunnel(walk, TUNNEL_TZSP, 0, size + 1):
         return
-    walk.next = step_ethernet if be16(p + 2) == 1 else step_wifi
+    if p[1] > 1 or kind == 3 or kind == 7:  # SLIP and raw IP have forms that the header does not tell apart
+        ends(walk, OUTCOME_UNKNOWN)
+    else:  # Ethernet, token ring, PPP, FDDI, 802.11 behind Prism, behind AVS, and alone
+        go_link(walk, 1 if kind == 1 else 6 if kind == 2 else 9 if kind == 4 else 10 if kind == 5 else 119 if kind == 119 else 163 if kind == 127
+                else 105)
 
 
 cdef void gre_in_udp(Walk *walk) noexcept nogil:

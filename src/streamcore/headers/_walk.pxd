@@ -207,9 +207,9 @@ cdef inline bint has(const Walk *walk, uint32_t length) noexcept nogil:
 
 
 cdef inline void ends(Walk *walk, uint8_t outcome) noexcept nogil:
-    """Record how far the headers are understood. A quoted packet is nearly always cut short, so it changes the outcome only if it is malformed,
-    too deep or of no known kind."""
-    if not walk.marks & MARK_QUOTED or outcome in (OUTCOME_MALFORMED, OUTCOME_TOO_DEEP, OUTCOME_UNKNOWN):
+    """Record how far the headers are understood. A quoted packet is nearly always cut short, so that changes nothing; nor does it that the
+    packet ends well."""
+    if not walk.marks & MARK_QUOTED or not (outcome == OUTCOME_TRUNCATED or outcome == OUTCOME_TRANSPORT or outcome == OUTCOME_CONTROL):
         walk.outcome = outcome
 
 

@@ -74,6 +74,7 @@ from streamcore.service._fields cimport (
     put_zeros,
     unknown,
 )
+from streamcore.service._frame_check cimport adjust_frame_check
 from streamcore.service._fragments cimport is_alone, is_payload, note_first
 from streamcore.service._header_options cimport change_dccp, change_extension, change_options4, change_tcp
 from streamcore.service._links cimport change_capture, change_link, change_wifi
@@ -322,4 +323,6 @@ cdef uint8_t rewrite_packet(Rewrite *rewrite, uint8_t *p, uint32_t n, uint16_t l
         memcpy(rewrite.counts, counts, sizeof(counts))
         return verdict
     adjust_layers(rewrite, &walk, &places)
+    if rewrite.payload == KEEP:
+        adjust_frame_check(rewrite, &walk, payload)
     return verdict

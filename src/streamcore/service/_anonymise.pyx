@@ -265,6 +265,8 @@ cdef inline void look_at(const Table *table, const ClosedPorts *ports, const uin
     if load16(p + 20) & 0x3FFF:
         return
     end = min(14 + <uint32_t> load16(p + 16), n)
+    if n - end >= 4 and load32(p + n - 4):  # perhaps the frame's check sequence
+        return
     protocol = p[23]
     if protocol != 17:
         if protocol != 6 or not is_plain_tcp(p + 34, <int64_t> end - 34):
@@ -284,6 +286,8 @@ cdef void look_at6(const Table *table, const ClosedPorts *ports, const uint8_t *
     if p[14] >> 4 != 6 or n < 62 or load16(p + 18) == 0:
         return
     end = min(54 + <uint32_t> load16(p + 18), n)
+    if n - end >= 4 and load32(p + n - 4):
+        return
     if p[20] != 17:
         if p[20] != 6 or not is_plain_tcp(p + 54, <int64_t> end - 54):
             return
@@ -331,11 +335,10 @@ cdef inline void adjust_plain(uint8_t *p, uint8_t protocol, uint32_t covered, ui
     cdef uint16_t old = load16(at)
     cdef uint32_t pseudo = before + protocol
     cdef uint16_t new = moved(old, change)
-    if protocol == 17:
-        if old == 0:  # the sender made none
-            return
-        if new == 0:
-            new = 0xFFFF
+    if old == 0 and (protocol == 17 or is_partial(p, covered, captured, pseudo + covered)):  # the sender made none, or left it to its network card
+        return
+    if protocol == 17 and new == 0:
+        new = 0xFFFF
     if (old == fold_few(pseudo + covered) or old == fold_few(pseudo)) and is_partial(p, covered, captured, pseudo + covered):
         new = fold_few(<uint32_t> old + change)
     store16(at, new)
@@ -375,10 +378,11 @@ cdef inline bint rewrite_plain4(Rewrite *rewrite, const Table *table, uint8_t *p
     if not (has_source and has_target):
         miss4(rewrite, has_source, source, has_target, target)
         return False
-    store64(p + 26, (<uint64_t> new_source << 32) | new_target)
     before = words32(source) + words32(target)
     change = between(before, words32(new_source) + words32(new_target), 4)
-    store16(p + 24, moved(load16(p + 24), change))
+    if load16(p + 24) or fold(sum_words(p + 14, 0, 20)) == 0xFFFF:  # a zero that is wrong was left to the network card
+        store16(p + 24, moved(load16(p + 24), change))
+    store64(p + 26, (<uint64_t> new_source << 32) | new_target)
     covered = load16(p + 38) if protocol == 17 else <uint32_t> load16(p + 16) - 20
     adjust_plain(p + 34, protocol, covered, n - plain.tag - 34, before, change)
     rewrite.counts[COUNT_IP4] += 2

@@ -44,9 +44,12 @@ from streamcore.service._fields cimport (
 from streamcore.service._messages cimport crc32c
 
 cdef enum:
+    DCCP = 33
+    ICMP6 = 58
     MOBILITY = 135
     OSPF = 89
     PIM = 103
+    VRRP = 112
     TCP = 6
     UDP = 17
     OSPF_DIGEST = 2      # AuType of OSPF version 2
@@ -115,7 +118,7 @@ cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, c
     if kind == LAYER_IP4:
         if n >= 12:
             inside = difference(rewrite, layer.offset, layer.offset + layer.length)
-            adjust(rewrite, covered, layer.offset, 10, inside, 0, False)
+            adjust(rewrite, covered, layer.offset, 10, inside, 0, False, load16(p + 10) != 0 or was_right(rewrite, layer.offset, layer.offset + layer.length, 0))
         return
     if kind == LAYER_SCTP:
         adjust_sctp(rewrite, p, n)
@@ -125,39 +128,42 @@ cdef void adjust_layer(Rewrite *rewrite, Covered *covered, const Layer *layer, c
         if is_partial(rewrite, layer, 16, pseudo, TCP, pseudo.stop):
             adjust_partial(rewrite, covered, layer.offset + 16, pseudo.change)
         else:
-            adjust(rewrite, covered, layer.offset, 16, inside, pseudo.change, False)
+            adjust(rewrite, covered, layer.offset, 16, inside, pseudo.change, False, load16(p + 16) != 0 or was_right_in(rewrite, layer, pseudo, TCP, pseudo.stop))
     elif (kind == LAYER_UDP or kind == LAYER_UDP_LITE) and n >= 8:
         inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
         if kind == LAYER_UDP and is_partial(rewrite, layer, 6, pseudo, UDP, layer.offset + <int64_t> load16(p + 4)):
             adjust_partial(rewrite, covered, layer.offset + 6, pseudo.change)
         else:
-            adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, True)
+            adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, True, True)
     elif kind == LAYER_DCCP and n >= 8:
         inside = cover(rewrite, covered, layer.offset, covered_stop(p, layer))
-        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, False)
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change, False, load16(p + 6) != 0 or was_right_in(rewrite, layer, pseudo, DCCP, covered_stop(p, layer)))
     elif kind == LAYER_ICMP6 and n >= 4:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change, False)
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change, False, load16(p + 2) != 0 or was_right_in(rewrite, layer, pseudo, ICMP6, pseudo.stop))
     elif (kind == LAYER_ICMP4 or kind == LAYER_IGMP) and n >= 4:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 2, inside, 0, False)
+        adjust(rewrite, covered, layer.offset, 2, inside, 0, False, load16(p + 2) != 0 or was_right(rewrite, layer.offset, layer.end, 0))
     elif kind == LAYER_TUNNEL and layer.detail == TUNNEL_GRE and n >= 6 and p[0] & 0x80:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 4, inside, 0, False)
+        adjust(rewrite, covered, layer.offset, 4, inside, 0, False, load16(p + 4) != 0 or was_right(rewrite, layer.offset, layer.end, 0))
     elif kind == LAYER_EXTENSION and layer.detail == MOBILITY and n >= 6:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 4, inside, pseudo.change, False)
+        adjust(rewrite, covered, layer.offset, 4, inside, pseudo.change, False, load16(p + 4) != 0 or was_right_in(rewrite, layer, pseudo, MOBILITY, pseudo.stop))
     elif kind == LAYER_OSPF and n >= 16:
         adjust_ospf(rewrite, covered, layer, pseudo)
     elif kind == LAYER_VRRP and n >= 8:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change if has_pseudo(rewrite, layer, pseudo) else 0, False)
+        adjust(rewrite, covered, layer.offset, 6, inside, pseudo.change if has_pseudo(rewrite, layer, pseudo) else 0, False,
+               load16(p + 6) != 0 or was_right(rewrite, layer.offset, layer.end, 0) or was_right_in(rewrite, layer, pseudo, VRRP, pseudo.stop))
     elif kind == LAYER_PIM and n >= 4:
         inside = cover(rewrite, covered, layer.offset, layer.end)
-        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change if pseudo.six else 0, False)
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change if pseudo.six else 0, False,
+               load16(p + 2) != 0 or (was_right_in(rewrite, layer, pseudo, PIM, pseudo.stop) if pseudo.six
+                                      else was_right(rewrite, layer.offset, layer.end, 0)))
     elif kind == LAYER_TUNNEL and layer.detail == TUNNEL_PIM and n >= 4:
         inside = cover(rewrite, covered, layer.offset, layer.end) if covers_packet(rewrite, layer, pseudo) else 0
-        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change if pseudo.six else 0, False)
+        adjust(rewrite, covered, layer.offset, 2, inside, pseudo.change if pseudo.six else 0, False, True)  # mostly over 8 bytes of numbers
 
 
 cdef uint64_t cover(const Rewrite *rewrite, Covered *covered, int64_t start, int64_t stop) noexcept nogil:
@@ -178,13 +184,16 @@ cdef inline uint64_t fold16(uint64_t total) noexcept nogil:
     return <uint16_t> ~negative(total)
 
 
-cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at, uint64_t inside, uint64_t pseudo, bint udp) noexcept nogil:
+cdef void adjust(Rewrite *rewrite, Covered *covered, int64_t offset, int64_t at, uint64_t inside, uint64_t pseudo, bint udp, bint right) noexcept nogil:
     """Adjust the checksum at packet[offset + at]. inside: the change in the bytes that it covers, in words that begin at even offsets of the
-    packet; pseudo: the change in the pseudo-header, in its own words."""
+    packet; pseudo: the change in the pseudo-header, in its own words. right: False where it was zero and wrong (asked only of a zero, which is rare)."""
     cdef uint8_t *p = rewrite.packet + offset + at
     cdef uint16_t old = load16(p)
     cdef uint64_t delta = placed(inside, <uint32_t> offset) + pseudo
-    cdef uint16_t new = adjusted_udp(old, delta) if udp else adjusted(old, delta)
+    cdef uint16_t new
+    if not right:  # it was left to the network card, and adjusted it would tell the sum of what was there before
+        return
+    new = adjusted_udp(old, delta) if udp else adjusted(old, delta)
     store16(p, new)
     if covered.start <= offset + at < covered.stop:
         covered.total = fold16(covered.total + placed(<uint16_t> ~old + <uint64_t> new, <uint32_t> (offset + at)))
@@ -217,6 +226,22 @@ cdef bint was_right(const Rewrite *rewrite, int64_t start, int64_t stop, uint64_
     if stop > <int64_t> min(rewrite.size, BEFORE_MAX):
         return False
     return fold(placed(sum_words(rewrite.before, <uint32_t> start, <uint32_t> stop), <uint32_t> start) + more) == 0xFFFF
+
+
+cdef bint was_right_in(const Rewrite *rewrite, const Layer *layer, const Pseudo *pseudo, uint64_t protocol, int64_t stop) noexcept nogil:
+    """was_right with a pseudo-header, whose length is that of the IP payload."""
+    cdef int64_t at = layer.offset
+    if pseudo.before == 0 or stop < at:
+        return False
+    return was_right(rewrite, at, stop, pseudo.before + protocol + <uint64_t> (pseudo.stop - at if pseudo.stop > at else 0))
+
+
+cdef bint was_right_apart(const Rewrite *rewrite, int64_t at, int64_t after, int64_t stop) noexcept nogil:
+    """was_right over at:at + 16 and after:stop, from even offsets on."""
+    if stop > <int64_t> min(rewrite.size, BEFORE_MAX):
+        return False
+    return fold(placed(sum_words(rewrite.before, <uint32_t> at, <uint32_t> (at + 16)), <uint32_t> at)
+                + placed(sum_words(rewrite.before, <uint32_t> after, <uint32_t> stop), <uint32_t> after)) == 0xFFFF
 
 
 cdef int64_t covered_stop(const uint8_t *p, const Layer *layer) noexcept nogil:
@@ -255,10 +280,10 @@ cdef void adjust_ospf(Rewrite *rewrite, Covered *covered, const Layer *layer, co
     if p[0] == 3:
         if load16(p + 12) == 0 and not was_right(rewrite, at, stop, pseudo.before + OSPF + <uint64_t> (stop - at)):
             return
-        adjust(rewrite, covered, at, 12, cover(rewrite, covered, at, stop), pseudo.change, False)
+        adjust(rewrite, covered, at, 12, cover(rewrite, covered, at, stop), pseudo.change, False, True)
     elif load16(p + 14) != OSPF_DIGEST:
         inside = cover(rewrite, covered, at, stop) + negative(difference(rewrite, at + 16, min(at + 24, stop)))
-        adjust(rewrite, covered, at, 12, inside, 0, False)
+        adjust(rewrite, covered, at, 12, inside, 0, False, load16(p + 12) != 0 or was_right_apart(rewrite, at, min(at + 24, stop), stop))
 
 
 cdef bint has_pseudo(const Rewrite *rewrite, const Layer *layer, const Pseudo *pseudo) noexcept nogil:

@@ -43,14 +43,28 @@ cdef int64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
         change4(rewrite, p + 4, n - 4)
         return 8
     if kind == 9 and n >= 6:  # router advertisement
-        change4s(rewrite, p + 8, n - 8, p[4], 4 * p[5] if p[5] else 4)
-        return 8 + p[4] * (4 * p[5] if p[5] else 4)
+        return change_routers(rewrite, p, n)
     unknown(rewrite, p)
+    return n
+
+
+cdef int64_t change_routers(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """A router advertisement (RFC 1256): entries of an address, a preference, and nothing more that is known."""
+    cdef int64_t size = 4 * p[5] if p[5] else 4
+    cdef int64_t at = 8
+    cdef int64_t entries = p[4]
+    while entries > 0 and at < n:
+        change4(rewrite, p + at, n - at)
+        zero(rewrite, p + at + 8, min(size, n - at) - 8)
+        at += size
+        entries -= 1
+    zero(rewrite, p + at, n - at)
     return n
 
 
 cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef uint8_t kind = p[0]
+    cdef int64_t stop
     if 1 <= kind <= 4:
         if n > 8 and (kind == 1 or kind == 3):
             change_objects(rewrite, p + 8, n - 8, 8 * p[4])
@@ -58,11 +72,13 @@ cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
     if kind == 128 or kind == 129 or kind == 144 or 151 <= kind <= 153:
         return 8
     if 130 <= kind <= 132:  # listener discovery
-        change6(rewrite, p + 8, n - 8)
+        change6(rewrite, p + 8, min(n, <int64_t> 24) - 8)
+        stop = 24
         if kind == 130 and n > 28:
             change6s(rewrite, p + 28, n - 28, load16(p + 26))
-            return 28 + 16 * <int64_t> load16(p + 26)
-        return 24
+            stop = 28 + 16 * <int64_t> load16(p + 26)
+        zero(rewrite, p + stop, n - stop)
+        return n
     if kind == 133 or kind == 141 or kind == 142 or kind == 147:
         change_discovery(rewrite, p, n, 8)
     elif kind == 134:
@@ -124,12 +140,12 @@ cdef void change_discovery(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) 
 
 
 cdef void change_objects(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t quoted) noexcept nogil:
-    """The extension after a quoted packet (RFC 4884): after `quoted` bytes, or if no length is given after 128, provided that it looks like one.
-    Interface information contains addresses and names (RFC 5837)."""
+    """The extension after a quoted packet (RFC 4884): after `quoted` bytes, or if no length is given after 128, provided that it looks like one:
+    by its checksum, or if it has none (zero) by its objects. Interface information contains addresses and names (RFC 5837)."""
     cdef int64_t at = quoted if quoted else 128
     cdef int64_t start, size
     cdef uint16_t change
-    if n < at + 4 or p[at] >> 4 != 2 or (quoted == 0 and not sums_up(p + at, n - at)):
+    if n < at + 4 or p[at] >> 4 != 2 or (quoted == 0 and not sums_up(p + at, n - at) and not adds_up(p + at, n - at)):
         return
     start = at
     at += 4
@@ -159,6 +175,16 @@ cdef bint sums_up(const uint8_t *p, int64_t n) noexcept nogil:
     return total % 0xFFFF == 0
 
 
+cdef bint adds_up(const uint8_t *p, int64_t n) noexcept nogil:
+    """Whether objects fill an extension without a checksum."""
+    cdef int64_t at = 4
+    if n < 8 or p[0] != 0x20 or p[1] or load16(p + 2):
+        return False
+    while at + 4 <= n and load16(p + at) >= 4:
+        at += load16(p + at)
+    return at == n
+
+
 cdef void change_interface(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef uint8_t has = p[3]
     cdef int64_t at = 8 if has & 8 else 4
@@ -181,18 +207,23 @@ cdef void change_interface(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nog
 # IGMP.
 
 cdef int64_t change_igmp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
+    """What follows a message is no part of it, and zeroed."""
     cdef uint8_t kind = p[0]
+    cdef int64_t stop
     if kind == 0x22:
         change_groups(rewrite, p, n, 4)
         return n
     if kind == 0x11 or kind == 0x12 or kind == 0x16 or kind == 0x17:
         change4(rewrite, p + 4, n - 4)
+        stop = 8
         if kind == 0x11 and n > 12:
             change4s(rewrite, p + 12, n - 12, load16(p + 10), 4)
-            return 12 + 4 * <int64_t> load16(p + 10)
-        return 8
+            stop = 12 + 4 * <int64_t> load16(p + 10)
+        zero(rewrite, p + stop, n - stop)
+        return n
     if 0x30 <= kind <= 0x32:  # RFC 4286
-        return 8
+        zero(rewrite, p + 8, n - 8)
+        return n
     unknown(rewrite, p)
     return n
 
@@ -232,16 +263,27 @@ cdef int64_t change_arp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     if load16(p) == ARP_ATM:
         return change_atm_arp(rewrite, p, n)
     hardware, protocol = p[4], p[5]
+    if is_tunnel(load16(p)) and hardware != 0 and hardware != 4 and hardware != 16:
+        unknown(rewrite, p)
+        return n
     if protocol != 0 and not (load16(p + 2) == 0x0800 and protocol == 4) and not (load16(p + 2) == 0x86DD and protocol == 16):
         unknown(rewrite, p)
         return n
     for i in range(2):
         if i == 0 or load16(p) != ARP_FIREWIRE:
-            change_mac(rewrite, p + at, n - at, hardware)
+            if is_tunnel(load16(p)):
+                change_protocol(rewrite, p + at, n - at, hardware)
+            else:
+                change_mac(rewrite, p + at, n - at, hardware)
             at += hardware
         change_protocol(rewrite, p + at, n - at, protocol)
         at += protocol
     return at
+
+
+cdef inline bint is_tunnel(uint16_t hardware) noexcept nogil:
+    """Linux's tunnels over IP (ARPHRD_TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE) have IP addresses as their hardware's."""
+    return hardware == 768 or hardware == 769 or hardware == 776 or hardware == 778 or hardware == 823
 
 
 cdef inline void change_protocol(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t size) noexcept nogil:

@@ -142,7 +142,9 @@ cdef inline int64_t group_bytes(const uint8_t *p) noexcept nogil:
     """How many first bytes of a group address only say which well-known group it is."""
     if p[0] == 0x33 and p[1] == 0x33:  # IPv6 multicast: all but the last four bytes
         return 3 if p[2] == 0xFF else 6 if p[2] == 0 and p[4] == 0 else 2
-    if p[0] == 1 and (p[1] == 0 or p[1] == 0x80):  # IPv4 multicast, Cisco and IEEE
+    if p[0] == 1 and p[1] == 0 and p[2] == 0x5E:  # IPv4 multicast: all but 23 bits of the group, in which a prefix may stand (RFC 6034)
+        return 6 if p[3] & 0x7F == 0 and p[4] == 0 else 3
+    if p[0] == 1 and (p[1] == 0 or p[1] == 0x80):  # Cisco and IEEE
         return 6
     return 0
 

@@ -176,6 +176,8 @@ cdef void change_route6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         return
     if p[2] != 0 and p[2] != 2 and p[2] != 4:
         zero(rewrite, p + 4, n - 4)
+        if p[3]:  # checksums are about a target that is not known
+            unknown(rewrite, p)
         return
     stop = 8 * (p[1] + 1)
     if p[2] == 4:
@@ -205,7 +207,7 @@ cdef void zero_values(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t at) noexc
 
 cdef void change_mobility(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """RFC 6275 6.1: bindings. The alternate care-of address is one of their options."""
-    cdef int64_t at, size, left
+    cdef int64_t at, size, left, kept
     cdef uint8_t kind = p[2] if n >= 3 else 255
     if kind > 7:
         unknown(rewrite, p)
@@ -221,6 +223,8 @@ cdef void change_mobility(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
         left = min(size, n - at - 2)
         if p[at] == 3:
             change6(rewrite, p + at + 2, left)
-        elif p[at] != 2 and p[at] != 4 and p[at] != 5:
-            zero(rewrite, p + at + 2, left)
+            zero(rewrite, p + at + 18, left - 16)
+        elif p[at] != 5:  # a digest; of the others, advice about refreshing (2) and nonces (4) are numbers
+            kept = 2 if p[at] == 2 else 4 if p[at] == 4 else 0
+            zero(rewrite, p + at + 2 + kept, left - kept)
         at += 2 + size

@@ -14,6 +14,7 @@ cdef inline int64_t le16(const uint8_t *p) noexcept nogil:
 
 cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type) noexcept nogil:
     """n: bytes of the header that are present; link_type: the LINKTYPE_ that it belongs to."""
+    cdef int64_t at
     if link_type == 113 and n > 6:
         change_cooked(rewrite, p + 6, n - 6, load16(p + 2), load16(p + 4))
     elif link_type == 276 and n > 12:
@@ -33,6 +34,9 @@ cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type)
     elif link_type == 127:  # radiotap
         if has_strange_fields(p, n):
             unknown(rewrite, p)
+        else:
+            at = radiotap_end(p, n)
+            zero(rewrite, p + at, n - at)
     elif link_type == 117:  # PFLOG: names of interface and rules, users, perhaps addresses before translation
         zero(rewrite, p + 4, n - 4)
     elif link_type == 8:  # SLIP: a direction, and the original compressed header
@@ -58,6 +62,31 @@ cdef bint has_strange_fields(const uint8_t *p, int64_t n) noexcept nogil:
     return False
 
 
+cdef uint8_t[28] radiotap_size
+cdef uint8_t[28] radiotap_alignment
+for _bit, (_alignment, _size) in enumerate((
+    (8, 8), (1, 1), (1, 1), (2, 4), (1, 2), (1, 1), (1, 1), (2, 2), (2, 2), (2, 2), (1, 1), (1, 1), (1, 1), (1, 1),
+    (2, 2), (2, 2), (1, 1), (1, 1), (4, 8), (1, 3), (4, 8), (2, 12), (8, 12), (2, 12), (2, 12), (2, 6), (1, 1), (2, 4),
+)):  # https://www.radiotap.org/fields/defined
+    radiotap_alignment[_bit], radiotap_size[_bit] = _alignment, _size
+
+
+cdef int64_t radiotap_end(const uint8_t *p, int64_t n) noexcept nogil:
+    """Where the fields end that the presence words announce; all of them have numbers."""
+    cdef int64_t word = 4
+    cdef int64_t at = 8
+    cdef int bit
+    while at < n and p[at - 1] & 0x80:
+        at += 4
+    while True:
+        for bit in range(28):
+            if word + 4 <= n and p[word + bit // 8] >> (bit % 8) & 1:
+                at = (at + radiotap_alignment[bit] - 1) // radiotap_alignment[bit] * radiotap_alignment[bit] + radiotap_size[bit]
+        if word + 4 > n or not p[word + 3] & 0x80:
+            return min(at, n)
+        word += 4
+
+
 cdef void change_cooked(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t hardware, int64_t size) noexcept nogil:
     """The sender's address, of which at most 8 bytes are present. Kernel tunnels have IP addresses here."""
     n = min(n, <int64_t> 8)
@@ -72,17 +101,19 @@ cdef void change_cooked(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t hardwa
 
 
 cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
-    """Attributes after four bytes, in the capturing host's byte order, which is nearly always little-endian."""
+    """Attributes after four bytes, in the capturing host's byte order, told as the walk does. What follows the packet may be further ones."""
     cdef int64_t at = 4
     cdef int64_t size, left
     cdef uint16_t kind
+    cdef bint little = n >= 8 and le16(p + 4) >= 4 and rewrite.size >= 4 + le16(p + 4) and p[7] & 0x7F == 0
     while at + 4 <= n:
-        size, kind = le16(p + at), <uint16_t> le16(p + at + 2)
-        if size > n - at and load16(p + at) <= n - at:
-            size, kind = load16(p + at), load16(p + at + 2)
-        kind &= 0x7FFF
+        size = le16(p + at) if little else load16(p + at)
+        kind = <uint16_t> (le16(p + at + 2) if little else load16(p + at + 2)) & 0x7FFF
         left = min(size, n - at)
-        if size < 4 or kind == 9:  # the packet itself
+        if size < 4:
+            return
+        if kind == 9:  # the packet itself
+            zero(rewrite, p + at + size, rewrite.size - at - size)
             return
         if kind == 8:
             change_mac(rewrite, p + at + 8, left - 8, 6)
@@ -94,6 +125,8 @@ cdef void change_nflog(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
             zero(rewrite, p + at + 4, left - 4)
         elif kind == 10 or kind == 18 or kind > 20:
             zero(rewrite, p + at + 4, left - 4)
+        else:  # numbers, the longest of them the time
+            zero(rewrite, p + at + 20, left - 20)
         at += (size + 3) // 4 * 4
 
 

@@ -34,13 +34,19 @@ cdef enum:
 
 cdef uint8_t[256] dhcp_options
 cdef uint8_t[256] relay_options
+cdef uint8_t[256] plain_bytes  # of a plain option; 255: a list of any length
 
 
 cdef void fill_options() noexcept:
     memset(dhcp_options, OPAQUE, sizeof(dhcp_options))
     memset(relay_options, OPAQUE, sizeof(relay_options))
-    for kind in (1, 2, 13, 19, 20, 22, 23, 24, 25, 26, 27, 29, 30, 31, 34, 35, 36, 37, 38, 39, 46, 51, 52, 53, 55, 57, 58, 59, 80, 91, 93, 94, 116, 145, 151, 152, 157):
-        dhcp_options[kind] = PLAIN
+    for size, kinds in (
+        (0, (80,)), (1, (19, 20, 23, 27, 29, 30, 31, 34, 36, 37, 39, 46, 52, 53, 116, 151, 157)), (2, (13, 22, 26, 57)),
+        (3, (94,)), (4, (1, 2, 24, 35, 38, 51, 58, 59, 91, 152)), (255, (25, 55, 93, 145)),
+    ):
+        for kind in kinds:
+            dhcp_options[kind] = PLAIN
+            plain_bytes[kind] = size
     for kind in (12, 14, 15, 17, 18, 40, 47, 56, 60, 62, 64, 66, 67, 77, 81, 86, 87, 88, 98, 100, 101, 114, 119):
         dhcp_options[kind] = TEXT
     for kind in (3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 28, 32, 41, 42, 44, 45, 48, 49, 50, 54, 65, 68, 69, 70, 71, 72, 73, 74, 75, 76, 85, 89, 92, 112, 118, 136, 138, 150):
@@ -53,6 +59,7 @@ cdef void fill_options() noexcept:
     dhcp_options[82] = RELAY
     relay_options[5] = relay_options[11] = ADDRESSES
     relay_options[10] = PLAIN
+    plain_bytes[10] = 1
 
 
 cdef bint is_dhcp(uint16_t source, uint16_t target) noexcept nogil:
@@ -134,7 +141,7 @@ cdef void change_options(Rewrite *rewrite, uint8_t *p, int64_t n, const uint8_t 
         elif what == IDENTITY:
             if left == 7 and p[at] == 1:
                 change_mac(rewrite, p + at + 1, 6, 6)
-            elif rewrite.mac != KEEP:
+            elif rewrite.mac != KEEP or rewrite.names:
                 zero(rewrite, p + at, left)
         elif what == RELAY:
             change_options(rewrite, p + at, left, relay_options)
@@ -142,6 +149,8 @@ cdef void change_options(Rewrite *rewrite, uint8_t *p, int64_t n, const uint8_t 
             change_text(rewrite, p + at, left)
         elif what == OPAQUE:
             zero(rewrite, p + at, left)
+        elif plain_bytes[p[at - 2]] < 255:
+            zero(rewrite, p + at + plain_bytes[p[at - 2]], left - plain_bytes[p[at - 2]])
         at += size
 
 
@@ -190,6 +199,7 @@ cdef void change_options6(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) no
 
 
 cdef void change_option6(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind, int depth) noexcept nogil:
+    cdef int64_t kept
     if kind == 3 or kind == 25:      # IA_NA, IA_PD
         change_options6(rewrite, p + 12, n - 12, depth)
     elif kind == 4:                  # IA_TA
@@ -217,8 +227,18 @@ cdef void change_option6(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t kind,
         change_text(rewrite, p, n)
     elif kind == 13:                 # a status code with text
         change_text(rewrite, p + 2, n - 2)
-    elif kind != 6 and kind != 7 and kind != 8 and kind != 14 and kind != 19 and kind != 20 and kind != 32 and kind != 61 and kind != 82 and kind != 83:
-        zero(rewrite, p, n)
+    elif kind != 6:                  # a list of options' numbers
+        kept = number_bytes(kind)
+        zero(rewrite, p + kept, n - kept)
+
+
+cdef inline int64_t number_bytes(uint16_t kind) noexcept nogil:
+    """Of an option that is a number: preference, time, reconfiguration, refresh times, architecture."""
+    if kind == 7 or kind == 19:
+        return 1
+    if kind == 8 or kind == 61:
+        return 2
+    return 4 if kind == 32 or kind == 82 or kind == 83 else 0
 
 
 cdef void change_duid(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
@@ -227,7 +247,7 @@ cdef void change_duid(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         change_mac(rewrite, p + 8, n - 8, n - 8)
     elif kind == 3:
         change_mac(rewrite, p + 4, n - 4, n - 4)
-    elif rewrite.mac != KEEP:
+    elif rewrite.mac != KEEP or rewrite.names:
         zero(rewrite, p, n)
 
 
@@ -249,6 +269,7 @@ cdef void change_sctp(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
 
 cdef void change_chunk(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef uint8_t kind = p[0]
+    cdef int64_t kept
     if kind == 1 or kind == 2:       # INIT and INIT ACK
         change_parameters(rewrite, p + 20, n - 20, 0)
     elif kind == 4 or kind == 5:     # heartbeat: whatever its sender put there, mostly a socket address
@@ -261,28 +282,46 @@ cdef void change_chunk(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         change_parameters(rewrite, p + 8, n - 8, 0)
     elif kind == 10:                 # a cookie: what its maker needs to know of the association, including addresses
         zero(rewrite, p + 4, n - 4)
-    elif kind != 0 and kind != 64 and kind != 3 and kind != 7 and kind != 8 and kind != 11 and kind != 12 and kind != 13 and kind != 14 \
-            and kind != 192 and kind != 194:
-        zero(rewrite, p + 4, n - 4)
+    elif kind != 0 and kind != 64:   # data is payload
+        kept = numbers_end(p, n)
+        zero(rewrite, p + kept, n - kept)
+
+
+cdef int64_t numbers_end(const uint8_t *p, int64_t n) noexcept nogil:
+    """Where the numbers of a chunk that has nothing else end: acknowledgement, shutdown, congestion, skipped data. 4: it has none that are
+    known."""
+    cdef uint8_t kind = p[0]
+    if kind == 3:
+        return 16 + 4 * (<int64_t> load16(p + 12) + load16(p + 14)) if n >= 16 else n
+    if kind == 7 or kind == 12 or kind == 13:
+        return 8
+    return n if kind == 192 or kind == 194 else 4  # these: pairs of a stream and a number, as many as there are
 
 
 cdef void change_parameters(Rewrite *rewrite, uint8_t *p, int64_t n, int depth) noexcept nogil:
-    cdef int64_t at = 0
+    cdef int64_t at = 0, kept
     cdef Field field
     while next_field(rewrite, p, n, &at, &field):
+        kept = 0
         if field.kind == 5:
             change4(rewrite, field.value, field.size)
+            kept = 4
         elif field.kind == 6:
             change6(rewrite, field.value, field.size)
+            kept = 16
         elif (field.kind == 0xC001 or field.kind == 0xC002 or field.kind == 0xC004) and depth < 4:
             change_parameters(rewrite, field.value + 4, field.size - 4, depth + 1)
+            kept = field.size
         elif field.kind == 0xC003:
             change_causes(rewrite, field.value + 4, field.size - 4)
-        elif field.kind == 11 and (rewrite.names or rewrite.payload != KEEP):
-            zero(rewrite, field.value, field.size)
-        elif (field.kind != 9 and field.kind != 11 and field.kind != 12 and field.kind != 0x8008 and field.kind != 0xC000
-              and field.kind != 0xC005 and field.kind != 0xC006):
-            zero(rewrite, field.value, field.size)
+            kept = field.size
+        elif field.kind == 11:  # a name
+            kept = 0 if rewrite.names or rewrite.payload != KEEP else field.size
+        elif field.kind == 12 or field.kind == 0x8008:  # lists of kinds
+            kept = field.size
+        elif field.kind == 9 or field.kind == 0xC005 or field.kind == 0xC006:
+            kept = 4
+        zero(rewrite, field.value + kept, field.size - kept)
 
 
 cdef struct Field:
@@ -308,13 +347,14 @@ cdef inline bint next_field(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t *at
 
 cdef void change_causes(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     """Why a request was refused (RFC 9260 3.3.10): the unresolvable address, or the new addresses."""
-    cdef int64_t at = 0
+    cdef int64_t at = 0, kept
     cdef Field field
     while next_field(rewrite, p, n, &at, &field):
         if field.kind == 5 or field.kind == 11:
             change_parameters(rewrite, field.value, field.size, 3)
-        elif field.kind != 1 and field.kind != 3 and field.kind != 9:
-            zero(rewrite, field.value, field.size)
+        else:  # a stream, the age of a cookie, a sequence number
+            kept = 4 if field.kind == 1 or field.kind == 3 or field.kind == 9 else 0
+            zero(rewrite, field.value + kept, field.size - kept)
 
 
 # CRC32c (RFC 9260 appendix A) with a table of 256 entries.

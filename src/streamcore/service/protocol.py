@@ -48,8 +48,8 @@ class SegmentView(Protocol):
         """Number of packets."""
 
     def column(self, name: str) -> NDArray[Any]:
-        """A header column of PacketBatch for this segment's packets, e.g. "l4_offset": as they were read, or as an
-        earlier service left them with `replace`.
+        """A header column of PacketBatch for this segment's packets, e.g. "l4_offset", as earlier services left the
+        packets.
         """
 
     def link_type(self) -> NDArray[np.uint16]:

@@ -55,6 +55,7 @@ SPECIAL6 = (
     Special6(0xFE80_0000_0000_0000, 0, 64, 64),  # link-local
     Special6(0xFE80_0000_0000_0000, 0, 10, 10),
     Special6(0xFF02_0000_0000_0000, 0x0000_0001_FF00_0000, 104, 104),  # solicited node: contains the end of an address
+    Special6(0xFF02_0000_0000_0000, 0x0000_0002_FF00_0000, 104, 104),  # node information: contains a hash of a name
     Special6(0xFF00_0000_0000_0000, 0, 12, 128),  # multicast, well-known groups
     Special6(0xFF00_0000_0000_0000, 0, 8, 16),  # other groups: only their scope stays
 )

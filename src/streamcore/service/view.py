@@ -76,8 +76,8 @@ class View:
         self._result = ViewResult()
         self._selected: NDArray[np.intp] | None = None  # the segment's packets that this service sees; None: all
         self._writable: NDArray[np.uint8] | None = None
-        self._replaced = self._replaced_before = False  # by any service; by one before this turn
-        self._again: PacketBatch | None = None  # the packets since `replace`, for columns of their headers
+        self._changed = self._changed_before = False  # bytes: by the service at work; by one before
+        self._again: PacketBatch | None = None  # the packets as earlier services left them, for columns of their headers
         self._show(
             _frozen(self._batch.data), self._all("offset"), self._all("captured_length"), self._all("wire_length")
         )
@@ -86,7 +86,8 @@ class View:
         """Begin the next service's turn. It does not see packets that earlier ones dropped."""
         self._place = next(i for i in range(self._place + 1, len(self._services)) if self._services[i] is service)
         self._allowed = ALLOWED[service.effect]
-        self._replaced_before = self._replaced
+        if self._changed:
+            self._changed, self._changed_before, self._again = False, True, None
         keep = self._result.keep
         self._selected = None if keep is None else np.flatnonzero(keep)
         self._select()
@@ -98,9 +99,9 @@ class View:
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of PacketBatch for the packets of this view; a slice if the rows are consecutive. Headers are as
-        they were read, or as an earlier service left them with replace().
+        earlier services left them.
         """
-        if self._replaced_before and name not in COLUMNS_READ:
+        if self._changed_before and name not in COLUMNS_READ:
             return self._of(_frozen(getattr(self._parsed_again(), name)))
         return self._of(self._all(name))
 
@@ -186,7 +187,7 @@ class View:
         packed = np.empty(count, np.uint32)
         pack_packets(source, at, captured, bounce, packed)
         region[:total] = bounce
-        self._replaced, self._again = True, None
+        self._changed = True
         self._writable = region[:total]
         self._result.packed = total
         placed, lengths, wires = (np.zeros(self._count, np.uint32) for _ in range(3))
@@ -324,6 +325,7 @@ class View:
         """The packets are in the region from now on; used: bytes, -1: they do not fit."""
         if not 0 <= used <= len(region):
             raise ResultTooLarge(f"the packets of segment {self.number} do not fit into {len(region)} bytes")
+        self._changed = True
         self._writable = region[:used]
         self._result.packed = used
         self._show(_frozen(self._writable), placed, self._captured, self._wire)
