@@ -77,7 +77,7 @@ class View:
         self._selected: NDArray[np.intp] | None = None  # the segment's packets that this service sees; None: all
         self._writable: NDArray[np.uint8] | None = None
         self._changed = self._changed_before = False  # bytes: by the service at work; by one before
-        self._again: PacketBatch | None = None  # the packets as earlier services left them, for columns of their headers
+        self._again: PacketBatch | None = None  # the packets as earlier services left them
         self._show(
             _frozen(self._batch.data), self._all("offset"), self._all("captured_length"), self._all("wire_length")
         )

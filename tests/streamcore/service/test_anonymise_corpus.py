@@ -27,6 +27,7 @@ ENDINGS = {".pcap", ".pcapng", ".cap"}
 PACKETS_MAX = 1500  # of one capture: the oracle takes some 100 us for an address of IPv4, and 400 for one of IPv6
 KEY = bytes(range(32))
 PARTIAL = -1
+NONE = -2
 
 
 @cache

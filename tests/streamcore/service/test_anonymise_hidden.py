@@ -1,5 +1,5 @@
-"""Addresses in places where few look: behind the end of what a kind of option, parameter or message has, in packets that
-errors quote, in check sequences and in checksums that were never computed. None of them comes out.
+"""Addresses in places where few look: behind the end of what a kind of option, parameter or message has, in packets
+that errors quote, in check sequences and in checksums that were never computed. None of them comes out.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def nflog(*fields: tuple[int, bytes], order: str = "<") -> bytes:
     return b"\2\0\0\0" + b"".join(each + bytes(-len(each) % 4) for each in packed)
 
 
+ERROR = b"\x0b\0\0\0\0\0\0\0"
+ARP_HEAD = be16(778, 0x0800, 0x0404, 1)
 PLAIN = bytes(s.IP(src=A4, dst=B4) / s.UDP(sport=1, dport=2) / b"data")
 OBJECT = be16(16) + b"\2\4" + be16(1, 0) + C + bytes(4)  # RFC 5837: an interface's address
 QUOTE = bytes(s.IP(src=B4, dst=A4) / s.UDP(sport=5, dport=6) / bytes(100)).ljust(128, b"\0")
@@ -99,7 +101,7 @@ HIDDEN: dict[str, tuple[int, bytes]] = {
     ),
     "quoted, a piece of a PPP packet": (1, quoted(of_ppp(0x003D))),
     "quoted, a compressed PPP packet": (1, quoted(of_ppp(0x00FD))),
-    "an extension without checksum behind a quoted packet": (1, icmp(b"\x0b\0\0\0\0\0\0\0" + QUOTE + b"\x20\0\0\0" + OBJECT)),
+    "an extension without checksum": (1, icmp(ERROR + QUOTE + b"\x20\0\0\0" + OBJECT)),
     "third word of a router's entry": (1, icmp(b"\x09\0\0\0\1\3\0\5" + C + bytes(4) + D)),
     "behind a router advertisement of ICMP": (1, icmp(b"\x09\0\0\0\1\2\0\5" + C + bytes(4) + D)),
     "behind an IGMP report": (1, igmp(b"\x16\0\0\0" + C + D)),
@@ -112,14 +114,17 @@ HIDDEN: dict[str, tuple[int, bytes]] = {
     "in a chunk of SCTP that has no body": (1, sctp(b"\x0b\0\0\x08" + D)),
     "behind the blocks of an acknowledgement of SCTP": (1, sctp(b"\3\0" + be16(20) + bytes(12) + D)),
     "behind an error cause of SCTP": (1, sctp(b"\x09\0" + be16(16) + be16(3, 12) + bytes(4) + C)),
-    "behind a number of DHCP": (1, bytes(ETHER / FOUR / s.UDP(sport=67, dport=68) / s.Raw(LEASE + b"\1\x08" + bytes(4) + D + b"\xff"))),
+    "behind a number of DHCP": (
+        1,
+        bytes(ETHER / FOUR / s.UDP(sport=67, dport=68) / s.Raw(LEASE + b"\1\x08" + bytes(4) + D + b"\xff")),
+    ),
     "behind a number of DHCPv6": (
         1,
         bytes(ETHER / SIX / s.UDP(sport=547, dport=546) / s.Raw(b"\7\0\0\1" + be16(7, 17) + b"\0" + E)),
     ),
     "hardware of a tunnel in ARP": (
         1,
-        bytes(s.Ether(src=MAC, dst=MAC2, type=0x0806) / s.Raw(be16(778, 0x0800, 0x0404, 1) + C + NEEDLES[0] + D + NEEDLES[1])),
+        bytes(s.Ether(src=MAC, dst=MAC2, type=0x0806) / s.Raw(ARP_HEAD + C + NEEDLES[0] + D + NEEDLES[1])),
     ),
     "TZSP with PPP": (1, tzsp(0, 4, b"\xff\3\0\x21" + INNER)),
     "TZSP with SLIP": (1, tzsp(0, 3, INNER)),
@@ -160,11 +165,19 @@ def test_groups_whose_numbers_hold_a_prefix():
     assert anonymised([known], preset="share")[0][:6] == known[:6]
 
 
-@pytest.mark.parametrize("sent", [ETHER / FOUR / s.TCP() / b"x", ETHER / s.Dot1Q() / FOUR / s.TCP() / b"x",
-                                  ETHER / FOUR / s.TCP(options=[("MSS", 1400)]), ETHER / SIX / s.TCP() / b"xy"])  # fmt: skip
+SENT = [
+    ETHER / FOUR / s.TCP() / b"x",
+    ETHER / s.Dot1Q() / FOUR / s.TCP() / b"x",
+    ETHER / FOUR / s.TCP(options=[("MSS", 1400)]),
+    ETHER / SIX / s.TCP() / b"xy",
+]
+
+
+@pytest.mark.parametrize("sent", SENT)
 def test_a_checksum_that_was_never_computed_tells_nothing(sent):
-    """One of zero is left to the network card. It stays zero: adjusted, it would be the difference of the addresses' sums.
-    Where zero happens to be right, it is adjusted like any other."""
+    """One of zero is left to the network card. It stays zero: adjusted, it would be the difference of the addresses'
+    sums. Where zero happens to be right, it is adjusted like any other.
+    """
     packet = s.Ether(bytes(sent))
     packet[s.TCP].chksum = 0
     if s.IP in packet:

@@ -1,5 +1,5 @@
-"""names=replace in messages as the wild writes them: short and folded headers, empty lines in front, several messages in
-one packet, messages over several segments, texts in bodies, names with compression. What frames a message stays.
+"""names=replace in messages as the wild writes them: short and folded headers, empty lines in front, several messages
+in one packet, messages over several segments, texts in bodies, names with compression. What frames a message stays.
 """
 
 from __future__ import annotations
@@ -52,9 +52,24 @@ m=audio 49170 RTP/AVP 0\r
 a=rtpmap:0 PCMU/8000\r
 a=candidate:1 1 UDP 1 192.0.2.99 9 typ host\r
 """
-KEPT = [b" SIP/2.0\r\n", b"v: SIP/2.0/UDP ", b";branch=", b";received=", b";rport=", b";tag=", b"<sip:", b"<tel:", b";transport=tcp;lr>",
-        b"c: application/sdp\r\n", b"l: 142\r\n", b"CSeq : 314159 INVITE\r\n", b"Max-Forwards: 70\r\n", b" IN IP4 ", b"c=IN IP6 ",
-        b"m=audio 49170 RTP/AVP 0\r\n", b"a=rtpmap:0 PCMU/8000\r\n", b"t=0 0\r\n"]  # fmt: skip
+KEPT = b""" SIP/2.0\r
+v: SIP/2.0/UDP
+;branch=
+;received=
+;rport=
+;tag=
+<sip:
+<tel:
+;transport=tcp;lr>
+c: application/sdp\r
+l: 142\r
+CSeq : 314159 INVITE\r
+Max-Forwards: 70\r
+ IN IP4
+c=IN IP6
+m=audio 49170 RTP/AVP 0\r
+a=rtpmap:0 PCMU/8000\r
+t=0 0\r""".split(b"\n")
 FOLDED = b"""SIP/2.0 302 needle moved elsewhere\r
 From:\r
  Needle of pbx <sip:needle@192.0.2.99>\r
