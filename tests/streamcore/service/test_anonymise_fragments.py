@@ -75,8 +75,9 @@ def test_fragments_that_are_not_of_ip_are_not_understood():
 
 
 def test_those_whose_first_one_is_elsewhere_are_counted_apart():
-    """Not those whose first one is there and says that more than payload may follow, nor one that an error quotes: these are
-    not understood."""
+    """Not those whose first one is there and says that more than payload may follow, nor one that an error quotes: they
+    are not understood.
+    """
     service = Anonymise(key=KEY)
     service.start()
     alone, told = pieces4(udp(BODY), UDP, 7, 64)[1:], pieces4(udp(BODY, 67, 68), UDP, 8, 64)
