@@ -207,8 +207,8 @@ cdef class FlowTable:
         """
         return np.concatenate([np.zeros(0, self.dtype), *self.exported()])
 
-    def exported(self, Py_ssize_t rows_max=1 << 14):
-        """The rows of `export` in arrays of at most rows_max, so that they need not be in memory together."""
+    def exported(self, Py_ssize_t rows_max=1 << 11):
+        """The rows of `export` in arrays of at most rows_max, so that they need not be in memory together, and stay in the cache."""
         cdef cnp.ndarray ids = np.empty(self.count, np.uint64)
         cdef uint64_t *id = <uint64_t *> cnp.PyArray_DATA(ids)
         cdef cnp.ndarray order, table

@@ -18,6 +18,7 @@ import pytest
 
 from streamcore.core.config import Config
 from streamcore.core.errors import SinkError, UsageError
+from streamcore.headers import TUNNELS
 from streamcore.parse._flows import FlowTable
 from streamcore.tools.flows.columns import columns_of
 from streamcore.tools.flows.reading import write_flows
@@ -220,10 +221,17 @@ BY_NUMBER = {
 
 
 def test_ipfix_has_the_values_of_the_rows():
-    rows = rows_of(a_packet_of_each_kind())
+    inner = ip4(17, udp(3, 4))
+    vxlan = b"\x08\0\0\0\x12\x34\x56\0" + ethernet(0x0800, inner)
+    gtp = struct.pack(">BBHI", 0x30, 255, len(inner), 0x89ABCDEF) + inner
+    in_tunnels = [ethernet(0x0800, ip4(17, udp(9, 4789, vxlan))), ethernet(0x86DD, ip6(17, udp(9, 2152, gtp)))]
+    rows = rows_of([*a_packet_of_each_kind(), *in_tunnels])
+    rows["first_ns"][1::2] = 1_700_000_000_123_456_789
+    rows["last_ns"] = rows["first_ns"] + np.arange(len(rows)) * 999_999_999
     records, _ = ipfix_records(written("ipfix", rows))
     assert len(records) == len(rows)
     by_id = {int.from_bytes(record[0, 148], "big"): record for record in records}
+    seen = set()
     for row in rows:
         record = by_id[int(row["id"])]
         for name, number in BY_NUMBER.items():
@@ -236,8 +244,16 @@ def test_ipfix_has_the_values_of_the_rows():
             icmp_of = record[0, 32 if v4 else 139]
             is_icmp = row["protocol"] in (1, 58)
             assert icmp_of == (bytes([row["icmp_type"], row["icmp_code"]]) if is_icmp else b"\0\0")
-        assert int.from_bytes(record[0, 152], "big") == row["first_ns"] // 10**6
+        for milliseconds, nanoseconds, name in ((152, 156, "first_ns"), (153, 157, "last_ns")):
+            assert int.from_bytes(record[0, milliseconds], "big") == row[name] // 10**6
+            seconds, fraction = struct.unpack(">II", record[0, nanoseconds])
+            assert (seconds - 2_208_988_800) * 10**9 + (fraction * 10**9 >> 32) == row[name]
         assert record[0, 56] == row["source_mac"].tobytes()
+        tunnel, number = TUNNELS[int(row["tunnel_kind"])], int(row["tunnel_id"])
+        assert record.get((0, 351)) == (bytes([1]) + number.to_bytes(7, "big") if tunnel == "vxlan" else None)
+        assert record.get((0, 507)) == (number.to_bytes(4, "big") if tunnel == "gtp" else None)
+        seen.add(tunnel)
+    assert seen >= {"", "vxlan", "gtp", "gre"}
 
 
 class Datagrams(list):

@@ -1,6 +1,6 @@
-"""Text of flow rows: a plan of pieces (a literal, then a value of the row) is written for each row, without an object for any of them.
+"""Flow rows in others' formats: a plan of pieces (a literal, then a value of the row) is written for each row, without an object for any of them.
 
-text.py makes plans; which formats there are is writers.py's. Nothing here knows what a format is.
+text.py and ipfix.py make plans; which formats there are is writers.py's. Nothing here knows what a format is.
 """
 
 import numpy as np
@@ -14,6 +14,13 @@ from libc.time cimport gmtime_r, time_t, tm
 from streamcore.parse._flow_rows cimport FlowRow
 from streamcore.tools._write cimport write_hex_bytes, write_ip, write_mac, write_number, write_padded, write_signed
 from streamcore.tools.flows._community_id cimport COMMUNITY_ID_LENGTH, community_id
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline uint64_t sc_swap64(uint64_t value) { return __builtin_bswap64(value); }
+    """
+    uint64_t swap64 "sc_swap64" (uint64_t value) noexcept nogil
 
 cnp.import_array()
 
@@ -38,17 +45,26 @@ cdef enum Kind:
     KIND_PORT                # a port; of ICMP the number of one byte at `other`
     KIND_EVE_VLANS           # ,"vlan":[5,6]; nothing without VLANs
     KIND_EVE_FLAGS           # ,"syn":true,"ack":true: the names of TCP flags in two numbers of one byte, or-ed
+    # Binary ones, of so many bytes in every row:
+    KIND_BIG                 # a number of `width` bytes, in network order
+    KIND_BYTES               # `width` bytes as they are
+    KIND_MILLISECONDS        # ns as milliseconds, 8 bytes in network order
+    KIND_NTP                 # ns as 32 bits of seconds since 1900 and 32 of their fraction, rounded up, so that it names the nanosecond
+    KIND_ICMP_PAIR           # type and code of ICMP, or two zeros
 
 KINDS = {
     "end": KIND_END, "unsigned": KIND_UNSIGNED, "signed": KIND_SIGNED, "address": KIND_ADDRESS, "mac": KIND_MAC, "vlans": KIND_VLANS,
     "name": KIND_NAME, "letters": KIND_LETTERS, "icmp": KIND_ICMP, "seconds": KIND_SECONDS, "duration": KIND_DURATION,
     "whole_seconds": KIND_WHOLE_SECONDS, "time": KIND_TIME, "community_id": KIND_COMMUNITY_ID, "lengths": KIND_LENGTHS, "gaps": KIND_GAPS,
     "hex": KIND_HEX, "port": KIND_PORT, "eve_vlans": KIND_EVE_VLANS, "eve_flags": KIND_EVE_FLAGS,
+    "big": KIND_BIG, "bytes": KIND_BYTES, "milliseconds": KIND_MILLISECONDS, "ntp": KIND_NTP, "icmp_pair": KIND_ICMP_PAIR,
 }
 
 cdef enum:
     VALUE_MAX = 96           # bytes of any value but names and lists
     LIST_ITEM_MAX = 21
+    LITERAL_PADDING = 16     # literals are copied so many bytes at a time
+    SECONDS_TO_1970 = 2_208_988_800  # since 1900
 
 cdef struct Piece:
     int kind
@@ -70,19 +86,19 @@ cdef class Plan:
     cdef Piece *pieces
     cdef int count
     cdef Py_ssize_t row_max
-    cdef list held           # the texts that the pieces point into
+    cdef list held           # the texts that the pieces point into, literals padded
 
     def __init__(self, pieces):
         cdef Piece *piece
         cdef int place
-        self.held = list(pieces)
+        self.held = [(literal, literal + bytes(LITERAL_PADDING), *rest) for literal, *rest in pieces]
         self.pieces = <Piece *> calloc(max(1, len(self.held)), sizeof(Piece))
         if self.pieces == NULL:
             raise MemoryError
-        for literal, kind, offset, other, width, empty, names, only in self.held:
+        for literal, padded, kind, offset, other, width, empty, names, only in self.held:
             piece = self.pieces + self.count
             piece.kind, piece.offset, piece.other, piece.width, piece.only = KINDS[kind], offset, other, width, only
-            piece.literal, piece.literal_length = literal, len(literal)
+            piece.literal, piece.literal_length = <bytes?> padded, len(literal)
             piece.empty, piece.empty_length = empty, len(empty)
             piece.value_max = VALUE_MAX
             if names is not None:
@@ -95,7 +111,7 @@ cdef class Plan:
             if piece.kind == KIND_LENGTHS or piece.kind == KIND_GAPS:
                 piece.value_max = LIST_ITEM_MAX * max(1, other)
             self.count += 1
-            self.row_max += piece.literal_length + max(piece.value_max, piece.empty_length)
+            self.row_max += piece.literal_length + LITERAL_PADDING + max(piece.value_max, piece.empty_length)
 
     def __dealloc__(self):
         cdef int i
@@ -103,8 +119,8 @@ cdef class Plan:
             free(self.pieces[i].names)
         free(self.pieces)
 
-    def text(self, cnp.ndarray rows not None):
-        """memoryview: the text of rows (a dtype of flow_dtype), one after the other."""
+    def text(self, cnp.ndarray rows not None, int version=-1):
+        """memoryview: the text of rows (a dtype of flow_dtype), one after the other; version: only of those with this IP version."""
         cdef cnp.ndarray into = np.empty(len(rows) * self.row_max, np.uint8)
         cdef const uint8_t *row = <const uint8_t *> cnp.PyArray_DATA(rows)
         cdef uint8_t *start = <uint8_t *> cnp.PyArray_DATA(into)
@@ -113,7 +129,8 @@ cdef class Plan:
         assert rows.flags.c_contiguous and stride >= sizeof(FlowRow)
         with nogil:
             for i in range(count):
-                at = write_row_text(self.pieces, self.count, row + i * stride, at)
+                if version < 0 or (<const FlowRow *> (row + i * stride)).ip_version == version:
+                    at = write_row_text(self.pieces, self.count, row + i * stride, at)
         return memoryview(into)[:at - start]
 
 
@@ -122,12 +139,16 @@ cdef uint8_t *write_row_text(const Piece *pieces, int count, const uint8_t *row,
     cdef const FlowRow *flow = <const FlowRow *> row
     cdef const Piece *piece
     cdef uint8_t *begin
+    cdef uint32_t done
     cdef int i
     for i in range(count):
         piece = pieces + i
         if piece.only >= 0 and piece.only != flow.protocol:
             continue
-        memcpy(at, piece.literal, piece.literal_length)
+        done = 0
+        while done < piece.literal_length:  # up to LITERAL_PADDING bytes more than there are, which are overwritten
+            memcpy(at + done, piece.literal + done, LITERAL_PADDING)
+            done += LITERAL_PADDING
         at += piece.literal_length
         if piece.kind == KIND_END:
             continue
@@ -143,53 +164,56 @@ cdef uint8_t *write_value(const Piece *piece, const uint8_t *row, uint8_t *at) n
     cdef const FlowRow *flow = <const FlowRow *> row
     cdef const uint8_t *value = row + piece.offset
     cdef uint32_t i
-    if piece.kind == KIND_UNSIGNED:
+    cdef int kind = piece.kind
+    if kind >= KIND_BIG:
+        return write_binary(piece, flow, value, at)
+    if kind == KIND_UNSIGNED:
         return write_number(number_at(value, piece.width), at)
-    if piece.kind == KIND_SIGNED:
+    elif kind == KIND_SIGNED:
         return write_signed(<int64_t> number_at(value, 8), at)
-    if piece.kind == KIND_ADDRESS:
+    elif kind == KIND_ADDRESS:
         return write_address(value, row[piece.other], at)
-    if piece.kind == KIND_MAC:
+    elif kind == KIND_MAC:
         return write_mac(value, at) if flow.has_macs else at
-    if piece.kind == KIND_NAME:
+    elif kind == KIND_NAME:
         i = <uint32_t> strlen(piece.names[value[0]])
         memcpy(at, piece.names[value[0]], i)
         return at + i
-    if piece.kind == KIND_LETTERS:
+    elif kind == KIND_LETTERS:
         for i in range(16):
             if value[i] == 0:
                 break
             at[0] = value[i]
             at += 1
         return at
-    if piece.kind == KIND_ICMP:
+    elif kind == KIND_ICMP:
         return write_number(value[0], at) if flow.ip_version and (flow.protocol == 1 or flow.protocol == 58) else at
-    if piece.kind == KIND_HEX:
+    elif kind == KIND_HEX:
         return write_hex_bytes(value[0] | row[piece.other] if piece.other else value[0], 1, at)
-    if piece.kind == KIND_PORT:
+    elif kind == KIND_PORT:
         return write_number(row[piece.other] if flow.protocol == 1 or flow.protocol == 58 else number_at(value, 2), at)
-    if piece.kind == KIND_VLANS:
+    elif kind == KIND_VLANS:
         return write_vlans(flow, at)
-    if piece.kind == KIND_EVE_VLANS:
+    elif kind == KIND_EVE_VLANS:
         if flow.vlan_count == 0:
             return at
         memcpy(at, b',"vlan":[', 9)
         at = write_vlans(flow, at + 9)
         at[0] = c']'
         return at + 1
-    if piece.kind == KIND_EVE_FLAGS:
+    elif kind == KIND_EVE_FLAGS:
         return write_flag_names(value[0] | row[piece.other], at)
-    if piece.kind == KIND_SECONDS:
+    elif kind == KIND_SECONDS:
         return write_seconds(<int64_t> number_at(value, 8), at)
-    if piece.kind == KIND_DURATION:
+    elif kind == KIND_DURATION:
         if flow.last_ns == flow.first_ns:
             return at
         return write_seconds(<int64_t> (<uint64_t> flow.last_ns - <uint64_t> flow.first_ns), at)
-    if piece.kind == KIND_WHOLE_SECONDS:
+    elif kind == KIND_WHOLE_SECONDS:
         return write_number((<uint64_t> flow.last_ns - <uint64_t> flow.first_ns) // 1_000_000_000, at)
-    if piece.kind == KIND_TIME:
+    elif kind == KIND_TIME:
         return write_time(<int64_t> number_at(value, 8), at)
-    if piece.kind == KIND_COMMUNITY_ID:
+    elif kind == KIND_COMMUNITY_ID:
         if not flow.ip_version:
             return at
         if flow.protocol == 1 or flow.protocol == 58:
@@ -201,17 +225,51 @@ cdef uint8_t *write_value(const Piece *piece, const uint8_t *row, uint8_t *at) n
         if i:
             at[0] = c','
             at += 1
-        if piece.kind == KIND_LENGTHS:
+        if kind == KIND_LENGTHS:
             at = write_signed(<int32_t> number_at(value + 4 * i, 4), at)
         else:
             at = write_signed(<int64_t> number_at(value + 8 * i, 8), at)
     return at
 
 
+cdef inline uint8_t *write_binary(const Piece *piece, const FlowRow *flow, const uint8_t *value, uint8_t *at) noexcept nogil:
+    cdef int kind = piece.kind
+    cdef uint64_t ns
+    if kind == KIND_BIG:
+        return write_big(number_at(value, piece.width), piece.width, at)
+    elif kind == KIND_BYTES:
+        memcpy(at, value, 16)  # there are as many bytes behind every field that is copied so, and room for them
+        return at + piece.width
+    elif kind == KIND_ICMP_PAIR:
+        at[0] = at[1] = 0
+        if flow.protocol == 1 or flow.protocol == 58:
+            at[0], at[1] = flow.icmp_type, flow.icmp_code
+        return at + 2
+    ns = number_at(value, 8)
+    if kind == KIND_MILLISECONDS:
+        return write_big(ns // 1_000_000, 8, at)
+    at = write_big(ns // 1_000_000_000 + SECONDS_TO_1970, 4, at)
+    return write_big(((ns % 1_000_000_000 << 32) + 999_999_999) // 1_000_000_000, 4, at)
+
+
+cdef inline uint8_t *write_big(uint64_t value, uint32_t width, uint8_t *at) noexcept nogil:
+    """The last `width` bytes of a number, 1 to 8, in network order; writes 8."""
+    value = swap64(value << (8 * (8 - width)))
+    memcpy(at, &value, 8)
+    return at + width
+
+
 cdef inline uint64_t number_at(const uint8_t *at, uint32_t width) noexcept nogil:
     """A number of 1, 2, 4 or 8 bytes in the machine's order, which is little-endian."""
     cdef uint64_t value = 0
-    memcpy(&value, at, width)
+    if width == 1:
+        return at[0]
+    elif width == 2:
+        memcpy(&value, at, 2)
+    elif width == 4:
+        memcpy(&value, at, 4)
+    else:
+        memcpy(&value, at, 8)
     return value
 
 

@@ -106,5 +106,8 @@ class Fields:
         kind, offset = self._fields[name][:2]
         return offset, kind.base.itemsize
 
+    def size(self, name: str) -> int:
+        return int(self._fields[name][0].itemsize)
+
     def offset(self, name: str) -> int:
         return self.place(name)[0]
