@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamcore.command.flags import add_config, add_keys, keys_given
 from streamcore.command.say import say
-from streamcore.core.errors import StreamcoreError, UsageError
+from streamcore.core.errors import ReaderGone, StreamcoreError, UsageError
 
 if TYPE_CHECKING:
     from streamcore.core.config import Config
@@ -35,7 +35,8 @@ examples:
   tcpdump -i eth0 -w - | streamcore run -r - -w - --service anonymise | tcpdump -r -
 
 exit status: 0 everything was delivered, 1 failure, 2 wrong usage, 3 finished with losses that the accounting names,
-130 interrupted. After one Ctrl-C the run delivers the packets that it has read and stops; after two it stops at once.
+130 interrupted, without losses. After one Ctrl-C the run delivers the packets that it has read and stops; after two, or
+after --drain-s, it stops at once.
 """
 
 
@@ -77,6 +78,7 @@ def run(config: Config) -> int:
     from streamcore.run.privileges import give_up
 
     pipeline = account.pipeline = Pipeline(config, launched)
+    pipeline.say_with(say)
     hear_interrupts(pipeline)
     try:
         if live:
@@ -90,7 +92,9 @@ def run(config: Config) -> int:
         if config.json:  # the accounting up to the error
             words = str(error) or "interrupted"
             so_far = {"error": words, "exit_status": getattr(error, "exit_status", INTERRUPTED)}
-            print(json.dumps(pipeline.counters.as_json() | so_far), flush=True)
+            print(json.dumps(pipeline.account_of_failure().json() | so_far), flush=True)
+        elif pipeline.reading and not config.quiet and not isinstance(error, ReaderGone):
+            say(pipeline.account_of_failure().text(config.verbose))
         raise
     except OSError as error:  # such as from sockets and shared memory; files raise their own errors
         raise StreamcoreError(
@@ -118,8 +122,8 @@ def need_descriptors(config: Config) -> None:
 
 
 def hear_interrupts(pipeline: Pipeline) -> None:
-    """Handles SIGINT and SIGTERM: after the first the run delivers the packets it has read, the second stops it, the
-    third raises KeyboardInterrupt.
+    """Handles SIGINT, SIGTERM and SIGHUP: after the first the run delivers what it has read, the second stops it,
+    the third raises KeyboardInterrupt. A SIGHUP that the starter ignores, as nohup does, stays ignored.
     """
     interrupts = 0
 
@@ -132,6 +136,8 @@ def hear_interrupts(pipeline: Pipeline) -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,7 @@ EVENTS: dict[str, str] = {
     "source.interface_down": "times that an interface went down",
     "source.checksum_missing": "packets whose checksum was left to the hardware",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
+    "sink.files_removed": "files of the ring removed, because the disk had no room for the next one",
     "source.blocks_skipped": "pcapng blocks without a packet",
     "source.times_clamped": "packets whose time does not fit 64 bits of nanoseconds",
     "sink.without_time": "packets without a time, written with that of 1970",

@@ -8,6 +8,7 @@ from typing import Any
 from streamcore.core.config import Config
 from streamcore.core.errors import UsageError
 from streamcore.core.keys import refuse_useless
+from streamcore.core.paths import in_the_way
 from streamcore.core.rules import refuse_ignored
 
 
@@ -54,7 +55,8 @@ def read_file(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             values = tomllib.load(file)
     except OSError as error:
-        raise UsageError(f"cannot read the pipeline file: {(error.strerror or str(error)).lower()}") from None
+        words = (error.strerror or str(error)).lower() + in_the_way(error, str(path))
+        raise UsageError(f"cannot read the pipeline file: {words}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"this is not TOML: {error}") from None
     keys = with_underscores(values)

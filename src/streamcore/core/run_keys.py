@@ -421,6 +421,15 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     dead_letter: Annotated[
         str, Key("capture that keeps such segments", "", FILE, FAILURES, default="OUT.dead-letter.pcapng")
     ] = ""
+    drain_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400),
+        Key(
+            "an interrupted run stops after N seconds, even if packets are left", "", "N", FAILURES,
+            "It says what it waits for, and counts what is left as a loss. 0: no limit. Keep it below the time after"
+            " which the service's manager kills the run (`TimeoutStopSec`)",
+        ),
+    ] = 20.0  # fmt: skip
     lease_ms: Annotated[
         int,
         Meta(ge=10, le=3_600_000),

@@ -14,6 +14,7 @@ from streamcore.core.errors import UsageError
 from streamcore.run.figures import Figures
 
 PREFIX = "streamcore_"
+KERNEL = "kernel."  # it counts packets, and no bytes
 
 
 class Looked(Protocol):
@@ -71,11 +72,12 @@ def counted(figures: Figures) -> Iterator[Any]:
     drops = [name for name, (kind, _) in NAMES.items() if kind in ("dropped", "lost")]
     drops += [name for name in counters.dropped() if name.startswith(SERVICE)]
     for unit, of in (("packets", counters.packets), ("bytes", counters.bytes)):
+        told = [name for name in (*stages, *drops) if unit == "packets" or not name.startswith(KERNEL)]
         passed = CounterMetricFamily(f"{PREFIX}{unit}", f"{unit} that passed a stage", labels=["stage"])
-        for name in stages:
+        for name in filter(told.__contains__, stages):
             passed.add_metric([name], of(name))
         dropped = CounterMetricFamily(f"{PREFIX}dropped_{unit}", f"{unit} that left the run", labels=["reason"])
-        for name in drops:
+        for name in filter(told.__contains__, drops):
             dropped.add_metric([name], of(name))
         yield passed
         yield dropped

@@ -42,6 +42,7 @@ class Accounting:
     metadata_removed: int = 0  # options of pcapng blocks left out because a service requires it
     damage: str = ""  # where and why the input ends early
     interrupted: bool = False
+    late: bool = False  # interrupted, and not drained in time
     dead_letter: str = ""  # the capture with the segments that no worker could process
     dead_reasons: dict[str, int] = field(default_factory=dict)  # reason -> segments
     output: str = ""
@@ -56,10 +57,10 @@ class Accounting:
 
     @property
     def exit_status(self) -> int:
-        """0: all delivered; 3: finished with losses that the counters name; 130: interrupted."""
-        if self.interrupted:
-            return INTERRUPTED
-        return LOSS if self.damage or self.incomplete or self.counters.lost or self.unbalanced else DELIVERED
+        """0: all delivered; 3: losses that the counters name, also of an interrupted run; 130: interrupted."""
+        if self.damage or self.incomplete or self.counters.lost or self.unbalanced:
+            return LOSS
+        return INTERRUPTED if self.interrupted else DELIVERED
 
     def json(self) -> dict[str, Any]:
         """The object that `--json` prints; its schema is docs/accounting.md."""
@@ -148,5 +149,5 @@ class Accounting:
                 )
         lines += [f"  this does not add up, please report it: {line}" for line in self.unbalanced]
         if self.interrupted:
-            lines.append("  interrupted")
+            lines.append("  interrupted" + (", and not drained in time" if self.late else ""))
         return "\n".join(lines)

@@ -102,6 +102,8 @@ class Feeder:
             streams=len(streams.all),
             time_ms=config.segment_ms if config.read or policy.owns_segment_ms else 0,  # live: the source keeps time
         )
+        self._noting = threading.Lock()
+        self._noted: dict[str, int] = {}  # what `note` has added so far
         self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
 
     def start(self) -> None:
@@ -126,14 +128,21 @@ class Feeder:
         except BaseException as error:  # the thread that called Pipeline.run raises it
             self.error = error
         finally:
-            for name, count in self._parser.counts().items():
-                self._counters.bump(name, count)
+            self.note()
+            self._dispatcher.finish()
+
+    def note(self) -> None:
+        """Adds what the stages have noted since the last call to the counters. May be called from any thread."""
+        with self._noting:
+            notes = dict(self._parser.counts())
             for name, chooser in (("filter", self._select), ("stream", self._classify)):
                 if chooser is not None:
-                    self._counters.bump(f"{name}.orphan_fragments", chooser.orphans)
-            self._counters.bump("source.blocks_skipped", self._source.blocks_skipped)
-            self._counters.bump("source.times_clamped", self._source.times_clamped)
-            self._dispatcher.finish()
+                    notes[f"{name}.orphan_fragments"] = chooser.orphans
+            notes["source.blocks_skipped"] = self._source.blocks_skipped
+            notes["source.times_clamped"] = self._source.times_clamped
+            for name, count in notes.items():
+                self._counters.bump(name, count - self._noted.get(name, 0))
+            self._noted = notes
 
     def _feed(self) -> None:
         batch: Any

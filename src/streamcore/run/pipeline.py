@@ -11,8 +11,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from streamcore.aggregate._aggregator import Aggregator
@@ -28,6 +29,7 @@ from streamcore.headers import udp_ports
 from streamcore.parse.parser import Parser
 from streamcore.run.accounting import Accounting
 from streamcore.run.dead_letters import DeadLetters
+from streamcore.run.drain import Drain
 from streamcore.run.feeder import Feeder
 from streamcore.run.figures import Figures, shares, take_figures
 from streamcore.run.resume import Points, points_of
@@ -73,6 +75,7 @@ class Pipeline:
             self._filter = Filter(config.filter, config.match, fragments_max, self._ports, by_kernel)
         self._drain = threading.Event()
         self._stop = threading.Event()
+        self._ending = Drain(config.drain_s, self._waits_for, self.stop)
         self._begin_s = 0.0  # when `run` began
         self._delivery: Histogram | None = Histogram() if config.interface else None  # live: latency added by the run
         # Everything that is opened, in order. However `run` ends, it closes them in reverse order.
@@ -80,15 +83,17 @@ class Pipeline:
         self._arena: Arena | None = None
         self._source: Source | None = None
         self._sink: Sink | None = None
+        self._aggregator: Aggregator | None = None
         self._dispatcher: Dispatcher | None = None
         self._feeder: Feeder | None = None
         self._dead_letters: DeadLetters | None = None
 
     def drain(self) -> None:
         """Stops reading and delivers the packets that were read; the run then ends as interrupted. Packets that are not
-        due yet are not sent.
+        due yet are not sent. After config.drain_s the run stops.
         """
         self._drain.set()
+        self._ending.begin()
         if self._feeder is not None:
             self._feeder.drain()
         if self._sink is not None and self._sink.paces:
@@ -103,6 +108,18 @@ class Pipeline:
         if self._sink is not None:
             self._sink.stop()
 
+    def say_with(self, say: Callable[[str], None]) -> None:
+        """Sets what shows a line to people, such as what a drain waits for."""
+        self._ending.say = say
+
+    def _waits_for(self) -> str:
+        figures = self.look()
+        waiting, out = figures.depths.get("segments waiting", 0), figures.depths.get("segments out", 0)
+        return (
+            f"{figures.counters.under_way():,} packets: {out:,} segments at workers, {waiting:,} wait for one, "
+            f"{figures.depths.get('segments under way', 0):,} not written"
+        )
+
     @property
     def reading(self) -> bool:
         """Whether the first stream is open. Before that nothing is read, and `drain` and `stop` have no effect yet."""
@@ -114,6 +131,10 @@ class Pipeline:
 
     def look(self) -> Figures:
         """The figures of the run now."""
+        if self._source is not None:
+            self._source.refresh()
+        if self._feeder is not None:
+            self._feeder.note()
         seconds = time.monotonic() - self._begin_s if self._begin_s else 0.0
         gate = self._feeder.gate if self._feeder is not None else None
         return take_figures(seconds, self.counters, self._dispatcher, self._arena, gate, self._delivery)
@@ -130,7 +151,17 @@ class Pipeline:
             dead_reasons=dead_letters.reasons.copy() if dead_letters is not None else {},
             output=self._sink.name if self._sink is not None else self.config.output,
             so_far=True,
+            market_errors=list(self._broker.errors) if self._broker is not None else [],
+            incomplete=[*self._streams.incomplete, *(self._dispatcher.lies if self._dispatcher is not None else ())],
+            given_up=dict(self._dispatcher.given_up) if self._dispatcher is not None else {},
+            misfits=self._misfits(),
+            metadata_removed=self._sink.metadata_removed if self._sink is not None else 0,
+            damage=str(self._source.damage or "") if self._source is not None else "",
         )
+
+    def account_of_failure(self) -> Accounting:
+        """The account of a run that has raised an error."""
+        return replace(self.account_so_far(), so_far=False)
 
     def open(self) -> None:
         """Opens the live interfaces, which needs CAP_NET_RAW. After that, `run` needs no rights."""
@@ -141,9 +172,24 @@ class Pipeline:
             self._open_sink(SinkNeeds(self.counters, self._arena))
 
     def run(self) -> Accounting:
-        """Runs to the end of the first stream. It follows the way of a packet, from top to bottom."""
-        config, streams = self.config, self._streams
+        """Runs to the end of the first stream. After an error the counters say what became of every packet."""
         self._begin_s = time.monotonic()
+        try:
+            return self._run()
+        except BaseException:
+            if self._aggregator is not None:
+                self.counters.count("service.resized", 0, self._aggregator.resized_bytes)
+            if self._sink is not None:
+                packets, byte_count = self._sink.unsure
+                self.counters.count("sink.written", -packets, -byte_count)
+            self.counters.count("pipeline.undelivered", *self.counters.missing())
+            raise
+        finally:
+            self._ending.over()
+
+    def _run(self) -> Accounting:
+        """It follows the way of a packet, from top to bottom."""
+        config, streams = self.config, self._streams
         with self._open_things as stack:
             if self._arena is None:
                 self.open()
@@ -154,6 +200,7 @@ class Pipeline:
             points = self._find_points()
             sink = self._sink or self._open_output(arena, source, points.place if points is not None else None)
             aggregator = Aggregator(config.order, [each.chain.drop_by_keys for each in streams.all], streams.dropped)
+            self._aggregator = aggregator
             dispatcher.withdraw_with(aggregator.withdraw)
             dead_letters = self._dead_letters = stack.enter_context(DeadLetters(config, streams, source))
             skip = points.skip if points is not None else 0
@@ -266,6 +313,9 @@ class Pipeline:
         if self._delivery is not None:
             self._delivery.observe(time.time() - received_s(outgoing))
 
+    def _misfits(self) -> list[str]:
+        return [*(self._filter.misfits.values() if self._filter is not None else ()), *self._streams.misfits]
+
     def _account(
         self, aggregator: Aggregator, dispatcher: Dispatcher, source: Source, sink: Sink, dead_letters: DeadLetters
     ) -> Accounting:
@@ -286,10 +336,11 @@ class Pipeline:
             unbalanced_streams=self._streams.balance(),
             incomplete=[*self._streams.incomplete, *dispatcher.lies],
             given_up=dict(dispatcher.given_up),
-            misfits=[*(self._filter.misfits.values() if self._filter is not None else ()), *self._streams.misfits],
+            misfits=self._misfits(),
             metadata_removed=sink.metadata_removed,
             damage=str(source.damage or ""),
             interrupted=self._drain.is_set(),
+            late=self._ending.late,
             dead_letter=dead_letters.path,
             dead_reasons=dead_letters.reasons,
             output=sink.name,

@@ -109,6 +109,11 @@ class LiveSink:
         return self._paces
 
     @property
+    def unsure(self) -> tuple[int, int]:
+        """Nothing: what is counted was sent."""
+        return 0, 0
+
+    @property
     def metadata_removed(self) -> int:
         """0: frames have no metadata."""
         return 0

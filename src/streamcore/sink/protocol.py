@@ -39,6 +39,10 @@ class Sink(Protocol):
     def metadata_removed(self) -> int:
         """The number of block options left out so far, because the form says so."""
 
+    @property
+    def unsure(self) -> tuple[int, int]:
+        """(packets, captured bytes) that `write` has counted and that, after an error, may not be in the output."""
+
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
         """Writes packets. Returns the (packets, captured bytes) written. Other packets are counted by reason."""
 

@@ -21,6 +21,7 @@ from streamcore.sink.protocol import Place, SinkNeeds
 from streamcore.sink.sections import Sections
 from streamcore.sink.writer import CaptureSink, sections_of, shape_of
 
+ROOM_BYTES = 1 << 20  # of a file beyond rotate_mb: its last packets
 NO_LIMIT_BYTES, NO_LIMIT_NS = (1 << 64) - 1, (1 << 63) - 1
 
 
@@ -96,7 +97,10 @@ class RotatingSink:
         return packets, byte_count
 
     def _put(self, sink: CaptureSink, outgoing: Outgoing, first: int) -> tuple[int, int, int]:
-        packets, byte_count, first = sink.write_some(outgoing, first)
+        try:
+            packets, byte_count, first = sink.write_some(outgoing, first)
+        except SinkError as error:
+            raise self._explained(error) from None
         before = self._left[self._path]
         self._left[self._path] = (before[0] + packets, before[1] + byte_count)
         return packets, byte_count, first
@@ -110,6 +114,11 @@ class RotatingSink:
     def paces(self) -> bool:
         """False: files take packets at any time."""
         return False
+
+    @property
+    def unsure(self) -> tuple[int, int]:
+        """(packets, captured bytes) of `write` that may not be in the file that failed."""
+        return self._sink.unsure if self._sink is not None else (0, 0)
 
     @property
     def metadata_removed(self) -> int:
@@ -162,14 +171,39 @@ class RotatingSink:
         self._begin(self._names.of_window(self._window_ns))
 
     def _begin(self, path: str) -> None:
+        self._make_room(path)
         if path in self._left:
-            self._counters.count("sink.replaced", *self._left[path])
+            self._counters.count("sink.replaced", *self._left.pop(path))
         self._left[path] = (0, 0)
         self._path = path
         self._sink = self._make(path)
         self._sink.check()
         self._on_commit(0)
         self._on_file(os.fsencode(os.path.abspath(path)))
+
+    def _make_room(self, path: str) -> None:
+        """In a ring: removes this run's oldest files until the disk has room for one more file."""
+        if not (self._config.rotate_mb and self._config.rotate_files):
+            return
+        needed = self._config.rotate_mb * 1_000_000 + ROOM_BYTES
+        for oldest in [each for each in self._left if each != path]:
+            if free_bytes(path) >= needed:
+                return
+            try:
+                os.unlink(oldest)
+            except OSError:
+                continue  # somebody has moved it
+            self._counters.count("sink.replaced", *self._left.pop(oldest))
+            self._counters.bump("sink.files_removed")
+
+    def _explained(self, error: SinkError) -> SinkError:
+        """The error, and for a ring on a full disk what the ring needs."""
+        config = self._config
+        if self._sink is None or not self._sink.has_no_room or not (config.rotate_mb and config.rotate_files):
+            return error
+        return SinkError(
+            f"{error}; a ring of {config.rotate_files} files of {config.rotate_mb} million bytes needs more"
+        )
 
     def _make(self, path: str) -> CaptureSink:
         config = self._config
@@ -183,6 +217,15 @@ class RotatingSink:
             self._window_ns + config.rotate_s * 10**9 if config.rotate_s else NO_LIMIT_NS,
         )
         return sink
+
+
+def free_bytes(path: str) -> int:
+    """What the file system of a path's directory has room for."""
+    try:
+        status = os.statvfs(os.path.dirname(path) or ".")
+    except OSError:
+        return 1 << 62  # opening the file says why not
+    return status.f_bavail * status.f_frsize
 
 
 class Names:

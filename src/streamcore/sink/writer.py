@@ -19,6 +19,7 @@ from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import ReaderGone, SinkError
 from streamcore.core.packets import Outgoing
+from streamcore.core.paths import in_the_way
 from streamcore.sink import _headers
 from streamcore.sink._encode import ALL_ROWS, Encoder, TimeNotHeld, first_not_accepted, highest_interface
 from streamcore.sink.nameless import Nameless
@@ -137,6 +138,8 @@ class CaptureSink:
         self._accepted = bytearray(1 << 16)  # pcap: interfaces whose link type is the header's
         self._link_type = -1  # pcap: the header's
         self._drained_s = 0.0
+        self.has_no_room = False  # why it failed
+        self._unsure = (0, 0)
         self._removed = 0  # options of sections and interfaces that were left out
 
     @property
@@ -185,7 +188,7 @@ class CaptureSink:
                 raise SinkError(f"cannot write {self.name}: the directory {directory} is not writable") from None
             return
         except OSError as error:
-            raise SinkError(f"cannot write {self.name}: {_words(error)}") from None
+            raise SinkError(f"cannot write {self.name}: {_words(error)}{in_the_way(error, self.path)}") from None
         self._check_status(status)
         if not os.access(self.path, os.W_OK):
             raise SinkError(f"cannot write {self.name}: permission denied")
@@ -223,6 +226,9 @@ class CaptureSink:
                 counts = encoder.write(outgoing, comments, flush, first)
             if encoder.committed_bytes != committed_bytes:
                 self._committed()
+                self._unsure = (0, 0)  # all that was gathered before has left
+            if encoder.staged_bytes:
+                self._unsure = (self._unsure[0] + counts[0], self._unsure[1] + counts[1])
             return counts
         except SinkError:
             raise
@@ -281,12 +287,18 @@ class CaptureSink:
             return
         try:
             self._encoder.flush()
+            self._unsure = (0, 0)
         except OSError as error:
             raise self._failed(error) from None
         except BaseException:
             self.abandon()
             raise
         self._committed()
+
+    @property
+    def unsure(self) -> tuple[int, int]:
+        """(packets, captured bytes) of `write` that may not be in the file: gathered when it failed."""
+        return self._unsure
 
     def stop(self) -> None:
         """Does nothing: writing a file never waits."""
@@ -494,7 +506,8 @@ class CaptureSink:
         if isinstance(error, BrokenPipeError):
             return ReaderGone(f"cannot write {self.name}: its reader has closed it")
         kept = "; the packets written before are intact" if self._regular and self.committed_bytes else ""
-        return SinkError(f"cannot write {self.name}: {_words(error)}{kept}")
+        self.has_no_room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return SinkError(f"cannot write {self.name}: {_words(error)}{in_the_way(error, self.path)}{kept}")
 
 
 def _compressor(compression: str) -> Callable[[memoryview], bytes]:

@@ -118,6 +118,7 @@ class Port:
         self.name = name
         self.number = number
         self._promiscuous = promiscuous
+        self._checksums_missing = 0  # told so far
         try:
             # Protocol 0: receive nothing before it is bound.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
@@ -168,6 +169,11 @@ class Port:
 
     def statistics(self) -> Statistics:
         return Statistics(*struct.unpack("3I", self.socket.getsockopt(SOL_PACKET, STATISTICS, 12)))
+
+    def new_checksums_missing(self) -> int:
+        """Packets whose checksum was left to the hardware, since the last call."""
+        before, self._checksums_missing = self._checksums_missing, self.ring.checksums_missing
+        return self._checksums_missing - before
 
     def went_down(self) -> bool:
         """Whether the interface went down since the last call. Raises OSError for other faults."""

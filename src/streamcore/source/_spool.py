@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Chunk, PacketBatch
+from streamcore.core.paths import in_the_way
 
 COLUMN_BYTES = 4 + 4 + 4 + 8 + 2  # of a packet
 
@@ -35,7 +36,8 @@ class Spool:
             self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  closed in close()
             os.posix_fallocate(self._file.fileno(), 0, bytes_max)  # so that a full disk shows now
         except OSError as error:
-            raise SourceError(f"cannot spool in {directory}: {os.strerror(error.errno or 0).lower()}") from None
+            words = os.strerror(error.errno or 0).lower() + in_the_way(error, os.path.join(directory, "spool"))
+            raise SourceError(f"cannot spool in {directory}: {words}") from None
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -16,6 +16,7 @@ from streamcore.core.capture_form import Block, Blocks, CaptureForm, Content, In
 from streamcore.core.config import Config
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Chunk, PacketBatch
+from streamcore.core.paths import in_the_way
 from streamcore.source import _records
 from streamcore.source._blocks import (
     CAPTURED_MAX,
@@ -146,6 +147,9 @@ class CaptureSource:
     def stop(self) -> None:
         """Ends the iteration soon, even if it waits for a pipe or a chunk. Returns at once."""
         self._closing.set()
+
+    def refresh(self) -> None:
+        """Does nothing: nobody else counts."""
 
     def pressed(self) -> None:
         """Does nothing: a capture can wait for the workers."""
@@ -389,7 +393,7 @@ def _open(path: str | os.PathLike[str], name: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise SourceError(f"cannot open {name}: {_words(error)}") from None
+        raise SourceError(f"cannot open {name}: {_words(error)}{in_the_way(error, path)}") from None
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise SourceError(f"{name} is a directory: name a capture file")

@@ -56,8 +56,8 @@ class LiveSource:
     LINKTYPE_ number are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings. To keep a batch, call its
     `copy_to_chunk`, which copies the rows in use as pcap records with nanoseconds; otherwise the kernel runs out of
     room and drops packets. Raises SourceError. It ends with `stop`, after config.count packets or config.duration_s;
-    packets received before that are read. One thread iterates and calls `pressed`; `stop`, `close` and `progress` may
-    be called from any.
+    packets received before that are read. One thread iterates and calls `pressed`; `stop`, `close`, `progress` and
+    `refresh` may be called from any.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class LiveSource:
         self._taken = self._delivered = 0  # packets: from the rings, and in batches
         self._bytes = 0
         self._lock = threading.Lock()
+        self._counting = threading.Lock()  # of the kernel's counts, and of who closes the sockets that tell them
         self._closing = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll, self._waking = select.poll(), select.poll()
@@ -320,7 +321,7 @@ class LiveSource:
         if now_s - self._counted_s < TICK_S:
             return
         self._counted_s = now_s
-        self._count()
+        self.refresh()
         for port in self._ports:
             port.follow()
 
@@ -342,29 +343,31 @@ class LiveSource:
             self._counters.count("source.unread", *port.ring.skip())
         if self._spool is not None:
             self._counters.count("source.unread", *self._spool.close())
-        self._count()
+        self.refresh()
         for number, (received, dropped) in sorted(self._kernel_counts.items()):
             block = statistics_block(number, self._begin_ns, time.time_ns(), received, dropped)
             self.blocks.put(Block(self._delivered, block))
         self._close_all()
 
-    def _count(self) -> None:
+    def refresh(self) -> None:
         """Adds the kernel's counts since the last call."""
-        for port in self._ports:
-            statistics = port.statistics()
-            counts = self._kernel_counts.setdefault(port.number, [0, 0])
-            counts[0] += statistics.received
-            counts[1] += statistics.dropped
-            self._counters.count("kernel.received", statistics.received, 0)
-            self._counters.count("kernel.dropped", statistics.dropped, 0)
-            self._counters.bump("kernel.freezes", statistics.freezes)
+        with self._counting:
+            for port in self._ports:
+                statistics = port.statistics()
+                counts = self._kernel_counts.setdefault(port.number, [0, 0])
+                counts[0] += statistics.received
+                counts[1] += statistics.dropped
+                self._counters.count("kernel.received", statistics.received, 0)
+                self._counters.count("kernel.dropped", statistics.dropped, 0)
+                self._counters.bump("kernel.freezes", statistics.freezes)
+                self._counters.bump("source.checksum_missing", port.new_checksums_missing())
 
     def _close_all(self) -> None:
-        for port in self._ports:
-            self._counters.bump("source.checksum_missing", port.ring.checksums_missing)
+        with self._counting:
+            ports, self._ports = self._ports, []
+        for port in ports:
             for poll in (self._poll, self._waking):
                 poll.unregister(port.socket)
             if port.bell is not None:
                 self._poll.unregister(port.bell)
             port.close()
-        self._ports = []

@@ -37,6 +37,9 @@ class Source(Protocol):
     def progress(self) -> tuple[int, int | None]:
         """(bytes read so far, the total or None if unknown)."""
 
+    def refresh(self) -> None:
+        """Counts what others, such as the kernel, have counted since. May be called from any thread."""
+
     def pressed(self) -> None:
         """The feeder calls this from time to time while the last batch must wait because workers are behind."""
 

@@ -59,6 +59,9 @@ class MemorySource:
     def pressed(self):
         pass
 
+    def refresh(self):
+        pass
+
     def stop(self):
         self._stopped = True
 
@@ -73,6 +76,7 @@ class MemorySink:
     made = None
     place = None
     metadata_removed = 0
+    unsure = (0, 0)
     paces = False
     name = "example"
 
@@ -106,6 +110,7 @@ class FaultySink:
     made = None
     place = None
     metadata_removed = 0
+    unsure = (0, 0)
     paces = False
     name = "example"
 

@@ -458,6 +458,19 @@ def test_what_the_ring_has_no_room_for_is_counted(pair):
     assert counters.lost
 
 
+def test_the_kernels_figures_are_as_new_as_they_are_asked_for(pair):
+    """Before anything was read; and after the end nobody is asked."""
+    left, right = pair
+    with capturing(right) as (source, counters):
+        send_all(left, [udp_frame(i, i) for i in range(30)])
+        time.sleep(SETTLED_S)
+        source.refresh()
+        assert counters.packets("kernel.received") == 30
+        source.close()
+        source.refresh()
+        assert (counters.packets("kernel.received"), counters.packets("source.unread")) == (30, 30)
+
+
 def test_an_interface_that_goes_down_or_away_and_comes_back_is_heard_again(pair):
     left, right = pair
     first, second, third = (udp_frame(i, i) for i in range(3))
