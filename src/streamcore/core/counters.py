@@ -25,6 +25,7 @@ NAMES: dict[str, Name] = {
     "kernel.dropped": Name("lost", "dropped by the kernel: the run read too slowly, or the workers fell behind"),
     "source.unread": Name("dropped", "left in the ring at the end"),
     "source.read": Name("stage", "read from the first stream"),
+    "source.segmented": Name("note", "more packets than the kernel received, because super-packets were cut into segments"),
     "filter.not_matched": Name("dropped", "did not match the expression"),
     "resume.delivered_before": Name("dropped", "delivered by the run that this one resumes"),
     "segment.cut": Name("stage", "cut into segments"),
@@ -59,7 +60,8 @@ EVENTS: dict[str, str] = {
     "disperse.bad_message": "messages that no worker sends",
     "kernel.freezes": "times that the kernel found the ring full",
     "source.interface_down": "times that an interface went down",
-    "source.checksum_missing": "packets whose checksum was left to the hardware",
+    "source.checksum_missing": "packets without a checksum, which was left to the hardware, and cut short",
+    "source.not_segmented": "super-packets that could not be cut into segments",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
     "sink.files_removed": "files of the ring removed, because the disk had no room for the next one",
     "source.blocks_skipped": "pcapng blocks without a packet",
@@ -167,7 +169,8 @@ class Counters:
     def balance(self) -> list[str]:
         """One line for each sum that does not add up: empty after every run that reached its end."""
         violations = []
-        received, read = self._packets["kernel.received"], self._packets["source.read"]
+        received = self._packets["kernel.received"] + self._packets["source.segmented"]
+        read = self._packets["source.read"]
         if self.live and received != read + sum(self.unread().values()):
             violations.append(f"the kernel received {received:,} packets, but {read:,} were read and {self.unread()}")
         for unit, counts, missing in (

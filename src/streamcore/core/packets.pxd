@@ -13,6 +13,7 @@ cdef extern from *:
     void prefetch_write(const void *at) noexcept nogil
 
 cdef enum:
+    PCAP_HEAD = 16           # bytes of a pcap record's header
     AHEAD = 12               # rows: how far ahead of the copied row to prefetch rows that are not adjacent
 
 cdef enum:
@@ -58,6 +59,24 @@ cdef enum:
     NO_OFFSET = 0xFFFF       # in an offset column: there is no such header
     VLAN_KEPT = 4            # VLAN ids kept per packet; vlan_count says how many there were
 
+cdef enum:
+    # Offload.flags, and Offload.segments without SEGMENT_ECN.
+    NEEDS_CHECKSUM = 1
+    SEGMENT_NONE = 0
+    SEGMENT_TCP4 = 1
+    SEGMENT_TCP6 = 4
+    SEGMENT_UDP = 5          # datagrams of segment_bytes
+    SEGMENT_ECN = 0x80       # a bit: the first segment has CWR
+
+cdef struct Offload:
+    # What the sender of a live packet left to hardware, laid out as the kernel's virtio_net_hdr in this machine's byte order; all zero: nothing.
+    uint8_t flags
+    uint8_t segments         # the packet is a super-packet: segments of this kind, SEGMENT_*
+    uint16_t header_bytes    # to be copied before each segment; a hint
+    uint16_t segment_bytes   # payload of each
+    uint16_t checksum_start  # with NEEDS_CHECKSUM: sum from here to the end ...
+    uint16_t checksum_offset # ... into the field so far behind the start, which holds the pseudo-header's sum
+
 cdef struct Columns:
     uint8_t *data             # data_bytes_max bytes of the first stream, as read
     uint32_t *offset          # of the packet's first byte in data
@@ -92,6 +111,7 @@ cdef struct Columns:
     uint8_t *inner_target_address
     uint8_t *tunnel_kind      # the innermost tunnel that was entered, TUNNEL_* of headers/; 0: none
     uint32_t *tunnel_id       # its key, VNI, TEID, session, …
+    Offload *offload          # filled only if PacketBatch.offloads
 
 cdef inline void choose_columns(Columns *c, const Columns *other, uint32_t groups) noexcept nogil:
     """Sets the pointers of these groups to the other's columns."""
@@ -146,6 +166,11 @@ cdef class Chunk:
     cdef void borrow(self, uint8_t *data, Py_ssize_t data_bytes, object borrowed_from)
     cdef cnp.ndarray array(self, int kind, void *pointer, Py_ssize_t count, Py_ssize_t width)
 
+cdef class Copier:
+    cdef readonly uint64_t added            # packets more than it was given, because it cut some into several
+    cdef readonly uint64_t added_bytes      # captured bytes of them
+    cdef Py_ssize_t copy(self, PacketBatch batch, uint8_t *target) except -1
+
 cdef class PacketBatch:
     cdef readonly Chunk chunk
     cdef readonly Py_ssize_t count          # packets in the chunk
@@ -159,6 +184,8 @@ cdef class PacketBatch:
     cdef public uint32_t segment_count      # segments that it was divided into
     cdef public bint contiguous             # records of consecutive rows are adjacent, of one kind, and have the stream's interface numbers
     cdef public bint interleaved            # the rows of its segments interleave, so they must leave together
+    cdef public bint offloads               # the column `offload` is filled: some packets leave something to hardware
+    cdef public Copier copier               # copies the packets of such a batch to the chunk; None: as they are
     cdef public object parser               # called as parser(batch, groups) when a column of another group is read
     cdef Columns columns
     cdef Chunk own                          # columns parsed in this process, if the arena is mapped read-only
@@ -288,26 +315,31 @@ cdef inline uint64_t pack_records(const Columns *columns, bint arranged, Py_ssiz
     return used
 
 
+cdef inline void put_record_head(uint8_t *to, int64_t timestamp_ns, uint32_t captured_length, uint32_t wire_length) noexcept nogil:
+    """PCAP_HEAD bytes: the header of a pcap record with nanoseconds."""
+    cdef uint32_t[4] head
+    head[0] = <uint32_t> (timestamp_ns / 1_000_000_000)
+    head[1] = <uint32_t> (timestamp_ns % 1_000_000_000)
+    head[2] = captured_length
+    head[3] = wire_length
+    memcpy(to, head, sizeof(head))
+
+
 cdef inline Py_ssize_t copy_records(Columns *c, uint8_t *target, bint arranged, Py_ssize_t count, Py_ssize_t row_count,
                                      Py_ssize_t bytes_max) noexcept nogil:
     """Writes the packets of the rows in use to target as pcap records with nanoseconds. Returns the bytes, or -1
     without room."""
     cdef Py_ssize_t row, at = 0
     cdef uint32_t used = 0
-    cdef uint32_t[4] head
     for row in range(count):
         if arranged and (at == row_count or c.rows[at] != <uint32_t> row):
             c.offset[row] = c.captured_length[row] = 0
             continue
         at += 1
-        if used + sizeof(head) + c.captured_length[row] > <size_t> bytes_max:
+        if used + PCAP_HEAD + c.captured_length[row] > <size_t> bytes_max:
             return -1
-        head[0] = <uint32_t> (c.timestamp_ns[row] / 1_000_000_000)
-        head[1] = <uint32_t> (c.timestamp_ns[row] % 1_000_000_000)
-        head[2] = c.captured_length[row]
-        head[3] = c.wire_length[row]
-        memcpy(target + used, head, sizeof(head))
-        used += sizeof(head)
+        put_record_head(target + used, c.timestamp_ns[row], c.captured_length[row], c.wire_length[row])
+        used += PCAP_HEAD
         memcpy(target + used, c.data + c.offset[row], c.captured_length[row])
         c.offset[row] = used
         c.record[row] = RECORD_PCAP

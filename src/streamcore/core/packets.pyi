@@ -54,6 +54,10 @@ class Chunk:
     @property
     def data(self) -> Any: ...  # NDArray[np.uint8], and a buffer, which numpy's stubs say only from Python 3.12 on
 
+class Copier:
+    added: int
+    added_bytes: int
+
 class PacketBatch:
     chunk: Chunk
     count: int
@@ -67,6 +71,8 @@ class PacketBatch:
     segment_count: int
     contiguous: bool
     interleaved: bool
+    offloads: bool
+    copier: Copier | None
     parser: Callable[[PacketBatch, int], None] | None
     def __init__(
         self,
@@ -85,7 +91,7 @@ class PacketBatch:
     def __len__(self) -> int: ...
     def packet(self, row: int) -> NDArray[np.uint8]: ...
     def arrange(self, rows: NDArray[np.uint32]) -> None: ...
-    def copy_to_chunk(self) -> None: ...
+    def copy_to_chunk(self) -> tuple[int, int]: ...
     @property
     def byte_count(self) -> int: ...
     @property
@@ -104,6 +110,8 @@ class PacketBatch:
     def interface(self) -> NDArray[np.uint16]: ...
     @property
     def record(self) -> NDArray[np.uint8]: ...
+    @property
+    def offload(self) -> NDArray[np.uint8]: ...
     @property
     def flow_hash(self) -> NDArray[np.uint32]: ...
     @property

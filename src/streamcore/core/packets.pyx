@@ -64,6 +64,7 @@ cdef Py_ssize_t layout(uint8_t *base, Py_ssize_t data_bytes, Py_ssize_t rows, Co
     c.inner_target_port = <uint16_t *> at; at += aligned(rows * 2); c.inner_source_address = at; at += aligned(rows * 16)
     c.inner_target_address = at; at += aligned(rows * 16); c.tunnel_kind = at; at += aligned(rows)
     c.tunnel_id = <uint32_t *> at; at += aligned(rows * 4)
+    c.offload = <Offload *> at; at += aligned(rows * sizeof(Offload))
     return at - base
 
 
@@ -212,6 +213,15 @@ cdef class Chunk:
         return result
 
 
+cdef class Copier:
+    """Copies a live batch that has offloads to its chunk. offloads/_completion.pyx has the one that completes them."""
+
+    cdef Py_ssize_t copy(self, PacketBatch batch, uint8_t *target) except -1:
+        """Writes the rows in use to target, a chunk's data, as pcap records with nanoseconds, and sets columns and
+        counts of the batch. Returns the bytes. Raises ValueError if they do not ascend, or do not fit."""
+        raise NotImplementedError
+
+
 cdef class PacketBatch:
     """The packets of one chunk as columns: one numpy array (a view) per column; row i is packet first_number + i.
 
@@ -281,15 +291,23 @@ cdef class PacketBatch:
         nanoseconds, and gives that memory back at once.
 
         Does nothing if they are in the chunk already. Rows not in use have no bytes afterwards; rows in use must
-        ascend. Raises ValueError if they do not, or do not fit.
+        ascend. `copier`, if there is one, completes what packets left to hardware, and may cut one into several: then
+        there are more rows. Returns the (packets, captured bytes) added. Raises ValueError if rows do not ascend, or
+        do not fit.
         """
         cdef Columns own
         cdef Py_ssize_t used
+        cdef uint64_t added = 0, added_bytes = 0
         if self.chunk.borrowed_from is None:
-            return
+            return 0, 0
         self.chunk.arena.columns(self.chunk.index, &own)
-        with nogil:
-            used = copy_records(&self.columns, own.data, self.arranged, self.count, self.row_count, self.chunk.arena.data_bytes_max)
+        if self.offloads and self.copier is not None:
+            added, added_bytes = self.copier.added, self.copier.added_bytes
+            used = self.copier.copy(self, own.data)
+            added, added_bytes = self.copier.added - added, self.copier.added_bytes - added_bytes
+        else:
+            with nogil:
+                used = copy_records(&self.columns, own.data, self.arranged, self.count, self.row_count, self.chunk.arena.data_bytes_max)
         if used < 0:
             raise ValueError("the packets do not ascend, or do not fit into the chunk")
         self.columns.data = own.data
@@ -297,6 +315,7 @@ cdef class PacketBatch:
         self.contiguous = not self.arranged
         self.span_start = 0
         self.span_stop = used
+        return added, added_bytes
 
     @property
     def byte_count(self):
@@ -462,6 +481,14 @@ cdef class PacketBatch:
     def tunnel_kind(self):
         """uint8: the innermost tunnel that was entered, a key of streamcore.headers.TUNNELS; 0: none."""
         return self.column(GROUP_INNER, cnp.NPY_UINT8, <void **> &self.columns.tunnel_kind, 0)
+
+    @property
+    def offload(self):
+        """uint8[n, 10]: what each packet left to hardware, as a virtio_net_hdr; zeros: nothing. Raises AttributeError
+        unless `offloads`."""
+        if not self.offloads:
+            raise AttributeError("no packet of this batch left anything to hardware")
+        return self.column(0, cnp.NPY_UINT8, <void **> &self.columns.offload, sizeof(Offload))
 
     @property
     def tunnel_id(self):

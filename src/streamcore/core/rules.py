@@ -66,6 +66,14 @@ RULES: tuple[Rule, ...] = (
         "both needs two interfaces: interface and output_interface",
     ),
     (
+        lambda c: c.segments == "wire" and c.interface == "any",
+        'segments = "wire" needs the name of an interface: the kernel does not say of `any` how packets were merged',
+    ),
+    (
+        lambda c: c.segments == "wire" and c.snap_length < key_fields(c.__class__)["snap_length"].default,
+        'segments = "wire" needs whole packets: leave snap_length out, and cut them with --service slice',
+    ),
+    (
         lambda c: c.rotates and c.write in ("", "-"),
         "rotate_mb and rotate_s need write, with a file name",
     ),

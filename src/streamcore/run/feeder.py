@@ -151,7 +151,10 @@ class Feeder:
             self._counters.count("source.read", batch.count, batch.byte_count)
             if self._select is not None and not self._source.filtered:
                 self._counters.count("filter.not_matched", *self._select(batch))
-            batch.copy_to_chunk()
+            added, added_bytes = batch.copy_to_chunk()
+            if added:
+                self._counters.count("source.read", added, added_bytes)
+                self._counters.count("source.segmented", added, added_bytes)
             if self._groups:
                 self._parser(batch, self._groups)
             stops = self._classify(batch) if self._classify is not None else None

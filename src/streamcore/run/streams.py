@@ -16,6 +16,7 @@ from streamcore.core.packets import Result
 from streamcore.core.run_keys import Stream as StreamKeys
 from streamcore.headers import udp_ports
 from streamcore.service.chain import Chain, ChainElsewhere
+from streamcore.source.protocol import Offloads
 
 if TYPE_CHECKING:
     from streamcore.subcontract.contract import Wanted
@@ -96,6 +97,18 @@ class Streams:
         for stream in self.all:
             bits |= stream.chain.groups
         return bits
+
+    @property
+    def offloads(self) -> Offloads:
+        """What a live source does with checksums and segments that were left to hardware. An interface takes them as
+        they came if no service looks at packets; services that resize need the packets of the wire, each of which they
+        would have resized.
+        """
+        chains = [stream.chain for stream in self.all]
+        sends = bool(self._config.output_interface)
+        if self._config.segments == "wire" or (sends and any("lengths" in chain.changes for chain in chains)):
+            return "cut"
+        return "complete" if not sends or any(chain.reads_checksums for chain in chains) else "carry"
 
     @property
     def removes_metadata(self) -> bool:

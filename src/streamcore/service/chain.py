@@ -55,6 +55,11 @@ class Chain:
         return frozenset().union(*(ALLOWED[service.effect] for service in self.services))
 
     @property
+    def reads_checksums(self) -> bool:
+        """Whether a service needs packets with true checksums."""
+        return any(service.reads_checksums for service in self.services)
+
+    @property
     def removes_metadata(self) -> bool:
         """Whether blocks of a pcapng output must contain no more than reading its packets requires."""
         return any(service.removes_metadata for service in self.services)
@@ -122,6 +127,7 @@ class ChainElsewhere:
     """
 
     deterministic = False
+    reads_checksums = True
     removes_metadata = True  # it is not known here whether they do
     incomplete: Sequence[str] = ()
     groups = 0

@@ -50,6 +50,7 @@ class Count(Service):
 
     name: ClassVar[str] = "count"
     effect: ClassVar[Effect] = "observe"
+    reads_checksums: ClassVar[bool] = False
     groups: ClassVar[tuple[str, ...]] = ("headers", "addresses")
     report_type: ClassVar[Any] = Report
 

@@ -12,6 +12,7 @@ class Identity(Service):
 
     name: ClassVar[str] = "identity"
     effect: ClassVar[Effect] = "observe"
+    reads_checksums: ClassVar[bool] = False
 
     def process(self, segment: SegmentView) -> None:
         """Does nothing."""

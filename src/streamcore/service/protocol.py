@@ -105,6 +105,7 @@ class Service:
     deterministic: ClassVar[bool] = True  # whichever worker processes it, the same segment gives the same result
     groups: ClassVar[tuple[str, ...]] = ()  # header columns it reads: "headers", "addresses", "vlan", "inner", "flow"
     drops_by_keys: ClassVar[bool] = False  # `process` hands out keys, and `drop_by_keys` decides what is dropped
+    reads_checksums: ClassVar[bool] = True  # false: live packets may have checksums that are left to hardware
     removes_metadata: ClassVar[bool] = False  # no comments, names, addresses or hashes in a pcapng output's blocks
     reasons: ClassVar[Mapping[str, str]] = {}  # reason for a drop -> what it means; no other is accepted
     paths: ClassVar[tuple[str, ...]] = ()  # options that name files, which a worker elsewhere reads only if allowed

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 
 from streamcore.core.packets import Outgoing
+from streamcore.headers import UdpPorts
 
 class Sender:
     stopped: bool
@@ -13,6 +14,10 @@ class Sender:
         time_scale: float = 0.0,
         ns_per_packet: float = 0.0,
         ns_per_byte: float = 0.0,
+        *,
+        virtio: bool = False,
+        ports: UdpPorts = ...,
     ) -> None: ...
+    def set_mtu(self, number: int, mtu: int) -> None: ...
     def sent_on(self, number: int) -> int: ...
     def send(self, out: Outgoing) -> tuple[int, int]: ...

@@ -16,12 +16,13 @@ from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import RightsError, SinkError
 from streamcore.core.packets import Outgoing
+from streamcore.headers import udp_ports
 from streamcore.sink._encode import first_not_accepted
 from streamcore.sink._send import Sender
 from streamcore.sink.protocol import Place, SinkNeeds
 
-SOL_PACKET, QDISC_BYPASS = 263, 20
-GET_FLAGS, GET_HARDWARE_ADDRESS = 0x8913, 0x8927  # SIOCGIFFLAGS, SIOCGIFHWADDR
+SOL_PACKET, VIRTIO, QDISC_BYPASS = 263, 15, 20
+GET_FLAGS, GET_MTU, GET_HARDWARE_ADDRESS = 0x8913, 0x8921, 0x8927  # SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFHWADDR
 IS_UP = 1
 NAME_BYTES_MAX = 15  # of an interface: IFNAMSIZ less the zero
 ETHERNET_HARDWARE = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -42,7 +43,7 @@ REASONS = {
 PATIENCE_S = {"sink.interface_down": 10.0, "sink.queue_full": 1.0}
 LIVE_PATIENCE_S = {"sink.interface_down": 0.0, "sink.queue_full": 0.02}
 PAUSE_S = 0.0001
-LOOK_S = 0.1  # between checks whether a removed interface is back
+LOOK_S = 0.1  # between checks whether a removed interface is back, and of the MTU
 
 
 def open_live(config: Config, needs: SinkNeeds) -> LiveSink:
@@ -67,7 +68,8 @@ class LiveSink:
         self._shortened = 0
         self._outputs: list[Output] = []
         try:
-            self._outputs.extend(map(Output, names))
+            # What live packets leave to hardware is left to that of the other side; captures have no such packets.
+            self._outputs.extend(Output(name, virtio=bool(config.interface)) for name in names)
         except BaseException:
             self.abandon()
             raise
@@ -79,7 +81,10 @@ class LiveSink:
             1 / config.replay_speed if config.replay_speed else 0.0,
             1e9 / config.rate_pps if config.rate_pps else 0.0,
             8e3 / config.rate_mbps if config.rate_mbps else 0.0,
+            virtio=bool(config.interface),
+            ports=udp_ports(config.decode_as),
         )
+        self._looked_s = 0.0
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
         """Sends packets when they are due. Returns the (packets, captured bytes) sent. Raises SinkError."""
@@ -90,6 +95,8 @@ class LiveSink:
                     f" {link_type}"
                 )
             self._accepted[interface] = 1
+        if outgoing.batch.offloads:
+            self._look_at_mtu()
         try:
             return self._sender.send(outgoing)
         except OSError as error:
@@ -97,6 +104,14 @@ class LiveSink:
         finally:
             self._counters.bump("sink.sent_cut", self._sender.shortened - self._shortened)
             self._shortened = self._sender.shortened
+
+    def _look_at_mtu(self) -> None:
+        """From time to time: it may change while packets are sent."""
+        if (now_s := time.monotonic()) - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        for number, output in enumerate(self._outputs):
+            self._sender.set_mtu(number, output.mtu())
 
     @property
     def place(self) -> Place | None:
@@ -151,7 +166,7 @@ class LiveSink:
 class Output:
     """A packet socket that sends on one interface, and receives nothing. Raises SinkError, RightsError."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, virtio: bool = False) -> None:
         self.name = name
         self._sent = -1  # packets sent at the last refusal
         self._since_s = 0.0  # when that refusal began
@@ -171,6 +186,7 @@ class Output:
             if not flags & IS_UP:
                 raise SinkError(f"cannot send on {name}: it is down, type 'ip link set {name} up'")
             self.socket.setsockopt(SOL_PACKET, QDISC_BYPASS, 1)
+            self.socket.setsockopt(SOL_PACKET, VIRTIO, virtio)
             self._bind()
         except OSError as error:
             self.socket.close()
@@ -178,6 +194,14 @@ class Output:
         except SinkError:
             self.socket.close()
             raise
+
+    def mtu(self) -> int:
+        """0: the interface is gone."""
+        try:
+            answer = fcntl.ioctl(self.socket, GET_MTU, struct.pack("16s16x", os.fsencode(self.name)))
+        except OSError:
+            return 0
+        return int(struct.unpack_from("i", answer, 16)[0])
 
     def may_try_again(self, sent: int, patience_s: float) -> bool:
         """Pauses, and returns whether to retry a packet. sent: packets sent so far. If that has grown since the last

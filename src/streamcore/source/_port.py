@@ -24,7 +24,7 @@ from streamcore.source._socket_filter import REJECT_ALL, Instruction, pack
 ANY = "any"
 ALL_PROTOCOLS = 3  # ETH_P_ALL
 SOL_PACKET = 263
-ADD_MEMBERSHIP, RX_RING, STATISTICS, VERSION, FANOUT, IGNORE_OUTGOING = 1, 5, 6, 10, 18, 23
+ADD_MEMBERSHIP, RX_RING, STATISTICS, VERSION, VIRTIO, FANOUT, IGNORE_OUTGOING = 1, 5, 6, 10, 15, 18, 23
 TPACKET_V3, PROMISCUOUS, FANOUT_HASH, FANOUT_UNIQUE = 2, 1, 0, 0x2000
 ATTACH_FILTER = 26
 GET_HARDWARE_ADDRESS = 0x8927  # SIOCGIFHWADDR
@@ -105,12 +105,13 @@ class Port:
     """One packet socket and its ring. It rejects every packet until `listen`.
 
     space: where to map its ring; name: the interface; number: its value in the column `interface`; has_bell: whether to
-    open a bell if its ring peeks (one is enough for several rings of an interface). Raises SourceError, RightsError.
+    open a bell if its ring peeks (one is enough for several rings of an interface); cuts: room is left to cut
+    super-packets into segments. Raises SourceError, RightsError.
     """
 
     def __init__(
         self, space: RingSpace, name: str, number: int, link_type: int, shape: Shape, *, snap_length: int,
-        promiscuous: bool, outgoing: bool, has_bell: bool = True,
+        promiscuous: bool, outgoing: bool, has_bell: bool = True, cuts: bool = False,
     ) -> None:  # fmt: skip
         cooked = link_type == LINK_COOKED
         self.shape = shape
@@ -118,7 +119,6 @@ class Port:
         self.name = name
         self.number = number
         self._promiscuous = promiscuous
-        self._checksums_missing = 0  # told so far
         try:
             # Protocol 0: receive nothing before it is bound.
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
@@ -132,6 +132,8 @@ class Port:
             if not outgoing:
                 for each in self._sockets:
                     each.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
+            if not cooked:  # a cooked packet has no room for it
+                option(SOL_PACKET, VIRTIO, 1)
             self.filter(REJECT_ALL)
             block_bytes, blocks, retire_ms, peeks = shape
             frames = block_bytes // FRAME_BYTES * blocks
@@ -140,7 +142,10 @@ class Port:
             if self.bell is not None:
                 bell = self.bell.fileno()
                 self.bell.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BELL_BYTES)
-            self.ring = Ring(space, self.socket.fileno(), block_bytes, blocks, number, cooked, snap_length, peeks, bell)
+            self.ring = Ring(
+                space, self.socket.fileno(), block_bytes, blocks, number, cooked, snap_length, peeks, bell,
+                virtio=not cooked, cuts=cuts,
+            )  # fmt: skip
             self.index = 0 if name == ANY else socket.if_nametoindex(name)
             self._join()
         except (OSError, MemoryError) as error:
@@ -169,11 +174,6 @@ class Port:
 
     def statistics(self) -> Statistics:
         return Statistics(*struct.unpack("3I", self.socket.getsockopt(SOL_PACKET, STATISTICS, 12)))
-
-    def new_checksums_missing(self) -> int:
-        """Packets whose checksum was left to the hardware, since the last call."""
-        before, self._checksums_missing = self._checksums_missing, self.ring.checksums_missing
-        return self._checksums_missing - before
 
     def went_down(self) -> bool:
         """Whether the interface went down since the last call. Raises OSError for other faults."""

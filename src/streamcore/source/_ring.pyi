@@ -7,11 +7,11 @@ SPACE_BYTES_MAX: int
 class RingSpace:
     def __init__(self, bytes_max: int) -> None: ...
 
-class Borrowed: ...
+class Borrowed:
+    offloads: bool
 
 class Ring:
     block_count: int
-    checksums_missing: int
     @property
     def ready_count(self) -> int: ...
     @property
@@ -27,6 +27,9 @@ class Ring:
         snap_length: int,
         peeks: bool = False,
         bell: int = -1,
+        *,
+        virtio: bool = False,
+        cuts: bool = False,
     ) -> None: ...
     def gather_into(
         self,

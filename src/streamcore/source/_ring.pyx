@@ -18,7 +18,8 @@ from posix.mman cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
 )
 
-from streamcore.core.packets cimport RECORD_BARE, Chunk, Columns, prefetch
+from streamcore.core.packets cimport NEEDS_CHECKSUM, RECORD_BARE, Chunk, Columns, Offload, prefetch
+from streamcore.offloads._cut cimport segments_at_most, segments_room
 
 cdef extern from *:
     """
@@ -182,6 +183,8 @@ cdef class Borrowed:
     """The blocks that one batch borrows from rings. When it is dropped, they go back to the kernel."""
 
     cdef list parts  # (ring, first block, number of blocks)
+    cdef readonly bint offloads            # some packets left something to hardware
+    cdef Py_ssize_t more_rows, more_bytes  # that the packets need beyond their own, if they are cut into segments
 
     def __init__(self):
         self.parts = []
@@ -201,11 +204,11 @@ cdef class Ring:
     the value in the column `interface`; cooked: a SOCK_DGRAM socket, whose packets get a LINKTYPE_LINUX_SLL2 header;
     snap_length: bytes kept of each packet; peeks: read the block that the kernel still fills, too (not if cooked: the
     kernel writes the link address last); bell: a descriptor that is readable when a packet has come, -1: there is none.
+    virtio: PACKET_VNET_HDR was set; cuts: super-packets will be cut, and need room for it.
     Raises MemoryError if it cannot be mapped. It trusts what the kernel wrote into the ring. One thread reads it; any
     thread may drop a Borrowed.
     """
 
-    cdef readonly uint64_t checksums_missing  # packets so far whose checksum was left to the hardware
     cdef readonly Py_ssize_t block_count
     cdef RingSpace space
     cdef uint8_t *base
@@ -226,10 +229,16 @@ cdef class Ring:
     cdef int bell
     cdef uint16_t interface
     cdef bint cooked
+    cdef bint virtio
+    cdef bint cuts
     cdef uint32_t snap_length
+    cdef bint offloads                        # as in Borrowed, while this thread walks; so are the next two
+    cdef Py_ssize_t more_rows, more_bytes
+    cdef Py_ssize_t rows_room                 # rows of the chunk
 
     def __init__(self, RingSpace space not None, int fd, Py_ssize_t block_bytes, Py_ssize_t block_count, uint16_t interface,
-                 bint cooked, uint32_t snap_length, bint peeks=False, int bell=-1):
+                 bint cooked, uint32_t snap_length, bint peeks=False, int bell=-1, *, bint virtio=False,
+                 bint cuts=False):
         cdef Py_ssize_t size = block_bytes * block_count
         if peeks and (cooked or not STORES_IN_ORDER):
             raise ValueError("this ring cannot peek")
@@ -248,6 +257,8 @@ cdef class Ring:
         self.block_count = block_count
         self.interface = interface
         self.cooked = cooked
+        self.virtio = virtio
+        self.cuts = cuts
         self.snap_length = snap_length
         self.peeks = peeks
         self.bell = bell
@@ -288,6 +299,8 @@ cdef class Ring:
             raise ValueError(f"a chunk of {bytes_max} bytes does not hold a packet of {self.snap_length}")
         chunk.borrow(self.space.base, self.space.size, borrowed)
         self.borrowed_before = self.borrowed_count
+        self.offloads, self.rows_room = borrowed.offloads, chunk.arena.rows_max
+        self.more_rows, self.more_bytes = borrowed.more_rows, borrowed.more_bytes
         first = self.begin_walk()
         with nogil:
             full = self.gather(&chunk.columns, &rows, &used, rows_max, bytes_max, nanoseconds(due_s), nanoseconds(until_s),
@@ -296,6 +309,7 @@ cdef class Ring:
             self.users[(first + i) % self.block_count] += 1
         self.end_walk()
         borrowed.parts.append((self, first, self.touched))
+        borrowed.offloads, borrowed.more_rows, borrowed.more_bytes = self.offloads, self.more_rows, self.more_bytes
         return rows, used, full
 
     def skip(self):
@@ -305,8 +319,9 @@ cdef class Ring:
         with nogil:
             while self.begin_block():
                 while self.more():
-                    packets += 1
-                    byte_count += self.kept(<const tpacket3_hdr *> self.frame)
+                    if (<const tpacket3_hdr *> self.frame).tp_mac:
+                        packets += 1
+                        byte_count += self.kept(<const tpacket3_hdr *> self.frame)
                     self.step()
         for i in range(self.touched):
             self.users[(first + i) % self.block_count] += 1
@@ -332,11 +347,12 @@ cdef class Ring:
 
     cdef void release(self, Py_ssize_t block):
         """Removes one user of the block. It goes to the kernel before it counts as free; otherwise it could be walked
-        twice. Where this ring peeks, it holds zeros then: `packet_is_whole` needs them."""
+        twice. Where this ring peeks, it holds zeros then: `packet_is_whole` needs them. With virtio headers, too: the
+        kernel leaves the header of a packet that virtio has no name for as it is, and counts the packet as dropped."""
         cdef uint8_t *at = self.base + block * self.block_bytes
         cdef Py_ssize_t used
         if self.users[block] == 1:
-            if self.peeks:
+            if self.peeks or self.virtio:
                 used = min(<Py_ssize_t> block_head(at).blk_len, self.block_bytes)
                 if used > BLOCK_HEAD:
                     memset(at + BLOCK_HEAD, 0, used - BLOCK_HEAD)
@@ -385,8 +401,14 @@ cdef class Ring:
         while not full and self.begin_block():
             while self.more():
                 head = <const tpacket3_hdr *> self.frame
+                if head.tp_mac == 0:
+                    self.step()
+                    continue
                 prefetch(self.frame + head.tp_next_offset)
-                if row == rows_max or bytes_max - at < <Py_ssize_t> head.tp_snaplen + RECORD_HEAD + GROWTH:
+                if row == rows_max or bytes_max - at - self.more_bytes < <Py_ssize_t> head.tp_snaplen + RECORD_HEAD + GROWTH:
+                    full = True
+                    break
+                if self.cuts and not self.reserve(self.frame, row, bytes_max - at - head.tp_snaplen - RECORD_HEAD - GROWTH, bytes_max):
                     full = True
                     break
                 at += RECORD_HEAD + self.put(c, row, self.frame)
@@ -403,16 +425,35 @@ cdef class Ring:
             c.record[row] = RECORD_BARE
         return full
 
+    cdef bint reserve(self, const uint8_t *frame, Py_ssize_t row, Py_ssize_t bytes_left, Py_ssize_t bytes_max) noexcept nogil:
+        """Takes room for the segments of a packet, of what the chunk has left beside the packet. False: there is too
+        little."""
+        cdef const tpacket3_hdr *head = <const tpacket3_hdr *> frame
+        cdef uint32_t count = 1
+        if self.virtio:
+            count = segments_at_most(virtio_head(frame), head.tp_snaplen + TAG, self.rows_room, bytes_max)
+        if row + self.more_rows + count > self.rows_room or self.more_bytes + segments_room(count) > bytes_left:
+            return False
+        self.more_rows += count - 1
+        self.more_bytes += segments_room(count)
+        return True
+
     cdef inline uint32_t put(self, Columns *c, Py_ssize_t row, uint8_t *frame) noexcept nogil:
         """Completes a packet in place. Returns the bytes kept of it.
 
         The kernel puts it at least 68 bytes after the frame's start, a cooked one 96; our 4, or 24, bytes begin after
-        the 48 bytes of tpacket3_hdr.
+        the 48 bytes of tpacket3_hdr. They may lie on its virtio header, which is read first.
         """
         cdef const tpacket3_hdr *head = <const tpacket3_hdr *> frame
         cdef uint8_t *packet = frame + head.tp_mac
         cdef uint32_t captured = head.tp_snaplen, wire = head.tp_len, grown = 0, kept
         cdef uint16_t[2] tag
+        cdef Offload offload = Offload(0, 0, 0, 0, 0, 0)
+        if self.virtio:
+            offload = virtio_head(frame)[0]
+            offload.flags &= NEEDS_CHECKSUM
+        elif head.tp_status & TP_STATUS_CSUMNOTREADY:
+            offload.flags = NEEDS_CHECKSUM  # and no start: the kernel does not say where
         if self.cooked:
             grown = self.put_cooked(packet, head)
         elif head.tp_status & TP_STATUS_VLAN_VALID and captured >= ADDRESSES:
@@ -429,8 +470,12 @@ cdef class Ring:
         c.captured_length[row] = kept
         c.wire_length[row] = wire
         c.timestamp_ns[row] = <int64_t> head.tp_sec * 1_000_000_000 + <int64_t> head.tp_nsec
-        if head.tp_status & TP_STATUS_CSUMNOTREADY:
-            self.checksums_missing += 1
+        if offload.flags | offload.segments:
+            self.offloads = True
+            if self.virtio:
+                offload.header_bytes += <uint16_t> grown
+                offload.checksum_start += <uint16_t> grown
+        c.offload[row] = offload
         return kept
 
     cdef inline uint32_t put_cooked(self, uint8_t *packet, const tpacket3_hdr *head) noexcept nogil:
@@ -519,6 +564,11 @@ cdef class Ring:
 
 cdef inline int64_t nanoseconds(double seconds) noexcept nogil:
     return <int64_t> (min(max(seconds, 0.0), 4e9) * 1e9)
+
+
+cdef inline const Offload *virtio_head(const uint8_t *frame) noexcept nogil:
+    """It stands right before the packet."""
+    return <const Offload *> (frame + (<const tpacket3_hdr *> frame).tp_mac - sizeof(Offload))
 
 
 cdef inline uint16_t tpid_of(const tpacket3_hdr *head) noexcept nogil:

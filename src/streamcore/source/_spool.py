@@ -1,7 +1,7 @@
 """The spool: a bounded file that keeps packets, in order, until workers have time. It has no name, so it vanishes when
 the process ends, even after a crash.
 
-An entry has a chunk's columns `offset captured_length wire_length timestamp_ns interface`, then its bytes.
+An entry has a chunk's columns `offset captured_length wire_length timestamp_ns interface`, `offload` if some packets left something to hardware, then its bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from streamcore.core.errors import SourceError
 from streamcore.core.packets import Chunk, PacketBatch
 from streamcore.core.paths import in_the_way
 
-COLUMN_BYTES = 4 + 4 + 4 + 8 + 2  # of a packet
+COLUMN_BYTES = 4 + 4 + 4 + 8 + 2 + 10  # of a packet
 
 
 class Entry(NamedTuple):
@@ -24,6 +24,7 @@ class Entry(NamedTuple):
     rows: int
     used: int  # bytes of the chunk
     byte_count: int  # captured
+    offloads: bool  # of some packets
 
 
 class Spool:
@@ -46,20 +47,20 @@ class Spool:
         """Whether there is room for a full chunk's packets."""
         return self._place(chunk.arena.data_bytes_max + COLUMN_BYTES * chunk.arena.rows_max) is not None
 
-    def put(self, batch: PacketBatch) -> int:
-        """Stores the packets of a batch, for which there must be room. Returns their number. Raises SourceError."""
+    def put(self, batch: PacketBatch) -> None:
+        """Stores the packets of a batch, for which there must be room. Raises SourceError."""
         parts = _parts(batch)
         size = sum(len(part) for part in parts)
         position = self._place(size)
         assert position is not None
         self._move(os.pwritev, parts, position, size)
-        self._entries.append(Entry(position, size, batch.count, batch.span_stop, batch.byte_count))
-        return batch.count
+        self._entries.append(Entry(position, size, batch.count, batch.span_stop, batch.byte_count, batch.offloads))
 
     def take(self, chunk: Chunk, interfaces: list[Any], first_number: int) -> PacketBatch:
         """Takes the oldest packets into a chunk as large as the one they came from. Raises SourceError."""
         entry = self._entries[0]
         batch = PacketBatch(chunk, entry.rows, first_number, interfaces, span_stop=entry.used)
+        batch.offloads = entry.offloads
         self._move(os.preadv, _parts(batch), entry.position, entry.size)
         batch.record[:] = 0  # RECORD_PCAP, as for packets copied from a ring
         batch.contiguous = True
@@ -108,5 +109,6 @@ def _parts(batch: PacketBatch) -> list[memoryview]:
         batch.wire_length,
         batch.timestamp_ns,
         batch.interface,
+        *([batch.offload] if batch.offloads else []),
     )
     return [memoryview(part).cast("B") for part in (*columns, batch.data[: batch.span_stop])]

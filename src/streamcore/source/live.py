@@ -21,13 +21,15 @@ from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Arena, Chunk, PacketBatch
+from streamcore.headers import STANDARD_PORTS, UdpPorts
+from streamcore.offloads._completion import Completion
 from streamcore.source._facts import described, section_options, statistics_block
 from streamcore.source._port import ANY, Port, Shape, link_type_of, shape, share, space_for
 from streamcore.source._ring import LINK_COOKED, Borrowed
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
 from streamcore.source._spool import Spool
 from streamcore.source.capture import ChunkSupply, Damage
-from streamcore.source.protocol import SourceNeeds
+from streamcore.source.protocol import Offloads, SourceNeeds
 
 LOOPBACK = "lo"  # packets sent there also come in: take them once, as tcpdump does
 NANOSECONDS = 9  # digits of a second
@@ -44,14 +46,17 @@ Compile = Callable[[int, str], list[Instruction] | None]  # (link type, interfac
 
 def open_live(config: Config, needs: SourceNeeds) -> LiveSource:
     """The source of `interface`, with `both` also of `output_interface`. Raises SourceError, UsageError."""
-    return LiveSource(config, needs.arena, needs.counters, needs.compile, needs.pass_waiting)
+    return LiveSource(
+        config, needs.arena, needs.counters, needs.compile, needs.pass_waiting, needs.offloads, needs.ports
+    )
 
 
 class LiveSource:
     """The packets that arrive on config.interfaces; iterate over it for its PacketBatches.
 
     Parameters: config; arena to take chunks from; counters, which get the kernel's counts; compile, which makes the
-    kernel's filter; pass_waiting, called with overload "pass" to forward waiting packets unprocessed. It receives
+    kernel's filter; pass_waiting, called with overload "pass" to forward waiting packets unprocessed; offloads: what
+    becomes of checksums and segments that packets leave to hardware, and ports of tunnels that are cut. It receives
     packets as soon as it is made, with VLAN tags in their places. Packets of `any` and of link types without a
     LINKTYPE_ number are cooked (LINKTYPE_LINUX_SLL2). A batch borrows its part of the rings. To keep a batch, call its
     `copy_to_chunk`, which copies the rows in use as pcap records with nanoseconds; otherwise the kernel runs out of
@@ -67,6 +72,8 @@ class LiveSource:
         counters: Counters,
         compile: Compile | None = None,
         pass_waiting: Callable[[], None] | None = None,
+        offloads: Offloads = "complete",
+        ports: UdpPorts | None = None,
     ) -> None:
         self.name = " and ".join(config.interfaces)
         self.form = CaptureForm("pcap", NANOSECONDS, options=section_options())
@@ -93,6 +100,12 @@ class LiveSource:
         self._counting = threading.Lock()  # of the kernel's counts, and of who closes the sockets that tell them
         self._closing = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Two, because the feeder copies from the ring, and this source into the spool.
+        self._completions = [] if offloads == "carry" else [
+            Completion(ports or STANDARD_PORTS, cuts=offloads == "cut") for _ in range(2)
+        ]  # fmt: skip
+        self._cuts = offloads == "cut"
+        self._left = [0, 0]  # checksums and super-packets that could not be completed, as counted so far
         self._poll, self._waking = select.poll(), select.poll()
         for poll in (self._poll, self._waking):
             poll.register(self._wake, select.POLLIN)
@@ -178,7 +191,7 @@ class LiveSource:
             port = Port(
                 self._space, name, number, link_type, shape, snap_length=config.snap_length,
                 promiscuous=config.promiscuous, outgoing=not config.output_interface and name != LOOPBACK,
-                has_bell=ring == 0,
+                has_bell=ring == 0, cuts=self._cuts,
             )  # fmt: skip
             ports.append(port)
             self._ports.append(port)
@@ -214,18 +227,31 @@ class LiveSource:
             self.pressed()  # the spool also helps if this thread is too slow
         chunk = self._acquire()
         if self._spool:
-            batch = self._spool.take(chunk, self.interfaces, self._delivered)
+            batch = self._spool.take(chunk, self.interfaces, self._number)
             self._bytes += batch.span_stop
         else:
-            rows, used = self._fill(chunk)
+            borrowed = Borrowed()
+            rows, used = self._fill(chunk, borrowed)
             if not rows:
                 return None
-            batch = PacketBatch(chunk, rows, self._delivered, self.interfaces)
+            batch = self._batch(chunk, borrowed, rows, self._number, 0)
             self._bytes += used
         self._delivered += batch.count
         return batch
 
-    def _fill(self, chunk: Chunk) -> tuple[int, int]:
+    @property
+    def _number(self) -> int:
+        """Of the next packet: those that were cut into several count as several."""
+        return self._delivered + (self._completions[0].added if self._completions else 0)
+
+    def _batch(self, chunk: Chunk, borrowed: Borrowed, rows: int, number: int, which: int) -> PacketBatch:
+        """The packets in the rings as a batch that `which` of the two completions copies."""
+        batch = PacketBatch(chunk, rows, number, self.interfaces)
+        batch.offloads = borrowed.offloads
+        batch.copier = self._completions[which] if self._completions else None
+        return batch
+
+    def _fill(self, chunk: Chunk, borrowed: Borrowed) -> tuple[int, int]:
         """Fills a chunk until it is full, its time is up, or the end. Returns (rows, bytes).
 
         Its time is up so long after the last batch: a packet that comes alone leaves at once, and more wait for each
@@ -234,7 +260,6 @@ class LiveSource:
         rows = used = 0
         # One ring waits in its own walk, which costs less than returning here; several rings take turns.
         alone = len(self._ports) == 1
-        borrowed = Borrowed()
         while self._rows_max():
             due_s = min(self._due_s, self._quiet_s) if alone else 0.0
             until_s = min(time.monotonic() + TICK_S, self._ends_s, self._quiet_s) if alone else 0.0
@@ -256,11 +281,13 @@ class LiveSource:
         assert staging is not None
         full = True
         while full and spool.has_room_for(staging):
-            rows, used, full = self._walk(staging, Borrowed(), 0, 0)
-            batch = PacketBatch(staging, rows, 0, self.interfaces)
-            batch.copy_to_chunk()
+            borrowed = Borrowed()
+            rows, used, full = self._walk(staging, borrowed, 0, 0)
+            batch = self._batch(staging, borrowed, rows, 0, 1)
+            self._counters.count("source.segmented", *batch.copy_to_chunk())
             if rows:
-                self._taken += spool.put(batch)
+                self._taken += rows
+                spool.put(batch)
                 self._counters.count("overload.spooled", rows, used - RECORD_HEAD * rows)
             full = full and self._rows_max() > 0
 
@@ -346,7 +373,7 @@ class LiveSource:
         self.refresh()
         for number, (received, dropped) in sorted(self._kernel_counts.items()):
             block = statistics_block(number, self._begin_ns, time.time_ns(), received, dropped)
-            self.blocks.put(Block(self._delivered, block))
+            self.blocks.put(Block(self._number, block))
         self._close_all()
 
     def refresh(self) -> None:
@@ -360,7 +387,10 @@ class LiveSource:
                 self._counters.count("kernel.received", statistics.received, 0)
                 self._counters.count("kernel.dropped", statistics.dropped, 0)
                 self._counters.bump("kernel.freezes", statistics.freezes)
-                self._counters.bump("source.checksum_missing", port.new_checksums_missing())
+            left = [sum(each.unfinished for each in self._completions), sum(each.uncut for each in self._completions)]
+            self._counters.bump("source.checksum_missing", left[0] - self._left[0])
+            self._counters.bump("source.not_segmented", left[1] - self._left[1])
+            self._left = left
 
     def _close_all(self) -> None:
         with self._counting:

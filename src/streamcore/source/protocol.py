@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from streamcore.core.capture_form import Blocks, CaptureForm, Interface
 from streamcore.core.counters import Counters
 from streamcore.core.packets import Arena, PacketBatch
+from streamcore.headers import UdpPorts
+
+# What becomes of checksums and segments that live packets leave to hardware: the packets are given on as they are, their
+# checksums are completed, or they are also cut into segments.
+Offloads = Literal["carry", "complete", "cut"]
 
 
 class Source(Protocol):
@@ -58,3 +63,5 @@ class SourceNeeds:
     counters: Counters
     compile: Callable[[int, str], list[Any] | None] | None  # (link type, interface) -> socket filter; raises UsageError
     pass_waiting: Callable[[], None]  # forwards waiting packets unprocessed (overload = "pass")
+    offloads: Offloads = "complete"
+    ports: UdpPorts | None = None  # of tunnels whose segments are cut; None: the standard ones

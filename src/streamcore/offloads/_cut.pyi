@@ -1,0 +1,6 @@
+from streamcore.headers import UdpPorts
+
+Told = tuple[int, int, int, int, int, int]
+
+def cut_packet(packet: bytes, link_type: int, told: Told, ports: UdpPorts = ...) -> list[bytes] | None: ...
+def completed(packet: bytes, start: int, offset: int) -> bytes | None: ...
