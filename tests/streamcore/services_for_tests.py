@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import MappingProxyType
 
 import numpy as np
 
@@ -36,6 +37,38 @@ class Slow(Marked):
         time.sleep(self.pause_ms / 1000)
         data = segment.writable()
         data[np.asarray(segment.offset, np.int64) + segment.captured_length - 1] ^= 0xFF
+
+
+class Hop(Service):
+    """Takes one from the time to live of IPv4, as a router does (RFC 1141)."""
+
+    effect = "rewrite"
+
+    def process(self, segment):
+        data = segment.writable()
+        for at in (int(each) for each in segment.offset):
+            link = at + 12 + 4 * (data[at + 12 : at + 14].tobytes() == b"\x81\0")
+            if data[link : link + 2].tobytes() == b"\x08\0":
+                header = link + 2
+                data[header + 8] -= 1
+                checksum = int.from_bytes(data[header + 10 : header + 12].tobytes(), "big") + 0x100
+                checksum = (checksum & 0xFFFF) + (checksum >> 16)
+                data[header + 10 : header + 12] = np.frombuffer(checksum.to_bytes(2, "big"), np.uint8)
+
+
+class DropsEvery(Service):
+    """Drops each packet longer than `longer` of which the number among those that this worker has seen is divisible."""
+
+    effect = "filter"
+    reasons = MappingProxyType({"every": "for a test"})
+
+    def __init__(self, every=50, longer=1000):
+        self.every, self.longer, self.seen = int(every), int(longer), 0
+
+    def process(self, segment):
+        numbers = self.seen + np.cumsum(np.asarray(segment.captured_length) > self.longer)
+        self.seen = int(numbers[-1])
+        segment.drop((np.asarray(segment.captured_length) > self.longer) & (numbers % self.every == 0), "every")
 
 
 class Raises(Marked):

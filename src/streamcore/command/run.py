@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from streamcore.command.flags import add_config, add_keys, keys_given
@@ -84,8 +84,6 @@ def run(config: Config) -> int:
         if live:
             pipeline.open()
             give_up(config.user)
-            if config.output_interface and not config.quiet:
-                warn_of_merging(config.interfaces)
         with shown(pipeline):
             accounting = pipeline.run()
     except (StreamcoreError, KeyboardInterrupt) as error:
@@ -156,14 +154,6 @@ def shown(pipeline: Pipeline) -> Iterator[None]:
                 say(f"streamcore: metrics at {url}")
         stack.enter_context((each_second if config.interface else following)(pipeline, on_terminal))
         yield
-
-
-def warn_of_merging(interfaces: Sequence[str]) -> None:
-    """Warns of live interfaces that merge received packets, because merged packets may be too long to send."""
-    from streamcore.tools.doctor_interface import merged_on_receipt
-
-    for words in filter(None, map(merged_on_receipt, interfaces)):
-        say(f"streamcore: {words}")
 
 
 class Account:

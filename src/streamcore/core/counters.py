@@ -25,7 +25,9 @@ NAMES: dict[str, Name] = {
     "kernel.dropped": Name("lost", "dropped by the kernel: the run read too slowly, or the workers fell behind"),
     "source.unread": Name("dropped", "left in the ring at the end"),
     "source.read": Name("stage", "read from the first stream"),
-    "source.segmented": Name("note", "more packets than the kernel received, because super-packets were cut into segments"),
+    "source.segmented": Name(
+        "note", "more packets than the kernel received, because super-packets were cut into segments"
+    ),
     "filter.not_matched": Name("dropped", "did not match the expression"),
     "resume.delivered_before": Name("dropped", "delivered by the run that this one resumes"),
     "segment.cut": Name("stage", "cut into segments"),

@@ -341,8 +341,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Key(
             "how packets of up to 64 KiB that the kernel or its hardware merged are delivered",
             group=LIVE,
-            more="`merged`: as they are received, with true checksums; `wire`: cut into segments as they are on the wire. "
-            "Between two interfaces they are always cut for services that resize",
+            more="`merged`: as they are received, with true checksums; `wire`: cut into segments as they are on the "
+            "wire. Between two interfaces they are always cut for services that resize",
             only="live",
         ),
     ] = "merged"

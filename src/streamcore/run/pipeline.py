@@ -272,7 +272,8 @@ class Pipeline:
         # The kernel looks neither into tunnels nor back at first fragments: then it lets all through, and we filter.
         compile = None if filter is None or filter.follows or filter.match == "inner" else filter.live_instructions
         source = self._source = open_source(
-            self.config, SourceNeeds(arena, self.counters, compile, self._pass_waiting, self._streams.offloads, self._ports)
+            self.config,
+            SourceNeeds(arena, self.counters, compile, self._pass_waiting, self._streams.offloads, self._ports),
         )
         self._open_things.callback(source.close)
         if compile is not None and 0 < len(filter.misfits) == len({each.link_type for each in source.interfaces}):

@@ -1,7 +1,8 @@
 """The spool: a bounded file that keeps packets, in order, until workers have time. It has no name, so it vanishes when
 the process ends, even after a crash.
 
-An entry has a chunk's columns `offset captured_length wire_length timestamp_ns interface`, `offload` if some packets left something to hardware, then its bytes.
+An entry has a chunk's columns `offset captured_length wire_length timestamp_ns interface`, `offload` if some packets
+left something to hardware, then its bytes.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ class Spool:
         """Whether there is room for a full chunk's packets."""
         return self._place(chunk.arena.data_bytes_max + COLUMN_BYTES * chunk.arena.rows_max) is not None
 
-    def put(self, batch: PacketBatch) -> None:
-        """Stores the packets of a batch, for which there must be room. Raises SourceError."""
+    def put(self, batch: PacketBatch) -> int:
+        """Stores the packets of a batch, for which there must be room. Returns their number. Raises SourceError."""
         parts = _parts(batch)
         size = sum(len(part) for part in parts)
         position = self._place(size)
         assert position is not None
         self._move(os.pwritev, parts, position, size)
         self._entries.append(Entry(position, size, batch.count, batch.span_stop, batch.byte_count, batch.offloads))
+        return batch.count
 
     def take(self, chunk: Chunk, interfaces: list[Any], first_number: int) -> PacketBatch:
         """Takes the oldest packets into a chunk as large as the one they came from. Raises SourceError."""

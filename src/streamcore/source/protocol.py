@@ -11,8 +11,8 @@ from streamcore.core.counters import Counters
 from streamcore.core.packets import Arena, PacketBatch
 from streamcore.headers import UdpPorts
 
-# What becomes of checksums and segments that live packets leave to hardware: the packets are given on as they are, their
-# checksums are completed, or they are also cut into segments.
+# What becomes of checksums and segments that live packets leave to hardware: the packets are given on as they are,
+# their checksums are completed, or they are also cut into segments.
 Offloads = Literal["carry", "complete", "cut"]
 
 

@@ -24,22 +24,21 @@ from streamcore.segment._segmenter import Segmenter
 from streamcore.source.live import LiveSource
 from tests.streamcore.conftest import read_pcap, udp_frame
 from tests.streamcore.namespaces import join, namespaces
+from tests.streamcore.offloads import twin
 
 PCAP_HEAD = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 1)  # nanoseconds, Ethernet
 SETTLED_S = 0.15  # until what was sent is in the ring, and its block is ours
 
 
 @contextmanager
-def capturing(namespace, interface="far", expression="", chunks=4, **keys):
+def capturing(namespace, interface="far", expression="", chunks=4, offloads="complete", **keys):
     """(source, counters) of a live source in a namespace."""
     config = Config(interface=interface, **{"write": "-", "segment_ms": 4, "buffer_kib": 16384} | keys)
     counters = Counters()
     arena = Arena(chunks, 1 << 20, 8192)
     with (
         namespace.entered(),
-        LiveSource(
-            config, arena, counters, Filter(expression, live=True).live_instructions if expression else None
-        ) as source,
+        LiveSource(config, arena, counters, compiled(expression), offloads=offloads) as source,
     ):
         yield source, counters
 
@@ -210,16 +209,21 @@ def test_jumbo_frames(root_and_namespaces):
             assert frames_of(received(source)) == frames
 
 
-def test_packets_that_offloads_have_merged_are_whole(root_and_namespaces):
-    """What TCP gives to the interface in pieces of up to 64 KiB comes in such pieces, and the stream is in them."""
-    told = random.Random(4).randbytes(1 << 20)
+@pytest.mark.parametrize("offloads", ["complete", "cut"])
+@pytest.mark.parametrize("interface", ["far", "any"])
+def test_packets_that_offloads_have_merged_are_whole(root_and_namespaces, interface, offloads):
+    """What TCP gives to the interface in pieces of up to 64 KiB comes in such pieces or in segments, and the stream is
+    in them, with true checksums. Of `any` the kernel does not say how they were merged.
+    """
+    told = random.Random(4).randbytes(1 << 19)
     with namespaces(2) as (left, right):
         join(left, "near", right, "far", offloads=True)
         left.run("ip", "address", "add", "10.9.1.1/24", "dev", "near")
         right.run("ip", "address", "add", "10.9.1.2/24", "dev", "far")
         with right.entered():
             listener = socket.create_server(("10.9.1.2", 5001))
-        with capturing(right, expression="tcp dst port 5001") as (source, counters):
+        expression = "tcp dst port 5001"
+        with capturing(right, expression=expression, interface=interface, offloads=offloads) as (source, counters):
             with left.entered():
                 caller = socket.create_connection(("10.9.1.2", 5001))
             with listener, caller, listener.accept()[0] as called:
@@ -230,17 +234,27 @@ def test_packets_that_offloads_have_merged_are_whole(root_and_namespaces):
                     heard += called.recv(1 << 20)
                 sending.join()
             stop_soon(source)
-            packets = received(source)
-    assert max(len(frame) for frame, *_ in packets) > 1514
-    assert all(len(frame) == wire for frame, wire, *_ in packets)
+            frames = []
+            for batch in source:
+                counters.count("source.segmented", *batch.copy_to_chunk())
+                assert (batch.captured_length == batch.wire_length).all()
+                frames += [batch.packet(row).tobytes() for row in range(batch.count)]
+            names = [each.name for each in source.interfaces]
+    assert names == [interface]
+    is_cut = offloads == "cut" and interface == "far"
+    assert (max(map(len, frames)) > 1514) is not is_cut
+    assert balanced(counters, len(frames) - counters.packets("source.segmented"))
+    assert (counters.packets("source.segmented") > 0) is is_cut
+    link_bytes = 14 if interface == "far" else 20
+    assert [each for each in frames if not twin.is_right(each[link_bytes:])] == []
     heard = bytearray(len(told))
-    segments = [dpkt.ethernet.Ethernet(frame).data.data for frame in frames_of(packets)]
+    segments = [dpkt.ip.IP(frame[link_bytes:]).data for frame in frames]
     first = min(tcp.seq for tcp in segments if tcp.flags & dpkt.tcp.TH_SYN) + 1
     for tcp in segments:
         at = (tcp.seq - first) % (1 << 32)
         heard[at : at + len(tcp.data)] = tcp.data
     assert heard == told
-    assert counters.events("source.checksum_missing") > 0
+    assert counters.events("source.checksum_missing") == 0
 
 
 def tagged(frame, *tags):

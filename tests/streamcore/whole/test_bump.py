@@ -1,0 +1,129 @@
+"""A bump in the wire carries what Linux sends by default: packets whose checksums and segments are left to hardware.
+TCP arrives byte for byte, whatever the offloads of the interfaces and the services of the run.
+"""
+
+import contextlib
+import hashlib
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.streamcore.conftest import COMMAND, MARK, finish_run
+from tests.streamcore.namespaces import join, namespaces
+
+pytestmark = pytest.mark.usefixtures("nothing_left", "root_and_namespaces")
+
+SERVICES = f"{Path(__file__).parents[1] / 'services_for_tests.py'}"
+PATIENCE_S = 60
+LEFT, RIGHT = "10.9.0.1", "10.9.0.2"
+
+
+@contextlib.contextmanager
+def bump(*, offloads=True, mtu=1500, gro=False, east=()):
+    """left - middle - right, nothing forwards in the middle. east: offloads that are off there."""
+    with namespaces(3) as (left, middle, right):
+        for end, name in ((left, "west"), (right, "east")):
+            join(end, "end", middle, name, mtu=mtu, offloads=offloads)
+        if gro:
+            for where, name in ((left, "end"), (middle, "west"), (middle, "east"), (right, "end")):
+                where.run("ethtool", "-K", name, "gro", "on")
+        if east:
+            middle.run("ethtool", "-K", "east", *(word for offload in east for word in (offload, "off")))
+        for end, address in ((left, LEFT), (right, RIGHT)):
+            end.run("ip", "address", "add", f"{address}/24", "dev", "end")
+        yield left, middle, right
+
+
+@contextlib.contextmanager
+def running(middle, *arguments):
+    """A run between west and east, both ways; afterwards the list has its account."""
+    environment = dict([MARK.split("=")])
+    process = middle.start(
+        "env", *map("=".join, environment.items()), *COMMAND, "run", "-i", "west", "-o", "east", "--both", "-n", "1",
+        "--json", "-q", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    accounts = []
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while middle.run("cat", "/proc/net/packet").stdout.count(" 0003 ") < 2:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield accounts
+        process.send_signal(signal.SIGTERM)
+        run = finish_run(process)
+        assert run.status in (130, 3), run.stderr
+        assert "unbalanced" not in run.json
+        accounts.append(run.json)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def exchange(left, right, size, seed=1):
+    """A stream each way at the same time over one connection: fails unless both arrive as they were sent."""
+    told = [random.Random(seed + i).randbytes(size) for i in range(2)]
+    with right.entered():
+        listener = socket.create_server((RIGHT, 5001))
+    listener.settimeout(PATIENCE_S)
+    with left.entered():
+        caller = socket.create_connection((RIGHT, 5001), timeout=PATIENCE_S)
+    called = listener.accept()[0]
+    called.settimeout(PATIENCE_S)
+    heard = [b"", b""]
+
+    def hear(which, connection):
+        with contextlib.suppress(TimeoutError):
+            while len(heard[which]) < size and (part := connection.recv(1 << 18)):
+                heard[which] += part
+
+    with listener, caller, called:
+        threads = [
+            threading.Thread(target=caller.sendall, args=(told[0],)),
+            threading.Thread(target=called.sendall, args=(told[1],)),
+            threading.Thread(target=hear, args=(0, called)),
+            threading.Thread(target=hear, args=(1, caller)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [hashlib.sha256(each).hexdigest() for each in heard] == [hashlib.sha256(each).hexdigest() for each in told]
+
+
+CASES = {
+    "defaults": ({}, []),
+    "defaults, identity": ({}, ["--service", "identity"]),
+    "defaults, count": ({}, ["--service", "count"]),
+    "gro": ({"gro": True}, []),
+    "offloads off": ({"offloads": False}, []),
+    "jumbo": ({"mtu": 9000}, []),
+    "gro, but east cuts nothing": ({"gro": True, "east": ("tso", "gso", "tx")}, []),
+    "rewritten, but east cuts nothing": ({"east": ("tso", "gso", "tx")}, ["--service", f"{SERVICES}:Hop"]),
+    "rewritten": ({"gro": True}, ["--service", f"{SERVICES}:Hop"]),
+    "resized": ({"gro": True}, ["--service", "slice:100000,from=packet"]),
+    "dropped": ({}, ["--service", f"{SERVICES}:DropsEvery"]),
+    "segments": ({"gro": True}, ["--segments", "wire"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tcp_arrives_byte_for_byte_both_ways(name):
+    keys, arguments = CASES[name]
+    with bump(**keys) as (left, middle, right):
+        with running(middle, *arguments) as accounts:
+            exchange(left, right, 1 << 20)
+        (account,) = accounts
+    dropped = account["packets"]["dropped"]
+    assert set(dropped) == ({"service.every"} if name == "dropped" else set())
+    assert account["live"]["dropped"] == {}
+    if name in ("resized", "segments"):
+        assert account["notes"]["source.segmented"] > 0
+    assert "source.checksum_missing" not in account["notes"]
