@@ -217,8 +217,7 @@ cdef class Copier:
     """Copies a live batch that has offloads to its chunk. offloads/_completion.pyx has the one that completes them."""
 
     cdef Py_ssize_t copy(self, PacketBatch batch, uint8_t *target) except -1:
-        """Writes the rows in use to target, a chunk's data, as pcap records with nanoseconds, and sets columns and
-        counts of the batch. Returns the bytes. Raises ValueError if they do not ascend, or do not fit."""
+        """The rows in use to target, a chunk's data, as `copy_to_chunk` says, with the batch's columns and counts. Returns the bytes."""
         raise NotImplementedError
 
 
@@ -291,9 +290,8 @@ cdef class PacketBatch:
         nanoseconds, and gives that memory back at once.
 
         Does nothing if they are in the chunk already. Rows not in use have no bytes afterwards; rows in use must
-        ascend. `copier`, if there is one, completes what packets left to hardware, and may cut one into several: then
-        there are more rows. Returns the (packets, captured bytes) added. Raises ValueError if rows do not ascend, or
-        do not fit.
+        ascend. `copier` may cut packets into several: then there are more rows. Returns the (packets, captured bytes)
+        added. Raises ValueError if rows do not ascend, or do not fit.
         """
         cdef Columns own
         cdef Py_ssize_t used
@@ -484,8 +482,7 @@ cdef class PacketBatch:
 
     @property
     def offload(self):
-        """uint8[n, 10]: what each packet left to hardware, as a virtio_net_hdr; zeros: nothing. Raises AttributeError
-        unless `offloads`."""
+        """uint8[n, 10]: what each packet left to hardware, as a virtio_net_hdr. Raises AttributeError unless `offloads`."""
         if not self.offloads:
             raise AttributeError("no packet of this batch left anything to hardware")
         return self.column(0, cnp.NPY_UINT8, <void **> &self.columns.offload, sizeof(Offload))

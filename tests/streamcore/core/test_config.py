@@ -196,7 +196,8 @@ def test_a_key_without_effect_in_the_run_is_refused(tmp_path):
     cases = [
         ("count", 5, capture, live), ("duration_s", 1.0, capture, live), ("promiscuous", False, capture, live),
         ("snap_length", 60, capture, live), ("snap_length", 262_144, sent, live), ("buffer_kib", 512, capture, live),
-        ("rings", 2, sent, live), ("overload", "pass", sent, live), ("user", "nobody", capture, live),
+        ("rings", 2, sent, live), ("overload", "pass", sent, live), ("segments", "wire", capture, live),
+        ("user", "nobody", capture, live),
         ("spool_bytes", 1 << 20, live, live | {"overload": "spool"}),
         ("spool_directory", "/tmp", live, live | {"overload": "spool"}),
         ("replay", 0.0, live, sent), ("replay", 2.0, capture, sent), ("rate_mbps", 3.0, capture, sent),
