@@ -33,6 +33,10 @@ from streamcore.headers._walk cimport (
 )
 
 
+cdef enum:
+    PPP = 0x880B
+
+
 cdef inline bint is_vlan(uint16_t ether_type) noexcept nogil:
     return ether_type == 0x8100 or ether_type == 0x88A8 or ether_type == 0x9100 or ether_type == 0x9200 or ether_type == 0x9300
 
@@ -118,6 +122,9 @@ cdef void step_llc(Walk *walk) noexcept nogil:
     if has(walk, 3) and p[0] == 0x06 and p[1] == 0x06 and p[2] == 3:
         if take(walk, LAYER_LLC, 3):
             walk.next = step_ip
+    elif has(walk, 4) and p[0] == 0xFE and p[1] == 0xFE and p[2] == 3 and p[3] == 0xCF:  # RFC 2364
+        if take(walk, LAYER_LLC, 4):
+            go_ether_type(walk, PPP)
     elif has(walk, 4) and p[0] == 0xFE and p[1] == 0xFE and p[2] == 3 and (p[3] == 0xCC or p[3] == 0x8E):
         if take(walk, LAYER_LLC, 4):
             walk.next = step_ip
@@ -152,8 +159,26 @@ cdef void step_mpls(Walk *walk) noexcept nogil:
     elif p[0] >> 4 == 0:
         if take(walk, LAYER_CONTROL_WORD, 4):
             walk.next = step_ethernet
+    elif p[0] >> 4 == 1 and has(walk, 4) and (be16(p + 2) == 0x0021 or be16(p + 2) == 0x0057):  # an associated channel of IP (RFC 4385, 5085)
+        if take(walk, LAYER_CONTROL_WORD, 4):
+            walk.next = step_ip
     else:
         ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void batman(Walk *walk) noexcept nogil:
+    """batman-adv, versions 14 and 15: type, version, TTL; in frames to one station a number, its address, and perhaps the source's; in those to all
+    a sequence number and the source's address. Then a whole Ethernet frame."""
+    cdef const uint8_t *p = here(walk)
+    cdef uint32_t size = 0
+    if has(walk, 2) and p[1] == 15:
+        size = 10 if p[0] == 0x40 else 18 if p[0] == 0x42 else 14 if p[0] == 0x01 else 0
+    elif has(walk, 2) and p[1] == 14:
+        size = 10 if p[0] == 0x03 else 14 if p[0] == 0x04 else 0
+    if size == 0:
+        ends(walk, OUTCOME_UNKNOWN)
+    elif take(walk, LAYER_TAG, size):
+        walk.next = step_ethernet
 
 
 cdef void step_pppoe(Walk *walk) noexcept nogil:
@@ -166,7 +191,7 @@ cdef void step_pppoe(Walk *walk) noexcept nogil:
         return
     if be16(p + 4):  # 0: segmentation offload
         bound(walk, walk.at + be16(p + 4))
-    go_ether_type(walk, 0x880B)
+    go_ether_type(walk, PPP)
 
 
 cdef void arp(Walk *walk) noexcept nogil:
@@ -195,4 +220,6 @@ register_ether_type(0x88E5, macsec)
 register_ether_type(0x892F, redundancy_tag)
 register_ether_type(0xF1C1, redundancy_tag)
 register_ether_type(0x22F3, trill)
+register_ether_type(0x4305, batman)
+register_ether_type(0x6558, step_ethernet)
 register_link(219, step_mpls)

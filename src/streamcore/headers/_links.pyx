@@ -5,7 +5,7 @@ PPP, HDLC and Frame Relay are in _ppp.pyx, 802.11 in _wireless.pyx, raw IP in _i
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from streamcore.headers._ether_types cimport step_llc
+from streamcore.headers._ether_types cimport step_llc, step_mpls
 from streamcore.headers._ip cimport step_ip
 from streamcore.headers._ppp cimport step_cisco_hdlc, step_frame_relay, step_ppp
 from streamcore.headers._walk cimport (
@@ -35,6 +35,8 @@ cdef enum:
     ARPHRD_RADIOTAP = 803
     ARPHRD_NETLINK = 824     # in a cooked header: the protocol field holds a netlink family
     ETH_P_802_2 = 4          # in a cooked header: LLC follows
+    ETH_P_PPP = 7            # in a cooked header: PPP follows
+    LINK_PPP = 9
     PKTAP_LEAST = 108
 
 
@@ -57,6 +59,8 @@ cdef inline void cooked_protocol(Walk *walk, uint16_t hardware, uint16_t protoco
         walk.next = step_radiotap
     elif protocol == ETH_P_802_2 and hardware != ARPHRD_NETLINK:
         walk.next = step_llc
+    elif protocol == ETH_P_PPP and hardware != ARPHRD_NETLINK:
+        go_link(walk, LINK_PPP)
     elif hardware == ARPHRD_NETLINK or protocol < 1536:  # Linux's own numbers
         ends(walk, OUTCOME_UNKNOWN)
     else:
@@ -112,10 +116,12 @@ cdef void pflog(Walk *walk) noexcept nogil:
 
 
 cdef void nflog(Walk *walk) noexcept nogil:
-    """Family, version 0, resource; then fields of length, type and value, in the writing host's byte order and padded to 4; type 9 is the packet."""
+    """Family, version 0, resource; then fields of length, type and value, in the writing host's byte order and padded to 4; type 1 names an
+    EtherType, type 9 is the packet."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     cdef uint32_t length
+    cdef uint16_t kind, protocol = 0
     cdef bint little = has(walk, 6) and le16(p + 4) >= 4 and has(walk, 4 + le16(p + 4)) and p[7] & 0x7F == 0
     if has(walk, 2) and p[1]:
         ends(walk, OUTCOME_UNKNOWN)
@@ -124,11 +130,18 @@ cdef void nflog(Walk *walk) noexcept nogil:
         length = le16(p + size) if little else be16(p + size)
         if length < 4:
             break
-        if ((le16(p + size + 2) if little else be16(p + size + 2)) & 0x7FFF) == 9:
+        kind = (le16(p + size + 2) if little else be16(p + size + 2)) & 0x7FFF
+        if kind == 9:
             bound(walk, walk.at + size + length)
-            if take(walk, LAYER_CAPTURE, size + 4):
+            if not take(walk, LAYER_CAPTURE, size + 4):
+                return
+            if p[0] == 2 or p[0] == 10 or protocol < 1536:
                 go_family(walk, p[0])
+            else:  # of a bridge, say
+                go_ether_type(walk, protocol)
             return
+        if kind == 1 and length >= 6 and has(walk, size + 6):
+            protocol = be16(p + size + 4)
         size += (length + 3) & ~<uint32_t> 3
     take(walk, LAYER_CAPTURE, 4)
     ends(walk, OUTCOME_UNKNOWN)
@@ -138,7 +151,7 @@ cdef void pktap(Walk *walk) noexcept nogil:
     """Apple: length and type of the record (1: a packet), link type; little-endian. LINKTYPE_USER2 is tried as this."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = le16(p) if has(walk, 12) else PKTAP_LEAST
-    if has(walk, 12) and (size < PKTAP_LEAST or p[2] or p[3] or be16(p + 10)):
+    if has(walk, 12) and (size < PKTAP_LEAST or p[2] or p[3] or be16(p + 10) or le16(p + 4) != 1):
         ends(walk, OUTCOME_UNKNOWN)
     elif take(walk, LAYER_CAPTURE, size):
         go_link(walk, le16(p + 8))
@@ -255,6 +268,8 @@ cdef void sun_atm(Walk *walk) noexcept nogil:
         walk.next = step_llc
     elif p[0] & 15 == 1:
         prefixed(walk, 2, step_ethernet)
+    elif p[0] & 15 == 0 or p[0] & 15 == 4:  # not said
+        atm(walk)
     else:
         ends(walk, OUTCOME_UNKNOWN)
 
@@ -294,7 +309,10 @@ cdef void erf(Walk *walk) noexcept nogil:
         prefixed(walk, size + 2, step_ethernet)
     elif kind == 22 or kind == 23:
         prefixed(walk, size, step_ip)
-    elif kind == 1:
+    elif kind == 4 or kind == 9:  # AAL5, behind the header of an ATM cell, and of a channel
+        prefixed(walk, size + (4 if kind == 4 else 8), step_llc)
+    elif kind == 1 or kind == 5 or kind == 10 or kind == 15 or kind == 17 or kind == 19:  # HDLC: 5 and 17 with the header of a channel
+        size += 4 if kind == 5 or kind == 17 else 0
         prefixed(walk, size, step_cisco_hdlc if has(walk, size + 1) and p[size] & 0x7F == 0x0F else step_ppp)
     else:
         take(walk, LAYER_CAPTURE, size)
@@ -302,7 +320,7 @@ cdef void erf(Walk *walk) noexcept nogil:
 
 
 cdef inline void juniper(Walk *walk, Step following) noexcept nogil:
-    """Magic number 4d4743, flags (80: an extension with its length follows; 02: there is no link header)."""
+    """Magic number 4d4743, flags (80: an extension with its length follows; 02: there is no link header, but a number of what follows)."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 4
     if has(walk, 4) and be32(p) >> 8 != 0x4D4743:
@@ -310,11 +328,55 @@ cdef inline void juniper(Walk *walk, Step following) noexcept nogil:
         return
     if has(walk, 6) and p[3] & 0x80:
         size += 2 + be16(p + 4)
-    if has(walk, 4) and p[3] & 0x02:
-        take(walk, LAYER_CAPTURE, size)
-        ends(walk, OUTCOME_UNKNOWN)
+    prefixed(walk, size, juniper_bare if has(walk, 4) and p[3] & 0x02 else following)
+
+
+cdef void juniper_bare(Walk *walk) noexcept nogil:
+    """Four bytes, little-endian: 2 IPv4, 6 IPv6; 4, 5, 8 MPLS."""
+    cdef const uint8_t *p = here(walk)
+    if not take(walk, LAYER_LINK, 4):
+        return
+    if le16(p) == 2 or le16(p) == 6:
+        walk.next = step_ip
+    elif le16(p) == 4 or le16(p) == 5 or le16(p) == 8:
+        walk.next = step_mpls
     else:
-        prefixed(walk, size, following)
+        ends(walk, OUTCOME_UNKNOWN)
+
+
+cdef void juniper_multilink(Walk *walk) noexcept nogil:
+    """PPP, perhaps behind two bytes of a bundle."""
+    juniper(walk, bundled_ppp)
+
+
+cdef void bundled_ppp(Walk *walk) noexcept nogil:
+    if has(walk, 2) and be16(here(walk)) == 0:
+        if not take(walk, LAYER_LINK, 2):
+            return
+    walk.next = step_ppp
+
+
+cdef void juniper_atm1(Walk *walk) noexcept nogil:
+    juniper(walk, cell_header4)
+
+
+cdef void juniper_atm2(Walk *walk) noexcept nogil:
+    juniper(walk, cell_header8)
+
+
+cdef void cell_header4(Walk *walk) noexcept nogil:
+    if take(walk, LAYER_LINK, 4):
+        atm(walk)
+
+
+cdef void cell_header8(Walk *walk) noexcept nogil:
+    """Here PPP may follow without LLC."""
+    if not take(walk, LAYER_LINK, 8):
+        return
+    if has(walk, 2) and (be16(here(walk)) == 0x0021 or be16(here(walk)) == 0x0057 or be16(here(walk)) == 0xFF03):
+        walk.next = step_ppp
+    else:
+        atm(walk)
 
 
 cdef void juniper_ethernet(Walk *walk) noexcept nogil:
@@ -352,6 +414,9 @@ register_link(117, pflog)
 register_link(138, ip_over_firewire)
 register_link(149, pktap)
 register_link(258, pktap)
+register_link(130, juniper_multilink)
+register_link(135, juniper_atm2)
+register_link(137, juniper_atm1)
 register_link(178, juniper_ethernet)
 register_link(179, juniper_ppp)
 register_link(180, juniper_frame_relay)

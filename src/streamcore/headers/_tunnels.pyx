@@ -19,6 +19,7 @@ from streamcore.headers._walk cimport (
     TUNNEL_ERSPAN,
     TUNNEL_ETHERIP,
     TUNNEL_GRE,
+    TUNNEL_IP,
     TUNNEL_L2TP,
     TUNNEL_MPLS,
     TUNNEL_NSH,
@@ -43,6 +44,7 @@ from streamcore.headers._walk cimport (
     take_tunnel,
     upper,
 )
+from streamcore.headers._wireless cimport step_wifi
 
 cdef enum:
     FLAG_CHECKSUM = 0x80     # GRE, first byte
@@ -95,6 +97,8 @@ cdef void gre_payload(Walk *walk, uint16_t kind, uint8_t flags) noexcept nogil:
         walk.next = step_ppp
     elif kind == 0x8909:
         walk.next = metadata
+    elif 0x8200 <= kind <= 0x8370 and kind & 0x0F == 0:  # Aruba's access points: 802.11
+        walk.next = step_wifi
     elif kind == 0x6559:
         walk.next = step_frame_relay
     elif kind == 0 and not has(walk, 1):  # a returning keepalive
@@ -167,6 +171,13 @@ cdef void etherip(Walk *walk) noexcept nogil:
         ends(walk, OUTCOME_UNKNOWN)
     elif take_tunnel(walk, TUNNEL_ETHERIP, 0, 2):
         walk.next = step_ethernet
+
+
+cdef void ethernet_in_ip(Walk *walk) noexcept nogil:
+    """RFC 8986 4.9: a frame, mostly behind a segment routing header."""
+    upper(walk)
+    enter(walk, TUNNEL_IP, 0)
+    walk.next = step_ethernet
 
 
 cdef void pim(Walk *walk) noexcept nogil:
@@ -251,4 +262,5 @@ register_protocol(103, pim)
 register_protocol(108, compressed)
 register_protocol(115, step_l2tp3)
 register_protocol(137, mpls_in_ip)
+register_protocol(143, ethernet_in_ip)
 register_ether_type(0x894F, nsh)

@@ -9,6 +9,7 @@ from streamcore.headers._ether_types cimport step_llc
 from streamcore.headers._walk cimport (
     LAYER_CAPTURE,
     LAYER_ETHERNET,
+    LAYER_TAG,
     LAYER_WIFI,
     OUTCOME_ENCRYPTED,
     OUTCOME_FRAGMENT,
@@ -34,7 +35,9 @@ cdef enum:
     MORE_FRAGMENTS = 0x04
     PROTECTED = 0x40
     ORDER = 0x80
+    FROM = 0x02
     AGGREGATE = 0x80         # first byte of QoS control: the body is an A-MSDU
+    MESH_CONTROL = 0x01      # second byte: mesh control precedes the body
 
 
 cdef void step_wifi(Walk *walk) noexcept nogil:
@@ -58,6 +61,7 @@ cdef void wifi(Walk *walk, int swap, bint padded) noexcept nogil:
     cdef uint32_t size = 24
     cdef uint8_t first, second
     cdef uint8_t quality = 0
+    cdef bint mesh = False
     if not has(walk, 24):
         take(walk, LAYER_WIFI, 24)
         return
@@ -72,6 +76,7 @@ cdef void wifi(Walk *walk, int swap, bint padded) noexcept nogil:
     if first & 0x80:
         if has(walk, size + 2):
             quality = p[size]
+            mesh = second & FROM and p[size + 1] & MESH_CONTROL
         size += 2
         if second & ORDER:
             size += 4
@@ -88,7 +93,15 @@ cdef void wifi(Walk *walk, int swap, bint padded) noexcept nogil:
     elif quality & AGGREGATE:
         taken(walk).detail = 1
         walk.next = subframe
+    elif mesh and here(walk)[0] < 3:
+        mesh_control(walk)
     else:
+        walk.next = step_llc
+
+
+cdef void mesh_control(Walk *walk) noexcept nogil:
+    """Flags with the number of further addresses, TTL, sequence number; the addresses."""
+    if take(walk, LAYER_TAG, 6 + 6 * <uint32_t> here(walk)[0]):
         walk.next = step_llc
 
 

@@ -166,7 +166,7 @@ cdef int64_t change_layer(Rewrite *rewrite, uint8_t *p, const Layer *layer) noex
     elif kind == LAYER_TUNNEL:
         change_tunnel(rewrite, p, layer.length, layer.detail)
     elif kind == LAYER_TAG:
-        if layer.length > 8:  # hardware addresses of ISL and MACsec's channel, options of TRILL
+        if layer.length > 8:  # hardware addresses of ISL, batman-adv, mesh control and MACsec's channel, options of TRILL
             unknown(rewrite, p)
     elif not (kind == LAYER_VLAN or kind == LAYER_LLC or kind == LAYER_MPLS or kind == LAYER_CONTROL_WORD
               or kind == LAYER_PPPOE or kind == LAYER_PPP or kind == LAYER_UDP or kind == LAYER_UDP_LITE

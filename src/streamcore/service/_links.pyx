@@ -41,7 +41,7 @@ cdef void change_capture(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type)
         zero(rewrite, p + 4, n - 4)
     elif link_type == 8:  # SLIP: a direction, and the original compressed header
         zero(rewrite, p + 1, n - 1)
-    elif 178 <= link_type <= 181:  # Juniper: an extension after magic number, flags and length
+    elif is_juniper(link_type):  #: an extension after magic number, flags and length
         zero(rewrite, p + 6, n - 6)
     elif link_type == 197:  # ERF: extension headers after time, type and lengths
         zero(rewrite, p + 16, n - 16)
@@ -161,11 +161,15 @@ cdef void change_wifi(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
         change_mac(rewrite, p + 24, 6, 6)
 
 
+cdef inline bint is_juniper(int link_type) noexcept nogil:
+    return 178 <= link_type <= 181 or link_type == 130 or link_type == 135 or link_type == 137
+
+
 cdef void change_link(Rewrite *rewrite, uint8_t *p, int64_t n, int link_type, bint first) noexcept nogil:
     """n: bytes of the header that are present; first: it is the packet's first header. PPP, C-HDLC and Frame Relay address only lines."""
     cdef uint8_t routed
     if (link_type == 9 or link_type == 50 or link_type == 51 or link_type == 104 or link_type == 107
-            or (not first and (179 <= link_type <= 181 or link_type == 197 or link_type == 166 or 204 <= link_type <= 206))):
+            or (not first and (is_juniper(link_type) or link_type == 197 or link_type == 166 or 204 <= link_type <= 206))):
         return
     if not first:
         unknown(rewrite, p)

@@ -194,6 +194,29 @@ def of_length(body: bytes) -> bytes:
     return ADDRESSES[0] + ADDRESSES[1] + be16(len(body)) + body
 
 
+def mesh(fields: Fields) -> bytes:
+    """A frame of a mesh, with further addresses."""
+    more = fields.extra % 3
+    control = bytes([more, 9]) + bytes(4 + 6 * more)
+    return wifi_header(0x0388, True, b"\0\1") + control + SNAP + typed(fields)
+
+
+def batman(fields: Fields) -> bytes:
+    head = [b"\x40\x0f\x32\0", b"\x42\x0f\x32\0", b"\1\x0f\x32\0", b"\3\x0e\x32\0"][fields.extra]
+    more = [6, 14, 10, 6][fields.extra]
+    return on_ether(head + bytes(more) + bytes(frame(fields)), 0x4305)
+
+
+def bridged_nflog(fields: Fields) -> bytes:
+    packet = bytes(inner(fields))
+    head = struct.pack("<HH", 8, 1) + be16(ether_type(fields)) + bytes(2)
+    return b"\7\0\0\0" + head + struct.pack("<HH", 4 + len(packet), 9) + packet + bytes(-len(packet) % 4)
+
+
+def record_of_erf(kind: int, body: bytes) -> bytes:
+    return bytes(8) + bytes([kind, 4]) + be16(16 + len(body)) + bytes(2) + be16(len(body)) + body
+
+
 def only_four(fields: Fields) -> bytes:
     return bytes(IP(src="10.1.2.3", dst="10.4.5.6") / upper(fields))
 
@@ -255,6 +278,29 @@ MORE_KINDS = {
     ),
     "tzsp 802.11": (1, lambda f: over_udp(b"\x01\0\0\x12\x01" + wifi(f, False), 37_008)),
     "entropy label": (1, labels),
+    "aruba": (1, lambda f: gre_plain(wifi(f, False), 0x8200 + 0x10 * f.extra, False)),
+    "ethernet in ipv6": (1, lambda f: in_six(f, 143, bytes(frame(f)))),
+    "associated channel": (
+        1,
+        lambda f: on_ether(b"\0\1\0\xff\0\0\xd1\xff\x10\0" + ppp_number(f) + bytes(inner(f)), 0x8847),
+    ),
+    "batman": (1, batman),
+    "ethernet in ethernet": (1, lambda f: on_ether(bytes(frame(f)), 0x6558)),
+    "802.11 mesh": (105, mesh),
+    "nflog of a bridge": (239, bridged_nflog),
+    "cooked ppp": (
+        113,
+        lambda f: be16(0) + be16(512) + bytes(10) + be16(7) + b"\xff\3" + ppp_number(f) + bytes(inner(f)),
+    ),
+    "ppp in llc": (100, lambda f: b"\xfe\xfe\3\xcf" + ppp_number(f) + bytes(inner(f))),
+    "sun atm, not said": (123, lambda f: (b"\0" if f.flag else b"\4") + b"\0\0\x20" + snap(f)),
+    "erf aal5": (197, lambda f: record_of_erf(4, bytes(4) + snap(f))),
+    "erf channels": (197, lambda f: record_of_erf(17 if f.flag else 5, bytes(4) + b"\x0f\0" + typed(f))),
+    "erf colours": (197, lambda f: record_of_erf([10, 15, 19, 1][f.extra], b"\x0f\0" + typed(f))),
+    "juniper without a link": (178, lambda f: b"MGC\3" + bytes([6 if f.six else 2]) + bytes(3) + bytes(inner(f))),
+    "juniper multilink": (130, lambda f: b"MGC\1" + bytes(2 * f.flag) + ppp_number(f) + bytes(inner(f))),
+    "juniper atm 1": (137, lambda f: b"MGC\1" + bytes(4) + snap(f)),
+    "juniper atm 2": (135, lambda f: b"MGC\1" + bytes(8) + (ppp_number(f) + bytes(inner(f)) if f.flag else snap(f))),
     "nsh in gre": (1, lambda f: gre_plain(nsh(f) + bytes(inner(f)), 0x894F, False)),
     "nsh ethernet": (
         1,
