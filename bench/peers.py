@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
 import sys
@@ -35,6 +36,13 @@ QUOTED = (
     ("read in Python, times dpkt", "read", "dpkt"),
     ("read in Python, times NFStream", "read", "nfstream"),
     ("identity, times NFStream", "identity", "nfstream"),
+    ("flows to IPFIX, times nfpcapd", "flows-ipfix", "nfpcapd"),
+    ("flows to IPFIX, times NFStream", "flows-ipfix", "nfstream"),
+    ("flows to JSON, times NFStream", "flows", "nfstream"),
+    ("packets, times tshark -T fields", "packets", "tshark"),
+    ("filter, times tcpdump's", "filter", "tcpdump-filter"),
+    ("merge, times mergecap", "merge", "mergecap"),
+    ("split, times editcap", "split", "editcap-split"),
 )
 
 
@@ -89,9 +97,15 @@ def measured(
     """Round 0 samples memory, checks what was written and drops the peers that fail; then come the timed rounds."""
     rows = {peer.name: Row(peer.name) for peer in chosen}
     running = list(chosen)
+    outputs, firsts = (
+        scratch / "outputs",
+        scratch / "firsts",
+    )  # what one command wrote; what the first one of those alike did
+    firsts.mkdir()
     for number in range(flags.rounds + 1):
         for peer in list(running):
-            target = scratch / f"out-{source.name}"
+            outputs.mkdir()
+            target = outputs / f"out-{source.name}"
             run = measure.run(peer.command(source, target), timeout_s=flags.timeout, sample_memory=number == 0)
             wrote = target.exists() and target.stat().st_size > 0
             if run.status != 0 or (peer.writes and not wrote):
@@ -103,10 +117,18 @@ def measured(
                 rows[peer.name].peak_bytes = run.peak_bytes
                 if peer.copies and flags.format == "pcap" and not same_packets(source, target):
                     rows[peer.name].note("OUTPUT DIFFERS FROM INPUT")
+                if peer.alike:
+                    first = firsts / peer.alike
+                    if not first.exists():
+                        target.rename(first)
+                    elif not same_packets(first, target):
+                        rows[peer.name].note("OUTPUT DIFFERS FROM THE OTHER'S")
             else:
                 rows[peer.name].add(run, peer, packets)
-            target.unlink(missing_ok=True)
+            shutil.rmtree(outputs)
             progress(f"{section}: round {number} of {flags.rounds}: {peer.name} {run.wall_s:.2f} s")
+        if number == 0:
+            shutil.rmtree(firsts)
     return list(rows.values())
 
 

@@ -15,18 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = Path(__file__).parent / "programs"
+FILTER = "udp port 443"
+SPLIT_MB, SPLIT_S = 61, 0.05  # of a file; the captures have as many bytes in that time
 KEY = "0123456789abcdef0123456789abcdef"  # Crypto-PAn's 32 bytes, as both traceanon and ours take them
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One command. `copies`: its output must hold the input's packets; `prefix_packets`: it reads only so many."""
+    """One command. `copies`: its output must hold the input's packets; `prefix_packets`: it reads only so many;
+    `alike`: peers of one such name must write the same packets."""
 
     name: str
     command: Callable[[Path, Path], list[str]]
     writes: bool = True
     copies: bool = False
     prefix_packets: int | None = None
+    alike: str = ""
 
 
 def peers(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
@@ -38,17 +42,17 @@ def peers(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
         available += found
         missing |= lacking
     order = ["cp", "tcpdump", "editcap", "traceanon", "dpkt", "scapy", "nfstream", "identity", "anonymise", "read",
-             "nfpcapd", "flows", "flows-ipfix"]  # fmt: skip
+             "nfpcapd", "flows", "flows-ipfix", "tshark", "packets", "tcpdump-filter", "filter", "mergecap", "merge",
+             "editcap-split", "split"]  # fmt: skip
     return sorted(available, key=lambda peer: order.index(peer.name)), missing
 
 
 def _ours(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
     beside = Path(sys.executable).parent / "streamcore"
     command = str(beside) if beside.exists() else shutil.which("streamcore")
+    names = ("identity", "anonymise", "read", "flows", "flows-ipfix", "packets", "filter", "merge", "split")
     if command is None:
-        return [], dict.fromkeys(
-            ("identity", "anonymise", "read", "flows", "flows-ipfix"), "streamcore is not installed: make build"
-        )
+        return [], dict.fromkeys(names, "streamcore is not installed: make build")
 
     def running(service: str) -> Callable[[Path, Path], list[str]]:
         how = ["--policy", "flow", "--order", "total", "--service", service, "-n", "1", "-q"]
@@ -57,13 +61,24 @@ def _ours(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
     def reading(source: Path, target: Path) -> list[str]:
         return [sys.executable, str(PROGRAMS / "streamcore_parse.py"), str(source)]
 
-    return [
+    def run(*words: str, inputs: int = 1) -> Callable[[Path, Path], list[str]]:
+        return lambda source, target: [
+            command, "run", *(["-r", str(source)] * inputs), "-w", str(target), "-n", "1", "-q", *words
+        ]  # fmt: skip
+
+    ours = [
         Peer("identity", running("identity"), copies=True),
         Peer("anonymise", running(f"anonymise:key={KEY}")),
         Peer("read", reading, writes=False),
         Peer("flows", lambda source, target: [command, "flows", "-r", str(source), "--json", str(target)]),
         Peer("flows-ipfix", lambda source, target: [command, "flows", "-r", str(source), "--ipfix", str(target)]),
-    ], {}
+        Peer("packets", lambda source, target: [command, "packets", "-r", str(source), "--tsv", str(target)]),
+        Peer("filter", run(FILTER), alike="filter"),
+        Peer("split", run("-C", str(SPLIT_MB)), writes=False),
+    ]
+    if "--inputs" not in subprocess.run([command, "run", "--help"], capture_output=True, text=True, check=False).stdout:
+        return ours, {"merge": "this revision reads one capture at a time"}
+    return [*ours, Peer("merge", run(inputs=2), alike="merge")], {}
 
 
 def _programs(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
@@ -91,10 +106,58 @@ def _programs(flags: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
             "libtrace-tools",
         ),
     ]
-    known += [(Peer("nfpcapd", _nfpcapd, writes=False), "nfdump")]
-    available = [peer for peer, _ in known if shutil.which(peer.name)]
-    missing = {peer.name: f"install {package}" for peer, package in known if not shutil.which(peer.name)}
+    known += [
+        (Peer("nfpcapd", _nfpcapd, writes=False), "nfdump"),
+        (Peer("tshark", _tshark), "tshark"),
+        (
+            Peer(
+                "tcpdump-filter",
+                lambda source, target: ["tcpdump", "-r", str(source), "-w", str(target), FILTER],
+                alike="filter" if flags.format == "pcap" and flags.resolution == "us" else "",
+            ),
+            "tcpdump",
+        ),
+        (
+            Peer(
+                "mergecap",
+                lambda source, target: ["mergecap", "-F", form, "-w", str(target), str(source), str(source)],
+                alike="merge",
+            ),
+            "wireshark-common",
+        ),
+        (
+            Peer(
+                "editcap-split",
+                lambda source, target: ["editcap", "-F", form, "-i", str(SPLIT_S), str(source), str(target)],
+                writes=False,
+            ),
+            "wireshark-common",
+        ),
+    ]
+
+    def is_there(peer: Peer) -> bool:
+        return shutil.which(peer.name.partition("-")[0]) is not None
+
+    available = [peer for peer, _ in known if is_there(peer)]
+    missing = {peer.name: f"install {package}" for peer, package in known if not is_there(peer)}
     return available, missing
+
+
+# The columns of `streamcore packets` that tshark has, without what tells tunnels apart.
+TSHARK_FIELDS = (
+    "frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "vlan.id", "ip.version", "ip.src", "ip.dst",
+    "ipv6.src", "ipv6.dst", "ip.proto", "ipv6.nxt", "tcp.srcport", "tcp.dstport", "udp.srcport", "udp.dstport",
+    "ip.frag_offset",
+)  # fmt: skip
+
+
+def _tshark(source: Path, target: Path) -> list[str]:
+    """Without names, and without what takes TCP's streams together, which our table does not have either."""
+    words = ["tshark", "-n", "-r", str(source), "-T", "fields"]
+    for protocol in ("tcp.desegment_tcp_streams", "tcp.analyze_sequence_numbers"):
+        words += ["-o", f"{protocol}:FALSE"]
+    words += [word for field in TSHARK_FIELDS for word in ("-e", field)]
+    return ["sh", "-c", 'exec "$@" > "$0"', str(target), *words]
 
 
 def _nfpcapd(source: Path, target: Path) -> list[str]:

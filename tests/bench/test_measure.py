@@ -140,7 +140,7 @@ def test_the_command_compares_what_is_there_and_leaves_nothing(tmp_path: Path) -
     directory = tmp_path / "made" / "here"
     command = [sys.executable, BENCH / "peers.py", "--directory", directory, "--rounds", "2", "--packets", "1000"]
     run = subprocess.run(
-        [*command, "--peers", "cp,nosuch,dpkt", "--captures", "small64,start", "--json"],
+        [*command, "--peers", "cp,nosuch,dpkt,filter,split", "--captures", "small64,start", "--json"],
         check=True,
         capture_output=True,
         text=True,
@@ -150,7 +150,7 @@ def test_the_command_compares_what_is_there_and_leaves_nothing(tmp_path: Path) -
     sections = json.loads(run.stdout)["sections"]
     assert {name: section["packets"] for name, section in sections.items()} == {"small64": 1000, "start": 100}
     for section in sections.values():
-        assert [row["name"] for row in section["rows"]] == ["cp", "dpkt"]
+        assert [row["name"] for row in section["rows"]] == ["cp", "dpkt", "filter", "split"]
         assert all(len(row["wall_s"]) == 2 and min(row["wall_s"]) > 0 for row in section["rows"])
     assert not directory.exists()
 
