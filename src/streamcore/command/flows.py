@@ -26,7 +26,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from streamcore.command.reading import capture_config
-    from streamcore.tools.flows.reading import write_flows
 
     config = capture_config("flows", arguments.config, keys_given(arguments))
     chosen = [(name, out) for name in FORMATS if (out := getattr(arguments, f"to_{name}")) is not None]
@@ -36,4 +35,6 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--{next(iter(options))} has no effect without --table")
     if options.get("top", 0) < 0:
         raise UsageError("--top must be a whole number of 0 or more")
+    from streamcore.tools.flows.reading import write_flows
+
     return write_flows(config, out, form, **options)

@@ -21,7 +21,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from streamcore.command.reading import capture_config
-    from streamcore.tools.tables import write_packets
 
     config = capture_config("packets", arguments.config, keys_given(arguments))
+    from streamcore.tools.tables import write_packets
+
     return write_packets(config, arguments.tsv, arguments.label or os.path.basename(config.read))

@@ -29,6 +29,7 @@ class CaptureForm(NamedTuple):
     bare: bool = (
         False  # of pcapng: write only the options needed to read the packets; no comments, names, addresses, hashes
     )
+    changed: bool = False  # packets may have been changed or dropped: custom blocks that forbid copying are left out
 
 
 # Of a Block: a section's header, an interface, any other block (whole, little-endian), or None for one that cannot be

@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 SNAP_LENGTH = 262_144
 ETHERNET, LIVE_BUFFER_BYTES = 1, 1 << 18
@@ -45,9 +46,7 @@ def _compiler() -> Compiler:
     def compile_bundled(expression: str, dlt: int) -> list[Instruction]:
         handle = cypcap.open_dead(dlt, SNAP_LENGTH)
         try:
-            return list(handle.compile(expression, True, NETMASK))
-        except cypcap.Error as error:
-            raise CompileError(_words(str(error.args[-1]))) from None
+            return _compiled(handle, expression)
         finally:
             handle.close()
 
@@ -71,15 +70,20 @@ def compile_live(expression: str, interface: str) -> list[Instruction] | None:
         handle.activate()
         if int(handle.datalink()) != ETHERNET:
             return None
+        return _compiled(handle, expression)
     except cypcap.Error:
-        handle.close()
         return None
+    finally:
+        handle.close()
+
+
+def _compiled(handle: Any, expression: str) -> list[Instruction]:
+    import cypcap
+
     try:
         return list(handle.compile(expression, True, NETMASK))
     except cypcap.Error as error:
         raise CompileError(_words(str(error.args[-1]))) from None
-    finally:
-        handle.close()
 
 
 class _Instruction(ctypes.Structure):

@@ -281,7 +281,7 @@ class Pipeline:
         return source
 
     def _open_output(self, arena: Arena, source: Source, place: Place | None) -> Sink:
-        form = source.form._replace(bare=self._streams.removes_metadata)
+        form = source.form._replace(bare=self._streams.removes_metadata, changed=self._streams.changes)
         needs = SinkNeeds(self.counters, arena, source.interfaces, form, source.blocks, place, self._last_file_is_full)
         return self._open_sink(needs)
 

@@ -116,6 +116,11 @@ class Streams:
         return any(stream.chain.removes_metadata for stream in self.all)
 
     @property
+    def changes(self) -> bool:
+        """Whether a service of any stream may change or drop packets."""
+        return any(stream.chain.changes for stream in self.all)
+
+    @property
     def incomplete(self) -> list[str]:
         """One line for each reason why the output is incomplete."""
         return [

@@ -12,6 +12,7 @@ from streamcore.sink import _headers
 
 NEVER = 1 << 62  # a number that no packet has
 STATISTICS_BLOCK = 5
+NOT_COPIED = (0x40000BAD).to_bytes(4, "little")  # the type of custom blocks that forbid copying
 
 
 class Sections:
@@ -19,15 +20,17 @@ class Sections:
 
     pending: the source appends to it, from another thread. whole: sections stand in the output as they do in the input;
     otherwise all packets are of one section, and only blocks that are neither sections nor interfaces are written.
-    bare: nothing is written but what reading the packets takes.
+    bare: nothing is written but what reading the packets takes. changed: services may change packets, so custom blocks
+    that forbid copying (pcapng, section 4.9) are left out.
     """
 
-    def __init__(self, pending: Blocks, whole: bool, bare: bool) -> None:
+    def __init__(self, pending: Blocks, whole: bool, bare: bool, changed: bool = False) -> None:
         self.whole = whole
         self.removed = 0  # options, and blocks, that were left out
         self.taken = 0  # blocks
         self._pending = pending
-        self._bare = bare
+        self._bare, self._changed = bare, changed
+        self._begun = False  # a section was taken
         self._header = b""
         self._interfaces: list[bytes] = []
 
@@ -58,7 +61,8 @@ class Sections:
         while self._pending:
             content = self._pending.take().content
             if isinstance(content, CaptureForm):
-                self.removed += len(content.options)
+                self.removed += len(content.options) + self._begun  # a further section is a block left out
+                self._begun = True
             elif isinstance(content, Interface):
                 self.removed += sum(code not in _headers.READING for code, _ in content.options)
             else:
@@ -67,13 +71,14 @@ class Sections:
     def _encoded(self, block: Block) -> bytes:
         content = block.content
         if isinstance(content, CaptureForm):
-            first = not self._header
+            first, self._begun = not self._begun, True
             self._header, self._interfaces = (
                 _headers.section_block(content._replace(bare=self._bare), as_it_is=True),
                 [],
             )
             lost = self._bare if self.whole else not first  # the writer counts what it leaves out of the first one
             self.removed += len(content.options) if lost else 0
+            self.removed += not self.whole and not first
             return self._header if self.whole else b""
         if isinstance(content, Interface):
             encoded = _headers.interface_block(content, self._bare)
@@ -82,7 +87,7 @@ class Sections:
             self._interfaces.append(encoded)
             self.removed += sum(code not in _headers.READING for code, _ in content.options) if self._bare else 0
             return encoded
-        if content is None or self._bare:
+        if content is None or self._bare or (self._changed and content[:4] == NOT_COPIED):
             self.removed += 1
             return b""
         return content if self.whole else _of_stream(content, block.base)

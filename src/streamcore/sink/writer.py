@@ -73,7 +73,7 @@ def sections_of(config: Config, needs: SinkNeeds) -> Sections | None:
     if needs.blocks is None:
         return None
     whole = config.order == "total" and needs.form.family == "pcapng"
-    return Sections(needs.blocks, whole, needs.form.bare)
+    return Sections(needs.blocks, whole, needs.form.bare, needs.form.changed)
 
 
 def open_capture(

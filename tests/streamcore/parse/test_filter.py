@@ -319,3 +319,34 @@ def test_the_system_library_compiles_alike():
         Program(ours)
     with pytest.raises(_libpcap.CompileError):
         compiler("tcp prt", 1)
+
+
+@pytest.mark.parametrize("outcome", ["another link type", "no rights", "no expression"])
+def test_a_live_handle_is_closed_whatever_happens(outcome, monkeypatch):
+    class Handle:
+        closed = 0
+
+        def activate(self):
+            if outcome == "no rights":
+                raise cypcap.Error(-8, "no")
+
+        def datalink(self):
+            return 101 if outcome == "another link type" else 1
+
+        def compile(self, *words):
+            raise cypcap.Error(-1, "syntax error")
+
+        def close(self):
+            self.closed += 1
+
+        def __getattr__(self, name):
+            return lambda *words: None
+
+    handle = Handle()
+    monkeypatch.setattr(cypcap, "create", lambda interface: handle)
+    if outcome == "no expression":
+        with pytest.raises(_libpcap.CompileError, match="syntax error"):
+            _libpcap.compile_live("tcp prt", "any0")
+    else:
+        assert _libpcap.compile_live("tcp", "any0") is None
+    assert handle.closed == 1

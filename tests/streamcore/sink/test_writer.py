@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import struct
 
 import dpkt
 import lz4.frame
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcore.aggregate._aggregator import Aggregator
-from streamcore.core.capture_form import CaptureForm
+from streamcore.core.capture_form import Block, Blocks, CaptureForm
 from streamcore.core.capture_form import Interface as StreamInterface
 from streamcore.core.errors import SinkError
 from streamcore.core.packets import Arena, Outgoing
@@ -282,6 +283,38 @@ def test_a_pcap_of_long_packets_is_read_again(folder):
     with CaptureSource(folder / "long.pcap", Arena(2, 1 << 20, 1 << 10)) as source:
         assert [batch.captured_length.tolist() for batch in source] == [[400_000]]
         assert source.damage is None
+
+
+def test_blocks_that_forbid_copying_stay_unless_packets_may_change():
+    def custom(kind):
+        return struct.pack("<IIIII", kind, 20, 32_473, 7, 20)
+
+    for changed, kept in ((False, [0xBAD, 0x40000BAD]), (True, [0xBAD])):
+        blocks = Blocks()
+        for kind in (0xBAD, 0x40000BAD):
+            blocks.put(Block(0, custom(kind)))
+        sections = Sections(blocks, True, False, changed)
+        written = [block for block in sections.due(0) if block]
+        assert written == [custom(kind) for kind in kept]
+        assert sections.removed == 2 - len(kept)
+
+
+def test_a_section_that_is_joined_to_another_is_counted():
+    """Also one that says nothing of itself."""
+
+    def of_three(whole):
+        blocks = Blocks()
+        for _ in range(3):
+            blocks.put(Block(0, CaptureForm("pcapng")))
+        return Sections(blocks, whole, False)
+
+    for whole, headers, removed in ((True, 3, 0), (False, 0, 2)):
+        sections = of_three(whole)
+        assert len([block for block in sections.due(0) if block]) == headers
+        assert sections.removed == removed
+    for_a_pcap = of_three(True)
+    for_a_pcap.lose()
+    assert for_a_pcap.removed == 2
 
 
 def test_what_a_pcap_cannot_say_is_counted(folder):
