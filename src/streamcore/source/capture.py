@@ -237,6 +237,9 @@ class CaptureSource:
             if self._ended or self.damage:
                 break
             limit = self._arena.data_bytes_max
+        if status == _records.FULL or (status == _records.MORE and stop >= limit and not self._ended):
+            walker.give_back(chunk)  # the rest of datagrams that have only begun comes with them in the next chunk
+            start = walker.position
         self._finish(chunk, start, stop, status)
         if walker.rows == 0 or self._closing.is_set():
             return None

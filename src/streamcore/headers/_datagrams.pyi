@@ -1,0 +1,1 @@
+"""Only for `cimport`: there is nothing in it for Python."""
