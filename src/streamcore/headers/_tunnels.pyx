@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from streamcore.headers._ether_types cimport step_mpls
 from streamcore.headers._ip cimport step_ip
+from streamcore.headers._ordinary cimport go_frame
 from streamcore.headers._ppp cimport step_frame_relay, step_ppp
 from streamcore.headers._walk cimport (
     LAYER_EXTENSION,
@@ -83,7 +84,7 @@ cdef void step_gre(Walk *walk) noexcept nogil:
 
 cdef void gre_payload(Walk *walk, uint16_t kind, uint8_t flags) noexcept nogil:
     if kind == 0x6558:      # transparent Ethernet bridging
-        walk.next = step_ethernet
+        go_frame(walk)
     elif kind == 0x88BE and not flags & FLAG_SEQUENCE:  # ERSPAN type I has no header of its own
         enter(walk, TUNNEL_ERSPAN, 0)
         walk.next = step_ethernet

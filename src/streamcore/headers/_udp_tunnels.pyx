@@ -9,6 +9,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from streamcore.headers._ether_types cimport step_mpls
 from streamcore.headers._ip cimport step_ip
+from streamcore.headers._ordinary cimport go_frame
+from streamcore.headers._plain cimport ROW_GTP, ROW_VXLAN, plain_vxlan
 from streamcore.headers._ppp cimport step_ppp
 from streamcore.headers._tunnels cimport go_next_protocol, step_gre, step_l2tp3
 from streamcore.headers._walk cimport (
@@ -47,19 +49,12 @@ from streamcore.headers._wireless cimport step_swapped_wifi, step_wifi
 
 
 cdef void vxlan(Walk *walk) noexcept nogil:
-    """RFC 7348: flag I, and flag G with group policy; reserved bits zero; then a frame with an EtherType or a length."""
+    """RFC 7348; with flag P the generic protocol extension."""
     cdef const uint8_t *p = here(walk)
     if has(walk, 8) and p[0] & 0x04:
         vxlan_gpe(walk)
-        return
-    if not has(walk, 22) or p[7] or p[0] & 0x77 or not p[0] & 0x08:
-        return
-    if p[1] & 0xB7 or (be16(p + 2) and not p[0] & 0x80):
-        return
-    if be16(p + 20) > 1500 and be16(p + 20) < 1536:
-        return
-    if take_tunnel(walk, TUNNEL_VXLAN, be32(p + 4) >> 8, 8):
-        walk.next = step_ethernet
+    elif has(walk, 22) and plain_vxlan(p) and take_tunnel(walk, TUNNEL_VXLAN, be32(p + 4) >> 8, 8):
+        go_frame(walk)
 
 
 cdef void vxlan_gpe(Walk *walk) noexcept nogil:
@@ -89,7 +84,7 @@ cdef void geneve(Walk *walk) noexcept nogil:
     if not take_tunnel(walk, TUNNEL_GENEVE, be32(p + 4) >> 8, size):
         return
     if be16(p + 2) == 0x6558:
-        walk.next = step_ethernet
+        go_frame(walk)
     else:
         go_ether_type(walk, be16(p + 2))
 
@@ -114,7 +109,7 @@ cdef void gtp(Walk *walk) noexcept nogil:
         return
     bound(walk, walk.at + 8 + be16(p + 2))
     if take_tunnel(walk, TUNNEL_GTP, be32(p + 4), size):
-        walk.next = step_ip
+        step_ip(walk)
 
 
 cdef void l2tp(Walk *walk) noexcept nogil:
@@ -278,10 +273,10 @@ cdef struct Row:
     int port                 # by default
 
 cdef Row[13] TUNNEL_STEPS
-TUNNEL_STEPS[0] = Row(b"vxlan", vxlan, 4789)
+TUNNEL_STEPS[ROW_VXLAN] = Row(b"vxlan", vxlan, 4789)
 TUNNEL_STEPS[1] = Row(b"vxlan-gpe", vxlan_gpe, 4790)
 TUNNEL_STEPS[2] = Row(b"geneve", geneve, 6081)
-TUNNEL_STEPS[3] = Row(b"gtp", gtp, 2152)
+TUNNEL_STEPS[ROW_GTP] = Row(b"gtp", gtp, 2152)
 TUNNEL_STEPS[4] = Row(b"l2tp", l2tp, 1701)
 TUNNEL_STEPS[5] = Row(b"teredo", teredo, 3544)
 TUNNEL_STEPS[6] = Row(b"lisp", lisp, 4341)

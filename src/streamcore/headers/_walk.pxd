@@ -43,7 +43,6 @@ cdef enum Kind:
     LAYER_OSPF
     LAYER_VRRP
     LAYER_TUNNEL             # the header of a tunnel; detail: TUNNEL_*
-    LAYER_KINDS
 
 cdef enum Tunnel:
     # In the column tunnel_kind. TUNNELS in _walk.pyx has their names.

@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from streamcore.core.packets cimport FLAG_DEPTH, FLAG_LINK_UNKNOWN
-from streamcore.headers._ordinary cimport note, ordinary_ip
+from streamcore.headers._ordinary cimport ordinary_frame
 
 KINDS = {
     LAYER_CAPTURE: "capture", LAYER_ETHERNET: "ethernet", LAYER_LINK: "link", LAYER_FDDI: "fddi", LAYER_WIFI: "wifi", LAYER_VLAN: "vlan",
@@ -45,7 +45,7 @@ cdef void walk_headers(const UdpTable *udp, const uint8_t *packet, uint32_t size
     if size >= NO_OFFSET:
         size = NO_OFFSET - 1
     begin(walk, udp, packet, 0, size)
-    if link_type != LINK_ETHERNET or not ordinary(walk):
+    if link_type != LINK_ETHERNET or not ordinary_frame(walk, 0):
         begin_outer(walk)
         go_link(walk, link_type)
     go_on(walk)
@@ -88,24 +88,6 @@ cdef inline void begin(Walk *walk, const UdpTable *udp, const uint8_t *packet, u
 cdef inline void begin_outer(Walk *walk) noexcept nogil:
     memset(&walk.outer, 0, sizeof(IpHeader))
     walk.outer.l3 = walk.outer.l4 = walk.outer.payload = NO_OFFSET
-
-
-cdef inline bint ordinary(Walk *walk) noexcept nogil:
-    """Report an Ethernet header with an ordinary packet after it, without the steps. False: it is another packet, and nothing was reported."""
-    cdef uint32_t size = walk.end
-    cdef uint32_t kind
-    if size < 54:
-        return False
-    kind = be16(walk.packet + 12)
-    if (walk.packet[14] >> 4 != 4 or kind != 0x0800) and (walk.packet[14] >> 4 != 6 or kind != 0x86DD):
-        return False
-    walk.layer_count = 1
-    if not ordinary_ip(walk, &walk.outer, 14):
-        walk.layer_count = 0
-        return False
-    note(walk, 0, LAYER_ETHERNET, 0, 14, size)
-    walk.ether_type = <uint16_t> kind
-    return True
 
 
 cdef inline void go_on(Walk *walk) noexcept nogil:

@@ -55,6 +55,19 @@ PACKETS = {
 }  # fmt: skip
 
 
+def over(payload: bytes, port: int) -> bytes:
+    return ethernet(0x0800, ip4(17, udp(55_555, port, payload)))
+
+
+IN_TUNNELS = {
+    "vxlan": over(b"\x08\0\0\0\0\0\7\0" + ethernet(0x0800, FOUR), 4789),
+    "geneve": over(b"\0\0\x65\x58\0\0\7\0" + ethernet(0x86DD, ip6(17, udp())), 6081),
+    "gtp": over(b"\x30\xff\0\x2d\0\0\0\7" + FOUR, 2152),
+    "bridged": ethernet(0x0800, ip4(47, b"\0\0\x65\x58" + ethernet(0x0800, FOUR))),
+    "vxlan in vxlan": over(b"\x08\0\0\0\0\0\7\0" + over(b"\x08\0\0\0\0\0\1\0" + ethernet(0x0800, FOUR), 4789), 4789),
+}
+
+
 @pytest.mark.parametrize("name", PACKETS)
 def test_the_layers_of(name: str) -> None:
     link, packet, layers, outcome, tunnel, number = PACKETS[name]
@@ -85,14 +98,27 @@ def test_every_layer_begins_where_one_before_it_ends_however_the_packet_is_cut(n
 
 @given(
     st.sampled_from(
-        ["tcp", "tcp options", "udp6", "tcp6", "icmp6", "none", "chain", "sctp", "padding", "short total", "bad tcp"]
+        [
+            "tcp",
+            "tcp options",
+            "udp6",
+            "tcp6",
+            "icmp6",
+            "none",
+            "chain",
+            "sctp",
+            "padding",
+            "short total",
+            "bad tcp",
+            *IN_TUNNELS,
+        ]
     ),
-    st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=3),
-    st.integers(0, 120),
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=3),
+    st.integers(0, 160),
 )
 @settings(max_examples=examples(600), deadline=None)
 def test_the_shortcut_reports_what_the_steps_do(name: str, changes: list[tuple[int, int]], size: int) -> None:
-    packet = bytearray(samples()[name][1])
+    packet = bytearray(IN_TUNNELS[name] if name in IN_TUNNELS else samples()[name][1])
     for at, value in changes:
         if at < len(packet):
             packet[at] = value
