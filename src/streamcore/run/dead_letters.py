@@ -25,6 +25,7 @@ class DeadLetters:
         self._path = config.dead_letter_path
         self._overwrite = config.overwrite
         self._streams = streams
+        self._sent = streams.sends_first  # what only observing services failed on has left already
         self._source = source
         self._sink: CaptureSink | None = None
 
@@ -37,7 +38,7 @@ class DeadLetters:
         """Keeps a dead segment. Returns the packets that its stream's rule forwards. Raises SinkError."""
         segment = result.segment
         stream = self._streams[segment.stream]
-        passes = stream.on_failure == "pass"
+        passes = self._sent or stream.on_failure == "pass"
         if result.reason == NO_AGREEMENT and stream.subcontract is not None:
             passes = stream.subcontract.otherwise == "pass"
         name = "disperse.passed_unprocessed" if passes else "disperse.dead_lettered"

@@ -14,7 +14,7 @@ from typing import Any
 from streamcore.aggregate._aggregator import Aggregator
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
-from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, Segment
+from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, Outgoing, Segment
 from streamcore.core.policies import POLICIES
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.parse.parser import Parser
@@ -79,6 +79,7 @@ class Feeder:
         dispatcher: Dispatcher,
         parser: Parser,
         skip: int = 0,
+        send: Callable[[Outgoing], None] | None = None,  # takes packets that leave before services see them
     ) -> None:
         self.gate = Gate(config.outstanding_segments_max)
         self.error: BaseException | None = None
@@ -94,6 +95,7 @@ class Feeder:
         self._dispatcher = dispatcher
         self._skip = skip  # packets of the first stream that the output has already
         self._parser = parser
+        self._send = send
         self._segmenter = Segmenter(
             config.policy,
             lanes=config.lanes,
@@ -155,6 +157,8 @@ class Feeder:
             if added:
                 self._counters.count("source.read", added, added_bytes)
                 self._counters.count("source.segmented", added, added_bytes)
+            if self._send is not None:
+                self._send(Outgoing(batch, 0, batch.row_count))
             if self._groups:
                 self._parser(batch, self._groups)
             stops = self._classify(batch) if self._classify is not None else None

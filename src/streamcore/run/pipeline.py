@@ -204,9 +204,15 @@ class Pipeline:
             dispatcher.withdraw_with(aggregator.withdraw)
             dead_letters = self._dead_letters = stack.enter_context(DeadLetters(config, streams, source))
             skip = points.skip if points is not None else 0
+
+            def send(outgoing: Outgoing) -> None:
+                self._left(outgoing, *sink.write(outgoing), sink, points)
+
+            sends_first = streams.sends_first
             feeder = Feeder(
-                config, self.counters, source, self._filter, streams, aggregator, dispatcher, self._parser(), skip
-            )
+                config, self.counters, source, self._filter, streams, aggregator, dispatcher, self._parser(), skip,
+                send if sends_first else None,
+            )  # fmt: skip
             stack.callback(feeder.close)
             stack.callback(arena.close)  # the feeder may wait for a chunk
             self._feeder = feeder
@@ -217,8 +223,8 @@ class Pipeline:
             for result in dispatcher.results(sink.flush):
                 for outgoing in aggregator.accept(dead_letters.replace(result) if result.dead else result):
                     streams.absorb(outgoing.hold)
-                    packets, byte_count = sink.write(outgoing)
-                    self._left(outgoing, packets, byte_count, sink, points)
+                    if not sends_first:
+                        send(outgoing)
                     feeder.gate.leave(len(outgoing.hold))
                     del outgoing
                 del result  # a chunk is free once nothing refers to it

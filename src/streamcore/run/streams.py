@@ -99,6 +99,14 @@ class Streams:
         return bits
 
     @property
+    def sends_first(self) -> bool:
+        """Whether packets go from interface to interface before services see them, because these only observe."""
+        config = self._config
+        return bool(config.interface and config.output_interface) and not any(
+            stream.chain.changes or stream.subcontract for stream in self.all
+        )
+
+    @property
     def offloads(self) -> Offloads:
         """What a live source does with checksums and segments that were left to hardware. An interface takes them as
         they came if no service looks at packets; services that resize need the packets of the wire, each of which they

@@ -114,6 +114,17 @@ CASES = {
 }
 
 
+def test_what_is_only_observed_goes_on_before_it_is_observed():
+    """A service that fails on every segment delays and drops nothing, and the account says that nobody saw the packets."""
+    with bump() as (left, middle, right):
+        with running(middle, "--service", f"{SERVICES}:Raises:every=1", "--dead-letter", "/dev/null") as accounts:
+            exchange(left, right, 1 << 16)
+        (account,) = accounts
+    assert account["packets"]["dropped"] == {}
+    assert account["notes"]["disperse.passed_unprocessed"] == account["packets"]["read"]
+    assert account["exit_status"] in (3, 130)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_tcp_arrives_byte_for_byte_both_ways(name):
     keys, arguments = CASES[name]
