@@ -115,7 +115,7 @@ CASES = {
 
 
 def test_what_is_only_observed_goes_on_before_it_is_observed():
-    """A service that fails on every segment delays and drops nothing, and the account says that nobody saw the packets."""
+    """A service that fails on every segment delays and drops nothing, and the account says that nobody saw them."""
     with bump() as (left, middle, right):
         with running(middle, "--service", f"{SERVICES}:Raises:every=1", "--dead-letter", "/dev/null") as accounts:
             exchange(left, right, 1 << 16)
