@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from streamcore.core.config import Config
-from streamcore.core.keys import KeyField, key_fields
+from streamcore.core.keys import KeyField, key_fields, plain
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_keys(
 def add_key(group: Any, field: KeyField, also: str = "") -> None:
     """Adds one flag. also: a second name for it."""
     key, kind = field.key, field.type
-    name = "--" + field.name.replace("_", "-")
+    name = "--" + plain(field.name).replace("_", "-")
     if kind is bool and field.default is True:
         names, words, more = [f"--no-{name[2:]}"], key.off, {"action": "store_const", "const": False}
     elif kind is bool:

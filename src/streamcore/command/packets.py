@@ -25,4 +25,4 @@ def execute(arguments: argparse.Namespace) -> int:
     config = capture_config("packets", arguments.config, keys_given(arguments))
     from streamcore.tools.tables import write_packets
 
-    return write_packets(config, arguments.tsv, arguments.label or os.path.basename(config.read))
+    return write_packets(config, arguments.tsv, arguments.label or os.path.basename(config.captures[0]))

@@ -18,4 +18,6 @@ def capture_config(command: str, path: str | None, given: Mapping[str, Any]) -> 
     config = make_config(path, given, command)
     if not config.read:
         raise UsageError(f"say what to read: streamcore {command} -r IN.pcap")
+    if "inputs" in given and len(config.captures) < 2:
+        raise UsageError("inputs has no effect with one capture: name several with -r")
     return config

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOSS, INTERRUPTED = 3, 130  # exit statuses
 DESCRIPTORS, DESCRIPTORS_OF_WORKER, DESCRIPTORS_ELSEWHERE = 32, 12, 256  # open files that a run may need
+INPUTS_OPEN = 256  # captures at once: OPEN_MAX of source/merged.py, which is not loaded yet
 USAGE = "streamcore run -r FILE|-i NAME -w FILE|-o NAME [--service NAME]… [options] [BPF EXPRESSION]"
 EPILOG = """\
 examples:
@@ -110,7 +111,8 @@ def need_descriptors(config: Config) -> None:
     ZeroMQ would end the process without them.
     """
     elsewhere = DESCRIPTORS_ELSEWHERE if config.listen else 0
-    needed = DESCRIPTORS + config.workers * DESCRIPTORS_OF_WORKER + elsewhere
+    inputs = min(len(config.captures), INPUTS_OPEN)
+    needed = DESCRIPTORS + config.workers * DESCRIPTORS_OF_WORKER + elsewhere + inputs
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= needed or soft == resource.RLIM_INFINITY:
         return

@@ -25,7 +25,8 @@ class CaptureForm(NamedTuple):
     resolution: int = 6  # of pcap: decimal digits of a second, 6 or 9
     swapped: bool = False  # big-endian; of pcapng: its first section
     options: tuple[tuple[int, bytes], ...] = ()  # of pcapng's first section block, values little-endian
-    file: tuple[int, int] | None = None  # (device, inode) of a regular file, which must not be the output
+    files: tuple[tuple[int, int], ...] = ()  # (device, inode) of regular files, which must not be the output
+    one_section: bool = False  # of pcapng: packets of several sections may follow each other, so the output has one
     bare: bool = (
         False  # of pcapng: write only the options needed to read the packets; no comments, names, addresses, hashes
     )

@@ -14,6 +14,7 @@ from streamcore.core.keys import DIRECTORY, FILE, explain, key_fields, one_of, r
 from streamcore.core.policies import POLICIES
 from streamcore.core.rules import refuse_contradictions, refuse_ignored
 from streamcore.core.run_keys import REST, SNAP_LENGTH_MAX, Keys, Stream
+from streamcore.core.times import point_ns, span_ns
 
 LANES_ELSEWHERE = 16
 DEAD_LETTER_ENDING = ".dead-letter.pcapng"
@@ -29,6 +30,8 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name in paths_of(kind):
             if isinstance(path := getattr(self, name), os.PathLike):
                 set_field(self, name, os.fspath(path))
+            elif isinstance(path, list | tuple):
+                set_field(self, name, [os.fspath(each) if isinstance(each, os.PathLike) else each for each in path])
         values = {name: getattr(self, name) for name in kind.__struct_fields__}
         try:  # a constructor does not check the bounds, so they are checked here
             keys = msgspec.convert(values, keys_of(kind))
@@ -39,6 +42,9 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 raise UsageError(f"{name} must be {one_of(field.key.names)}, not {values[name]!r}")
         for name in ("stream", "subcontract", "market"):
             set_field(self, name, getattr(keys, name))
+        for name in ("read", "interface"):
+            if isinstance(names := getattr(self, name), list) and len(names) < 2:
+                set_field(self, name, "".join(names))
         if not self.segment_ms:
             set_field(self, "segment_ms", POLICIES[self.policy].segment_ms)
         if not self.snap_length:
@@ -67,11 +73,34 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return max(1, self.workers) + (LANES_ELSEWHERE if self.listen else 0)
 
     @property
+    def captures(self) -> tuple[str, ...]:
+        """The captures that the run reads, as `read` names them."""
+        return _names(self.read)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """The interfaces that `interface` names."""
+        return _names(self.interface)
+
+    @property
     def interfaces(self) -> tuple[str, ...]:
         """The live interfaces that the run reads. The column `interface` holds indexes into this tuple."""
-        if not self.interface:
-            return ()
-        return (self.interface, self.output_interface) if self.both else (self.interface,)
+        return (*self.live, self.output_interface) if self.both else self.live
+
+    @property
+    def from_ns(self) -> int | None:
+        """`from` in nanoseconds since 1970."""
+        return point_ns(self.from_) if self.from_ else None
+
+    @property
+    def until_ns(self) -> int | None:
+        """`until` in nanoseconds since 1970."""
+        return point_ns(self.until) if self.until else None
+
+    @property
+    def shift_ns(self) -> int:
+        """`shift` in nanoseconds."""
+        return span_ns(self.shift) if self.shift else 0
 
     @property
     def latency_ms(self) -> int:
@@ -101,6 +130,10 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.dead_letter:
             return self.dead_letter
         return "streamcore" + DEAD_LETTER_ENDING if self.write in ("", "-") else self.write + DEAD_LETTER_ENDING
+
+
+def _names(value: str | list[str]) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) else (value,) if value else ()
 
 
 @lru_cache

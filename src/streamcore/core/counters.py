@@ -29,6 +29,9 @@ NAMES: dict[str, Name] = {
         "note", "more packets than the kernel received, because super-packets were cut into segments"
     ),
     "filter.not_matched": Name("dropped", "did not match the expression"),
+    "limits.outside_time": Name("dropped", "not between `from` and `until`"),
+    "limits.skipped": Name("dropped", "among the first, which `skip` leaves out"),
+    "limits.beyond_count": Name("dropped", "read with the last one that `count` lets through, and left out"),
     "resume.delivered_before": Name("dropped", "delivered by the run that this one resumes"),
     "segment.cut": Name("stage", "cut into segments"),
     "disperse.dead_lettered": Name("lost", "no worker could process them: kept in the dead-letter capture"),
@@ -66,6 +69,7 @@ EVENTS: dict[str, str] = {
     "source.not_segmented": "super-packets that could not be cut into segments",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
     "sink.files_removed": "files of the ring removed, because the disk had no room for the next one",
+    "source.late": "packets later than sort_s allows: they stand where they came",
     "source.blocks_skipped": "pcapng blocks without a packet",
     "source.times_clamped": "packets whose time does not fit 64 bits of nanoseconds",
     "sink.without_time": "packets without a time, written with that of 1970",
@@ -86,7 +90,13 @@ def words_for(name: str) -> str:
     return NAMES[name].words if name in NAMES else EVENTS.get(name, name.removeprefix(SERVICE).replace("_", " "))
 
 
-BEFORE_CUT = ("filter.not_matched", "resume.delivered_before")
+BEFORE_CUT = (
+    "filter.not_matched",
+    "limits.outside_time",
+    "limits.skipped",
+    "limits.beyond_count",
+    "resume.delivered_before",
+)
 
 
 class Counters:
@@ -181,7 +191,7 @@ class Counters:
         ):
             read, cut = counts["source.read"], counts["segment.cut"]
             if read != cut + (filtered := sum(counts[name] for name in BEFORE_CUT)):
-                violations.append(f"{read:,} {unit} read, but {filtered:,} not matched and {cut:,} cut into segments")
+                violations.append(f"{read:,} {unit} read, but {filtered:,} left out and {cut:,} cut into segments")
             if missing:
                 violations.append(f"{cut:,} {unit} cut into segments, of which {missing:,} are not accounted for")
         return violations

@@ -37,6 +37,11 @@ class Key(msgspec.Struct, frozen=True):
     instead: str = ""  # what serves in the other runs, for that message
 
 
+def plain(name: str) -> str:
+    """A field's name as people write it: `from` for from_, which Python does not take as a name."""
+    return name.rstrip("_")
+
+
 class KeyField(NamedTuple):
     """A field with its Key, for the flags and the manual."""
 
@@ -112,7 +117,7 @@ def refuse_useless(kind: type[msgspec.Struct], names: Iterable[str], command: st
     for name in names:
         if name in fields and command not in fields[name].key.commands:
             others = " and ".join(f"'streamcore {each}'" for each in fields[name].key.commands)
-            raise UsageError(f"{name} has no effect in 'streamcore {command}': it is a key of {others}")
+            raise UsageError(f"{plain(name)} has no effect in 'streamcore {command}': it is a key of {others}")
 
 
 def explain(error: msgspec.ValidationError, values: Mapping[str, Any], kind: type[msgspec.Struct]) -> str:
@@ -126,7 +131,7 @@ def explain(error: msgspec.ValidationError, values: Mapping[str, Any], kind: typ
         return in_a_stream(words, where, values[key])
     if isinstance(values[key], Mapping) and key_fields(kind)[key].key.form == "table":
         return f"{where}: {words[:1].lower()}{words[1:]}"
-    return f"{key} must be {allowed(kind, key)}, not {values[key]!r}"
+    return f"{plain(key)} must be {allowed(kind, key)}, not {values[key]!r}"
 
 
 def in_a_stream(words: str, where: str, streams: list[Any]) -> str:
@@ -148,7 +153,10 @@ def allowed(kind: type[msgspec.Struct], name: str) -> str:
     assert isinstance(info, inspect.StructType)
     taken: Any = next(field.type for field in info.fields if field.name == name)
     if isinstance(taken, inspect.UnionType):
-        taken = next(member for member in taken.types if not isinstance(member, inspect.NoneType))
+        members = [member for member in taken.types if not isinstance(member, inspect.NoneType)]
+        if len(members) > 1:
+            return "a string or a list of strings"
+        taken = members[0]
     if isinstance(taken, inspect.LiteralType):
         return one_of(taken.values)
     if isinstance(taken, inspect.IntType | inspect.FloatType):

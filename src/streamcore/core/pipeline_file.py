@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,7 @@ def with_underscores(values: Mapping[str, Any]) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     for name, value in values.items():
         key = name.replace("-", "_")
+        key += "_" * keyword.iskeyword(key)
         if key in keys:
             raise UsageError(f"{key} is given twice, with - and with _: remove one")
         keys[key] = value

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from streamcore.core.errors import UsageError
-from streamcore.core.keys import key_fields
+from streamcore.core.keys import key_fields, plain
 from streamcore.core.market_keys import AUDIT, OVERLOAD_MS
 from streamcore.core.policies import POLICIES
+from streamcore.core.times import point_ns, span_ns
 
 if TYPE_CHECKING:
     from streamcore.core.config import Config
@@ -34,8 +35,13 @@ RUNS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "opens interfaces": (lambda c: c.interface or c.output_interface, "live interfaces (-i, -o)"),
     "spools": (lambda c: c.interface and c.overload == "spool", 'live interfaces with overload = "spool"'),
     "sends": (lambda c: c.output_interface, "sending on an interface (-o)"),
+    "reads": (lambda c: c.read, "captures (-r)"),
+    "reads several": (lambda c: len(c.captures) > 1, "several captures (-r A -r B)"),
     "replays": (lambda c: c.read and c.output_interface, "captures that are sent on an interface (-r, -o)"),
-    "reads a pipe": (lambda c: c.read and not os.path.isfile(c.read), "pipes: a file does not keep its reader waiting"),
+    "reads a pipe": (
+        lambda c: not all(map(os.path.isfile, c.captures)),
+        "pipes: a file does not keep its reader waiting",
+    ),
     "writes a pcap": (lambda c: c.write and ".pcapng" not in c.write.lower(), "pcap outputs"),
     "filters": (lambda c: c.filter, "runs with an expression"),
     "selects": (lambda c: c.filter or c.stream, "runs with an expression or [[stream]] tables"),
@@ -58,20 +64,33 @@ RULES: tuple[Rule, ...] = (
     (lambda c: c.read and c.interface, "read and interface are both set: set one of them"),
     (lambda c: c.write and c.output_interface, "write and output_interface are both set: set one of them"),
     (
-        lambda c: c.output_interface and c.interface in ("any", c.output_interface),
-        "interface {c.interface} would capture again what {c.output_interface} sends: use two interfaces",
+        lambda c: twice([*(name for name in c.captures if name == "-"), *c.live]),
+        "{found} is named twice to read from: name it once",
+    ),
+    (lambda c: len(c.live) > 1 and "any" in c.live, "interface any is all interfaces: give no other beside it"),
+    (
+        lambda c: c.output_interface and next((name for name in c.live if name in ("any", c.output_interface)), ""),
+        "interface {found} would capture again what {c.output_interface} sends: use two interfaces",
     ),
     (
-        lambda c: c.both and not (c.interface and c.output_interface),
+        lambda c: c.both and not (len(c.live) == 1 and c.output_interface),
         "both needs two interfaces: interface and output_interface",
     ),
     (
-        lambda c: c.segments == "wire" and c.interface == "any",
+        lambda c: c.segments == "wire" and "any" in c.live,
         'segments = "wire" needs the name of an interface: the kernel does not say of `any` how packets were merged',
     ),
     (
         lambda c: c.segments == "wire" and c.snap_length < key_fields(c.__class__)["snap_length"].default,
         'segments = "wire" needs whole packets: leave snap_length out, and cut them with --service slice',
+    ),
+    (
+        lambda c: next(filter(None, (no_time(c, name) for name in ("from_", "until", "shift"))), ""),
+        "{found}",
+    ),
+    (
+        lambda c: c.from_ns is not None and c.until_ns is not None and c.until_ns <= c.from_ns,
+        "until must be later than from",
     ),
     (
         lambda c: c.rotates and c.write in ("", "-"),
@@ -156,7 +175,7 @@ def refuse_ignored(config: Config, names: Iterable[str]) -> None:
         key = fields[name].key
         if key.only and not RUNS[key.only][0](config):
             instead = f"; {key.instead}" if key.instead else ""
-            raise UsageError(f"{name} has no effect in this run: it is for {RUNS[key.only][1]}{instead}")
+            raise UsageError(f"{plain(name)} has no effect in this run: it is for {RUNS[key.only][1]}{instead}")
 
 
 def unwritten(path: str, more: tuple[str, ...] = ()) -> str:
@@ -170,6 +189,16 @@ def refused_terms(stream: Stream, config: Config) -> str | None:
     if terms is None:
         return None
     return next((f"{stream.name}: {words}" for contradicts, words in TERMS if contradicts(terms, config)), None)
+
+
+def no_time(config: Config, name: str) -> str:
+    """Why the value of this key is no time; "": it is one."""
+    try:
+        if words := getattr(config, name):
+            (span_ns if name == "shift" else point_ns)(words)
+    except ValueError as error:
+        return f"{plain(name)} must be {error}, not {words!r}"
+    return ""
 
 
 def twice(names: list[str]) -> str | None:

@@ -23,11 +23,14 @@ Service = str | dict[str, Any]  # "name:key=value,…", or a table with `name` a
 DECODE_AS_MAX = 1024
 SNAP_LENGTH_MAX = 262_144  # as tcpdump
 STREAMS_MAX = 255
+INPUTS_MAX = 65_536
+LIVE_MAX = 64  # interfaces
 REST = "rest"  # the name of the packets that no stream selects
 STREAM_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 # The headings of --help, in this order.
 INPUT_OUTPUT = "input and output"
+RANGES = "which packets, by number and time"
 PROCESSING = "processing"
 HEADERS = "tunnels and fragments"
 SEGMENTS = "segments and their order"
@@ -71,12 +74,26 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     # Input and output.
     read: Annotated[
-        str,
+        str | Annotated[list[str], Meta(max_length=INPUTS_MAX)],
         Key(
-            "read this capture; `-`: standard input",
-            "-r", FILE, INPUT_OUTPUT, "Pcap or pcapng, plain or in gzip, zstd or lz4", commands=READERS,
+            "read this capture; `-`: standard input; give it again for the next one",
+            "-r", FILE, INPUT_OUTPUT,
+            "Pcap or pcapng, plain or in gzip, zstd or lz4; in the pipeline file a name or a list of names. `inputs` "
+            "says in which order several are read",
+            commands=READERS,
         ),
     ] = ""  # fmt: skip
+    inputs: Annotated[
+        Literal["merge", "chain"],
+        Key(
+            "read several captures merged by time, or one after the other",
+            "", "merge|chain", INPUT_OUTPUT,
+            "`merge`: the packet whose time is the earliest comes next, of equal times that of the capture named "
+            "first; within a capture the order stays. Captures may differ in format, link type and precision; their "
+            "interfaces stay apart, and what a section says of its system stands at its interfaces",
+            commands=READERS, only="reads several",
+        ),
+    ] = "merge"  # fmt: skip
     write: Annotated[
         str,
         Key(
@@ -86,10 +103,11 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         ),
     ] = ""  # fmt: skip
     interface: Annotated[
-        str,
+        str | Annotated[list[str], Meta(max_length=LIVE_MAX)],
         Key(
-            "capture on this interface instead of `--read`; `any`: on all of them",
-            "-i", NAME, INPUT_OUTPUT, "With `any`, packets have cooked link headers",
+            "capture on this interface instead of `--read`; give it again for the next one; `any`: on all of them",
+            "-i", NAME, INPUT_OUTPUT,
+            "With `any`, packets have cooked link headers. In the pipeline file a name or a list of names",
         ),
     ] = ""  # fmt: skip
     output_interface: Annotated[
@@ -161,6 +179,44 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         bool,
         Key("continue an interrupted run that wrote to this output", group=INPUT_OUTPUT, more="See below"),
     ] = False
+
+    # Which packets.
+    count: Annotated[
+        int, Meta(ge=0, le=1 << 62),
+        Key("stop after N packets", "-c", "N", RANGES, default="0: no limit", commands=READERS,
+            more="Packets count that match the expression and lie between `from` and `until`, after those that `skip` "
+            "leaves out"),
+    ] = 0  # fmt: skip
+    skip: Annotated[
+        int, Meta(ge=0, le=1 << 62),
+        Key("leave out the first N packets", "", "N", RANGES, "Counted as `count` counts", commands=READERS),
+    ] = 0  # fmt: skip
+    from_: Annotated[
+        str,
+        Key("leave out packets before this time", "", "TIME", RANGES,
+            "ISO 8601, as 2026-11-27T13:50:00Z, local without a zone; or seconds since 1970. Packets without a time "
+            "are left out, too. The input's times count, not those that `shift` makes",
+            commands=READERS, only="reads"),
+    ] = ""  # fmt: skip
+    until: Annotated[
+        str,
+        Key("leave out packets of this time and later", "", "TIME", RANGES,
+            "As `from`. The input is read to its end, because its packets need not be in order",
+            commands=READERS, only="reads"),
+    ] = ""  # fmt: skip
+    shift: Annotated[
+        str,
+        Key("add N seconds to every time; N may be negative", "", "N", RANGES,
+            "Up to nine decimals. A time that the record cannot hold ends the run with an error",
+            commands=READERS, only="reads"),
+    ] = ""  # fmt: skip
+    sort_s: Annotated[
+        float, Meta(ge=0, le=86_400),
+        Key("sort packets by time that are up to N seconds late", "", "N", RANGES,
+            "A packet that is later stands where it came, and is counted. At most 64 chunks wait; if that is not "
+            "enough, the window is shorter",
+            default="0: as they come", commands=READERS, only="reads"),
+    ] = 0.0  # fmt: skip
 
     # Processing.
     service: Annotated[
@@ -286,10 +342,6 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         bool,
         Key("forward between -i and -o in both directions (a bump in the wire)", group=LIVE),
     ] = False
-    count: Annotated[
-        int, Meta(ge=0, le=1 << 62),
-        Key("stop after receiving N packets", "-c", "N", LIVE, default="0: no limit", only="live"),
-    ] = 0  # fmt: skip
     duration_s: Annotated[
         float, Meta(ge=0, le=1e9),
         Key("stop after N seconds", "", "N", LIVE, default="0: no limit", only="live"),
@@ -330,7 +382,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         str,
         Key(
             "if started as root, continue as this user once the interfaces are open",
-            "",
+            "-Z",
             NAME,
             LIVE,
             only="opens interfaces",

@@ -40,7 +40,7 @@ class Accounting:
     given_up: dict[str, str] = field(default_factory=dict)  # key of a worker elsewhere that was given up -> reason
     misfits: list[str] = field(default_factory=list)  # expressions that cannot hold for a link type, a line each
     metadata_removed: int = 0  # options of pcapng blocks left out because a service requires it
-    damage: str = ""  # where and why the input ends early
+    damage: str = ""  # where and why the input ends early, a line for each capture
     interrupted: bool = False
     late: bool = False  # interrupted, and not drained in time
     dead_letter: str = ""  # the capture with the segments that no worker could process
@@ -88,7 +88,7 @@ class Accounting:
         if self.misfits:
             account["misfits"] = self.misfits
         if self.damage:
-            account["damage"] = self.damage
+            account["damage"] = "; ".join(self.damage.splitlines())
         if self.dead_letter:
             account["dead_letter"] = {"path": self.dead_letter, "reasons": self.dead_reasons}
         if self.unbalanced:
@@ -115,8 +115,9 @@ class Accounting:
             lines.append(f"  {replaced:,} of them {words_for('sink.replaced')}")
         if self.metadata_removed:
             lines.append(f"  {self.metadata_removed:,} comments, names and the like left out of pcapng blocks")
-        if self.damage:
-            lines.append(f"  the input is damaged: {self.damage}")
+        lines += [f"  the input is damaged: {line}" for line in self.damage.splitlines()]
+        if late := counters.events("source.late"):
+            lines.append(f"  {late:,} {words_for('source.late')}")
         if self.dead_letter:
             for reason, segments in self.dead_reasons.items():
                 lines.append(f"  {segments} segments failed: {reason}")

@@ -1,4 +1,4 @@
-"""The feeding thread of a run: source -> parse -> filter -> segment -> submit, and the gate that bounds it.
+"""The feeding thread of a run: source -> parse -> filter -> limits -> segment -> submit, and the gate that bounds it.
 
 The other thread, in pipeline.py, takes the results.
 """
@@ -18,6 +18,7 @@ from streamcore.core.packets import COLUMN_GROUPS, ArenaClosed, Outgoing, Segmen
 from streamcore.core.policies import POLICIES
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.parse.parser import Parser
+from streamcore.run.limits import limits_of
 from streamcore.run.streams import Streams
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.protocol import Source
@@ -86,6 +87,7 @@ class Feeder:
         self._counters = counters
         self._source = source
         self._select = select
+        self._limits = limits_of(config, counters)
         self._streams = streams
         self._classify = streams.classifier()  # None: there is one stream
         policy = POLICIES[config.policy]
@@ -153,6 +155,10 @@ class Feeder:
             self._counters.count("source.read", batch.count, batch.byte_count)
             if self._select is not None and not self._source.filtered:
                 self._counters.count("filter.not_matched", *self._select(batch))
+            if self._limits is not None:
+                self._limits(batch, self._source.shift_ns)
+                if self._limits.over:
+                    self._source.stop()  # what it has read already follows, and is counted
             added, added_bytes = batch.copy_to_chunk()
             if added:
                 self._counters.count("source.read", added, added_bytes)

@@ -24,7 +24,8 @@ ENDING = ".resume"
 POINT_S = 1.0  # between points
 NOTE_BEGINS = b'{"run":"'
 SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms", "chunk_bytes", "chunk_rows", "lanes",
-           "decode_as", "flow_key", "match", "follow_fragments", "fragments_max")  # fmt: skip
+           "decode_as", "flow_key", "match", "follow_fragments", "fragments_max", "inputs", "count", "skip", "from_",
+           "until", "shift", "sort_s")  # fmt: skip
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -103,7 +104,7 @@ def points_of(config: Config, chains: list[Any], drops_by_keys: bool, determinis
     why = ""
     if config.order != "total":
         why = 'only with order = "total" does the output say how far it came'
-    elif config.read in ("", "-") or not os.path.isfile(config.read):
+    elif not config.captures or not all(map(os.path.isfile, config.captures)):
         why = "the first stream is not a file"
     elif config.write in ("", "-") or (os.path.exists(config.write) and not os.path.isfile(config.write)):
         why = "the second stream is not a file"
@@ -122,11 +123,10 @@ def points_of(config: Config, chains: list[Any], drops_by_keys: bool, determinis
 
 def digest_of(config: Config, chains: list[Any]) -> str:
     """The digest of the input and of all keys that affect the result."""
-    status = os.stat(config.read)
+    statuses = [os.stat(path) for path in config.captures]
     parts = [
-        os.path.abspath(config.read),
-        status.st_size,
-        status.st_mtime_ns,
+        [os.path.abspath(path) for path in config.captures],
+        [[status.st_size, status.st_mtime_ns] for status in statuses],
         os.path.abspath(config.write),
         [getattr(config, name) for name in SHAPING],
         [[stream.select, stream.match, stream.on_failure] for stream in config.streams],

@@ -61,7 +61,7 @@ class LiveSink:
     """
 
     def __init__(self, config: Config, counters: Counters) -> None:
-        names = (config.output_interface, config.interface) if config.both else (config.output_interface,)
+        names = (config.output_interface, *config.live) if config.both else (config.output_interface,)
         self._counters = counters
         self._patience_s = LIVE_PATIENCE_S if config.interface else PATIENCE_S
         self._accepted = bytearray(1 << 16)  # interfaces of the first stream that carry Ethernet

@@ -72,7 +72,7 @@ def sections_of(config: Config, needs: SinkNeeds) -> Sections | None:
     assert needs.form is not None
     if needs.blocks is None:
         return None
-    whole = config.order == "total" and needs.form.family == "pcapng"
+    whole = config.order == "total" and needs.form.family == "pcapng" and not needs.form.one_section
     return Sections(needs.blocks, whole, needs.form.bare, needs.form.changed)
 
 
@@ -198,7 +198,7 @@ class CaptureSink:
     def _check_status(self, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
             raise SinkError(f"cannot write {self.name}: it is a directory, name a file")
-        if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) == self._form.file:
+        if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) in self._form.files:
             raise SinkError(f"cannot write {self.name}: it is also the input, name another file")
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:

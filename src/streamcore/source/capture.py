@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from streamcore.core.capture_form import Block, Blocks, CaptureForm, Content, Interface
-from streamcore.core.config import Config
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import Chunk, PacketBatch
 from streamcore.core.paths import in_the_way
@@ -34,7 +33,6 @@ from streamcore.source._reading import Tail, block_at
 from streamcore.source._recognise import check_magic, open_stream
 from streamcore.source._records import Walker
 from streamcore.source._streams import RawInput, Stream
-from streamcore.source.protocol import SourceNeeds
 
 CHUNK_WAIT_S = 0.1
 INTERFACES_MAX = 65_536
@@ -84,8 +82,9 @@ class CaptureSource:
     Parameters: path, "-" for standard input; arena to take chunks from; parser, which fills header columns when they
     are first read; chunk_wait_s, after which packets are delivered even if the chunk is not full (pipes only). Raises
     SourceError if it cannot be opened or read, or is not a capture. Damage further on raises nothing: see `damage`
-    after the end. keep_blocks: `blocks` gets the pcapng blocks without packets, in order. Timestamps outside 64-bit
-    nanoseconds are clamped and counted; ticks finer than a nanosecond are rounded down.
+    after the end. keep_blocks: `blocks` gets the pcapng blocks without packets, in order. fill_bytes_max: read at
+    once, if no record is larger; first_number: of the first packet. Timestamps outside 64-bit nanoseconds are clamped
+    and counted; ticks finer than a nanosecond are rounded down.
     One thread iterates; `stop`, `close` and `progress` may be called from any.
     """
 
@@ -97,8 +96,11 @@ class CaptureSource:
         parser: Callable[[PacketBatch, int], None] | None = None,
         chunk_wait_s: float = CHUNK_WAIT_S,
         keep_blocks: bool = False,
+        fill_bytes_max: int = 1 << 31,
+        first_number: int = 0,
     ) -> None:
         self.blocks = Blocks() if keep_blocks else None
+        self.shift_ns = 0
         self.filtered = False
         self._base = 0  # the number of the section's first interface
         self._alike: dict[tuple[int, ...], int] = {}  # what reading an interface's packets takes -> its number
@@ -114,15 +116,15 @@ class CaptureSource:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._ended = False  # the stream has ended
-        self._packets = 0
+        self._packets = first_number
         self._swapped = False  # the current section's byte order
-        self._fill_bytes = arena.data_bytes_max
+        self._fill_bytes = self._fill_bytes_max = min(arena.data_bytes_max, fill_bytes_max)
         self._descriptor = _open(path, self.name)
         try:
             self._raw = RawInput(self._descriptor, self._closing.is_set)
             self._stream: Stream = open_stream(self._raw, self.name)
             form, self._offset = self._begin()
-            self.form = form._replace(file=self._raw.identity)
+            self.form = form._replace(files=(self._raw.identity,) if self._raw.identity else ())
         except OSError as error:
             self.close()
             raise SourceError(f"cannot read {self.name}: {_words(error)}") from None
@@ -264,9 +266,9 @@ class CaptureSource:
         self._offset += start
         if status == _records.FULL:
             # Read no more than will be used, because the rest is copied.
-            self._fill_bytes = min(max(FILL_BYTES_MIN, start), self._arena.data_bytes_max)
-        elif self._fill_bytes < self._arena.data_bytes_max:
-            self._fill_bytes = min(self._fill_bytes + self._fill_bytes // 8, self._arena.data_bytes_max)
+            self._fill_bytes = min(max(FILL_BYTES_MIN, start), self._fill_bytes_max)
+        elif self._fill_bytes < self._fill_bytes_max:
+            self._fill_bytes = min(self._fill_bytes + self._fill_bytes // 8, self._fill_bytes_max)
 
     def _acquire(self) -> Chunk | None:
         while not self._closing.is_set():
@@ -380,12 +382,6 @@ class CaptureSource:
 
     def _damaged(self, at: int, reason: str) -> None:
         self.damage = Damage(self._offset + at, reason)
-
-
-def open_capture(config: Config, needs: SourceNeeds) -> CaptureSource:
-    """The source of `read`. Raises SourceError."""
-    keeps = bool(config.write)
-    return CaptureSource(config.read, needs.arena, chunk_wait_s=config.chunk_wait_s, keep_blocks=keeps)
 
 
 def _open(path: str | os.PathLike[str], name: str) -> int:

@@ -82,7 +82,7 @@ class LiveSource:
         self.damage: Damage | None = None
         self.blocks = Blocks()  # the statistics of each interface, at the end
         self.filtered = compile is not None  # by the kernel; false as soon as it cannot on one of the interfaces
-        self.blocks_skipped = self.times_clamped = 0
+        self.blocks_skipped = self.times_clamped = self.shift_ns = 0
         self._config = config
         self._arena = arena
         self._counters = counters
@@ -316,7 +316,8 @@ class LiveSource:
 
     def _rows_max(self) -> int:
         """The most packets that one chunk may still take."""
-        left = self._config.count - self._taken if self._config.count else self._arena.rows_max
+        counts = self._config.count and (self.filtered or not self._config.filter)  # else who filters counts
+        left = self._config.count + self._config.skip - self._taken if counts else self._arena.rows_max
         return min(left, self._arena.rows_max)
 
     def _listen(self, seconds: float, are_waiting: bool) -> None:

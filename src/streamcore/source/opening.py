@@ -8,7 +8,7 @@ from streamcore.source.protocol import Source, SourceNeeds
 
 SOURCES: dict[str, EndKind] = {  # the first row that suits
     "live": EndKind(lambda config: bool(config.interface), "streamcore.source.live:open_live", needs_rights=True),
-    "capture": EndKind(lambda config: True, "streamcore.source.capture:open_capture"),
+    "capture": EndKind(lambda config: True, "streamcore.source.captures:open_captures"),
 }
 
 

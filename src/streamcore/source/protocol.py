@@ -22,6 +22,7 @@ class Source(Protocol):
     form: CaptureForm  # its format, or for a live source the format to write
     interfaces: list[Interface]  # so far; the list may grow
     blocks: Blocks | None  # what it says besides its packets, if a sink takes it
+    shift_ns: int  # what was added to the times of the last batch that it gave
     filtered: bool  # every packet matches the run's expression already
 
     @property

@@ -9,12 +9,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
+from typing import Protocol
 
 from streamcore.core.packets import PacketBatch
-from streamcore.source.capture import CaptureSource
 
 
-def read_ahead(source: CaptureSource) -> Iterator[PacketBatch]:
+class Read(Protocol):
+    """What is read ahead."""
+
+    def __iter__(self) -> Iterator[PacketBatch]: ...
+
+    def stop(self) -> None:
+        """Ends the iteration soon."""
+
+
+def read_ahead(source: Read) -> Iterator[PacketBatch]:
     """The batches of `source`, whose arena has at least two chunks. Errors of reading are raised here, after the
     batches before them. Closing the generator ends the thread, and the source's iteration with it."""
     ready: SimpleQueue[PacketBatch | BaseException | None] = SimpleQueue()

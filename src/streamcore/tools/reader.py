@@ -11,14 +11,14 @@ from typing import Literal
 
 from streamcore.core.capture_form import CaptureForm, Interface
 from streamcore.core.errors import SourceError, UsageError
-from streamcore.core.packets import Arena, Chunk, PacketBatch
+from streamcore.core.packets import PacketBatch
 from streamcore.headers import udp_ports
 from streamcore.parse.parser import FLOW_KEYS, Parser
+from streamcore.source._supply import Chunks
 from streamcore.source.capture import CaptureSource, Damage
+from streamcore.source.merged import Damages, MergedSource
 
-CHUNK_BYTES = 4 << 20
-ROWS_MAX = 65_536
-CHUNKS_AT_ONCE = 4
+INPUTS = ("merge", "chain")
 
 
 class DamageWarning(RuntimeWarning):
@@ -26,8 +26,9 @@ class DamageWarning(RuntimeWarning):
 
 
 def read(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
+    inputs: Literal["merge", "chain"] = "merge",
     strict: bool = False,
     hash_seed: int | None = None,
     decode_as: Sequence[str] = (),
@@ -35,14 +36,15 @@ def read(
 ) -> Reader:
     """Reads a capture: `for batch in read("x.pcapng.zst"): …`.
 
-    path: pcap or pcapng, plain or in gzip, zstd or lz4, "-": standard input. Each PacketBatch has one numpy array per
+    path: pcap or pcapng, plain or in gzip, zstd or lz4, "-": standard input; or several of them, which are
+    merged by time, or with inputs="chain" read one after the other. Each PacketBatch has one numpy array per
     column (its attributes), one row per packet; header columns are parsed when first read. strict: if the capture is
     damaged, raise SourceError instead of issuing a DamageWarning, after everything before the damage was delivered.
     hash_seed: of the flow hash, None: random; flow_key: the headers that it covers, the outermost, those in a tunnel,
     or both. decode_as: tunnels to try on further UDP ports, such as "udp.port=8472,vxlan". Raises SourceError with one
     line when path cannot be read or is no capture, UsageError for a bad decode_as.
     """
-    return Reader(path, strict=strict, hash_seed=hash_seed, decode_as=decode_as, flow_key=flow_key)
+    return Reader(path, inputs=inputs, strict=strict, hash_seed=hash_seed, decode_as=decode_as, flow_key=flow_key)
 
 
 class Reader:
@@ -54,8 +56,9 @@ class Reader:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
+        inputs: Literal["merge", "chain"] = "merge",
         strict: bool = False,
         hash_seed: int | None = None,
         decode_as: Sequence[str] = (),
@@ -66,7 +69,16 @@ class Reader:
         if flow_key not in FLOW_KEYS:
             raise UsageError(f"flow_key must be one of {', '.join(FLOW_KEYS)}, not {flow_key!r}")
         parser = Parser(seed=hash_seed, ports=udp_ports(decode_as), flow_key=flow_key)
-        self._source = CaptureSource(path, ChunkSupply(), parser=_one_at_a_time(parser))
+        if inputs not in INPUTS:
+            raise UsageError(f"inputs must be one of {', '.join(INPUTS)}, not {inputs!r}")
+        parse = _one_at_a_time(parser)
+        self._source: CaptureSource | MergedSource
+        if isinstance(path, str | os.PathLike):
+            self._source = CaptureSource(path, Chunks(), parser=parse)
+        elif path:
+            self._source = MergedSource(path, Chunks(), by_time=inputs == "merge", parser=parse)
+        else:
+            raise UsageError("no capture is named")
 
     @property
     def interfaces(self) -> list[Interface]:
@@ -79,8 +91,9 @@ class Reader:
         return self._source.form
 
     @property
-    def damage(self) -> Damage | None:
-        """Where and why the capture could not be read to its end, known after the last batch; None if it could."""
+    def damage(self) -> Damage | Damages | None:
+        """Where and why the capture could not be read to its end, known after the last batch; None if it could. Of
+        several captures, those that could not with their names."""
         return self._source.damage
 
     def progress(self) -> tuple[int, int | None]:
@@ -104,8 +117,9 @@ class Reader:
                 self._complain(self._source.damage)
             raise
 
-    def _complain(self, damage: Damage) -> None:
-        line = f"{self._source.name} is damaged: {damage}"
+    def _complain(self, damage: Damage | Damages) -> None:
+        each = damage if isinstance(damage, Damages) else ((self._source.name, damage),)
+        line = "\n".join(f"{name} is damaged: {why}" for name, why in each)
         if self._strict:
             raise SourceError(line) from None
         warnings.warn(line, DamageWarning, stacklevel=3)
@@ -128,34 +142,3 @@ def _one_at_a_time(parser: Parser) -> Callable[[PacketBatch, int], None]:
             parser(batch, groups)
 
     return parse
-
-
-class ChunkSupply:
-    """Supplies chunks like an Arena, but never waits: if a caller keeps all batches of a capture, it takes more
-    memory."""
-
-    data_bytes_max = CHUNK_BYTES
-    rows_max = ROWS_MAX
-
-    def __init__(self) -> None:
-        self._link_types: dict[int, int] = {}
-        self._arenas: list[Arena] = []
-
-    def acquire(self, timeout_s: float | None = None) -> Chunk | None:
-        """Returns a chunk at once."""
-        for arena in self._arenas:
-            if arena.free_count:
-                chunk = arena.acquire(0)
-                if chunk is not None:
-                    return chunk
-        arena = Arena(CHUNKS_AT_ONCE, CHUNK_BYTES, ROWS_MAX)
-        for interface, link_type in self._link_types.items():
-            arena.set_link_type(interface, link_type)
-        self._arenas.append(arena)
-        return arena.acquire(0)
-
-    def set_link_type(self, interface: int, link_type: int) -> None:
-        """Makes the link type of an interface known to parsers."""
-        self._link_types[interface] = link_type
-        for arena in self._arenas:
-            arena.set_link_type(interface, link_type)

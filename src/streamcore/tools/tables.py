@@ -1,4 +1,4 @@
-"""Writes a table of a capture with one row per packet, tab-separated; and opens inputs and outputs of tables.
+"""Writes a table of a capture with one row per packet, tab-separated; and opens the outputs of tables.
 
 source/ reads the packets and parse/ parses them. The commands `packets` and `flows` call this file.
 """
@@ -15,29 +15,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamcore.core.config import Config
 from streamcore.core.errors import ReaderGone, SinkError, UsageError
-from streamcore.core.packets import Arena
 from streamcore.core.rules import unwritten
 from streamcore.headers import TUNNELS, udp_ports
 from streamcore.parse.parser import Parser
 from streamcore.sink.names import claim
-from streamcore.source.capture import CaptureSource
 from streamcore.tools._packet_text import HEADER_GROUPS, ROWS, PacketText
 from streamcore.tools.ahead import read_ahead
+from streamcore.tools.inputs import Inputs, opened, status
 
-CHUNKS = 3  # one that is read, one that waits, one in work
-CHUNK_BYTES = 8 << 20  # also bounds a packet
-CHUNK_ROWS = 65_536
 PACKET_COLUMNS = (
     "cap", "n", "ts", "len", "caplen", "crc32", "lt", "vlan", "ipver", "src", "dst", "proto", "sport", "dport",
     "frag", "ipoff", "depth", "isrc", "idst", "iproto", "isport", "idport", "tunnel_kind", "tunnel_id",
 )  # fmt: skip
-DELIVERED, LOSS = 0, 3  # exit statuses
 
 
 def write_packets(config: Config, out: str, label: str) -> int:
-    """Writes one row per packet of the capture `config.read`, with PACKET_COLUMNS; `label` is the first column.
+    """Writes one row per packet of the captures `config.read`, with PACKET_COLUMNS; `label` is the first column.
 
     out: a file, compressed if its name ends in .gz, or "-". Returns the exit status: 3 if the capture is damaged.
     Raises SourceError, SinkError, UsageError.
@@ -45,26 +43,27 @@ def write_packets(config: Config, out: str, label: str) -> int:
     parser = Parser(config.hash_seed, config.fragments_max, ports=udp_ports(config.decode_as))
     names = [TUNNELS.get(number, "").encode() for number in range(256)]
     text = PacketText(" ".join(label.split()).encode(errors="surrogateescape"), names)
-    with opened(config.read) as source, written(out, source) as file:
+    with opened(config) as source, written(out, source) as file:
         file.write(("\t".join(PACKET_COLUMNS) + "\n").encode())
         for batch in read_ahead(source):
             parser(batch, HEADER_GROUPS)
             for start in range(0, len(batch), ROWS):
-                file.write(text.lines(batch, start))
+                lines = text.lines(batch, start)
+                file.write(lines if batch.rows is None else chosen(lines, start, batch.rows))
         return status(source)
 
 
-# Opening the input and the output.
+def chosen(lines: bytes, start: int, rows: NDArray[np.uint32]) -> bytes:
+    """Those of the lines whose row is in use; the first line is of row `start`."""
+    each = lines.splitlines(keepends=True)
+    return b"".join(each[row - start] for row in rows.tolist() if start <= row < start + len(each))
+
+
+# Opening the output.
 
 
 @contextmanager
-def opened(path: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[CaptureSource]:
-    with CaptureSource(path, Arena(CHUNKS, chunk_bytes, CHUNK_ROWS)) as source:
-        yield source
-
-
-@contextmanager
-def written(out: str, source: CaptureSource, *, packed: bool = True) -> Iterator[IO[Any]]:
+def written(out: str, source: Inputs, *, packed: bool = True) -> Iterator[IO[Any]]:
     """The output file, which takes bytes, opened before any packet is read.
 
     packed: a name in .gz is compressed, else refused. Errors while it is written become SinkErrors."""
@@ -87,7 +86,7 @@ def written(out: str, source: CaptureSource, *, packed: bool = True) -> Iterator
         raise SinkError(f"cannot write {name}: {words}") from None
 
 
-def _begun(out: str, source: CaptureSource) -> int:
+def _begun(out: str, source: Inputs) -> int:
     """A descriptor of the output, locked and emptied. Raises OSError; SinkError if it is the input, or another run
     writes it.
     """
@@ -95,7 +94,7 @@ def _begun(out: str, source: CaptureSource) -> int:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
-            if (status.st_dev, status.st_ino) == source.form.file:
+            if (status.st_dev, status.st_ino) in source.form.files:
                 raise SinkError(f"cannot write {out}: it is also the input, name another file")
             claim(descriptor, out)
             os.ftruncate(descriptor, 0)
@@ -103,11 +102,3 @@ def _begun(out: str, source: CaptureSource) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def status(source: CaptureSource) -> int:
-    """The exit status at the end of a source. Reports damage on standard error."""
-    if source.damage is None:
-        return DELIVERED
-    print(f"{source.name} is damaged: {source.damage}; everything before it was read", file=sys.stderr)
-    return LOSS

@@ -25,7 +25,7 @@ class MemorySource:
         self.form = CaptureForm("pcap", 9)
         self.interfaces = [Interface(ETHERNET, 65_535, 9)]
         self.damage = None
-        self.blocks_skipped = self.times_clamped = 0
+        self.blocks_skipped = self.times_clamped = self.shift_ns = 0
         self.blocks, self.filtered = None, False
         self.closed = 0
         self._arena = needs.arena

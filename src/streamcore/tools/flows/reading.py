@@ -18,18 +18,17 @@ from streamcore.core.errors import UsageError
 from streamcore.headers import udp_ports
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.parser import FLOW_KEYS
-from streamcore.source.capture import CaptureSource
-from streamcore.tools.ahead import read_ahead
 from streamcore.tools.flows.places import connected, is_place
 from streamcore.tools.flows.writers import FORMATS, Format
-from streamcore.tools.tables import opened, status, written
+from streamcore.tools.inputs import Inputs, opened, status
+from streamcore.tools.tables import written
 
 CHUNK_BYTES = 2 << 20  # two of them stay in the cache, in which the table finds the packets again
 CLOSED_MS = 5_000  # how long the last packets of a closed TCP connection may take
 
 
 def write_flows(config: Config, out: str, form: str, **options: Any) -> int:
-    """Writes the flows of the capture `config.read`: those that end while it is read, then the others by id.
+    """Writes the flows of the captures `config.read`: those that end while it is read, then the others by id.
 
     What tells flows apart is `config.flow_key`, what ends them `config.idle_s`, `active_s` and `whole`. out: a file,
     "-", or for IPFIX a collector (places.py). form: a row of FORMATS; options: of its writer. Returns the exit status:
@@ -41,7 +40,7 @@ def write_flows(config: Config, out: str, form: str, **options: Any) -> int:
     table = flow_table(config)
     if is_place(out) and not chosen.places:
         raise UsageError(f"{out} is a collector, which takes IPFIX alone: give --ipfix {out}")
-    with opened(config.read, CHUNK_BYTES) as source, _target(out, source, chosen) as file:
+    with opened(config, CHUNK_BYTES) as source, _target(out, source, chosen) as file:
         writer = chosen.writer()(file, config.first_packets, **options)
         for rows in flows_of(source, table):
             writer.write(rows)
@@ -51,7 +50,7 @@ def write_flows(config: Config, out: str, form: str, **options: Any) -> int:
         return status(source)
 
 
-def _target(out: str, source: CaptureSource, chosen: Format) -> AbstractContextManager[Any]:
+def _target(out: str, source: Inputs, chosen: Format) -> AbstractContextManager[Any]:
     if is_place(out):
         return connected(out)
     return written(out, source, packed=not chosen.binary)
@@ -68,9 +67,9 @@ def flow_table(config: Config) -> FlowTable:
     )  # fmt: skip
 
 
-def flows_of(source: CaptureSource, table: FlowTable) -> Iterator[NDArray[np.void]]:
+def flows_of(source: Inputs, table: FlowTable) -> Iterator[NDArray[np.void]]:
     """The rows of all flows, in arrays of bounded size."""
-    for batch in read_ahead(source):
+    for batch in source.alone():
         table.add(batch)
         if len(ended := table.ended()):
             yield ended
