@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def packets_with(ticks):
-    return st.builds(Packet, ticks, st.binary(max_size=40), st.integers(0, 2**32 - 1))
+    return st.tuples(ticks, st.binary(max_size=40), st.integers(0, 2**32 - 1)).map(lambda drawn: Packet(*drawn))
 
 
 def pcaps():
@@ -53,7 +53,7 @@ def pcapngs():
         data, expected, _ = encode([(order, [*interfaces, *packets]) for order, interfaces, packets in sections])
         return data, expected
 
-    interface = st.builds(Interface, st.integers(0, 300), st.sampled_from([6, 9]), st.just(0))
+    interface = st.tuples(st.integers(0, 300), st.sampled_from([6, 9])).map(lambda drawn: Interface(*drawn))
     def block_of(kind, packet):  # a simple block says nothing of bytes that were cut off
         return kind, packet._replace(wire_length=len(packet.data)) if kind == 3 else packet
 
