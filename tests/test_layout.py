@@ -197,7 +197,6 @@ def test_a_market_in_memory_is_imported_without_what_it_does_not_use():
 # Public names that nothing but tests mentions, and why they stay.
 USED_ELSEWHERE = {
     "streamcore/observe/metrics.py collect": "prometheus_client asks a collector for it",
-    "streamcore/core/packets.pyx arrange": "tests choose the rows of a batch with it; native code writes them itself",
     "streamcore/parse/_flows.pyx export": "tests take the table whole; commands take it in parts",
     "streamcore/offloads/_cut.pyx cut_packet": "tests cut one packet with it; native code cuts those of a batch",
     "streamcore/offloads/_cut.pyx completed": "as cut_packet, for one checksum",

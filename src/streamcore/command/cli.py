@@ -84,6 +84,9 @@ def limited() -> str:
 def execute(arguments: list[str]) -> int:
     """Runs the named command. Returns its exit status."""
     if arguments and arguments[0] in COMMANDS:
+        from streamcore.command.letters import refuse_letters
+
+        refuse_letters(arguments[0], arguments[1:])
         module, parser = command_of(arguments[0])
         return int(module.execute(parser.parse_args(arguments[1:])))
     parser = top_parser()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from streamcore.command.flags import add_config, add_keys, keys_given
+from streamcore.command.letters import expression_of
 from streamcore.command.say import say
 from streamcore.core.errors import ReaderGone, StreamcoreError, UsageError
 
@@ -44,13 +45,19 @@ after --drain-s, it stops at once.
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.usage, parser.epilog = USAGE, EPILOG
     add_config(parser)
+    parser.add_argument("-F", dest="expression_file", metavar="FILE", help="read the expression from this file")
     add_keys(parser, "run")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from streamcore.core.pipeline_file import make_config
 
-    config = make_config(arguments.config, keys_given(arguments))
+    given = keys_given(arguments)
+    if arguments.expression_file is not None:
+        if given.get("filter"):
+            raise UsageError("-F and an expression are both given: give one of them")
+        given["filter"] = expression_of(arguments.expression_file)
+    config = make_config(arguments.config, given)
     if not (config.read or config.interface) or not config.output:
         raise UsageError(
             "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap, or -i eth0 -o eth1"

@@ -191,7 +191,7 @@ class Counters:
         ):
             read, cut = counts["source.read"], counts["segment.cut"]
             if read != cut + (filtered := sum(counts[name] for name in BEFORE_CUT)):
-                violations.append(f"{read:,} {unit} read, but {filtered:,} left out and {cut:,} cut into segments")
+                violations.append(f"{read:,} {unit} read, but {filtered:,} not matched and {cut:,} cut into segments")
             if missing:
                 violations.append(f"{cut:,} {unit} cut into segments, of which {missing:,} are not accounted for")
         return violations

@@ -16,6 +16,7 @@ import pytest
 from streamcore.command import cli
 from streamcore.command.cli import COMMANDS, command_of
 from streamcore.core.config import Config
+from streamcore.core.keys import plain
 from tests.streamcore.conftest import COMMAND, udp_frame, write_pcap
 
 OFFICE = Path(__file__).parents[3] / "examples" / "office.pcapng"
@@ -83,13 +84,13 @@ def test_commands_without_keys_do_not_load_the_table_of_keys():
 def test_every_flag_of_run_is_a_key_under_the_same_name():
     _, run = command_of("run")
     flags = {action.dest for action in run._actions}
-    not_keys, not_flags = {"help", "config"}, {"stream", "market", "subcontract", "flows_max"}
+    not_keys, not_flags = {"help", "config", "expression_file"}, {"stream", "market", "subcontract", "flows_max"}
     not_flags |= {"idle_s", "active_s", "whole", "first_packets"}  # of `flows` alone
     assert flags - not_keys == set(Config.__struct_fields__) - not_flags
     for action in run._actions:
         for flag in action.option_strings:
             if flag.startswith("--") and action.dest not in not_keys:
-                assert flag.removeprefix("--").removeprefix("no-").replace("-", "_") == action.dest
+                assert flag.removeprefix("--").removeprefix("no-").replace("-", "_") == plain(action.dest)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +101,26 @@ def test_every_flag_of_run_is_a_key_under_the_same_name():
         (["run"], "say what to read and where to write: streamcore run -r IN.pcap -w OUT.pcap"),
         (["run", "-r", "in.pcap"], "say what to read and where to write"),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-i", "eth0"], "read and interface are both set"),
-        (["run", "-r", "in.pcap", "-w", "out.pcap", "--count", "5"], "count has no effect in this run: it is for live"),
+        (["run", "-r", "in.pcap", "-w", "out.pcap", "--rings", "5"], "rings has no effect in this run: it is for live"),
+        (["run", "-i", "eth0", "-w", "out.pcap", "--from", "5"], "from has no effect in this run: it is for captures"),
+        (["run", "-i", "eth0", "-i", "any", "-w", "out.pcap"], "interface any is all interfaces"),
+        (["run", "-r", "-", "-r", "-", "-w", "out.pcap"], "- is named twice"),
+        (["run", "-nn", "-r", "in.pcap", "-w", "out.pcap"], "-nn: addresses and ports are never turned into names"),
+        (["run", "-r", "in.pcap", "-n", "-w", "out.pcap"], "-n: addresses and ports are never turned into names"),
+        (["run", "-i", "eth0", "-n", "tcp"], "-n: addresses and ports are never turned into names"),
+        (["run", "-r", "in.pcap", "-vvXX"], "-vvXX: no packets are printed"),
+        (["packets", "-r", "in.pcap", "-e"], "-e: no packets are printed"),
+        (["run", "-D"], "-D: 'ip link' lists the interfaces"),
+        (["run", "-i", "eth0", "-w", "out.pcap", "-U"], "-U: a live packet is written 100 ms after"),
+        (["run", "-r", "in.pcap", "-F", "no-such-file", "-w", "out.pcap"], "-F: cannot read no-such-file"),
+        (["run", "-r", "in.pcap", "-F", "f", "-w", "out.pcap", "tcp"], "-F and an expression are both given"),
+        (["packets", "-r", "in.pcap", "--tsv", "-", "--inputs", "chain"], "inputs has no effect with one capture"),
         (["run", "-i", "eth0", "-w", "out.pcap", "-o", "eth1"], "write and output_interface are both set"),
         (["run", "-i", "any", "-o", "eth1"], "interface any would capture again what eth1 sends"),
         (["run", "-r", "in.pcap", "-w", "-", "--json"], "--json and -w - both use standard output"),
         (
-            ["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "two"],
-            "workers must be a whole number from 0 to 256, not 'two'",
+            ["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "2.5"],
+            "workers must be a whole number from 0 to 256, not '2.5'",
         ),
         (["run", "-r", "in.pcap", "-w", "out.pcap", "-n", "0"], "no worker could process the packets"),
         (

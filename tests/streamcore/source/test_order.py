@@ -54,13 +54,12 @@ def pcapngs():
         return data, expected
 
     interface = st.tuples(st.integers(0, 300), st.sampled_from([6, 9])).map(lambda drawn: Interface(*drawn))
+
     def block_of(kind, packet):  # a simple block says nothing of bytes that were cut off
         return kind, packet._replace(wire_length=len(packet.data)) if kind == 3 else packet
 
     block = st.builds(block_of, st.sampled_from([2, 3, 6]), packets_with(st.integers(0, 9)))
-    section = st.tuples(
-        st.sampled_from("<>"), st.lists(interface, min_size=1, max_size=2), st.lists(block, max_size=8)
-    )
+    section = st.tuples(st.sampled_from("<>"), st.lists(interface, min_size=1, max_size=2), st.lists(block, max_size=8))
     return st.builds(made, st.lists(section, min_size=1, max_size=2))
 
 
@@ -108,7 +107,8 @@ def run(target, *paths, **more):
 def pcap(path, times_us, mark=0, kind=6, link_type=1):
     """A capture with a packet for each of these times, whose bytes tell it from all others."""
     packets = [
-        Packet(time if kind == 6 else time * 1000, struct.pack("<IQ", mark, i) * 3, 36) for i, time in enumerate(times_us)
+        Packet(time if kind == 6 else time * 1000, struct.pack("<IQ", mark, i) * 3, 36)
+        for i, time in enumerate(times_us)
     ]
     path.write_bytes(twin.pcap_bytes(packets, "<", kind, link_type))
     return path
@@ -235,7 +235,17 @@ def test_as_reordercap_and_editcap_do(tmp_path):
         program("editcap", "-F", "pcap", "-t", shift, given, tmp_path / "pcap")
         run(tmp_path / "ours.pcap", given, shift=shift)
         assert (tmp_path / "ours.pcap").read_bytes() == (tmp_path / "pcap").read_bytes(), shift
-    program("editcap", "-F", "pcap", "-A", "1970-01-01T00:00:00.25Z", "-B", "1970-01-01T00:00:00.75Z", given, tmp_path / "pcap")
+    program(
+        "editcap",
+        "-F",
+        "pcap",
+        "-A",
+        "1970-01-01T00:00:00.25Z",
+        "-B",
+        "1970-01-01T00:00:00.75Z",
+        given,
+        tmp_path / "pcap",
+    )
     account = run(tmp_path / "ours.pcap", given, from_="0.25", until="1970-01-01T00:00:00.75Z")
     assert (tmp_path / "ours.pcap").read_bytes() == (tmp_path / "pcap").read_bytes()
     left = account.counters.packets("limits.outside_time")
