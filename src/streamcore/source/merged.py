@@ -206,6 +206,9 @@ class MergedSource:
             if (source := each.source) is not None:
                 source.stop()
 
+    def refresh(self) -> None:
+        """Does nothing: a capture counts as it reads."""
+
     def pressed(self) -> None:
         """Does nothing: a capture can wait for the workers."""
 

@@ -86,6 +86,9 @@ class SortedSource:
         """(bytes read so far, the total or None if unknown)."""
         return self._inner.progress()
 
+    def refresh(self) -> None:
+        """Does nothing: a capture counts as it reads."""
+
     def pressed(self) -> None:
         """Does nothing: a capture can wait for the workers."""
 

@@ -67,6 +67,9 @@ class Turns:
             return read, None
         return read + self._turn * size, size * self._count if self._count else None
 
+    def refresh(self) -> None:
+        """Does nothing: a capture counts as it reads."""
+
     def pressed(self) -> None:
         """Tells the inner source."""
         self._inner.pressed()
