@@ -48,6 +48,13 @@ from streamcore.headers._walk cimport (
 from streamcore.headers._wireless cimport step_swapped_wifi, step_wifi
 
 
+cdef inline uint32_t announced(const Walk *walk) noexcept nogil:
+    """The bytes of the datagram as its UDP header gives them, in front of walk.at: the capture may have fewer. Those present where it has no
+    length (offload)."""
+    cdef uint32_t length = be16(here(walk) - 4)
+    return length - 8 if length > 8 else walk.end - walk.at
+
+
 cdef void vxlan(Walk *walk) noexcept nogil:
     """RFC 7348; with flag P the generic protocol extension."""
     cdef const uint8_t *p = here(walk)
@@ -127,7 +134,7 @@ cdef void l2tp(Walk *walk) noexcept nogil:
     if p[0] & 0x34 or p[1] != 2:
         return
     if p[0] & 0x40:
-        if be16(p + 2) < 8 or not has(walk, be16(p + 2)):
+        if be16(p + 2) < 8 or be16(p + 2) > announced(walk):
             return
         at = 4
     size = at + 4 + (4 if p[0] & 0x08 else 0)
@@ -144,7 +151,7 @@ cdef void l2tp(Walk *walk) noexcept nogil:
 
 
 cdef void teredo(Walk *walk) noexcept nogil:
-    """RFC 4380: optional authentication and origin, then an IPv6 packet with a Teredo or link-local address. The packet must be there in full;
+    """RFC 4380: optional authentication and origin, then an IPv6 packet with a Teredo or link-local address. The datagram must have all of the packet;
     trailers may follow it (RFC 6081)."""
     cdef const uint8_t *p = here(walk)
     cdef uint32_t size = 0
@@ -154,7 +161,7 @@ cdef void teredo(Walk *walk) noexcept nogil:
     if has(walk, size + 8) and be16(p + size) == 0:
         size += 8
     ip = p + size
-    if not has(walk, size + 40) or ip[0] >> 4 != 6 or not has(walk, size + 40 + be16(ip + 4)):
+    if not has(walk, size + 40) or ip[0] >> 4 != 6 or size + 40 + be16(ip + 4) > announced(walk):
         return
     if not (be32(ip + 8) == 0x20010000 or be32(ip + 24) == 0x20010000 or be16(ip + 8) == 0xFE80):
         return

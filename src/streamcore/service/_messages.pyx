@@ -62,15 +62,23 @@ cdef void fill_options() noexcept:
     plain_bytes[10] = 1
 
 
+cdef enum:
+    COOKIE = 0x63825363
+    PXE = 4011               # of servers that tell what to boot; it may be a client's own port, too
+
+
 cdef bint is_dhcp(uint16_t source, uint16_t target) noexcept nogil:
-    return (source == 67 or source == 68 or target == 67 or target == 68
-            or source == 546 or source == 547 or target == 546 or target == 547)
+    return is_bootp(source) or is_bootp(target) or source == 546 or source == 547 or target == 546 or target == 547 or source == PXE or target == PXE
+
+
+cdef inline bint is_bootp(uint16_t port) noexcept nogil:
+    return port == 67 or port == 68
 
 
 cdef void change_dhcp(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, uint16_t target) noexcept nogil:
     if source == 546 or source == 547 or target == 546 or target == 547:
         change_dhcp6(rewrite, p, n, 0)
-    else:
+    elif is_bootp(source) or is_bootp(target) or (n >= 240 and load32(p + 236) == COOKIE):
         change_dhcp4(rewrite, p, n)
 
 
@@ -79,7 +87,7 @@ cdef void change_dhcp(Rewrite *rewrite, uint8_t *p, int64_t n, uint16_t source, 
 cdef void change_dhcp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     cdef int i
     cdef uint8_t overload
-    if n < 240 or load32(p + 236) != 0x63825363:  # not DHCP but another BOOTP or none, or cut
+    if n < 240 or load32(p + 236) != COOKIE:  # not DHCP but another BOOTP or none, or cut
         zero(rewrite, p, n)
         return
     for i in range(4):

@@ -135,3 +135,19 @@ def test_the_walk_ends_after_255_layers_and_32_ip_headers() -> None:
     tags = b"".join(b"\0\0\0\0\x89\x26" for _ in range(500))
     layers, outcome, at, *_ = explain(ethernet(0x8926, tags), 1)
     assert (len(layers), outcome, at) == (255, "too deep", 14 + 254 * 6)
+
+
+@pytest.mark.parametrize("name", ["l2tp", "teredo"])
+def test_a_capture_may_cut_a_datagram_whose_tunnel_gives_a_length(name: str) -> None:
+    """The UDP header says how long it was. A length beyond that is no tunnel's."""
+    pytest.importorskip("scapy", reason="scapy makes the packets: pip install -e .[dev]")
+    from tests.streamcore.headers.made_packets import KINDS, Fields
+
+    packet = KINDS[name][1](Fields(extra=1, tcp=False))
+    for size in range(len(packet) - 12, len(packet) + 1):
+        layers, *_, tunnel, _, _ = explain(packet[:size], 1)
+        assert tunnel == name, size
+        assert [layer[0] for layer in layers].count("udp") == 2
+    place = 42 + (2 if name == "l2tp" else 4)
+    longer = packet[:place] + (len(packet) + 9).to_bytes(2, "big") + packet[place + 2 :]
+    assert explain(longer, 1)[3] == ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import binascii
 import ipaddress
 import logging
+import random
 import struct
 import zlib
 
@@ -117,6 +118,14 @@ HIDDEN: dict[str, tuple[int, bytes]] = {
     "behind a number of DHCP": (
         1,
         bytes(ETHER / FOUR / s.UDP(sport=67, dport=68) / s.Raw(LEASE + b"\1\x08" + bytes(4) + D + b"\xff")),
+    ),
+    "DHCP from a boot server": (
+        1,
+        bytes(ETHER / FOUR / s.UDP(sport=4011, dport=68) / s.Raw(LEASE[:16] + C + D + LEASE[24:] + b"\xff")),
+    ),
+    "DHCP between boot server and client": (
+        1,
+        bytes(ETHER / FOUR / s.UDP(sport=4011, dport=4011) / s.Raw(LEASE[:16] + C + D + LEASE[24:] + b"\xff")),
     ),
     "behind a number of DHCPv6": (
         1,
@@ -264,3 +273,36 @@ def test_services_behind_it_see_what_it_left():
     assert told["packets"] == 2
     assert shown == {left[0][s.IP].src, left[0][s.IP].dst, left[1][s.IPv6].src, left[1][s.IPv6].dst}
     assert not shown & {A4, B4, A6, B6}
+
+
+def broken(rng: random.Random, packet: bytes) -> bytes:
+    """The packet with bytes changed, checksums left out, something behind it, or its end cut off."""
+    data = bytearray(packet)
+    for _ in range(rng.randrange(3)):
+        data[rng.randrange(12, len(data))] = rng.choice((0, 255, rng.randrange(256)))
+    what = rng.randrange(6)
+    if what == 0:
+        data[24:26] = data[50:52] = b"\0\0"
+    elif what == 1:
+        data += rng.randbytes(rng.randrange(9))
+    elif what == 2:
+        return fcs(bytes(data))
+    elif what == 3:
+        return bytes(data[: rng.randrange(len(data) + 1)])
+    return bytes(data)
+
+
+def test_the_short_way_of_ordinary_packets_is_that_of_the_walk():
+    """With names=replace no packet takes it."""
+    rng = random.Random(16)
+    uppers = (s.TCP(sport=1000, dport=2000), s.UDP(sport=1000, dport=2000), s.TCP(options=[("Timestamp", (1, 2))]))
+    plain = [
+        bytes(link / ip / upper / body)
+        for link in (ETHER, ETHER / s.Dot1Q(vlan=5))
+        for ip in (FOUR, SIX, s.IP(src="0.0.0.0", dst="255.255.255.255"))
+        for upper in uppers
+        for body in (b"", b"some payload")
+    ]
+    packets = [broken(rng, rng.choice(plain)) for _ in range(4000)]
+    for options in ({}, {"mac": "hash", "special": "keep"}):
+        assert anonymised(packets, **options) == anonymised(packets, names="replace", **options)
