@@ -19,6 +19,7 @@ from streamcore.core.policies import POLICIES
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.parse.parser import Parser
 from streamcore.run.limits import limits_of
+from streamcore.run.notes import Notes
 from streamcore.run.streams import Streams
 from streamcore.segment._segmenter import Segmenter
 from streamcore.source.protocol import Source
@@ -106,8 +107,7 @@ class Feeder:
             streams=len(streams.all),
             time_ms=config.segment_ms if config.read or policy.owns_segment_ms else 0,  # live: the source keeps time
         )
-        self._noting = threading.Lock()
-        self._noted: dict[str, int] = {}  # what `note` has added so far
+        self._notes = Notes(counters)
         self._thread = threading.Thread(target=self._run, name="streamcore-feed", daemon=True)
 
     def start(self) -> None:
@@ -137,16 +137,13 @@ class Feeder:
 
     def note(self) -> None:
         """Adds what the stages have noted since the last call to the counters. May be called from any thread."""
-        with self._noting:
-            notes = dict(self._parser.counts())
-            for name, chooser in (("filter", self._select), ("stream", self._classify)):
-                if chooser is not None:
-                    notes[f"{name}.orphan_fragments"] = chooser.orphans
-            notes["source.blocks_skipped"] = self._source.blocks_skipped
-            notes["source.times_clamped"] = self._source.times_clamped
-            for name, count in notes.items():
-                self._counters.bump(name, count - self._noted.get(name, 0))
-            self._noted = notes
+        totals = dict(self._parser.counts())
+        for name, chooser in (("filter", self._select), ("stream", self._classify)):
+            if chooser is not None:
+                totals[f"{name}.orphan_fragments"] = chooser.orphans
+        totals["source.blocks_skipped"] = self._source.blocks_skipped
+        totals["source.times_clamped"] = self._source.times_clamped
+        self._notes.add(totals)
 
     def _feed(self) -> None:
         batch: Any

@@ -11,6 +11,7 @@ from streamcore.core.counters import Counters, Histogram
 from streamcore.core.packets import Arena
 from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.run.accounting import WorkerShare
+from streamcore.run.direct import Direct
 from streamcore.run.feeder import Gate
 
 
@@ -38,7 +39,7 @@ class Figures:
 def take_figures(
     seconds: float,
     counters: Counters,
-    dispatcher: Dispatcher | None,
+    dispatcher: Dispatcher | Direct | None,
     arena: Arena | None,
     gate: Gate | None,
     delivery: Histogram | None,
@@ -63,7 +64,7 @@ def take_figures(
     return Figures(seconds, counters.copy(), depths, workers, durations)
 
 
-def shares(dispatcher: Dispatcher) -> tuple[WorkerShare, ...]:
+def shares(dispatcher: Dispatcher | Direct) -> tuple[WorkerShare, ...]:
     """The work of each slot so far."""
     return tuple(
         WorkerShare(slot.number, t.segments, t.packets, t.bytes, t.busy_ns / 1e9, t.failed)

@@ -29,6 +29,7 @@ from streamcore.headers import udp_ports
 from streamcore.parse.parser import Parser
 from streamcore.run.accounting import Accounting
 from streamcore.run.dead_letters import DeadLetters
+from streamcore.run.direct import Direct, suits
 from streamcore.run.drain import Drain
 from streamcore.run.feeder import Feeder
 from streamcore.run.figures import Figures, shares, take_figures
@@ -84,8 +85,8 @@ class Pipeline:
         self._source: Source | None = None
         self._sink: Sink | None = None
         self._aggregator: Aggregator | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._feeder: Feeder | None = None
+        self._dispatcher: Dispatcher | Direct | None = None
+        self._feeder: Feeder | Direct | None = None
         self._dead_letters: DeadLetters | None = None
 
     def drain(self) -> None:
@@ -201,40 +202,62 @@ class Pipeline:
             sink = self._sink or self._open_output(arena, source, points.place if points is not None else None)
             aggregator = Aggregator(config.order, [each.chain.drop_by_keys for each in streams.all], streams.dropped)
             self._aggregator = aggregator
-            dispatcher.withdraw_with(aggregator.withdraw)
             dead_letters = self._dead_letters = stack.enter_context(DeadLetters(config, streams, source))
-            skip = points.skip if points is not None else 0
-
-            def send(outgoing: Outgoing) -> None:
-                self._left(outgoing, *sink.write(outgoing), sink, points)
-
-            sends_first = streams.sends_first
-            feeder = Feeder(
-                config, self.counters, source, self._filter, streams, aggregator, dispatcher, self._parser(), skip,
-                send if sends_first else None,
-            )  # fmt: skip
-            stack.callback(feeder.close)
-            stack.callback(arena.close)  # the feeder may wait for a chunk
-            self._feeder = feeder
-            feeder.start()
-            if self._drain.is_set():  # called before there was a feeder
-                feeder.drain()
-
-            for result in dispatcher.results(sink.flush):
-                for outgoing in aggregator.accept(dead_letters.replace(result) if result.dead else result):
-                    streams.absorb(outgoing.hold)
-                    if not sends_first:
-                        send(outgoing)
-                    feeder.gate.leave(len(outgoing.hold))
-                    del outgoing
-                del result  # a chunk is free once nothing refers to it
-        if feeder.error is not None:  # after closing, so that packets read before the error are delivered
-            raise feeder.error
+            if isinstance(dispatcher, Direct):
+                self._feeder = dispatcher
+                if self._drain.is_set():  # called before there was one
+                    dispatcher.drain()
+                dispatcher.run(source, sink, self._left)
+            else:
+                self._disperse(dispatcher, source, sink, aggregator, points)
+        assert self._feeder is not None
+        if self._feeder.error is not None:  # after closing, so that packets read before the error are delivered
+            raise self._feeder.error
         if points is not None and not self._drain.is_set():
             points.forget()
         return self._account(aggregator, dispatcher, source, sink, dead_letters)
 
-    def _start_workers(self, arena: Arena) -> Dispatcher:
+    def _disperse(
+        self, dispatcher: Dispatcher, source: Source, sink: Sink, aggregator: Aggregator, points: Points | None
+    ) -> None:
+        """Everything from the source to the sink, through the workers."""
+        arena, dead_letters = self._arena, self._dead_letters
+        assert arena is not None
+        assert dead_letters is not None
+        dispatcher.withdraw_with(aggregator.withdraw)
+        sends_first = self._streams.sends_first
+
+        def send(outgoing: Outgoing) -> None:
+            packets, byte_count = sink.write(outgoing)
+            if points is not None:
+                points.passed(outgoing, sink)
+            self._left(outgoing, packets, byte_count)
+
+        feeder = Feeder(
+            self.config, self.counters, source, self._filter, self._streams, aggregator, dispatcher, self._parser(),
+            points.skip if points is not None else 0, send if sends_first else None,
+        )  # fmt: skip
+        self._open_things.callback(feeder.close)
+        self._open_things.callback(arena.close)  # the feeder may wait for a chunk
+        self._feeder = feeder
+        feeder.start()
+        if self._drain.is_set():  # called before there was a feeder
+            feeder.drain()
+
+        for result in dispatcher.results(sink.flush):
+            for outgoing in aggregator.accept(dead_letters.replace(result) if result.dead else result):
+                self._streams.absorb(outgoing.hold)
+                if not sends_first:
+                    send(outgoing)
+                feeder.gate.leave(len(outgoing.hold))
+                del outgoing
+            del result  # a chunk is free once nothing refers to it
+
+    def _start_workers(self, arena: Arena) -> Dispatcher | Direct:
+        if suits(self.config, self._streams):
+            self._dispatcher = direct = Direct(self.config, self.counters, self._filter)
+            self._open_things.callback(direct.close)
+            return direct
         broker = self._broker
         dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched, broker)
         self._open_things.callback(dispatcher.close)
@@ -314,11 +337,9 @@ class Pipeline:
             all(chain.deterministic for chain in chains),
         )
 
-    def _left(self, outgoing: Outgoing, packets: int, byte_count: int, sink: Sink, points: Points | None) -> None:
+    def _left(self, outgoing: Outgoing, packets: int, byte_count: int) -> None:
         """Notes packets that have left into the second stream."""
         self.counters.count("sink.written", packets, byte_count)
-        if points is not None:
-            points.passed(outgoing, sink)
         if self._delivery is not None:
             self._delivery.observe(time.time() - received_s(outgoing))
 
@@ -326,7 +347,12 @@ class Pipeline:
         return [*(self._filter.misfits.values() if self._filter is not None else ()), *self._streams.misfits]
 
     def _account(
-        self, aggregator: Aggregator, dispatcher: Dispatcher, source: Source, sink: Sink, dead_letters: DeadLetters
+        self,
+        aggregator: Aggregator,
+        dispatcher: Dispatcher | Direct,
+        source: Source,
+        sink: Sink,
+        dead_letters: DeadLetters,
     ) -> Accounting:
         """The account of the run, after everything is closed."""
         stopped = self._stop.is_set()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import COLUMN_GROUPS
 from streamcore.core.text import shown
+from streamcore.service.identity import Identity
 from streamcore.service.load import load
 from streamcore.service.protocol import ALLOWED, Effect, Service
 from streamcore.service.specification import parse_specification
@@ -58,6 +59,11 @@ class Chain:
     def reads_checksums(self) -> bool:
         """Whether a service needs packets with true checksums."""
         return any(service.reads_checksums for service in self.services)
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether packets leave as they came, and nobody looks at them."""
+        return all(type(service) is Identity for service in self.services)
 
     @property
     def removes_metadata(self) -> bool:
@@ -128,6 +134,7 @@ class ChainElsewhere:
 
     deterministic = False
     reads_checksums = True
+    does_nothing = False
     removes_metadata = True  # it is not known here whether they do
     incomplete: Sequence[str] = ()
     groups = 0

@@ -39,7 +39,6 @@ RECORD_HEAD = 16  # bytes before a packet
 LOOK_AGAIN_S = 0.002  # a bell may ring before its packet is in the ring
 BORROWED_WAIT_S = 0.005  # between checks of the rings while their packets wait for more
 ARRIVE_S = 0.05  # at the end, for packets on their way into the ring
-WAITING_SHARE = 0.8  # of the latency: the rest is for the way through the run
 
 Compile = Callable[[int, str], list[Instruction] | None]  # (link type, interface) -> a program; raises UsageError
 
@@ -91,7 +90,7 @@ class LiveSource:
         self._pass_waiting = pass_waiting
         self._spool: Spool | None = None
         self._staging: Chunk | None = None  # between a ring and the spool
-        self._wait_s = WAITING_SHARE * config.latency_ms / 1000  # between two batches, unless they are full
+        self._wait_s = config.latency_ms / 1000  # between two batches, unless they are full
         self._look_again_s = 0.0
         self._due_s = 0.0  # when the next one may leave
         self._taken = self._delivered = 0  # packets: from the rings, and in batches
@@ -262,13 +261,14 @@ class LiveSource:
         alone = len(self._ports) == 1
         while self._rows_max():
             due_s = min(self._due_s, self._quiet_s) if alone else 0.0
-            until_s = min(time.monotonic() + TICK_S, self._ends_s, self._quiet_s) if alone else 0.0
+            ends_s = self._ends_s if self._quiet_s == float("inf") else self._quiet_s
+            until_s = min(time.monotonic() + TICK_S, ends_s) if alone else 0.0
             rows, used, full = self._walk(chunk, borrowed, rows, used, due_s, until_s)
             now_s = time.monotonic()
             if full or (rows and now_s >= self._due_s) or now_s >= self._quiet_s:
                 break
             self._watch(now_s)
-            left_s = min(self._due_s if rows else now_s + TICK_S, self._ends_s, self._quiet_s) - now_s
+            left_s = min(self._due_s if rows else now_s + TICK_S, ends_s) - now_s
             waited = alone and self._ports[0].bell is not None
             self._listen(0.0 if waited else left_s, rows > 0)
         self._due_s = time.monotonic() + self._wait_s

@@ -55,10 +55,10 @@ def wait_until_it_hears(namespace):
     time.sleep(0.05)  # then its filter lets packets in
 
 
-def send(namespace, frames, pause_every=0):
+def send(namespace, frames, pause_every=0, interface="near"):
     with namespace.entered():
         sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        sender.bind(("near", 0))
+        sender.bind((interface, 0))
     with sender:
         for number, frame in enumerate(frames):
             sender.send(frame)

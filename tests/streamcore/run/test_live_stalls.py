@@ -2,6 +2,7 @@
 what comes, as long as its bytes last, and what is read of a block that the kernel still fills is whole.
 """
 
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not CAN_PEEK, reason="on this processor rings do not peek"),
 ]
 
+PCAP_HEAD_BYTES = 24
 STOPPED_PACKETS = 600  # a millisecond apart, or more
 SENDER = """
 import random, socket, sys, time, zlib
@@ -35,6 +37,13 @@ for number in range(int(sys.argv[2])):
 """
 
 
+def until(holds, seconds=30):
+    deadline_s = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
 def test_a_run_that_is_stopped_for_a_while_loses_nothing_under_any_rule(pair, tmp_path):
     """With the default ring; a millisecond for each of its blocks would be over after a quarter of a second."""
     left, right = pair
@@ -46,16 +55,16 @@ def test_a_run_that_is_stopped_for_a_while_loses_nothing_under_any_rule(pair, tm
         for rule in ("drop", "pass", "spool")
     }  # fmt: skip
     frames = [udp_frame(i % 7, i, 100) for i in range(STOPPED_PACKETS)]
-    deadline_s = time.monotonic() + 20
-    while right.run("cat", "/proc/net/packet").stdout.count(" 0003 ") < 2 * len(runs):  # each has a ring and a bell
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    sockets = 2 * len(runs)  # each has a ring and a bell
+    until(lambda: right.run("cat", "/proc/net/packet").stdout.count(" 0003 ") >= sockets)
     time.sleep(0.1)
     for process in runs.values():
         process.send_signal(signal.SIGSTOP)
     send(left, frames, pause_every=1)
-    for process in runs.values():
+    for rule, process in runs.items():
         process.send_signal(signal.SIGCONT)
+        out = tmp_path / f"{rule}.pcap"
+        until(lambda out=out: out.exists() and out.stat().st_size > PCAP_HEAD_BYTES)  # it reads: an interrupt drains
         process.send_signal(signal.SIGINT)
     for rule, process in runs.items():
         run = finish_run(process)
@@ -98,3 +107,28 @@ def test_a_ring_lasts_for_the_time_that_the_manual_says():
     assert told == {(32768, 1): 128.0, (32768, 100): 16.0, (1024, 1): 4.0, (256, 1): 2.0}
     cooked = shape(32768 << 10, 100, 276)
     assert (cooked.peeks, cooked.blocks * cooked.retire_ms) == (False, 12_800)
+
+
+def arrived(namespace):
+    """Packets that its interface has received."""
+    return int(re.search(r"end: *\d+ +(\d+)", namespace.run("cat", "/proc/net/dev").stdout)[1])
+
+
+def test_without_services_a_bump_starts_no_worker_and_stops_at_once(bump):
+    """Nor does it need one: a small segment would cost four wake-ups. Its account adds up in both ends of a run."""
+    left, middle, right = bump
+    for words, how in ((("--match", "inner", "len > 80"), "drain"), (("udp",), "stop")):  # we apply the first ourselves
+        process = start_live(middle, "-i", "west", "-o", "east", "-n", "1", *words)
+        frames = [udp_frame(i % 7, i, 10 + 60 * (i % 2)) for i in range(300)]
+        send(left, frames, interface="end")
+        before = 0 if how == "drain" else 150
+        until(lambda before=before: arrived(right) > before)  # it reads: an interrupt drains
+        process.send_signal(signal.SIGINT)
+        if how == "stop":
+            process.send_signal(signal.SIGINT)
+        run = finish_run(process)
+        assert run.json["workers"]["started"] == 0
+        assert "unbalanced" not in run.json
+        if how == "drain":
+            assert run.status == 130, run.stderr
+            assert run.json["packets"]["written"] == 150 == run.json["packets"]["dropped"]["filter.not_matched"]
