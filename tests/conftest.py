@@ -59,6 +59,7 @@ WAITING = [
     "tests/streamcore/run/test_live_run.py",
     "tests/streamcore/whole/test_real_programs.py",
     "tests/streamcore/whole/test_bump.py",
+    "tests/streamcore/whole/test_super_packets.py",
     "tests/streamcore/run/test_resume.py",
     "tests/streamcore/sink/test_rotation.py",
     "tests/streamcore/subcontract/test_routing.py",

@@ -68,6 +68,17 @@ def identify(layers, number):
         each = each.payload
 
 
+def rebuilt(layers):
+    """With lengths and checksums by scapy again, because identifications were changed; a checksum of 0 in UDP stays."""
+    each = layers
+    while each:
+        for name in ("chksum", "len", "plen"):
+            if name in each.fields and not (isinstance(each, UDP) and name == "chksum" and each.chksum == 0):
+                del each.fields[name]
+        each = each.payload
+    return layers
+
+
 def cut(make, payload, segment_bytes):
     """The segments of make(payload, flags to leave out, sequence number, number), in order."""
     parts = [payload[at : at + segment_bytes] for at in range(0, len(payload), segment_bytes)]
