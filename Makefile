@@ -25,6 +25,7 @@ $(VENV)/installed: pyproject.toml scripts/system-packages
 $(VENV)/built: $(VENV)/installed setup.py $(NATIVE)
 	@if [ -e $(VENV)/debug ]; then rm -rf build $(VENV)/debug; fi
 	$(RUN) setup.py -q build_ext --inplace
+	$(RUN) -m compileall -q src  # where the environment forbids Python to write these, each start would compile all anew
 	@touch $@
 
 debug: $(VENV)/installed ## the native modules with bounds checks on everywhere, until the next make build
