@@ -28,16 +28,22 @@ cdef inline uint64_t slot4(const Table *table, uint32_t address) noexcept nogil:
     return (address * table.factor) >> table.shift4
 
 
+cdef inline uint64_t probe4(const Table *table, uint64_t at, uint64_t number) noexcept nogil:
+    """Where an address may stand whose slot is `at`: number 0 to mask4 are all slots, each once, first the 8 of its line of the cache."""
+    return ((at + (number & ~<uint64_t> 7)) & table.mask4) ^ (number & 7)
+
+
 cdef inline uint64_t slot6(const Table *table, uint64_t high, uint64_t low) noexcept nogil:
     cdef uint64_t mixed = (high ^ (high >> 29)) * table.factor + low
     return ((mixed ^ (mixed >> 32)) * table.factor_low) >> table.shift6
 
 
 cdef inline bint find4(const Table *table, uint32_t address, uint32_t *value) noexcept nogil:
-    """The first two slots are looked at without a branch between them: which of them it is nobody can foresee."""
+    """The first two slots are looked at without a branch between them: which of them it is nobody can foresee. Both are on the line of the cache
+    that was asked for, as are the six after them."""
     cdef uint64_t at = slot4(table, address)
     cdef uint64_t slot = table.slots4[at]
-    cdef uint64_t next = table.slots4[(at + 1) & table.mask4]
+    cdef uint64_t next = table.slots4[at ^ 1]
     cdef uint64_t here = <uint64_t> 0 - <uint64_t> (<uint32_t> (slot >> 32) == address)
     if address == 0:
         value[0] = table.zero4
@@ -48,12 +54,15 @@ cdef inline bint find4(const Table *table, uint32_t address, uint32_t *value) no
 
 
 cdef inline bint search4(const Table *table, uint32_t address, uint64_t at, uint32_t *value) noexcept nogil:
-    """find4 from a slot on. It ends, because the table is half full at most."""
-    while table.slots4[at] != 0:
-        if <uint32_t> (table.slots4[at] >> 32) == address:
-            value[0] = <uint32_t> table.slots4[at]
+    """find4 in all slots. It ends, because the table is half full at most."""
+    cdef uint64_t number = 0
+    cdef uint64_t slot = table.slots4[at]
+    while slot != 0:
+        if <uint32_t> (slot >> 32) == address:
+            value[0] = <uint32_t> slot
             return True
-        at = (at + 1) & table.mask4
+        number += 1
+        slot = table.slots4[probe4(table, at, number)]
     return False
 
 

@@ -114,9 +114,10 @@ cdef class AddressTable:
 
 cdef void put4(Table *table, uint64_t entry) noexcept nogil:
     cdef uint64_t at = slot4(table, <uint32_t> (entry >> 32))
-    while table.slots4[at] != 0:
-        at = (at + 1) & table.mask4
-    table.slots4[at] = entry
+    cdef uint64_t number = 0
+    while table.slots4[probe4(table, at, number)] != 0:
+        number += 1
+    table.slots4[probe4(table, at, number)] = entry
 
 
 cdef void put6(Table *table, const Slot6 *entry) noexcept nogil:
