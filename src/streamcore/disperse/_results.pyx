@@ -6,10 +6,10 @@ is set, n packets in the order of the segment.
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from streamcore.core.packets cimport AHEAD, Columns, Result, Segment, prefetch, record_head, record_size, record_start
+from streamcore.core.packets cimport AHEAD, RECORD_PCAP, Columns, Result, Segment, prefetch, record_head, record_size, record_start
 
 import numpy as np
 
@@ -212,14 +212,19 @@ cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
     cdef uint32_t row, head, size, tail
     cdef uint64_t at = 0
     cdef const uint8_t *before
+    cdef uint32_t unit_ns = pcap_unit_ns(columns, arranged, start, count)
     for i in range(count):
         row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
         size = record_size(columns, row)
         if i + AHEAD < count:  # of neighbours, too: from header to header is a jump
-            prefetch(columns.data + columns.offset[columns.rows[start + i + AHEAD] if arranged else start + i + AHEAD] - 16)
+            if not unit_ns:
+                prefetch(columns.data + columns.offset[columns.rows[start + i + AHEAD] if arranged else start + i + AHEAD] - 16)
             prefetch(result.packed + at + AHEAD * size)  # about
         if at + size > result.packed_bytes:
             return 1
+        if unit_ns and columns.record[row] == RECORD_PCAP and says_columns(columns, row, result.packed + at, unit_ns):
+            at += size
+            continue
         head = record_head(columns.record[row])
         before = columns.data + record_start(columns, row)
         if differs16(before, result.packed + at) if head == 16 else memcmp(before, result.packed + at, head) != 0:
@@ -229,6 +234,31 @@ cdef int check_records(Result result, Py_ssize_t count) noexcept nogil:
             return 2
         at += size
     return 0 if at == result.packed_bytes else 1
+
+
+cdef uint32_t pcap_unit_ns(const Columns *columns, bint arranged, Py_ssize_t start, Py_ssize_t count) noexcept nogil:
+    """What the second field of a pcap's times counts, by the first packet of a few that shows it; 0: none does, or it is no such pcap."""
+    cdef Py_ssize_t i
+    cdef uint32_t row
+    cdef uint32_t[4] head
+    for i in range(min(count, <Py_ssize_t> AHEAD)):
+        row = columns.rows[start + i] if arranged else <uint32_t> (start + i)
+        if columns.record[row] != RECORD_PCAP:
+            return 0
+        memcpy(head, columns.data + record_start(columns, row), 16)
+        if head[1]:
+            return 1000 if columns.timestamp_ns[row] == <int64_t> head[0] * 1_000_000_000 + <int64_t> head[1] * 1000 else 1
+    return 0
+
+
+cdef inline bint says_columns(const Columns *columns, uint32_t row, const uint8_t *record, uint32_t unit_ns) noexcept nogil:
+    """Whether a pcap record's header says what was read; so the chunk, which another core has filled, need not be looked at. If so, it is the header
+    that was read: a time in whole seconds and less than a second is written in one way. (One that was read with a second or more in its second
+    field may come back in that way.) False decides nothing."""
+    cdef uint32_t[4] head
+    memcpy(head, record, 16)
+    return (head[2] == columns.captured_length[row] and head[3] == columns.wire_length[row] and <uint64_t> head[1] * unit_ns < 1_000_000_000
+            and columns.timestamp_ns[row] == <int64_t> head[0] * 1_000_000_000 + <int64_t> head[1] * unit_ns)
 
 
 cdef inline bint differs16(const uint8_t *one, const uint8_t *other) noexcept nogil:
