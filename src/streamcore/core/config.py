@@ -10,6 +10,7 @@ from functools import lru_cache
 import msgspec
 
 from streamcore.core.errors import UsageError
+from streamcore.core.frames import KEEP_TAG, Frames, mac_bytes
 from streamcore.core.keys import DIRECTORY, FILE, explain, key_fields, one_of, refuse_useless
 from streamcore.core.policies import POLICIES
 from streamcore.core.rules import refuse_contradictions, refuse_ignored
@@ -86,6 +87,17 @@ class Config(Keys, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def interfaces(self) -> tuple[str, ...]:
         """The live interfaces that the run reads. The column `interface` holds indexes into this tuple."""
         return (*self.live, self.output_interface) if self.both else self.live
+
+    @property
+    def frames(self) -> Frames:
+        """What becomes of the link headers and lengths of what is read."""
+        return Frames(
+            mac_bytes(self.source_mac) if self.source_mac else b"",
+            mac_bytes(self.target_mac) if self.target_mac else b"",
+            KEEP_TAG if self.vlan is None else self.vlan,
+            self.mtu,
+            self.over_mtu == "segment",
+        )
 
     @property
     def from_ns(self) -> int | None:

@@ -25,9 +25,8 @@ NAMES: dict[str, Name] = {
     "kernel.dropped": Name("lost", "dropped by the kernel: the run read too slowly, or the workers fell behind"),
     "source.unread": Name("dropped", "left in the ring at the end"),
     "source.read": Name("stage", "read from the first stream"),
-    "source.segmented": Name(
-        "note", "more packets than the kernel received, because super-packets were cut into segments"
-    ),
+    "source.segmented": Name("note", "more packets than were received, because larger ones were cut into segments"),
+    "source.not_framed": Name("lost", "no Ethernet frame can be made of them: they do not say what they carry"),
     "filter.not_matched": Name("dropped", "did not match the expression"),
     "limits.outside_time": Name("dropped", "not between `from` and `until`"),
     "limits.skipped": Name("dropped", "among the first, which `skip` leaves out"),
@@ -69,6 +68,7 @@ EVENTS: dict[str, str] = {
     "source.not_segmented": "super-packets that could not be cut into segments",
     "sink.sent_cut": "packets sent shorter than they were on the wire",
     "sink.files_removed": "files of the ring removed, because the disk had no room for the next one",
+    "source.cut_to_mtu": "packets cut off at the MTU",
     "source.late": "packets later than sort_s allows: they stand where they came",
     "source.blocks_skipped": "pcapng blocks without a packet",
     "source.times_clamped": "packets whose time does not fit 64 bits of nanoseconds",
@@ -91,6 +91,7 @@ def words_for(name: str) -> str:
 
 
 BEFORE_CUT = (
+    "source.not_framed",
     "filter.not_matched",
     "limits.outside_time",
     "limits.skipped",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from streamcore.core.errors import UsageError
+from streamcore.core.frames import mac_bytes
 from streamcore.core.keys import key_fields, plain
 from streamcore.core.market_keys import AUDIT, OVERLOAD_MS
 from streamcore.core.policies import POLICIES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from streamcore.core.run_keys import Stream
 
 PORT_MAX = 65_535
+MTU_MIN = 68  # the least that IPv4 asks of a link (RFC 791)
 HOST_PORT = re.compile(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5}|\*)")
 
 # Endings that ask for a compression, or an archive, that nobody here writes.
@@ -37,6 +39,7 @@ RUNS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "sends": (lambda c: c.output_interface, "sending on an interface (-o)"),
     "reads": (lambda c: c.read, "captures (-r)"),
     "reads several": (lambda c: len(c.captures) > 1, "several captures (-r A -r B)"),
+    "bounded by an MTU": (lambda c: c.mtu, "runs with mtu"),
     "replays": (lambda c: c.read and c.output_interface, "captures that are sent on an interface (-r, -o)"),
     "reads a pipe": (
         lambda c: not all(map(os.path.isfile, c.captures)),
@@ -87,6 +90,19 @@ RULES: tuple[Rule, ...] = (
     (
         lambda c: next(filter(None, (no_time(c, name) for name in ("from_", "until", "shift"))), ""),
         "{found}",
+    ),
+    (
+        lambda c: next(filter(None, (no_mac(c, name) for name in ("source_mac", "target_mac"))), ""),
+        "{found}",
+    ),
+    (lambda c: 0 < c.mtu < MTU_MIN, f"mtu must be 0, or {MTU_MIN} or more, not {{c.mtu}}"),
+    (
+        lambda c: c.loop == 0 and c.write not in ("", "-") and not c.count,
+        "loop 0 would fill {c.write}: send the packets (-o), write them to standard output, or set count",
+    ),
+    (
+        lambda c: c.loop != 1 and not all(map(os.path.isfile, c.captures)),
+        "loop needs files: what comes through a pipe cannot be read again",
     ),
     (
         lambda c: c.from_ns is not None and c.until_ns is not None and c.until_ns <= c.from_ns,
@@ -198,6 +214,16 @@ def no_time(config: Config, name: str) -> str:
             (span_ns if name == "shift" else point_ns)(words)
     except ValueError as error:
         return f"{plain(name)} must be {error}, not {words!r}"
+    return ""
+
+
+def no_mac(config: Config, name: str) -> str:
+    """Why the value of this key is no Ethernet address; "": it is one."""
+    try:
+        if words := getattr(config, name):
+            mac_bytes(words)
+    except ValueError as error:
+        return f"{name} must be {error}, not {words!r}"
     return ""
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta
 from streamcore.core.keys import ADDRESS, DIRECTORY, FILE, NAME, Key
 from streamcore.core.market_keys import AUDIT, Market, Subcontract
 from streamcore.core.policies import POLICIES
+from streamcore.core.replay_keys import SENDING, Loop, Mtu, OverMtu, SourceAddress, TargetAddress, VlanId
 
 Order = Literal["total", "flow", "none"]
 OnFailure = Literal["drop", "pass"]
@@ -35,7 +36,6 @@ PROCESSING = "processing"
 HEADERS = "tunnels and fragments"
 SEGMENTS = "segments and their order"
 LIVE = "live interfaces"
-SENDING = "sending on an interface"
 FLOWS = "when a flow ends, and what is kept of it"
 FAILURES = "failures"
 REMOTE = "remote workers (see 'streamcore keys', 'streamcore worker')"
@@ -432,6 +432,12 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             only="replays",
         ),
     ] = None  # fmt: skip
+    loop: Loop = 1
+    source_mac: SourceAddress = ""
+    target_mac: TargetAddress = ""
+    vlan: VlanId = None
+    mtu: Mtu = 0
+    over_mtu: OverMtu = "segment"
     rate_mbps: Annotated[
         float,
         Meta(ge=0, le=1e6),

@@ -116,8 +116,9 @@ class Accounting:
         if self.metadata_removed:
             lines.append(f"  {self.metadata_removed:,} comments, names and the like left out of pcapng blocks")
         lines += [f"  the input is damaged: {line}" for line in self.damage.splitlines()]
-        if late := counters.events("source.late"):
-            lines.append(f"  {late:,} {words_for('source.late')}")
+        for name in ("source.late", "source.cut_to_mtu"):
+            if count := counters.events(name):
+                lines.append(f"  {count:,} {words_for(name)}")
         if self.dead_letter:
             for reason, segments in self.dead_reasons.items():
                 lines.append(f"  {segments} segments failed: {reason}")

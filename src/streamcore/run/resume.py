@@ -25,7 +25,7 @@ POINT_S = 1.0  # between points
 NOTE_BEGINS = b'{"run":"'
 SHAPING = ("policy", "filter", "segment_packets", "segment_bytes", "segment_ms", "chunk_bytes", "chunk_rows", "lanes",
            "decode_as", "flow_key", "match", "follow_fragments", "fragments_max", "inputs", "count", "skip", "from_",
-           "until", "shift", "sort_s")  # fmt: skip
+           "until", "shift", "sort_s", "loop", "source_mac", "target_mac", "vlan", "mtu", "over_mtu")  # fmt: skip
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -92,7 +92,7 @@ class LiveSink:
             if (link_type := outgoing.batch.interfaces[interface].link_type) != LINK_ETHERNET:
                 raise SinkError(
                     f"cannot send on {self._outputs[0].name}: it carries Ethernet, and these packets are of link type"
-                    f" {link_type}"
+                    f" {link_type} (source_mac and target_mac give them headers)"
                 )
             self._accepted[interface] = 1
         if outgoing.batch.offloads:

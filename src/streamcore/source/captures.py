@@ -1,4 +1,4 @@
-"""Opens the captures that a Config names as one source: merged or one after the other, sorted, shifted, looped."""
+"""Opens the captures that a Config names as one source: merged or chained, sorted, shifted, looped, framed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def captures(
 
         return MergedSource(paths, arena, by_time=config.inputs == "merge", **more)
 
-    def turn(first_number: int, is_first: bool) -> Source:
+    def turn(arena: ChunkSupply, first_number: int, is_first: bool) -> Source:
         keeps = keep_blocks and is_first
         if not config.sort_s:
             return read(arena, first_number, keeps)
@@ -49,8 +49,17 @@ def captures(
             counters if is_first else None, parser, first_number,
         )  # fmt: skip
 
-    if not config.shift_ns:
-        return turn(0, True)
-    from streamcore.source.turns import Turns
+    def turns(arena: ChunkSupply) -> Source:
+        if not config.shift_ns and config.loop == 1:
+            return turn(arena, 0, True)
+        from streamcore.source.turns import Turns
 
-    return Turns(turn, config.shift_ns)
+        return Turns(lambda number, is_first: turn(arena, number, is_first), config.shift_ns, config.loop)
+
+    if not config.frames.changes:
+        return turns(arena)
+    from streamcore.headers import udp_ports
+    from streamcore.source.framed import FramedSource
+
+    inner = turns(Chunks(arena.data_bytes_max - ROOM, arena.rows_max))
+    return FramedSource(inner, arena, config.frames, counters, udp_ports(config.decode_as))

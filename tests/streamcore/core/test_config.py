@@ -196,6 +196,9 @@ def test_a_key_without_effect_in_the_run_is_refused(tmp_path):
     cases = [
         ("from_", "5", live, capture), ("until", "2026-11-27", live, capture), ("shift", "-1.5", live, capture),
         ("sort_s", 1.0, live, capture), ("inputs", "chain", capture, capture | {"read": ["a.pcap", "b.pcap"]}),
+        ("loop", 2, live, capture), ("source_mac", "02:00:00:00:00:01", live, capture), ("vlan", 5, live, capture),
+        ("target_mac", "02:00:00:00:00:01", live, capture), ("mtu", 1500, live, capture),
+        ("over_mtu", "cut", capture, capture | {"mtu": 1500}),
         ("duration_s", 1.0, capture, live), ("promiscuous", False, capture, live),
         ("snap_length", 60, capture, live), ("snap_length", 262_144, sent, live), ("buffer_kib", 512, capture, live),
         ("rings", 2, sent, live), ("overload", "pass", sent, live), ("segments", "wire", capture, live),

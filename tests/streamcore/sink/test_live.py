@@ -16,6 +16,7 @@ from pathlib import Path
 import dpkt
 import pytest
 
+from tests.streamcore import twin
 from tests.streamcore.conftest import COMMAND, MARK, finish_run, udp_frame, write_pcap
 from tests.streamcore.namespaces import join, namespaces
 
@@ -337,6 +338,7 @@ def test_only_ethernet_goes_onto_ethernet(pair, tmp_path):
     assert run.status == 1
     assert run.stderr.splitlines()[-1] == (
         "streamcore: cannot send on near: it carries Ethernet, and these packets are of link type 113"
+        " (source_mac and target_mac give them headers)"
     )
     assert run.json["packets"]["written"] == 0
 
@@ -384,3 +386,57 @@ def until(condition, seconds=10):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_packets_without_link_headers_arrive_as_frames(pair, tmp_path):
+    """IP alone gets a header, longer TCP than the MTU is cut into segments, and each turn of two sends all again."""
+    left, right = pair
+    tcp = dpkt.tcp.TCP(sport=80, dport=5000, seq=7, data=bytes(4000))
+    packets = [bytes(dpkt.ip.IP(src=b"\x0a\0\0\1", dst=b"\x0a\0\0\2", p=6, data=tcp, len=4040))]
+    packets.append(bytes(dpkt.ip6.IP6(src=bytes(16), dst=bytes(16), nxt=59, plen=4, data=b"data")))
+    capture = tmp_path / "raw.pcap"
+    with open(capture, "wb") as file:
+        writer = dpkt.pcap.Writer(file, linktype=101)
+        for packet in packets:
+            writer.writepkt(packet, 1_700_000_000)
+    more = ("--source-mac", "02:00:00:00:00:01", "--target-mac", "02:00:00:00:00:02", "--mtu", "1500")
+    with listening(right) as arrived:
+        run = send(left, capture, *more, "--loop", "2", "--replay", "0", "--vlan", "5")
+        assert run.status == 0, run.stderr
+    frames = [frame for frame, _ in arrived]
+    assert [len(frame) for frame in frames] == [1518, 1518, 40 + 4000 - 2 * 1460 + 18, 62] * 2
+    assert all(frame.startswith(b"\2\0\0\0\0\2\2\0\0\0\0\1\x81\0\0\5") for frame in frames)
+    assert b"".join(frame[58:] for frame in frames[:3]) == bytes(4000)
+    assert frames[3][18:] == packets[1]
+    assert run.json["packets"]["written"] == 8
+    refused = send(left, capture)
+    assert (refused.status, "source_mac and target_mac" in refused.stderr) == (1, True)
+
+
+def test_several_interfaces_are_captured_together(pair, tmp_path):
+    """What comes on either of them is in one pcapng, which names both."""
+    left, right = pair
+    join(left, "next", right, "other")
+    target = tmp_path / "two.pcapng"
+    process = right.start(
+        *COMMAND, "run", "-i", "far", "-i", "other", "-w", target, "-n", "1", "--json", "ether proto 0x88b5",
+        env=os.environ | dict([MARK.split("=")]), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    sent_to_both = False
+    while not sent_to_both and process.poll() is None and time.monotonic() < deadline:
+        sent_to_both = target.exists()  # it captures on both before it writes
+        for name in ("near", "next"):
+            with left.entered():
+                sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+                sender.bind((name, 0))
+            with sender:
+                sender.send(frame_of(60, name == "next"))
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    run = finish_run(process, 20)
+    packets, _, interfaces = twin.read_pcapng(target.read_bytes(), [])
+    assert [interface.name for interface in interfaces] == ["far", "other"]
+    assert {packet.data for packet in packets} == {frame_of(60, 0), frame_of(60, 1)}
+    assert len(packets) == run.json["packets"]["written"]
