@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class FramedSource:
         frames: Frames,
         counters: Counters | None = None,
         ports: UdpPorts = STANDARD_PORTS,
-        parser: object = None,
+        parser: Any = None,
     ) -> None:
         self._inner = inner
         self._arena = arena
