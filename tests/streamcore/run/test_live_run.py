@@ -103,7 +103,7 @@ def small(tmp_path):
 
 
 def test_tunnels_and_fragments_are_followed_live_as_in_a_capture(pair, tmp_path):
-    """The kernel, which would know neither, lets them through."""
+    """The kernel, which would know neither, lets them through; -c counts what matches."""
     left, right = pair
     web = ethernet(0x0800, ip4(6, tcp(1234, 80)))
     head = bytes.fromhex("0800000000000500")
@@ -112,7 +112,7 @@ def test_tunnels_and_fragments_are_followed_live_as_in_a_capture(pair, tmp_path)
     first = ethernet(0x0800, ip4(17, data[:400], part=0x2000, identification=5))
     later = ethernet(0x0800, ip4(17, data[400:], part=50, identification=5))
     frames = [tunnel, later, first, udp_frame(1, 1), later, web]
-    words = ["--match", "inner", "--follow-fragments", "-c", str(len(frames)), "-n", "1"]
+    words = ["--match", "inner", "--follow-fragments", "-c", "5", "-n", "1"]
     process = start_live(right, "-i", "far", "-w", tmp_path / "out.pcap", *words, "port 80")
     send(left, frames)
     run = finish_run(process)
