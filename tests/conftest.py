@@ -28,6 +28,7 @@ PLAYED = {
     "AUCTION_SEEDS": (1_000, 10_000),
     "AUCTION_KILLS": (40, 200),
     "COALITION_SEEDS": (60, 1_000),
+    "DISPERSE_SCHEDULES": (1_000, 10_000),
     "STREAMCORE_SEEDS": (4, 20),
     "STREAMCORE_KILLS": (12, 50),
     "EXAMPLES_PERCENT": (40, 100),  # of the examples that a property-based test draws

@@ -88,7 +88,7 @@ class Backlog:
         """Queues segments that could not be sent where they were."""
         for pending in message:
             if pending.attempt > 1:
-                pending.move("not sent again")
+                pending.move("not sent to another" if pending.history.others_until_s else "not sent again")
                 self.again.append(pending)
                 continue
             pending.move("not sent")
@@ -128,6 +128,13 @@ class Backlog:
         for pending in self._take(lambda each: each.history.on_this_machine):
             pending.move("not audited")
             self._end_failed(pending)
+
+    def unclaim(self, key: str) -> None:
+        """What this key claims does not count any more, because it lied: the segments are done like any other."""
+        for pending in self.pending.values():
+            history = pending.history
+            if history.claimed is not None and history.claimed.provider == key:
+                history.claimed, history.on_this_machine = None, False
 
     def unserved(self, stream: int) -> None:
         """Ends the segments of a stream that nobody runs; the stream's rule decides what to do with them."""

@@ -61,7 +61,7 @@ class Dispatcher:
         routes: Routes | None = None,
     ) -> None:
         self._workers = Workers(terms, arena, counters, list(launched), routes)
-        self._machine = Machine(terms, counters, routes, self._workers.address, time.monotonic(), DRAW.random)
+        self._machine = Machine(terms, counters, routes, self._workers.address, DRAW.random)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._workers.poller.register(self._wake, zmq.POLLIN)
         self._receiver = Receiver(self._workers, self._machine, terms, counters, self._wake)

@@ -74,6 +74,7 @@ class Elsewhere:
             return
         key = claimed.provider
         self._counters.bump("workers.audits_failed")
+        self._backlog.unclaim(key)
         if key in self._places.given_up:
             return
         self._lied[key] = self._record(key).accepted

@@ -18,6 +18,7 @@ directly: they answer at once, without I/O.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -64,7 +65,6 @@ class Machine:
         counters: Counters,
         routes: Routes | None,
         address: str,
-        now_s: float,
         draw: Callable[[], float],
         same: Same = same_result,
     ) -> None:
@@ -81,7 +81,7 @@ class Machine:
         self.durations = Histogram()  # of each segment, from its submission to its accepted result
         self._finished = False
         self._refusal = ""
-        self._alone_since_s = now_s
+        self._alone_since_s: float | None = None  # since when workers are missing; None: they are not
 
     # What the loop asks.
 
@@ -102,8 +102,10 @@ class Machine:
     @property
     def wake_s(self) -> float:
         """When `tick` has something to do, if nothing else happens before."""
-        at_s = min((peer.deadline_s for peer in self.places.all), default=self._alone_since_s + JOIN_S)
+        at_s = min((peer.deadline_s for peer in self.places.all), default=math.inf)
         at_s = min(at_s, self._scheduler.next_send_s, self.backlog.expires_s())
+        if self._alone_since_s is not None:
+            at_s = min(at_s, self._alone_since_s + (2 * JOIN_S if self.places.own else JOIN_S))
         return at_s if self._providers is None else min(at_s, self._providers.wakes_s())
 
     # Segments.
@@ -198,7 +200,7 @@ class Machine:
         if key is None:
             if peer is not None and peer.state != "gone":
                 self.gone(peer, words, now_s)
-        elif self._providers is not None and self._routes is not None and self._routes.is_provider(key):
+        elif self._providers is not None and self._is_provider(key):
             self._providers.suspend(key, words, now_s)
         else:
             self.elsewhere.give_up(key, words, now_s)
@@ -228,7 +230,7 @@ class Machine:
     def struck(self, key: str, now_s: float) -> None:
         """A key is not known any more: its workers lose their leases at once, and none may join with it."""
         self.places.struck.add(key)
-        if self._providers is not None and self._routes is not None and self._routes.is_provider(key):
+        if self._providers is not None and self._is_provider(key):
             self._providers.suspend(key, "its key was struck", now_s)
         else:
             self.elsewhere.leave_out(key, now_s)
@@ -269,11 +271,14 @@ class Machine:
             return self._providers is not None and self._providers.is_audited(peer, pending, result, now_s)
         if history.claimed is None:
             return peer.elsewhere and self.elsewhere.is_audited(peer, pending, result)
-        if history.on_this_machine:
-            self.elsewhere.compare(history.claimed, result, now_s)
-        elif self._providers is not None:
+        if self._is_provider(history.claimed.provider) and self._providers is not None:
             self._providers.compare(history.claimed, result, now_s)
+        else:
+            self.elsewhere.compare(history.claimed, result, now_s)
         return False
+
+    def _is_provider(self, key: str) -> bool:
+        return self._routes is not None and self._routes.is_provider(key)
 
     def _done(self, pending: Pending, result: Result, now_s: float) -> None:
         self.backlog.done(pending)
@@ -281,11 +286,19 @@ class Machine:
         self._actions.deliver(result)
 
     def _require_workers(self, now_s: float) -> None:
-        """Ends the run if no worker is left for the rest and none can be expected."""
-        if self.places.all or self.ended:
+        """Ends the run if no worker is left for the rest and none can be expected. Whoever joins and never says hello
+        delays that once.
+        """
+        own, all = self.places.own, self.places.all
+        is_served = any(not peer.elsewhere or peer.has_said_hello for peer in own)
+        if is_served or self.ended or (all and not own and not self._scheduler.needs_own()):
+            self._alone_since_s = None
+            return
+        if self._alone_since_s is None:
             self._alone_since_s = now_s
-        elif not self._address:
+        until_s = self._alone_since_s + (2 * JOIN_S if own else JOIN_S)
+        if not self._address:
             self._actions.add(Fail(self._refusal or "no worker is left: all ended without a result"))
-        elif now_s - self._alone_since_s >= JOIN_S:
+        elif now_s >= until_s:
             given_up = "".join(f"; one was given up: {why}" for why in list(self.places.given_up.values())[:1])
             self._actions.add(Fail(f"no worker has joined at {self._address} for {JOIN_S:.0f} s{given_up}"))

@@ -24,7 +24,7 @@ class History:
     others_until_s: float = 0.0  # until then only a worker that has not failed it may have it; 0: any
     reason: str = ""
     in_house: bool = False  # only for the run's own workers: a provider failed it, or it is an audit
-    on_this_machine: bool = False  # only for workers on this machine: it is an audit of one elsewhere
+    on_this_machine: bool = False  # only for workers on this machine: it is an audit
     claimed: Result | None = None  # audited: the result of the one that is audited
 
     @property

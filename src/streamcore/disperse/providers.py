@@ -37,10 +37,11 @@ class Providers:
         self._next_look_s = 0.0
 
     def is_audited(self, peer: Peer, pending: Pending, result: Result, now_s: float) -> bool:
-        """Whether a provider's result is audited: it waits for an in-house result, which is requested."""
+        """Whether a provider's result is audited: it waits for an in-house result, which is requested. Of this machine
+        if it has workers: one elsewhere could lie about a provider."""
         if pending.history.in_house or not self._routes.done(peer.key, pending.segment, now_s - pending.sent_s):
             return False
-        self._backlog.audit(pending, result)
+        self._backlog.audit(pending, result, on_this_machine=bool(self._places.here))
         self._counters.bump("subcontract.audited")
         return True
 
@@ -51,6 +52,7 @@ class Providers:
         self._routes.audited(result.segment.stream, key, same)
         if not same:
             self._counters.bump("subcontract.audits_failed")
+            self._backlog.unclaim(key)
             self.suspend(key, "an audit found another result", now_s)
             self._actions.add(Withdraw(key))
 
@@ -94,7 +96,9 @@ class Providers:
                 self._ask_in_again(route.key, stream)
                 if any(peer.has_said_hello for peer in self._places.providers(route.key, stream)):
                     self._absent_since_s.pop(route.key, None)
-                elif now_s - self._absent_since_s.setdefault(route.key, now_s) > self._routes.join_s(route.key):
+                    continue
+                absent_s = max(since_s, self._absent_since_s.setdefault(route.key, now_s))
+                if now_s >= absent_s + self._routes.join_s(route.key):
                     self.suspend(route.key, "it has not joined", now_s)
             else:
                 self._backlog.unserved(stream)
@@ -114,5 +118,4 @@ class Providers:
 
     def wakes_s(self) -> float:
         """The earliest time at which `look_after` has something to do."""
-        ends_s = [since_s + self._routes.join_s(key) for key, since_s in self._absent_since_s.items()]
-        return min(ends_s + ([self._next_look_s] if self._backlog.is_waiting else []), default=math.inf)
+        return self._next_look_s if self._backlog.is_waiting else math.inf

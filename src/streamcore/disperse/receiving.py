@@ -92,6 +92,7 @@ class Receiver:
             if peer is None:
                 self._counters.bump("segments.discarded", header.descriptors)
             else:
+                peer.link.note_mark()
                 self._understand(peer, header, frames, now_s)
         except envelope.EnvelopeError as error:
             self._machine.misbehaved(peer, key, str(error), now_s)

@@ -78,6 +78,11 @@ class Scheduler:
                 if not self._is_credit_left():
                     return
 
+    def needs_own(self) -> bool:
+        """Whether a segment waits that only the run's own workers may do."""
+        heads = [queue[0] for queue in self._backlog.waiting.values() if queue]
+        return any(self._route(pending).kind == "in-house" for pending in heads + self._backlog.again)
+
     def _send(self, peer: Peer, message: list[Pending], now_s: float) -> None:
         peer.lease(message, now_s)
         send = Send(peer, message)

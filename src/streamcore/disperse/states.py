@@ -15,6 +15,7 @@ SEGMENT = {
     ("waiting", "unserved"): "ended",  # nobody runs its stream
     ("out", "not sent"): "waiting",  # the peer's socket was full, or there was no memory for its result
     ("out", "not sent again"): "again",  # the same, and it was sent before
+    ("out", "not sent to another"): "aside",  # the same, and it was set aside
     ("out", "done"): "ended",  # its result was accepted
     ("out", "claimed"): "again",  # it has a result, which an audit compares with another one
     ("out", "lost"): "again",  # its peer is gone, or failed it
