@@ -47,7 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point: runs a command and exits with its status."""
     fill_closed()
     try:
-        status = execute(sys.argv[1:] if arguments is None else arguments)
+        try:
+            status = execute(sys.argv[1:] if arguments is None else arguments)
+        except SystemExit as ended:  # argparse's, after --help or a wrong flag
+            status = ended.code if isinstance(ended.code, int) else bool(ended.code)
         sys.stdout.flush()
     except (ReaderGone, BrokenPipeError):
         end_as_by_sigpipe()
@@ -59,8 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     except StreamcoreError as error:
         say(f"streamcore: {error}")
         status = error.exit_status
-    except (MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and not limited():
+    except (MemoryError, ImportError, RuntimeError) as error:
+        no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+        if not isinstance(error, MemoryError) and not (limited() and (no_thread or isinstance(error, ImportError))):
             raise
         say(f"streamcore: not enough memory{limited()}")
         status = 1

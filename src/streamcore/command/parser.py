@@ -6,6 +6,7 @@ This file imports nothing heavy, because `streamcore --help` and commands withou
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 HELP_COLUMN = 28
@@ -17,6 +18,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", Formatter)
         super().__init__(**options)
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, but an output that cannot be written is an OSError, whatever the length of the help."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: {message} (try '{self.prog} --help')\n")

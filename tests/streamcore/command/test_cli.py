@@ -422,3 +422,19 @@ def test_a_service_that_prints_does_not_spoil_the_output():
     assert run.returncode == 0
     assert run.stdout == plain.stdout
     assert b"a service that prints" in run.stderr
+
+
+def test_too_little_room_for_a_thread_is_one_line(monkeypatch, capsys):
+    """Threads take address space, too; without a limit it is a fault of ours, which is shown whole."""
+
+    def no_thread(arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(cli, "execute", no_thread)
+    monkeypatch.setattr(cli, "limited", lambda: ": limited")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["flows"])
+    assert (ended.value.code, capsys.readouterr().err) == (1, "streamcore: not enough memory: limited\n")
+    monkeypatch.setattr(cli, "limited", lambda: "")
+    with pytest.raises(RuntimeError):
+        cli.main(["flows"])
