@@ -200,7 +200,7 @@ USED_ELSEWHERE = {
     "streamcore/parse/_flows.pyx export": "tests take the table whole; commands take it in parts",
     "streamcore/offloads/_cut.pyx cut_packet": "tests cut one packet with it; native code cuts those of a batch",
     "streamcore/offloads/_cut.pyx completed": "as cut_packet, for one checksum",
-    "auction/command/options.py format_help": "argparse asks a parser for it",
+    "streamcore/command/parser.py print_help": "argparse asks a parser for it",
     "auction/web/application.py handle_error": "aiohttp asks a connection for it",
     "streamcore/segment/cutter.py Cutter": "the protocol of what cuts, for who writes one",
 }

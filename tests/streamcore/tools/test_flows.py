@@ -388,6 +388,7 @@ ZEEK_FIELDS = [
     "resp_pkts",
     "resp_ip_bytes",
     "tunnel_parents",
+    "ip_proto",
     "community_id",
 ]
 
@@ -414,6 +415,7 @@ def test_zeek_s_conn_log():
     )  # ARP has no place in conn.log
     shown = [of_tcp[name] for name in ("id.orig_p", "id.resp_p", "proto", "orig_bytes", "resp_bytes", "conn_state")]
     assert shown == ["1000", "80", "tcp", "3", "0", "S3"]
+    assert (of_tcp["ip_proto"], of_icmp["ip_proto"]) == ("6", "1")
     shown = [
         of_tcp[name] for name in ("history", "orig_pkts", "orig_ip_bytes", "resp_pkts", "resp_ip_bytes", "duration")
     ]

@@ -40,6 +40,7 @@ FIELDS = (
     ("resp_pkts", "count", "unsigned", "packets_back", ""),
     ("resp_ip_bytes", "count", "unsigned", "ip_bytes_back", ""),
     ("tunnel_parents", "set[string]", "-", "", ""),
+    ("ip_proto", "count", "unsigned", "protocol", ""),
     ("community_id", "string", "community_id", "id", ""),
 )
 NAMES_HERE = {
@@ -54,7 +55,8 @@ def plan(first_packets: int) -> Plan:
     for name, _, kind, field, other in FIELDS:
         literal = before + ("C" if name == "uid" else "")
         if field:
-            pieces.append(piece(fields, literal, kind, field, other, empty="-", names=NAMES_HERE.get(field)))
+            names = NAMES_HERE[field] if kind == "name" else None
+            pieces.append(piece(fields, literal, kind, field, other, empty="-", names=names))
         else:
             pieces.append(end(literal + kind))
         before = "\t"
