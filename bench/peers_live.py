@@ -1,5 +1,7 @@
-"""Live interfaces: what is received and what reading costs, beside tcpdump and a bare ring reader in C, and what goes
-through to a second interface, with the latency that is added. One sender, in turn, in network namespaces of its own.
+"""Live interfaces: what is received and what reading costs, beside tcpdump and a bare ring reader in C; what goes
+through to a second interface, beside the kernel's bridge and a bare forwarder in C: packets at rates, with the latency
+that is added, and TCP and UDP with the offloads at their defaults. One sender, in turn, in network namespaces of its
+own.
 
     sudo .venv/bin/python bench/peers_live.py                        # as root
     sudo .venv/bin/python bench/peers_live.py --packets 500000 --rounds 3 --lengths 60
@@ -15,6 +17,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -24,6 +27,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,6 +39,9 @@ COMMAND = [sys.executable, "-m", "streamcore", "run"]
 LATENCY_RATE, LATENCY_LENGTH = 10_000, 200
 READY_S, SETTLE_S, DRAIN_S = 20.0, 0.5, 1.5  # tcpdump hands over what it has once a second
 BASE = "ring reader"
+BRIDGE, FORWARDER = "kernel bridge", "forwarder"
+CARRIERS = (FORWARDER, "ours", BRIDGE)
+RATE_S, STREAM_S, UDP_RATE = 2.0, 3, "500M"
 
 
 @dataclass
@@ -141,6 +148,86 @@ def forward(flags: argparse.Namespace, places: tuple[Namespace, ...], built: Pat
     return {"west to east": row}
 
 
+@contextlib.contextmanager
+def carrying(middle: Namespace, name: str, built: Path) -> Iterator[subprocess.Popen[str] | None]:
+    """West and east joined, both ways, by the carrier of that name. None: the kernel's bridge, which is no process."""
+    if name == BRIDGE:
+        words = "ip link add carrier type bridge; ip link set west master carrier; ip link set east master carrier"
+        middle.run("sh", "-c", f"{words}; ip link set carrier up")
+        time.sleep(SETTLE_S)
+        try:
+            yield None
+        finally:
+            middle.run("ip", "link", "del", "carrier")
+        return
+    command = [str(built / "forwarder"), "west", "east"]
+    if name != FORWARDER:
+        command = [*COMMAND, "-i", "west", "-o", "east", "--both", "-n", "1", "--service", "identity", "-q", "--json"]
+    with reading(middle, command, 2) as process:
+        yield process
+
+
+def at_rates(flags: argparse.Namespace, places: tuple[Namespace, ...], built: Path) -> str:
+    """Packets of LATENCY_LENGTH bytes from west to east: what arrives, how late, and for how much of a core."""
+    left, middle, right = places
+    lines = [f"{'packets a second':<18}{'':<14}{'arrived':>9}{'median us':>11}{'99 % us':>10}{'core':>8}"]
+    for rate in (1_000, 10_000, 100_000, 400_000):
+        told: dict[str, list[tuple[float, ...]]] = {name: [] for name in CARRIERS}
+        for _ in range(flags.rounds):
+            for name in CARRIERS:
+                far_command = [str(built / "ring_reader"), "end", "latency"]
+                with carrying(middle, name, built) as process, reading(right, far_command) as far:
+                    before_s = cpu_s(process.pid) if process is not None else 0.0
+                    sent_s = send(left, built / "packet_sender", int(rate * RATE_S), LATENCY_LENGTH, rate)
+                    took_s = cpu_s(process.pid) - before_s if process is not None else float("nan")
+                    time.sleep(SETTLE_S)
+                    heard = json.loads(finish(far)[0])
+                late = heard.get("median_us", float("nan")), heard.get("most_us", float("nan"))
+                told[name].append((heard["packets"] / int(rate * RATE_S), *late, took_s / sent_s))
+        for name, rows in told.items():
+            arrived, median_us, most_us, core = (statistics.median(each) for each in zip(*rows, strict=True))
+            lines.append(f"{rate:<18,}{name:<14}{arrived:>9.1%}{median_us:>11,.0f}{most_us:>10,.0f}{core:>8.1%}")
+    return "\n".join(lines)
+
+
+def streams(flags: argparse.Namespace, built: Path) -> str:
+    """TCP each way and UDP at UDP_RATE with iperf3, offloads at their defaults: medians, and ratios to the forwarder
+    in the same round."""
+    if shutil.which("iperf3") is None:
+        return "TCP and UDP are not measured: iperf3 is missing"
+    told: dict[str, list[tuple[float, ...]]] = {name: [] for name in CARRIERS}
+    for _ in range(flags.rounds):
+        for name in CARRIERS:
+            with three(offloads=True) as (left, middle, right), carrying(middle, name, built):
+                left.run("ip", "address", "add", "10.9.0.1/24", "dev", "end")
+                right.run("ip", "address", "add", "10.9.0.2/24", "dev", "end")
+                left.run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.9.0.2")
+                ways = [iperf(left, right, *words) for words in ((), ("-R",), ("-u", "-b", UDP_RATE))]
+                told[name].append((*(way["sum_received"]["bits_per_second"] / 1e6 for way in ways[:2]),
+                                   ways[2]["sum"]["lost_percent"]))  # fmt: skip
+    lines = [f"{'':<14}{'TCP Mbit/s':>12}{'back':>10}{'x forwarder':>13}{'back':>8}{f'UDP {UDP_RATE} lost':>16}"]
+    for name, rows in told.items():
+        forth, back, lost = (statistics.median(each) for each in zip(*rows, strict=True))
+        ratios = [
+            statistics.median(row[i] / other[i] for row, other in zip(rows, told[FORWARDER], strict=True))
+            for i in (0, 1)
+        ]
+        lines.append(f"{name:<14}{forth:>12,.0f}{back:>10,.0f}{ratios[0]:>13.2f}{ratios[1]:>8.2f}{lost:>15.2f}%")
+    return "\n".join(lines)
+
+
+def iperf(left: Namespace, right: Namespace, *words: str) -> dict[str, Any]:
+    """What iperf3 measures from left to right."""
+    server = right.start("iperf3", "-s", "-1", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        time.sleep(SETTLE_S)
+        done = left.run("iperf3", "-c", "10.9.0.2", "-t", STREAM_S, "-J", *words)
+        return json.loads(done.stdout)["end"]  # type: ignore[no-any-return]
+    finally:
+        server.kill()
+        server.communicate()
+
+
 def add(row: Row, received: int, drops: int, core: float, sent_s: float) -> None:
     row.received.append(received)
     row.drops.append(drops)
@@ -178,7 +265,7 @@ def table(title: str, rows: dict[str, Row], packets: int, base: Row) -> str:
 
 
 def build(directory: Path) -> None:
-    for name in ("ring_reader", "packet_sender"):
+    for name in ("ring_reader", "packet_sender", "forwarder"):
         subprocess.run(["gcc", "-O2", "-o", directory / name, PROGRAMS / f"{name}.c"], check=True)
 
 
@@ -210,6 +297,8 @@ def main() -> None:
             print(table(f"\n{length} bytes, received", rows, flags.packets, rows[BASE]), flush=True)
             through = forward(flags, places, built, length)
             print(table(f"{length} bytes, through", through, flags.packets, rows[BASE]), flush=True)
+        print(f"\nthrough, {LATENCY_LENGTH} bytes\n{at_rates(flags, places, built)}", flush=True)
+        print(f"\nthrough, offloads at their defaults\n{streams(flags, built)}", flush=True)
         print(f"\nlatency at {LATENCY_RATE:,} packets a second of {LATENCY_LENGTH} bytes, --segment-ms 1, microseconds")
         print(f"{'':<16}{'median':>10}{'99 %':>10}{'most':>10}{'packets':>10}")
         for name, by_us in (("to west", False), ("west to east", True)):

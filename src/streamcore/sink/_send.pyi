@@ -15,6 +15,7 @@ class Sender:
         ns_per_packet: float = 0.0,
         ns_per_byte: float = 0.0,
         *,
+        spreads: bool = False,
         virtio: bool = False,
         ports: UdpPorts = ...,
     ) -> None: ...

@@ -55,6 +55,7 @@ cdef enum:
     TAGS_MAX = 4            # looked at
     PARTS = 4               # of a message: what it leaves to hardware, and up to three of the packet
     ROUND = 32              # segments in one system call
+    BURST = 32              # packets that leave at once where they are spread: a receiver's queue holds 90 or so
     ROOM_BYTES = 1 << 20    # for them
     LINKTYPE_ETHERNET = 1
 
@@ -66,6 +67,8 @@ cdef enum Way:
 cdef int64_t SLICE_NS = 50000000     # the longest time between checks of signals and `stop`
 cdef int64_t BURST_NS = 10000000     # how much a rate may catch up after a time without packets
 cdef int64_t FOREVER_NS = 1 << 60
+cdef int64_t SPREAD_NS_MAX = 10000000 # the longest time over which the packets of one batch are spread
+cdef int64_t SPREAD_NS_MIN = 20000    # shorter waits are not worth it
 cdef int64_t REFUSED_NS = 1000000000 # how long an interface that did not take a super-packet gets none
 
 
@@ -75,13 +78,31 @@ cdef inline int64_t monotonic_ns() noexcept nogil:
     return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
 
 
+cdef double spread_share(const Columns *c, Outgoing out, Py_ssize_t count, int64_t *first_ns) noexcept nogil:
+    """The part of the time between packets, as they came, that lies between them as they leave: a half, or less if that would take longer than
+    SPREAD_NS_MAX. So a sender that fell behind catches up."""
+    cdef uint32_t first = outgoing_row(c, out, 0), last = outgoing_row(c, out, count - 1)
+    cdef int64_t span_ns = c.timestamp_ns[last] - c.timestamp_ns[first]
+    first_ns[0] = c.timestamp_ns[first]
+    if span_ns <= 0:
+        return 0
+    return min(0.5, <double> SPREAD_NS_MAX / <double> span_ns)
+
+
+cdef inline uint32_t outgoing_row(const Columns *c, Outgoing out, Py_ssize_t i) noexcept nogil:
+    if not out.unchanged:
+        return out.row[i]
+    return c.rows[out.start + i] if out.arranged else <uint32_t> (out.start + i)
+
+
 cdef class Sender:
     """Sends packets on one packet socket, or on the one of two that the column `interface` names.
 
     Parameters: descriptors of one or two bound packet sockets; trouble, called as trouble(number of the socket, errno,
     captured bytes) for a packet that was not sent: it returns True to retry, False to give up, or raises; time_scale:
     real seconds for a second between packets' timestamps, 0: timestamps do not pace; ns_per_packet and ns_per_byte of a
-    rate, 0: as fast as possible; virtio: PACKET_VNET_HDR is set on the sockets; ports: of tunnels whose super-packets
+    rate, 0: as fast as possible; spreads: packets that came one by one leave so, in bursts of BURST and at least twice as fast as
+    they came; virtio: PACKET_VNET_HDR is set on the sockets; ports: of tunnels whose super-packets
     are cut.
     """
 
@@ -106,6 +127,8 @@ cdef class Sender:
     cdef uint8_t *packets[MESSAGES]
     cdef uint32_t[MESSAGES] lengths
     cdef uint8_t[MESSAGES] shorter   # than on the wire
+    cdef bint spreads
+    cdef int burst                   # packets since the last wait that are no super-packets
     cdef bint virtio
     cdef UdpPorts ports
     cdef uint32_t[OUTPUTS] mtu
@@ -115,7 +138,7 @@ cdef class Sender:
     cdef int current                 # the socket of the gathered packets
 
     def __init__(self, list descriptors, trouble, double time_scale=0.0, double ns_per_packet=0.0, double ns_per_byte=0.0, *,
-                 bint virtio=False, UdpPorts ports=STANDARD_PORTS):
+                 bint spreads=False, bint virtio=False, UdpPorts ports=STANDARD_PORTS):
         cdef int i
         if not 1 <= len(descriptors) <= OUTPUTS or min(time_scale, ns_per_packet, ns_per_byte) < 0:
             raise ValueError(f"a sender on {len(descriptors)} sockets, paced by {time_scale}, {ns_per_packet}, {ns_per_byte}")
@@ -126,6 +149,7 @@ cdef class Sender:
         self.time_scale = time_scale
         self.ns_per_packet = ns_per_packet
         self.ns_per_byte = ns_per_byte
+        self.spreads = spreads
         self.virtio = virtio
         self.ports = ports
         self.room = <uint8_t *> malloc(ROOM_BYTES)
@@ -157,7 +181,8 @@ cdef class Sender:
         cdef uint64_t[2] counts
         counts[0] = counts[1] = 0
         self.gathered = 0
-        if not self.begun and self.is_paced():
+        if not self.begun and (self.is_paced() or self.spreads):
+            self.begun = self.spreads
             prctl(PR_SET_TIMERSLACK, 1)  # for this thread, in nanoseconds: by default its waits may be 50 us too long
         with nogil:
             self.send_all(out, &out.batch.columns, counts)
@@ -174,6 +199,12 @@ cdef class Sender:
         cdef int number = 0
         cdef Way way
         cdef bint paced = self.is_paced()
+        cdef int64_t begin_ns = 0, first_ns = 0
+        cdef double share = 0
+        if self.spreads and count > BURST:
+            begin_ns = monotonic_ns()
+            share = spread_share(c, out, count, &first_ns)
+        self.burst = 0
         for i in range(count):
             if out.unchanged:
                 row = c.rows[out.start + i] if out.arranged else <uint32_t> (out.start + i)
@@ -193,9 +224,14 @@ cdef class Sender:
                 self.flush(counts)
             if paced:
                 self.wait(self.due_ns(c.timestamp_ns[row], captured), counts)
+            if share > 0 and self.burst >= BURST:
+                self.burst = 0
+                self.flush(counts)
+                self.pause(begin_ns + <int64_t> (<double> (c.timestamp_ns[row] - first_ns) * share))
             if self.stopped:
                 return 0
             self.current = number
+            self.burst += not (out.batch.offloads and c.offload[row].segments)
             if captured < LINK_HEADER_BYTES:
                 with gil:
                     self.trouble(number, EINVAL, captured)
@@ -211,6 +247,15 @@ cdef class Sender:
                         continue
             self.gathered += 1
         return self.flush(counts)
+
+    cdef void pause(self, int64_t due_ns) noexcept nogil:
+        """At most SPREAD_NS_MAX."""
+        cdef int64_t left_ns = due_ns - monotonic_ns()
+        cdef timespec request
+        if left_ns > SPREAD_NS_MIN:
+            request.tv_sec = 0
+            request.tv_nsec = min(left_ns, SPREAD_NS_MAX)
+            clock_nanosleep(CLOCK_MONOTONIC, 0, &request, NULL)
 
     cdef inline void put(self, uint8_t *packet, uint32_t captured, bint shorter) noexcept nogil:
         """Fills the next message; `gathered` does not count it yet."""

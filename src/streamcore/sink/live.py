@@ -81,6 +81,7 @@ class LiveSink:
             1 / config.replay_speed if config.replay_speed else 0.0,
             1e9 / config.rate_pps if config.rate_pps else 0.0,
             8e3 / config.rate_mbps if config.rate_mbps else 0.0,
+            spreads=bool(config.interface),
             virtio=bool(config.interface),
             ports=udp_ports(config.decode_as),
         )

@@ -381,7 +381,7 @@ def test_without_the_capability_one_line_says_so(pair, tmp_path):
     assert done.stderr.startswith("streamcore: cannot send on near: this needs CAP_NET_RAW; type: sudo ")
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
