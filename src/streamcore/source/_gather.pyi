@@ -19,5 +19,14 @@ class Gatherer:
         row: NDArray[Any],
         first: int,
     ) -> int: ...
+    def merge(
+        self,
+        batches: list[PacketBatch],
+        numbers: list[NDArray[Any]],
+        digits: list[int],
+        keys: list[NDArray[Any]],
+        at: NDArray[Any],
+        stop: NDArray[Any],
+    ) -> bool: ...
 
 def shift_times(batch: PacketBatch, shift_ns: int, ticks: NDArray[Any], unit_ns: int) -> int: ...

@@ -22,6 +22,7 @@ cdef enum:
     PCAP_HEAD = 16
     FULL = -1            # how put() ends if the chunk has no room
     TIME = -2            # or if a pcap record with nanoseconds does not hold the time
+    UNNUMBERED = -3      # a packet's interface has no number
 
 cdef struct Given:
     # One of the batches that packets are taken from.
@@ -30,6 +31,32 @@ cdef struct Given:
     const uint16_t *numbers  # of its interfaces in the output
     Py_ssize_t numbered      # how many there are
     uint8_t digits           # of a second, in its pcap records
+
+
+cdef struct Head:
+    # The next packet of one of the batches that are merged.
+    int64_t key
+    Py_ssize_t which
+
+
+cdef inline bint comes_before(const Head *a, const Head *b) noexcept nogil:
+    """The earlier of two; of equal times, that of the first batch."""
+    return a.key < b.key or (a.key == b.key and a.which < b.which)
+
+
+cdef inline void sift(Head *heap, Py_ssize_t count, Py_ssize_t at) noexcept nogil:
+    """Restores the heap, in which only the head at `at` may be too early in it. at < count."""
+    cdef Head head = heap[at]
+    cdef Py_ssize_t child
+    while 2 * at + 1 < count:
+        child = 2 * at + 1
+        if child + 1 < count and comes_before(&heap[child + 1], &heap[child]):
+            child += 1
+        if comes_before(&head, &heap[child]):
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = head
 
 
 cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
@@ -86,9 +113,8 @@ cdef class Gatherer:
         of its pcap records; which: uint16[n]; row: uint32[n]. Returns the first i that is left, n: none. Raises
         OverflowError if a pcap record with nanoseconds does not hold a time, ValueError.
         """
-        cdef Py_ssize_t count = len(batches), total = row.shape[0], i, at = first
+        cdef Py_ssize_t count = len(batches), total = row.shape[0], at = first
         cdef Given *given
-        cdef PacketBatch batch
         cdef const uint16_t *from_
         cdef const uint32_t *rows
         cdef int status = 0
@@ -96,17 +122,8 @@ cdef class Gatherer:
             raise ValueError(f"packets from {first} of {total} in {count} batches")
         which, row = np.ascontiguousarray(which, np.uint16), np.ascontiguousarray(row, np.uint32)
         numbers = [np.ascontiguousarray(each, np.uint16) for each in numbers]
-        given = <Given *> malloc((count + 1) * sizeof(Given))
-        if given == NULL:
-            raise MemoryError("no room for the batches")
+        given = described(batches, numbers, digits)
         try:
-            for i in range(count):
-                batch = batches[i]
-                given[i].c = batch.columns
-                given[i].count = batch.count
-                given[i].numbers = <const uint16_t *> cnp.PyArray_DATA(<cnp.ndarray> numbers[i])
-                given[i].numbered = (<cnp.ndarray> numbers[i]).shape[0]
-                given[i].digits = digits[i]
             from_ = <const uint16_t *> cnp.PyArray_DATA(which)
             rows = <const uint32_t *> cnp.PyArray_DATA(row)
             with nogil:
@@ -131,7 +148,85 @@ cdef class Gatherer:
             raise ValueError("a packet is larger than a chunk")
         return at
 
-    # bench/bench_merge.py: 8 to 12 ns for a small packet.
+    def merge(self, list batches not None, list numbers not None, list digits not None, list keys not None,
+              cnp.ndarray at not None, cnp.ndarray stop not None):
+        """Writes the packets at[i]..stop[i] of batches[i], merged by keys, of equal keys those of the first batch first,
+        until the chunk is full.
+
+        numbers, digits: as in `take`; keys: for each batch int64[…], ascending; at, stop: int64[n], at moves to the
+        first packet that is left. Returns whether none is left. Raises as `take`.
+        """
+        cdef Py_ssize_t count = len(batches), i, heads = 0, which = 0, packet, end
+        cdef Given *given
+        cdef Head *heap = NULL
+        cdef const int64_t **key = NULL
+        cdef int64_t *next_at
+        cdef const int64_t *last
+        cdef int status = 0
+        cdef const Head *rival
+        if self.chunk is None or not (len(numbers) == len(digits) == len(keys) == at.shape[0] == stop.shape[0] == count):
+            raise ValueError(f"a merge of {count} batches")
+        if at.dtype != np.int64 or stop.dtype != np.int64 or not (at.flags.c_contiguous and stop.flags.c_contiguous):
+            raise ValueError("places that are not int64")
+        numbers = [np.ascontiguousarray(each, np.uint16) for each in numbers]
+        keys = [np.ascontiguousarray(each, np.int64) for each in keys]
+        next_at = <int64_t *> cnp.PyArray_DATA(at)
+        last = <const int64_t *> cnp.PyArray_DATA(stop)
+        for i in range(count):
+            if not 0 <= next_at[i] <= last[i] <= min((<PacketBatch> batches[i]).count, len(keys[i])):
+                raise ValueError(f"packets {next_at[i]} to {last[i]} of batch {i}")
+        given = described(batches, numbers, digits)
+        heap = <Head *> malloc((count + 1) * sizeof(Head))
+        key = <const int64_t **> malloc((count + 1) * sizeof(int64_t *))
+        try:
+            if heap == NULL or key == NULL:
+                raise MemoryError("no room for the batches")
+            for i in range(count):
+                key[i] = <const int64_t *> cnp.PyArray_DATA(<cnp.ndarray> keys[i])
+                if next_at[i] < last[i]:
+                    heap[heads] = Head(key[i][next_at[i]], i)
+                    heads += 1
+            with nogil:
+                for i in range(heads // 2 - 1, -1, -1):
+                    sift(heap, heads, i)
+                # Invariant: next_at[i] < last[i] <= packets of batch i, for every i in the heap.
+                while heads:
+                    which = heap[0].which
+                    packet, end = next_at[which], last[which]
+                    rival = &heap[2] if heads > 2 and comes_before(&heap[2], &heap[1]) else &heap[1]
+                    while True:  # as long as no other batch has an earlier one
+                        if given[which].c.interface[packet] >= given[which].numbered:
+                            status = UNNUMBERED
+                            break
+                        status = self.put(&given[which], <uint32_t> packet, &self.chunk.columns, self.chunk.arena.rows_max,
+                                          self.chunk.arena.data_bytes_max)
+                        if status < 0:
+                            break
+                        packet += 1
+                        if packet == end:
+                            break
+                        heap[0].key = key[which][packet]
+                        if heads > 1 and comes_before(rival, &heap[0]):
+                            break
+                    next_at[which] = packet
+                    if status < 0:
+                        break
+                    if packet == end:
+                        heads -= 1
+                        heap[0] = heap[heads]
+                    if heads:
+                        sift(heap, heads, 0)
+        finally:
+            free(given)
+            free(heap)
+            free(key)
+        if status == TIME:
+            raise OverflowError(f"{(<PacketBatch> batches[which]).timestamp_ns[next_at[which]]} ns since 1970")
+        if status == UNNUMBERED or (status < 0 and self.rows == 0):
+            raise ValueError(f"packet {next_at[which]} of batch {which} is of no interface, or larger than a chunk")
+        return heads == 0
+
+    # bench/bench_source.py::test_merged
     cdef inline int put(self, Given *given, uint32_t row, Columns *to, Py_ssize_t rows_max, Py_ssize_t bytes_max) noexcept nogil:
         cdef Columns *c = &given.c
         cdef uint8_t kind = c.record[row]
@@ -169,10 +264,10 @@ cdef class Gatherer:
                         if seconds > 0xFFFFFFFFu:
                             return TIME
                 head = PCAP_HEAD
-                store32(at, <uint32_t> seconds)
-                store32(at + 4, <uint32_t> fraction)
                 store32(at + 8, captured)
                 store32(at + 12, c.wire_length[row])
+                store32(at, <uint32_t> seconds)
+                store32(at + 4, <uint32_t> fraction)
                 memcpy(at + PCAP_HEAD, c.data + c.offset[row], captured)
                 kind = RECORD_PCAP
         else:
@@ -202,6 +297,23 @@ cdef inline void put_head(uint8_t *at, uint32_t size, uint32_t number, uint64_t 
     store32(at + 16, <uint32_t> ticks)
     store32(at + 20, captured)
     store32(at + 24, wire)
+
+
+cdef Given *described(list batches, list numbers, list digits) except NULL:
+    """What the native loops need of batches. The caller frees it, and keeps the lists until then."""
+    cdef Given *given = <Given *> malloc((len(batches) + 1) * sizeof(Given))
+    cdef PacketBatch batch
+    cdef Py_ssize_t i
+    if given == NULL:
+        raise MemoryError("no room for the batches")
+    for i in range(len(batches)):
+        batch = batches[i]
+        given[i].c = batch.columns
+        given[i].count = batch.count
+        given[i].numbers = <const uint16_t *> cnp.PyArray_DATA(<cnp.ndarray> numbers[i])
+        given[i].numbered = (<cnp.ndarray> numbers[i]).shape[0]
+        given[i].digits = digits[i]
+    return given
 
 
 def shift_times(PacketBatch batch not None, int64_t shift_ns, cnp.ndarray ticks not None, int64_t unit_ns):

@@ -1,6 +1,6 @@
-"""The source for several captures: merges them by time, or reads one after the other. _gather.pyx copies the packets.
+"""The source for several captures: merges them by time, or reads one after the other. _gather.pyx merges the packets.
 
-capture.py reads each of them. Which packets come next is decided in rounds over whole batches, with numpy.
+capture.py reads each of them. Rounds over whole batches say how far each may be read.
 """
 
 from __future__ import annotations
@@ -151,9 +151,8 @@ class MergedSource:
         self._closing = threading.Event()
         self._active: list[Input] = []  # open, in the order of the paths
         self._waiting: list[Input] = []  # those whose packets come last are first
-        self._which: NDArray[np.uint16] = np.zeros(0, np.uint16)  # this round: the active input of each packet,
-        self._rows: NDArray[np.uint32] = np.zeros(0, np.uint32)  # and its row in that one's batch
-        self._at = 0  # the first packet of the round that has not been copied
+        self._at: NDArray[np.int64] = np.zeros(0, np.int64)  # this round: the first packet left of each active input,
+        self._stops: NDArray[np.int64] = np.zeros(0, np.int64)  # and the first that does not belong to the round
         fill_bytes = min(FILL_BYTES_MAX, max(FILL_BYTES_MIN, FILL_BYTES_ALL // min(len(paths), OPEN_MAX)))
         options = {
             "arena": Chunks(arena.data_bytes_max - ROOM, arena.rows_max),
@@ -254,20 +253,9 @@ class MergedSource:
         gatherer = self._gatherer
         gatherer.begin(chunk)
         while chunk is not None and not self._closing.is_set():
-            if self._at == len(self._rows) and not self._next_round():
+            if np.array_equal(self._at, self._stops) and not self._next_round():
                 break
-            try:
-                self._at = gatherer.take(
-                    [each.batch for each in self._active if each.batch is not None],
-                    [np.array(each.numbers, np.uint16) for each in self._active],
-                    [each.form.resolution for each in self._active],
-                    self._which,
-                    self._rows,
-                    self._at,
-                )
-            except OverflowError as error:
-                raise SourceError(f"cannot merge {self.name}: no pcap holds the time {error}") from None
-            if self._at < len(self._rows) or (self._waits and gatherer.rows):
+            if not self._merge(gatherer) or (self._waits and gatherer.rows):
                 break
         if chunk is None or not gatherer.rows or self._closing.is_set():
             return None
@@ -279,6 +267,24 @@ class MergedSource:
         self._packets += rows
         gatherer.begin(None)
         return batch
+
+    def _merge(self, gatherer: Gatherer) -> bool:
+        """Copies the packets of this round. Returns whether there was room for all. Raises SourceError."""
+        active = self._active
+        try:
+            done = gatherer.merge(
+                [each.batch for each in active if each.batch is not None],
+                [np.array(each.numbers, np.uint16) for each in active],
+                [each.form.resolution for each in active],
+                [each.keys for each in active],
+                self._at,
+                self._stops,
+            )
+        except OverflowError as error:
+            raise SourceError(f"cannot merge {self.name}: no pcap holds the time {error}") from None
+        for each, at in zip(active, self._at.tolist(), strict=True):
+            each.at = at
+        return done
 
     def _acquire(self) -> Chunk | None:
         while not self._closing.is_set():
@@ -298,34 +304,15 @@ class MergedSource:
             if not limits:
                 return False
             key, index = min(limits)
-            counts = []
+            stops = []
             for each in self._active:
                 side = "right" if each.index <= index else "left"
-                counts.append(int(np.searchsorted(each.keys[each.at :], key, side)))  # type: ignore[call-overload]
-            if sum(counts):
-                self._choose(counts)
+                stops.append(each.at + int(np.searchsorted(each.keys[each.at :], key, side)))  # type: ignore[call-overload]
+            self._at = np.array([each.at for each in self._active], np.int64)
+            self._stops = np.array(stops, np.int64)
+            if (self._stops > self._at).any():
                 return True
             self._activate(self._waiting.pop())
-
-    def _choose(self, counts: list[int]) -> None:
-        """Puts the next counts[i] packets of each open capture in order."""
-        active = self._active
-        if sum(1 for count in counts if count) == 1:  # nothing to put in order
-            number = next(number for number, count in enumerate(counts) if count)
-            at = active[number].at
-            self._which = np.full(counts[number], number, np.uint16)
-            self._rows = np.arange(at, at + counts[number], dtype=np.uint32)
-        else:
-            keys = [each.keys[each.at : each.at + count] for each, count in zip(active, counts, strict=True)]
-            rows = [
-                np.arange(each.at, each.at + count, dtype=np.uint32) for each, count in zip(active, counts, strict=True)
-            ]
-            order = np.argsort(np.concatenate(keys), kind="stable")
-            self._which = np.repeat(np.arange(len(active), dtype=np.uint16), counts)[order]
-            self._rows = np.concatenate(rows)[order]
-        self._at = 0
-        for each, count in zip(active, counts, strict=True):
-            each.at += count
 
     def _fill_active(self) -> None:
         """Reads on in the captures whose packets were all taken."""

@@ -17,6 +17,7 @@ from streamcore.core.packets import COLUMN_GROUPS
 from streamcore.headers._udp_tunnels import STANDARD_PORTS
 from tests.streamcore.fuzz.guarded import Guarded
 from tests.streamcore.fuzz.inputs import INPUT_BYTES_MAX, VALUES, mutated, packets, some_of_a_link
+from tests.streamcore.fuzz.orders import orders
 from tests.streamcore.fuzz.peers import peers
 from tests.streamcore.fuzz.planted import LINK, plant
 
@@ -415,6 +416,7 @@ TARGETS: dict[str, Callable[[], Batch]] = {
     "bpf": bpf,
     "pcap": captures("pcap"),
     "pcapng": captures("pcapng"),
+    "orders": orders,
     "encoding": encoding,
     "places": places,
     "peers": peers,

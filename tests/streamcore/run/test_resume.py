@@ -60,6 +60,28 @@ def test_cut_off_and_gone_on_with(tmp_path, capture, monkeypatch, more):
         target.unlink()
 
 
+def test_cut_off_among_several_and_within_limits(tmp_path, capture, monkeypatch):
+    """Merged, sorted, shifted, limited, framed and in turns, the output goes on as with one capture."""
+    other = write_pcap(tmp_path / "other.pcap", [udp_frame(number, 7) for number in range(900)])
+    both = [str(capture), str(other)]
+    for more in (
+        {"read": both},
+        {"read": both, "inputs": "chain", "sort_s": 0.01, "shift": "5"},
+        {"skip": 100, "count": 4000, "from_": "0"},
+        {"loop": 2, "vlan": 5, "mtu": 68},
+    ):
+        whole, target = tmp_path / "whole.pcap", tmp_path / "out.pcap"
+        Pipeline(config(capture, whole, policy="run", **more)).run()
+        cut_off(Pipeline(config(capture, target, policy="run", **more)), monkeypatch, 3)
+        told = Pipeline(config(capture, target, policy="run", resume=True, **more)).run().json()
+        assert contents(target) == contents(whole), more
+        assert "unbalanced" not in told
+        assert told["packets"]["dropped"]["resume.delivered_before"] > 0
+    cut_off(Pipeline(config(capture, target, policy="run", read=both)), monkeypatch, 3)
+    with pytest.raises(UsageError, match="the input, the services or the segments differ"):
+        Pipeline(config(capture, target, policy="run", read=both[::-1], resume=True)).run()
+
+
 def cut_off(pipeline, monkeypatch, after):
     """Run, and stop when so many pieces have been written, each with a point."""
     passed = resume.Points.passed
