@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from streamcore.command.parser import Parser
-from streamcore.command.say import say
+from streamcore.command.say import ERROR, say
 from streamcore.command.standard import end_as_by_sigpipe, fill_closed, forget_output, settle_output, what_went_wrong
 from streamcore.core.errors import ReaderGone, RightsError, StreamcoreError
 
@@ -57,16 +57,16 @@ def main(arguments: list[str] | None = None) -> None:
     except RightsError as error:
         from streamcore.run.privileges import what_to_type
 
-        say(f"streamcore: {error}; type: {what_to_type()}")
+        say(f"streamcore: {error}; type: {what_to_type()}", ERROR)
         status = error.exit_status
     except StreamcoreError as error:
-        say(f"streamcore: {error}")
+        say(f"streamcore: {error}", ERROR)
         status = error.exit_status
     except (MemoryError, ImportError, RuntimeError) as error:
         no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
         if not isinstance(error, MemoryError) and not (limited() and (no_thread or isinstance(error, ImportError))):
             raise
-        say(f"streamcore: not enough memory{limited()}")
+        say(f"streamcore: not enough memory{limited()}", ERROR)
         status = 1
     except OSError as error:  # only standard output is written here; files have errors of their own
         forget_output()

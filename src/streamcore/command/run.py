@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamcore.command.flags import add_config, add_keys, keys_given
 from streamcore.command.letters import expression_of
-from streamcore.command.say import say
+from streamcore.command.say import INFO, WARNING, say
 from streamcore.core.errors import ReaderGone, StreamcoreError, UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def run(config: Config) -> int:
     later = live or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     launched = [] if later else [launch() for _ in range(config.workers)]
 
+    from streamcore.command.systemd import notifying
     from streamcore.run.pipeline import Pipeline
     from streamcore.run.privileges import give_up
 
@@ -92,7 +93,7 @@ def run(config: Config) -> int:
         if live:
             pipeline.open()
             give_up(config.user)
-        with shown(pipeline):
+        with shown(pipeline), notifying(pipeline):
             accounting = pipeline.run()
     except (StreamcoreError, KeyboardInterrupt) as error:
         if config.json:  # the accounting up to the error
@@ -100,14 +101,14 @@ def run(config: Config) -> int:
             so_far = {"error": words, "exit_status": getattr(error, "exit_status", INTERRUPTED)}
             print(json.dumps(pipeline.account_of_failure().json() | so_far), flush=True)
         elif pipeline.reading and not config.quiet and not isinstance(error, ReaderGone):
-            say(pipeline.account_of_failure().text(config.verbose))
+            say(pipeline.account_of_failure().text(config.verbose), WARNING)
         raise
     except OSError as error:  # such as from sockets and shared memory; files raise their own errors
         raise StreamcoreError(
             f"cannot run: {(error.strerror or str(error)).lower()} (see 'streamcore doctor')"
         ) from error
     if not config.quiet or accounting.exit_status == LOSS:
-        say(accounting.text(config.verbose))
+        say(accounting.text(config.verbose), WARNING if accounting.exit_status == LOSS else INFO)
     if config.json:
         print(json.dumps(accounting.json()), flush=True)
     return accounting.exit_status
