@@ -86,6 +86,13 @@ class Streams:
         self._several = len(self.all) > 1
         self._config = config
         self._filters: list[Any] = []
+        for stream in self.all:
+            if config.output_interface and stream.chain.drop_by_keys is not None:
+                where = f"stream {stream.name}: " if self._several else ""
+                raise UsageError(
+                    f"{where}{stream.chain.dropping} is for files: towards an interface it would drop what senders "
+                    "repeat on purpose"
+                )
 
     def __getitem__(self, number: int) -> Stream:
         return self.all[number]

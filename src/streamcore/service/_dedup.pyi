@@ -1,7 +1,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-PACKET_BYTES_MAX: int
+from streamcore.headers import UdpPorts
+
+IGNORE_LINK: int
+IGNORE_TTL: int
+IGNORE_PADDING: int
+KEEP_EMPTY_TCP: int
+BLOCK_BYTES: int
 KEY_WORDS: int
 
 def hash_packets(
@@ -11,6 +17,9 @@ def hash_packets(
     wire_length: NDArray[np.uint32],
     key: NDArray[np.uint64],
     keys: NDArray[np.uint64],
+    how: int = 0,
+    link_type: NDArray[np.uint16] | None = None,
+    ports: UdpPorts | None = None,
 ) -> None: ...
 
 class Window:

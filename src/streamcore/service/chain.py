@@ -44,6 +44,7 @@ class Chain:
                 f"only one service of a run can drop by keys: {' and '.join(s.name for s in dropping)} both do"
             )
         self.drop_by_keys: DropByKeys | None = dropping[0].drop_by_keys if dropping else None
+        self.dropping = dropping[0].name if dropping else ""  # the service that drops by keys
 
     @property
     def deterministic(self) -> bool:
@@ -140,6 +141,7 @@ class ChainElsewhere:
     groups = 0
     unmerged = 0
     drop_by_keys: DropByKeys | None = None
+    dropping = ""
 
     def __init__(self, specifications: Sequence[Any], effect: Effect) -> None:
         self.specifications: list[Any] = []

@@ -1,4 +1,4 @@
-"""The service `dedup`: drops exact duplicates. Workers hash packets; the main process decides which ones to drop, in
+"""The service `dedup`: drops copies of packets. Workers hash packets; the main process decides which ones to drop, in
 the order of the second stream.
 
 So the result does not depend on how the stream was cut, which workers processed it, or how often.
@@ -14,23 +14,34 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcore.service._dedup import KEY_WORDS, Window, hash_packets
-from streamcore.service.options import integer, key_bytes
+from streamcore.service._dedup import (
+    IGNORE_LINK,
+    IGNORE_PADDING,
+    IGNORE_TTL,
+    KEEP_EMPTY_TCP,
+    KEY_WORDS,
+    Window,
+    hash_packets,
+)
+from streamcore.service.options import choice, integer, key_bytes
 from streamcore.service.protocol import Effect, SegmentView, Service
 from streamcore.service.specification import parse_specification
 
 KEY_BYTES = 16
-PACKETS_DEFAULT = 1024  # if neither option is given: copies made by a mirroring switch are close together
+MS_DEFAULT = 50  # if neither option is given: copies made by mirroring are micro- to milliseconds apart
 PACKETS_MAX = 1 << 20
 PACKETS_OF_TIME = 1 << 18  # how far back a window by time alone can look; its tables take 32 MiB
+IGNORED = {"link": IGNORE_LINK, "ttl": IGNORE_TTL, "padding": IGNORE_PADDING}
 
 
 class Dedup(Service):
     """Drop packets whose last copy is at most PACKETS packets and at most MS milliseconds back.
 
-    A copy has the same captured bytes, captured length and wire length; interface and time do not matter. packets:
-    1024 if neither option is given; ms alone looks back at most 262,144 packets. A dropped copy counts as a copy,
-    too.
+    A copy has the same captured bytes, captured length and wire length; interface and time do not matter. ms: 50 if
+    neither option is given; without packets, it looks back at most 262,144 packets. ignore: what copies may differ in,
+    of link (all before the IP or ARP header: addresses, tags), ttl (and the header checksum) and padding (all behind
+    the IP packet), as in ignore=link,ttl,padding. acks=drop: drop copies of TCP segments without payload, too, which
+    senders repeat on purpose. A dropped copy counts as a copy, too.
     """
 
     name: ClassVar[str] = "dedup"
@@ -38,10 +49,18 @@ class Dedup(Service):
     drops_by_keys: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {"duplicate": "a copy of a recent packet"}
 
-    def __init__(self, packets: Any = None, ms: Any = None, key: Any = None) -> None:
+    def __init__(
+        self, packets: Any = None, ms: Any = None, ignore: Any = "", acks: Any = "keep", key: Any = None
+    ) -> None:
+        if packets in (None, "") and ms in (None, ""):
+            ms = MS_DEFAULT
         self._ms = None if ms in (None, "") else integer("ms", ms, 0, 86_400_000)
         if packets in (None, ""):
-            packets = PACKETS_DEFAULT if self._ms is None else PACKETS_OF_TIME
+            packets = PACKETS_OF_TIME
+        words = [str(word) for word in ignore] if isinstance(ignore, list) else str(ignore).replace("+", ",").split(",")
+        self._ignored = sorted({choice("ignore", word.strip(), ("", *IGNORED)) for word in words} - {""})
+        self._how = sum(IGNORED[word] for word in self._ignored)
+        self._how |= KEEP_EMPTY_TCP if choice("acks", acks, ("keep", "drop")) == "keep" else 0
         self._packets = integer("packets", packets, 1, PACKETS_MAX)
         self._key = os.urandom(KEY_BYTES) if key in (None, "") else key_bytes("key", key, KEY_BYTES)
         self._window: Window | None = None  # made at first use, because workers need none
@@ -58,7 +77,11 @@ class Dedup(Service):
 
     def process(self, segment: SegmentView) -> None:
         keys = np.empty((len(segment), 2), np.uint64)
-        hash_packets(segment.data, segment.offset, segment.captured_length, segment.wire_length, self._key_words, keys)
+        hash_packets(
+            segment.data, np.ascontiguousarray(segment.offset), np.ascontiguousarray(segment.captured_length),
+            np.ascontiguousarray(segment.wire_length), self._key_words, keys,
+            self._how, segment.link_type(), segment.ports,
+        )  # fmt: skip
         segment.keys(keys)
 
     def drop_by_keys(self, keys: NDArray[np.uint64], timestamp_ns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
@@ -70,4 +93,5 @@ class Dedup(Service):
         return mask, "duplicate"
 
     def summary(self) -> dict[str, Any]:
-        return {**self._counts, "window_packets": self._packets, "window_ms": self._ms}
+        ignored = {"ignored": " ".join(self._ignored)} if self._ignored else {}
+        return {**self._counts, "window_packets": self._packets, "window_ms": self._ms, **ignored}

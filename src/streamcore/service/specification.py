@@ -1,8 +1,8 @@
 """Parses a specification into the name of a service and its options. load.py finds the service.
 
 Text has one of the forms `name`, `name:value`, `name:key=value,key=value`; `path/to/file.py:ClassName` can replace the
-name. A value in quotes may contain commas. A pipeline file has a table instead, with the name under "name":
-{"name": "slice", "bytes": 64}.
+name. A word without a key goes on with the value before it, as in `key=one,two`. A value in quotes may contain any
+comma. A pipeline file has a table instead, with the name under "name": {"name": "slice", "bytes": 64}.
 """
 
 from __future__ import annotations
@@ -42,11 +42,17 @@ def parse_specification(specification: str | Mapping[str, Any]) -> tuple[str, di
 
 def _parse_options(name: str, text: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    at = 0
+    at, key = 0, POSITIONAL
     while at < len(text):
-        key = POSITIONAL
+        before, key = key, POSITIONAL
         if matched := _KEY.match(text, at):
             key, at = matched["key"].replace("-", "_"), matched.end()
+        elif options and before != POSITIONAL:
+            plain = _PLAIN.match(text, at)
+            assert plain is not None  # it matches the empty string, too
+            key, at = before, plain.end() + 1
+            options[key] += f",{plain[0].strip()}"
+            continue
         elif options:
             raise UsageError(f"service {name}: write key=value instead of {text[at:]!r}")
         if quoted := _QUOTED.match(text, at):

@@ -5,13 +5,16 @@ integers.
 from __future__ import annotations
 
 import random
+import struct
 
 import numpy as np
 import pytest
 from packets_by_hand import make_segment, run
 
+from streamcore.core.config import Config
 from streamcore.core.errors import UsageError
-from streamcore.service._dedup import KEY_WORDS, Window, hash_packets
+from streamcore.run.pipeline import Pipeline
+from streamcore.service._dedup import BLOCK_BYTES, KEY_WORDS, Window, hash_packets
 from streamcore.service.dedup import Dedup
 from streamcore.service.load import load
 
@@ -50,8 +53,9 @@ def test_duplicates_whatever_the_segments(options, seed):
     workers = [load(main.prepared({"name": "dedup", **options})) for _ in range(2)]
     for worker in workers:
         worker.start()
-    window_packets = int(options.get("packets", 1024 if "ms" not in options else 1 << 18))
-    expected = twin(packets, wire, times, window_packets, int(options["ms"]) if "ms" in options else None)
+    window_ms = options.get("ms", None if "packets" in options else 50)
+    window_packets = int(options.get("packets", 1 << 18))
+    expected = twin(packets, wire, times, window_packets, None if window_ms is None else int(window_ms))
     rng = random.Random(seed + 100)
     got: list[bool] = []
     while len(got) < len(packets):
@@ -79,20 +83,30 @@ def test_a_single_bit_makes_a_difference():
     assert len({tuple(key) for key in keys.tolist()}) == len(packets)
 
 
-@pytest.mark.parametrize("length", [0, 1, 7, 8, 15, 16, 17, 31, 33, 64, 1514, 70_000])
+@pytest.mark.parametrize(
+    "length", [0, 1, 7, 15, 16, 17, 33, 1514, 70_000, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 40]
+)
 def test_the_hash_is_what_it_says(length):
     rng = random.Random(length)
     packet, key = rng.randbytes(length), [rng.getrandbits(64) for _ in range(KEY_WORDS)]
-    words = [int.from_bytes(packet[at : at + 8].ljust(8, b"\0"), "little") for at in range(0, length, 8)]
-    words = [length, 9999, *words, *[0] * (len(words) % 2)]
+    prime = 2**61 - 1
     expected = []
     for lane in range(2):
         k = key[8 + 2 * lane :]
-        total = sum(((words[i] + k[i]) % 2**64) * ((words[i + 1] + k[i + 1]) % 2**64) for i in range(0, len(words), 2))
-        total %= 2**128
-        parts = [total >> 32 * i & 0xFFFFFFFF for i in range(4)]
-        prime = 2**61 - 1
-        expected.append(sum(part * (c % prime) for part, c in zip(parts, key[4 * lane :], strict=False)) % prime)
+        digits = []
+        for begin in range(0, max(length, 1), BLOCK_BYTES):
+            block = packet[begin : begin + BLOCK_BYTES]
+            words = [int.from_bytes(block[at : at + 8].ljust(8, b"\0"), "little") for at in range(0, len(block), 8)]
+            words = [length, 9999, *words, *[0] * (len(words) % 2)]
+            total = sum(
+                ((words[i] + k[i]) % 2**64) * ((words[i + 1] + k[i + 1]) % 2**64) for i in range(0, len(words), 2)
+            ) % 2**128  # fmt: skip
+            parts = [total >> 32 * i & 0xFFFFFFFF for i in range(4)]
+            digits.append(sum(part * (c % prime) for part, c in zip(parts, key[4 * lane :], strict=False)) % prime)
+        number = digits[0]
+        for digit in digits[1:]:
+            number = (number * (key[KEY_WORDS - 2 + lane] % prime) + digit) % prime
+        expected.append(number)
     result = np.empty((1, 2), np.uint64)
     one = np.array([0], np.uint32)
     hash_packets(
@@ -128,7 +142,86 @@ def test_times_far_apart_do_not_wrap():
     assert mask.tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize("wrong", ["dedup:packets=0", "dedup:ms=-1", "dedup:packets=many", "dedup:key=1"])
+def with_link(packet, target=b"\2" * 6, tags=b"", kind=0x0800, padding=b""):
+    return target + b"\4" * 6 + tags + kind.to_bytes(2, "big") + packet + padding
+
+
+def ipv4(payload, ttl=64, protocol=17):
+    head = struct.pack(
+        ">BBHHHBBH8s", 0x45, 0, 20 + len(payload), 7, 0, ttl, protocol, 1000 + ttl, b"\x0a\0\0\1\x0a\0\0\2"
+    )
+    return head + payload
+
+
+def ipv6(payload, limit=64):
+    return struct.pack(">IHBB", 6 << 28, len(payload), 17, limit) + bytes(15) + b"\1" + bytes(15) + b"\2" + payload
+
+
+def test_what_copies_may_differ_in():
+    """Copies of a mirror: each option ignores exactly what its name says, for IPv4, IPv6 and ARP."""
+    udp = struct.pack(">HHHH", 5000, 5001, 8 + 4, 0) + b"data"
+    arp = bytes.fromhex("0001080006040001") + b"\2" * 6 + b"\x0a\0\0\1" + bytes(6) + b"\x0a\0\0\2"
+    tag = b"\x81\0\0\5"
+    for packet, hop, kind in (
+        (ipv4(udp), ipv4(udp, 63), 0x0800),
+        (ipv6(udp), ipv6(udp, 63), 0x86DD),
+        (arp, arp, 0x0806),
+    ):
+        other = bytearray(packet)
+        other[-1] ^= 1
+        copies = [
+            with_link(packet, kind=kind),
+            with_link(packet, b"\6" * 6, kind=kind),
+            with_link(packet, tags=tag, kind=kind),
+            with_link(hop, kind=kind),
+            with_link(packet, kind=kind, padding=b"\0" * 9),
+            with_link(hop, b"\6" * 6, tags=tag, kind=kind, padding=b"\7" * 3),
+            with_link(bytes(other), kind=kind),
+        ]
+        same_hop = packet == hop  # ARP has no TTL: the fourth is equal to the first anyway
+        for ignore, expected in (
+            ("", [same_hop and at == 3 for at in range(7)]),
+            ("link", [False, True, True, same_hop, False, False, False]),
+            ("ttl", [False, False, False, True, False, False, False]),
+            ("padding", [False, False, False, same_hop, True, False, False]),
+            ("link,ttl", [False, True, True, True, False, False, False]),
+            ("link,ttl,padding", [False, True, True, True, True, True, False]),
+        ):
+            service = load(f"dedup:ignore={ignore}" if ignore else "dedup")
+            service.start()
+            keys = run(make_segment(copies), service).result().keys
+            mask, _ = service.drop_by_keys(keys, np.zeros(7, np.int64))
+            assert mask.tolist() == expected, (hex(kind), ignore)
+
+
+def test_a_segment_without_payload_is_no_copy():
+    """Equal acknowledgements tell the sender of a loss. They stay, unless it is said otherwise, also with padding and
+    in a tunnel; a segment whose payload was not captured is not one of them."""
+    tcp = struct.pack(">HHIIBBHHH", 80, 5000, 1, 2, 5 << 4, 0x10, 100, 0, 0)
+    ack = ipv4(tcp, protocol=6)
+    tunnelled = ipv4(b"\0\0\x08\0" + ack, protocol=47)
+    data = ipv4(tcp + b"x", protocol=6)
+    frames = [with_link(each, padding=padding) for each in (ack, tunnelled, data) for padding in (b"", b"\0" * 6)]
+    cut = with_link(data)[:54]
+    packets = [each for frame in (*frames, cut) for each in (frame, frame)]
+    wire = [len(each) for each in packets[:-2]] + [55, 55]
+    for option, expected in (("dedup", [False] * 8 + [False, True] * 3), ("dedup:acks=drop", [False, True] * 7)):
+        service = load(option)
+        service.start()
+        keys = run(make_segment(packets, wire_length=wire), service).result().keys
+        assert service.drop_by_keys(keys, np.zeros(len(packets), np.int64))[0].tolist() == expected
+
+
+def test_towards_an_interface_it_is_refused():
+    for keys in ({"service": ["dedup"]}, {"stream": [{"name": "web", "select": "tcp", "service": ["dedup:ms=1"]}]}):
+        with pytest.raises(UsageError, match="dedup is for files"):
+            Pipeline(Config(read="-", output_interface="lo", **keys))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["dedup:ignore=mac", "dedup:acks=no", "dedup:packets=0", "dedup:ms=-1", "dedup:packets=many", "dedup:key=1"],
+)
 def test_wrong_options(wrong):
     with pytest.raises(UsageError, match="must"):
         load(wrong)

@@ -23,6 +23,7 @@ from streamcore.service.specification import parse_specification
         ('scan:patterns="a,b.txt",in=packet', ("scan", {"patterns": "a,b.txt", "in": "packet"})),
         ("scan:'a:b,c=d'", ("scan", {"": "a:b,c=d"})),
         ("anonymise:key-file=/tmp/a:b", ("anonymise", {"key_file": "/tmp/a:b"})),
+        ("dedup:ignore=link, ttl,ms=5", ("dedup", {"ignore": "link,ttl", "ms": "5"})),
         ("dir.py/x.py:Thing", ("dir.py/x.py:Thing", {})),
         ("x.py:Thing:a=1,b=", ("x.py:Thing", {"a": "1", "b": ""})),
         ({"name": "slice", "bytes": 64}, ("slice", {"bytes": 64})),
@@ -33,9 +34,7 @@ def test_specifications(text, expected):
     assert parse_specification(text) == expected
 
 
-@pytest.mark.parametrize(
-    "wrong", ["", ":a=1", "slice:a=1,a=2", "slice:64,32", {"bytes": 4}, {"name": ""}, "slice:a=1,b"]
-)
+@pytest.mark.parametrize("wrong", ["", ":a=1", "slice:a=1,a=2", "slice:64,32", {"bytes": 4}, {"name": ""}])
 def test_specifications_that_cannot_be_read(wrong):
     with pytest.raises(UsageError):
         parse_specification(wrong)

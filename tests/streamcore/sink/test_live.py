@@ -76,6 +76,9 @@ def start_sending(namespace, capture, *arguments):
     )  # fmt: skip
 
 
+ANEW = f"{Path(__file__).parents[1] / 'services_for_tests.py'}:Anew"
+
+
 def send(namespace, capture, *arguments):
     return finish_run(start_sending(namespace, capture, *arguments))
 
@@ -88,7 +91,7 @@ def tagged(frame, *tags):
     return frame[:12] + b"".join(struct.pack(">HH", kind, tag) for kind, tag in tags) + frame[12:]
 
 
-@pytest.mark.parametrize("service", ["identity", "dedup"])  # rows of the chunk; packets one by one
+@pytest.mark.parametrize("service", ["identity", ANEW])  # rows of the chunk; packets one by one
 def test_every_frame_arrives_as_it_stands_in_the_capture(pair, tmp_path, service):
     left, right = pair
     chance = random.Random(5)
