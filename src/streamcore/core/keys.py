@@ -175,5 +175,5 @@ def allowed(kind: type[msgspec.Struct], name: str) -> str:
 
 
 def one_of(values: Iterable[Any]) -> str:
-    *most, last = sorted(map(str, values))
+    *most, last = sorted(filter(None, map(str, values)))
     return f"{', '.join(most)} or {last}"

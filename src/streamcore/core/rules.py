@@ -16,6 +16,7 @@ from streamcore.core.keys import key_fields, plain
 from streamcore.core.market_keys import AUDIT, OVERLOAD_MS
 from streamcore.core.policies import POLICIES
 from streamcore.core.times import point_ns, span_ns
+from streamcore.core.words import command_words
 
 if TYPE_CHECKING:
     from streamcore.core.config import Config
@@ -46,6 +47,9 @@ RUNS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "pipes: a file does not keep its reader waiting",
     ),
     "writes a pcap": (lambda c: c.write and ".pcapng" not in c.write.lower(), "pcap outputs"),
+    "rotates": (lambda c: c.rotates or c.split, "outputs of several files (-C, -G, --split)"),
+    "splits": (lambda c: c.split, "runs with split"),
+    "rotates by time": (lambda c: c.rotate_s, "files of -G"),
     "filters": (lambda c: c.filter, "runs with an expression"),
     "selects": (lambda c: c.filter or c.stream, "runs with an expression or [[stream]] tables"),
     "hashes": (
@@ -119,9 +123,27 @@ RULES: tuple[Rule, ...] = (
         ),
         "whole and {found[0]} are both set: with whole, time ends no flow",
     ),
+    (lambda c: c.split and c.write in ("", "-"), "split needs write, with a file name"),
+    (lambda c: c.split and c.rotates, "split and rotate_mb or rotate_s are both set: set one of them"),
+    (
+        lambda c: c.split and next((each for each in (".gz", ".zst", ".lz4") if c.write.lower().endswith(each)), ""),
+        "split and a name in {found} are both set: files of a split are not compressed, -z may do it",
+    ),
+    (
+        lambda c: [each.name for each in c.stream if each.write and (c.output_interface or not c.write)],
+        "stream {found[0]}: a write of its own needs the run's write, for the rest",
+    ),
+    (
+        lambda c: [each.name for each in c.stream if each.write == "-"],
+        "stream {found[0]}: its write must be a file, not standard output",
+    ),
+    (
+        lambda c: twice([os.path.abspath(each) for each in (c.write, *(each.write for each in c.stream)) if each]),
+        "{found} is to be written twice: name another file for the stream, or leave its write out",
+    ),
     (lambda c: c.rotate_files and not c.rotates, "rotate_files needs rotate_mb or rotate_s"),
     (
-        lambda c: unwritten(c.write) or unwritten(c.dead_letter),
+        lambda c: next(filter(None, map(unwritten, (c.write, c.dead_letter, *(each.write for each in c.stream)))), ""),
         "{found} is not a compression that streamcore writes: end the name in .gz, .zst or .lz4",
     ),
     (
@@ -177,6 +199,7 @@ def refuse_contradictions(config: Config) -> None:
         check_address("listen", config.listen, "tcp://")
     if config.metrics:
         check_address("metrics", config.metrics)
+    command_words(config.after_file)
     for contradicts, words in RULES:
         if found := contradicts(config):
             raise UsageError(words.format(c=config, found=found))

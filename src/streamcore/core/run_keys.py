@@ -66,6 +66,13 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         list[Service], Key("services for its packets, in order; without any, packets are forwarded unchanged")
     ] = []
     on_failure: Annotated[OnFailure, Key("as `on_failure` above, for this stream")] = "drop"
+    write: Annotated[
+        str,
+        Key(
+            "a capture for the packets of this stream; without it they go where the rest goes",
+            "", FILE, more="Rotation and `split` apply to it as to the run's `write`",
+        ),
+    ] = ""  # fmt: skip
     subcontract: Annotated[Subcontract | None, Key("a table: the terms on which a provider runs its services")] = None
 
 
@@ -118,36 +125,50 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         ),
     ] = ""  # fmt: skip
     rotate_mb: Annotated[
-        int,
-        Meta(ge=0, le=1_000_000),
-        Key(
-            "start a new file after N million bytes",
-            "-C", "N", INPUT_OUTPUT,
-            default="0: one file",
+        int, Meta(ge=0, le=1_000_000),
+        Key("start a new file after N million bytes", "-C", "N", INPUT_OUTPUT, default="0: one file",
             more="The files are OUT, OUT1, OUT2, …; as in tcpdump, the next packet starts the new file."
-            " For a compressed file, compressed bytes count",
-        ),
+            " For a compressed file, compressed bytes count"),
     ] = 0  # fmt: skip
     rotate_s: Annotated[
-        int,
-        Meta(ge=0, le=10**9),
-        Key(
-            "start a new file after N seconds of packet time",
-            "-G", "N", INPUT_OUTPUT,
-            default="0: one file",
-            more="`write` may contain strftime codes, as `%Y%m%d-%H%M%S.pcap`; -N is added to a name that is "
-            "taken. Packet timestamps count, whereas tcpdump uses the clock",
-        ),
+        int, Meta(ge=0, le=10**9),
+        Key("start a new file every N seconds of packet time, at full multiples of N on the local clock",
+            "-G", "N", INPUT_OUTPUT, default="0: one file",
+            more="`write` may contain strftime codes, as `%Y%m%d-%H%M%S.pcap`, for the begin of the file's time; -N is "
+            "added to a name that is taken. A file's name ends in `.part` until it is complete. Packet timestamps "
+            "count, whereas tcpdump uses the clock. [split.md](split.md) has more"),
     ] = 0  # fmt: skip
+    rotate_aligned: Annotated[
+        bool,
+        Key("begin files of -G on the clock: an hour at the full hour, a day at midnight", group=INPUT_OUTPUT,
+            off="begin files of -G with their first packet, as tcpdump does", only="rotates by time"),
+    ] = True  # fmt: skip
     rotate_files: Annotated[
-        int,
-        Meta(ge=0, le=1_000_000),
-        Key(
-            "with -C: overwrite the oldest of N files; with -G alone: stop after N",
-            "-W", "N", INPUT_OUTPUT,
-            "With `rotate_mb` the files are OUT0, OUT1, and so on", default="0: no limit",
-        ),
+        int, Meta(ge=0, le=1_000_000),
+        Key("keep the last N files of -C or -G: remove the oldest before a new one begins",
+            "-W", "N", INPUT_OUTPUT, default="0: keep all",
+            more="With `rotate_mb` alone the files are OUT0, OUT1, and so on. Files of earlier runs count: with "
+            "`rotate_s` those whose names `write` can make with its strftime codes (but for `%s`)"),
     ] = 0  # fmt: skip
+    split: Annotated[
+        Literal["", "flow", "host", "vlan", "interface", "minute", "call"],
+        Key("write a file for each flow, host, VLAN, interface, minute, or telephone call", "", "KIND", INPUT_OUTPUT,
+            "The files are OUT-NAME.pcap; what belongs to none is in OUT-rest.pcap. [split.md](split.md) has more",
+            default="one file"),
+    ] = ""  # fmt: skip
+    split_files: Annotated[
+        int, Meta(ge=1, le=1_000_000),
+        Key("most files of a split; packets of further ones go to the rest, and are counted",
+            "", "N", INPUT_OUTPUT, only="splits"),
+    ] = 65_536  # fmt: skip
+    after_file: Annotated[
+        str,
+        Key("run COMMAND FILE for each file that is complete, as `-z gzip`; not through a shell",
+            "-z", "COMMAND", INPUT_OUTPUT,
+            "The command may have arguments; the file's name is the last one. At most 4 run at a time; at the end the "
+            "run waits for them, for a minute. A command that fails is named, and the exit status is 3",
+            only="rotates"),
+    ] = ""  # fmt: skip
     precision: Annotated[
         Literal["", "us", "ns"],
         Key(
@@ -326,15 +347,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ] = 0  # fmt: skip
     hash_seed: Annotated[
         Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None,
-        Key(
-            "seed of the flow hash",
-            "",
-            "N",
-            SEGMENTS,
-            default="random",
-            commands=("run", "packets"),
-            only="hashes",
-        ),
+        Key("seed of the flow hash", "", "N", SEGMENTS, default="random", commands=("run", "packets"), only="hashes"),
     ] = None
 
     # Live interfaces.

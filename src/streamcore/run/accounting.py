@@ -111,8 +111,11 @@ class Accounting:
         for name, packets in (counters.unread() | counters.dropped()).items():
             lines.append(f"  {packets:,} dropped: {words_for(name)}")
         lines += [f"  {line}" for line in (*self.incomplete, *self.misfits)]
-        if replaced := counters.packets("sink.replaced"):
-            lines.append(f"  {replaced:,} of them {words_for('sink.replaced')}")
+        for name in ("sink.replaced", "sink.in_rest"):
+            if packets := counters.packets(name):
+                lines.append(f"  {packets:,} of them {words_for(name)}")
+        if beyond := counters.events("sink.beyond_files"):
+            lines.append(f"  {beyond:,} {words_for('sink.beyond_files')}")
         if self.metadata_removed:
             lines.append(f"  {self.metadata_removed:,} comments, names and the like left out of pcapng blocks")
         lines += [f"  the input is damaged: {line}" for line in self.damage.splitlines()]

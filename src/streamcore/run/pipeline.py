@@ -153,7 +153,11 @@ class Pipeline:
             output=self._sink.name if self._sink is not None else self.config.output,
             so_far=True,
             market_errors=list(self._broker.errors) if self._broker is not None else [],
-            incomplete=[*self._streams.incomplete, *(self._dispatcher.lies if self._dispatcher is not None else ())],
+            incomplete=[
+                *self._streams.incomplete,
+                *(self._dispatcher.lies if self._dispatcher is not None else ()),
+                *(self._sink.incomplete if self._sink is not None else ()),
+            ],
             given_up=dict(self._dispatcher.given_up) if self._dispatcher is not None else {},
             misfits=self._misfits(),
             metadata_removed=self._sink.metadata_removed if self._sink is not None else 0,
@@ -311,7 +315,7 @@ class Pipeline:
 
     def _open_output(self, arena: Arena, source: Source, place: Place | None) -> Sink:
         form = source.form._replace(bare=self._streams.removes_metadata, changed=self._streams.changes)
-        needs = SinkNeeds(self.counters, arena, source.interfaces, form, source.blocks, place, self._last_file_is_full)
+        needs = SinkNeeds(self.counters, arena, source.interfaces, form, source.blocks, place)
         return self._open_sink(needs)
 
     def _open_sink(self, needs: SinkNeeds) -> Sink:
@@ -322,10 +326,6 @@ class Pipeline:
     def _pass_waiting(self) -> None:
         if self._dispatcher is not None:
             self._dispatcher.pass_waiting()
-
-    def _last_file_is_full(self) -> None:
-        if self._feeder is not None:
-            self._feeder.drain()
 
     def _find_points(self) -> Points | None:
         """The point at which this run could be resumed; None if there is none."""
@@ -369,7 +369,7 @@ class Pipeline:
             subcontracts=self._broker.account() if self._broker is not None else [],
             market_errors=self._broker.errors if self._broker is not None else [],
             unbalanced_streams=self._streams.balance(),
-            incomplete=[*self._streams.incomplete, *dispatcher.lies],
+            incomplete=[*self._streams.incomplete, *dispatcher.lies, *sink.incomplete],
             given_up=dict(dispatcher.given_up),
             misfits=self._misfits(),
             metadata_removed=sink.metadata_removed,

@@ -108,7 +108,7 @@ def points_of(config: Config, chains: list[Any], drops_by_keys: bool, determinis
         why = "the first stream is not a file"
     elif config.write in ("", "-") or (os.path.exists(config.write) and not os.path.isfile(config.write)):
         why = "the second stream is not a file"
-    elif config.rotates:
+    elif config.rotates or config.split or any(each.write for each in config.stream):
         why = "the second stream goes into several files"
     elif os.path.exists(config.write + ENDING) and not is_note(config.write + ENDING):
         why = f"{config.write + ENDING} is not a note of streamcore"

@@ -35,6 +35,7 @@ cdef int64_t NO_LIMIT_NS = 0x7FFFFFFFFFFFFFFF
 
 
 ALL_ROWS = 1 << 40
+cdef Py_ssize_t ALL_PLACES = ALL_ROWS
 
 
 class TimeNotHeld(Exception):
@@ -115,14 +116,21 @@ cdef class Encoder:
             memcpy(self.staging + self.staged, at, size)
             self.staged += size
 
+    def turn_to(self, int descriptor, uint64_t committed_bytes):
+        """Goes on in another file, which has so many bytes. Raises ValueError while bytes are gathered for this one."""
+        if self.staged:
+            raise ValueError(f"{self.staged} bytes are for the file before")
+        self.descriptor, self.committed_bytes = descriptor, committed_bytes
+
     def flush(self):
         """Writes the gathered bytes. Raises OSError; then they are lost."""
         with nogil:
             self.drain()
 
-    def write(self, Outgoing out not None, dict comments, bint flush, Py_ssize_t first=0, Py_ssize_t row_limit=ALL_ROWS):
-        """Encodes the packets of out from place `first` on, up to the limits and to the first of the batch's rows from
-        row_limit on. comments: row -> pcapng options, encoded.
+    def write(self, Outgoing out not None, dict comments, bint flush, Py_ssize_t first=0, Py_ssize_t row_limit=ALL_ROWS,
+              Py_ssize_t place_limit=ALL_ROWS):
+        """Encodes the packets of out from place `first` on, up to the limits, to the first of the batch's rows from
+        row_limit on, and to place_limit. comments: row -> pcapng options, encoded.
 
         Returns (packets, captured bytes, place of the first packet that was not written or -1). Raises OSError,
         TimeNotHeld.
@@ -147,7 +155,7 @@ cdef class Encoder:
                         raise ValueError(f"a comment on row {row} of {out.batch.count}")
                     commented[row] = 1
             with nogil:
-                if (out.unchanged and not out.arranged and out.batch.contiguous and commented == NULL and not self.bare
+                if (place_limit == ALL_PLACES and out.unchanged and not out.arranged and out.batch.contiguous and commented == NULL and not self.bare
                         and out.stop > out.start and c.record[out.start] == self.copied_kind):
                     stop = self.stop_of(c, out.start + first, min(out.stop, max(row_limit, out.start + first)))
                     self.stopped_by_row = stop == row_limit and stop < out.stop
@@ -156,7 +164,7 @@ cdef class Encoder:
                     if stop > out.start + first:
                         self.copy_all(c, outgoing_data(c, out), out.start + first, stop, counts)
                 else:
-                    self.encode_all(out, c, commented, comments, counts, first, row_limit)
+                    self.encode_all(out, c, commented, comments, counts, first, row_limit, place_limit)
                 if flush:
                     self.drain()
         finally:
@@ -196,8 +204,8 @@ cdef class Encoder:
 
     # bench_sink.py::test_arranged: about 3 ns for a packet that is copied in a run, 8 to 10 ns for one that is built.
     cdef int encode_all(self, Outgoing out, Columns *c, const uint8_t *commented, dict comments,
-                        uint64_t *counts, Py_ssize_t first, Py_ssize_t row_limit) except -1 nogil:
-        cdef Py_ssize_t i, count = out.stop - out.start if out.unchanged else out.count
+                        uint64_t *counts, Py_ssize_t first, Py_ssize_t row_limit, Py_ssize_t place_limit) except -1 nogil:
+        cdef Py_ssize_t i, count = min(place_limit, out.stop - out.start if out.unchanged else out.count)
         cdef const uint8_t *run = NULL
         cdef const uint8_t *data = outgoing_data(c, out)
         cdef bint limited = self.is_limited()

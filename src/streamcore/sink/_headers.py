@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from streamcore.core.capture_form import CaptureForm, Interface
+from streamcore.core.packets import Outgoing
 
 APPLICATION = b"streamcore"
 SNAP_LENGTH = 262_144  # bytes; libpcap truncates packets at the header's limit, so a smaller one is never written
@@ -24,6 +25,25 @@ OPTION_COMMENT, OPTION_USER_APPLICATION, OPTION_NAME, OPTION_TSRESOL, OPTION_FCS
 )
 READING = (OPTION_TSRESOL, OPTION_FCSLEN, OPTION_TSOFFSET)  # options needed to read an interface's packets
 COMMENT_BYTES_MAX = 65_535
+
+
+def digits_of(precision: str, form: CaptureForm, interfaces: Sequence[Interface]) -> int:
+    """The decimal digits of a second in a pcap: 6 if no interface so far has more."""
+    if precision:
+        return 6 if precision == "us" else 9
+    if form.family == "pcap":
+        return form.resolution
+    return 6 if all(interface.resolution <= 6 for interface in interfaces) else 9
+
+
+def pcap_header(form: CaptureForm, interface: Interface, digits: int, outgoing: Outgoing | None) -> bytes:
+    """The header of a pcap that begins with these packets, of this interface."""
+    longest = int(outgoing.batch.captured_length.max()) if outgoing is not None else 0
+    longer = interface.snap_length > SNAP_LENGTH
+    snap_length = interface.snap_length if form.family == "pcap" or longer else 0
+    if longest > max(snap_length, SNAP_LENGTH):  # an interface of a pcapng that says no limit
+        snap_length = SNAP_LENGTH_MAX
+    return pcap_file_header(digits, interface.link_type, snap_length, interface.fcs_length)
 
 
 def pcap_file_header(digits: int, link_type: int, snap_length: int, fcs_length: int) -> bytes:

@@ -130,6 +130,11 @@ class LiveSink:
         return 0, 0
 
     @property
+    def incomplete(self) -> list[str]:
+        """Nothing: what is not sent is counted."""
+        return []
+
+    @property
     def metadata_removed(self) -> int:
         """0: frames have no metadata."""
         return 0

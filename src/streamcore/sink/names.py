@@ -27,7 +27,7 @@ def free_name(path: str, taken: Callable[[str], bool] = is_taken) -> str:
     """The path, or if it is taken NAME-1.pcap, NAME-2.pcap and so on: the first that is free, if there are no gaps."""
     if not taken(path):
         return path
-    stem, ending = _divided(path)
+    stem, ending = divided(path)
     free = 1
     while taken(f"{stem}-{free}{ending}"):
         free *= 2
@@ -41,7 +41,7 @@ def free_name(path: str, taken: Callable[[str], bool] = is_taken) -> str:
     return f"{stem}-{free}{ending}"
 
 
-def _divided(path: str) -> tuple[str, str]:
+def divided(path: str) -> tuple[str, str]:
     """The path without its endings, and the endings: of the format, and of the compression after it."""
     packed = next((ending for ending in COMPRESSIONS if path.lower().endswith(ending)), "")
     stem, ending = os.path.splitext(path[: len(path) - len(packed)])

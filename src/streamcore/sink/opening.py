@@ -8,6 +8,10 @@ from streamcore.sink.protocol import Sink, SinkNeeds
 
 SINKS: dict[str, EndKind] = {  # the first row that suits
     "live": EndKind(lambda config: bool(config.output_interface), "streamcore.sink.live:open_live", needs_rights=True),
+    "streams": EndKind(
+        lambda config: any(each.write for each in config.stream), "streamcore.sink.per_stream:open_per_stream"
+    ),
+    "splitting": EndKind(lambda config: bool(config.split), "streamcore.sink.splitting:open_splitting"),
     "rotating": EndKind(lambda config: config.rotates, "streamcore.sink.rotation:open_rotating"),
     "capture": EndKind(lambda config: True, "streamcore.sink.writer:open_output"),
 }

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from streamcore.core.capture_form import Blocks, CaptureForm, Interface
 from streamcore.core.counters import Counters
-from streamcore.core.packets import Arena, Outgoing
+from streamcore.core.packets import Outgoing
+
+
+class OutputNote(Protocol):
+    """Where a sink says which file is whole up to which byte: the arena, whose first page the workers read."""
+
+    def set_output_path(self, path: bytes) -> None: ...
+    def set_committed_bytes(self, size: int) -> None: ...
 
 
 class Place(NamedTuple):
@@ -43,6 +50,10 @@ class Sink(Protocol):
     def unsure(self) -> tuple[int, int]:
         """(packets, captured bytes) that `write` has counted and that, after an error, may not be in the output."""
 
+    @property
+    def incomplete(self) -> list[str]:
+        """A line for each reason why not all was done that was asked for, besides packets that were not written."""
+
     def write(self, outgoing: Outgoing) -> tuple[int, int]:
         """Writes packets. Returns the (packets, captured bytes) written. Other packets are counted by reason."""
 
@@ -66,9 +77,8 @@ class SinkNeeds:
     """
 
     counters: Counters
-    arena: Arena  # if the main process is killed, workers read in its first page where to truncate the output
+    arena: OutputNote  # if the main process is killed, workers read in its first page where to truncate the output
     interfaces: Sequence[Interface] = field(default_factory=list)  # of the first stream; the list may grow
     form: CaptureForm | None = None
     blocks: Blocks | None = None  # what the first stream says besides its packets
     place: Place | None = None  # where to continue an existing output
-    on_last: Callable[[], None] = lambda: None  # called when no more packets are needed

@@ -124,6 +124,7 @@ class CaptureSink:
         self.counters: Counters | None = None
         self.sections: Sections | None = None
         self.shares_sections = False  # with other files of a rotation, which counts what they leave out
+        self.is_last = True  # no other file of a rotation follows
         self.replaces = False  # whether a new file takes the name of one that is there, as in a ring
         self._interfaces = interfaces
         self._form = form
@@ -165,6 +166,11 @@ class CaptureSink:
         """The number of options and blocks left out so far: the form is bare, or a pcap cannot hold them."""
         sections = 0 if self.sections is None or self.shares_sections else self.sections.removed
         return self._removed + sections + (self._encoder.options_removed if self._encoder is not None else 0)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Nothing: what is not written is counted, or an error."""
+        return []
 
     @property
     def _sectioned(self) -> bool:
@@ -321,10 +327,12 @@ class CaptureSink:
 
     def _finish(self, encoder: Encoder) -> None:
         """Writes what stands after the last packet."""
-        if self._sectioned:
+        if self._sectioned and self.is_last:
             assert self.sections is not None
             for block in self.sections.due(NEVER - 1):
                 encoder.stage(block)
+        elif self._sectioned:
+            pass  # the blocks to come stand in the next file
         elif self.shape.pcapng:
             self._write_others(encoder)
             self._describe_up_to(encoder, len(self._interfaces))
@@ -364,7 +372,7 @@ class CaptureSink:
             self._base = os.lseek(1, 0, os.SEEK_END if _appends(1) else os.SEEK_CUR)
         form, pcapng = self._form, self.shape.pcapng
         source_digits = form.resolution if form.family == "pcap" else 9
-        digits = self._digits()
+        digits = _headers.digits_of(self.precision, form, self._interfaces)
         alike = form.family == "pcapng" if pcapng else form.family == "pcap" and digits == source_digits
         compressed = bool(self.shape.compression)
         self._encoder = Encoder(
@@ -440,14 +448,6 @@ class CaptureSink:
         self._committed()
         return encoder
 
-    def _digits(self) -> int:
-        """The decimal digits of a second in a pcap: 6 if no interface so far has more."""
-        if self.precision:
-            return 6 if self.precision == "us" else 9
-        if self._form.family == "pcap":
-            return self._form.resolution
-        return 6 if all(interface.resolution <= 6 for interface in self._interfaces) else 9
-
     def _pcapng_header(self) -> bytes:
         """The section that the file begins in."""
         if self._sectioned:
@@ -462,12 +462,7 @@ class CaptureSink:
         interfaces = self._interfaces
         interface = interfaces[max(first, 0)] if interfaces else Interface(1)
         self._link_type = interface.link_type
-        longest = int(outgoing.batch.captured_length.max()) if outgoing is not None else 0
-        longer = interface.snap_length > _headers.SNAP_LENGTH
-        snap_length = interface.snap_length if self._form.family == "pcap" or longer else 0
-        if longest > max(snap_length, _headers.SNAP_LENGTH):  # an interface of a pcapng that says no limit
-            snap_length = _headers.SNAP_LENGTH_MAX
-        return _headers.pcap_file_header(digits, interface.link_type, snap_length, interface.fcs_length)
+        return _headers.pcap_header(self._form, interface, digits, outgoing)
 
     def _check_link_types(self, outgoing: Outgoing) -> None:
         while (interface := first_not_accepted(outgoing, self._accepted)) >= 0:

@@ -408,6 +408,52 @@ def places() -> Batch:
     return one_batch
 
 
+def calls() -> Batch:
+    """SIP and SDP as strangers send them, whole, in segments and in fragments; then all splits of mutated packets:
+    nothing raises, every packet has a file that was said to be new, and what is kept stays bounded.
+    """
+    from streamcore.core.config import Config
+    from streamcore.core.counters import Counters
+    from streamcore.core.packets import Arena, Outgoing
+    from streamcore.sink.split._keys import KINDS
+    from streamcore.sink.split.labels import LABEL_MAX
+    from streamcore.sink.split.messages import DATAGRAMS_MAX, STREAMS_MAX, Datagrams, Streams
+    from streamcore.sink.split.sip import ENDS_MAX, parse
+    from streamcore.sink.split.sorter import REST, open_sorter
+    from tests.streamcore.batches import make_batch
+    from tests.streamcore.sink.test_calls import SCENARIOS
+
+    conversations = [[bytes(packet) for packet, _ in scenario()] for scenario in SCENARIOS]
+    texts = [packet[packet.index(mark) :] for each in conversations for packet in each
+             for mark in (b"INVITE sip", b"SIP/2.0 200", b"REFER sip") if mark in packet]  # fmt: skip
+    arena = Arena(4, AT_ONCE * 4096, AT_ONCE)
+    streams, datagrams = Streams(), Datagrams()
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        for text in (mutated(rng, rng.choice(texts)) for _ in range(AT_ONCE // 8)):
+            message = parse(text)
+            assert message is None or len(message.ends) <= ENDS_MAX
+            streams.take((text[:1], 1, b"", rng.randrange(2000)), rng.choice((0, 1, len(text), 1 << 31)), text)
+            datagrams.take(rng.randrange(600), rng.randrange(3) * 8, rng.random() < 0.5, text)
+            assert len(streams._streams) <= STREAMS_MAX
+            assert len(datagrams._parts) <= DATAGRAMS_MAX + 1
+        inputs = [mutated(rng, each) if rng.random() < 0.3 else each for each in rng.choice(conversations)]
+        inputs += some_of_a_link(rng, 16)[1]
+        batch = make_batch([each[:2048] for each in inputs], arena=arena)
+        files_max = rng.choice((1, 4, 1000))
+        config = Config(read="-", write="x.pcap", split=rng.choice(("call", "call", *KINDS)), split_files=files_max)
+        sorter = open_sorter(config, [], Counters())
+        places, files = sorter.assign(Outgoing(batch, 0, len(batch)))
+        new = dict(sorter.take_new())
+        assert set(places.tolist()) == set(range(len(inputs)))
+        assert set(files.tolist()) <= {REST, *new}
+        assert len(new) <= files_max
+        assert all(0 < len(label) <= LABEL_MAX + 20 and "/" not in label for label in new.values())
+        return len(inputs)
+
+    return one_batch
+
+
 TARGETS: dict[str, Callable[[], Batch]] = {
     "walk": walk,
     "parse": parse,
@@ -419,5 +465,6 @@ TARGETS: dict[str, Callable[[], Batch]] = {
     "orders": orders,
     "encoding": encoding,
     "places": places,
+    "calls": calls,
     "peers": peers,
 }

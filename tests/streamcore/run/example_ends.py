@@ -77,6 +77,7 @@ class MemorySink:
     place = None
     metadata_removed = 0
     unsure = (0, 0)
+    incomplete = ()
     paces = False
     name = "example"
 
@@ -111,6 +112,7 @@ class FaultySink:
     place = None
     metadata_removed = 0
     unsure = (0, 0)
+    incomplete = ()
     paces = False
     name = "example"
 

@@ -1,0 +1,1 @@
+"""Splitting the second stream: which of many files a packet belongs into."""
