@@ -393,14 +393,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ] = 1  # fmt: skip
     user: Annotated[
         str,
-        Key(
-            "if started as root, continue as this user once the interfaces are open",
-            "-Z",
-            NAME,
-            LIVE,
-            only="opens interfaces",
-        ),
-    ] = ""
+        Key("if started as root, continue as this user once the interfaces are open", "", NAME, LIVE,
+            only="opens interfaces"),
+    ] = ""  # fmt: skip
     segments: Annotated[
         Literal["merged", "wire"],
         Key(
@@ -452,17 +447,9 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     mtu: Mtu = 0
     over_mtu: OverMtu = "segment"
     rate_mbps: Annotated[
-        float,
-        Meta(ge=0, le=1e6),
-        Key(
-            "send N million bits of frames per second",
-            "",
-            "N",
-            SENDING,
-            default="0: no limit",
-            only="sends",
-        ),
-    ] = 0.0
+        float, Meta(ge=0, le=1e6),
+        Key("send N million bits of frames per second", "", "N", SENDING, default="0: no limit", only="sends"),
+    ] = 0.0  # fmt: skip
     rate_pps: Annotated[
         float,
         Meta(ge=0, le=1e9),
