@@ -175,7 +175,7 @@ class Machine:
         if peer.state == "gone":  # too late: others do them
             self._counters.bump("segments.discarded", len(answers))
             return
-        tally, leases = peer.tally, peer.leases
+        tally, leases, before_ns = peer.tally, peer.leases, peer.tally.busy_ns
         for number, attempt, busy_ns, result in answers:
             pending = leases.get(number)
             if pending is None or pending.attempt != attempt:
@@ -193,6 +193,8 @@ class Machine:
                     self._done(pending, result, now_s)
             if peer.state == "gone":  # its answer has cost it its place
                 return
+        if answers:
+            peer.adapt(tally.busy_ns - before_ns, len(answers))
 
     def misbehaved(self, peer: Peer | None, key: str | None, words: str, now_s: float) -> None:
         """A message came that no worker sends: it costs whoever sent it its place, and elsewhere its key."""

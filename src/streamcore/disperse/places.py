@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from streamcore.core.counters import Counters
 from streamcore.core.routes import Routes
 from streamcore.disperse.actions import Actions, Dismiss, Kill, Start
-from streamcore.disperse.peer import Peer, Tally
+from streamcore.disperse.peer import LEASES_MAX, Peer, Tally
 from streamcore.disperse.pending import Pending
 from streamcore.disperse.states import PEER
 from streamcore.disperse.terms import Terms
@@ -126,6 +126,7 @@ class Places:
             clock_from_s=now_s,
             lease_s=terms.lease_ms / 1000,
             leases_max=terms.leases_max,
+            adapts=not slot.elsewhere and terms.leases_max >= LEASES_MAX,
             elsewhere=slot.elsewhere,
             key=key,
             state=PEER["new", "started"],

@@ -16,7 +16,8 @@ from streamcore.disperse.peer import MESSAGE_BYTES_MAX, Peer
 from streamcore.disperse.pending import Pending
 from streamcore.disperse.places import Places
 
-WORK_PER_MESSAGE_MAX = 16  # segments in one message
+WORK_PER_MESSAGE_MAX = 16  # segments in one message,
+QUICK_WORK_MAX = 64  # or a worker's share of those that wait, if they take it no time
 NO_LANE = 0xFFFFFFFF
 
 
@@ -99,7 +100,10 @@ class Scheduler:
         byte_count = message[0].byte_count
         if peer.streams is not None and message[0].stream in self._limited:
             return message  # those go one by one
-        count_max = min(WORK_PER_MESSAGE_MAX, peer.leases_max - len(peer.leases))
+        count_max = WORK_PER_MESSAGE_MAX
+        if peer.is_quick:
+            count_max = max(count_max, min(QUICK_WORK_MAX, len(queue) // len(self._places.all)))
+        count_max = min(count_max, peer.leases_max - len(peer.leases))
         bytes_max = peer.credit_bytes - peer.bytes_out
         if peer.elsewhere:
             bytes_max = min(bytes_max, MESSAGE_BYTES_MAX)

@@ -17,7 +17,7 @@ from streamcore.core.packets import Arena
 from streamcore.core.routes import Routes
 from streamcore.disperse import envelope, local
 from streamcore.disperse.link import Link, region_bytes
-from streamcore.disperse.peer import LEASES_MAX, Peer
+from streamcore.disperse.peer import QUICK_LEASES_MAX, Peer
 from streamcore.disperse.terms import Terms
 
 MESSAGE_BYTES_MAX = 1 << 20  # of a local worker's results: their packets do not travel
@@ -78,7 +78,7 @@ class Workers:
         if link.push is None:
             link.push = self._context.socket(zmq.PUSH)
             link.push.setsockopt(zmq.IMMEDIATE, 1)
-            link.push.setsockopt(zmq.SNDHWM, LEASES_MAX)
+            link.push.setsockopt(zmq.SNDHWM, QUICK_LEASES_MAX)
             link.push.connect(local.endpoint(self._token, link.incarnation))
 
     # Sending.

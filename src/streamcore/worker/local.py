@@ -25,6 +25,7 @@ from streamcore.service.protocol import ALLOWED, Service
 REPLY_AFTER_S = 0.001  # the results of one message are sent together, unless that takes longer
 
 Produced = tuple[int, int, bytes | None]  # flags, bytes of packets in the region, extra frame
+NOTHING: Produced = (0, 0, None)
 
 
 class Processor:
@@ -60,7 +61,7 @@ class Processor:
     def process(self, segment: Segment, region: Any) -> Produced:
         """Runs the services on one segment; their changes go into region. Passes on the exceptions of services."""
         if self.idle[segment.stream]:
-            return 0, 0, None
+            return NOTHING
         import msgspec
 
         from streamcore.disperse._results import write_result
@@ -163,6 +164,8 @@ class LocalWorker:
 
     def produce(self, processor: Processor, work: envelope.Work) -> Produced:
         local.MARK.pack_into(self.mark, 0, work.number, work.attempt)  # if this segment ends the process, this says so
+        if processor.idle[work.stream]:
+            return NOTHING
         batch = PacketBatch(
             self.arena.chunk(work.chunk), work.packets, work.first_number, [], parser=processor.parse,
             groups=work.groups, arranged=bool(work.flags & envelope.ARRANGED), row_count=work.row_count,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from streamcore.core.routes import Route
 from streamcore.disperse.backlog import FAULT, KILLED
 from streamcore.disperse.machine import Bad, Failed
-from streamcore.disperse.peer import START_S
+from streamcore.disperse.peer import LEASES_MAX, QUICK_LEASES_MAX, START_S
 from streamcore.disperse.providers import FAILURES_MAX
 
 # What a worker is like. The first ones do nothing wrong.
@@ -139,10 +139,15 @@ class Worker:
         waited_for = self.held or not self.has_said_hello
         return bool(waited_for) and self.world.now_s >= self.clock_s + allowed_s + time_s
 
-    def has_credit(self, byte_count):
+    def has_credit(self, byte_count, leases_max=None):
         terms = self.world.terms
         fits = self.bytes_held + byte_count <= terms.credit * terms.segment_bytes
-        return not self.held or (fits and len(self.held) < terms.leases_max)
+        return not self.held or (fits and len(self.held) < (leases_max or terms.leases_max))
+
+    def may_have(self, byte_count):
+        """Whether it may get this, at the most: who is on this machine and quick may hold more."""
+        is_quick = not self.peer.elsewhere and self.world.terms.leases_max == LEASES_MAX and self.answered
+        return self.has_credit(byte_count, QUICK_LEASES_MAX if is_quick else None)
 
     @property
     def lease_s(self):

@@ -330,7 +330,7 @@ class Simulation:
     def send(self, action):
         """Whether something could not be sent."""
         worker, message = self.workers[action.peer], action.pending
-        self.must(message and len(message) <= 16, "an empty message, or one too long")
+        self.must(message and len(message) <= 64, "an empty message, or one too long")
         if worker in self.full_now:
             self.machine.not_sent(action, 0)
             return True
@@ -361,7 +361,7 @@ class Simulation:
         self.must(number in self.segments and number not in self.arrived, "sent though it has left")
         self.must(self.owner.get(number) is None, "two workers have one segment")
         self.must(pending.attempt > self.attempts[number], "an attempt was there before")
-        self.must(worker.has_credit(pending.byte_count), "more than its credit")
+        self.must(worker.may_have(pending.byte_count), "more than its credit")
         self.must(peer.streams is None or pending.stream in peer.streams, "a provider sees another's stream")
         if self.weight(number) >= FAULT * self.terms.attempts_max and number in self.aside_s:
             known = {identity for identity, _ in self.failures[number]}
