@@ -104,6 +104,7 @@ cdef void change_packet(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogil:
     end = change_layers(rewrite, &walk, &places)
     if not is_understood(rewrite, &walk) and walk.outcome != OUTCOME_TRUNCATED or rewrite.payload != KEEP:
         put_zeros(rewrite, rewrite.packet + end, at + n - end)  # padding: the option gives its own size
+    put_zeros(rewrite, rewrite.packet + walk.end, at + n - walk.end)  # behind what its headers say that it has
     adjust_layers(rewrite, &walk, &places)
     rewrite.source_at, rewrite.target_at = source_at, target_at
 

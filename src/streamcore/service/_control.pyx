@@ -36,11 +36,11 @@ cdef int64_t change_icmp4(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
     if kind == 17 or kind == 18:
         return 12
     if kind == 3 or kind == 4 or kind == 11 or kind == 12:
-        if n > 8:
-            change_objects(rewrite, p + 8, n - 8, 4 * p[5] if kind != 4 else 0)
+        change_objects(rewrite, p + 8, n - 8, 4 * p[5] if kind != 4 and n >= 6 else 0)
         return 8
     if kind == 5:  # redirect: the new gateway
         change4(rewrite, p + 4, n - 4)
+        zero_behind(rewrite, p + 8, n - 8, n - 8)
         return 8
     if kind == 9 and n >= 6:  # router advertisement
         return change_routers(rewrite, p, n)
@@ -66,8 +66,10 @@ cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
     cdef uint8_t kind = p[0]
     cdef int64_t stop
     if 1 <= kind <= 4:
-        if n > 8 and (kind == 1 or kind == 3):
+        if kind == 1 or kind == 3:
             change_objects(rewrite, p + 8, n - 8, 8 * p[4])
+        else:
+            zero_behind(rewrite, p + 8, n - 8, n - 8)
         return 8
     if kind == 128 or kind == 129 or kind == 144 or 151 <= kind <= 153:
         return 8
@@ -146,7 +148,9 @@ cdef void change_objects(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t quoted
     cdef int64_t start, size
     cdef uint16_t change
     if n < at + 4 or p[at] >> 4 != 2 or (quoted == 0 and not sums_up(p + at, n - at) and not adds_up(p + at, n - at)):
+        zero_behind(rewrite, p, n, n)
         return
+    zero_behind(rewrite, p, n, at)
     start = at
     at += 4
     while at + 4 <= n:
@@ -163,6 +167,16 @@ cdef void change_objects(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t quoted
     if rewrite.rewriting and load16(p + start + 2):
         at = p + start - rewrite.packet
         store16(p + start + 2, adjusted(load16(p + start + 2), placed(difference(rewrite, at, at + n - start), <uint32_t> at)))
+
+
+cdef void zero_behind(Rewrite *rewrite, uint8_t *p, int64_t n, int64_t stop) noexcept nogil:
+    """Zero what stands behind the end of a quoted packet, by its own length, up to p[stop]: padding, or something that is not read."""
+    cdef int64_t size = stop
+    if n >= 20 and p[0] >> 4 == 4 and load16(p + 2) >= 20:
+        size = load16(p + 2)
+    elif n >= 40 and p[0] >> 4 == 6 and load16(p + 4):
+        size = 40 + load16(p + 4)
+    zero(rewrite, p + size, min(stop, n) - size)
 
 
 cdef bint sums_up(const uint8_t *p, int64_t n) noexcept nogil:

@@ -102,6 +102,25 @@ HIDDEN: dict[str, tuple[int, bytes]] = {
     ),
     "quoted, a piece of a PPP packet": (1, quoted(of_ppp(0x003D))),
     "quoted, a compressed PPP packet": (1, quoted(of_ppp(0x00FD))),
+    "behind the end of a quoted packet": (1, quoted(s.IP(src=B4, dst=A4, len=28) / s.UDP(sport=5, dport=6) / INNER)),
+    "the same in a redirect": (
+        1,
+        bytes(ETHER / FOUR / s.ICMP(type=5, gw=A4) / s.IP(src=B4, dst=A4, len=24, proto=47) / s.Raw(bytes(4) + INNER)),
+    ),
+    "the same of IPv6": (
+        1,
+        bytes(ETHER / SIX / s.ICMPv6PacketTooBig() / s.IPv6(src=B6, dst=A6, plen=8) / s.UDP(sport=5, dport=6) / INNER),
+    ),
+    "the same in an option": (
+        1,
+        bytes(
+            ETHER
+            / SIX
+            / s.ICMPv6ND_Redirect(tgt=A6, dst=B6)
+            / s.ICMPv6NDOptRedirectedHdr(pkt=s.IPv6(src=B6, dst=A6, plen=4, nh=47) / s.Raw(bytes(4) + INNER + bytes(4)))
+        ),
+    ),
+    "an extension with a wrong checksum": (1, icmp(ERROR + QUOTE + b"\x20\0\1\2" + OBJECT)),
     "an extension without checksum": (1, icmp(ERROR + QUOTE + b"\x20\0\0\0" + OBJECT)),
     "third word of a router's entry": (1, icmp(b"\x09\0\0\0\1\3\0\5" + C + bytes(4) + D)),
     "behind a router advertisement of ICMP": (1, icmp(b"\x09\0\0\0\1\2\0\5" + C + bytes(4) + D)),
