@@ -55,6 +55,36 @@ def walk() -> Batch:
     return one_batch
 
 
+def offloads() -> Batch:
+    """Super-packets of whoever sends them: whatever a packet says that it leaves to hardware, its segments have its
+    bytes, each of them once, or it is not cut."""
+    from streamcore.headers._walk import explain
+    from streamcore.offloads._cut import completed, cut_packet
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+
+    def one_batch(rng: random.Random, number: int) -> int:
+        link, inputs = some_of_a_link(rng, AT_ONCE)
+        offset, length = memory.place(inputs)
+        for at, size in zip(offset.tolist(), length.tolist(), strict=True):
+            packet = memory.data[at : at + size]
+            starts = [begin for _, begin, *_ in explain(packet, link)[0]]
+            start = rng.choice([*starts, rng.randrange(1 << 16)])
+            kind, field = rng.choice(
+                [(1, 16), (4, 16), (5, 6), (0x81, 16), (rng.randrange(256), rng.randrange(1 << 16))]
+            )
+            told = (rng.randrange(2), kind, 0, rng.choice([1, 7, 100, 1448, rng.randrange(1 << 16)]), start, field)
+            segments = cut_packet(packet, link, told)
+            if segments is not None and len(segments) > 1:
+                head = len(segments[0]) - told[3]
+                assert b"".join(each[head:] for each in segments) == packet[head:].tobytes(), told
+            whole = completed(packet.tobytes(), start, field)
+            assert whole is None or len(whole) == size
+        return len(inputs)
+
+    return one_batch
+
+
 def parse() -> Batch:
     """Columns and flows: offsets lie inside the packet, and the flow table's sums are those of what it was given."""
     from streamcore.parse._flows import FlowTable
@@ -456,6 +486,7 @@ def calls() -> Batch:
 
 TARGETS: dict[str, Callable[[], Batch]] = {
     "walk": walk,
+    "offloads": offloads,
     "parse": parse,
     "fragments": fragments,
     "services": services,

@@ -10,7 +10,7 @@ from streamcore.core.packets import Arena, PacketBatch
 from streamcore.source._spool import Spool
 
 ROWS, DATA = 64, 1 << 14
-BYTES = 5 * (DATA + 22 * ROWS)
+BYTES = 5 * (DATA + 32 * ROWS)
 
 
 def batch_of(chunk, packets):
@@ -21,14 +21,18 @@ def batch_of(chunk, packets):
         batch.offset[row], batch.captured_length[row], batch.wire_length[row] = at + 16, len(packet), len(packet) + 7
         batch.timestamp_ns[row], batch.interface[row] = row * 10**9 + len(packet), row % 3
         at += 16 + len(packet)
+    batch.offloads = len(packets) % 2 == 1
+    if batch.offloads:
+        batch.offload[:] = [[row % 256] * 10 for row in range(len(packets))]
     return batch
 
 
 def told(batch):
     return [
-        (batch.packet(i).tobytes(), int(batch.wire_length[i]), int(batch.timestamp_ns[i]), int(batch.interface[i]))
+        (batch.packet(i).tobytes(), int(batch.wire_length[i]), int(batch.timestamp_ns[i]), int(batch.interface[i]),
+         batch.offload[i].tobytes() if batch.offloads else b"")
         for i in range(batch.count)
-    ]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(5))
