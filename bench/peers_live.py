@@ -152,13 +152,13 @@ def forward(flags: argparse.Namespace, places: tuple[Namespace, ...], built: Pat
 def carrying(middle: Namespace, name: str, built: Path) -> Iterator[subprocess.Popen[str] | None]:
     """West and east joined, both ways, by the carrier of that name. None: the kernel's bridge, which is no process."""
     if name == BRIDGE:
-        words = "ip link add carrier type bridge; ip link set west master carrier; ip link set east master carrier"
-        middle.run("sh", "-c", f"{words}; ip link set carrier up")
+        words = "ip link add joined type bridge; ip link set west master joined; ip link set east master joined"
+        middle.run("sh", "-c", f"{words}; ip link set joined up")
         time.sleep(SETTLE_S)
         try:
             yield None
         finally:
-            middle.run("ip", "link", "del", "carrier")
+            middle.run("ip", "link", "del", "joined")
         return
     command = [str(built / "forwarder"), "west", "east"]
     if name != FORWARDER:
