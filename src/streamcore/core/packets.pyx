@@ -482,9 +482,9 @@ cdef class PacketBatch:
 
     @property
     def offload(self):
-        """uint8[n, 10]: what each packet left to hardware, as a virtio_net_hdr. Raises AttributeError unless `offloads`."""
+        """uint8[n, 10]: what each packet left to hardware, as a virtio_net_hdr; None unless `offloads`."""
         if not self.offloads:
-            raise AttributeError("no packet of this batch left anything to hardware")
+            return None
         return self.column(0, cnp.NPY_UINT8, <void **> &self.columns.offload, sizeof(Offload))
 
     @property
