@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 SCHEMA = 1  # of as_json; raise it when a field is removed or changes its meaning
@@ -248,6 +249,11 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         self.sum_s += seconds
+
+    def add(self, counts: Sequence[int], sum_s: float) -> None:
+        """Adds another histogram's counts."""
+        self.counts = [ours + theirs for ours, theirs in zip(self.counts, counts, strict=True)]
+        self.sum_s += sum_s
 
     def copy(self) -> Histogram:
         copy = Histogram()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streamcore.core.config import Config
-from streamcore.core.counters import Counters, Histogram
+from streamcore.core.counters import DURATION_BOUNDS_S, Counters, Histogram
 from streamcore.core.packets import Outgoing
 from streamcore.disperse.places import Slot
 from streamcore.run.feeder import Gate
@@ -18,6 +18,8 @@ from streamcore.run.limits import limits_of
 from streamcore.run.notes import Notes
 from streamcore.run.streams import Streams
 from streamcore.sink.protocol import Sink
+from streamcore.source._forwarding import Told
+from streamcore.source.live import LiveSource
 from streamcore.source.protocol import Source
 
 Left = Callable[[Outgoing, int, int], None]  # notes what has left: (packets, their number, their bytes)
@@ -34,7 +36,7 @@ def suits(config: Config, streams: Streams) -> bool:
 class Direct:
     """One run without workers. One thread calls `run`, any `drain`, `cancel` and `note`."""
 
-    def __init__(self, config: Config, counters: Counters, select: Any) -> None:
+    def __init__(self, config: Config, counters: Counters, select: Any, delivery: Histogram | None) -> None:
         self.error: BaseException | None = None
         self.gate = Gate(1)  # nothing is between two threads
         self.slots: Sequence[Slot] = ()
@@ -44,6 +46,8 @@ class Direct:
         self.depths = (0, 0)
         self._counters = counters
         self._select = select  # the run's Filter; None: every packet is forwarded
+        self._delivery = delivery
+        self._told = Told(DURATION_BOUNDS_S)
         self._limits = limits_of(config, counters)
         self._notes = Notes(counters)
         self._source: Source | None = None
@@ -51,12 +55,21 @@ class Direct:
 
     def run(self, source: Source, sink: Sink, left: Left) -> None:
         """Forwards until the source ends, or until `cancel`. Raises SourceError, SinkError."""
-        batch: Any
-        outgoing: Any
-        counters, select, limits = self._counters, self._select, self._limits
         self._source = source
         if self._drained:
             source.stop()
+        by_itself = self._limits is None and (self._select is None or source.filtered)
+        if by_itself and isinstance(source, LiveSource) and source.forwards:
+            while not self._cancelled and source.forward(sink.write, self._told):
+                self.note()
+        else:
+            self._run_batches(source, sink, left)
+
+    def _run_batches(self, source: Source, sink: Sink, left: Left) -> None:
+        """The same for what a batch must be looked at for."""
+        batch: Any
+        outgoing: Any
+        counters, select, limits = self._counters, self._select, self._limits
         for batch in source:
             byte_count = batch.byte_count
             counters.count("source.read", batch.count, byte_count)
@@ -90,7 +103,13 @@ class Direct:
         self._cancelled = True
 
     def note(self) -> None:
-        """Adds what the stages have noted since the last call to the counters."""
+        """Adds what was forwarded, and what the stages have noted, since the last call to the counters."""
+        read, sent, counts, seconds = self._told.take()
+        self._counters.count("source.read", *read)
+        self._counters.count("segment.cut", *read)
+        self._counters.count("sink.written", *sent)
+        if self._delivery is not None:
+            self._delivery.add(counts, seconds)
         if self._select is not None:
             self._notes.add({"filter.orphan_fragments": self._select.orphans})
 

@@ -259,7 +259,7 @@ class Pipeline:
 
     def _start_workers(self, arena: Arena) -> Dispatcher | Direct:
         if suits(self.config, self._streams):
-            self._dispatcher = direct = Direct(self.config, self.counters, self._filter)
+            self._dispatcher = direct = Direct(self.config, self.counters, self._filter, self._delivery)
             self._open_things.callback(direct.close)
             return direct
         broker = self._broker

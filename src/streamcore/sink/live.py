@@ -103,8 +103,9 @@ class LiveSink:
         except OSError as error:
             raise SinkError(f"cannot send on {error.filename}: {_words(error)}") from None
         finally:
-            self._counters.bump("sink.sent_cut", self._sender.shortened - self._shortened)
-            self._shortened = self._sender.shortened
+            if self._sender.shortened != self._shortened:
+                self._counters.bump("sink.sent_cut", self._sender.shortened - self._shortened)
+                self._shortened = self._sender.shortened
 
     def _look_at_mtu(self) -> None:
         """From time to time: it may change while packets are sent."""

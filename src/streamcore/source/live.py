@@ -20,10 +20,11 @@ from streamcore.core.capture_form import Block, Blocks, CaptureForm, Interface
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import SourceError
-from streamcore.core.packets import Arena, Chunk, PacketBatch
+from streamcore.core.packets import Arena, Chunk, Outgoing, PacketBatch
 from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.offloads._completion import Completion
 from streamcore.source._facts import described, section_options, statistics_block
+from streamcore.source._forwarding import Told, forward
 from streamcore.source._port import ANY, Port, Shape, link_type_of, shape, share, space_for
 from streamcore.source._ring import LINK_COOKED, Borrowed
 from streamcore.source._socket_filter import REJECT_ALL, Instruction, for_socket
@@ -181,6 +182,40 @@ class LiveSource:
         if batch is None:
             raise StopIteration
         return batch
+
+    @property
+    def forwards(self) -> bool:
+        """Whether `forward` can be used: one ring with a bell, and nothing that looks at single packets."""
+        one = len(self._ports) == 1 and self._ports[0].bell is not None
+        return one and not (self._spool or self._config.count or self._completions)
+
+    def forward(self, write: Callable[[Outgoing], tuple[int, int]], told: Told) -> bool:
+        """Instead of iterating: passes what comes for half a second to write, batch after batch, and adds it to `told`.
+        Returns whether there may be more. Raises SourceError, and what write raises."""
+        with self._lock:
+            if self._over:
+                return False
+            now_s = time.monotonic()
+            more = False
+            try:
+                self._watch(now_s)
+                ends_s = self._ends_s if self._quiet_s == float("inf") else self._quiet_s
+                due_s, until_s = min(self._due_s, self._quiet_s), min(now_s + TICK_S, ends_s)
+                packets, used, self._due_s = forward(
+                    self._ports[0].ring, self._acquire(), self.interfaces, told, write, due_s, self._wait_s, until_s,
+                    self._wake, self._number,
+                )  # fmt: skip
+                self._taken += packets
+                self._delivered += packets
+                self._bytes += used
+                self._listen(0.0, False)
+                more = time.monotonic() < self._quiet_s
+            except OSError as error:
+                raise SourceError(f"cannot read {self.name}: {error.strerror}") from None
+            finally:
+                if not more:
+                    self._end()
+            return more
 
     def _open(self, number: int, shape: Shape) -> None:
         """Opens the ports of an interface. They receive nothing until all are ready. Raises SourceError."""
