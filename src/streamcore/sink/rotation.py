@@ -26,6 +26,7 @@ from streamcore.sink.windows import Window, window_of
 from streamcore.sink.writer import CaptureSink, sections_of, shape_of
 
 ROOM_BYTES = 1 << 20  # of a file beyond rotate_mb: its last packets
+QUIET_NS = 5 * 10**9  # how long after its end a live file waits for late packets, if none come
 NO_LIMIT_BYTES, NO_LIMIT_NS = (1 << 64) - 1, (1 << 63) - 1
 
 
@@ -65,6 +66,7 @@ class RotatingSink:
         self._sections = sections
         self._shape = shape_of(config.write, form)
         self._sink: CaptureSink | None = None
+        self._begun = False
         self._removed = 0
         self._written = [0, 0]  # packets and bytes in the file that is being written
         self._window = Window(0, NO_LIMIT_NS)
@@ -125,7 +127,12 @@ class RotatingSink:
     def flush(self) -> None:
         """Writes the gathered packets. Raises SinkError."""
         self._finished.look()
-        if self._sink is not None:
+        if self._sink is None:
+            return
+        if self._config.interface and self._config.rotate_s and time.time_ns() > self._window.end_ns + QUIET_NS:
+            self._sink.is_last = False
+            self._complete(self._sink)  # nobody sends: the file need not wait for a packet of the next one
+        else:
             self._sink.flush()
 
     def stop(self) -> None:
@@ -135,7 +142,8 @@ class RotatingSink:
         """Writes the rest and closes; a stream without packets gets a file too. Waits for the commands on complete
         files. Raises SinkError."""
         try:
-            self._complete(self._sink or self._turn(time.time_ns()))
+            if self._sink is not None or not self._begun:
+                self._complete(self._sink or self._turn(time.time_ns()))
         finally:
             self._finished.close()
 
@@ -169,7 +177,7 @@ class RotatingSink:
 
     def _begin(self, path: str) -> CaptureSink:
         self._finished.make_room(self._config.rotate_mb * 1_000_000 + ROOM_BYTES if self._config.rotate_mb else 0)
-        self._path = path
+        self._path, self._begun = path, True
         self._written = [0, 0]
         self._sink = sink = self._check(path)
         self._on_commit(0)

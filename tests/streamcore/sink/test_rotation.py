@@ -286,6 +286,26 @@ def test_a_file_gets_its_name_when_it_is_complete(capture, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out.pcap", "out.pcap1.part", "out.pcap2"]
 
 
+def test_a_live_file_is_complete_though_nobody_sends(capture, tmp_path, monkeypatch):
+    """The packets are of 2023, so the clock is past the end of their file; one that comes later begins the next."""
+    with CaptureSource(capture, Arena(4, 1 << 22, 1 << 16)) as source:
+        batch = next(source)
+        for interface, complete in (("", False), ("lo", True)):
+            path = tmp_path / f"{interface or 'file'}.pcap"
+            keys = {"interface": interface} if interface else {"read": "-"}
+            sink = RotatingSink(
+                Config(write=str(path), rotate_s=10_000, **keys), interfaces=source.interfaces, form=source.form,
+                counters=Counters(), on_commit=lambda _: None, on_file=lambda _: None,
+            )  # fmt: skip
+            sink.write(Outgoing(batch, 0, 50))
+            sink.flush()
+            assert path.exists() == complete
+            sink.write(Outgoing(batch, 50, 60))
+            sink.close()
+            sizes = [len(read_pcap(each)) for each in sorted(tmp_path.glob(f"{path.stem}*"))]
+            assert sorted(sizes) == ([10, 50] if complete else [60])
+
+
 def test_a_ring_takes_over_the_part_of_a_killed_run(capture, tmp_path):
     (tmp_path / "out.pcap1.part").write_bytes(capture.read_bytes())
     (tmp_path / "20231114-2100.pcap.part").write_bytes(capture.read_bytes())
