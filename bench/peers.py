@@ -166,6 +166,18 @@ def quoted(rows: list[Row]) -> dict[str, dict[str, float]]:
     }
 
 
+def apart(rows: dict[str, list[Row]]) -> list[str]:
+    """What is quoted of each capture without what starting and stopping takes, which `start` measured: best runs."""
+    start_s = {row.name: min(row.wall_s) for row in rows.get("start", [])}
+    lines = []
+    for section, measured_rows in rows.items():
+        rest_s = {row.name: min(row.wall_s) - start_s[row.name] for row in measured_rows if row.name in start_s}
+        for words, numerator, denominator in QUOTED:
+            if section != "start" and rest_s.get(numerator, 0) > 0 and rest_s.get(denominator, 0) > 0:
+                lines.append(f"  {section}: {words}: {rest_s[denominator] / rest_s[numerator]:.2f}")
+    return lines
+
+
 def machine() -> dict[str, object]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
@@ -248,6 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
 def compare(flags: argparse.Namespace, scratch: Path) -> dict[str, object]:
     """Measures section after section and prints each when it is done. Nothing but captures stands outside `scratch`."""
     sections: dict[str, object] = {}
+    all_rows: dict[str, list[Row]] = {}
     chosen = choose(flags, scratch)
     for section in flags.captures.split(","):
         packets = SECTIONS[section] if section == "start" or flags.packets is None else flags.packets
@@ -261,6 +274,7 @@ def compare(flags: argparse.Namespace, scratch: Path) -> dict[str, object]:
         progress("")
         if not rows:
             continue
+        all_rows[section] = rows
         figures = {"packets": packets, "bytes": size, "rows": [asdict(row) for row in rows], "quoted": quoted(rows)}
         sections[section] = figures
         if not flags.json:
@@ -268,6 +282,8 @@ def compare(flags: argparse.Namespace, scratch: Path) -> dict[str, object]:
             print(table(rows, packets), flush=True)
             for words, of in quoted(rows).items() if section != "start" else ():
                 print(f"  {words}: {of['median']:.2f} (best against best: {of['best']:.2f})", flush=True)
+    if not flags.json and (lines := apart(all_rows)):
+        print("\nwithout what starting takes:", *lines, sep="\n", flush=True)
     return sections
 
 

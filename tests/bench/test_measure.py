@@ -107,6 +107,17 @@ def test_a_prefix_is_scaled_but_not_its_start() -> None:
     assert (whole.wall_s, whole.notes) == ([3.0], ["7 flows"])
 
 
+def test_what_starting_takes_is_shown_apart() -> None:
+    import peers
+
+    rows = {
+        "small64": [peers.Row("filter", wall_s=[3.0, 2.0]), peers.Row("tcpdump-filter", wall_s=[4.0])],
+        "start": [peers.Row("filter", wall_s=[1.5, 1.0]), peers.Row("tcpdump-filter", wall_s=[1.0])],
+    }
+    assert peers.apart(rows) == ["  small64: filter, times tcpdump's: 3.00"]
+    assert peers.apart({"small64": rows["small64"]}) == []
+
+
 def test_a_changed_packet_is_seen(tmp_path: Path) -> None:
     import peers
 
