@@ -119,7 +119,7 @@ def need_descriptors(config: Config) -> None:
     ZeroMQ would end the process without them.
     """
     elsewhere = DESCRIPTORS_ELSEWHERE if config.listen else 0
-    inputs = min(len(config.captures), INPUTS_OPEN)
+    inputs = max(0, min(len(config.captures), INPUTS_OPEN) - 1)  # beyond the first
     needed = DESCRIPTORS + config.workers * DESCRIPTORS_OF_WORKER + elsewhere + inputs
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= needed or soft == resource.RLIM_INFINITY:
