@@ -82,6 +82,8 @@ SLOW_FIRST = [
     "tests/auction/storage/test_postgres.py",
     "tests/auction/moderator/test_methods.py",
     "tests/streamcore/whole/test_bad_input.py",
+    "tests/streamcore/disperse/test_planted_bugs.py",
+    "tests/streamcore/disperse/test_simulation.py",
     "tests/bench/test_measure.py",
     "tests/streamcore/subcontract/test_bad_providers.py",
     "tests/auction/market/test_kill.py",

@@ -55,13 +55,13 @@ def flags(capture, output, service, *more):
     return ["-r", capture, "-w", output, "--service", f"{SERVICES}:{service}", *more]
 
 
-@pytest.mark.parametrize("policy", ["run", "flow"])
-def test_kill_9_of_workers_again_and_again_changes_nothing(capture, tmp_path, policy):
-    more = ["-n", "2", "--policy", policy, "--segment-packets", "20", "--restarts-max", str(2 * KILLS)]
+def test_kill_9_of_workers_again_and_again_changes_nothing(capture, tmp_path):
+    """With lanes. Without them, and every other moment: tests/streamcore/disperse/simulation.py."""
+    more = ["-n", "2", "--policy", "flow", "--segment-packets", "20", "--restarts-max", str(2 * KILLS)]
     whole = run_command(*flags(capture, tmp_path / "whole.pcap", "Slow", *more))
     assert whole.status == 0
     process = start_run(*flags(capture, tmp_path / "out.pcap", "Slow:pause_ms=8", *more, "--json"))
-    chance, killed = random.Random(policy), set()
+    chance, killed = random.Random(1), set()
     while len(killed) < KILLS and process.poll() is None:
         wait_for_a_worker(process)
         time.sleep(chance.uniform(0.0, 0.1))
@@ -104,10 +104,9 @@ FAILURES = {
 
 
 def pytest_generate_tests(metafunc):
-    """Every failure with its segment dropped; passed on only for two of them, or with --all for each."""
+    """Every failure with its segment dropped. The rule does not depend on the failure: passed on only for one."""
     if "rule" in metafunc.fixturenames:
-        passed = FAILURES if metafunc.config.getoption("--all") else ("Raises", "Dies")
-        cases = [*((service, "drop") for service in FAILURES), *((service, "pass") for service in passed)]
+        cases = [*((service, "drop") for service in FAILURES), ("Raises", "pass")]
         metafunc.parametrize(("service", "rule"), cases)
 
 
