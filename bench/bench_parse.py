@@ -6,6 +6,7 @@ the flow table's prefetching is for.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import dpkt
 import pytest
 
 from streamcore.core.packets import ALL_GROUPS, COLUMN_GROUPS, Arena, PacketBatch
+from streamcore.headers import STANDARD_PORTS, UdpPorts
 from streamcore.parse._flows import FlowTable
 from streamcore.parse.filter import Filter
 from streamcore.parse.parser import Parser
@@ -47,8 +49,8 @@ def batches(request: pytest.FixtureRequest, small64: Path) -> list[PacketBatch]:
     return held(small64, CHUNK_BYTES, small64.stat().st_size // CHUNK_BYTES + 2)
 
 
-def parse(groups: int) -> Work:
-    parser = Parser(seed=1)
+def parse(groups: int, ports: UdpPorts = STANDARD_PORTS) -> Work:
+    parser = Parser(seed=1, ports=ports)
 
     def work(batch: PacketBatch) -> None:
         batch.groups = 0
@@ -113,6 +115,34 @@ def test_stage(
     else:
         benchmark(WORKS[name](), batches[0])
         per_packet(len(batches[0]))
+
+
+def in_vxlan(path: Path, packets: int) -> Path:
+    """A capture of nothing but VXLAN: 60 bytes inside, addresses that differ."""
+    record = struct.Struct("<IIII")
+    with open(path, "wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1))
+        for i in range(packets):
+            inner = frame_of_udp(struct.pack(">I", i), 1000, 2000, bytes(18))
+            frame = frame_of_udp(b"\x0b\0\0\1", 55_555, 4789, struct.pack(">II", 0x08000000, 7 << 8) + inner)
+            file.write(record.pack(0, i, len(frame), len(frame)) + frame)
+    return path
+
+
+def frame_of_udp(source: bytes, source_port: int, target_port: int, data: bytes) -> bytes:
+    udp = struct.pack(">HHHH", source_port, target_port, 8 + len(data), 0) + data
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0x4000, 64, 17, 0)
+    return b"\2\0\0\0\0\1\2\0\0\0\0\2\x08\0" + head + source + b"\x0b\0\0\2" + udp
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["opened", "not-opened"])
+@pytest.mark.parametrize("groups", ["headers", "headers-inner", "all"])
+def test_tunnels(benchmark: Any, per_packet: Callable[[int], None], tmp_path: Path, groups: str, opened: bool) -> None:
+    """A capture of nothing but VXLAN, and the same where no port is one of tunnels."""
+    batch = held(in_vxlan(tmp_path / "vxlan.pcap", 900), CACHED_BYTES, 1)[0]
+    bits = ALL_GROUPS if groups == "all" else sum(COLUMN_GROUPS[name] for name in groups.split("-"))
+    benchmark(parse(bits, STANDARD_PORTS if opened else UdpPorts([])), batch)
+    per_packet(len(batch))
 
 
 def with_dpkt(packets: list[bytes]) -> list[tuple[Any, ...]]:

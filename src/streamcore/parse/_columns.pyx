@@ -93,10 +93,14 @@ cdef class ColumnParser:
         return <uint32_t> (deep_hash(&self.seed, &key, &around) if key.version & IN_TUNNEL else key_hash(&self.seed, &key))
 
     cdef void all_columns(self, Columns *c, const Control *control, Py_ssize_t count, uint32_t groups, bint counting) noexcept nogil:
-        """Every group asked for. About 14 ns per packet for the headers, 25 in a tunnel (bench_parse.py)."""
+        """Every group asked for. About 17 ns per packet for the headers, 23 for all groups; of packets in VXLAN 22 and 34 (bench_parse.py)."""
         cdef Walk h
         cdef Headers ordinary
+        cdef Columns to = c[0]  # of our own: what is written to columns cannot change it, which the compiler sees
         cdef const IpHeader *outer
+        cdef const IpHeader *inner
+        cdef uint32_t tunnel_id
+        cdef uint8_t tunnel_kind, depth
         cdef const UdpTable *udp = &self.ports.table
         cdef uint32_t hashed
         cdef bint hashing = groups & GROUP_FLOW != 0
@@ -107,41 +111,42 @@ cdef class ColumnParser:
         for row in range(count):
             if groups & GROUP_INNER and row % CLEARED_ROWS == 0:
                 clear_inner(c, row, min(count - row, <Py_ssize_t> CLEARED_ROWS))
-            p = c.data + c.offset[row]
-            size = c.captured_length[row]
-            link_type = control.link_type[c.interface[row]]
+            p = to.data + to.offset[row]
+            size = to.captured_length[row]
+            link_type = control.link_type[to.interface[row]]
             prefetch(p + PREFETCH_BYTES)
             if (link_type == ETHERNET and read_headers(udp, p, size, &ordinary)
-                    and (not hashing or (not (self.deep and ordinary.tunnel_kind) and ordinary_hash(&self.seed, p, size, &c.flow_hash[row])))):
-                outer = &ordinary.outer
-                if groups & GROUP_INNER:
-                    c.depth[row] = ordinary.depth
-                    if ordinary.depth > 1:
-                        put_inner(c, row, ordinary.tunnel_kind, ordinary.tunnel_id, &ordinary.inner)
+                    and (not hashing or (not (self.deep and ordinary.tunnel_kind) and ordinary_hash(&self.seed, p, size, &to.flow_hash[row])))):
+                outer, inner = &ordinary.outer, &ordinary.inner
+                depth, tunnel_kind, tunnel_id = ordinary.depth, ordinary.tunnel_kind, ordinary.tunnel_id
                 if groups & GROUP_VLAN:
-                    c.vlan_count[row] = 0
-                    memset(c.vlan + VLAN_KEPT * row, 0, VLAN_KEPT * sizeof(uint16_t))
+                    to.vlan_count[row] = 0
+                    memset(to.vlan + VLAN_KEPT * row, 0, VLAN_KEPT * sizeof(uint16_t))
             else:
                 walk_headers(udp, p, size, link_type, &h)
-                outer = &h.outer
+                outer, inner = &h.outer, &h.inner
+                depth, tunnel_kind, tunnel_id = h.depth, h.tunnel_kind, h.tunnel_id
                 if hashing or (groups & GROUP_HEADERS and h.outer.flags & FLAG_FRAGMENT):
-                    hashed = self.hash(p, link_type, c.timestamp_ns[row], &h)
+                    hashed = self.hash(p, link_type, to.timestamp_ns[row], &h)
                     if hashing:
-                        c.flow_hash[row] = hashed
-                if groups & GROUP_INNER:
-                    c.depth[row] = h.depth
-                    if h.depth > 1 or h.tunnel_kind:
-                        put_inner(c, row, h.tunnel_kind, h.tunnel_id, &h.inner if h.depth > 1 else NULL)
+                        to.flow_hash[row] = hashed
                 if groups & GROUP_VLAN:
-                    c.vlan_count[row] = h.vlan_count
-                    memcpy(c.vlan + VLAN_KEPT * row, h.vlan, sizeof(h.vlan))
+                    to.vlan_count[row] = h.vlan_count
+                    memcpy(to.vlan + VLAN_KEPT * row, h.vlan, sizeof(h.vlan))
                 if counting:
                     self.tell(all_flags(&h))
             if groups & GROUP_HEADERS:
-                put_headers(c, row, outer)
+                put_headers(&to, row, outer)
             if groups & GROUP_ADDRESSES:
-                put_address(c.source_address + 16 * row, outer.version, outer.source)
-                put_address(c.target_address + 16 * row, outer.version, outer.target)
+                put_address(to.source_address + 16 * row, outer.version, outer.source)
+                put_address(to.target_address + 16 * row, outer.version, outer.target)
+            if groups & GROUP_INNER:
+                to.depth[row] = depth
+                if tunnel_kind:
+                    to.tunnel_kind[row] = tunnel_kind
+                    to.tunnel_id[row] = tunnel_id
+                if depth > 1:
+                    put_inner(&to, row, inner)
 
     cdef inline void tell(self, uint16_t flags) noexcept nogil:
         self.malformed += (flags & FLAG_MALFORMED) != 0
@@ -222,26 +227,25 @@ cdef inline void put_headers(Columns *c, Py_ssize_t row, const IpHeader *outer) 
     c.fragment_offset[row] = outer.fragment_offset
 
 
-cdef inline void put_inner(Columns *c, Py_ssize_t row, uint8_t tunnel_kind, uint32_t tunnel_id, const IpHeader *inner) noexcept nogil:
-    """inner: NULL if there is none."""
-    c.tunnel_kind[row] = tunnel_kind
-    c.tunnel_id[row] = tunnel_id
-    if inner != NULL:
-        c.inner_ip_version[row] = inner.version
-        c.inner_protocol[row] = inner.protocol
-        c.inner_flags[row] = inner.flags
-        c.inner_l3_offset[row] = inner.l3
-        c.inner_source_port[row] = inner.source_port
-        c.inner_target_port[row] = inner.target_port
-        put_address(c.inner_source_address + 16 * row, inner.version, inner.source)
-        put_address(c.inner_target_address + 16 * row, inner.version, inner.target)
+cdef inline void put_inner(Columns *c, Py_ssize_t row, const IpHeader *inner) noexcept nogil:
+    c.inner_ip_version[row] = inner.version
+    c.inner_protocol[row] = inner.protocol
+    c.inner_flags[row] = inner.flags
+    c.inner_l3_offset[row] = inner.l3
+    c.inner_source_port[row] = inner.source_port
+    c.inner_target_port[row] = inner.target_port
+    put_address(c.inner_source_address + 16 * row, inner.version, inner.source)
+    put_address(c.inner_target_address + 16 * row, inner.version, inner.target)
 
 
 cdef inline void put_address(uint8_t *target, uint8_t version, const uint8_t *address) noexcept nogil:
-    if version == 6:
-        memcpy(target, address, 16)
-        return
-    memset(target, 0, 16)
+    """In two words: ::ffff:0:0 and below, as this little-endian processor writes them."""
+    cdef uint64_t[2] words
+    cdef uint32_t four
+    words[0] = words[1] = 0
     if version == 4:
-        target[10] = target[11] = 0xFF
-        memcpy(target + 12, address, 4)
+        memcpy(&four, address, 4)
+        words[1] = <uint64_t> four << 32 | 0xFFFF0000u
+    elif version == 6:
+        memcpy(words, address, 16)
+    memcpy(target, words, 16)
