@@ -67,7 +67,7 @@ cdef int64_t change_icmp6(Rewrite *rewrite, uint8_t *p, int64_t n) noexcept nogi
     cdef int64_t stop
     if 1 <= kind <= 4:
         if kind == 1 or kind == 3:
-            change_objects(rewrite, p + 8, n - 8, 8 * p[4])
+            change_objects(rewrite, p + 8, n - 8, 8 * p[4] if n >= 5 else 0)
         else:
             zero_behind(rewrite, p + 8, n - 8, n - 8)
         return 8
