@@ -325,3 +325,17 @@ def test_the_short_way_of_ordinary_packets_is_that_of_the_walk():
     packets = [broken(rng, rng.choice(plain)) for _ in range(4000)]
     for options in ({}, {"mac": "hash", "special": "keep"}):
         assert anonymised(packets, **options) == anonymised(packets, names="replace", **options)
+
+
+def test_nothing_behind_a_packet_is_read_wherever_it_is_cut():
+    """A page without rights stands behind each: an over-read ends the process."""
+    from tests.streamcore.fuzz.guarded import Guarded
+    from tests.streamcore.fuzz.targets import AT_ONCE, INPUT_BYTES_MAX, run_service
+
+    memory = Guarded(AT_ONCE, INPUT_BYTES_MAX)
+    service = Anonymise(key=KEY)
+    service.start()
+    short = icmp6(b"\1\0\0\0")  # an error that quotes nothing
+    for link, packet in (*HIDDEN.values(), (1, short)):
+        sizes = range(max(0, len(packet) - AT_ONCE + 1), len(packet) + 1)
+        run_service(memory, service, [packet[:size] for size in sizes], link)
