@@ -108,7 +108,7 @@ def pytest_configure(config):
     for name, numbers in PLAYED.items():
         os.environ.setdefault(name, str(numbers[config.getoption("--all")]))
     config.option.loadscopereorder = False  # by number of tests: the order is ours
-    settings.register_profile("played", max_examples=examples(100))
+    settings.register_profile("played", max_examples=examples(100), deadline=None)
     settings.load_profile("played")
     forking.install()
     gc.disable()  # while tests are collected; they stay, so later collections need not look at them

@@ -22,33 +22,41 @@ from tests.streamcore.namespaces import join, namespaces
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-ALL_PROTOCOLS = 3
+ALL_PROTOCOLS, SOL_PACKET = 3, 263
 AUXDATA, ORIGINAL_DEVICE = 8, 9
+TIMES_NS, BUFFER_FORCED = 35, 33  # SO_TIMESTAMPNS, SO_RCVBUFFORCE
+TURNS = 3  # of a test about time: another process may take the processor meanwhile
 VLAN_VALID, TPID_VALID = 0x10, 0x40
 
 
 @contextmanager
 def listening(namespace, interface="far"):
-    """Afterwards the list holds what arrived there meanwhile: (frame, monotonic seconds)."""
+    """Afterwards the list holds what arrived there meanwhile: (frame, seconds of the kernel's clock). "" hears all
+    interfaces, those too that are made meanwhile.
+    """
     frames, over = [], threading.Event()
     with namespace.entered():
         # With a protocol it would hear before `bind`, and miss what comes while the kernel moves it to the interface.
-        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        listener.bind((interface, ALL_PROTOCOLS))
-    listener.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-    listener.setsockopt(263, AUXDATA, 1)
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0 if interface else socket.htons(ALL_PROTOCOLS))
+        listener.setsockopt(socket.SOL_SOCKET, BUFFER_FORCED, 64 << 20)
+        listener.setsockopt(socket.SOL_SOCKET, TIMES_NS, 1)
+        listener.setsockopt(SOL_PACKET, AUXDATA, 1)
+        if interface:
+            listener.bind((interface, ALL_PROTOCOLS))
     listener.settimeout(0.1)
 
     def listen():
         while True:
             try:
-                data, controls, _flags, address = listener.recvmsg(1 << 16, 64)
+                data, controls, _flags, address = listener.recvmsg(1 << 16, 128)
             except OSError:  # nothing for a while, or the interface went down
                 if over.is_set():
                     return
                 continue
             if address[2] != socket.PACKET_OUTGOING:
-                frames.append((with_tag(data, controls[0][2]), time.monotonic()))
+                told = {level: value for level, _, value in controls}
+                seconds, nanoseconds = struct.unpack("qq", told[socket.SOL_SOCKET])
+                frames.append((with_tag(data, told[SOL_PACKET]), seconds + nanoseconds / 1e9))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -157,21 +165,29 @@ def test_jumbo_frames_where_the_mtu_allows(root_and_namespaces, tmp_path):
     assert [frame for frame, _ in arrived] == frames
 
 
-@pytest.mark.parametrize(("flags", "seconds"), [([], 0.6), (["--replay", "2"], 0.3)])
-def test_packets_leave_at_their_own_times(pair, tmp_path, flags, seconds):
-    """300 packets 2 ms apart; dpkt's times are the oracle."""
+def is_paced(arrived, gap_s):
+    """Whether frames came `gap_s` apart: most of them when they were due, counted from the most punctual one, and some
+    of either half. A sender that was held up makes up for it; one at another pace is punctual in one half at most."""
+    times_s = [at_s - number * gap_s for number, (_, at_s) in enumerate(arrived)]
+    half, first_s = len(times_s) // 2, min(times_s)
+    late_s = [at_s - first_s for at_s in times_s]
+    return max(min(late_s[:half]), min(late_s[half:])) < 0.05 and sorted(late_s)[half] < 0.02
+
+
+def test_another_pace_is_found():
+    for gap_s, paced in ((0.001, True), (0.002, False), (0.0005, False), (0.0012, False), (0.0, False)):
+        assert is_paced([(b"", number * gap_s) for number in range(601)], 0.001) == paced
+    held_up = [(b"", max(number / 1000, 0.25) if number > 100 else number / 1000) for number in range(601)]
+    assert is_paced(held_up, 0.001)
+    assert not is_paced([(b"", number // 100 / 10) for number in range(601)], 0.001), "in bursts"
+
+
+@pytest.mark.parametrize(("flags", "gap_s"), [([], 0.001), (["--replay", "2"], 0.0005)])
+def test_packets_leave_at_their_own_times(pair, tmp_path, flags, gap_s):
+    """601 packets 1 ms apart; dpkt's times are the oracle."""
     left, right = pair
-    capture = tmp_path / "in.pcap"
-    write_pcap(capture, [udp_frame(1, number) for number in range(601)])  # 1 ms apart
-    with listening(right) as arrived:
-        run = send(left, capture, *flags)
-        assert run.status == 0, run.stderr
-    assert len(arrived) == 601
-    begin_s = arrived[0][1]
-    late = [at_s - begin_s - i * seconds / 600 for i, (_, at_s) in enumerate(arrived)]
-    assert abs(late[-1]) < 0.1
-    late.sort()
-    assert abs(late[len(late) // 2]) < 0.01, "the middle one"
+    capture = write_pcap(tmp_path / "in.pcap", [udp_frame(1, number) for number in range(601)])
+    assert any(sent_paced(left, right, capture, 601, gap_s, *flags) for _ in range(TURNS))
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--rate-pps", 2000), ("--rate-mbps", 2000 * 1000 * 8 / 1e6)])
@@ -179,11 +195,15 @@ def test_packets_leave_at_a_rate(pair, tmp_path, flag, value):
     """1,000 packets of 1,000 bytes, 2,000 a second, told both ways."""
     left, right = pair
     capture = write_pcap(tmp_path / "in.pcap", [frame_of(1000, number) for number in range(1000)])
+    assert any(sent_paced(left, right, capture, 1000, 1 / 2000, flag, value) for _ in range(TURNS))
+
+
+def sent_paced(left, right, capture, count, gap_s, *flags):
     with listening(right) as arrived:
-        assert send(left, capture, flag, value).status == 0
-    assert len(arrived) == 1000
-    assert 0.45 < arrived[-1][1] - arrived[0][1] < 0.95, "half a second; later where the machine is busy"
-    assert 0.2 < arrived[499][1] - arrived[0][1] < 0.7
+        run = send(left, capture, *flags)
+        assert run.status == 0, run.stderr
+    assert len(arrived) == count
+    return is_paced(arrived, gap_s)
 
 
 def test_a_cut_packet_is_sent_as_far_as_it_goes_and_noted(pair, tmp_path):
@@ -226,22 +246,25 @@ def test_without_a_carrier_packets_are_counted_after_a_while(pair, tmp_path):
 
 
 def test_a_removed_interface_is_taken_up_again(root_and_namespaces, tmp_path):
-    capture = write_pcap(tmp_path / "in.pcap", [frame_of(100, number) for number in range(2000)])
+    """One listener hears both; the new far end is up before the near one, so that nothing is sent to nobody."""
+    count = 2000
+    capture = write_pcap(tmp_path / "in.pcap", [frame_of(100, number) for number in range(count)])
     with namespaces(2) as (left, right):
         join(left, "near", right, "far")
-        with listening(right) as arrived:
+        with listening(right, "") as arrived:
             run = start_sending(left, capture)
             until(lambda: len(arrived) > 200)
             left.run("ip", "link", "delete", "near")
-        time.sleep(0.2)
-        join(left, "near", right, "far")
-        with listening(right) as again:
+            time.sleep(0.2)
+            join(right, "far", left, "near")
             run = finish_run(run)
-        assert run.status == 0, run.stderr
-        assert run.json["packets"]["written"] == 2000
-    assert [frame for frame, _ in arrived] == [frame_of(100, number) for number in range(len(arrived))]
-    assert [frame for frame, _ in again] == [frame_of(100, number) for number in range(2000 - len(again), 2000)]
-    assert len(again) > 200
+    assert run.status == 0, run.stderr
+    assert run.json["packets"]["written"] == count
+    numbers = [int.from_bytes(frame[14:18], "big") for frame, _ in arrived]
+    assert [frame for frame, _ in arrived] == [frame_of(100, number) for number in numbers]
+    assert numbers == sorted(set(numbers))
+    assert (numbers[0], numbers[-1]) == (0, count - 1)
+    assert len(numbers) > count - 50, "what was in the kernel's hands is the wire's loss"
 
 
 def test_an_interrupt_in_the_midst_of_a_paced_replay(pair, tmp_path):
@@ -268,7 +291,8 @@ def test_tcpdump_at_the_other_end_sees_the_shipped_capture(pair, tmp_path):
     )
     assert "listening" in capture.stderr.readline()
     run = send(left, source, "--rate-pps", "20000", "less", "1514")
-    time.sleep(0.5)
+    size = 24 + 16 * run.json["packets"]["written"] + run.json["bytes"]["written"]
+    until(lambda: target.stat().st_size >= size)
     capture.terminate()
     capture.communicate(timeout=10)
     shown = [
