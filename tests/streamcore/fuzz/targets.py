@@ -15,6 +15,7 @@ import numpy as np
 from streamcore.core.errors import SourceError
 from streamcore.core.packets import COLUMN_GROUPS
 from streamcore.headers._udp_tunnels import STANDARD_PORTS
+from tests.streamcore.fuzz.flow_messages import flow_messages
 from tests.streamcore.fuzz.guarded import Guarded
 from tests.streamcore.fuzz.inputs import INPUT_BYTES_MAX, VALUES, mutated, packets, some_of_a_link
 from tests.streamcore.fuzz.orders import orders
@@ -497,5 +498,6 @@ TARGETS: dict[str, Callable[[], Batch]] = {
     "encoding": encoding,
     "places": places,
     "calls": calls,
+    "flow_messages": flow_messages,
     "peers": peers,
 }

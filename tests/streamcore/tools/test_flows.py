@@ -27,6 +27,7 @@ from tests.streamcore.conftest import udp_frame, write_pcap
 from tests.streamcore.parse.packets_by_hand import ethernet, icmp, ip4, ip6, samples, tcp, udp
 from tests.streamcore.parse.test_flow_ends import segment
 from tests.streamcore.parse.test_flows import batch_of
+from tests.streamcore.tools.ipfix_reader import ipfix_records, record_of
 
 OFFICE = str(Path(__file__).parents[3] / "examples" / "office.pcapng")
 
@@ -171,55 +172,6 @@ def test_no_flows_at_all_are_a_whole_file(form, tmp_path):
 # IPFIX.
 
 
-def ipfix_records(raw):
-    """A slow decoder of RFC 7011: the records as {(enterprise, number): bytes}, and what the headers say."""
-    templates, records, sequences = {}, [], []
-    while raw:
-        version, length, _, sequence, domain = struct.unpack(">HHIII", raw[:16])
-        assert (version, domain) == (10, 1)
-        assert sequence == len(records)
-        sets, raw = raw[16:length], raw[length:]
-        sequences.append(length)
-        while sets:
-            number, size = struct.unpack(">HH", sets[:4])
-            body, sets = sets[4:size], sets[size:]
-            if number == 2:
-                templates |= ipfix_templates(body)
-                continue
-            elements = templates[number]
-            width = sum(size for _, size in elements)
-            assert len(body) % width == 0
-            for start in range(0, len(body), width):
-                at, record = start, {}
-                for name, size in elements:
-                    record[name] = body[at : at + size]
-                    at += size
-                records.append(record)
-    return records, sequences
-
-
-def ipfix_templates(body):
-    found = {}
-    while body:
-        number, count = struct.unpack(">HH", body[:4])
-        body, elements = body[4:], []
-        for _ in range(count):
-            element, size = struct.unpack(">HH", body[:4])
-            enterprise = struct.unpack(">I", body[4:8])[0] if element & 0x8000 else 0
-            body = body[8 if enterprise else 4 :]
-            elements.append(((enterprise, element & 0x7FFF), size))
-        assert len(dict(elements)) == len(elements)
-        found[number] = elements
-    return found
-
-
-BY_NUMBER = {
-    "packets": (0, 2), "packets_back": (29305, 2), "ip_bytes": (0, 1), "ip_bytes_back": (29305, 1), "bytes": (0, 352),
-    "source_port": (0, 7), "target_port": (0, 11), "protocol": (0, 4), "tcp_flags": (0, 6), "tos": (0, 5),
-    "tcp_flags_back": (29305, 6), "ttl_min": (0, 52), "ttl_max_back": (29305, 53), "id": (0, 148),
-}  # fmt: skip
-
-
 def test_ipfix_has_the_values_of_the_rows():
     inner = ip4(17, udp(3, 4))
     vxlan = b"\x08\0\0\0\x12\x34\x56\0" + ethernet(0x0800, inner)
@@ -231,29 +183,8 @@ def test_ipfix_has_the_values_of_the_rows():
     records, _ = ipfix_records(written("ipfix", rows))
     assert len(records) == len(rows)
     by_id = {int.from_bytes(record[0, 148], "big"): record for record in records}
-    seen = set()
-    for row in rows:
-        record = by_id[int(row["id"])]
-        for name, number in BY_NUMBER.items():
-            if row["ip_version"] or name in ("packets", "packets_back", "bytes", "id"):
-                assert int.from_bytes(record[number], "big") == row[name], name
-        if row["ip_version"]:
-            v4 = row["ip_version"] == 4
-            assert record[0, 8 if v4 else 27] == row["source_address"].tobytes()[12 if v4 else 0 :]
-            assert record[0, 12 if v4 else 28] == row["target_address"].tobytes()[12 if v4 else 0 :]
-            icmp_of = record[0, 32 if v4 else 139]
-            is_icmp = row["protocol"] in (1, 58)
-            assert icmp_of == (bytes([row["icmp_type"], row["icmp_code"]]) if is_icmp else b"\0\0")
-        for milliseconds, nanoseconds, name in ((152, 156, "first_ns"), (153, 157, "last_ns")):
-            assert int.from_bytes(record[0, milliseconds], "big") == row[name] // 10**6
-            seconds, fraction = struct.unpack(">II", record[0, nanoseconds])
-            assert (seconds - 2_208_988_800) * 10**9 + (fraction * 10**9 >> 32) == row[name]
-        assert record[0, 56] == row["source_mac"].tobytes()
-        tunnel, number = TUNNELS[int(row["tunnel_kind"])], int(row["tunnel_id"])
-        assert record.get((0, 351)) == (bytes([1]) + number.to_bytes(7, "big") if tunnel == "vxlan" else None)
-        assert record.get((0, 507)) == (number.to_bytes(4, "big") if tunnel == "gtp" else None)
-        seen.add(tunnel)
-    assert seen >= {"", "vxlan", "gtp", "gre"}
+    assert by_id == {int(row["id"]): record_of(row) for row in rows}
+    assert {TUNNELS[int(kind)] for kind in rows["tunnel_kind"]} >= {"", "vxlan", "gtp", "gre"}
 
 
 class Datagrams(list):
