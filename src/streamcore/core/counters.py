@@ -74,7 +74,7 @@ EVENTS: dict[str, str] = {
     "source.blocks_skipped": "pcapng blocks without a packet",
     "source.times_clamped": "packets whose time does not fit 64 bits of nanoseconds",
     "sink.beyond_files": "packets of files after the last one that split_files allows, written to the rest",
-    "sink.beyond_ends": "media addresses of calls for which there was no room: their packets are in the rest",
+    "sink.beyond_ends": "media addresses of calls for which there was no room: their packets are in other files",
     "sink.copies": "packets that were written into a second file, too",
     "sink.without_time": "packets without a time, written with that of 1970",
     "parse.malformed": "packets with a header that contradicts itself",

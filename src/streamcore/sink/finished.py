@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from streamcore.core.config import Config
 from streamcore.core.counters import Counters
@@ -46,14 +46,20 @@ def adopt(path: str) -> None:
 
 
 class FinishedFiles:
-    """The complete files of a run, the oldest first, after `earlier` ones of its ring. One thread at a time."""
+    """The complete files of a run, the oldest first, after `earlier` ones of its ring. One thread at a time.
 
-    def __init__(self, config: Config, counters: Counters, earlier: Iterable[str] = ()) -> None:
+    inputs: (device, inode) of the captures that the run reads, which it neither replaces nor removes.
+    """
+
+    def __init__(
+        self, config: Config, counters: Counters, inputs: Collection[tuple[int, int]], earlier: Iterable[str] = ()
+    ) -> None:
+        self._inputs = inputs
         self._kept_max = config.rotate_files
         self._replaces = config.overwrite
         self._counters = counters
         self._commands = Commands(config.after_file)
-        self._ring = deque(earlier)
+        self._ring = deque(path for path in earlier if not self._is_input(path))
         self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()  # of files that may be replaced
 
     @property
@@ -111,7 +117,7 @@ class FinishedFiles:
         self._commands.close()
 
     def _rename(self, part: str, path: str) -> str:
-        if self._replaces:
+        if self._replaces and not self._is_input(path):
             refuse_claimed(path)
             self._replaced(path)
             os.replace(part, os.path.realpath(path))
@@ -125,6 +131,13 @@ class FinishedFiles:
                     os.replace(part, path)
                     return path
                 path = free_name(path, os.path.lexists)
+
+    def _is_input(self, path: str) -> bool:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) in self._inputs
 
     def _replaced(self, path: str) -> None:
         if counts := self._counts.pop(path, None):

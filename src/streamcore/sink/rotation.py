@@ -71,7 +71,7 @@ class RotatingSink:
         self._written = [0, 0]  # packets and bytes in the file that is being written
         self._window = Window(0, NO_LIMIT_NS)
         self._names = Names(config)
-        self._finished = FinishedFiles(config, counters, self._names.earlier())
+        self._finished = FinishedFiles(config, counters, form.files, self._names.earlier())
         self._check(config.write if config.rotate_s else self._names.of_window(0))
 
     def write(self, outgoing: Outgoing) -> tuple[int, int]:

@@ -89,7 +89,7 @@ class SplitSink:
         self._stem, self._ending = divided(config.write)
         self._sorter = sorter or open_sorter(config, interfaces, counters)
         self._divider = Divider(config.split_files + 1)
-        self._finished = FinishedFiles(config, counters)
+        self._finished = FinishedFiles(config, counters, form.files)
         self._files: dict[int, File] = {}
         self._open: OrderedDict[int, File] = OrderedDict()  # the one written last comes last
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -287,8 +287,10 @@ class SplitSink:
         file.descriptor = descriptor = self._opened(path + PART, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             claim(descriptor, path + PART)
-            os.ftruncate(descriptor, 0)
             status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) in self._form.files:
+                raise SinkError(f"cannot write {path + PART}: it is also the input, name another file")
+            os.ftruncate(descriptor, 0)
             file.identity = (status.st_dev, status.st_ino)
             header = self._header(file, outgoing)
             if os.write(descriptor, header) < len(header):

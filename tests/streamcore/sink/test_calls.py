@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 import subprocess
+import time
 from collections import defaultdict
 
 import pytest
@@ -332,6 +333,26 @@ def test_no_more_files_than_said(tmp_path):
     assert counters.events("sink.beyond_files") > 0
 
 
+@pytest.mark.parametrize("strangers_first", [True, False])
+def test_strangers_who_name_an_address_take_nothing_from_its_call(tmp_path, strangers_first):
+    """Five calls of others name A's port, before A does or after: A's media stay in A's call, and who is left out counts."""
+    calls = [sip(C, PROXY, "INVITE sip:x@y", f"evil-{n}", "1 INVITE", sdp(A, 4000)) for n in range(5)]
+    calls.insert(0 if not strangers_first else 5, sip(A, B, "INVITE sip:bob@b", "real", "1 INVITE", sdp(A, 4000)))
+    files, counters = split(tmp_path, calls + [rtp(B, A, 5000, 4000, number) for number in range(3)])
+    counts = {label.rpartition("_")[2]: len(packets) for label, packets in files.items()}
+    assert counts == {"real": 4, "evil-4": 4, "evil-3": 4, "evil-2": 4, "evil-1": 1, "evil-0": 1}
+    assert counters.events("sink.beyond_ends") == 2
+
+
+def test_newer_calls_of_an_address_come_before_its_older_ones(tmp_path):
+    calls = [sip(A, B, "INVITE sip:bob@b", f"call-{n}", "1 INVITE", sdp(A, 4000)) for n in range(5)]
+    stranger = sip(C, PROXY, "INVITE sip:x@y", "evil", "1 INVITE", sdp(A, 4000))
+    files, counters = split(tmp_path, [*calls, stranger, rtp(B, A, 5000, 4000)])
+    counts = {label.rpartition("_")[2]: len(packets) for label, packets in files.items()}
+    assert counts == {"call-0": 1, "evil": 1, **{f"call-{n}": 2 for n in range(1, 5)}}
+    assert counters.events("sink.beyond_ends") == 4
+
+
 def test_names_are_safe(tmp_path):
     """Whatever a Call-ID and a user part say, files lie in the directory, and none replaces another."""
     evil = [
@@ -380,6 +401,16 @@ def test_hostile_descriptions_end_and_are_bounded():
         assert len(ends) <= 64
         assert all(len(address) == 16 and 0 < port <= 65_535 for address, port in ends)
     assert ends_of(b"c=IN IP4 1.2.3.4\r\nm=audio 0 RTP/AVP 0\r\n") == []
+
+
+def test_a_header_of_blanks_takes_no_longer_than_any_other():
+    """Five headers of 4,096 blanks took two seconds: the time grew with the square of their number."""
+    blanks = [f"{name}: x{' ' * 8_000}y" for name in ("Refer-To", "Referred-By", "Replaces")]
+    data = message("INVITE sip:bob@b", "one", "1 INVITE", headers=blanks)
+    begun_s = time.process_time()
+    for _ in range(20):
+        assert parse(data) is not None
+    assert time.process_time() - begun_s < 4
 
 
 def test_messages_are_put_together_whatever_the_segments():

@@ -381,6 +381,36 @@ def test_a_ring_goes_on_at_its_oldest_file(capture, tmp_path):
     assert (tmp_path / "out.pcap2").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "write", "keys"),
+    [
+        ("in.pcap", "in.pcap", {"rotate_s": 3600, "overwrite": True}),
+        ("in-2023.pcap", "in-%Y.pcap", {"rotate_s": 3600, "rotate_files": 1}),
+        ("in.pcap0", "in.pcap", {"rotate_mb": 1, "rotate_files": 1}),
+        ("in.pcap1", "in.pcap", {"rotate_mb": 1, "rotate_files": 2}),
+        ("in.pcap1", "in.pcap", {"rotate_mb": 1, "overwrite": True}),
+        ("in-2.pcap", "link.pcap", {"rotate_s": 3600, "overwrite": True}),
+    ],
+)
+def test_the_input_is_neither_replaced_nor_removed(capture, tmp_path, name, write, keys):
+    """Not by the name of a file, not through a link, and not as the oldest file of a ring."""
+    before = capture.read_bytes()
+    (tmp_path / name).write_bytes(before)
+    (tmp_path / "link.pcap").symlink_to(name)
+    with CaptureSource(tmp_path / name, Arena(4, 1 << 20, 1 << 12)) as source:
+        made(tmp_path / write, source, source, **keys)
+    assert (tmp_path / name).read_bytes() == before
+    assert len(list(tmp_path.iterdir())) > 2
+
+
+def test_a_part_that_is_the_input_is_not_written(capture, tmp_path):
+    path = tmp_path / "in.pcap.part"
+    path.write_bytes(capture.read_bytes())
+    with CaptureSource(path, Arena(4, 1 << 20, 1 << 12)) as source, pytest.raises(SinkError, match="also the input"):
+        made(tmp_path / "in.pcap", source, source, rotate_s=3600, overwrite=True)
+    assert path.read_bytes() == capture.read_bytes()
+
+
 def test_numbers_go_on_behind_those_that_are_taken(capture, tmp_path):
     for _ in range(2):
         with CaptureSource(capture, Arena(4, 1 << 20, 1 << 12)) as source:

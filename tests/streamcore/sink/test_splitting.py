@@ -332,3 +332,20 @@ def test_labels_are_safe():
 def test_wrong_usage(keys, words):
     with pytest.raises(UsageError, match=words):
         Config(**{"read": "-", "write": "x.pcap", **keys}).refuse_useless("run")
+
+
+def test_the_input_is_not_replaced(tmp_path):
+    """Nor is it cut, if it has the name of a part."""
+    frames = [(START_S + number, udp_frame(1, number, 20)) for number in range(3)]
+    capture = write_capture(tmp_path / "out-flow.pcap", frames)
+    before = capture.read_bytes()
+    label = time.strftime("%Y%m%d-%H%M", time.localtime(START_S))
+    for name in (f"out-{label}.pcap", f"out-{label}.pcap.part"):
+        capture = capture.rename(tmp_path / name)
+        if name.endswith("part"):
+            with pytest.raises(SinkError, match="also the input"):
+                split(capture, tmp_path / "out.pcap", "minute", overwrite=True)
+        else:
+            split(capture, tmp_path / "out.pcap", "minute", overwrite=True)
+            (tmp_path / f"out-{label}-1.pcap").unlink()  # where the packets are
+        assert capture.read_bytes() == before

@@ -23,7 +23,7 @@ DATAGRAM, SEGMENT, FIRST_FRAGMENT, FRAGMENT = 0, 1, 2, 3  # kinds of what is han
 
 cdef enum:
     IN_REST = 0
-    CALLS = 4                # calls that one end may belong to; a further one takes the place of the oldest
+    CALLS = 4                # calls that one end may belong to
     END_WORDS = 3
     SIP_PORT = 5060
     IS_SIP = 0xFFFFFFFF      # value of a fragment: its later ones go to Python
@@ -36,13 +36,14 @@ cdef struct End:
     uint8_t[6] spare
     uint32_t[4] file         # 0: none
     int64_t[4] until_ns      # packets after this time do not belong to the call; 0: no limit
+    uint8_t[4] own           # 1: the end's own address sent the message that named it
     bint used
 
 
 cdef class MediaTable:
     """MediaTable(ports, ends_max): ends and their files. One thread at a time."""
 
-    cdef readonly uint64_t beyond    # ends for which there was no room
+    cdef readonly uint64_t beyond    # ends for which there was no room, and calls that left one to others
     cdef readonly uint32_t used
     cdef UdpPorts ports
     cdef uint64_t secret
@@ -78,8 +79,9 @@ cdef class MediaTable:
         free(self.fragments)
         free(self.fragment_files)
 
-    def add(self, bytes address not None, uint16_t port, uint32_t file, int64_t until_ns):
-        """An end belongs to a call's file until a time (0: no limit). Calls of which it is no longer part leave it."""
+    def add(self, bytes address not None, uint16_t port, uint32_t file, int64_t until_ns, bint own):
+        """An end belongs to a call's file until a time (0: no limit). own: its own address said so. Calls that are over
+        leave it. If CALLS go on, one gives way: the oldest that a stranger named, or the oldest of all for an own one."""
         cdef End *end
         cdef int i, free_place = -1
         if len(address) != 16 or file == 0:
@@ -96,6 +98,7 @@ cdef class MediaTable:
         for i in range(CALLS):
             if end.file[i] == file:
                 end.until_ns[i] = until_ns
+                end.own[i] = end.own[i] or own
                 return
         if until_ns:
             return  # a call that ends elsewhere
@@ -107,10 +110,18 @@ cdef class MediaTable:
                 free_place = i
                 break
         if free_place < 0:
-            for i in range(CALLS - 1):
-                end.file[i], end.until_ns[i] = end.file[i + 1], end.until_ns[i + 1]
+            self.beyond += 1
+            free_place = 0
+            while free_place < CALLS and end.own[free_place]:
+                free_place += 1
+            if free_place == CALLS:
+                if not own:
+                    return
+                free_place = 0
+            for i in range(free_place, CALLS - 1):
+                end.file[i], end.until_ns[i], end.own[i] = end.file[i + 1], end.until_ns[i + 1], end.own[i + 1]
             free_place = CALLS - 1
-        end.file[free_place], end.until_ns[free_place] = file, 0
+        end.file[free_place], end.until_ns[free_place], end.own[free_place] = file, 0, own
 
     def listen(self, uint16_t port):
         """SIP over TCP was seen on this port."""

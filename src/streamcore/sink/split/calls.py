@@ -40,7 +40,7 @@ class Call:
 
     def __init__(self, files: tuple[int, ...]) -> None:
         self.files = files
-        self.ends: dict[End, None] = {}
+        self.ends: dict[End, bool] = {}  # whether the end's own address named it
         self.answered = self.over = False
 
 
@@ -125,9 +125,9 @@ class ByCall:
             self._join(call, joined)
         for end in message.ends:
             if end in call.ends or len(call.ends) < ENDS_OF_CALL_MAX:
-                call.ends[end] = None
+                call.ends[end] = call.ends.get(end, False) or end[0] == source[0]
                 for file in call.files:
-                    self._table.add(*end, file, 0)
+                    self._table.add(*end, file, 0, call.ends[end])
         if message.method == "REFER" and not message.status:
             self._referred(call, message, time_ns, target)
         self._note_end(call, message, time_ns)
@@ -165,8 +165,8 @@ class ByCall:
     def _join(self, call: Call, files: tuple[int, ...]) -> None:
         more = tuple(dict.fromkeys((*call.files, *files)))[:CALLS_OF_END]
         for file in more[len(call.files) :]:
-            for end in call.ends:
-                self._table.add(*end, file, 0)
+            for end, own in call.ends.items():
+                self._table.add(*end, file, 0, own)
         call.files = more
 
     def _referred(self, call: Call, message: Message, time_ns: int, target: End) -> None:
@@ -201,9 +201,9 @@ class ByCall:
     def _end(self, call: Call, time_ns: int) -> None:
         if not call.over:
             call.over = True
-            for end in call.ends:
+            for end, own in call.ends.items():
                 for file in call.files:
-                    self._table.add(*end, file, max(1, time_ns + LINGER_NS))
+                    self._table.add(*end, file, max(1, time_ns + LINGER_NS), own)
 
 
 def label(call_id: str, message: Message | None, time_ns: int) -> str:

@@ -33,7 +33,7 @@ _HEADER = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]{1,64})[ \t]*:[ \t]*([^\r\n\0]*)\Z
 _CALL_ID = re.compile(r"[!-~]{1,256}\Z")
 _CALL_ID_LINE = re.compile(rb"(?:\A|\n)(?:call-id|i)[ \t]*:[ \t]*([!-~]{1,256})[ \t]*\r?\n", re.IGNORECASE)
 _CSEQ = re.compile(r"[0-9]{1,10}[ \t]+([A-Z]{3,12})\Z")
-_URI = re.compile(r"<?\s*(?:sips?|tel):(?:([^@<>;?\s]{1,256})@)?([^<>;?\s]{1,256})([^>]{0,1024})", re.IGNORECASE)
+_URI = re.compile(r"(?:sips?|tel):(?:([^@<>;?\s]{1,256})@)?([^<>;?\s]{1,256})([^>]{0,1024})", re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,5}\Z")
 
 End = tuple[bytes, int]  # an address as 16 bytes (IPv4 as ::ffff:a.b.c.d), and a port
