@@ -5,6 +5,7 @@ process that ran it, however it ended. Nothing here is captured or sent.
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-TOOLS = ("unshare", "nsenter", "ip", "ethtool")
+TOOLS = ("unshare", "nsenter", "ip", "ss", "ethtool")
 CLONE_NEWNET = 0x40000000
+REJECTS_ALL = "0x06 0 0 0,"  # a filter, as ss shows it
 OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro")  # what merges packets, or leaves their checksums to hardware
 
 
@@ -79,6 +81,22 @@ class Namespace:
     def set_link(self, interface: str, *words: str) -> None:
         """`ip link set INTERFACE …`, as: up, down, mtu 9000."""
         self.run("ip", "link", "set", interface, *words)
+
+    def until_heard(self, process: subprocess.Popen[str], sockets: int = 1) -> None:
+        """Wait until so many packet sockets are bound in here, and all let packets in: a run binds its own before it
+        lets anything in. Fails if the process of the run ended."""
+        deadline = time.monotonic() + 30
+        while True:
+            assert process.poll() is None, process.communicate()[1]
+            if self.run("cat", "/proc/net/packet").stdout.count(" 0003 ") >= sockets:
+                filters = re.findall(r"bpf filter \(\d+\): *(.*?) *$", self.run("ss", "-0bn").stdout, re.MULTILINE)
+                if not filters:  # this kernel shows none
+                    time.sleep(0.5)
+                    return
+                if len(filters) >= sockets and REJECTS_ALL not in filters:
+                    return
+            assert time.monotonic() < deadline, "nobody hears"
+            time.sleep(0.02)
 
     def close(self) -> None:
         assert self._holder.stdin

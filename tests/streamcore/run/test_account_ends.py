@@ -4,6 +4,7 @@ errors of permissions, which name what is in the way.
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -42,7 +43,7 @@ def small_disk(tmp_path):
 def test_a_drain_that_takes_too_long_says_so_stops_and_counts_what_is_left(capture, tmp_path):
     service = f"{SLOW}:pause_ms=100"
     config = Config(
-        read=capture, write=tmp_path / "out.pcap", service=[service], workers=1, segment_packets=50, drain_s=1.2
+        read=capture, write=tmp_path / "out.pcap", service=[service], workers=1, segment_packets=50, drain_s=2.2
     )
     pipeline = Pipeline(config)
     said = []
@@ -63,9 +64,10 @@ def test_a_drain_that_takes_too_long_says_so_stops_and_counts_what_is_left(captu
     assert 0 < packets["written"] == len(read_pcap(tmp_path / "out.pcap")) < packets["read"]
     assert "unbalanced" not in account.json()
     assert "interrupted, and not drained in time" in account.text()
-    assert said[0].startswith("streamcore: draining, waits for ")
-    assert said[0].endswith("not written; stops in 0 s")
-    assert said[1] == "streamcore: not drained in 1.2 s: stops, and counts what is left"
+    assert len(said) >= 2
+    for line in said[:-1]:
+        assert re.fullmatch(r"streamcore: draining, waits for .*not written; stops in [01] s", line)
+    assert said[-1] == "streamcore: not drained in 2.2 s: stops, and counts what is left"
 
 
 @pytest.mark.parametrize("ending", ["pcap", "pcap.gz"])

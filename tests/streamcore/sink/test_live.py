@@ -242,7 +242,7 @@ def test_without_a_carrier_packets_are_counted_after_a_while(pair, tmp_path):
     run = send(left, capture, "--replay", "0")
     assert run.status == 3
     assert run.json["packets"] == {"read": 3000, "written": 0, "dropped": {"sink.queue_full": 3000}}
-    assert 0.9 < run.json["seconds"] < 5
+    assert 0.9 < run.json["seconds"] < 20, "not a second for each packet"
 
 
 def test_a_removed_interface_is_taken_up_again(root_and_namespaces, tmp_path):
@@ -314,7 +314,7 @@ def test_a_bump_in_the_wire_carries_both_directions(bump):
         env=os.environ | dict([MARK.split("=")]), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    until(lambda: middle.run("cat", "/proc/net/packet").stdout.count(" 0003 ") == 2)
+    middle.until_heard(run, 2)
     told = left.run("ping", "-n", "-c", "300", "-i", "0.005", "-s", "1400", "10.9.0.2").stdout
     run.send_signal(2)
     run = finish_run(run)
@@ -333,7 +333,7 @@ def test_live_packets_do_not_wait_for_an_interface_that_is_down(bump):
         env=os.environ | dict([MARK.split("=")]), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    until(lambda: " 0003 " in middle.run("cat", "/proc/net/packet").stdout)
+    middle.until_heard(run)
     with left.entered():
         sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         sender.bind(("end", 0))

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -51,11 +50,7 @@ def running(middle, *arguments):
     )  # fmt: skip
     accounts = []
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while middle.run("cat", "/proc/net/packet").stdout.count(" 0003 ") < 2:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        middle.until_heard(process, 2)
         yield accounts
         process.send_signal(signal.SIGTERM)
         run = finish_run(process)

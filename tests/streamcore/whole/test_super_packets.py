@@ -73,7 +73,7 @@ def running(middle, *arguments, status=130):
     )  # fmt: skip
     accounts = []
     try:
-        until(lambda: process.poll() is not None or " 0003 " in middle.run("cat", "/proc/net/packet").stdout)
+        middle.until_heard(process)
         yield accounts
         process.send_signal(signal.SIGTERM)
         run = finish_run(process)
@@ -84,13 +84,6 @@ def running(middle, *arguments, status=130):
         if process.poll() is None:
             process.kill()
             process.communicate()
-
-
-def until(holds):
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def send(namespace, packets):
@@ -230,7 +223,6 @@ def test_a_capture_has_true_checksums_and_on_request_segments(places, tmp_path, 
     made_of = list(cases())
     out = tmp_path / "out.pcap"
     with running(middle, "-w", out, "--segments", segments, "ether src 02:00:00:00:00:01") as accounts:
-        time.sleep(0.5)  # then its filter lets packets in
         send(left, [(data, told) for data, told, _, _ in made_of])
     frames = [frame for _, frame in read_pcap(out)]
     wanted = [whole for _, _, whole, _ in made_of]
