@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import zmq
 
 from streamcore.core.counters import Counters, Histogram
-from streamcore.core.errors import WorkerError
+from streamcore.core.errors import UsageError, WorkerError
 from streamcore.core.packets import Arena, Result, Segment
 from streamcore.core.routes import Routes
 from streamcore.disperse import local
@@ -33,6 +33,7 @@ from streamcore.disperse.actions import (
     Withdraw,
 )
 from streamcore.disperse.backlog import NO_AGREEMENT
+from streamcore.disperse.known import KnownKeys
 from streamcore.disperse.machine import Machine
 from streamcore.disperse.places import Slot
 from streamcore.disperse.receiving import Receiver
@@ -91,6 +92,11 @@ class Dispatcher:
         return self._machine.elsewhere.lies
 
     @property
+    def key_lines(self) -> list[str]:
+        """One line for each file of known keys, or folder, that could not be read."""
+        return self._workers.known.lines if self._workers.known is not None else []
+
+    @property
     def depths(self) -> tuple[int, int]:
         """Approximately (segments that wait for a worker, segments that a worker holds). May be called from any
         thread."""
@@ -124,6 +130,22 @@ class Dispatcher:
         """Makes the loop check the routes soon. May be called from any thread."""
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
+
+    def add_key(self, key: str) -> None:
+        """Lets workers with this public key (Z85) join. May be called from any thread. Raises UsageError."""
+        self._known_keys().add(key)
+        self.wake()
+
+    def strike_key(self, key: str) -> None:
+        """Takes the leases of the workers with this public key (Z85), and lets none connect with it, though a file has
+        it, until `add_key`. May be called from any thread. Raises UsageError."""
+        self._known_keys().strike(key)
+        self.wake()
+
+    def say_with(self, say: Callable[[str], None]) -> None:
+        """Sets what shows a line about known keys to people."""
+        if self._workers.known is not None:
+            self._workers.known.say = say
 
     def cancel(self) -> None:
         """Ends `results` soon, even if segments are out. May be called from any thread or a signal handler."""
@@ -161,6 +183,7 @@ class Dispatcher:
             if not events:
                 idle()
             now_s = time.monotonic()
+            self._change_keys(now_s)  # before anybody is let in
             self._receiver.receive(
                 events, now_s
             )  # before `tick`: this thread may have been too busy, which is no peer's fault
@@ -178,6 +201,21 @@ class Dispatcher:
         if self._wake >= 0:
             os.close(self._wake)
             self._wake = -1
+
+    def _known_keys(self) -> KnownKeys:
+        if self._workers.known is None:
+            raise UsageError("no worker can join this run: it has no listen")
+        return self._workers.known
+
+    def _change_keys(self, now_s: float) -> None:
+        """Tells the machine which keys were struck, and which are known now."""
+        if self._workers.known is None:
+            return
+        struck, known = self._workers.known.changes(now_s)
+        for key in struck:
+            self._machine.struck(key, now_s)
+        for key in known:
+            self._machine.known(key)
 
     def _take_inbox(self) -> None:
         if self._inbox:

@@ -3,7 +3,8 @@
     events    add finish pass_waiting   segments are submitted; no more come; those that wait are to leave
               start joined turned_away hello refused room not_sent   workers come, and take segments or do not
               results misbehaved   what a worker sent
-              gone struck tick     a worker is gone; a key is not known any more; time has passed
+              gone tick            a worker is gone; time has passed
+              struck known         a key is not known any more; it is known again
               withdrawn            results of one that lied were taken back
     actions   decide hands out what is to be done (actions.py), in order; `wake_s` is when to call `tick` at the latest
 
@@ -236,6 +237,11 @@ class Machine:
             self._providers.suspend(key, "its key was struck", now_s)
         else:
             self.elsewhere.leave_out(key, now_s)
+
+    def known(self, key: str) -> None:
+        """A struck key is known again: its workers may join. Whoever was given up stays so, and so does a provider that
+        was suspended."""
+        self.places.struck.discard(key)
 
     def tick(self, now_s: float) -> None:
         """Time has passed. Whatever peers sent before now_s has been handed over: what is late is late."""

@@ -13,7 +13,6 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -23,6 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Arena
 from streamcore.disperse.inline import DIGEST_KEY_BYTES, FramePool, Outlet, frame_bytes_max
+from streamcore.disperse.known import KnownKeys
 from streamcore.disperse.link import Link
 from streamcore.disperse.peer import LEASES_MAX, Peer
 
@@ -79,14 +79,6 @@ def load_key(path: str) -> tuple[bytes, bytes]:
     return public, secret
 
 
-def load_public_keys(directory: str) -> frozenset[bytes]:
-    """The public keys (Z85) of every .key file in a directory. Raises UsageError if there is none."""
-    paths = sorted(Path(directory).glob("*.key"))
-    if not paths:
-        raise UsageError(f"{directory} has no .key file: put the workers' public keys there")
-    return frozenset(load_public_key(str(path)) for path in paths)
-
-
 def load_public_key(path: str) -> bytes:
     try:
         return zmq.auth.load_certificate(path)[0]
@@ -94,15 +86,14 @@ def load_public_key(path: str) -> bytes:
         raise UsageError(f"{path} is not a CURVE key file ({error})") from None
 
 
-class Known:
-    """Answers ZAP for one domain: whether a key may connect."""
+class Only:
+    """Answers ZAP for the domain of one worker: only its key may connect."""
 
-    def __init__(self, keys: frozenset[bytes], expected: Callable[[str], bool] | None = None) -> None:
-        self.keys = keys
-        self._expected = expected  # for keys that are not known beforehand: providers'
+    def __init__(self, key: bytes) -> None:
+        self._key = key
 
     def callback(self, _domain: str, key: bytes) -> bool:
-        return key in self.keys or (self._expected is not None and self._expected(key.decode("ascii", "replace")))
+        return key == self._key
 
 
 class Listener:
@@ -114,9 +105,8 @@ class Listener:
         context: zmq.Context[zmq.Socket[bytes]],
         address: str,
         key: str,
-        worker_keys: str,
+        known: KnownKeys,
         message_bytes_max: int,
-        expected: Callable[[str], bool],
         arena: Arena,
         lease_ms: int,
     ) -> None:
@@ -125,7 +115,6 @@ class Listener:
         self._arena = arena
         self._frames = FramePool(FRAMES, frame_bytes_max(arena.rows_max, arena.data_bytes_max))
         self._public, self._secret = load_key(key)
-        known = Known(load_public_keys(worker_keys) if worker_keys else frozenset(), expected)
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(DOMAIN, known)
@@ -176,7 +165,7 @@ class Listener:
             return None
         link = Link(peer)
         domain = f"{DOMAIN}-{peer.slot}"
-        self._authenticator.configure_curve_callback(domain, Known(frozenset({key.encode()})))
+        self._authenticator.configure_curve_callback(domain, Only(key.encode()))
         try:
             port = self._open_push(link, domain)
         except zmq.ZMQError as error:

@@ -16,6 +16,7 @@ from streamcore.core.counters import Counters
 from streamcore.core.packets import Arena
 from streamcore.core.routes import Routes
 from streamcore.disperse import envelope, local
+from streamcore.disperse.known import KnownKeys
 from streamcore.disperse.link import Link, region_bytes
 from streamcore.disperse.peer import QUICK_LEASES_MAX, Peer
 from streamcore.disperse.terms import Terms
@@ -46,6 +47,7 @@ class Workers:
         self.results.bind(local.endpoint(self._token))
         self.poller.register(self.results, zmq.POLLIN)
         self.listener: Any = None
+        self.known: KnownKeys | None = None  # None: nobody may join
         if terms.listen:
             try:
                 self._listen()
@@ -160,10 +162,10 @@ class Workers:
 
         terms = self._terms
         message_bytes_max = 2 * region_bytes(self._arena)
+        self.known = KnownKeys(terms.worker_keys, self._counters, self._may_join, self._is_provider)
         self.listener = Listener(
-            self._context, terms.listen, terms.key, terms.worker_keys, message_bytes_max, self._may_join, self._arena,
-            terms.lease_ms,
-        )  # fmt: skip
+            self._context, terms.listen, terms.key, self.known, message_bytes_max, self._arena, terms.lease_ms
+        )
         self.poller.register(self.listener.join_socket, zmq.POLLIN)
         self.poller.register(self.listener.results, zmq.POLLIN)
 
@@ -194,6 +196,9 @@ class Workers:
     def _may_join(self, key: str) -> bool:
         """Whether this is the key of an expected provider that is not suspended."""
         return self._routes is not None and bool(self._routes.streams_of(key))
+
+    def _is_provider(self, key: str) -> bool:
+        return self._routes is not None and self._routes.is_provider(key)
 
     def _chains_for(self, peer: Peer) -> list[list[Any]]:
         """Each stream's services; for a provider only those that its agreement covers."""

@@ -38,6 +38,7 @@ class Accounting:
     unbalanced_streams: list[str] = field(default_factory=list)  # one line for each wrong sum of a stream
     incomplete: list[str] = field(default_factory=list)  # one line for each reason why the output is incomplete
     given_up: dict[str, str] = field(default_factory=dict)  # key of a worker elsewhere that was given up -> reason
+    key_files: list[str] = field(default_factory=list)  # known keys that could not be read, a line each
     misfits: list[str] = field(default_factory=list)  # expressions that cannot hold for a link type, a line each
     metadata_removed: int = 0  # options of pcapng blocks left out because a service requires it
     damage: str = ""  # where and why the input ends early, a line for each capture
@@ -85,6 +86,8 @@ class Accounting:
             account["incomplete"] = self.incomplete
         if self.given_up:
             account["given_up"] = self.given_up
+        if self.key_files:
+            account["key_files"] = self.key_files
         if self.misfits:
             account["misfits"] = self.misfits
         if self.damage:
@@ -131,6 +134,10 @@ class Accounting:
             lines.append(f"  {lost} workers lost, {resent} segments sent again")
         for key, reason in self.given_up.items():
             lines.append(f"  the worker with key {key} was given up: {reason}")
+        added, struck = counters.events("workers.keys_added"), counters.events("workers.keys_struck")
+        if added or struck:
+            lines.append(f"  {added:,} keys of workers added, {struck:,} struck")
+        lines += [f"  {line}" for line in self.key_files]
         for name, summary in self.services.items():
             lines += in_words(name, summary)
         for name, stream in self.streams.items():

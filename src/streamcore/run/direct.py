@@ -42,6 +42,7 @@ class Direct:
         self.slots: Sequence[Slot] = ()
         self.given_up: dict[str, str] = {}
         self.lies: list[str] = []
+        self.key_lines: list[str] = []
         self.durations = Histogram()  # none: no segment is dispersed
         self.depths = (0, 0)
         self._counters = counters

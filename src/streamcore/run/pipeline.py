@@ -52,8 +52,9 @@ class Pipeline:
 
     Raises UsageError for a wrong filter or service, SourceError and SinkError for files, WorkerError if no worker is
     left. Packets delivered before an error are intact in the output. launched: workers that disperse.local.launch() has
-    started; allocator: finds providers for streams with a `subcontract` table. `drain`, `stop`, `look` and
-    `account_so_far` may be called from any thread, `drain` and `stop` also from a signal handler.
+    started; allocator: finds providers for streams with a `subcontract` table. `drain`, `stop`, `look`,
+    `account_so_far`, `add_worker_key` and `strike_worker_key` may be called from any thread, `drain` and `stop` also
+    from a signal handler.
     """
 
     def __init__(self, config: Config, launched: Sequence[Launched] = (), allocator: Allocator | None = None) -> None:
@@ -109,6 +110,21 @@ class Pipeline:
         if self._sink is not None:
             self._sink.stop()
 
+    def add_worker_key(self, key: str) -> None:
+        """Lets workers with this public key (Z85) join the run, which has begun, whatever `worker_keys` has. Raises
+        UsageError."""
+        self._listening().add_key(key)
+
+    def strike_worker_key(self, key: str) -> None:
+        """Takes the segments of the workers with this public key (Z85), and lets none connect with it, though
+        `worker_keys` has it, until it is added. Raises UsageError."""
+        self._listening().strike_key(key)
+
+    def _listening(self) -> Dispatcher:
+        if not isinstance(self._dispatcher, Dispatcher):
+            raise UsageError("no worker can join now: the run has not begun, or has no workers")
+        return self._dispatcher
+
     def say_with(self, say: Callable[[str], None]) -> None:
         """Sets what shows a line to people, such as what a drain waits for."""
         self._ending.say = say
@@ -159,6 +175,7 @@ class Pipeline:
                 *(self._sink.incomplete if self._sink is not None else ()),
             ],
             given_up=dict(self._dispatcher.given_up) if self._dispatcher is not None else {},
+            key_files=list(self._dispatcher.key_lines) if self._dispatcher is not None else [],
             misfits=self._misfits(),
             metadata_removed=self._sink.metadata_removed if self._sink is not None else 0,
             damage=str(self._source.damage or "") if self._source is not None else "",
@@ -266,6 +283,7 @@ class Pipeline:
         dispatcher = Dispatcher(self._terms(), arena, self.counters, self._launched, broker)
         self._open_things.callback(dispatcher.close)
         self._dispatcher = dispatcher
+        dispatcher.say_with(lambda words: self._ending.say(f"streamcore: {words}"))
         if broker is not None:
             broker.wake = dispatcher.wake
             self._open_things.callback(broker.close)
@@ -371,6 +389,7 @@ class Pipeline:
             unbalanced_streams=self._streams.balance(),
             incomplete=[*self._streams.incomplete, *dispatcher.lies, *sink.incomplete],
             given_up=dict(dispatcher.given_up),
+            key_files=list(dispatcher.key_lines),
             misfits=self._misfits(),
             metadata_removed=sink.metadata_removed,
             damage=str(source.damage or ""),

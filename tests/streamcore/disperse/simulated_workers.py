@@ -48,6 +48,7 @@ class Plan:
     join_s: float = 1.0
     joins_at_once: int = 1
     strikes: float = 0.0
+    known_again: float = 0.0  # the share of struck keys that are known again, and perhaps struck once more
     overload: float = 0.0
     blocks: float = 0.0
     full: float = 0.0  # of messages that cannot be sent whole
@@ -89,6 +90,7 @@ class Plan:
         )
         if kinds == "providers" and chance.random() < 0.5:
             plan.keys = ()
+        plan.known_again = 0.7 if plan.strikes and plan.segments % 2 == 0 else 0.0
         return plan
 
     @property

@@ -79,6 +79,8 @@ class Simulation:
         self.characters = {key: self.random.choice(plan.characters) for key in (*plan.keys, *plan.providers)}
         self.characters |= dict(plan.cast)
         self.struck, self.caught, self.guilty = set(), set(), set()
+        self.blameless, self.were_struck = set(), set()  # struck now, and nothing else; struck at some time
+        self.given_up = set()  # at some time
         self.segments, self.owner, self.attempts = {}, {}, {}
         self.failures, self.aside_s, self.lane_owner, self.lane_next = {}, {}, {}, {}
         self.poison = {n for n in range(plan.segments) if self.random.random() < plan.poison}
@@ -176,6 +178,7 @@ class Simulation:
             peer = machine.joined(key, self.now_s)
             if isinstance(peer, str):
                 self.must(peer, "refused without a reason")
+                self.must(key in self.struck or "not know this key" not in peer, "refused, though its key is known")
                 self.happened.add("not let in")
                 break
             self.must(key not in self.struck and key not in machine.places.given_up, "who may not join has joined")
@@ -183,6 +186,8 @@ class Simulation:
                 machine.turned_away(peer)
                 self.happened.add("turned away")
                 continue
+            if key in self.were_struck:
+                self.happened.add("joined again")
             self.come(peer, self.characters[key])
         present = sum(worker.peer.key == key for worker in self.present)
         self.must(present <= PLACES_PER_KEY, "one key has too many places")
@@ -205,15 +210,33 @@ class Simulation:
             self.later(self.random.random() * (0.1 if character != "late" else START_S * 0.9), worker.hello)
 
     def strike(self):
+        chance = self.random
         if known := (*self.plan.keys, *self.plan.providers):
-            key = self.random.choice(known)
+            key = chance.choice(known)
             self.happened.add("struck")
             self.struck.add(key)
+            self.were_struck.add(key)
+            if key not in self.guilty and key in self.plan.keys:
+                self.blameless.add(key)
             self.guilty.add(key)
             self.machine.struck(key, self.now_s)
             self.must(
                 not any(each.peer.key == key and each.peer.leases for each in self.present), "struck, with leases"
             )
+
+            if chance.random() < self.plan.known_again:
+                self.later(chance.random() * 3, self.know, key)
+
+    def know(self, key):
+        """A struck key is known again. Whoever did nothing else is honest again."""
+        self.happened.add("known again")
+        self.struck.discard(key)
+        if key in self.blameless:
+            self.blameless.discard(key)
+            self.guilty.discard(key)
+        self.machine.known(key)
+        if self.random.random() < 0.3:
+            self.later(self.random.random() * 3, self.strike)
 
     def overload(self):
         self.happened.add("overload")
@@ -464,6 +487,8 @@ class Simulation:
         for worker in self.present:
             self.must(not worker.is_overdue_by(1e-6), "whoever hangs is not noticed")
         self.must(self.guilty.issuperset(self.machine.places.given_up), "somebody honest is given up")
+        self.given_up.update(self.machine.places.given_up)
+        self.must(self.given_up <= self.machine.places.given_up.keys(), "who was given up may come again")
         if self.plan.lanes or self.plan.providers or self.failed:
             return
         for queue in self.machine.backlog.waiting.values():

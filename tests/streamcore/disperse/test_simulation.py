@@ -100,6 +100,13 @@ FAULTS = {
         Plan(workers=1, providers=("P",), cast=(("P", "failing"),), attempts_max=1, segments=40), {"no agreement"}),
     "a key is struck while the run goes on": (
         Plan(workers=1, keys=("A", "B"), characters=("slow",), strikes=1.0), {"struck"}),
+    "a struck key is known again, and its worker joins again": (
+        Plan(workers=1, keys=("A", "B"), characters=("slow",), strikes=1.0, known_again=1.0, feed_s=20.0, segments=40),
+        {"struck", "known again", "joined again"}),
+    "the key of one who was given up is struck, and known again": (
+        Plan(workers=0, keys=("A", "B"), cast=(("A", "failing"), ("B", "honest")), strikes=1.0, known_again=1.0,
+             feed_s=20.0, segments=40),
+        {"given up", "known again"}),
     "overload": (Plan(workers=1, characters=("slow",), overload=1.0, burst=30, feed_s=0.1), {"overload"}),
     "sockets are full": (Plan(workers=2, keys=("A",), full=0.5, lanes=2), {"full"}),
     "a worker gets no port": (Plan(workers=1, keys=("A",), cast=(("A", "unreachable"),)), {"turned away"}),
