@@ -136,7 +136,7 @@ class Accounting:
             lines.append(f"  the worker with key {key} was given up: {reason}")
         added, struck = counters.events("workers.keys_added"), counters.events("workers.keys_struck")
         if added or struck:
-            lines.append(f"  {added:,} keys of workers added, {struck:,} struck")
+            lines.append(f"  keys of workers: {added:,} added, {struck:,} struck")
         lines += [f"  {line}" for line in self.key_files]
         for name, summary in self.services.items():
             lines += in_words(name, summary)

@@ -29,6 +29,7 @@ from streamcore.worker.permitted import refuse_unallowed
 
 REGIONS = 8  # for results under way
 WATCH_MS = 1000
+AGAIN_S = 1.0  # between requests to join of one whose key is not known yet
 LATENCIES_MAX = 256  # kept until they are taken
 COPIED_BYTES_MAX = 1 << 16  # a smaller result is copied, so that it does not keep a region until it is sent
 JOIN_S = 30.0  # how long to wait for the pipeline's answer; a pipeline that does not know our key never answers
@@ -77,7 +78,9 @@ class RemoteWorker:
         self._join_s = join_s
 
     def _secured(self, kind: int, port: int | None = None) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
+        return self._connect(self._context.socket(kind), port)
+
+    def _connect(self, socket: zmq.Socket[bytes], port: int | None = None) -> zmq.Socket[bytes]:
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys[0])
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys[1])
         socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys[2])
@@ -99,15 +102,14 @@ class RemoteWorker:
             self._context.destroy(linger=1000)
 
     def _join(self) -> dict[str, Any]:
-        join_socket = self._secured(zmq.DEALER)
-        join_socket.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
-        if not join_socket.poll(int(self._join_s * 1000)):
+        until_s = time.monotonic() + self._join_s
+        while (answer := self._ask(until_s)) is None and time.monotonic() < until_s:
+            time.sleep(max(0.0, min(AGAIN_S, until_s - time.monotonic())))
+        if answer is None:
             raise WorkerError(
                 f"no answer from {self._address} within {self._join_s:.0f} s: check that the pipeline runs, that it "
                 "knows this worker's key, and that the pipeline has the key that was expected"
             )
-        answer = join_socket.recv()
-        join_socket.close(linger=0)
         try:
             setup: dict[str, Any] = json.loads(answer)
             if "refused" in setup:
@@ -115,6 +117,24 @@ class RemoteWorker:
         except (ValueError, TypeError, RecursionError):
             raise WorkerError(f"{self._address} answered what is no set-up") from None
         return setup
+
+    def _ask(self, until_s: float) -> bytes | None:
+        """The pipeline's answer; None if none comes until then, or as soon as the pipeline does not know our key:
+        ZeroMQ would not connect again, but the key may be known later."""
+        socket = self._context.socket(zmq.DEALER)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
+        try:
+            self._connect(socket)
+            socket.send(json.dumps({"protocol": PROTOCOL, "domain": DOMAIN}).encode())
+            events = dict(poller.poll(max(0, int((until_s - time.monotonic()) * 1000))))
+            return socket.recv() if socket in events else None
+        finally:
+            socket.disable_monitor()
+            monitor.close(linger=0)
+            socket.close(linger=0)
 
     def _work(self, setup: dict[str, Any]) -> int:
         try:

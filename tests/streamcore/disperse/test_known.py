@@ -21,9 +21,9 @@ from streamcore.disperse.terms import Terms
 from tests.streamcore.conftest import finish_run, run_command
 from tests.streamcore.disperse.played import ASKS, Stage, Worker
 from tests.streamcore.disperse.test_hardened import ends_well
-from tests.streamcore.disperse.test_remote import SERVICES, address, capture, keys, start_pipeline, start_worker
+from tests.streamcore.disperse.test_remote import SERVICES, address, capture, start_pipeline, start_worker
 
-__all__ = ["address", "capture", "keys"]  # fixtures
+__all__ = ["address", "capture"]  # fixtures
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PATIENCE_MS = 20_000
@@ -321,13 +321,13 @@ def wait_for(holds, patience_s=30):
         time.sleep(0.01)
 
 
-def test_a_run_goes_on_with_the_key_that_was_added_when_the_first_is_struck(capture, tmp_path, address, keys):
+def test_a_run_goes_on_with_the_key_that_was_added_when_the_first_is_struck(capture, tmp_path, address):
     run_command("-r", capture, "-w", tmp_path / "whole.pcap", "--service", f"{SERVICES}:Slow")
     (own := tmp_path / "keys").mkdir()
     (own / "known").mkdir()
-    for name in ("pipeline.key_secret", "pipeline.key", "worker.key_secret", "other.key_secret"):
-        shutil.copy(keys / name, own)
-    shutil.copy(keys / "worker.key", own / "known")
+    for name in ("pipeline", "worker", "other"):
+        make_keys(name, str(own))
+    shutil.copy(own / "worker.key", own / "known")
     (begun := tmp_path / "begun").mkdir()
     service = f"{SERVICES}:Slow:pause_ms=100,begun={begun}"
     pipeline = start_pipeline(
@@ -335,7 +335,7 @@ def test_a_run_goes_on_with_the_key_that_was_added_when_the_first_is_struck(capt
     )
     first = start_worker(address, own)
     wait_for(lambda: len(list(begun.iterdir())) == 1)
-    shutil.copy(keys / "other.key", own / "known" / "other.key")
+    shutil.copy(own / "other.key", own / "known")
     second = start_worker(address, own, "other")
     wait_for(lambda: len(list(begun.iterdir())) == 2)
     (own / "known" / "worker.key").unlink()
@@ -345,7 +345,7 @@ def test_a_run_goes_on_with_the_key_that_was_added_when_the_first_is_struck(capt
     assert (tmp_path / "out.pcap").read_bytes() == (tmp_path / "whole.pcap").read_bytes()
     workers = run.json["workers"]
     assert (workers["keys_added"], workers["keys_struck"], workers["lost"]) == (1, 1, 1)
-    assert "1 keys of workers added, 1 struck" in run.stderr
+    assert "keys of workers: 1 added, 1 struck" in run.stderr
     assert second.wait(10) == 0
     for worker in (first, second):
         worker.stderr.close()
