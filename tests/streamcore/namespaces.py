@@ -82,18 +82,19 @@ class Namespace:
         """`ip link set INTERFACE …`, as: up, down, mtu 9000."""
         self.run("ip", "link", "set", interface, *words)
 
-    def until_heard(self, process: subprocess.Popen[str], sockets: int = 1) -> None:
-        """Wait until so many packet sockets are bound in here, and all let packets in: a run binds its own before it
-        lets anything in. Fails if the process of the run ended."""
+    def until_heard(self, process: subprocess.Popen[str], interfaces: int = 1) -> None:
+        """Wait until packet sockets are bound to so many interfaces in here, and all let packets in: a run binds its
+        own before it lets anything in. Fails if the process of the run ended."""
         deadline = time.monotonic() + 30
         while True:
             assert process.poll() is None, process.communicate()[1]
-            if self.run("cat", "/proc/net/packet").stdout.count(" 0003 ") >= sockets:
+            sockets = [line.split() for line in self.run("cat", "/proc/net/packet").stdout.splitlines()]
+            if len({words[4] for words in sockets if words[3] == "0003"}) >= interfaces:
                 filters = re.findall(r"bpf filter \(\d+\): *(.*?) *$", self.run("ss", "-0bn").stdout, re.MULTILINE)
                 if not filters:  # this kernel shows none
                     time.sleep(0.5)
                     return
-                if len(filters) >= sockets and REJECTS_ALL not in filters:
+                if REJECTS_ALL not in filters:
                     return
             assert time.monotonic() < deadline, "nobody hears"
             time.sleep(0.02)

@@ -56,7 +56,8 @@ def test_a_run_that_is_stopped_for_a_while_loses_nothing_under_any_rule(pair, tm
     }  # fmt: skip
     frames = [udp_frame(i % 7, i, 100) for i in range(STOPPED_PACKETS)]
     sockets = 2 * len(runs)  # each has a ring and a bell
-    right.until_heard(runs["spool"], sockets)
+    until(lambda: right.run("cat", "/proc/net/packet").stdout.count(" 0003 ") >= sockets)
+    right.until_heard(runs["spool"])
     for process in runs.values():
         process.send_signal(signal.SIGSTOP)
     send(left, frames, pause_every=1)
