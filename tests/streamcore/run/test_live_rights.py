@@ -199,7 +199,7 @@ def test_an_interface_that_is_made_anew_is_heard_without_any_right(pair, tmp_pat
 
 
 def test_rights_are_given_up_between_two_interfaces_too(bump):
-    run = start(bump[1], "-i", "west", "-o", "east", "--both", "-n", 2)
+    run = start(bump[1], "-i", "west", "-o", "east", "--both", "-n", 2, "--service", "count")
     try:
         until(lambda: len(workers(run.pid)) == 2)
         check_rights(run.pid, WRITE_ANYWHERE, 0)
