@@ -10,6 +10,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from streamcore.core.config import Config
 from streamcore.core.counters import Counters
 from streamcore.core.errors import UsageError
 from streamcore.core.packets import Arena
@@ -18,6 +19,8 @@ from streamcore.disperse.dispatcher import Dispatcher
 from streamcore.disperse.known import KeyFolder, KnownKeys
 from streamcore.disperse.remote import make_keys
 from streamcore.disperse.terms import Terms
+from streamcore.run.accounting import Accounting
+from streamcore.run.pipeline import Pipeline
 from tests.streamcore.conftest import finish_run, run_command
 from tests.streamcore.disperse.played import ASKS, Stage, Worker
 from tests.streamcore.disperse.test_hardened import ends_well
@@ -244,6 +247,28 @@ def test_a_struck_keys_segments_go_to_the_other_worker(tmp_path):
     assert (stage.counters.events("workers.keys_added"), stage.counters.events("workers.keys_struck")) == (3, 1)
     assert known_keys.lines == []
     stage.close()
+
+
+def test_keys_cannot_change_where_nobody_can_join(tmp_path):
+    stage = Stage()
+    pipeline = Pipeline(Config(read=str(tmp_path / "in.pcap"), write=str(tmp_path / "out.pcap")))
+    for change in (stage.dispatcher.add_key, stage.dispatcher.strike_key):
+        with pytest.raises(UsageError, match="no listen"):
+            change(fresh())
+    for change in (pipeline.add_worker_key, pipeline.strike_worker_key):
+        with pytest.raises(UsageError, match="has not begun"):
+            change(fresh())
+    stage.close()
+
+
+def test_the_account_shows_keys_and_files_that_could_not_be_read():
+    counters = Counters()
+    counters.bump("workers.keys_added", 2)
+    account = Accounting(counters, 1.0, (), key_files=["bad.key is none"])
+    assert account.json()["key_files"] == ["bad.key is none"]
+    assert account.json()["workers"]["keys_added"] == 2
+    for line in ("  keys of workers: 2 added, 0 struck", "  bad.key is none"):
+        assert line in account.text().splitlines()
 
 
 @contextlib.contextmanager
