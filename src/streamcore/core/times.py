@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 SECONDS = re.compile(r"[+-]?[0-9]+(\.[0-9]{1,9})?")
+YEAR_OR_DAY = re.compile(r"[0-9]{4}|[0-9]{6}|[0-9]{8}")  # which would be seconds of 1970
 DATE = re.compile(
     r"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"([T ](?P<time>[0-9]{2}:[0-9]{2}(:[0-9]{2})?)([.,](?P<fraction>[0-9]{1,9}))?)?"
@@ -27,7 +28,11 @@ def span_ns(words: str) -> int:
 
 
 def point_ns(words: str) -> int:
-    """Nanoseconds since 1970 of a time in ISO 8601, local unless it has a zone, or in seconds. Raises ValueError."""
+    """Nanoseconds since 1970 of a time in ISO 8601, local unless it has a zone, or in seconds. Raises ValueError: also
+    for digits that look like a year, a month or a day; 2026.0 is that second.
+    """
+    if YEAR_OR_DAY.fullmatch(words):
+        raise ValueError(f"{EXAMPLE} ({words} might be a date; {words}.0 is seconds)")
     if SECONDS.fullmatch(words):
         return span_ns(words)
     found = DATE.fullmatch(words)

@@ -178,6 +178,9 @@ cdef class Encoder:
         """Bytes in the file, including gathered bytes that will be written uncompressed."""
         return self.committed_bytes + (self.staged if self.compress is None else 0)
 
+    cdef bint is_late(self, int64_t timestamp_ns) noexcept nogil:
+        return timestamp_ns >= self.limit_ns and self.limit_ns != NO_LIMIT_NS  # a time may be as late as can be
+
     cdef Py_ssize_t stop_of(self, Columns *c, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
         """The first of the rows start..stop that the limits exclude; their records are copied."""
         cdef uint64_t filled = self.filled()
@@ -185,7 +188,7 @@ cdef class Encoder:
         cdef Py_ssize_t row
         if self.is_limited():
             for row in range(start, stop):
-                if filled > self.limit_bytes or c.timestamp_ns[row] >= self.limit_ns:
+                if filled > self.limit_bytes or self.is_late(c.timestamp_ns[row]):
                     return row
                 if grows:
                     filled += record_size(c, row)
@@ -233,7 +236,7 @@ cdef class Encoder:
                 self.stopped_at = i
                 self.stopped_by_row = True
                 break
-            if limited and (c.timestamp_ns[row] >= self.limit_ns
+            if limited and (self.is_late(c.timestamp_ns[row])
                             or self.filled() + (run_bytes if run != NULL and self.compress is None else 0) > self.limit_bytes):
                 self.stopped_at = i
                 break

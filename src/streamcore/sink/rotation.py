@@ -85,7 +85,10 @@ class RotatingSink:
             left, _, time_ns = rest_of(outgoing, first)
             if not left:
                 break
+            before = first
             written, written_bytes, first = self._put(self._turn(time_ns), outgoing, first)
+            if first == before:  # or file after file would be made without a packet
+                raise SinkError(f"{self._path}: what stands before the packets leaves no room for one in such a file")
             packets, byte_count = packets + written, byte_count + written_bytes
         return packets, byte_count
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from streamcore.core.errors import SinkError
 
 SECOND_NS = 10**9
+LATEST_NS = (1 << 63) - 1  # of a packet; a window that ends with it has no end
 
 
 class Window(NamedTuple):
@@ -25,7 +26,7 @@ def window_of(time_ns: int, seconds: int, aligned: bool) -> Window:
     """
     length_ns = seconds * SECOND_NS
     if not aligned:
-        return Window(time_ns, time_ns + length_ns)
+        return Window(time_ns, min(time_ns + length_ns, LATEST_NS))
     offset_ns = _offset_ns(time_ns)
     begin_ns = (time_ns + offset_ns) // length_ns * length_ns - offset_ns
     before_ns = offset_ns - _offset_ns(begin_ns)  # how far the clock was changed since the begin, and until the end
@@ -33,7 +34,7 @@ def window_of(time_ns: int, seconds: int, aligned: bool) -> Window:
     end_ns = begin_ns + length_ns
     if max(abs(before_ns), abs(after_ns)) < length_ns:  # such a day has 23 or 25 hours; an hour has one
         begin_ns, end_ns = begin_ns + before_ns, end_ns - after_ns
-    return Window(min(begin_ns, time_ns), end_ns if end_ns > time_ns else time_ns + length_ns)
+    return Window(min(begin_ns, time_ns), min(end_ns if end_ns > time_ns else time_ns + length_ns, LATEST_NS))
 
 
 def name_of(pattern: str, time_ns: int) -> str:

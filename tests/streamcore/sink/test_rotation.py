@@ -575,6 +575,34 @@ def test_wrong_usage_is_one_line(capture, tmp_path, flags, words):
     assert (run.status, run.stderr) == (2, f"streamcore: {words}\n")
 
 
+@pytest.mark.parametrize("keys", [{"rotate_mb": 1}, {"rotate_s": 60}, {"rotate_s": 60, "rotate_aligned": False}])
+def test_the_latest_time_there_is_begins_no_file_after_file(tmp_path, keys):
+    """A pcapng may tell 2**64 - 1 ticks of a microsecond, which is cut to the latest time of a packet."""
+    source = tmp_path / "in.pcapng"
+    header = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+    interface = struct.pack("<IIHHII", 1, 20, 1, 0, 0, 20)
+    packet = struct.pack("<IIIIIII60sI", 6, 92, 0, 2**32 - 1, 2**32 - 1, 60, 60, bytes(60), 92)
+    source.write_bytes(header + interface + packet * 3)
+    config = Config(read=str(source), write=str(tmp_path / "out.pcapng"), workers=1, **keys)
+    account = Pipeline(config).run().json()
+    assert account["packets"]["written"] == 3
+    assert len(list(tmp_path.glob("out*"))) == 1
+
+
+def test_blocks_that_leave_no_room_for_a_packet_end_the_run(tmp_path):
+    """Each file of a rotation repeats the secrets: here more than a file may have."""
+    source, secret_bytes = tmp_path / "in.pcapng", 2_000_000
+    header = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+    interface = struct.pack("<IIHHII", 1, 20, 1, 0, 0, 20)
+    size = 20 + secret_bytes
+    secrets = struct.pack("<IIII", 10, size, 0x544C534B, secret_bytes) + bytes(secret_bytes) + struct.pack("<I", size)
+    packet = struct.pack("<IIIIIII60sI", 6, 92, 0, 0, 5, 60, 60, bytes(60), 92)
+    source.write_bytes(header + interface + secrets + packet * 3)
+    with pytest.raises(SinkError, match="leaves no room for one"):
+        Pipeline(Config(read=str(source), write=str(tmp_path / "out.pcapng"), workers=1, rotate_mb=1)).run()
+    assert len(list(tmp_path.glob("out*"))) == 1
+
+
 def until_gone(processes):
     deadline = time.monotonic() + 10
     while any(os.path.exists(f"/proc/{process}") for process in processes):

@@ -164,6 +164,8 @@ def test_what_is_said_of_inputs(tmp_path):
     for more, words in (
         ({"inputs": "chain"}, "inputs has no effect"),
         ({"from_": "yesterday"}, "from must be"),
+        ({"from_": "2026"}, "might be a date; 2026.0 is seconds"),
+        ({"until": "20261127"}, "might be a date"),
         ({"shift": "1.0000000001"}, "shift must be"),
         ({"from_": "5", "until": "5"}, "until must be later"),
     ):
