@@ -185,7 +185,7 @@ def test_a_stopped_comparison_leaves_neither_files_nor_processes(tmp_path: Path)
         return any(command.startswith(str(directory)) for command in command_lines())
 
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not running():
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -193,7 +193,7 @@ def test_a_stopped_comparison_leaves_neither_files_nor_processes(tmp_path: Path)
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 143
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while running():  # what was killed is gone a moment later; by itself it would sleep on
         assert time.monotonic() < until
         time.sleep(0.05)

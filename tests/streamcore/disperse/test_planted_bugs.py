@@ -13,6 +13,8 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 import streamcore.disperse
 
 FOLDER = Path(streamcore.disperse.__file__).parent
@@ -178,6 +180,7 @@ def test_each_can_be_planted_at_one_place():
     assert [bug.name for bug in BUGS if texts[bug.file].count(bug.right) != 1] == []
 
 
+@pytest.mark.timeout(900)
 def test_planted_bugs_are_found(some, tmp_path):
     lost = []
     for bug in some(BUGS, 4):
