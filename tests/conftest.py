@@ -31,7 +31,7 @@ PLAYED = {
     "DISPERSE_SCHEDULES": (1_000, 10_000),
     "STREAMCORE_SEEDS": (4, 20),
     "STREAMCORE_KILLS": (12, 50),
-    "EXAMPLES_PERCENT": (40, 100),  # of the examples that a property-based test draws
+    "EXAMPLES_PERCENT": (30, 100),  # of the examples that a property-based test draws
 }
 
 # Where temporary files lie, if there is so much room and the caller has set no TMPDIR: databases and captures then wait

@@ -183,7 +183,7 @@ def test_each_can_be_planted_at_one_place():
 @pytest.mark.timeout(900)
 def test_planted_bugs_are_found(some, tmp_path):
     lost = []
-    for bug in some(BUGS, 4):
+    for bug in some(BUGS, 8):
         text = (FOLDER / bug.file).read_text().replace(bug.right, bug.wrong)
         status = search(bug, text, tmp_path / "told")
         if status != FOUND:
